@@ -1,0 +1,233 @@
+"""The records that flow through the program: frozen, in seconds, tokens and ratios from 0 to 1.
+
+A value that is not known is None and is never replaced by a zero. Times named `*_at` are readings
+of a monotonic clock, times named `*_time` are Unix times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class FailureReason(StrEnum):
+    """Why a turn, and with it the session, did not finish. Label `reason` of the failure counter."""
+
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECT_FAILED = "connect_failed"  # name resolution, TLS, no route
+    CONNECT_TIMEOUT = "connect_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - a reason, not a secret
+    STALLED = "stalled"  # too long between two tokens
+    TURN_TIMEOUT = "turn_timeout"
+    STREAM_CUT = "stream_cut"  # the connection ended before [DONE]
+    STREAM_ERROR = "stream_error"  # an error object inside a stream that began with 200
+    ABORTED = "aborted"  # finish_reason "abort": the engine is shutting down or dropped the request
+    UNAUTHORIZED = "unauthorized"
+    MODEL_NOT_FOUND = "model_not_found"
+    NO_MODEL = "no_model"  # /v1/models lists none
+    PROMPT_TOO_LONG = "prompt_too_long"
+    BAD_REQUEST = "bad_request"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"  # 429 or 503
+    PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
+    INTERNAL = "internal"  # a mistake of ours; the log has the trace
+
+
+class LossCause(StrEnum):
+    """What took the tokens that exact-prefix caching could have served. Exactly one per turn."""
+
+    DISABLED = "disabled"
+    RESTART = "restart"
+    UNEXPLAINED = "unexplained"
+
+
+class Notice(StrEnum):
+    """Something that a reader of a session's numbers must know; see notices.py for the words."""
+
+    SIMULATED = "simulated"
+    USAGE_DETAILS_MISSING = "usage_details_missing"
+    USAGE_MISSING = "usage_missing"
+    PREFIX_CACHING_DISABLED = "prefix_caching_disabled"
+    TOKEN_IDS_MISSING = "token_ids_missing"  # noqa: S105 - a notice, not a secret
+    MATCH_UNIT_UNKNOWN = "match_unit_unknown"
+    FIRST_TURN_NOT_COLD = "first_turn_not_cold"
+    SCENARIO_SHORTENED = "scenario_shortened"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The usage object of an answer: tokens. `cached_tokens` is None where the server does not say."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something did not finish: a label, and a sentence for a person."""
+
+    reason: FailureReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request and its streamed answer, as the client saw it. Times are monotonic seconds.
+
+    `first_token_at` is the arrival of the first chunk with generated text (content, reasoning or
+    a tool call), None where the answer had none. `inter_token` holds the seconds between one such
+    chunk and the next. Token ids are there where the server gave them.
+    """
+
+    index: int  # 1…
+    sent_at: float
+    first_token_at: float | None
+    finished_at: float
+    usage: Usage | None
+    finish_reason: str | None
+    inter_token: tuple[float, ...] = ()
+    prompt_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    completion_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Tokens that the cache could have served and did not."""
+
+    tokens: int
+    cause: LossCause
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFacts:
+    """What one turn says about the cache. Seconds, tokens, ratios 0…1; None is unknown.
+
+    `ideal_cached_tokens` is the most that exact-prefix caching could have served;
+    `efficiency_ratio` is cached / ideal, None where the ideal is 0.
+    """
+
+    index: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    hit_ratio: float | None
+    tokens_saved: int | None
+    ideal_cached_tokens: int | None
+    ideal_hit_ratio: float | None
+    efficiency_ratio: float | None
+    ttft_seconds: float | None
+    latency_seconds: float
+    inter_token_seconds: tuple[float, ...] = ()
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    """One played session, finished or not. `turns` holds every turn that did finish."""
+
+    target: str
+    scenario: str
+    simulated: bool
+    model: str | None
+    engine_version: str | None
+    started_time: float
+    duration_seconds: float
+    turns: tuple[TurnFacts, ...]
+    failure: Failure | None = None
+    failed_turn: int | None = None
+    notices: frozenset[Notice] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """What `vllm:cache_config_info` says, the same on all ranks, else None.
+
+    `match_unit_tokens` is the token boundary that a prefix hit can land on.
+    """
+
+    match_unit_tokens: int | None
+    block_size: int | None
+    prefix_caching: bool | None
+    num_blocks: int | None
+    capacity_tokens: int | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself on /v1/models and /version."""
+
+    model: str
+    max_model_len: int | None
+    version: str | None
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """One reading of vLLM's own /metrics, all engine ranks together. Counters are as vLLM counts.
+
+    Counters and the two request gauges are added up over the ranks; `kv_cache_usage_ratio` is the
+    ranks' mean (their caches have one size). None: the family is missing or NaN.
+    """
+
+    at: float
+    scrape_seconds: float
+    ranks: int
+    model_names: tuple[str, ...]
+    process_start_time: float | None
+    queried_tokens: float | None
+    hit_tokens: float | None
+    cached_prompt_tokens: float | None
+    prompt_tokens: float | None
+    generation_tokens: float | None
+    preemptions: float | None
+    kv_cache_usage_ratio: float | None
+    requests_running: float | None
+    requests_waiting: float | None
+    hit_rate_gauge: float | None  # vLLM 0.8.5 with its V0 engine has this ratio and no counters
+    cache: CacheConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeFailure:
+    """vLLM's /metrics could not be read."""
+
+    at: float
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTotals:
+    """vLLM's counters carried over its restarts: they never go back. None until first seen."""
+
+    queried_tokens: float | None = None
+    hit_tokens: float | None = None
+    saved_tokens: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    preemptions: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """All that is known of one engine after a scrape, good or bad.
+
+    `hit_ratios` maps a window ("1m", "5m", "1h") to hits / queries of all traffic within it; a
+    window without traffic is not in it. `restarts` counts the process starts seen.
+    """
+
+    target: str
+    snapshot: EngineSnapshot | None
+    failure: ScrapeFailure | None
+    totals: EngineTotals
+    hit_ratios: Mapping[str, float]
+    restarts: int
+    info: EngineInfo | None
