@@ -1,4 +1,4 @@
-"""The errors that are raised on purpose; whatever goes wrong outside becomes one of these at a door."""
+"""The errors raised on purpose; whatever goes wrong outside becomes one of these at a door."""
 
 from __future__ import annotations
 

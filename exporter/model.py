@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FailureReason(StrEnum):
-    """Why a turn, and with it the session, did not finish. Label `reason` of the failure counter."""
+    """Why a turn, and with it the session, did not finish: label `reason` of a counter."""
 
     CONNECTION_REFUSED = "connection_refused"
     CONNECT_FAILED = "connect_failed"  # name resolution, TLS, no route
@@ -60,7 +60,7 @@ class Notice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage object of an answer: tokens. `cached_tokens` is None where the server does not say."""
+    """The usage object of an answer, in tokens. `cached_tokens` is None if the server is silent."""
 
     prompt_tokens: int
     completion_tokens: int
