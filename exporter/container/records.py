@@ -1,0 +1,211 @@
+"""The records of the container room: what Docker shows, what we want, what we conclude."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MANAGED_LABEL = "io.vllm-cache-exporter.target"
+CONFIG_HASH_LABEL = "io.vllm-cache-exporter.config-hash"
+
+
+class ContainerStatus(StrEnum):
+    """Docker's own words for what a container does (`State.Status` of inspect)."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class LifecycleState(StrEnum):
+    """Where the life of a supervised container stands. Label `state` of `vllm_container_state`."""
+
+    UNKNOWN = "unknown"  # Docker itself does not answer
+    ABSENT = "absent"
+    PULLING = "pulling"
+    CREATING = "creating"
+    STARTING = "starting"
+    READY = "ready"
+    UNWELL = "unwell"
+    STOPPING = "stopping"
+    BACKING_OFF = "backing_off"
+    HELD = "held"  # an operator said: hands off
+
+
+class DockerProblem(StrEnum):
+    """What kind of thing went wrong at Docker's door. Label `reason` where it is counted."""
+
+    UNREACHABLE = "unreachable"  # no socket, refused, daemon gone
+    PERMISSION_DENIED = "permission_denied"  # the socket's file mode, or a proxy's 403
+    TIMEOUT = "timeout"
+    NOT_FOUND = "not_found"  # no such container
+    IMAGE_NOT_FOUND = "image_not_found"
+    REGISTRY_UNREACHABLE = "registry_unreachable"
+    GPU_DRIVER_MISSING = "gpu_driver_missing"
+    PORT_TAKEN = "port_taken"
+    NO_SPACE = "no_space"
+    CONFLICT = "conflict"  # a container of that name exists
+    BAD_REQUEST = "bad_request"
+    API_ERROR = "api_error"
+
+
+class DockerError(ExporterError):
+    """A call to Docker that did not work; the only error that leaves docker_engine.py."""
+
+    def __init__(self, problem: DockerProblem, detail: str) -> None:
+        super().__init__(f"{problem}: {detail}")
+        self.problem = problem
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSnapshot:
+    """One inspect. Times are Unix seconds; None where Docker has not set them yet."""
+
+    id: str
+    name: str
+    image: str  # the reference it was created from, as in Config.Image
+    image_id: str
+    status: ContainerStatus
+    exit_code: int | None  # None while it runs or was never started
+    oom_killed: bool
+    error: str  # Docker's own words when a start was refused, else ""
+    started_time: float | None
+    finished_time: float | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    published_ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    restart_count: int = 0  # Docker's own restart policy at work
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A bind mount (`source` starts with "/") or a named volume."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """`count` -1 means all; `device_ids` names them instead."""
+
+    count: int | None = None
+    device_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything that makes a vLLM container, ready for Docker. Pure data, no secret in it.
+
+    `secret_environment` names variables whose values the door is given apart.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    secret_environment: tuple[str, ...]
+    labels: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    gpus: GpuRequest | None
+    ipc_host: bool
+    shm_bytes: int | None
+    network: str | None
+    host_ip: str
+    host_port: int | None  # None: not published
+    container_port: int = 8000
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """Bytes over all layers that Docker has told of so far."""
+
+    layers_done: int
+    layers: int
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEvent:
+    """One line of Docker's event stream about a container."""
+
+    time: float
+    container_id: str
+    name: str
+    action: str  # start, die, oom, kill, destroy, pause, unpause, …
+    exit_code: int | None
+
+
+class Cause(StrEnum):
+    """Why a container is not up. Label `reason` of restarts and start failures."""
+
+    GPU_TOOLKIT_MISSING = "gpu_toolkit_missing"
+    CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
+    KV_CACHE_TOO_SMALL = "kv_cache_too_small"
+    MODEL_ACCESS_DENIED = "model_access_denied"
+    MODEL_NOT_FOUND = "model_not_found"
+    UNRECOGNISED_ARGUMENT = "unrecognised_argument"
+    PORT_TAKEN = "port_taken"
+    NO_SPACE = "no_space"
+    IMAGE_NOT_FOUND = "image_not_found"
+    REGISTRY_UNREACHABLE = "registry_unreachable"
+    ENGINE_CORE_DIED = "engine_core_died"
+    OOM_KILLED = "oom_killed"  # the kernel, at the container's memory limit
+    KILLED = "killed"  # SIGKILL from somebody, 137
+    TERMINATED = "terminated"  # SIGTERM that we did not send
+    START_TIMEOUT = "start_timeout"
+    LOADING_HANGS = "loading_hangs"
+    HEALTH_FAILED = "health_failed"
+    PROBES_FAILED = "probes_failed"
+    REMOVED = "removed"
+    PAUSED = "paused"
+    EXITED = "exited"  # by itself, none of the above
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A cause, the line that gave it away, and what a person can do."""
+
+    cause: Cause
+    summary: str
+    advice: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """What is published of one supervised container. Times are Unix seconds.
+
+    The counts are since this exporter began; `restarts` and `start_failures` are by cause.
+    `config_drift` is None where it cannot be told (a container that somebody else owns).
+    """
+
+    target: str
+    mode: str
+    state: LifecycleState
+    since_time: float
+    snapshot: ContainerSnapshot | None
+    diagnosis: Diagnosis | None
+    docker_problem: DockerProblem | None
+    next_attempt_time: float | None
+    pull: PullProgress | None
+    config_drift: bool | None
+    startup_seconds: float | None  # of the last start that became ready
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    start_failures: Mapping[str, int] = field(default_factory=dict)
+    oom_kills: int = 0
+    model_loads: int = 0
+    health_failures: int = 0
