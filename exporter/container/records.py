@@ -149,6 +149,14 @@ class ContainerEvent:
     exit_code: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a container wrote, without its line end. `time` is Unix, by Docker's clock."""
+
+    time: float
+    text: str
+
+
 class Cause(StrEnum):
     """Why a container is not up. Label `reason` of restarts and start failures."""
 
