@@ -1,0 +1,171 @@
+"""What a streamed chat completion says, put together chunk by chunk. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from exporter.model import Failure, FailureReason, Usage
+
+Json = dict[str, Any]
+DONE = b"[DONE]"
+_TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
+_DETAIL_LIMIT = 300
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer so far. `token_times` are the arrivals of the chunks that carried text."""
+
+    token_times: list[float] = field(default_factory=list)
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+    completion_token_ids: list[int] | None = None
+    done: bool = False
+    failure: Failure | None = None
+    _content: list[str] = field(default_factory=list, repr=False)
+    _tool_calls: dict[int, Json] = field(default_factory=dict, repr=False)
+
+    def take(self, data: bytes, at: float) -> bool:
+        """Add one event that arrived at `at`; True when it carried generated text.
+
+        After an event that makes the answer a failure, `failure` is set and the rest is ignored.
+        """
+        if self.failure is not None:
+            return False
+        if data == DONE:
+            self.done = True
+            return False
+        try:
+            chunk = json.loads(data)
+        except ValueError as error:
+            return self._fail(FailureReason.PROTOCOL, f"a chunk is not JSON: {error}")
+        if not isinstance(chunk, dict):
+            return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
+        if (error_object := _error_in(chunk)) is not None:
+            return self._fail(FailureReason.STREAM_ERROR, error_text(error_object))
+        try:
+            return self._take_chunk(chunk, at)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return self._fail(FailureReason.PROTOCOL, f"a chunk has an unknown shape: {error!r}")
+
+    def _take_chunk(self, chunk: Json, at: float) -> bool:
+        if ids := chunk.get("prompt_token_ids"):
+            self.prompt_token_ids = tuple(int(i) for i in ids)
+        if chunk.get("usage") is not None:
+            self.usage = read_usage(chunk["usage"])
+        choices = chunk.get("choices") or []
+        texts = [self._take_choice(choice, at) for choice in choices]
+        return any(texts)
+
+    def _take_choice(self, choice: Json, at: float) -> bool:
+        if (ids := choice.get("token_ids")) is not None:
+            self.completion_token_ids = [*(self.completion_token_ids or []), *map(int, ids)]
+        if choice.get("finish_reason") is not None:
+            self.finish_reason = str(choice["finish_reason"])
+        delta = choice.get("delta") or {}
+        if delta.get("content"):
+            self._content.append(str(delta["content"]))
+        for call in delta.get("tool_calls") or []:
+            self._take_tool_call(call)
+        has_text = bool(delta.get("tool_calls")) or any(delta.get(name) for name in _TEXT_FIELDS)
+        if has_text:
+            self.token_times.append(at)
+        return has_text
+
+    def _take_tool_call(self, delta: Json) -> None:
+        call = self._tool_calls.setdefault(
+            int(delta.get("index", 0)),
+            {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
+        )
+        function = delta.get("function") or {}
+        call["id"] = delta.get("id") or call["id"]
+        call["function"]["name"] = function.get("name") or call["function"]["name"]
+        call["function"]["arguments"] += function.get("arguments") or ""
+
+    def _fail(self, reason: FailureReason, detail: str) -> bool:
+        self.failure = Failure(reason, detail)
+        return False
+
+    def end(self) -> Failure | None:
+        """What is wrong with the answer now that the stream has ended, if anything."""
+        if self.failure is None and self.finish_reason == "abort":
+            return Failure(
+                FailureReason.ABORTED, "the engine aborted the request (is it shutting down?)"
+            )
+        if self.failure is None and not self.done:
+            return Failure(FailureReason.STREAM_CUT, "the stream ended before [DONE]")
+        return self.failure
+
+    def message(self) -> Json:
+        """The assistant's message as the next request's history holds it."""
+        message: Json = {"role": "assistant", "content": "".join(self._content)}
+        if self._tool_calls:
+            message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return message
+
+
+def read_usage(usage: Json) -> Usage:
+    """The usage object of an OpenAI answer.
+
+    `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
+    and null in an answer that is not streamed: cached tokens are unknown then, not 0.
+    """
+    details = usage.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens")
+    return Usage(
+        prompt_tokens=int(usage["prompt_tokens"]),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+        cached_tokens=None if cached is None else int(cached),
+    )
+
+
+def _error_in(chunk: Json) -> Any | None:
+    """The error object of a chunk: `{"error": …}`, or vLLM's older `{"object": "error", …}`."""
+    if chunk.get("error") is not None:
+        return chunk["error"]
+    return chunk if chunk.get("object") == "error" else None
+
+
+def error_text(error: Any) -> str:
+    """The words of an OpenAI error object, short enough for a log line."""
+    text = error.get("message") if isinstance(error, dict) else error
+    return str(text or "no message")[:_DETAIL_LIMIT]
+
+
+def refusal(status: int, body: bytes) -> Failure:
+    """The failure that an HTTP status other than 200 on /v1/chat/completions means.
+
+    vLLM 0.32.0 answers 401 `{"error": "Unauthorized"}`, 404 with `param: "model"` for an unknown
+    model and 400 with `param: "input_tokens"` for a prompt beyond the context; older versions
+    give the same sentences without `param`.
+    """
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        parsed = None
+    error = _error_in(parsed) if isinstance(parsed, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    detail = f"HTTP {status}: {error_text(error) if error is not None else _first_line(body)}"
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Failure(FailureReason.UNAUTHORIZED, f"{detail}; set api_key or api_key_file")
+    if status == HTTPStatus.NOT_FOUND:
+        known = param == "model" or (error is not None and "model" in error_text(error).lower())
+        return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
+    if param == "input_tokens" or "maximum context length" in detail:
+        return Failure(FailureReason.PROMPT_TOO_LONG, detail)
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return Failure(FailureReason.OVERLOADED, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(FailureReason.SERVER_ERROR, detail)
+    if status >= HTTPStatus.BAD_REQUEST:
+        return Failure(FailureReason.BAD_REQUEST, detail)
+    return Failure(FailureReason.PROTOCOL, f"{detail} where a stream was expected")
+
+
+def _first_line(body: bytes) -> str:
+    text = body[:_DETAIL_LIMIT].decode("utf-8", "replace").strip()
+    return text.splitlines()[0] if text else "no body"

@@ -1,0 +1,379 @@
+"""The door to an engine: the only user of aiohttp's client. What goes wrong outside becomes ours.
+
+`EngineClient.chat` measures, so it never raises for what a server or a network does: a failed
+request is a `Chat` with a failure. The readings beside it raise `EngineUnavailableError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl as ssl_module
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+
+from exporter import __version__
+from exporter.engine import stamps
+from exporter.engine.answer import Answer, Json, error_text, refusal
+from exporter.engine.sse import Decoder
+from exporter.errors import EngineUnavailableError
+from exporter.model import EngineInfo, Failure, FailureReason, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_USER_AGENT = f"vllm-cache-exporter/{__version__}"
+_KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there
+_READ_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each part of one request may take, in seconds."""
+
+    connect: float = 5.0
+    first_token: float = 60.0
+    between_tokens: float = 30.0
+    whole: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One streamed chat completion at temperature 0.
+
+    `cache_salt` keeps the prefix apart from every other salt's; None sends none. `tools` go into
+    the prompt, but the model is told to call none (`tool_choice` "none"), since "auto" is refused
+    by a server without a tool parser.
+    """
+
+    model: str
+    messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    max_tokens: int
+    cache_salt: str | None = field(default=None, repr=False)
+    tools: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    def body(self) -> Json:
+        """The JSON object to send."""
+        body: Json = {
+            "model": self.model,
+            "messages": list(self.messages),
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "return_token_ids": True,
+        }
+        if self.cache_salt is not None:
+            body["cache_salt"] = self.cache_salt
+        if self.tools:
+            body |= {"tools": list(self.tools), "tool_choice": "none"}
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What came of one request. Times are monotonic seconds, as in `exporter.model.Turn`.
+
+    `sent_at` is None when the request never left. After a failure the other fields hold what had
+    come until then.
+    """
+
+    sent_at: float | None
+    token_times: tuple[float, ...]
+    finished_at: float
+    usage: Usage | None
+    finish_reason: str | None
+    prompt_token_ids: tuple[int, ...] | None = field(repr=False)
+    completion_token_ids: tuple[int, ...] | None = field(repr=False)
+    message: Json = field(repr=False)
+    failure: Failure | None
+
+
+class EngineClient:
+    """One engine at one base URL, for example `http://127.0.0.1:8000`. Use as a context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        metrics_url: str | None = None,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        timeout_seconds: float = 3.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._wanted_model = model
+        self._metrics_url = metrics_url or f"{self.url}/metrics"
+        self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._ssl = _tls(verify=verify_tls, ca_file=ca_file)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._measuring: aiohttp.ClientSession | None = None
+        self._plain: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; the client can still be used and opens new ones."""
+        for session in (self._measuring, self._plain):
+            if session is not None:
+                await session.close()
+        self._measuring = self._plain = None
+
+    # Readings
+
+    async def metrics(self) -> bytes:
+        """The page of vLLM's own /metrics."""
+        return await self._read("GET", self._metrics_url)
+
+    async def healthy(self) -> bool:
+        """True when /health answers 200. Raises `EngineUnavailableError` when it does not."""
+        await self._read("GET", f"{self.url}/health")
+        return True
+
+    async def info(self) -> EngineInfo:
+        """What the engine is: the wanted model or the first of /v1/models, and its version."""
+        card = self._choose(_items(await self._read_json("GET", f"{self.url}/v1/models")))
+        version: Mapping[str, Any]
+        try:
+            version = await self._read_json("GET", f"{self.url}/version")
+        except EngineUnavailableError:
+            version = {}  # other OpenAI servers and some proxies have no /version
+        max_len = card.get("max_model_len")
+        return EngineInfo(
+            model=str(card["id"]),
+            max_model_len=max_len if isinstance(max_len, int) else None,
+            version=str(version["version"]) if version.get("version") else None,
+            simulated=version.get("simulated") is True,
+        )
+
+    async def count_tokens(
+        self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> int | None:
+        """How many tokens this prompt has by vLLM's /tokenize; None where that is not served."""
+        body: Json = {"model": model, "messages": list(messages)}
+        if tools:
+            body["tools"] = list(tools)
+        try:
+            count = (await self._read_json("POST", f"{self.url}/tokenize", body)).get("count")
+        except EngineUnavailableError:
+            return None
+        return count if isinstance(count, int) else None
+
+    def _choose(self, cards: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        names = [str(card.get("id")) for card in cards]
+        if not names:
+            raise EngineUnavailableError(FailureReason.NO_MODEL, "/v1/models lists no model")
+        wanted = self._wanted_model if self._wanted_model is not None else names[0]
+        if wanted not in names:
+            raise EngineUnavailableError(
+                FailureReason.MODEL_NOT_FOUND,
+                f"the engine does not serve {wanted!r}, it serves {', '.join(names)}",
+            )
+        return cards[names.index(wanted)]
+
+    async def _read_json(self, method: str, url: str, body: Json | None = None) -> Json:
+        page = await self._read(method, url, body)
+        try:
+            parsed = json.loads(page)
+        except ValueError as error:
+            raise EngineUnavailableError(
+                FailureReason.PROTOCOL, f"{url} did not answer with JSON: {error}"
+            ) from error
+        if not isinstance(parsed, dict):
+            raise EngineUnavailableError(FailureReason.PROTOCOL, f"{url}: not a JSON object")
+        return parsed
+
+    async def _read(self, method: str, url: str, body: Json | None = None) -> bytes:
+        if self._plain is None:
+            self._plain = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS),
+                headers=self._headers | {"Accept-Encoding": "gzip, identity"},
+                timeout=self._timeout,
+            )
+        try:
+            async with self._plain.request(method, url, json=body) as response:
+                page = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            failure = connection_failure(error)
+            raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}") from error
+        if status != HTTPStatus.OK:
+            failure = refusal(status, page)
+            raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}")
+        return page
+
+    # Measuring
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Chat:
+        """Send one request and read its stream; `on_token` gets the count of text chunks so far."""
+        exchange = stamps.Exchange()
+        answer = Answer()
+        failure = await self._attempt(request, deadlines, exchange, answer, on_token)
+        if failure is not None and exchange.reused and exchange.first_byte_at is None:
+            # The server closed a kept-alive connection as we wrote on it: nothing was measured.
+            exchange, answer = stamps.Exchange(), Answer()
+            failure = await self._attempt(request, deadlines, exchange, answer, on_token)
+        ids = answer.completion_token_ids
+        return Chat(
+            sent_at=exchange.sent_at,
+            token_times=tuple(answer.token_times),
+            finished_at=exchange.last_arrival() or stamps.now(),
+            usage=answer.usage,
+            finish_reason=answer.finish_reason,
+            prompt_token_ids=answer.prompt_token_ids,
+            completion_token_ids=None if ids is None else tuple(ids),
+            message=answer.message(),
+            failure=failure,
+        )
+
+    async def _attempt(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        exchange: stamps.Exchange,
+        answer: Answer,
+        on_token: Callable[[int], None] | None,
+    ) -> Failure | None:
+        stamps.observe(exchange)
+        watch = _Watch(deadlines)
+        try:
+            async with watch.timer():
+                return await self._stream(request, exchange, answer, watch, on_token)
+        except TimeoutError as error:
+            return watch.failure(error)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return connection_failure(error, sent=exchange.sent_at is not None)
+
+    async def _stream(
+        self,
+        request: ChatRequest,
+        exchange: stamps.Exchange,
+        answer: Answer,
+        watch: _Watch,
+        on_token: Callable[[int], None] | None,
+    ) -> Failure | None:
+        session = self._measuring_session(watch.deadlines)
+        url = f"{self.url}/v1/chat/completions"
+        async with session.post(url, json=request.body()) as response:
+            if response.status != HTTPStatus.OK:
+                return refusal(response.status, await response.content.read(_READ_LIMIT))
+            if response.content_type != "text/event-stream":
+                return Failure(
+                    FailureReason.PROTOCOL, f"the answer is {response.content_type}, not a stream"
+                )
+            decoder = Decoder()
+            async for chunk in response.content.iter_any():
+                for event in decoder.feed(chunk):
+                    if answer.take(event.data, exchange.arrival(event.end)):
+                        watch.token()
+                        if on_token is not None:
+                            on_token(len(answer.token_times))
+                if answer.failure is not None:
+                    break
+        return answer.end()
+
+    def _measuring_session(self, deadlines: Deadlines) -> aiohttp.ClientSession:
+        if self._measuring is None:
+            self._measuring = aiohttp.ClientSession(
+                connector=stamps.StampingConnector(
+                    ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS, limit=0
+                ),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect),
+            )
+        return self._measuring
+
+
+class _Watch:
+    """Which deadline runs now: until the first token, then from one token to the next."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + deadlines.whole
+        self._tokens = 0
+        self._timer: asyncio.Timeout | None = None
+
+    def timer(self) -> asyncio.Timeout:
+        self._timer = asyncio.timeout_at(self._next(self.deadlines.first_token))
+        return self._timer
+
+    def token(self) -> None:
+        self._tokens += 1
+        if self._timer is not None:
+            self._timer.reschedule(self._next(self.deadlines.between_tokens))
+
+    def failure(self, error: TimeoutError) -> Failure:
+        """Which deadline passed."""
+        limits = self.deadlines
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return Failure(
+                FailureReason.CONNECT_TIMEOUT, f"no connection within {limits.connect:g} s"
+            )
+        if self._loop.time() >= self._end:
+            return Failure(
+                FailureReason.TURN_TIMEOUT, f"the answer was not complete within {limits.whole:g} s"
+            )
+        if self._tokens == 0:
+            return Failure(
+                FailureReason.FIRST_TOKEN_TIMEOUT, f"no first token within {limits.first_token:g} s"
+            )
+        return Failure(
+            FailureReason.STALLED,
+            f"no further token within {limits.between_tokens:g} s after {self._tokens}",
+        )
+
+    def _next(self, seconds: float) -> float:
+        return min(self._end, self._loop.time() + seconds)
+
+
+def connection_failure(error: BaseException, *, sent: bool = False) -> Failure:
+    """The failure that an error of aiohttp or of the operating system means."""
+    text = str(error) or type(error).__name__
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Failure(FailureReason.CONNECT_TIMEOUT, text)
+        case TimeoutError():
+            return Failure(FailureReason.TURN_TIMEOUT, "no answer in time")
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return Failure(
+                FailureReason.CONNECTION_REFUSED, f"nothing listens at {error.host}:{error.port}"
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ClientConnectorCertificateError():
+            return Failure(FailureReason.CONNECT_FAILED, text)
+        case aiohttp.InvalidURL() | ValueError():
+            return Failure(FailureReason.CONNECT_FAILED, f"not a usable URL: {text}")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
+            where = "while the answer was awaited" if sent else "before the request had gone out"
+            return Failure(FailureReason.STREAM_CUT, f"the connection ended {where}: {text}")
+        case _:
+            return Failure(FailureReason.PROTOCOL, error_text(text))
+
+
+def _items(models: Json) -> list[Mapping[str, Any]]:
+    data = models.get("data")
+    return [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
+
+
+def _tls(*, verify: bool, ca_file: str | None) -> ssl_module.SSLContext | bool:
+    if not verify:
+        return False
+    if ca_file is not None:
+        return ssl_module.create_default_context(cafile=ca_file)
+    return True
