@@ -35,7 +35,7 @@ class DockerDoor(Protocol):
     async def create(self, launch: Launch, secrets: Mapping[str, str]) -> str:
         """Make the container, do not start it, and return its id.
 
-        `secrets` has a value for each name in `launch.secret_environment`.
+        `secrets` has a value for each name in `launch.secret_environment` and `secret_files`.
         IMAGE_NOT_FOUND: the image is not on this machine (nothing is pulled here).
         CONFLICT: a container of that name exists.
         """

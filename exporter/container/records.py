@@ -108,7 +108,10 @@ class GpuRequest:
 class Launch:
     """Everything that makes a vLLM container, ready for Docker. Pure data, no secret in it.
 
-    `secret_environment` names variables whose values the door is given apart.
+    The values of secrets are given to the door apart, by name. `secret_environment` names those
+    that become variables, which `docker inspect` shows; `secret_files` maps the others to the
+    absolute path of a file that is put into the container before it starts. Hugging Face's
+    libraries read a token from the file that the variable HF_TOKEN_PATH names.
     """
 
     name: str
@@ -126,6 +129,7 @@ class Launch:
     host_port: int | None  # None: not published
     container_port: int = 8000
     memory_bytes: int | None = None
+    secret_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
