@@ -55,6 +55,7 @@ class Notice(StrEnum):
     TOKEN_IDS_MISSING = "token_ids_missing"  # noqa: S105 - a notice, not a secret
     MATCH_UNIT_UNKNOWN = "match_unit_unknown"
     FIRST_TURN_NOT_COLD = "first_turn_not_cold"
+    HIT_BEYOND_IDEAL = "hit_beyond_ideal"
     SCENARIO_SHORTENED = "scenario_shortened"
 
 

@@ -33,8 +33,14 @@ ADVICE: dict[Notice, str] = {
         "The first turn of a session under a salt never used before hit the cache: "
         "this server ignores cache_salt, so the ratios include what other requests left behind."
     ),
+    Notice.HIT_BEYOND_IDEAL: (
+        "The server reported more cached tokens than exact-prefix caching can give this session, "
+        "so the ideal and the efficiency of that turn are not exported. The cache block may be "
+        "smaller than vllm:cache_config_info says, or another cache (an external KV store) helped."
+    ),
     Notice.SCENARIO_SHORTENED: (
-        "The model's context is too short for eight cache blocks in the first prompt, "
-        "so the session was made to fit and its hit ratios are coarse. Raise --max-model-len."
+        "The model's context is too short for the whole scenario with eight cache blocks in its "
+        "first prompt, so the session was made to fit: fewer blocks or fewer turns, and coarser "
+        "hit ratios. Raise --max-model-len."
     ),
 }

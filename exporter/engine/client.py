@@ -255,9 +255,11 @@ class EngineClient:
         try:
             async with watch.timer():
                 return await self._stream(request, exchange, answer, watch, on_token)
-        except TimeoutError as error:
-            return watch.failure(error)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            if answer.done:  # all was said; how the connection ended afterwards says nothing
+                return answer.end()
+            if isinstance(error, TimeoutError):
+                return watch.failure(error)
             return connection_failure(error, sent=exchange.sent_at is not None)
 
     async def _stream(
@@ -295,7 +297,7 @@ class EngineClient:
                     ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS, limit=0
                 ),
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect),
+                timeout=aiohttp.ClientTimeout(total=None, connect=deadlines.connect),
             )
         return self._measuring
 

@@ -72,7 +72,12 @@ def observe(exchange: Exchange) -> None:
 
 
 class _StampingTransport:
-    """A transport that notes when a write came back, and is the real one in all else."""
+    """A transport that notes when a write began, and is the real one in all else.
+
+    The stamp is taken before the write: the system call wakes the server, and on a busy machine
+    the server runs before this process comes back from it. A stamp taken afterwards was seen to be
+    later than the whole answer.
+    """
 
     __slots__ = ("_handler", "_real")
 
@@ -81,12 +86,12 @@ class _StampingTransport:
         self._handler = handler
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._real.write(data)
         self._handler.exchange.sent_at = now()
+        self._real.write(data)
 
     def writelines(self, chunks: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._real.writelines(chunks)
         self._handler.exchange.sent_at = now()
+        self._real.writelines(chunks)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -111,8 +116,8 @@ class _StampingHandler(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         real = cast("asyncio.Transport", transport)
-        # With a limit of 0 the transport pauses us while a byte waits in it and resumes us when
-        # the last one has gone to the kernel: where a write could not be done at once, that
+        # With a limit of 0 the transport (asyncio's and uvloop's) writes at once, pauses us if a
+        # byte has to wait and resumes us when the last one has gone to the kernel: then that
         # moment is what TTFT counts from.
         real.set_write_buffer_limits(high=0)
         super().connection_made(cast("asyncio.Transport", _StampingTransport(real, self)))

@@ -1,0 +1,129 @@
+"""The arithmetic of prefix caching: what was served from cache, what could have been. Pure.
+
+vLLM hashes full blocks of B tokens, chained from the start of the prompt, and never serves the
+last token of a prompt from cache, since its logits are needed (`vllm/v1/core/kv_cache_manager.py`,
+`max_cache_hit_length = request.num_tokens - 1`). For a prompt of n tokens, of which C stand at the
+start of an earlier sequence of the same salt:
+
+    ideal = floor(min(C, n - 1) / B) * B
+
+An earlier sequence is an earlier prompt with its completion less that completion's last token,
+whose keys and values were never computed. On an undisturbed vLLM 0.32.0, cached == ideal on every
+turn at block sizes 32 and 128.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.model import Loss, LossCause, TurnFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from exporter.model import Turn
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCircumstances:
+    """What one must know of the engine to judge a turn; None where it is unknown."""
+
+    match_unit_tokens: int | None
+    prefix_caching: bool | None
+    restarted: bool | None
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """The number of leading tokens that two sequences share."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # halving with slices compares in C, a loop over the tokens would not
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def computed_sequence(turn: Turn) -> Tokens | None:
+    """The tokens whose keys and values the engine has after `turn`; None where ids are unknown."""
+    if turn.prompt_token_ids is None or turn.completion_token_ids is None:
+        return None
+    return turn.prompt_token_ids + turn.completion_token_ids[:-1]
+
+
+def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: int) -> int:
+    """The most tokens of `prompt` that exact-prefix caching can serve after `earlier`."""
+    common = max((common_prefix(prompt, sequence) for sequence in earlier), default=0)
+    return max(0, min(common, len(prompt) - 1)) // match_unit * match_unit
+
+
+def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> int | None:
+    """The ideal of `turn` after the `earlier` turns of its session; None where it is unknown.
+
+    The first turn's ideal is 0 whatever is unknown: there is nothing before it to reuse.
+    """
+    if not earlier:
+        return 0
+    sequences = [computed_sequence(one) for one in earlier]
+    known = [sequence for sequence in sequences if sequence is not None]
+    if match_unit is None or turn.prompt_token_ids is None or len(known) < len(sequences):
+        return None
+    return ideal_cached_tokens(turn.prompt_token_ids, known, match_unit)
+
+
+def turn_facts(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> TurnFacts:
+    """Everything that one turn says, given its ideal. What cannot be known stays None.
+
+    A turn that hit more than its ideal shows that the ideal is wrong for this engine: then the
+    ideal and what follows from it are None.
+    """
+    usage = turn.usage
+    prompt = usage.prompt_tokens if usage else None
+    cached = usage.cached_tokens if usage else None
+    if beyond_ideal(cached, ideal):
+        ideal = None
+    first = turn.first_token_at
+    return TurnFacts(
+        index=turn.index,
+        prompt_tokens=prompt,
+        completion_tokens=usage.completion_tokens if usage else None,
+        cached_tokens=cached,
+        hit_ratio=_ratio(cached, prompt),
+        tokens_saved=cached,
+        ideal_cached_tokens=ideal,
+        ideal_hit_ratio=_ratio(ideal, prompt),
+        efficiency_ratio=_ratio(cached, ideal),
+        ttft_seconds=None if first is None else first - turn.sent_at,
+        latency_seconds=turn.finished_at - turn.sent_at,
+        inter_token_seconds=turn.inter_token,
+        loss=_loss(cached, ideal, circumstances),
+    )
+
+
+def beyond_ideal(cached: int | None, ideal: int | None) -> bool:
+    """Whether the server reported more than exact-prefix caching can give."""
+    return cached is not None and ideal is not None and cached > ideal
+
+
+def _ratio(part: int | None, whole: int | None) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def _loss(cached: int | None, ideal: int | None, circumstances: EngineCircumstances) -> Loss | None:
+    if cached is None or ideal is None or cached >= ideal:
+        return None
+    cause, evidence = _cause(circumstances)
+    return Loss(ideal - cached, cause, evidence)
+
+
+def _cause(circumstances: EngineCircumstances) -> tuple[LossCause, str]:
+    """The first rule that applies names the cause."""
+    if circumstances.prefix_caching is False:
+        return LossCause.DISABLED, 'vllm:cache_config_info has enable_prefix_caching="False"'
+    if circumstances.restarted:
+        return LossCause.RESTART, "process_start_time_seconds changed during the session"
+    return LossCause.UNEXPLAINED, "caching is on and the engine was not restarted"

@@ -1,0 +1,74 @@
+"""A scripted conversation: what the agent says at each turn. Pure.
+
+Messages and tools are OpenAI's JSON objects, so a turn may bring user messages or tool results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Message = dict[str, Any]
+Tool = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`steps[k]` holds the messages added before the request of turn k + 1.
+
+    The engine's answer to each turn joins the history before the next step.
+    """
+
+    name: str
+    tools: tuple[Tool, ...]
+    steps: tuple[tuple[Message, ...], ...]
+
+    def first_messages(self) -> list[Message]:
+        """The messages of the first request."""
+        return list(self.steps[0])
+
+    def all_messages(self) -> list[Message]:
+        """Every scripted message, with an empty answer between the steps: for counting tokens."""
+        messages: list[Message] = []
+        for step in self.steps:
+            if messages:
+                messages.append({"role": "assistant", "content": ""})
+            messages += step
+        return messages
+
+    def shortened(self, turns: int) -> Scenario:
+        """The same scenario, ended after `turns` turns."""
+        return Scenario(self.name, self.tools, self.steps[:turns])
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioKind:
+    """A scenario whose opening can be lengthened: `build` takes the characters of padding."""
+
+    name: str
+    build: Callable[[int], Scenario]
+
+
+_MARKS_PER_ANSWER = 8
+"""What a chat template writes around an answer; ChatML needs five tokens."""
+
+
+def fits(scripted_tokens: int, turns: int, max_tokens: int, max_model_len: int | None) -> bool:
+    """Whether `turns` turns of a conversation stay within the model's context.
+
+    `scripted_tokens` is the prompt of the last turn with empty answers; each answer may take
+    `max_tokens`.
+    """
+    if max_model_len is None:
+        return True
+    return scripted_tokens + turns * (max_tokens + _MARKS_PER_ANSWER) <= max_model_len
+
+
+def estimate_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> int:
+    """A guess where /tokenize is not served: 3.5 characters to a token, 8 tokens a message."""
+    characters = sum(len(str(message.get("content") or "")) for message in messages)
+    characters += sum(len(str(tool)) for tool in tools)
+    return int(characters / 3.5) + 8 * len(messages)

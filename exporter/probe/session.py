@@ -1,0 +1,218 @@
+"""One session: a scenario played against an engine, turn by turn, and judged.
+
+Nothing that an engine does ends in an exception here: a turn that fails ends the session with a
+`Failure`, and the turns before it are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.errors import EngineUnavailableError, ScenarioError
+from exporter.model import (
+    EngineInfo,
+    EngineView,
+    Failure,
+    FailureReason,
+    Notice,
+    SessionResult,
+    Turn,
+    TurnFacts,
+)
+from exporter.probe.cache_math import (
+    EngineCircumstances,
+    beyond_ideal,
+    turn_facts,
+    turn_ideal,
+)
+from exporter.probe.fitting import fit
+
+if TYPE_CHECKING:
+    from exporter.clock import Clock
+    from exporter.probe.scenario import Scenario, ScenarioKind
+
+Observe = Callable[[], Awaitable[EngineView | None]]
+"""A fresh look at the engine's own metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """What is the same for all sessions of one target. `max_tokens` is per turn."""
+
+    target: str
+    kind: ScenarioKind
+    max_tokens: int
+    deadlines: Deadlines
+    match_units: int = 8
+
+
+@dataclass(slots=True)
+class SessionHooks:
+    """Called as the session goes, to show progress; what they do must be quick."""
+
+    on_turn_start: Callable[[int, int], None] = lambda _turn, _turns: None
+    on_token: Callable[[int], None] = lambda _chunks: None
+    on_turn: Callable[[TurnFacts], None] = lambda _facts: None
+
+
+@dataclass(slots=True)
+class _Played:
+    """The session so far."""
+
+    turns: list[Turn] = field(default_factory=list)
+    facts: list[TurnFacts] = field(default_factory=list)
+    notices: set[Notice] = field(default_factory=set)
+    failure: Failure | None = None
+    failed_turn: int | None = None
+
+
+class SessionRunner:
+    """Plays sessions against one engine."""
+
+    def __init__(
+        self,
+        plan: SessionPlan,
+        client: EngineClient,
+        observe: Observe,
+        clock: Clock,
+        new_salt: Callable[[], str],
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._observe = observe
+        self._clock = clock
+        self._new_salt = new_salt
+        self._fitted: tuple[tuple[Any, ...], Scenario, bool] | None = None
+
+    async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
+        """Play one session under a salt never used before."""
+        hooks = hooks or SessionHooks()
+        started_time, started_at = self._clock.time(), self._clock.monotonic()
+        played = _Played()
+        info: EngineInfo | None = None
+        try:
+            info = await self._client.info()
+            await self._play_turns(info, played, hooks)
+        except EngineUnavailableError as error:
+            played.failure = Failure(FailureReason(error.reason), error.detail)
+        except ScenarioError as error:
+            played.failure = Failure(FailureReason.PROMPT_TOO_LONG, str(error))
+        if info is not None and info.simulated:
+            played.notices.add(Notice.SIMULATED)
+        return SessionResult(
+            target=self._plan.target,
+            scenario=self._plan.kind.name,
+            simulated=info is not None and info.simulated,
+            model=info.model if info else None,
+            engine_version=info.version if info else None,
+            started_time=started_time,
+            duration_seconds=self._clock.monotonic() - started_at,
+            turns=tuple(played.facts),
+            failure=played.failure,
+            failed_turn=played.failed_turn,
+            notices=frozenset(played.notices),
+        )
+
+    async def _play_turns(self, info: EngineInfo, played: _Played, hooks: SessionHooks) -> None:
+        before = await self._observe()
+        scenario, shortened = await self._fit(info, _match_unit(before))
+        if shortened:
+            played.notices.add(Notice.SCENARIO_SHORTENED)
+        salt = self._new_salt()
+        messages: list[dict[str, Any]] = []
+        for index, step in enumerate(scenario.steps, start=1):
+            messages += step
+            hooks.on_turn_start(index, len(scenario.steps))
+            chat = await self._client.chat(
+                ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools),
+                self._plan.deadlines,
+                hooks.on_token,
+            )
+            if chat.failure is not None:
+                played.failure, played.failed_turn = chat.failure, index
+                return
+            facts = await self._judge(_turn(index, chat), before, played)
+            hooks.on_turn(facts)
+            messages.append(chat.message)
+
+    async def _judge(self, turn: Turn, before: EngineView | None, played: _Played) -> TurnFacts:
+        ideal = turn_ideal(turn, played.turns, _match_unit(before))
+        cached = turn.usage.cached_tokens if turn.usage else None
+        lost = cached is not None and ideal is not None and cached < ideal
+        # Only a loss needs to know whether the engine is still the one that took the first turn.
+        after = await self._observe() if lost else before
+        circumstances = EngineCircumstances(
+            match_unit_tokens=_match_unit(before),
+            prefix_caching=_prefix_caching(before),
+            restarted=_restarted(before, after),
+        )
+        facts = turn_facts(turn, ideal, circumstances)
+        played.turns.append(turn)
+        played.facts.append(facts)
+        played.notices |= turn_notices(turn, ideal, circumstances)
+        return facts
+
+    async def _fit(self, info: EngineInfo, match_unit: int | None) -> tuple[Scenario, bool]:
+        """The scenario made to fit this engine; counted once, as long as the engine is the same."""
+        key = (info.model, info.version, info.max_model_len, match_unit)
+        if self._fitted is None or self._fitted[0] != key:
+            plan = self._plan
+            wanted = None if match_unit is None else plan.match_units * match_unit
+            scenario, shortened = await fit(plan.kind, self._client, info, wanted, plan.max_tokens)
+            self._fitted = (key, scenario, shortened)
+        return self._fitted[1], self._fitted[2]
+
+
+def _turn(index: int, chat: Chat) -> Turn:
+    """The record of a request that went well."""
+    first = chat.token_times[0] if chat.token_times else None
+    sent = chat.sent_at if chat.sent_at is not None else chat.finished_at
+    return Turn(
+        index=index,
+        sent_at=sent,
+        first_token_at=first,
+        finished_at=chat.finished_at,
+        usage=chat.usage,
+        finish_reason=chat.finish_reason,
+        inter_token=tuple(later - earlier for earlier, later in pairwise(chat.token_times)),
+        prompt_token_ids=chat.prompt_token_ids,
+        completion_token_ids=chat.completion_token_ids,
+    )
+
+
+def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
+    """What a reader of this turn's numbers must know."""
+    cached = turn.usage.cached_tokens if turn.usage else None
+    notices = {
+        Notice.USAGE_MISSING: turn.usage is None,
+        Notice.USAGE_DETAILS_MISSING: turn.usage is not None and cached is None,
+        Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
+        Notice.TOKEN_IDS_MISSING: (
+            turn.prompt_token_ids is None or turn.completion_token_ids is None
+        ),
+        Notice.MATCH_UNIT_UNKNOWN: circumstances.match_unit_tokens is None,
+        Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
+        Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
+    }
+    return {notice for notice, applies in notices.items() if applies}
+
+
+def _match_unit(view: EngineView | None) -> int | None:
+    cache = view.snapshot.cache if view and view.snapshot else None
+    return cache.match_unit_tokens if cache else None
+
+
+def _prefix_caching(view: EngineView | None) -> bool | None:
+    cache = view.snapshot.cache if view and view.snapshot else None
+    return cache.prefix_caching if cache else None
+
+
+def _restarted(before: EngineView | None, after: EngineView | None) -> bool | None:
+    """Whether the engine's process is another one than before; None where it does not say."""
+    start = before.snapshot.process_start_time if before and before.snapshot else None
+    now = after.snapshot.process_start_time if after and after.snapshot else None
+    return None if start is None or now is None else now != start
