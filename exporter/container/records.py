@@ -165,15 +165,22 @@ class Cause(StrEnum):
     """Why a container is not up. Label `reason` of restarts and start failures."""
 
     GPU_TOOLKIT_MISSING = "gpu_toolkit_missing"
+    GPU_UNAVAILABLE = "gpu_unavailable"  # the container runs and finds no GPU, or Docker no driver
     CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
     KV_CACHE_TOO_SMALL = "kv_cache_too_small"
     MODEL_ACCESS_DENIED = "model_access_denied"
     MODEL_NOT_FOUND = "model_not_found"
+    HUB_UNREACHABLE = "hub_unreachable"  # the model is not cached and the hub does not answer
     UNRECOGNISED_ARGUMENT = "unrecognised_argument"
+    INVALID_ARGUMENT = "invalid_argument"  # vLLM knows the flag and refuses its value
     PORT_TAKEN = "port_taken"
     NO_SPACE = "no_space"
+    SHARED_MEMORY_TOO_SMALL = "shared_memory_too_small"
     IMAGE_NOT_FOUND = "image_not_found"
     REGISTRY_UNREACHABLE = "registry_unreachable"
+    NAME_TAKEN = "name_taken"  # by a container that is not ours
+    DOCKER_DENIED = "docker_denied"
+    DOCKER_ERROR = "docker_error"
     ENGINE_CORE_DIED = "engine_core_died"
     OOM_KILLED = "oom_killed"  # the kernel, at the container's memory limit
     KILLED = "killed"  # SIGKILL from somebody, 137
@@ -184,6 +191,8 @@ class Cause(StrEnum):
     PROBES_FAILED = "probes_failed"
     REMOVED = "removed"
     PAUSED = "paused"
+    CONFIG_CHANGED = "config_changed"  # made anew from other settings, as told
+    RESTARTED_ELSEWHERE = "restarted_elsewhere"  # by Docker's restart policy, compose or a person
     EXITED = "exited"  # by itself, none of the above
 
 
