@@ -1,0 +1,276 @@
+"""The kinds of value that settings are made of, each with a check that says what is allowed."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+_BINARY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_PORTS = range(65536)
+
+
+class Section(BaseModel):
+    """A small group of settings: frozen, and a key that it does not know is a mistake."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # an input can be a secret
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class InConfigFolder:
+    """Marks a path that, written in a file, is meant relative to that file's folder."""
+
+
+def mistake(message: str) -> PydanticCustomError:
+    """The error that a check raises; `message` says what is allowed ("must be …")."""
+    return PydanticCustomError("mistake", message)
+
+
+def mistake_at(message: str, *place: str | int) -> InitErrorDetails:
+    """A mistake for `raise_all` and `check_with`; `place` is a key within the value checked."""
+    return InitErrorDetails(type=mistake(message), loc=place, input=None)
+
+
+def raise_all(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
+    raise ValidationError.from_exception_data("settings", list(mistakes))
+
+
+def check_with(
+    handler: ValidatorFunctionWrapHandler, value: Any, more: Sequence[InitErrorDetails]
+) -> Any:
+    """Validate `value`, and report its own mistakes together with `more`, not one after another."""
+    mistakes = list(more)
+    try:
+        checked = handler(value)
+    except ValidationError as error:
+        mistakes = [_again(line) for line in error.errors(include_url=False)] + mistakes
+    if mistakes:
+        raise_all(mistakes)
+    return checked
+
+
+def _again(line: Any) -> InitErrorDetails:
+    kind = PydanticCustomError(line["type"], line["msg"])
+    return InitErrorDetails(type=kind, loc=line["loc"], input=line["input"])
+
+
+def keys_of(value: Any) -> frozenset[str]:
+    """The keys that somebody wrote, in a table not yet validated or in a section."""
+    if isinstance(value, Section):
+        return frozenset(value.model_fields_set)
+    return frozenset(value) if isinstance(value, dict) else frozenset()
+
+
+def _not_a_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would take true for 1
+        raise mistake("must be a number")
+    return value
+
+
+_Number = BeforeValidator(_not_a_bool)
+Seconds = Annotated[float, _Number, Field(gt=0)]
+SecondsOrZero = Annotated[float, _Number, Field(ge=0)]
+Ratio = Annotated[float, _Number, Field(ge=0, le=1)]
+Count = Annotated[int, _Number, Field(ge=1)]
+CountOrZero = Annotated[int, _Number, Field(ge=0)]
+Port = Annotated[int, _Number, Field(ge=1, le=65535)]
+PortOrZero = Annotated[int, _Number, Field(ge=0, le=65535)]
+ConfigPath = Annotated[Path, AfterValidator(Path.expanduser), InConfigFolder()]
+
+
+def _matching(pattern: str, message: str) -> AfterValidator:
+    compiled = re.compile(pattern, re.DOTALL)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise mistake(message)
+        return value
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, _matching(r"\S(.*\S)?", "must not be empty or begin or end with a space")]
+ModelName = Annotated[
+    str,
+    _matching(r"[^\s-](.*\S)?", "must be a model name or a path, not empty, not a flag"),
+]
+TargetName = Annotated[
+    str,
+    _matching(
+        r"[a-zA-Z0-9_.-]{1,64}",
+        'must be 1 to 64 letters, digits, "_", "." or "-": it becomes a label value',
+    ),
+]
+ContainerName = Annotated[
+    str,
+    _matching(
+        r"[a-zA-Z0-9][a-zA-Z0-9_.-]+",
+        'must be a container name: a letter or digit, then letters, digits, "_", "." or "-"',
+    ),
+]
+ContainerLabel = Annotated[
+    str, _matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')
+]
+EnvironmentName = Annotated[
+    str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of an environment variable")
+]
+DockerHost = Annotated[
+    str,
+    _matching(
+        r"unix:///\S+|(tcp|http|https)://[^\s/@]+",
+        'must be "unix:///path" or "tcp://host:port" (http, https too), without credentials',
+    ),
+]
+CacheMount = Annotated[
+    str,
+    _matching(
+        r"none|/[^:]*|[a-zA-Z0-9][a-zA-Z0-9_.-]+",
+        'must be an absolute path, the name of a Docker volume, or "none"',
+    ),
+]
+MountText = Annotated[
+    str,
+    _matching(
+        r"(/[^:]*|[a-zA-Z0-9][a-zA-Z0-9_.-]+):/[^:]*(:r[ow])?",
+        'must be "SOURCE:/target" or "SOURCE:/target:ro", SOURCE an absolute path or a volume name',
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a server listens. `host` is without brackets; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_listen(value: Any) -> ListenAddress:
+    """`host:port`, an IPv6 host in brackets."""
+    if isinstance(value, ListenAddress):
+        return value
+    found = isinstance(value, str) and re.fullmatch(
+        r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:/@\[\]]+)):(?P<port>[0-9]{1,5})", value
+    )
+    if not found or int(found["port"]) not in _PORTS or (found["six"] and not _is_ipv6(found)):
+        raise mistake(
+            'must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, '
+            'as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
+        )
+    return ListenAddress(found["six"] or found["host"], int(found["port"]))
+
+
+def _is_ipv6(found: re.Match[str]) -> bool:
+    try:
+        ipaddress.IPv6Address(found["six"])
+    except ValueError:
+        return False
+    return True
+
+
+Listen = Annotated[ListenAddress, PlainValidator(parse_listen), PlainSerializer(str)]
+
+
+def _check_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise mistake('must be an IP address, as "127.0.0.1" or "0.0.0.0"') from None
+
+
+IpAddress = Annotated[str, AfterValidator(_check_address)]
+
+
+def _url_check(*, base: bool) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        parts = _split_url(value)
+        if parts.username is not None or parts.password is not None:
+            raise mistake("must be without user and password: use api_key or api_key_file")
+        if parts.query or parts.fragment or value.endswith(("?", "#")):
+            raise mistake("must be without a query or fragment")
+        path = parts.path.rstrip("/")
+        if base and path.endswith("/v1"):
+            raise mistake("must be the server's root: leave out /v1")
+        return f"{parts.scheme}://{parts.netloc}{path}"
+
+    return check
+
+
+def _split_url(value: str) -> SplitResult:
+    wrong = mistake('must be an http or https URL, as "http://127.0.0.1:8000"')
+    if re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise wrong
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise wrong from None
+    if not usable or parts.netloc.endswith(":"):
+        raise wrong
+    return parts
+
+
+BaseUrl = Annotated[str, AfterValidator(_url_check(base=True))]
+PageUrl = Annotated[str, AfterValidator(_url_check(base=False))]
+
+
+def parse_bytes(value: Any) -> int:
+    """A size as Docker writes it: 8g is 8 * 2**30 bytes; a plain number is bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    found = isinstance(value, str) and re.fullmatch(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", value.lower())
+    if not found or int(found[1]) == 0:
+        raise mistake('must be a size above 0, as "8g", "512m" or a number of bytes')
+    return int(found[1]) * _BINARY_UNITS[found[2]]
+
+
+def show_bytes(size: int) -> str:
+    """The shortest exact way to write `size`."""
+    for unit in "tgmk":
+        if size % _BINARY_UNITS[unit] == 0:
+            return f"{size // _BINARY_UNITS[unit]}{unit}"
+    return f"{size}b"
+
+
+Bytes = Annotated[int, PlainValidator(parse_bytes), PlainSerializer(show_bytes)]
+Gpus = str | int | tuple[str, ...]
+
+
+def parse_gpus(value: Any) -> Gpus:
+    """`"all"`, a count, or a tuple of device ids."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value.strip()):
+        return int(value)
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value  # type: ignore[no-any-return]  # a str or an int, by the line above
+    if isinstance(value, list | tuple) and value:
+        ids = tuple(str(each) for each in value if not isinstance(each, bool))
+        if len(set(ids)) == len(value) and all(re.fullmatch(r"[\w./:-]+", each) for each in ids):
+            return ids
+    raise mistake('must be "all", a count (0 for none) or a list of device ids')
+
+
+GpuChoice = Annotated[Gpus, PlainValidator(parse_gpus)]

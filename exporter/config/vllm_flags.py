@@ -1,0 +1,82 @@
+"""What may stand in a container's `args`: flags that the chosen vLLM knows and we do not set."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+# Of vLLM's own command line (vllm serve 0.32.0 --help and its history since 0.8.5).
+_NEVER = {
+    "--enable-metrics": "vLLM has no such flag: /metrics is always served, leave it out",
+    "--host": "the exporter sets it: use host_ip for the address that is published",
+    "--port": "the exporter sets it: use host_port for the port that is published",
+    "--uds": "the exporter reaches vLLM by TCP: use host_ip and host_port",
+    "--config": "would hide settings from the exporter: write its flags in args",
+    "--model": "use the key model",
+    "--served-model-name": "use the key served_model_name",
+    "--api-key": "a secret must not stand in a command line: use the target's api_key or "
+    "api_key_file",
+    "--hf-token": "a secret must not stand in a command line: use hf_token or hf_token_file",
+    "--no-enable-prompt-tokens-details": "use enable_prompt_tokens_details = false",
+}
+# Flags that a key of ours also sets; both together contradict each other.
+_OWN = {
+    "--gpu-memory-utilization": "gpu_memory_utilization",
+    "--max-model-len": "max_model_len",
+    "--block-size": "block_size",
+    "--enable-prefix-caching": "prefix_caching",
+    "--no-enable-prefix-caching": "prefix_caching",
+}
+# Still parsed by 0.15.1, gone in 0.17: the server stops with "unrecognized arguments".
+_LOG_REQUESTS_GONE = (0, 17)
+SECRET_FLAGS = frozenset({"--api-key", "--hf-token"})
+
+
+def version_of(image: str) -> tuple[int, int] | None:
+    """Major and minor version of vLLM, where the image's tag tells it, as in `:v0.32.0-cu129`."""
+    found = re.search(r":v?(\d+)\.(\d+)(?:[.\-+][^/:@]*)?(?:@.*)?$", image)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def flag_of(argument: str) -> str | None:
+    """The flag's name as vLLM reads it: `--max_model_len=4096` is `--max-model-len`."""
+    if not argument.startswith("--"):
+        return None
+    return argument.split("=", 1)[0].replace("_", "-")
+
+
+def flag_mistakes(
+    args: Sequence[str], image: str | None, own: Mapping[str, object]
+) -> list[tuple[int, str]]:
+    """Position and message of each argument that must not stand there.
+
+    `own` holds the values of our own keys; those that are None are not set.
+    """
+    found = []
+    for position, argument in enumerate(args):
+        message = _wrong_with(argument, image, own)
+        if message is not None:
+            found.append((position, message))
+    return found
+
+
+def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> str | None:
+    flag = flag_of(argument)
+    if flag is None:
+        return None
+    if re.search(r"\s", flag):
+        return "must be two entries: the flag and its value"
+    if flag in _NEVER:
+        return f"{flag}: {_NEVER[flag]}"
+    if flag == "--disable-log-requests" and _lacks_disable_log_requests(image):
+        return (
+            f"{flag}: not in vLLM since 0.17, the server would not start: "
+            "use --no-enable-log-requests"
+        )
+    key = _OWN.get(flag)
+    if key is not None and own.get(key) is not None:
+        return f"{flag}: contradicts the key {key}, which is set too: keep one of them"
+    return None
+
+
+def _lacks_disable_log_requests(image: str | None) -> bool:
+    version = version_of(image) if image is not None else None
+    return version is not None and version >= _LOG_REQUESTS_GONE
