@@ -58,7 +58,7 @@ class Prober:
                 result = await self._runner.play()
                 self._tell(result)
                 self._publish(result)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
                 self._log.exception("probe.round_failed")
                 self._on_loop_failure(self.name)
             self._on_loop_run(self.name)
