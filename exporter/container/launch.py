@@ -16,7 +16,7 @@ import re
 import shlex
 from dataclasses import astuple, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from exporter.container.records import (
     CONFIG_HASH_LABEL,
@@ -27,7 +27,7 @@ from exporter.container.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from exporter.container.records import ContainerSnapshot
 
@@ -38,14 +38,6 @@ COMPILE_CACHE_TARGET = "/root/.cache/vllm"
 HF_TOKEN_TARGET = "/run/secrets/hf_token"  # noqa: S105 - a path, not a secret
 # The version of the hash's recipe: a hash made by another recipe says nothing about drift.
 HASH_RECIPE = "v1"
-
-
-class RefusedFlag(NamedTuple):
-    """A flag that must not reach vLLM: why, and what to write in its place."""
-
-    flag: str
-    why: str
-    instead: str
 
 
 class TokenPlace(StrEnum):
@@ -183,70 +175,6 @@ def docker_run_line(launch: Launch) -> str:
     if launch.host_port is not None:
         words += ["-p", _port_word(launch)]
     return shlex.join([*words, launch.image, *launch.command])
-
-
-def image_version(image: str) -> tuple[int, int] | None:
-    """Major and minor version of vLLM by the image's tag; None where the tag is no version."""
-    tag = _tag(image)
-    found = re.match(r"v?(\d+)\.(\d+)(?!\d)", tag)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-def refused_flags(image: str, args: Sequence[str]) -> list[RefusedFlag]:
-    """The flags in `args` that cannot work, in their order.
-
-    Where the tag tells no version, a flag that some version knows is let through, except under
-    `latest` and `nightly`, which are newer than any removal.
-    """
-    version = image_version(image)
-    if version is None and re.match(r"(latest|nightly)\b", _tag(image)):
-        version = _NEWEST
-    refused: list[RefusedFlag] = []
-    for word in args:
-        # vLLM reads --a_b as --a-b (FlexibleArgumentParser in vllm/utils/argparse_utils.py).
-        flag = word.split("=", 1)[0].replace("_", "-")
-        rule = _REFUSALS.get(flag)
-        if rule is None:
-            continue
-        since, why, instead = rule
-        if since is None or (version is not None and version >= since):
-            refused.append(RefusedFlag(flag, why, instead))
-    return refused
-
-
-_NEWEST = (10**6, 0)
-
-# flag: the first version that lacks it (None: all), why, what to write instead. The versions are
-# from the argument parsers of the releases: 0.15.1 still takes the first two, 0.17.1 does not.
-_REFUSALS: dict[str, tuple[tuple[int, int] | None, str, str]] = {
-    "--disable-log-requests": (
-        (0, 17),
-        "vLLM removed it in 0.17 and stops with 'unrecognized arguments'",
-        "nothing: requests are not logged unless --enable-log-requests is given",
-    ),
-    "--no-disable-log-requests": (
-        (0, 17),
-        "vLLM removed it in 0.17 and stops with 'unrecognized arguments'",
-        "--enable-log-requests",
-    ),
-    "--enable-metrics": (
-        None,
-        "no version of vLLM has it",
-        "nothing: /metrics is always there, and --disable-log-stats is what empties it",
-    ),
-    "--port": (None, "the exporter must know the port", "the setting container_port"),
-    "--uds": (None, "the exporter reaches vLLM over TCP", "nothing"),
-    "--hf-token": (
-        None,
-        "a token on a command line can be read with docker inspect and ps",
-        "the setting hf_token, or HF_TOKEN in the environment of the exporter",
-    ),
-}
-
-
-def _tag(image: str) -> str:
-    last = image.split("@", 1)[0].rsplit("/", 1)[-1]
-    return last.partition(":")[2] or "latest"
 
 
 def _listening_port(spec: LaunchSpec) -> int:

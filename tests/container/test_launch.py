@@ -17,10 +17,8 @@ from exporter.container.launch import (
     config_hash,
     docker_run_line,
     has_drifted,
-    image_version,
     parse_gpus,
     plan,
-    refused_flags,
 )
 from exporter.container.records import (
     CONFIG_HASH_LABEL,
@@ -292,54 +290,6 @@ def test_gpus_are_all_or_a_count_or_ids(said: str | int, request_: GpuRequest | 
 def test_what_names_no_gpus_is_refused(said: str):
     with pytest.raises(ValueError, match="names no GPUs"):
         parse_gpus(said)
-
-
-@pytest.mark.parametrize(
-    ("image", "version"),
-    [
-        ("vllm/vllm-openai:v0.32.0", (0, 32)),
-        ("localhost:5000/vllm-openai:0.8.5.post1", (0, 8)),
-        ("vllm/vllm-openai:v0.11.0-x86_64", (0, 11)),
-        ("vllm/vllm-openai:v0.32.0@sha256:" + "0" * 64, (0, 32)),
-        ("vllm/vllm-openai", None),
-        ("vllm/vllm-openai:latest", None),
-        ("localhost:5000/vllm", None),
-        ("vllm@sha256:" + "0" * 64, None),
-    ],
-)
-def test_the_version_is_read_from_the_tag(image: str, version: tuple[int, int] | None):
-    assert image_version(image) == version
-
-
-@pytest.mark.parametrize(
-    ("image", "refused"),
-    [
-        ("vllm/vllm-openai:v0.8.5", False),
-        ("vllm/vllm-openai:v0.15.1", False),
-        ("vllm/vllm-openai:v0.17.0", True),
-        ("vllm/vllm-openai:v1.0.0", True),
-        ("vllm/vllm-openai:latest", True),
-        ("vllm/vllm-openai", True),
-        ("example/own-vllm:prod", False),
-    ],
-)
-@pytest.mark.parametrize("written", ["--disable-log-requests", "--disable_log_requests"])
-def test_disable_log_requests_is_refused_where_vllm_lacks_it(image, refused, written):
-    said = [r.flag for r in refused_flags(image, ["--dtype", "auto", written])]
-    assert said == (["--disable-log-requests"] if refused else [])
-
-
-def test_enable_metrics_is_refused_whatever_the_version():
-    (refused,) = refused_flags("example/own:tag", ["--enable-metrics=true"])
-    flag, why, instead = refused
-    assert (flag, why) == ("--enable-metrics", "no version of vLLM has it")
-    assert "--disable-log-stats" in instead
-
-
-def test_a_token_among_the_arguments_is_refused_without_repeating_it():
-    (refused,) = refused_flags(DEFAULT_IMAGE, ["--hf-token=hf_abcdefgh"])
-    assert refused.flag == "--hf-token"
-    assert "hf_abcdefgh" not in " ".join(refused)
 
 
 def snapshot(**labels: str) -> ContainerSnapshot:
