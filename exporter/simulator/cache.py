@@ -1,0 +1,211 @@
+"""vLLM's prefix cache: full blocks of tokens, found by a hash that chains over all that precede.
+
+The rules are those of vLLM 0.32.0 (v1/core/block_pool.py and kv_cache_manager.py):
+
+- A block's key is a hash of its parent's key and its own tokens; the first one's parent is the
+  request's `cache_salt`. So a key stands for a whole prefix under one salt.
+- A lookup hits full blocks only, in order, and never all of a prompt: its last token is computed
+  anew, so at most floor((n - 1) / B) blocks hit.
+- A block is in use while a request holds it. When nobody does, it waits in the free queue and
+  keeps its content until it is taken for something else: the queue's head goes first. A request
+  gives its blocks back tail first, so a prefix is evicted from its end. Blocks without a key
+  (a partial tail) go to the head, since nobody can hit them.
+- One block of the pool is the null block, which never holds anything.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_KEY_BYTES = 16
+
+
+class Block:
+    """Room for one block of tokens. `key` is None unless it holds a full, hashed block."""
+
+    __slots__ = ("key", "number", "users")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.key: bytes | None = None
+        self.users = 0
+
+
+class Holding:
+    """One request's tokens and the blocks that it holds for them, in order."""
+
+    __slots__ = ("blocks", "ids", "keys", "registered", "salt")
+
+    def __init__(self, ids: Sequence[int], salt: str | None) -> None:
+        self.ids = list(ids)
+        self.salt = salt
+        self.blocks: list[Block] = []
+        self.keys: list[bytes] = []  # of the full blocks of `ids`, as far as they were needed
+        self.registered = 0  # blocks that others can find
+
+
+class PrefixCache:
+    """The blocks of one engine rank."""
+
+    def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
+        self.block_size = block_size
+        self.caching = caching
+        self.num_blocks = num_blocks
+        self._next_number = num_blocks
+        first = (Block(number) for number in range(1, num_blocks))  # 0 is the null block
+        self._free: OrderedDict[int, Block] = OrderedDict((block.number, block) for block in first)
+        # Two requests may compute the same block at once, so a key can have several.
+        self._by_key: dict[bytes, dict[int, Block]] = {}
+        self._in_use = 0
+
+    @property
+    def usage(self) -> float:
+        """The share of blocks in use by requests, 0…1; a full but idle cache is at 0."""
+        return self._in_use / (self.num_blocks - 1)
+
+    @property
+    def free_blocks(self) -> int:
+        return len(self._free)
+
+    @property
+    def cached_blocks(self) -> int:
+        """How many different prefixes could be hit."""
+        return len(self._by_key)
+
+    def lookup(self, holding: Holding) -> list[Block]:
+        """The blocks that hold the longest cached prefix; nothing is taken yet."""
+        if not self.caching:
+            return []
+        self._extend_keys(holding)
+        found: list[Block] = []
+        for key in holding.keys[: (len(holding.ids) - 1) // self.block_size]:
+            blocks = self._by_key.get(key)
+            if not blocks:
+                break
+            found.append(next(iter(blocks.values())))
+        return found
+
+    def begin(self, holding: Holding, hits: list[Block]) -> bool:
+        """Let a request hold its `hits`, if the rest of its tokens fits too; False if not."""
+        idle_hits = sum(block.users == 0 for block in hits)
+        missing = self._blocks_for(len(holding.ids)) - len(hits)
+        if missing + idle_hits > self.free_blocks:
+            return False
+        for block in hits:
+            if block.users == 0:
+                del self._free[block.number]
+                self._in_use += 1
+            block.users += 1
+        holding.blocks = list(hits)
+        holding.registered = len(hits)
+        return True
+
+    def extend(self, holding: Holding, tokens: int) -> bool:
+        """Make room for the first `tokens` tokens and let others find the full blocks of them.
+
+        False, and nothing changed, if there is no room. vLLM registers blocks when it schedules
+        their computation, so a request that comes in the same step can already hit them.
+        """
+        missing = self._blocks_for(tokens) - len(holding.blocks)
+        if missing > self.free_blocks:
+            return False
+        for _ in range(missing):
+            holding.blocks.append(self._take())
+        if self.caching:
+            self._extend_keys(holding)
+            full = tokens // self.block_size
+            for place in range(holding.registered, full):
+                block = holding.blocks[place]
+                block.key = holding.keys[place]
+                self._by_key.setdefault(block.key, {})[block.number] = block
+            holding.registered = max(holding.registered, full)
+        return True
+
+    def release(self, holding: Holding) -> None:
+        """Give back a request's blocks, tail first."""
+        without_key: list[Block] = []
+        for block in reversed(holding.blocks):
+            block.users -= 1
+            if block.users:
+                continue
+            self._in_use -= 1
+            if block.key is None:
+                without_key.append(block)
+            else:
+                self._free[block.number] = block
+        for block in reversed(without_key):
+            self._free[block.number] = block
+            self._free.move_to_end(block.number, last=False)
+        holding.blocks = []
+
+    def reset(self) -> bool:
+        """Forget every prefix; False, and nothing done, while a request holds blocks."""
+        if self._in_use:
+            return False
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Forget every prefix, also those of blocks in use."""
+        for blocks in self._by_key.values():
+            for block in blocks.values():
+                block.key = None
+        self._by_key.clear()
+
+    def resize(self, num_blocks: int) -> bool:
+        """Have `num_blocks` from now on; False, and nothing done, while too many are in use.
+
+        A smaller cache loses what would have been evicted next.
+        """
+        if num_blocks - 1 < self._in_use:
+            return False
+        for _ in range(self.num_blocks - num_blocks):
+            self._drop_key(self._free.popitem(last=False)[1])
+        for _ in range(num_blocks - self.num_blocks):
+            block = Block(self._next_number)
+            self._next_number += 1
+            self._free[block.number] = block
+            self._free.move_to_end(block.number, last=False)
+        self.num_blocks = num_blocks
+        return True
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def _take(self) -> Block:
+        _, block = self._free.popitem(last=False)
+        self._drop_key(block)
+        block.users = 1
+        self._in_use += 1
+        return block
+
+    def _drop_key(self, block: Block) -> None:
+        if block.key is None:
+            return
+        blocks = self._by_key[block.key]
+        del blocks[block.number]
+        if not blocks:
+            del self._by_key[block.key]
+        block.key = None
+
+    def _extend_keys(self, holding: Holding) -> None:
+        size = self.block_size
+        parent = holding.keys[-1] if holding.keys else _root(holding.salt)
+        for place in range(len(holding.keys), len(holding.ids) // size):
+            parent = _key(parent, holding.ids[place * size : (place + 1) * size])
+            holding.keys.append(parent)
+
+
+def _root(salt: str | None) -> bytes:
+    # Without a salt the root is empty, which no hash of a salt can be.
+    return b"" if salt is None else blake2b(salt.encode(errors="replace"), digest_size=16).digest()
+
+
+def _key(parent: bytes, ids: Iterable[int]) -> bytes:
+    return blake2b(parent + array("q", ids).tobytes(), digest_size=_KEY_BYTES).digest()

@@ -1,0 +1,284 @@
+"""Reading requests, and refusing them in vLLM's own words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exporter.errors import ExporterError
+
+_BAD_REQUEST, _NOT_FOUND = 400, 404
+
+
+class WireError(ExporterError):
+    """A request that is refused; `body` is what vLLM answers (as seen on 0.32.0)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = _BAD_REQUEST,
+        kind: str = "BadRequestError",
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(message, status, kind, param)
+
+
+def error_body(message: str, status: int, kind: str, param: str | None = None) -> dict[str, object]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def bad_value(message: str, param: str, value: object = ...) -> WireError:
+    """A refusal that names its parameter, in the form of vLLM's VLLMValidationError."""
+    tail = f"parameter={param}" if value is ... else f"parameter={param}, value={value}"
+    return WireError(f"{message} ({tail})", param=param)
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class ChatTool(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "function"
+    function: dict[str, Any]
+
+
+class ChatRequest(BaseModel):
+    """What of an OpenAI chat request the simulator looks at; vLLM, too, ignores unknown keys."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool = False
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    cache_salt: Any = None
+    return_token_ids: bool | None = None
+    n: int | None = 1
+    logprobs: bool | None = False
+    prompt_logprobs: int | None = None
+
+
+class TokenizeRequest(BaseModel):
+    """Either a prompt or messages."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    tools: list[ChatTool] | None = None
+    add_generation_prompt: bool = True
+    return_token_strs: bool | None = False
+
+
+class DetokenizeRequest(BaseModel):
+    model: str | None = None
+    tokens: list[int] = Field()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an answer may have: `max_tokens` fits the context together with the prompt."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def parse_json(raw: bytes, content_type: str) -> object:
+    """The body as JSON."""
+    if content_type.split(";", maxsplit=1)[0].strip().lower() != "application/json":
+        raise WireError(
+            "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
+            kind="Bad Request",
+        )
+    try:
+        return json.loads(raw)
+    except json.JSONDecodeError as exc:
+        raise invalid(
+            [
+                {
+                    "type": "json_invalid",
+                    "loc": ("body", exc.pos),
+                    "msg": "JSON decode error",
+                    "input": {},
+                    "ctx": {"error": exc.msg},
+                }
+            ]
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise WireError("There was an error parsing the body") from exc
+
+
+def parse(kind: type[_M], body: object) -> _M:
+    """The body as a request of this kind; all wrong fields at once, as vLLM's FastAPI says it."""
+    if not isinstance(body, dict):
+        message = "Input should be a valid dictionary or object to extract fields from"
+        raise invalid(
+            [{"type": "model_attributes_type", "loc": ("body",), "msg": message, "input": body}]
+        )
+    try:
+        return kind.model_validate(body)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_context=False)
+        raise invalid([{**error, "loc": ("body", *error["loc"])} for error in errors]) from exc
+
+
+def parse_chat(body: object) -> ChatRequest:
+    """A chat request, after the checks that vLLM makes before it knows the prompt."""
+    if isinstance(body, dict):
+        if body.get("stream_options") and not body.get("stream"):
+            raise bad_value(
+                "Stream options can only be defined when `stream=True`.", "stream_options"
+            )
+        body = _with_tool_choice(body)
+    request = parse(ChatRequest, body)
+    if not request.messages:
+        raise WireError(
+            "Cannot apply chat template to an empty conversation. Provide at least one message."
+        )
+    if request.temperature is not None and request.temperature < 0:
+        raise bad_value(
+            f"temperature must be non-negative, got {request.temperature}.",
+            "temperature",
+            request.temperature,
+        )
+    salt = request.cache_salt
+    if salt is not None and not (isinstance(salt, str) and salt):
+        raise bad_value(
+            "Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt"
+        )
+    if (request.n or 1) != 1 or request.logprobs or request.prompt_logprobs is not None:
+        raise WireError("The simulator knows neither n > 1 nor logprobs nor prompt_logprobs.")
+    return request
+
+
+def check_model(asked: str | None, served: str) -> None:
+    """Refuse a model that is not served; none at all, or an empty name, means the served one."""
+    if asked and asked != served:
+        raise WireError(
+            f"The model `{asked}` does not exist. Valid aliases: {served}.",
+            status=_NOT_FOUND,
+            kind="NotFoundError",
+            param="model",
+        )
+
+
+def limits(request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Limits:
+    """How long the answer may get; refuses a prompt that leaves no room for one."""
+    if prompt_tokens > max_model_len:
+        # vLLM's tokenizer stops one token past the limit, so that is the number it knows.
+        most = max_model_len + 1
+        raise bad_value(
+            f"This model's maximum context length is {max_model_len} tokens. However, your prompt"
+            f" contains at least {most} input tokens, which exceeds this limit even without any"
+            " output tokens. Please reduce the length of the input prompt.",
+            "input_tokens",
+            most,
+        )
+    asked = request.max_completion_tokens
+    if asked is None:
+        asked = request.max_tokens
+    if asked is not None and asked > max_model_len:
+        raise bad_value(
+            f"max_tokens={asked} cannot be greater than max_model_len={max_model_len}."
+            " Please request fewer output tokens.",
+            "max_tokens",
+            asked,
+        )
+    room = max_model_len - prompt_tokens
+    most = room if asked is None else min(asked, room)
+    if most < 1:
+        raise bad_value(f"max_tokens must be at least 1, got {most}.", "max_tokens", most)
+    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    return Limits(max_tokens=most, stop=tuple(text for text in stop if text))
+
+
+def _with_tool_choice(body: dict[str, Any]) -> dict[str, Any]:
+    tools, choice = body.get("tools"), body.get("tool_choice")
+    if tools == []:
+        raise bad_value(
+            "`tools` must not be an empty array. Either provide at least one tool or omit the"
+            " field entirely.",
+            "tools",
+        )
+    if "tool_choice" not in body and tools:
+        return {**body, "tool_choice": "auto"}
+    if choice is None or choice == "none":
+        return body
+    if not isinstance(tools, list):
+        raise bad_value("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if isinstance(choice, dict):
+        _check_named_tool(choice, tools)
+    elif choice not in ("auto", "required"):
+        raise bad_value(
+            f"Invalid value for `tool_choice`: {choice}! Only named tools,"
+            ' "none", "auto" or "required" are supported.',
+            "tool_choice",
+        )
+    return body
+
+
+def _check_named_tool(choice: dict[str, Any], tools: list[Any]) -> None:
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    known = [
+        tool["function"].get("name")
+        for tool in tools
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
+    ]
+    if name not in known:
+        raise bad_value(
+            "The tool specified in `tool_choice` does not match any of the specified `tools`",
+            "tool_choice",
+        )
+
+
+def invalid(errors: list[Any]) -> WireError:
+    """One refusal for all the fields that do not validate."""
+    lines = []
+    for error in errors:
+        shown = {
+            "type": error["type"],
+            "loc": ".".join(map(str, error["loc"])),
+            "msg": error["msg"],
+            "input": _shown_input(error["input"]),
+        }
+        if "ctx" in error:
+            shown["ctx"] = error["ctx"]
+        lines.append(f"  {shown}")
+    plural = "" if len(errors) == 1 else "s"
+    return WireError(
+        f"{len(errors)} validation error{plural}:\n" + "\n".join(lines),
+        kind="Bad Request",
+        param=".".join(map(str, errors[0]["loc"])),
+    )
+
+
+def _shown_input(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return f"<{type(value).__name__} of {len(value)} items>"
+    return str(value)

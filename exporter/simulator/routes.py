@@ -1,0 +1,176 @@
+"""The HTTP surface of one simulated server."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import web
+
+from exporter.simulator import chat, faults, metrics, requests, tokens, wire
+from exporter.simulator.settings import VERSION
+
+if TYPE_CHECKING:
+    from exporter.simulator.engine import Engine
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Faultable(Protocol):
+    """What faults are done to: the server that these routes belong to."""
+
+    def check(self, fault: faults.Fault) -> None: ...
+
+    def inject(self, fault: faults.Fault) -> None: ...
+
+
+_LARGEST_BODY = 64 * 2**20
+_OK, _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _UNAVAILABLE = 200, 400, 401, 404, 503
+
+
+class Routes:
+    """The handlers of one server."""
+
+    def __init__(self, engine: Engine, server: Faultable) -> None:
+        self._engine = engine
+        self._server = server
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._gate])
+        app.on_response_prepare.append(_name_server)
+        get, post = web.get, web.post
+        app.add_routes(
+            [
+                post("/v1/chat/completions", self._chat),
+                get("/v1/models", self._models, allow_head=False),
+                get("/health", self._health, allow_head=False),
+                get("/ping", self._health, allow_head=False),
+                post("/ping", self._health),
+                get("/version", self._version, allow_head=False),
+                get("/load", self._load, allow_head=False),
+                get("/metrics", self._metrics, allow_head=False),
+                post("/tokenize", self._tokenize),
+                post("/detokenize", self._detokenize),
+                get("/faults", self._list_faults, allow_head=False),
+                post("/faults", self._add_fault),
+                web.delete("/faults", self._clear_faults),
+                web.delete("/faults/{name}", self._clear_faults),
+            ]
+        )
+        if self._engine.settings.dev_mode:
+            app.add_routes([post("/reset_prefix_cache", self._reset)])
+        return app
+
+    @web.middleware
+    async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Hang, check the key, and answer errors as vLLM's web framework does."""
+        if not request.path.startswith("/faults"):
+            await self._engine.http_open()
+        if request.path.startswith("/v1") and not self._authorized(request):
+            return wire.answer({"error": "Unauthorized"}, _UNAUTHORIZED)
+        try:
+            return await handler(request)
+        except requests.WireError as exc:
+            return wire.answer(exc.body, exc.status)
+        except web.HTTPMethodNotAllowed as exc:
+            allow = {"Allow": ", ".join(sorted(exc.allowed_methods))}
+            detail = {"detail": "Method Not Allowed"}
+            return wire.answer(detail, exc.status, allow)
+        except web.HTTPNotFound as exc:
+            return wire.answer({"detail": "Not Found"}, exc.status)
+
+    def _authorized(self, request: web.Request) -> bool:
+        key = self._engine.settings.api_key
+        if key is None:
+            return True
+        given = request.headers.get("Authorization", "")
+        return secrets.compare_digest(given.encode(), f"Bearer {key}".encode())
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await chat.chat_completions(self._engine, request)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        engine = self._engine
+        card = {
+            "id": engine.settings.model,
+            "object": "model",
+            "created": int(engine.started_time),
+            "owned_by": "vllm-simulator",
+            "root": engine.settings.model,
+            "parent": None,
+            "max_model_len": engine.max_model_len,
+            "permission": [],
+        }
+        return wire.answer({"object": "list", "data": [card]})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        sick = self._engine.faults.get(faults.Unhealthy) is not None
+        return web.Response(status=_UNAVAILABLE if sick else _OK)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return wire.answer({"version": VERSION, "simulated": True})
+
+    async def _load(self, _: web.Request) -> web.Response:
+        return wire.answer({"server_load": 0})  # vLLM's, too, is 0 without a flag
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        page = self._engine.metrics_page()
+        return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        return wire.answer(chat.tokenize(self._engine, await _json(request)))
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        asked = requests.parse(requests.DetokenizeRequest, await _json(request))
+        requests.check_model(asked.model, self._engine.settings.model)
+        return wire.answer({"prompt": tokens.decode(asked.tokens)})
+
+    async def _reset(self, _: web.Request) -> web.Response:
+        return wire.answer({"success": self._engine.reset_prefix_cache()})
+
+    async def _list_faults(self, _: web.Request) -> web.Response:
+        return wire.answer({**self._active(), "available": faults.catalogue()})
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            fault = faults.parse(await _json(request))
+            self._server.check(fault)
+        except faults.FaultInputError as exc:
+            return _refused(exc)
+        if not isinstance(fault, (faults.Crash, faults.Restart)):
+            self._server.inject(fault)
+            return wire.answer(self._active())
+        # The answer goes out first, since the connection will not outlive the act.
+        response = wire.answer({**self._active(), "doing": faults.described(fault)})
+        await response.prepare(request)
+        await response.write_eof()
+        self._server.inject(fault)
+        return response
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name")
+        if name is not None and name not in faults.KINDS:
+            mistake = faults.Mistake("name", name, "one of " + ", ".join(faults.KINDS))
+            return _refused(faults.FaultInputError([mistake]), status=_NOT_FOUND)
+        self._engine.clear(faults.KINDS[name] if name else None)
+        return wire.answer(self._active())
+
+    def _active(self) -> dict[str, Any]:
+        return {"active": [faults.described(fault) for fault in self._engine.faults.all()]}
+
+
+def _refused(error: faults.FaultInputError, status: int = _BAD_REQUEST) -> web.Response:
+    listed = [
+        {"field": mistake.field, "value": mistake.value, "allowed": mistake.allowed}
+        for mistake in error.mistakes
+    ]
+    return wire.answer({"error": str(error), "mistakes": listed}, status)
+
+
+async def _json(request: web.Request) -> object:
+    return requests.parse_json(await request.read(), request.headers.get("Content-Type", ""))
+
+
+async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "vllm-simulator"

@@ -1,0 +1,283 @@
+"""One engine rank: a queue, a batch that runs, and steps that take time.
+
+Each step, as in vLLM: whoever runs gets its next tokens, first come first served, within the
+step's token budget; if blocks run out, the youngest is preempted and starts over later; then
+waiting requests are let in while there is room. With nothing to do the loop waits and costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.clock import Clock
+    from exporter.simulator.answers import Answer
+    from exporter.simulator.cache import Holding, PrefixCache
+    from exporter.simulator.metrics import RankMetrics
+    from exporter.simulator.settings import SimulatorSettings
+    from exporter.simulator.timing import StepTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """So many tokens of an answer are there, and whether there will be more."""
+
+    tokens: int
+    last: bool
+    aborted: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request in the engine. `cached` and `created` are tokens, known once it was let in."""
+
+    answer: Answer
+    holding: Holding
+    max_tokens: int
+    arrived: float
+    prompt_tokens: int
+    progress: asyncio.Queue[Progress] = field(default_factory=asyncio.Queue)
+    computed: int = 0
+    emitted: int = 0
+    cached: int = 0
+    created: int = 0
+    admitted: bool = False
+    done: bool = False
+    preemptions: int = 0
+    abort_after: int | None = None  # a fault: the engine drops the request after so many tokens
+    scheduled_at: float = 0.0
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step computes: tokens per job, and how many jobs came in with it."""
+
+    work: dict[Job, int] = field(default_factory=dict)
+    admitted: int = 0
+
+
+class Rank:
+    """One engine rank with its own cache."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        cache: PrefixCache,
+        timer: StepTimer,
+        metrics: RankMetrics,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self.cache = cache
+        self.timer = timer
+        self._metrics = metrics
+        self._clock = clock
+        self._running: list[Job] = []
+        self._waiting: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._hang_after: int | None = None
+        self.wedged = False
+        metrics.follow(
+            lambda: len(self._running), lambda: len(self._waiting), lambda: self.cache.usage
+        )
+
+    @property
+    def load(self) -> int:
+        """The measure by which vLLM chooses a rank: a waiting request weighs four running ones."""
+        return 4 * len(self._waiting) + len(self._running)
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._changed.set()
+
+    def abort(self, job: Job, *, tell: bool = False) -> None:
+        """Drop a request; with `tell`, its stream ends with finish reason "abort"."""
+        if job.done:
+            return
+        self._remove(job)
+        if tell:
+            self._metrics.finished["abort"].inc()
+            job.progress.put_nowait(Progress(job.emitted, last=True, aborted=True))
+
+    def abort_all(self) -> None:
+        for job in [*self._running, *self._waiting]:
+            self.abort(job, tell=True)
+
+    def hang_after(self, tokens: int | None) -> None:
+        """Give out nothing more once a running request has had `tokens` tokens; None: go on."""
+        self._hang_after = tokens
+        self._changed.set()
+
+    def resize(self, num_blocks: int) -> None:
+        """Have `num_blocks` blocks from now on, preempting requests if need be.
+
+        A request that could never fit any more is aborted.
+        """
+        room = (num_blocks - 1) * self.cache.block_size
+        for job in [*self._running, *self._waiting]:
+            if job.prompt_tokens + len(job.answer.token_ids) > room:
+                self.abort(job, tell=True)
+        while not self.cache.resize(num_blocks):
+            self._preempt(self._running[-1])
+
+    async def run(self) -> None:
+        """Step for ever; ends only by cancellation."""
+        while True:
+            while not (self._running or self._waiting):
+                await self._change()
+            step = self._schedule()
+            await self._clock.sleep(self._seconds(step))
+            while self._hanging():
+                await self._change()
+            self._deliver(step)
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _hanging(self) -> bool:
+        after = self._hang_after
+        return after is not None and any(job.emitted >= after for job in self._running)
+
+    def _seconds(self, step: Step) -> float:
+        decoding = sum(job.computed >= job.prompt_tokens for job in step.work)
+        prefill = sum(n for job, n in step.work.items() if job.computed < job.prompt_tokens)
+        return self.timer.step_seconds(
+            admitted=step.admitted, prefill_tokens=prefill, decoding=decoding
+        )
+
+    def _schedule(self) -> Step:
+        step = Step()
+        budget = self._settings.max_num_batched_tokens
+        preempted = False
+        for job in list(self._running):
+            if job not in self._running:
+                continue  # it was preempted for one before it
+            tokens = min(len(job.holding.ids) - job.computed, budget)
+            while not self.cache.extend(job.holding, job.computed + tokens):
+                preempted = True
+                victim = self._running[-1]
+                step.work.pop(victim, None)
+                self._preempt(victim)
+                if victim is job:
+                    break
+            if job in self._running and tokens:
+                step.work[job] = tokens
+                budget -= tokens
+        if not preempted:
+            self._let_in(step, budget)
+        return step
+
+    def _let_in(self, step: Step, budget: int) -> None:
+        while self._waiting and budget > 0 and len(self._running) < self._settings.max_num_seqs:
+            job = self._waiting[0]
+            hits = [] if self.wedged else self.cache.lookup(job.holding)
+            if not self.cache.begin(job.holding, hits):
+                return
+            self._waiting.popleft()
+            self._running.append(job)
+            job.computed = len(hits) * self.cache.block_size
+            if not job.admitted:
+                self._record_admission(job)
+            tokens = min(len(job.holding.ids) - job.computed, budget)
+            self.cache.extend(job.holding, job.computed + tokens)
+            step.work[job] = tokens
+            step.admitted += 1
+            budget -= tokens
+
+    def _record_admission(self, job: Job) -> None:
+        job.admitted = True
+        job.cached = job.computed
+        job.scheduled_at = self._clock.monotonic()
+        if self.cache.caching:
+            self._metrics.count("prefix_cache_queries", job.prompt_tokens)
+            self._metrics.count("prefix_cache_hits", job.cached)
+            self._metrics.by_tier["device"].inc(job.cached)
+
+    def _deliver(self, step: Step) -> None:
+        now = self._clock.monotonic()
+        tokens = 0
+        for job, computed in step.work.items():
+            if job.done or job not in self._running:
+                continue
+            tokens += computed
+            job.computed += computed
+            if job.computed == len(job.holding.ids):
+                self._emit(job, now)
+        self._metrics.observe("iteration_tokens_total", tokens)
+
+    def _emit(self, job: Job, now: float) -> None:
+        if job.abort_after is not None and job.emitted >= job.abort_after:
+            self.abort(job, tell=True)
+            return
+        if job.emitted == 0:
+            self._record_first_token(job, now)
+        else:
+            self._metrics.observe("inter_token_latency_seconds", now - job.last_token_at)
+        job.last_token_at = now
+        job.holding.ids.append(job.answer.token_ids[job.emitted])
+        job.emitted += 1
+        self._metrics.count("generation_tokens")
+        last = job.emitted == len(job.answer.token_ids)
+        if last:
+            self._remove(job)
+            self._record_end(job, now)
+        job.progress.put_nowait(Progress(job.emitted, last=last))
+
+    def _record_first_token(self, job: Job, now: float) -> None:
+        block = self.cache.block_size
+        registered = job.prompt_tokens // block * block if self.cache.caching else 0
+        job.created = max(0, registered - job.cached)
+        job.first_token_at = now
+        metrics = self._metrics
+        metrics.observe("time_to_first_token_seconds", now - job.arrived)
+        metrics.count("prompt_tokens", job.prompt_tokens)
+        metrics.count("prompt_tokens_cached", job.cached)
+        metrics.by_source["local_compute"].inc(job.prompt_tokens - job.cached)
+        metrics.by_source["local_cache_hit"].inc(job.cached)
+
+    def _record_end(self, job: Job, now: float) -> None:
+        finish = job.answer.finish_reason
+        metrics = self._metrics
+        metrics.finished["stop" if finish == "tool_calls" else finish].inc()
+        decode = now - job.first_token_at
+        for name, value in (
+            ("e2e_request_latency_seconds", now - job.arrived),
+            ("request_queue_time_seconds", job.scheduled_at - job.arrived),
+            ("request_inference_time_seconds", now - job.scheduled_at),
+            ("request_prefill_time_seconds", job.first_token_at - job.scheduled_at),
+            ("request_decode_time_seconds", decode),
+            ("request_prompt_tokens", job.prompt_tokens),
+            ("request_generation_tokens", job.emitted),
+            ("request_max_num_generation_tokens", job.emitted),
+            ("request_params_max_tokens", job.max_tokens),
+            ("request_params_n", 1),
+            ("request_num_preemptions", job.preemptions),
+            ("request_prefill_kv_computed_tokens", job.prompt_tokens - job.cached),
+        ):
+            metrics.observe(name, value)
+        if job.emitted > 1:
+            metrics.observe("request_time_per_output_token_seconds", decode / (job.emitted - 1))
+
+    def _preempt(self, job: Job) -> None:
+        self._running.remove(job)
+        self.cache.release(job.holding)
+        job.computed = 0
+        job.preemptions += 1
+        self._metrics.count("num_preemptions")
+        self._waiting.appendleft(job)
+
+    def _remove(self, job: Job) -> None:
+        job.done = True
+        if job in self._running:
+            self._running.remove(job)
+            self.cache.release(job.holding)
+        else:
+            self._waiting.remove(job)
+        self._changed.set()

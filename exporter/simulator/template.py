@@ -1,0 +1,89 @@
+"""Chat templates: messages and tools to the text that the model reads.
+
+The good one is ChatML: what was said stays where it was, so each turn's prompt begins with the
+turn before. The bad one does what some released templates do: it writes the system prompt and the
+tools into the *last* user message, so every turn rewrites history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+
+
+def render(
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None,
+    *,
+    generation_prompt: bool = True,
+    moving_system_prompt: bool = False,
+) -> str:
+    """The prompt as text. `tools` are in it whatever `tool_choice` says, as in vLLM's default."""
+    head = _head(messages, tools)
+    rest = messages[1:] if messages and messages[0].get("role") == "system" else messages
+    if moving_system_prompt:
+        body = _with_head_in_last_user_message(head, rest)
+    else:
+        body = (_turn("system", head) if head else "") + "".join(map(_message, rest))
+    return body + ("<|im_start|>assistant\n" if generation_prompt else "")
+
+
+def tool_call_text(name: str, arguments: object) -> str:
+    """A tool call as the model writes it, and as a later turn's history repeats it."""
+    return f"<tool_call>{_dump({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def _head(messages: Sequence[Message], tools: Sequence[Tool] | None) -> str:
+    parts = []
+    if messages and messages[0].get("role") == "system":
+        parts.append(content_text(messages[0].get("content")))
+    if tools:
+        parts.append("# Tools\n" + "\n".join(map(_dump, tools)))
+    return "\n\n".join(parts)
+
+
+def _with_head_in_last_user_message(head: str, rest: Sequence[Message]) -> str:
+    users = [place for place, message in enumerate(rest) if message.get("role") == "user"]
+    if not users:
+        return _turn("system", head) + "".join(map(_message, rest))
+    last = users[-1]
+    moved = _turn("user", f"{head}\n\n{content_text(rest[last].get('content'))}")
+    return "".join(map(_message, rest[:last])) + moved + "".join(map(_message, rest[last + 1 :]))
+
+
+def _message(message: Message) -> str:
+    text = content_text(message.get("content"))
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", {})
+        text += tool_call_text(function.get("name", ""), _parsed(function.get("arguments")))
+    return _turn(str(message.get("role")), text)
+
+
+def _turn(role: str, text: str) -> str:
+    return f"<|im_start|>{role}\n{text}<|im_end|>\n"
+
+
+def content_text(content: object) -> str:
+    """A message's content as text: a string, nothing, or a list of text parts."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content)
+
+
+def _parsed(arguments: object) -> object:
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except json.JSONDecodeError:
+        return arguments
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
