@@ -1,8 +1,8 @@
-"""Each notice in words: what it means for the numbers, and what to do."""
+"""Notices and failures in words: what each means for the numbers, and what to do."""
 
 from __future__ import annotations
 
-from exporter.model import Notice
+from exporter.model import FailureReason, Notice
 
 ADVICE: dict[Notice, str] = {
     Notice.SIMULATED: (
@@ -42,5 +42,69 @@ ADVICE: dict[Notice, str] = {
         "The model's context is too short for the whole scenario with eight cache blocks in its "
         "first prompt, so the session was made to fit: fewer blocks or fewer turns, and coarser "
         "hit ratios. Raise --max-model-len."
+    ),
+}
+
+FAILURE_ADVICE: dict[FailureReason, str] = {
+    FailureReason.CONNECTION_REFUSED: (
+        "Nothing listens at this address. Check that vLLM runs and that the URL has its port; "
+        "while a model loads, vLLM does not listen yet."
+    ),
+    FailureReason.CONNECT_FAILED: (
+        "The address cannot be reached. Check the host name, the network between the two, "
+        "and the certificate if the URL is https."
+    ),
+    FailureReason.CONNECT_TIMEOUT: (
+        "No connection came about in time. Check the host, the network and its firewalls."
+    ),
+    FailureReason.FIRST_TOKEN_TIMEOUT: (
+        "The server took the request and wrote nothing in time. Check whether requests wait in "
+        "its queue and whether the engine hangs; a slow machine needs a longer deadline."
+    ),
+    FailureReason.STALLED: (
+        "The answer began and then stopped for too long. Check the engine's log for preemption "
+        "or a hanging worker."
+    ),
+    FailureReason.TURN_TIMEOUT: (
+        "The answer did not end in time. Check the engine's load; a slow machine needs a longer "
+        "deadline or fewer tokens per answer."
+    ),
+    FailureReason.STREAM_CUT: (
+        "The connection ended within an answer. Check whether vLLM, or a proxy before it, was "
+        "stopped or restarted."
+    ),
+    FailureReason.STREAM_ERROR: (
+        "The server reported an error within an answer. Its log says more: the engine process "
+        "may have died."
+    ),
+    FailureReason.ABORTED: (
+        "The engine dropped the request. It does so when it shuts down: check whether it is "
+        "being restarted."
+    ),
+    FailureReason.UNAUTHORIZED: (
+        "The server wants an API key, or another one. Set the target's api_key_file."
+    ),
+    FailureReason.MODEL_NOT_FOUND: (
+        "The server does not serve this model. Set the target's model to a name that /v1/models "
+        "lists, or leave it out."
+    ),
+    FailureReason.NO_MODEL: "The server lists no model on /v1/models. Check that it is a vLLM.",
+    FailureReason.PROMPT_TOO_LONG: (
+        "The prompt does not fit into the model's context. Raise --max-model-len or choose a "
+        "shorter scenario."
+    ),
+    FailureReason.BAD_REQUEST: (
+        "The server refuses the request. Its answer says why; an old version may not know a field."
+    ),
+    FailureReason.SERVER_ERROR: "The server failed inside. Its log says why.",
+    FailureReason.OVERLOADED: (
+        "The server takes no more requests at the moment. Check its queue, and any rate limit "
+        "before it."
+    ),
+    FailureReason.PROTOCOL: (
+        "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."
+    ),
+    FailureReason.INTERNAL: (
+        "This is a mistake of the exporter's own. Its log has the trace: please report it."
     ),
 }

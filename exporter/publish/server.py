@@ -1,0 +1,173 @@
+"""The HTTP server: /metrics, health, the status page and the JSON API.
+
+Everything is answered from memory in the event loop, in milliseconds, so no request can hold up a
+probe or wait for an engine.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from exporter.errors import ExporterError
+from exporter.publish import api
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from prometheus_client import CollectorRegistry
+
+    from exporter.clock import Clock
+    from exporter.publish.history import History
+    from exporter.publish.metrics import Metrics
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.stdlib.get_logger(__name__)
+
+# A client that reads slowly may delay the end of the program by this much and no more.
+SHUTDOWN_SECONDS = 1.0
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def create_app(
+    *, registry: CollectorRegistry, metrics: Metrics, history: History, clock: Clock
+) -> web.Application:
+    """All routes over what `metrics` and `history` know; `registry` is what /metrics shows."""
+    app = web.Application(middlewares=[_errors])
+    app.on_response_prepare.append(_set_headers)
+
+    async def serve_metrics(request: web.Request) -> web.Response:
+        return exposition(registry, request)
+
+    async def healthy(_request: web.Request) -> web.Response:
+        return web.Response(text="healthy\n")
+
+    async def ready(_request: web.Request) -> web.Response:
+        return readiness(metrics)
+
+    app.router.add_get("/metrics", serve_metrics)
+    app.router.add_get("/-/healthy", healthy)
+    app.router.add_get("/-/ready", ready)
+    app.router.add_routes(api.routes(metrics, history))
+    return app
+
+
+def exposition(registry: CollectorRegistry, request: web.Request) -> web.Response:
+    """Prometheus text or OpenMetrics, as the client asks; `name[]` picks series by name."""
+    accept = ",".join(request.headers.getall("Accept", []))
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # a version that is not numbers: prometheus_client compares it to some
+        encode, content_type = choose_encoder("")
+    names = request.query.getall("name[]", [])
+    body = encode(registry.restricted_registry(names) if names else registry)
+    response = web.Response(
+        headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    )
+    if _accepts_gzip(request):
+        response.headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, compresslevel=5, mtime=0)
+    response.body = body
+    return response
+
+
+def _accepts_gzip(request: web.Request) -> bool:
+    for offer in ",".join(request.headers.getall("Accept-Encoding", [])).split(","):
+        coding, *parameters = (part.strip().lower() for part in offer.split(";"))
+        if coding in {"gzip", "*"}:
+            return not any(
+                p.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for p in parameters
+            )
+    return False
+
+
+def readiness(metrics: Metrics) -> web.Response:
+    """Ready once every target has been looked at, whatever was found.
+
+    Looked at: its engine was scraped or a session with it ended, well or not; and where the
+    target has a container, that was inspected. An engine that is down keeps nobody waiting: that
+    is what this program is there to say.
+    """
+    waiting = [name for name, state in metrics.targets.items() if not state.looked_at]
+    if not waiting:
+        return web.Response(text="ready\n")
+    lines = [f"not looked at yet: {name}\n" for name in waiting]
+    return web.Response(status=503, text="".join(lines))
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as answer:
+        return _short(request, answer.status, answer.reason, dict(answer.headers))
+    except Exception:
+        log.exception("http.failed", method=request.method, path=request.path)
+        return _short(request, 500, "Internal Server Error", {})
+
+
+def _short(
+    request: web.Request, status: int, words: str, headers: dict[str, str]
+) -> web.StreamResponse:
+    kept = {"Allow": headers["Allow"]} if "Allow" in headers else {}
+    if request.path.startswith("/api/"):
+        return web.json_response({"error": words}, status=status, headers=kept)
+    return web.Response(text=f"{status} {words}\n", status=status, headers=kept)
+
+
+async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    # aiohttp names itself, Python and both versions here, which is nobody's business.
+    response.headers.popall("Server", None)
+
+
+class HttpServer:
+    """One listening socket in front of an application."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+
+    async def start(
+        self, host: str, port: int, *, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        """Listen; port 0 takes a free one. ExporterError where that is not possible."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, ssl_context=ssl_context).start()
+        except OSError as exc:
+            await self._runner.cleanup()
+            raise ExporterError(_bind_failure(host, port, exc)) from exc
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close the socket and every connection, within SHUTDOWN_SECONDS."""
+        await self._runner.cleanup()
+
+
+def _bind_failure(host: str, port: int, exc: OSError) -> str:
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    advice = {
+        errno.EADDRINUSE: "another program has that port, perhaps another exporter. "
+        "Stop it, or set `listen` to another port",
+        errno.EACCES: "this user may not have that port. Set `listen` to a port above 1023",
+        errno.EADDRNOTAVAIL: "this machine has no such address. Set `listen` to one of its own",
+    }.get(exc.errno or 0, exc.strerror or str(exc))
+    return f"cannot listen on {place}: {advice}."

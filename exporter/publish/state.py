@@ -1,0 +1,170 @@
+"""What is known of each target at this moment, and the sums since it was added.
+
+Counts that the program keeps itself start at zero, because zero is true then. Sums of what an
+engine reports start as None, because an engine that never reports a number has not reported 0.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+
+from exporter.model import FailureReason, LossCause
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.container.records import ContainerView
+    from exporter.model import EngineView, SessionResult, TurnFacts
+
+# vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
+# the probe and one of vllm:time_to_first_token_seconds have the same resolution.
+TTFT_BOUNDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+# As above for inter-token latency up to 10 s, with a finer start: a small model decodes faster
+# than 10 ms per token.
+INTER_TOKEN_BOUNDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0),
+)
+
+CacheTemperature = Literal["cold", "warm", "unknown"]
+
+
+class Distribution:
+    """A histogram with fixed upper bounds; a value equal to a bound belongs to it."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[int]:
+        """Observations up to each bound, and last of all those without a bound."""
+        return list(accumulate(self._counts))
+
+
+def temperature(turn: TurnFacts) -> CacheTemperature:
+    if turn.cached_tokens is None:
+        return "unknown"
+    return "warm" if turn.cached_tokens > 0 else "cold"
+
+
+@dataclass(slots=True)
+class ProbeSums:
+    """Sums over all turns that ended, those of failed sessions too: None until first known.
+
+    `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
+    `ideal_cached_tokens` and `lost_tokens` (ideal known too): cached / prompt and lost / ideal
+    are true ratios whatever an engine leaves out now and then. `consumed_tokens` counts every
+    turn with usage.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    ideal_cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    consumed_tokens: int | None = None
+    lost_tokens: dict[LossCause, int] = field(default_factory=dict)
+
+    def add(self, turn: TurnFacts) -> None:
+        if turn.completion_tokens is not None:
+            self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
+        if turn.prompt_tokens is None:
+            return
+        self.consumed_tokens = (
+            (self.consumed_tokens or 0) + turn.prompt_tokens + (turn.completion_tokens or 0)
+        )
+        if turn.cached_tokens is None:
+            return
+        self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
+        self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
+        # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
+        if turn.ideal_cached_tokens is None or turn.index == 1:
+            return
+        self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + turn.ideal_cached_tokens
+        if not self.lost_tokens:
+            self.lost_tokens = dict.fromkeys(LossCause, 0)
+        if turn.loss is not None:
+            self.lost_tokens[turn.loss.cause] += turn.loss.tokens
+
+
+@dataclass(slots=True)
+class TargetState:
+    """One target: what its loops said last, and the sums of what they said before."""
+
+    name: str
+    mode: str = "external"
+    url: str | None = None
+    turn_label_limit: int = 32
+    sessions: int = 0
+    failures: dict[FailureReason, int] = field(
+        default_factory=lambda: dict.fromkeys(FailureReason, 0)
+    )
+    last_session: SessionResult | None = None
+    last_success_time: float | None = None
+    sums: ProbeSums = field(default_factory=ProbeSums)
+    ttft: dict[CacheTemperature, Distribution] = field(
+        default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
+    )
+    inter_token: Distribution = field(default_factory=lambda: Distribution(INTER_TOKEN_BOUNDS))
+    engine: EngineView | None = None
+    container: ContainerView | None = None
+
+    def add_session(self, result: SessionResult) -> None:
+        self.last_session = result
+        self.sessions += 1
+        if result.failure is None:
+            self.last_success_time = result.started_time + result.duration_seconds
+        else:
+            self.failures[result.failure.reason] += 1
+        for turn in result.turns:
+            self._add_turn(turn)
+
+    def _add_turn(self, turn: TurnFacts) -> None:
+        self.sums.add(turn)
+        if turn.ttft_seconds is not None:
+            kind = temperature(turn)
+            self.ttft.setdefault(kind, Distribution(TTFT_BOUNDS)).observe(turn.ttft_seconds)
+        for gap in turn.inter_token_seconds:
+            self.inter_token.observe(gap)
+
+    @property
+    def finished_session(self) -> SessionResult | None:
+        """The last session if it finished; a failed one has no last-session values."""
+        last = self.last_session
+        return last if last is not None and last.failure is None else None
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether the engine says that it is a simulator; None before it was asked."""
+        if self.engine is not None and self.engine.info is not None:
+            return self.engine.info.simulated
+        return None if self.finished_session is None else self.finished_session.simulated
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether anything at all has been learned of this target, good or bad.
+
+        A container of ours or of somebody else must have been looked at as well.
+        """
+        engine_seen = self.engine is not None or self.last_session is not None
+        return engine_seen and (self.mode == "external" or self.container is not None)
+
+
+@dataclass(slots=True)
+class ExporterState:
+    """The exporter about itself: its loops by name."""
+
+    version: str
+    python: str
+    loop_failures: dict[str, int] = field(default_factory=dict)
+    loop_last_run: dict[str, float] = field(default_factory=dict)
