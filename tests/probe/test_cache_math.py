@@ -1,0 +1,214 @@
+"""The cache arithmetic, against an oracle that keeps blocks, and against recorded turns."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.engine.answer import Answer
+from exporter.engine.sse import Decoder
+from exporter.model import LossCause, Turn, Usage
+from exporter.probe.cache_math import (
+    EngineCircumstances,
+    common_prefix,
+    ideal_cached_tokens,
+    turn_facts,
+    turn_ideal,
+)
+
+DATA = Path(__file__).parent / "data"
+STREAMS = Path(__file__).parents[1] / "engine" / "data"
+FINE = EngineCircumstances(match_unit_tokens=32, prefix_caching=True, restarted=False)
+
+tokens = st.lists(st.integers(0, 2), max_size=40).map(tuple)
+blocks = st.integers(1, 9)
+
+
+def turn(index=1, usage=None, prompt=None, completion=None, **times) -> Turn:
+    stamps = {"sent_at": 10.0, "first_token_at": 10.5, "finished_at": 12.0} | times
+    return Turn(
+        index=index,
+        usage=usage,
+        finish_reason="length",
+        prompt_token_ids=prompt,
+        completion_token_ids=completion,
+        **stamps,
+    )
+
+
+def blocks_of(sequence, size):
+    """The chained blocks that an engine has of a sequence: each is known by all before it."""
+    return {sequence[:end] for end in range(size, len(sequence) + 1, size)}
+
+
+@given(prompt=tokens, earlier=st.lists(tokens, max_size=4), size=blocks)
+def test_the_ideal_is_what_a_cache_of_whole_blocks_would_serve(prompt, earlier, size):
+    cache = set().union(*(blocks_of(sequence, size) for sequence in earlier))
+    served = 0
+    while served + size <= len(prompt) - 1 and prompt[: served + size] in cache:
+        served += size
+    assert ideal_cached_tokens(prompt, earlier, size) == served
+
+
+@given(one=tokens, other=tokens)
+def test_the_common_prefix_is_where_the_first_difference_is(one, other):
+    length = common_prefix(one, other)
+    assert one[:length] == other[:length]
+    assert length == min(len(one), len(other)) or one[length] != other[length]
+
+
+@given(prompt=tokens, size=blocks)
+def test_a_repeated_prompt_never_hits_its_last_token(prompt, size):
+    ideal = ideal_cached_tokens(prompt, [prompt], size)
+    assert ideal < max(1, len(prompt))
+    assert ideal % size == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "cached"),  # recorded: a prompt of so many tokens, sent twice, blocks of 32
+    [(31, 0), (32, 0), (33, 32), (63, 32), (64, 32), (65, 64), (128, 96), (129, 128), (160, 128)],
+)
+def test_exact_lengths_hit_as_recorded(length, cached):
+    prompt = tuple(range(length))
+    assert ideal_cached_tokens(prompt, [prompt], 32) == cached
+
+
+@pytest.mark.parametrize(
+    ("prompt", "generated", "next_prompt", "cached"),  # recorded, blocks of 32
+    [
+        *[(24, 8, 40, 0), (24, 9, 41, 32), (24, 10, 42, 32), (63, 1, 72, 32), (63, 2, 73, 64)],
+        *[(32, 32, 72, 32), (32, 33, 73, 64), (37, 70, 115, 96), (3, 96, 107, 96)],
+    ],
+)
+def test_a_completion_hits_as_recorded_less_its_last_token(prompt, generated, next_prompt, cached):
+    everything = tuple(range(prompt + generated))
+    first = turn(prompt=everything[:prompt], completion=everything[prompt:])
+    fresh = tuple(range(1000, 1000 + next_prompt - len(everything)))
+    second = turn(index=2, prompt=everything + fresh)
+    assert turn_ideal(second, [first], 32) == cached
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "main32_stream_w60_turns.json",
+        "main32_nonstream_salt_w25_turns.json",
+        "first-model_plain32_stream_w60_turns.json",
+    ],
+)
+def test_every_recorded_turn_hit_its_ideal(name):
+    for recorded in json.loads((DATA / name).read_text()):
+        common = recorded["common_with_prev_prompt_and_completion"]
+        length = recorded["prompt_tokens"]
+        prompt = tuple(range(length))
+        earlier = (*prompt[:common], -1)
+        assert ideal_cached_tokens(prompt, [earlier], 32) == recorded["cached_tokens"]
+
+
+def test_the_token_ids_of_two_recorded_turns_give_the_hit_that_was_reported():
+    turns = []
+    for index, name in enumerate(["stream_turn0.sse.txt", "stream_turn1.sse.txt"], start=1):
+        text = (STREAMS / name).read_text()
+        answer = Answer()
+        for event in Decoder().feed(text[text.index("data: ") :].encode()):
+            answer.take(event.data, 1.0)
+        ids = tuple(answer.completion_token_ids)
+        turns.append(turn(index, answer.usage, answer.prompt_token_ids, ids))
+    assert turn_ideal(turns[1], turns[:1], 32) == turns[1].usage.cached_tokens == 192
+
+
+def test_the_best_of_several_earlier_turns_counts():
+    first = turn(prompt=(1, 2, 3, 4, 5, 6), completion=(9,))
+    second = turn(index=2, prompt=(7, 7), completion=(9,))
+    third = turn(index=3, prompt=(1, 2, 3, 4, 5, 0))
+    assert turn_ideal(third, [first, second], 2) == 4
+
+
+def test_a_first_turn_has_nothing_to_reuse_whatever_is_unknown():
+    assert turn_ideal(turn(), [], None) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unit"),
+    [
+        (turn(prompt=(1,), completion=(2,)), turn(index=2, prompt=(1, 2, 3)), None),
+        (turn(prompt=(1,), completion=(2,)), turn(index=2), 2),
+        (turn(prompt=(1,)), turn(index=2, prompt=(1, 2, 3)), 2),
+        (turn(), turn(index=2, prompt=(1, 2, 3)), 2),
+    ],
+)
+def test_without_ids_or_a_block_size_the_ideal_is_unknown(first, second, unit):
+    assert turn_ideal(second, [first], unit) is None
+
+
+def test_a_turn_says_everything_that_its_figures_give():
+    facts = turn_facts(turn(2, Usage(100, 7, 48)), 64, FINE)
+    assert (facts.hit_ratio, facts.tokens_saved) == (0.48, 48)
+    assert (facts.ideal_hit_ratio, facts.efficiency_ratio) == (0.64, 0.75)
+    assert (facts.ttft_seconds, facts.latency_seconds) == (0.5, 2.0)
+    assert facts.loss.tokens == 16
+
+
+def test_an_unknown_cached_count_leaves_everything_unknown_that_needs_it():
+    facts = turn_facts(turn(2, Usage(100, 7, None)), 64, FINE)
+    assert (facts.hit_ratio, facts.tokens_saved, facts.efficiency_ratio) == (None, None, None)
+    assert facts.loss is None
+    assert facts.ideal_hit_ratio == 0.64
+
+
+def test_a_turn_without_usage_still_has_its_times():
+    facts = turn_facts(turn(2, first_token_at=None), 64, FINE)
+    assert (facts.prompt_tokens, facts.hit_ratio, facts.ideal_hit_ratio) == (None, None, None)
+    assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
+
+
+def test_where_nothing_could_be_reused_there_is_no_efficiency():
+    assert turn_facts(turn(1, Usage(100, 7, 0)), 0, FINE).efficiency_ratio is None
+
+
+def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_above_one():
+    facts = turn_facts(turn(2, Usage(100, 7, 80)), 64, FINE)
+    assert (facts.ideal_cached_tokens, facts.efficiency_ratio) == (None, None)
+    assert facts.hit_ratio == 0.8
+
+
+@pytest.mark.parametrize(
+    ("circumstances", "cause"),
+    [
+        (EngineCircumstances(32, prefix_caching=False, restarted=True), LossCause.DISABLED),
+        (EngineCircumstances(32, prefix_caching=True, restarted=True), LossCause.RESTART),
+        (EngineCircumstances(32, prefix_caching=None, restarted=None), LossCause.UNEXPLAINED),
+        (FINE, LossCause.UNEXPLAINED),
+    ],
+)
+def test_a_loss_has_exactly_one_cause(circumstances, cause):
+    assert turn_facts(turn(2, Usage(100, 7, 0)), 64, circumstances).loss.cause is cause
+
+
+@given(
+    prompt=st.integers(1, 500),
+    data=st.data(),
+    first=st.none() | st.floats(0, 5),
+    prefix_caching=st.none() | st.booleans(),
+)
+def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(
+    prompt, data, first, prefix_caching
+):
+    cached = data.draw(st.none() | st.integers(0, prompt - 1))
+    ideal = data.draw(st.none() | st.integers(0, prompt - 1))
+    one = turn(
+        2, Usage(prompt, 3, cached), sent_at=1.0, first_token_at=first and 1 + first
+    )  # a falsy first token time is none
+    circumstances = EngineCircumstances(32, prefix_caching=prefix_caching, restarted=None)
+    facts = turn_facts(one, ideal, circumstances)
+    for ratio in (facts.hit_ratio, facts.ideal_hit_ratio, facts.efficiency_ratio):
+        assert ratio is None or 0 <= ratio <= 1
+    assert (facts.hit_ratio is None) == (cached is None)
+    assert (facts.efficiency_ratio is not None) <= (cached is not None and bool(ideal))
+    lost = facts.loss.tokens if facts.loss else 0
+    if cached is not None and facts.ideal_cached_tokens is not None:
+        assert cached + lost == facts.ideal_cached_tokens
+    else:
+        assert facts.loss is None
