@@ -1,0 +1,212 @@
+"""The loop that reads one engine's /metrics and makes an `EngineView` of each reading."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from exporter.engine import exposition, totals, windows
+from exporter.engine.reasons import ScrapeReason, scrape_reason
+from exporter.engine.totals import EngineHistory
+from exporter.errors import EngineUnavailableError, ExpositionError
+from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.clock import Clock
+
+_NO_VLLM_METRICS = (
+    "the page has no metrics of vLLM's engine: start vLLM without --disable-log-stats, "
+    "and check that this URL is vLLM's own"
+)
+_SEVERAL_ENGINES = (
+    "more than one process answers at this URL in turn, so its counters belong to none: "
+    "give each replica behind the load balancer a target of its own"
+)
+
+
+class MetricsSource(Protocol):
+    """The door to an engine."""
+
+    async def metrics(self) -> bytes:
+        """The page of vLLM's own /metrics. Raises `EngineUnavailableError`."""
+
+    async def info(self) -> EngineInfo:
+        """What the engine says of itself. Raises `EngineUnavailableError`."""
+
+
+class Scraper:
+    """Reads one engine every `interval_seconds`, and whenever asked to.
+
+    Every reading, good or bad, makes an `EngineView` that goes to `publish`. A failed reading is a
+    value in it: the snapshot and the hit ratios are gone, the totals stand. An exception that
+    nobody foresaw makes the view a failure too, is logged with its trace and reported to
+    `on_loop_failure`; the loop goes on.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        source: MetricsSource,
+        clock: Clock,
+        *,
+        interval_seconds: float,
+        timeout_seconds: float,
+        publish: Callable[[EngineView], None],
+        on_loop_failure: Callable[[], None],
+    ) -> None:
+        self._target = target
+        self._source = source
+        self._clock = clock
+        self._interval = interval_seconds
+        self._timeout = timeout_seconds
+        self._publish = publish
+        self._on_loop_failure = on_loop_failure
+        self._log = structlog.get_logger().bind(target=target)
+        self._one_at_a_time = asyncio.Lock()
+        self._history = EngineHistory()
+        self._samples: tuple[windows.Sample, ...] = ()
+        self._info: EngineInfo | None = None
+        self._latest: EngineView | None = None
+        self._outage = _Outage(self._log, failed="scrape.failed", recovered="scrape.recovered")
+        self._info_outage = _Outage(
+            self._log, failed="engine_info.failed", recovered="engine_info.recovered"
+        )
+
+    def latest(self) -> EngineView | None:
+        """The view of the last reading, None before the first."""
+        return self._latest
+
+    async def run(self) -> None:
+        """Read for ever, each round `interval_seconds` after the last one began."""
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self.refresh()
+            except Exception:  # noqa: BLE001 - one bad round must not end the loop; the trace is logged
+                self._log.exception("scrape.publish_failed")
+                self._on_loop_failure()
+            took = self._clock.monotonic() - began
+            await self._clock.sleep(max(0.0, self._interval - took))
+
+    async def refresh(self) -> EngineView:
+        """Read once, now, and publish the view. What `publish` raises is raised."""
+        async with self._one_at_a_time:
+            try:
+                view = await self._view(await self._read())
+            except Exception as error:  # noqa: BLE001 - becomes a failure in the view; the trace is logged
+                self._log.exception("scrape.unforeseen")
+                self._on_loop_failure()
+                # The view before this one is out of date, so it must not stand.
+                view = self._failed(
+                    self._failure(ScrapeReason.INTERNAL, f"{type(error).__name__}; see the log")
+                )
+            self._latest = view
+        self._publish(view)
+        return view
+
+    async def _read(self) -> EngineSnapshot | ScrapeFailure:
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                page = await self._source.metrics()
+            at = self._clock.monotonic()
+            snapshot = exposition.parse(page, at=at, scrape_seconds=at - began)
+        except EngineUnavailableError as error:
+            return self._failure(scrape_reason(error.reason), error.detail)
+        except TimeoutError:
+            return self._failure(ScrapeReason.TIMEOUT, f"no whole page within {self._timeout:g} s")
+        except ExpositionError as error:
+            return self._failure(ScrapeReason.NOT_PROMETHEUS, str(error))
+        if snapshot.ranks == 0:
+            return self._failure(ScrapeReason.NO_VLLM_METRICS, _NO_VLLM_METRICS)
+        if totals.returned(self._history, snapshot):
+            return self._failure(ScrapeReason.SEVERAL_ENGINES, _SEVERAL_ENGINES)
+        return snapshot
+
+    async def _view(self, outcome: EngineSnapshot | ScrapeFailure) -> EngineView:
+        if isinstance(outcome, ScrapeFailure):
+            return self._failed(outcome)
+        self._outage.ended(outcome.at)
+        self._carry(outcome)
+        if self._info is None:
+            await self._ask_info()
+        return self._compose(outcome, None, windows.hit_ratios(self._samples, at=outcome.at))
+
+    def _failed(self, failure: ScrapeFailure) -> EngineView:
+        self._outage.failed(failure.at, failure.reason, failure.detail)
+        return self._compose(None, failure, {})
+
+    def _carry(self, snapshot: EngineSnapshot) -> None:
+        restarts = self._history.restarts
+        self._history = totals.carry(self._history, snapshot)
+        self._samples = windows.observe(
+            self._samples,
+            self._history.totals(),
+            at=snapshot.at,
+            whole=snapshot.queried_tokens is not None and snapshot.hit_tokens is not None,
+        )
+        if self._history.restarts > restarts:
+            self._info = None  # another version or model may have come up
+            self._log.info("engine.restarted", restarts=self._history.restarts)
+
+    async def _ask_info(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._info = await self._source.info()
+        except EngineUnavailableError as error:
+            reason, detail = error.reason, error.detail
+        except TimeoutError:
+            reason, detail = ScrapeReason.TIMEOUT, f"no answer within {self._timeout:g} s"
+        else:
+            self._info_outage.ended(self._clock.monotonic())
+            return
+        self._info_outage.failed(self._clock.monotonic(), reason, detail)
+
+    def _compose(
+        self,
+        snapshot: EngineSnapshot | None,
+        failure: ScrapeFailure | None,
+        hit_ratios: dict[str, float],
+    ) -> EngineView:
+        return EngineView(
+            target=self._target,
+            snapshot=snapshot,
+            failure=failure,
+            totals=self._history.totals(),
+            hit_ratios=hit_ratios,
+            restarts=self._history.restarts,
+            info=self._info,
+        )
+
+    def _failure(self, reason: ScrapeReason, detail: str) -> ScrapeFailure:
+        return ScrapeFailure(at=self._clock.monotonic(), reason=reason, detail=detail)
+
+
+class _Outage:
+    """Logs one event once per reason while something fails, and another once when that is over."""
+
+    def __init__(
+        self, log: structlog.typing.FilteringBoundLogger, *, failed: str, recovered: str
+    ) -> None:
+        self._log = log
+        self._failed = failed
+        self._recovered = recovered
+        self._since: float | None = None
+        self._reasons: set[str] = set()
+
+    def failed(self, at: float, reason: str, detail: str) -> None:
+        if self._since is None:
+            self._since = at
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self._log.warning(self._failed, reason=str(reason), detail=detail)
+
+    def ended(self, at: float) -> None:
+        if self._since is not None:
+            self._log.info(self._recovered, after_seconds=round(at - self._since, 3))
+        self._since = None
+        self._reasons.clear()

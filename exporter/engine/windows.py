@@ -1,0 +1,68 @@
+"""The rolling hit ratio of all traffic, from totals that never go back (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.model import EngineTotals
+
+WINDOWS: Mapping[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}  # seconds
+
+_LONGEST = max(WINDOWS.values())
+# Samples closer than this are thinned out, all but the newest, so that an hour never takes more
+# than some seven hundred, however often the engine is read.
+_SPACING = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Both counters at one moment, in tokens, carried over restarts."""
+
+    at: float
+    queried: float
+    hit: float
+
+
+def observe(
+    samples: tuple[Sample, ...], totals: EngineTotals, *, at: float, whole: bool
+) -> tuple[Sample, ...]:
+    """The samples, oldest first, with one more; those that left the longest window are dropped.
+
+    `whole` says that the engine gave both counters this time. Where it did not, all samples go:
+    if it restarted before the missing one came back, a difference taken across that time would
+    count one of the two and not the other.
+    """
+    if not whole or totals.queried_tokens is None or totals.hit_tokens is None:
+        return ()
+    newest = Sample(at, totals.queried_tokens, totals.hit_tokens)
+    kept = [sample for sample in samples if sample.at >= at - _LONGEST]
+    if len(kept) > 1 and kept[-1].at - kept[-2].at < _SPACING:
+        kept.pop()
+    return (*kept, newest)
+
+
+def hit_ratios(samples: tuple[Sample, ...], *, at: float) -> dict[str, float]:
+    """Hits / queries within each window, from its oldest sample to the newest.
+
+    A window with fewer than two samples or without a query is left out. So the 1m window needs
+    an engine that is read at least every half minute to be always there.
+    """
+    ratios = {}
+    for name, seconds in WINDOWS.items():
+        ratio = _ratio([sample for sample in samples if sample.at >= at - seconds])
+        if ratio is not None:
+            ratios[name] = ratio
+    return ratios
+
+
+def _ratio(inside: list[Sample]) -> float | None:
+    if not inside:
+        return None
+    queried = inside[-1].queried - inside[0].queried
+    hit = inside[-1].hit - inside[0].hit
+    # More hits than queries would be two counters that do not belong together.
+    return hit / queried if 0 <= hit <= queried and queried > 0 else None
