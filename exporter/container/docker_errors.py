@@ -32,6 +32,7 @@ _OUR_WORDS_WERE_WRONG = (
     docker.errors.NullResource,
 )
 _TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_CUT = (urllib3.exceptions.ProtocolError, http.client.IncompleteRead)
 _GONE = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 # Docker has few status codes of its own for what a start can run into: its words tell them apart.
@@ -94,9 +95,9 @@ def sort(exc: BaseException) -> tuple[DockerProblem, str]:
         if isinstance(each, requests.HTTPError) and each.response is not None:
             words = _words_of(each.response)
             return sort_answer(each.response.status_code, words), words
-    innermost = chain[-1]
-    words = getattr(innermost, "strerror", None) or str(innermost) or type(innermost).__name__
-    return _sort_wire(chain), words
+    if any(isinstance(each, _CUT) for each in chain) and not _system_words(chain):
+        return DockerProblem.UNREACHABLE, "the connection was cut"
+    return _sort_wire(chain), _system_words(chain) or str(chain[-1]) or type(exc).__name__
 
 
 def sort_answer(status: int | None, words: str) -> DockerProblem:
@@ -109,6 +110,12 @@ def sort_answer(status: int | None, words: str) -> DockerProblem:
             if pattern.search(words):
                 return problem
     return _STATUS.get(status or 0, DockerProblem.API_ERROR)
+
+
+def _system_words(chain: tuple[BaseException, ...]) -> str | None:
+    """What the operating system called it, as in "No such file or directory"."""
+    found = (each.strerror for each in chain if isinstance(each, OSError) and each.strerror)
+    return next(found, None)
 
 
 def _sort_wire(chain: tuple[BaseException, ...]) -> DockerProblem:

@@ -23,7 +23,7 @@ import requests.adapters
 from exporter.container.records import DockerError, DockerProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _UNIX_BASE = "http+docker://localhost"
 _LONGEST_CONNECT_SECONDS = 5.0  # a daemon that is there accepts at once, however busy it is
@@ -68,7 +68,7 @@ def _shut(open_socket: socket.socket) -> None:
         open_socket.shutdown(socket.SHUT_RDWR)
 
 
-def _watch(pool: Any, sockets: _Sockets) -> Any:
+def _watch(pool: Any, sockets: _Sockets, connect_with: Callable[[Any], None]) -> Any:
     """Tell `sockets` of each connection that a urllib3 pool makes, or makes anew."""
     if getattr(pool, "watched", False):
         return pool
@@ -76,10 +76,9 @@ def _watch(pool: Any, sockets: _Sockets) -> Any:
 
     def make_watched_connection() -> Any:
         connection = make_connection()
-        connect = connection.connect
 
         def connect_and_tell() -> None:
-            connect()
+            connect_with(connection)
             sockets.add(connection.sock)
 
         connection.connect = connect_and_tell
@@ -93,11 +92,23 @@ def _watch(pool: Any, sockets: _Sockets) -> Any:
 class _UnixAdapter(docker.transport.UnixHTTPAdapter):
     def __init__(self, path: str, timeout: float, sockets: _Sockets) -> None:
         super().__init__(f"http+unix://{path}", timeout)  # type: ignore[arg-type]
+        self._path = path
         self._sockets = sockets
 
     def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
         # docker-py keys its pools by the whole URL, so each path would open a socket of its own.
-        return _watch(self.get_connection(_UNIX_BASE), self._sockets)
+        return _watch(self.get_connection(_UNIX_BASE), self._sockets, self._connect)
+
+    def _connect(self, connection: Any) -> None:
+        """As docker-py does it, but a socket that found nobody there is closed and not dropped."""
+        new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            new.settimeout(connection.timeout)
+            new.connect(self._path)
+        except OSError:
+            new.close()
+            raise
+        connection.sock = new
 
 
 class _TcpAdapter(requests.adapters.HTTPAdapter):
@@ -106,7 +117,8 @@ class _TcpAdapter(requests.adapters.HTTPAdapter):
         self._sockets = sockets
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        return _watch(super().get_connection_with_tls_context(*args, **kwargs), self._sockets)
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        return _watch(pool, self._sockets, pool.ConnectionCls.connect)
 
 
 class _LimitedClient(docker.APIClient):

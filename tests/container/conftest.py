@@ -1,0 +1,124 @@
+"""A real Docker Engine for the tests that need one, and a broom for what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+from unsteady_docker import UnsteadyDocker
+
+from exporter.container.docker_engine import DockerEngine, DockerLimits
+from exporter.container.records import Launch
+
+RUN_LABEL = "io.vllm-cache-exporter.test-run"
+PYTHON_IMAGE = os.environ.get("TEST_PYTHON_IMAGE", "python:3.11-slim")
+
+
+def missing(what: str) -> None:
+    """Leave a test out, with the reason; on CI everything must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+
+@pytest.fixture(scope="session")
+def docker_api(docker_host):
+    """docker-py itself, for the faults that tests make by hand and for an independent look."""
+    try:
+        api = docker.APIClient(docker_host, version="auto", timeout=60)
+    except docker.errors.DockerException as exc:
+        missing(f"no Docker Engine answers at {docker_host}: {exc}")
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="session")
+def run_label(docker_api):
+    """The label `key=value` on everything that this test run makes. All of it goes at the end."""
+    value = secrets.token_hex(6)
+    label = f"{RUN_LABEL}={value}"
+    yield label
+    for container in docker_api.containers(all=True, filters={"label": label}):
+        try:
+            docker_api.remove_container(container["Id"], force=True, v=True)
+        except docker.errors.APIError as exc:
+            if exc.status_code not in {404, 409}:  # gone, or going
+                raise
+    for network in docker_api.networks(filters={"label": label}):
+        docker_api.remove_network(network["Id"])
+
+
+@pytest.fixture(scope="session")
+def python_image(docker_api):
+    try:
+        docker_api.inspect_image(PYTHON_IMAGE)
+    except docker.errors.ImageNotFound:
+        try:
+            for _ in docker_api.pull(PYTHON_IMAGE, stream=True):
+                pass
+            docker_api.inspect_image(PYTHON_IMAGE)
+        except docker.errors.APIError as exc:
+            missing(f"the image {PYTHON_IMAGE} is not here and cannot be pulled: {exc}")
+    return PYTHON_IMAGE
+
+
+@pytest.fixture
+async def engine(docker_host, docker_api):
+    door = DockerEngine(docker_host, DockerLimits(query=30, change=60, pull=60))
+    yield door
+    await door.close()
+
+
+@pytest.fixture
+def launch_of(run_label, python_image):
+    """Make a Launch that runs a Python script, labelled for the broom."""
+
+    def make(script: str, **changes) -> Launch:
+        facts = {
+            "name": f"vce-test-{secrets.token_hex(6)}",
+            "image": python_image,
+            "command": ("python3", "-u", "-c", script),
+            "environment": {},
+            "secret_environment": (),
+            "labels": {},
+            "mounts": (),
+            "gpus": None,
+            "ipc_host": False,
+            "shm_bytes": None,
+            "network": None,
+            "host_ip": "127.0.0.1",
+            "host_port": None,
+        } | changes
+        key, _, value = run_label.partition("=")
+        facts["labels"] = {**facts["labels"], key: value}
+        return Launch(**facts)
+
+    return make
+
+
+@pytest.fixture
+def socket_folder():
+    """A short path: a unix socket's may not be longer than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="vce") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+async def unsteady(docker_host, docker_api, socket_folder):
+    """A Docker socket in front of the real one, which can hang, cut and go away."""
+    if not docker_host.startswith("unix://"):
+        missing(f"this test needs a Docker Engine on a unix socket, not {docker_host}")
+    proxy = UnsteadyDocker(socket_folder / "docker.sock", docker_host.removeprefix("unix://"))
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
