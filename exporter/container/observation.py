@@ -1,0 +1,155 @@
+"""The records between looking at a container and acting on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.container.loading import LoadProgress
+    from exporter.container.records import (
+        Cause,
+        ContainerSnapshot,
+        DockerProblem,
+        LifecycleState,
+    )
+
+
+class Health(StrEnum):
+    """What /health said in this round."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_ASKED = "not_asked"
+
+
+class Action(StrEnum):
+    """The one thing that is done after a look, before the next look."""
+
+    NOTHING = "nothing"
+    PULL = "pull"
+    CREATE = "create"
+    START = "start"
+    STOP = "stop"
+    REMOVE = "remove"
+    UNPAUSE = "unpause"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look. Whatever Docker was not asked, or could not say, is None.
+
+    `docker` is why Docker could not be observed; then nothing else of it is known. `ours` is
+    False where a container has the name and was not made by us for this target. `image_present`
+    is about the image that a container would be made from. `probe_failures` is how many probe
+    sessions in a row have failed in this run. `running_seconds` is the age of the run by Docker's
+    word. `log` is what this run has written, None where the log cannot be read.
+    """
+
+    docker: DockerProblem | None = None
+    container: ContainerSnapshot | None = None
+    ours: bool = True
+    image_present: bool | None = None
+    drifted: bool | None = None
+    health: Health = Health.NOT_ASKED
+    probe_failures: int = 0
+    running_seconds: float | None = None
+    log: LoadProgress | None = None
+    held: bool = False
+    wanted: bool = True  # False: the exporter shuts down and takes the container with it
+
+
+# One run of a container: its id and when Docker says that it was started. A container that is
+# started again is the same container and another run.
+RunKey = tuple[str, float | None]
+
+
+def run_key(container: ContainerSnapshot) -> RunKey:
+    """The run that a snapshot shows."""
+    return (container.id, container.started_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is remembered of the run that goes on. Times count only while Docker answered."""
+
+    key: RunKey
+    began: float
+    line_at: float  # when its log last said anything
+    mark_at: float  # when its log last told of progress
+    lines: int = 0
+    marks: int = 0
+    health_failures: int = 0
+    ever_ready: bool = False
+    ready_since: float | None = None
+    paused_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The last thing that we asked Docker for, and the run that it was about."""
+
+    action: Action
+    key: RunKey | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that a decision knows of the past. A new one is what a new daemon begins with.
+
+    `had` is the container that was there at the last look, `ran` whether any run was seen,
+    `ended` the last run whose end was accounted for, `cause` why the next start is needed, `made`
+    the container that our own last create brought forth. `not_before` is a time of the caller's
+    clock, as `last_look` is.
+    """
+
+    known: bool = False
+    last_look: float | None = None
+    silent: bool = False
+    silent_seconds: float = 0.0
+    had: str | None = None
+    ran: bool = False
+    run: Run | None = None
+    ended: RunKey | None = None
+    asked: Asked | None = None
+    failures: int = 0
+    not_before: float | None = None
+    cause: Cause | None = None
+    made: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run was seen for the first time.
+
+    `adopted`: it went on already when we first looked. `again`: another run was seen before it.
+    """
+
+    by_us: bool
+    adopted: bool
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failure that was counted in this round. `in_start`: the run never became ready."""
+
+    cause: Cause
+    in_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a look led to. `cause` says why it is not well, or why the action is taken."""
+
+    state: LifecycleState
+    action: Action = Action.NOTHING
+    container_id: str | None = None
+    not_before: float | None = None
+    cause: Cause | None = None
+    failed: Failed | None = None
+    started: StartedRun | None = None
+    became_ready: bool = False
+    memory: Memory = field(default_factory=Memory)

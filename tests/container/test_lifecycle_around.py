@@ -1,0 +1,409 @@
+"""What surrounds a container's life: Docker, operators, daemons, settings and other owners."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from fake_clock import FakeClock
+from fake_docker import World
+from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
+
+from exporter.container.launch import plan
+from exporter.container.lifecycle import decide
+from exporter.container.observation import Action
+from exporter.container.policy import Terms, delay_after
+from exporter.container.records import (
+    Cause,
+    ContainerStatus,
+    LifecycleState,
+)
+
+S = LifecycleState
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(FakeClock())
+    world.images.add(SPEC.image)
+    return world
+
+
+@pytest.fixture
+def daemon(world: World) -> Daemon:
+    return Daemon(world, POLICY)
+
+
+# Docker itself, and operators
+
+
+def test_docker_that_does_not_answer_is_unknown_and_nothing_is_done_or_counted(world, daemon):
+    ready(daemon)
+    world.go_down()
+    daemon.run(1000)
+    assert states(daemon) == [S.UNKNOWN]
+    assert daemon.acted == []
+    world.down = None
+    assert daemon.round().state is S.READY
+    assert failures(daemon) == []
+
+
+def test_time_without_docker_counts_against_no_start(world, daemon):
+    world.load_seconds = 290.0
+    daemon.run(100)
+    world.go_down()
+    daemon.run(5000)
+    world.down = None
+    world.only().ready_at = world.clock.time() + 150
+    daemon.log_readable = False
+    daemon.run(140)
+    assert daemon.last.state is S.STARTING
+    daemon.run(30)
+    assert daemon.last.state is S.READY
+    assert failures(daemon) == []
+
+
+def test_a_container_that_ended_while_docker_was_away_is_started_again(world, daemon):
+    ready(daemon)
+    world.go_down()
+    world.end(world.only(), 0)
+    daemon.run(30)
+    world.down = None
+    assert daemon.round().state is S.BACKING_OFF
+    daemon.run(60)
+    assert daemon.last.state is S.READY
+    assert failures(daemon) == [(Cause.EXITED, False)]
+
+
+def test_an_action_whose_answer_was_lost_is_not_repeated_at_once(world, daemon):
+    daemon.round()
+    start = daemon.decide()
+    assert start.action is Action.START
+    world.go_down()
+    daemon.act(start)
+    daemon.round()
+    world.down = None
+    world.start(world.only().id)  # it had worked after all
+    world.did.clear()
+    daemon.run(60)
+    assert world.did == []
+    assert daemon.last.state is S.READY
+    assert [d.started.by_us for d in daemon.decisions if d.started] == [True]
+
+
+def test_nothing_is_done_while_an_operator_holds_the_target(world, daemon):
+    ready(daemon)
+    daemon.held = True
+    world.end(world.only(), 1)
+    daemon.run(500)
+    world.vanish(world.only())
+    daemon.run(500)
+    assert states(daemon) == [S.HELD]
+    assert daemon.acted == []
+    daemon.held = False
+    daemon.run(60)
+    assert daemon.last.state is S.READY
+    assert failures(daemon) == []
+
+
+def test_a_hold_outlasts_docker(world, daemon):
+    daemon.held = True
+    world.go_down()
+    assert daemon.round().state is S.HELD
+
+
+def test_docker_that_restarts_it_is_left_to_do_so(world, daemon):
+    ready(daemon)
+    world.only().status = ContainerStatus.RESTARTING
+    world.only().exit_code = 1
+    daemon.run(30)
+    assert states(daemon) == [S.BACKING_OFF]
+    assert daemon.acted == []
+    assert failures(daemon) == [(Cause.EXITED, False)]
+
+
+def test_a_restart_by_somebody_else_is_noticed_though_its_end_was_missed(world, daemon):
+    ready(daemon)
+    world.only().started_time = world.clock.time()
+    decision = daemon.round()
+    assert decision.started is not None
+    assert not decision.started.by_us
+    assert decision.started.again
+    assert failures(daemon) == [(Cause.RESTARTED_ELSEWHERE, False)]
+    assert daemon.acted == []
+
+
+# The daemon's own restart
+
+
+def test_a_new_daemon_adopts_what_runs_without_restarting_it(daemon):
+    ready(daemon).restart()
+    daemon.run(100)
+    assert daemon.acted == []
+    assert states(daemon) == [S.READY]
+    began = daemon.decisions[0].started
+    assert began is not None
+    assert began.adopted
+
+
+def test_a_new_daemon_gives_an_old_container_that_fails_a_chance(world, daemon):
+    daemon.run(5000)
+    daemon.restart()
+    daemon.decisions.clear()
+    daemon.acted.clear()
+    world.only().ill = True
+    daemon.round()
+    assert daemon.acted == []
+    daemon.run(30)
+    assert failures(daemon) == [(Cause.HEALTH_FAILED, True)]
+
+
+def test_a_new_daemon_counts_the_time_that_a_start_has_already_taken(world, daemon):
+    world.load_seconds = None
+    daemon.run(80)
+    daemon.restart()
+    for _ in range(23):
+        world.write(world.only(), "chatter")
+        daemon.run(10)
+    assert (Cause.START_TIMEOUT, True) in failures(daemon)
+
+
+def test_a_new_daemon_starts_what_was_stopped_at_once_and_calls_it_no_failure(world, daemon):
+    ready(daemon)
+    world.stop(world.only().id)
+    daemon.restart()
+    assert daemon.round().action is Action.START
+    daemon.run(60)
+    assert failures(daemon) == []
+
+
+@pytest.mark.parametrize("rounds_before", range(8))
+@pytest.mark.parametrize("acted", [True, False])
+@pytest.mark.parametrize("fate", ["nothing", "crash", "ill", "removed", "drift"])
+def test_a_daemon_killed_at_any_moment_is_followed_by_one_that_ends_well(
+    world, daemon, rounds_before, acted, fate
+):
+    """SIGKILL after a decision, with its action done or not; whatever befalls it meanwhile."""
+    world.images.clear()
+    world.in_registry.add(SPEC.image)
+    daemon.policy = replace(POLICY, recreate_on_drift=True)
+    for _ in range(rounds_before):
+        daemon.round()
+        world.clock.jump(5)
+    if world.containers and world.only().status is ContainerStatus.RUNNING:
+        {
+            "nothing": lambda: None,
+            "crash": lambda: world.end(world.only(), 1),
+            "ill": lambda: setattr(world.only(), "ill", True),
+            "removed": lambda: world.vanish(world.only()),
+            "drift": lambda: daemon.settings(block_size=32),
+        }[fate]()
+    decision = daemon.decide()
+    if acted:
+        daemon.act(decision)
+    daemon.restart()
+    first_actions = len(daemon.acted)
+    serving = world.healthy()
+    daemon.run(300)
+    assert daemon.last.state is S.READY
+    assert len(world.containers) == 1
+    assert world.snapshot(world.only()).labels == daemon.launch.labels
+    if serving and fate == "nothing":
+        assert daemon.acted[first_actions:] == []
+
+
+# Drift
+
+
+def test_changed_settings_are_only_reported_unless_told(daemon):
+    ready(daemon)
+    daemon.settings(block_size=32)
+    daemon.restart()
+    daemon.run(300)
+    assert daemon.acted == []
+    assert daemon.last.state is S.READY
+
+
+def test_changed_settings_make_the_container_anew_if_told(world):
+    daemon = ready(Daemon(world, replace(POLICY, recreate_on_drift=True)))
+    daemon.settings(block_size=32)
+    daemon.restart()
+    daemon.run(300)
+    assert daemon.acted == [Action.STOP, Action.REMOVE, Action.CREATE, Action.START]
+    assert failures(daemon) == []
+    assert daemon.last.state is S.READY
+    start = next(d for d in daemon.decisions if d.action is Action.START)
+    assert start.cause is Cause.CONFIG_CHANGED
+
+
+def test_a_working_container_is_not_given_up_for_an_image_that_cannot_be_had(world):
+    daemon = ready(Daemon(world, replace(POLICY, recreate_on_drift=True)))
+    daemon.settings(image="vllm:v2")
+    daemon.restart()
+    daemon.run(600)
+    assert set(states(daemon)) == {S.READY}
+    assert set(daemon.acted) == {Action.PULL}
+    assert daemon.acted.count(Action.PULL) <= 11
+    world.in_registry.add("vllm:v2")
+    daemon.run(300)
+    assert world.only().image == "vllm:v2"
+    assert daemon.last.state is S.READY
+
+
+def test_a_start_is_not_ended_for_changed_settings(world):
+    daemon = Daemon(world, replace(POLICY, recreate_on_drift=True))
+    daemon.run(15)
+    daemon.settings(block_size=32)
+    daemon.restart()
+    daemon.acted.clear()
+    daemon.run(10)
+    assert daemon.last.state is S.STARTING
+    assert daemon.acted == []
+
+
+def test_a_container_that_crashed_is_started_with_the_new_settings(world, daemon):
+    world.crash_after = 2.0
+    daemon.run(60)
+    while daemon.last.state is not S.BACKING_OFF:
+        daemon.run(5)
+    daemon.settings(args=("--right",))
+    daemon.restart()
+    world.crash_after = None
+    daemon.acted.clear()
+    daemon.run(90)
+    assert daemon.acted == [Action.REMOVE, Action.CREATE, Action.START]
+    assert daemon.last.state is S.READY
+
+
+def test_what_was_just_made_is_never_made_anew(world):
+    """A label that Docker changed, or a hash that is not stable, must not become a loop."""
+    daemon = Daemon(world, replace(POLICY, recreate_on_drift=True))
+    odd = {**daemon.launch.labels, "io.vllm-cache-exporter.config-hash": "v1-x"}
+    made_as = replace(daemon.launch, labels=odd)
+    daemon.round()
+    world.only().labels = made_as.labels
+    daemon.run(300)
+    assert daemon.acted == [Action.CREATE, Action.START]
+    assert daemon.last.state is S.READY
+
+
+# Not ours
+
+
+def test_a_container_of_that_name_that_is_not_ours_is_never_touched(world, daemon):
+    world.create(replace(plan(SPEC), labels={}), {})
+    world.did.clear()
+    daemon.run(100)
+    world.only().status = ContainerStatus.RUNNING
+    daemon.run(100)
+    world.only().status = ContainerStatus.EXITED
+    daemon.run(100)
+    assert world.did == []
+    assert states(daemon) == [S.ABSENT]
+    assert daemon.last.cause is Cause.NAME_TAKEN
+    assert failures(daemon) == []
+
+
+def test_attached_only_reports(world):
+    daemon = Daemon(world, ATTACHED)
+    daemon.run(20)
+    assert states(daemon) == [S.ABSENT]
+    container_id = world.create(daemon.launch, {})
+    world.start(container_id)
+    world.did.clear()
+    daemon.run(60)
+    world.only().ill = True
+    daemon.run(60)
+    world.only().ill = False
+    daemon.run(20)
+    world.pause(world.only())
+    daemon.run(100)
+    world.only().status = ContainerStatus.RUNNING
+    daemon.run(20)
+    world.end(world.only(), 1)
+    daemon.run(100)
+    world.vanish(world.only())
+    daemon.run(100)
+    assert states(daemon) == [
+        *(S.ABSENT, S.STARTING, S.READY, S.UNWELL, S.READY, S.UNWELL, S.READY, S.UNWELL),
+        S.ABSENT,
+    ]
+    assert world.did == []
+    assert all(d.not_before is None for d in daemon.decisions)
+
+
+def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
+    daemon = Daemon(world, replace(ATTACHED, may_restart=True))
+    container_id = world.create(daemon.launch, {})
+    world.start(container_id)
+    ready(daemon)
+    world.end(world.only(), 1)
+    daemon.run(60)
+    assert daemon.last.state is S.READY
+    world.only().ill = True
+    daemon.run(90)
+    assert daemon.last.state is S.READY
+    assert daemon.acted == [Action.START, Action.STOP, Action.START]
+    world.vanish(world.only())
+    daemon.run(100)
+    assert daemon.last.state is S.ABSENT
+    assert daemon.acted == [Action.START, Action.STOP, Action.START]
+
+
+def test_managed_without_restarts_is_started_once_and_then_watched(world):
+    daemon = ready(Daemon(world, replace(POLICY, may_restart=False)))
+    world.only().ill = True
+    daemon.run(60)
+    assert daemon.last.state is S.UNWELL
+    world.end(world.only(), 1)
+    daemon.run(500)
+    assert daemon.last.state is S.UNWELL
+    assert daemon.acted == []
+
+
+# Shutdown
+
+
+def test_a_container_that_is_not_wanted_any_more_is_stopped(daemon):
+    ready(daemon)
+    daemon.wanted = False
+    daemon.run(60)
+    assert daemon.acted == [Action.STOP]
+    assert states(daemon) == [S.STOPPING]
+    assert failures(daemon) == []
+
+
+def test_an_attached_container_outlives_the_exporter(world):
+    daemon = Daemon(world, replace(ATTACHED, may_restart=True))
+    world.start(world.create(daemon.launch, {}))
+    ready(daemon)
+    daemon.wanted = False
+    daemon.run(60)
+    assert daemon.acted == []
+
+
+# The delay
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_the_delay_grows_and_is_capped(jitter):
+    delays = [delay_after(n, POLICY, jitter) for n in range(1, 400)]
+    assert delays[0] == pytest.approx(5.0 * (1 - 0.1 * jitter))
+    assert all(a <= b for a, b in pairwise(delays))
+    assert delays[1] > delays[0]
+    assert max(delays) <= POLICY.longest_delay_seconds
+
+
+def test_a_factor_of_one_keeps_the_delay():
+    policy = replace(POLICY, delay_factor=1.0)
+    assert delay_after(10**9, policy, 0.0) == 5.0
+
+
+def test_terms_are_the_only_source_of_time_and_chance(world, daemon):
+    """The same memory, look and terms give the same decision: nothing else is read."""
+    ready(daemon)
+    world.only().ill = True
+    memory, seen = daemon.memory, daemon.look()
+    terms = Terms(world.clock.monotonic(), POLICY, 0.3)
+    assert decide(memory, seen, terms) == decide(memory, seen, terms)
