@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
-from exporter.publish import api
+from exporter.publish import api, page
 
 if TYPE_CHECKING:
     import ssl
@@ -58,9 +58,13 @@ def create_app(
     async def ready(_request: web.Request) -> web.Response:
         return readiness(metrics)
 
+    async def status_page(_request: web.Request) -> web.Response:
+        return page.response(metrics, history, clock.time())
+
     app.router.add_get("/metrics", serve_metrics)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
+    app.router.add_get("/", status_page)
     app.router.add_routes(api.routes(metrics, history))
     return app
 

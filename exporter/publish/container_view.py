@@ -1,0 +1,95 @@
+"""What the status page says of a container. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.container.records import DockerProblem, LifecycleState
+from exporter.publish import words
+from exporter.publish.page_records import Fact, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.container.records import ContainerView, PullProgress
+
+_DOCKER_ADVICE = {
+    DockerProblem.UNREACHABLE: "Check that Docker runs and where its socket is.",
+    DockerProblem.PERMISSION_DENIED: (
+        "The exporter's user may not use Docker's socket, or a socket proxy refuses the call."
+    ),
+    DockerProblem.TIMEOUT: "Docker is slow or hangs. Its own log says more.",
+}
+
+
+def container_facts(view: ContainerView, now: float) -> tuple[Fact, ...]:
+    facts = [
+        ("State", f"{_spaced(view.state)}, since {words.moment(view.since_time)}"),
+        *_inspected_facts(view),
+        ("Made from", _drift(view.config_drift)),
+        ("Image pull", view.pull and _pull(view.pull)),
+        ("Last start took", _duration(view.startup_seconds)),
+        ("Next attempt", _when(view.next_attempt_time, now)),
+        ("Restarts", _counts(view.restarts)),
+        ("Failed starts", _counts(view.start_failures)),
+        ("Killed for memory", str(view.oom_kills) if view.oom_kills else None),
+        ("Failed health checks", str(view.health_failures) if view.health_failures else None),
+        ("Weights loaded", str(view.model_loads) if view.model_loads else None),
+    ]
+    return tuple(Fact(name, value) for name, value in facts if value)
+
+
+def container_problems(view: ContainerView) -> list[Problem]:
+    found = []
+    if view.docker_problem is not None:
+        advice = _DOCKER_ADVICE.get(view.docker_problem, "")
+        found.append(Problem(f"Docker: {_spaced(view.docker_problem)}", "", advice))
+    if view.diagnosis is not None:
+        title = f"The container: {view.diagnosis.summary}"
+        found.append(Problem(title, view.diagnosis.evidence, view.diagnosis.advice))
+    return found
+
+
+def _inspected_facts(view: ContainerView) -> list[tuple[str, str | None]]:
+    snapshot = view.snapshot
+    if snapshot is None or view.state is LifecycleState.UNKNOWN:
+        return []
+    code = snapshot.exit_code
+    return [
+        ("Name", snapshot.name),
+        ("Image", snapshot.image),
+        ("Exit code", None if code is None else str(code)),
+    ]
+
+
+def _spaced(label: str) -> str:
+    return label.replace("_", " ")
+
+
+def _drift(drift: bool | None) -> str | None:
+    if drift is None:
+        return None
+    return "other settings than those in force" if drift else "the settings in force"
+
+
+def _duration(value: float | None) -> str | None:
+    return None if value is None else words.seconds(value)
+
+
+def _when(unix_time: float | None, now: float) -> str | None:
+    return None if unix_time is None else words.ago(unix_time, now)
+
+
+def _pull(pull: PullProgress) -> str:
+    return (
+        f"{words.size(pull.bytes_done)} of {words.size(pull.bytes_total)} so far, "
+        f"{pull.layers_done} of {pull.layers} layers"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str | None:
+    """Only causes that were met, most frequent first."""
+    met = sorted(
+        ((n, cause) for cause, n in counts.items() if n), key=lambda one: (-one[0], one[1])
+    )
+    return ", ".join(f"{n} {_spaced(cause)}" for n, cause in met) or None

@@ -1,0 +1,81 @@
+"""The status page at /: one self-contained HTML document, rendered on the server.
+
+It shows strings that engines and containers chose, so everything is escaped, and its policy allows
+the style and the script that stand in it and nothing from anywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+import exporter
+from exporter.publish.view import page
+
+if TYPE_CHECKING:
+    from exporter.publish.history import History
+    from exporter.publish.metrics import Metrics
+
+
+def response(metrics: Metrics, history: History, now: float) -> web.Response:
+    """The page as it stands at Unix time `now`."""
+    content = page(metrics.targets, history, now, exporter.__version__)
+    html = _template().render(page=content, style=_style(), script=_script())
+    return web.Response(
+        body=html.encode("utf-8", "replace"),  # an engine's JSON may hold half a surrogate pair
+        content_type="text/html",
+        charset="utf-8",
+        headers={"Content-Security-Policy": _policy()},
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("exporter.publish"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("status.html")
+
+
+@cache
+def _style() -> str:
+    return _file("status.css")
+
+
+@cache
+def _script() -> str:
+    return _file("status.js")
+
+
+def _file(name: str) -> str:
+    return (resources.files("exporter.publish") / "templates" / name).read_text("utf-8")
+
+
+@cache
+def _policy() -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_hash(_style())}",
+            f"script-src {_hash(_script())}",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

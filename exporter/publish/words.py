@@ -1,0 +1,65 @@
+"""Numbers and times as a person reads them; an unknown one is a dash. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+UNKNOWN = "–"  # noqa: RUF001 - a dash in a table is wider than a minus
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def count(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def tokens(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.0f} token{'' if value == 1 else 's'}"
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio from 0 to 1; never rounded up to 100 % nor down to 0 %."""
+    if ratio is None:
+        return UNKNOWN
+    rounded = round(ratio * 100, 1)
+    if rounded >= 100 and ratio < 1:  # noqa: PLR2004 - a hundred per cent
+        return "> 99.9 %"
+    if rounded <= 0 and ratio > 0:
+        return "< 0.1 %"
+    return f"{rounded:g} %"
+
+
+def seconds(value: float | None) -> str:
+    """Milliseconds below one second, else seconds, minutes, hours or days."""
+    if value is None:
+        return UNKNOWN
+    if value < 1:
+        return f"{value * 1000:.3g} ms" if value < 0.9995 else "1 s"  # noqa: PLR2004 - 1,000 ms
+    if value < 10:  # noqa: PLR2004 - below ten a digit more is worth reading
+        return f"{value:.2f} s"
+    if value < 2 * _MINUTE:
+        return f"{value:.0f} s"
+    for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if value >= 2 * unit:
+            return f"{value / unit:.0f} {name}"
+    return f"{value / _MINUTE:.0f} min"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units, as Docker shows them."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+def moment(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def ago(unix_time: float, now: float) -> str:
+    """How long ago, or how far ahead."""
+    gap = now - unix_time
+    if abs(gap) < 1:
+        return "now"
+    return f"{seconds(round(gap))} ago" if gap > 0 else f"in {seconds(round(-gap))}"
