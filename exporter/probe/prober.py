@@ -35,10 +35,9 @@ class Prober:
         interval_seconds: float,
         jitter: Callable[[], float],
         publish: Callable[[SessionResult], None],
-        on_loop_failure: Callable[[str], None],
-        on_loop_run: Callable[[str], None],
+        on_loop_failure: Callable[[], None],
+        on_loop_run: Callable[[], None],
     ) -> None:
-        self.name = f"probe:{target}"
         self._log = log.bind(target=target)
         self._runner = runner
         self._clock = clock
@@ -60,8 +59,8 @@ class Prober:
                 self._publish(result)
             except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
                 self._log.exception("probe.round_failed")
-                self._on_loop_failure(self.name)
-            self._on_loop_run(self.name)
+                self._on_loop_failure()
+            self._on_loop_run()
             await self._clock.sleep(self._wait(self._clock.monotonic() - started))
 
     def _wait(self, took: float) -> float:

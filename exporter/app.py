@@ -1,0 +1,171 @@
+"""The daemon: builds the objects, owns the root tasks, orders start and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.errors import ExporterError
+from exporter.probe.coding_agent import CODING_AGENT
+from exporter.probe.prober import Prober
+from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.publish.history import History
+from exporter.publish.metrics import Metrics, new_registry
+from exporter.publish.server import HttpServer, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from exporter.clock import Clock
+    from exporter.config import ProbeSettings, Settings, Target
+    from exporter.model import EngineView, SessionResult
+
+log = structlog.get_logger(__name__)
+
+SCENARIOS = {CODING_AGENT.name: CODING_AGENT}
+
+
+def deadlines(probe: ProbeSettings) -> Deadlines:
+    """The deadlines of a turn, from the settings."""
+    return Deadlines(
+        connect=probe.connect_timeout_seconds,
+        first_token=probe.first_token_timeout_seconds,
+        between_tokens=probe.between_tokens_timeout_seconds,
+        whole=probe.turn_timeout_seconds,
+    )
+
+
+def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
+    """The client of one target. Raises `ExporterError` where its certificates cannot be read."""
+    try:
+        return EngineClient(
+            target.base_url,
+            api_key=None if target.api_key is None else target.api_key.get_secret_value(),
+            model=target.model,
+            metrics_url=target.metrics_url,
+            verify_tls=target.verify_tls,
+            ca_file=None if target.ca_file is None else str(target.ca_file),
+            timeout_seconds=timeout_seconds,
+        )
+    except OSError as error:
+        raise ExporterError(
+            f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
+        ) from error
+
+
+def new_salt() -> str:
+    """A cache salt that no request ever had."""
+    return secrets.token_hex(16)
+
+
+class Daemon:
+    """Measures every target of the settings and publishes what it finds, until it is stopped."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        registry = new_registry()
+        self._metrics = Metrics(registry, turn_label_limit=settings.probe.turn_label_limit)
+        self._history = History(settings.history.sessions, settings.history.failures)
+        self._server = HttpServer(
+            create_app(registry=registry, metrics=self._metrics, history=self._history, clock=clock)
+        )
+        self._loops: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = []
+
+    @property
+    def url(self) -> str:
+        """Where the page is, once it is served."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
+            self._settings.listen.host, self._settings.listen.host
+        )
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._server.port}"
+
+    async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
+        """Serve and measure until `stop` is set.
+
+        Raises `ExporterError` where the address cannot be had. A loop that ends by itself is a
+        mistake of ours and ends the daemon.
+        """
+        async with AsyncExitStack() as stack:
+            for target in self._settings.targets:
+                await self._add(target, stack)
+            listen = self._settings.listen
+            await self._server.start(listen.host, listen.port)
+            stack.push_async_callback(self._server.stop)
+            log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
+            if started is not None:
+                started()
+            await self._run_loops(stop)
+            log.info("daemon.stopping")
+
+    async def _run_loops(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_endless(name, loop), name=name) for name, loop in self._loops
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def _add(self, target: Target, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        # A loop of one target that hangs must be seen although those of other targets run.
+        scrape_loop, probe_loop = f"scrape:{target.name}", f"probe:{target.name}"
+        client = await stack.enter_async_context(
+            engine_client(target, settings.scrape.timeout_seconds)
+        )
+        self._metrics.target_added(target.name, mode=target.mode, url=target.base_url)
+        scraper = Scraper(
+            target.name,
+            client,
+            self._clock,
+            interval_seconds=settings.scrape.interval_seconds,
+            timeout_seconds=settings.scrape.timeout_seconds,
+            publish=lambda view: self._engine_scraped(view, scrape_loop),
+            on_loop_failure=lambda: self._metrics.loop_failed(scrape_loop),
+        )
+        runner = SessionRunner(
+            SessionPlan(
+                target=target.name,
+                kind=SCENARIOS[settings.probe.scenario],
+                max_tokens=settings.probe.max_tokens,
+                deadlines=deadlines(settings.probe),
+            ),
+            client,
+            scraper.refresh,
+            self._clock,
+            new_salt,
+        )
+        jitter = settings.probe.jitter_ratio
+        prober = Prober(
+            target.name,
+            runner,
+            self._clock,
+            interval_seconds=settings.probe.interval_seconds,
+            jitter=lambda: random.uniform(1 - jitter, 1 + jitter),
+            publish=self._session_finished,
+            on_loop_failure=lambda: self._metrics.loop_failed(probe_loop),
+            on_loop_run=lambda: self._metrics.loop_ran(probe_loop, self._clock.time()),
+        )
+        self._loops += [(scrape_loop, scraper.run), (probe_loop, prober.run)]
+
+    def _engine_scraped(self, view: EngineView, loop: str) -> None:
+        self._metrics.engine_scraped(view)
+        self._metrics.loop_ran(loop, self._clock.time())
+
+    def _session_finished(self, result: SessionResult) -> None:
+        self._history.add(result)
+        self._metrics.session_finished(result)
+
+
+async def _endless(name: str, loop: Callable[[], Coroutine[None, None, None]]) -> None:
+    await loop()
+    raise RuntimeError(f"the loop {name} ended by itself")

@@ -1,0 +1,65 @@
+"""`demo`: the daemon on a simulated engine in the same process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporter import config, logs
+from exporter.app import Daemon
+from exporter.cli.serving import run_until_signal
+from exporter.clock import SystemClock
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
+
+NAME = "demo"
+HELP = "Show it without an engine: the daemon on a SIMULATED vLLM in the same process."
+
+_WELCOME = """\
+This is a demonstration on a SIMULATED vLLM: no model runs, the times are made up, the cache is not.
+  status page   {url}/
+  metrics       {url}/metrics
+  sessions      {url}/api/v1/sessions
+  simulator     {engine}/metrics  (switch faults on with POST {engine}/faults)
+Press Ctrl-C to stop."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen", default="127.0.0.1:9477", help="where to serve (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--interval-seconds", default="15", help="from session to session (default: %(default)s)"
+    )
+    parser.add_argument("--log.level", dest="log_level", default="info", help="default: info")
+
+
+def main(options: argparse.Namespace) -> int:
+    async def serve(stop: asyncio.Event) -> None:
+        async with Simulator(replace(SimulatorSettings(), port=0)) as simulator:
+            settings = config.load(
+                config_file=None,
+                cli={
+                    "listen": options.listen,
+                    "log.level": options.log_level,
+                    "probe.interval_seconds": options.interval_seconds,
+                    "targets": json.dumps([{"name": "demo", "url": simulator.url}]),
+                },
+                environ={},
+                dotenv=None,
+                secrets_dir=None,
+            ).settings
+            logs.configure(settings.log.format, settings.log.level)
+            daemon = Daemon(settings, SystemClock())
+
+            def welcome() -> None:
+                print(_WELCOME.format(url=daemon.url, engine=simulator.url), file=sys.stderr)
+
+            await daemon.run(stop, welcome)
+
+    return run_until_signal(serve)

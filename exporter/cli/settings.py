@@ -1,0 +1,22 @@
+"""How a command gets its settings: the same flags for all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from exporter import config
+
+if TYPE_CHECKING:
+    import argparse
+
+    from exporter.config import Loaded
+
+
+def load_settings(options: argparse.Namespace, *, targets_required: bool = False) -> Loaded:
+    """The settings from all sources. Raises `ConfigError` with every mistake."""
+    loaded = config.load_from(options, os.environ, targets_required=targets_required)
+    for note in loaded.ignored:
+        print(f"note: {note}", file=sys.stderr)
+    return loaded

@@ -1,0 +1,25 @@
+"""`config`: checks the settings and prints what is in force and from where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter import config
+from exporter.cli.settings import load_settings
+
+if TYPE_CHECKING:
+    import argparse
+
+NAME = "config"
+HELP = "Check the configuration and print what is in force, from where, with secrets hidden."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(options: argparse.Namespace) -> int:
+    loaded = load_settings(options)
+    print(config.describe_json(loaded) if options.json else config.describe(loaded))
+    return 0

@@ -1,0 +1,96 @@
+"""`simulate`: a simulated vLLM server, for demos and for testing what watches a vLLM."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from exporter import logs
+from exporter.cli.serving import run_until_signal
+from exporter.errors import ExporterError
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
+
+NAME = "simulate"
+HELP = "Serve a SIMULATED vLLM: its API, its metrics and its prefix cache, without a model."
+
+_DEFAULTS = SimulatorSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="default: %(default)s")
+    parser.add_argument("--served-model-name", default=_DEFAULTS.model, metavar="NAME")
+    parser.add_argument("--block-size", type=int, default=_DEFAULTS.block_size, metavar="TOKENS")
+    parser.add_argument(
+        "--num-gpu-blocks-override", type=int, default=_DEFAULTS.num_blocks, metavar="BLOCKS"
+    )
+    parser.add_argument(
+        "--max-model-len", type=int, default=_DEFAULTS.max_model_len, metavar="TOKENS"
+    )
+    parser.add_argument("--max-num-seqs", type=int, default=_DEFAULTS.max_num_seqs, metavar="N")
+    parser.add_argument(
+        "--data-parallel-size", type=int, default=_DEFAULTS.engine_ranks, metavar="RANKS"
+    )
+    parser.add_argument(
+        "--no-enable-prompt-tokens-details",
+        action="store_true",
+        help="leave cached tokens out of usage, as vLLM does unless told",
+    )
+    parser.add_argument("--no-enable-prefix-caching", action="store_true")
+    parser.add_argument("--disable-log-stats", action="store_true")
+    parser.add_argument("--api-key-file", metavar="FILE", help="demand this key on /v1")
+    parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
+                        default="console")  # fmt: skip
+
+
+def main(options: argparse.Namespace) -> int:
+    logs.configure(options.log_format, "info")
+    settings = SimulatorSettings(
+        host=options.host,
+        port=options.port,
+        model=options.served_model_name,
+        block_size=options.block_size,
+        num_blocks=options.num_gpu_blocks_override,
+        max_model_len=options.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        engine_ranks=options.data_parallel_size,
+        enable_prompt_tokens_details=not options.no_enable_prompt_tokens_details,
+        enable_prefix_caching=not options.no_enable_prefix_caching,
+        log_stats=not options.disable_log_stats,
+        api_key=_read_key(options.api_key_file),
+    )
+
+    async def serve(stop: asyncio.Event) -> None:
+        simulator = Simulator(settings, on_exit=os._exit)
+        try:
+            await simulator.start()
+        except OSError as error:
+            raise ExporterError(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+                "set another --port"
+            ) from error
+        print(
+            f"SIMULATED vLLM {settings.model!r} at {simulator.url}. No model runs here.",
+            file=sys.stderr,
+        )
+        try:
+            await stop.wait()
+        finally:
+            await simulator.stop()
+
+    return run_until_signal(serve)
+
+
+def _read_key(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - one read at start
+            return file.read().strip()
+    except OSError as error:
+        raise ExporterError(f"--api-key-file {path}: {error.strerror}") from error

@@ -1,0 +1,64 @@
+"""Sessions against a simulated engine over real HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter.clock import SystemClock
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.probe.coding_agent import CODING_AGENT
+from exporter.probe.session import SessionHooks, SessionPlan, SessionRunner
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from exporter.model import SessionResult
+
+DEADLINES = Deadlines(connect=5, first_token=2, between_tokens=2, whole=30)
+
+
+@dataclass
+class Bench:
+    """A simulator, and a runner that plays sessions against it."""
+
+    simulator: Simulator
+    client: EngineClient
+    runner: SessionRunner
+
+    async def play(self, on_turn: Callable[..., None] = lambda _facts: None) -> SessionResult:
+        return await self.runner.play(SessionHooks(on_turn=on_turn))
+
+
+@contextlib.asynccontextmanager
+async def bench_of(
+    deadlines: Deadlines = DEADLINES, max_tokens: int = 16, **settings: object
+) -> AsyncIterator[Bench]:
+    options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
+    salts = iter(f"salt-{number}" for number in range(1000))
+    async with (
+        Simulator(SimulatorSettings(**options)) as simulator,
+        EngineClient(simulator.url) as client,
+    ):
+        scraper = Scraper(
+            "t",
+            client,
+            SystemClock(),
+            interval_seconds=10,
+            timeout_seconds=5,
+            publish=lambda _view: None,
+            on_loop_failure=lambda: None,
+        )
+        plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
+        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
+        yield Bench(simulator, client, runner)
+
+
+@pytest.fixture
+def bench():
+    return bench_of

@@ -1,0 +1,153 @@
+"""The loop: when the next session is due, and what reaches the log."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from fake_clock import FakeClock
+
+from exporter.model import Failure, FailureReason, Notice, SessionResult
+from exporter.probe.prober import Prober
+
+DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
+
+
+def result(failure: Failure | None = None, *notices: Notice) -> SessionResult:
+    return SessionResult(
+        target="t",
+        scenario="coding-agent",
+        simulated=False,
+        model="m",
+        engine_version=None,
+        started_time=0.0,
+        duration_seconds=1.0,
+        turns=(),
+        failure=failure,
+        notices=frozenset(notices),
+    )
+
+
+class ScriptedRunner:
+    """Each session takes `seconds` of the fake clock and ends as the script says."""
+
+    def __init__(self, clock: FakeClock, script, seconds: float = 0.0) -> None:
+        self._clock = clock
+        self._script = iter(script)
+        self._seconds = seconds
+        self.started_at: list[float] = []
+
+    async def play(self) -> SessionResult:
+        self.started_at.append(self._clock.monotonic())
+        self._clock.jump(self._seconds)
+        outcome = next(self._script)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
+    """Let the prober play the whole script; what it published, when, and its mishaps."""
+    clock = FakeClock(monotonic=0.0)
+    script = list(script)
+    runner = ScriptedRunner(clock, script, seconds)
+    published, failures, rounds = [], [], []
+    prober = Prober(
+        "t",
+        runner,
+        clock,
+        interval_seconds=interval,
+        jitter=lambda: jitter,
+        publish=published.append,
+        on_loop_failure=lambda: failures.append(1),
+        on_loop_run=lambda: rounds.append(1),
+    )
+    with structlog.testing.capture_logs() as logged:
+        task = asyncio.create_task(prober.run())
+        for _ in script:
+            await clock.until_asleep()
+            if len(rounds) < len(script):
+                await clock.advance(interval + 0.1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return runner.started_at, published, failures, logged
+
+
+async def test_the_interval_is_from_start_to_start():
+    clock = FakeClock(monotonic=0.0)
+    runner = ScriptedRunner(clock, [result()] * 3, seconds=7.0)
+    prober = Prober(
+        "t",
+        runner,
+        clock,
+        interval_seconds=60.0,
+        jitter=lambda: 1.0,
+        publish=lambda _result: None,
+        on_loop_failure=lambda: None,
+        on_loop_run=lambda: None,
+    )
+    task = asyncio.create_task(prober.run())
+    await clock.until_asleep()
+    await clock.advance(52.9)
+    assert len(runner.started_at) == 1
+    await clock.advance(0.2)
+    assert runner.started_at == [0.0, 60.0]
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_session_longer_than_the_interval_is_followed_after_a_pause_and_not_at_once():
+    clock = FakeClock(monotonic=0.0)
+    runner = ScriptedRunner(clock, [result()] * 3, seconds=90.0)
+    prober = Prober(
+        "t",
+        runner,
+        clock,
+        interval_seconds=60.0,
+        jitter=lambda: 1.0,
+        publish=lambda _result: None,
+        on_loop_failure=lambda: None,
+        on_loop_run=lambda: None,
+    )
+    task = asyncio.create_task(prober.run())
+    await clock.until_asleep()
+    await clock.advance(5.9)
+    assert len(runner.started_at) == 1
+    await clock.advance(0.2)
+    assert runner.started_at == [0.0, 96.0]
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_failure_is_logged_once_and_its_end_once():
+    script = [result(), result(DOWN), result(DOWN), result(DOWN), result(), result()]
+    _, published, _, logged = await run_rounds(script)
+    assert published == script
+    events = [line["event"] for line in logged if line["log_level"] != "debug"]
+    assert events == ["session.failed", "session.recovered"]
+    assert logged[[line["event"] for line in logged].index("session.failed")]["detail"]
+
+
+async def test_another_reason_is_another_line():
+    other = Failure(FailureReason.STALLED, "no further token")
+    _, _, _, logged = await run_rounds([result(DOWN), result(other), result(other)])
+    reasons = [line["reason"] for line in logged if line["event"] == "session.failed"]
+    assert reasons == [FailureReason.CONNECTION_REFUSED, FailureReason.STALLED]
+
+
+async def test_a_notice_is_logged_once_with_what_to_do_and_once_when_it_is_gone():
+    noticed = result(None, Notice.USAGE_DETAILS_MISSING)
+    _, _, _, logged = await run_rounds([noticed, noticed, result(DOWN), noticed, result()])
+    lines = [line for line in logged if line["event"].startswith("session.notice")]
+    assert [line["event"] for line in lines] == ["session.notice", "session.notice_gone"]
+    assert "--enable-prompt-tokens-details" in lines[0]["meaning"]
+
+
+async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():
+    _, published, failures, logged = await run_rounds([RuntimeError("a mistake"), result()])
+    assert (len(published), len(failures)) == (1, 1)
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == [
+        "probe.round_failed"
+    ]

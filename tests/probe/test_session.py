@@ -1,0 +1,165 @@
+"""Whole sessions over HTTP: what is found on a sound engine, and on each unsound one."""
+
+import pytest
+
+from exporter.engine.client import Deadlines
+from exporter.model import FailureReason, LossCause, Notice
+from exporter.session_json import session_json
+from exporter.simulator import faults
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 128, 528])
+async def test_every_turn_hits_its_ideal_on_an_undisturbed_engine(bench, block_size):
+    async with bench(block_size=block_size, max_model_len=32768) as at:
+        result = await at.play()
+    assert result.failure is None
+    assert [turn.index for turn in result.turns] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert result.turns[0].cached_tokens == 0
+    assert result.turns[0].prompt_tokens > 8 * block_size
+    for turn in result.turns[1:]:
+        assert turn.cached_tokens == turn.ideal_cached_tokens > 0
+        assert turn.efficiency_ratio == 1.0
+        assert turn.cached_tokens % block_size == 0
+        assert turn.loss is None
+        assert 0 < turn.ttft_seconds <= turn.latency_seconds
+    assert result.notices == {Notice.SIMULATED}
+    assert result.simulated
+    assert (result.model, result.engine_version) == ("simulated", "0.32.0")
+
+
+async def test_each_session_begins_cold(bench):
+    async with bench() as at:
+        first, second = await at.play(), await at.play()
+    assert first.turns[0].cached_tokens == second.turns[0].cached_tokens == 0
+    assert first.turns[1].cached_tokens == second.turns[1].cached_tokens > 0
+
+
+async def test_a_server_without_usage_details_has_no_hit_ratio_and_says_why(bench):
+    async with bench(enable_prompt_tokens_details=False) as at:
+        result = await at.play()
+    assert result.failure is None
+    assert Notice.USAGE_DETAILS_MISSING in result.notices
+    for turn in result.turns:
+        assert (turn.cached_tokens, turn.hit_ratio, turn.efficiency_ratio) == (None, None, None)
+        assert turn.loss is None
+    assert result.turns[1].ideal_cached_tokens > 0
+
+
+async def test_with_prefix_caching_off_the_ratio_is_zero_and_the_cause_is_disabled(bench):
+    async with bench(enable_prefix_caching=False) as at:
+        result = await at.play()
+    assert Notice.PREFIX_CACHING_DISABLED in result.notices
+    for turn in result.turns[1:]:
+        assert (turn.hit_ratio, turn.efficiency_ratio) == (0.0, 0.0)
+        assert turn.loss.cause is LossCause.DISABLED
+        assert turn.loss.tokens == turn.ideal_cached_tokens
+
+
+async def test_an_engine_restarted_between_two_turns_lost_tokens_to_the_restart(bench):
+    async with bench() as at:
+        chat, calls = at.client.chat, iter(range(1, 100))
+
+        async def chat_after_a_restart(*arguments):
+            if next(calls) == 4:
+                await at.simulator.engine.restart()
+            return await chat(*arguments)
+
+        at.client.chat = chat_after_a_restart
+        result = await at.play()
+    lost = [turn for turn in result.turns if turn.loss is not None]
+    assert [turn.index for turn in lost] == [4]
+    assert (lost[0].cached_tokens, lost[0].loss.cause) == (0, LossCause.RESTART)
+
+
+async def test_an_engine_that_ignores_salts_is_noticed_by_its_warm_first_turn(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        first, second = await at.play(), await at.play()
+    assert Notice.FIRST_TURN_NOT_COLD not in first.notices
+    assert Notice.FIRST_TURN_NOT_COLD in second.notices
+    assert second.turns[0].ideal_cached_tokens is None
+
+
+async def test_a_wedged_cache_loses_tokens_for_a_reason_that_is_not_made_up(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Wedge())
+        result = await at.play()
+    assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.UNEXPLAINED}
+
+
+@pytest.mark.parametrize(
+    ("fault", "notice"),
+    [
+        (faults.NoTokenIds(), Notice.TOKEN_IDS_MISSING),
+        (faults.NoLogStats(), Notice.MATCH_UNIT_UNKNOWN),
+        (faults.NoUsage(), Notice.USAGE_MISSING),
+    ],
+)
+async def test_what_the_engine_does_not_tell_leaves_the_ideal_unknown_and_says_why(
+    bench, fault, notice
+):
+    async with bench() as at:
+        at.simulator.inject(fault)
+        result = await at.play()
+    assert result.failure is None
+    assert notice in result.notices
+    assert result.turns[0].efficiency_ratio is None
+    assert all(turn.efficiency_ratio is None for turn in result.turns)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (faults.Errors(status=500), FailureReason.SERVER_ERROR),
+        (faults.Errors(status=503), FailureReason.OVERLOADED),
+        (faults.CutStream(), FailureReason.STREAM_CUT),
+        (faults.StreamError(), FailureReason.STREAM_ERROR),
+        (faults.Abort(), FailureReason.ABORTED),
+        (faults.Hang(), FailureReason.FIRST_TOKEN_TIMEOUT),
+        (faults.Hang(after_tokens=2), FailureReason.STALLED),
+    ],
+)
+async def test_a_session_that_fails_has_a_reason_and_keeps_the_turns_before(bench, fault, reason):
+    deadlines = Deadlines(first_token=0.3, between_tokens=0.3)
+    async with bench(deadlines=deadlines) as at:
+        result = await at.play(
+            lambda facts: at.simulator.inject(fault) if facts.index == 2 else None
+        )
+    assert result.failure.reason is reason
+    assert result.failed_turn == 3
+    assert [turn.index for turn in result.turns] == [1, 2]
+
+
+async def test_an_engine_that_is_not_there_is_a_failed_session_and_comes_back_by_itself(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Crash())
+        await at.simulator._settle()
+        down = await at.play()
+        await at.simulator.recover()
+        up = await at.play()
+    assert down.failure.reason is FailureReason.CONNECTION_REFUSED
+    assert (down.turns, down.failed_turn, down.model) == ((), None, None)
+    assert up.failure is None
+
+
+async def test_a_short_context_gets_fewer_turns_and_says_so(bench):
+    async with bench(max_model_len=1500) as at:
+        result = await at.play()
+    assert result.failure is None
+    assert 2 <= len(result.turns) < 8
+    assert Notice.SCENARIO_SHORTENED in result.notices
+    assert result.turns[-1].prompt_tokens <= 1500
+
+
+async def test_a_context_too_short_for_two_turns_is_a_failure_that_says_what_to_do(bench):
+    async with bench(max_model_len=200) as at:
+        result = await at.play()
+    assert result.failure.reason is FailureReason.PROMPT_TOO_LONG
+    assert "raise --max-model-len" in result.failure.detail
+
+
+async def test_the_token_ids_do_not_outlive_the_session(bench):
+    async with bench() as at:
+        result = await at.play()
+    assert not any(hasattr(turn, "prompt_token_ids") for turn in result.turns)
+    assert "section" not in str(session_json(result)).lower(), "no prompt text in the record"
