@@ -130,6 +130,11 @@ def _labels_of(line: str) -> Mapping[str, str]:
     return labels
 
 
+def forget() -> None:
+    """Forget the configuration lines read before, so that the next page is read as the first."""
+    _labels_of.cache_clear()
+
+
 def _config_labels(line: str, data: bytes) -> Mapping[str, str]:
     try:
         return _labels_of(line)

@@ -1,0 +1,90 @@
+"""How long one reading of an eight-rank page takes, beside prometheus_client's parser.
+
+The page is made from one that vLLM 0.32.0 wrote, each engine series repeated for eight ranks. Both
+readers get the same page in turn, so that whatever else the machine does falls on both. Two figures
+for ours: `first`, with nothing remembered, as after a restart of the engine; and `next`, with
+counters that moved and the configuration lines as before, as in every later scrape. Exits with 1
+when either is less than 12 times as fast as the whole page's parse.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.engine import exposition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORDED = Path(__file__).parents[1] / "tests/engine/data/metrics_main32_after.txt"
+RANKS = 8
+ROUNDS = 41
+AT_LEAST = 12.0
+_COUNTER = re.compile(r"^(vllm:[a-z_]+_total\{[^}]*\}) (.*)$", re.MULTILINE)
+
+
+def eight_ranks(page: str) -> str:
+    """The page with every series of engine 0 repeated for each rank, as vLLM orders them."""
+    lines: list[str] = []
+    for line in page.splitlines(keepends=True):
+        copies = RANKS if 'engine="0"' in line else 1
+        lines += [line.replace('engine="0"', f'engine="{rank}"') for rank in range(copies)]
+    return "".join(lines)
+
+
+def later(page: str, scrape: int) -> bytes:
+    """The page with all counters moved on."""
+    return _COUNTER.sub(lambda m: f"{m[1]} {float(m[2]) + 32 * scrape}", page).encode()
+
+
+def theirs(data: bytes) -> None:
+    """The whole page by prometheus_client's parser."""
+    list(text_string_to_metric_families(data.decode()))
+
+
+def ours(data: bytes) -> None:
+    """What the scraper does with a page."""
+    exposition.parse(data, at=0.0, scrape_seconds=0.0)
+
+
+def seconds(read: Callable[[bytes], None], data: bytes) -> float:
+    """The time of one reading."""
+    began = time.perf_counter()
+    read(data)
+    return time.perf_counter() - began
+
+
+def measure(page: str) -> tuple[float, float, float]:
+    """Median seconds of the whole page's parse, of ours at first, and of ours from then on."""
+    whole, first, following = [], [], []
+    for scrape in range(ROUNDS):
+        data = later(page, scrape)
+        whole.append(seconds(theirs, data))
+        exposition.forget()
+        first.append(seconds(ours, data))
+        following.append(seconds(ours, later(page, scrape + 1)))
+    return statistics.median(whole), statistics.median(first), statistics.median(following)
+
+
+def main() -> int:
+    """Print the figures; 1 when ours is too slow."""
+    page = eight_ranks(RECORDED.read_text())
+    whole, first, following = measure(page)
+    print(f"a page of {RANKS} ranks: {len(page) / 1000:.0f} kB, {page.count(chr(10))} lines")
+    print(f"prometheus_client, whole page {whole * 1e3:8.2f} ms   (medians of {ROUNDS})")
+    print(f"ours, first scrape            {first * 1e3:8.2f} ms {whole / first:6.1f}x faster")
+    print(f"ours, next scrapes {following * 1e3:19.2f} ms {whole / following:6.1f}x faster")
+    slowest = min(whole / first, whole / following)
+    print(f"at least {AT_LEAST:g}x is wanted: {'ok' if slowest >= AT_LEAST else 'TOO SLOW'}")
+    return 0 if slowest >= AT_LEAST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
