@@ -1,6 +1,12 @@
-"""Configuration: the settings, where their values come from, and what is wrong with them."""
+"""Configuration: the settings, where their values come from, and what is wrong with them.
 
+Everything outside this package imports from here.
+"""
+
+from exporter.config.arguments import add_arguments, collected, load_from
 from exporter.config.container import BackoffSettings, ContainerSettings, LaunchSettings
+from exporter.config.describe import describe, describe_json
+from exporter.config.load import Loaded, load
 from exporter.config.settings import (
     HistorySettings,
     LogSettings,
@@ -19,6 +25,7 @@ __all__ = [
     "HistorySettings",
     "LaunchSettings",
     "ListenAddress",
+    "Loaded",
     "LogSettings",
     "Mode",
     "ProbeSettings",
@@ -26,4 +33,10 @@ __all__ = [
     "Settings",
     "ShutdownSettings",
     "Target",
+    "add_arguments",
+    "collected",
+    "describe",
+    "describe_json",
+    "load",
+    "load_from",
 ]

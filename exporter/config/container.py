@@ -94,14 +94,14 @@ class LaunchSettings(Section):
     """The image, with a tag or digest that stays the same."""
 
     model: ModelName | None = None
-    """Required. What the server loads: a name on Hugging Face, or a path inside the
-    container (see `mounts`)."""
+    """Required, unless `command` is set. What the server loads: a name on Hugging Face, or a path
+    inside the container (see `mounts`)."""
 
     served_model_name: ModelName | None = None
     """The name under which the server offers the model; the model's own if not set."""
 
     gpus: GpuChoice = "all"
-    """`"all"`, a count, `0` for none, or a list of device ids."""
+    """`"all"`, a count, `0` for none, or a list of device ids (`"device=0,1"` is one too)."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of GPU memory for weights, activations and KV cache together, above 0
@@ -122,6 +122,10 @@ class LaunchSettings(Section):
 
     args: tuple[Text, ...] = ()
     """More flags of `vllm serve`, one entry each (a value is an entry of its own)."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """The container's whole command line, for an image that is not vLLM's own. The keys that
+    would become flags of `vllm serve` have no effect then and are refused."""
 
     host_ip: IpAddress = "127.0.0.1"
     """The address on which the port is published. Loopback: vLLM is open to whoever
@@ -150,6 +154,10 @@ class LaunchSettings(Section):
 
     hf_token_file: ConfigPath | None = None
     """A file with that token, in place of `hf_token`."""
+
+    hf_token_as: Literal["file", "environment"] = "file"  # noqa: S105 - a way, not a secret
+    """How the container is given the token. A file: `docker inspect` shows variables to whoever
+    may ask Docker."""
 
     hf_cache: CacheMount = "vllm-huggingface-cache"
     """Where downloaded models are kept: an absolute path on the host, a Docker volume or
@@ -249,3 +257,16 @@ class ContainerSettings(LaunchSettings):
 
 # Without a meaning for a container that somebody else made.
 MANAGED_ONLY = frozenset(LaunchSettings.model_fields) | {"on_drift", "on_shutdown"}
+# What becomes a flag of `vllm serve`.
+ENGINE_FLAGS = frozenset(
+    {
+        "model",
+        "served_model_name",
+        "gpu_memory_utilization",
+        "max_model_len",
+        "block_size",
+        "prefix_caching",
+        "enable_prompt_tokens_details",
+        "args",
+    }
+)

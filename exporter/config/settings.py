@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from exporter.config.container import MANAGED_ONLY, ContainerSettings
+from exporter.config.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
 from exporter.config.values import (
     BaseUrl,
     ConfigPath,
@@ -229,6 +229,8 @@ class Target(Section):
 
 def _attached_misfits(container: Any) -> list[Any]:
     keys = keys_of(container)
+    if "hf_token_file" in keys:  # load.py has read the token out of it
+        keys -= {"hf_token"}
     misfits = [
         mistake_at('is for mode "managed" only: somebody else made this container', key)
         for key in sorted(keys & MANAGED_ONLY)
@@ -241,7 +243,12 @@ def _attached_misfits(container: Any) -> list[Any]:
 def _managed_misfits(container: Any) -> list[Any]:
     keys = keys_of(container)
     misfits = []
-    if "model" not in keys:
+    if "command" in keys:
+        misfits += [
+            mistake_at("has no effect beside command: keep one of them", key)
+            for key in sorted(keys & ENGINE_FLAGS)
+        ]
+    elif "model" not in keys:
         misfits.append(mistake_at('is required in mode "managed"', "model"))
     if "label" in keys:
         misfits.append(mistake_at('is for mode "attached" only: use name', "label"))

@@ -266,6 +266,8 @@ def parse_gpus(value: Any) -> Gpus:
         return int(value)
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value  # type: ignore[no-any-return]  # a str or an int, by the line above
+    if isinstance(value, str) and re.match(r"device=|[^=]+,", value):
+        value = value.removeprefix("device=").split(",")
     if isinstance(value, list | tuple) and value:
         ids = tuple(str(each) for each in value if not isinstance(each, bool))
         if len(set(ids)) == len(value) and all(re.fullmatch(r"[\w./:-]+", each) for each in ids):
@@ -273,4 +275,8 @@ def parse_gpus(value: Any) -> Gpus:
     raise mistake('must be "all", a count (0 for none) or a list of device ids')
 
 
-GpuChoice = Annotated[Gpus, PlainValidator(parse_gpus)]
+def _plain_gpus(gpus: Gpus) -> Any:
+    return list(gpus) if isinstance(gpus, tuple) else gpus
+
+
+GpuChoice = Annotated[Gpus, PlainValidator(parse_gpus), PlainSerializer(_plain_gpus)]

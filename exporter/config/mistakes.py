@@ -1,0 +1,104 @@
+"""From what pydantic finds to a sentence with place, key, value and what is allowed."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from exporter.config import keys
+from exporter.config.keys import Key
+from exporter.config.merge import Merged
+from exporter.config.origin import DEFAULT, Mistake
+from exporter.config.vllm_flags import flag_of
+from exporter.errors import ConfigError
+
+HIDDEN = "********"
+_WORDS = {
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "mapping_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "string_unicode": "must be text that can be written as UTF-8",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of a sensible size",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "path_type": "must be a path",
+}
+_URL_KEYS = frozenset({"url", "metrics_url", "docker_host"})
+_LONGEST = 80  # characters of a value that are shown
+
+
+def mistakes_of(error: ValidationError, merged: Merged) -> list[Mistake]:
+    return [_mistake(line, merged) for line in error.errors(include_url=False)]
+
+
+def _mistake(line: Any, merged: Merged) -> Mistake:
+    key: Key = tuple(part for part in line["loc"] if part != "[key]")
+    if line["type"] == "extra_forbidden":
+        place = merged.place_of(key) or DEFAULT
+        # The value stays hidden: it can be a secret under a misspelt key.
+        return Mistake(place.text, f"unknown key{keys.suggestion(key)}", keys.show(key))
+    message = _WORDS.get(line["type"]) or re.sub(r"^\w+ should ", "must ", line["msg"])
+    if key == ("targets",) and isinstance(merged.get(key), dict):
+        message = "must be a list: write [[targets]]"
+    value = merged.get(key)
+    if value is None and (of_field := keys.default_at(key)) is not None:
+        return Mistake(DEFAULT.text, message, keys.show(key), shown(key, of_field))
+    place = merged.place_of(key) or DEFAULT
+    if value is None or place.is_secret:
+        return Mistake(place.text, message, keys.show(key))
+    return Mistake(place.text, message, keys.show(key), shown(key, value))
+
+
+def shown(key: Key, value: Any) -> str | None:
+    """The value as it may be shown in a message; None where a secret could be in it."""
+    if "args" in key:
+        flag = flag_of(value) if isinstance(value, str) else None
+        return _quoted(flag) if flag is not None else None
+    if "environment" in key or keys.is_secret(keys.node_at(key)):
+        return None
+    if isinstance(value, dict | list):
+        return None  # long, and its parts have messages of their own
+    text = str(value) if value is not None else ""
+    if key[-1] in _URL_KEYS:
+        return _quoted(without_credentials(text))
+    if str(key[-1]).endswith("_file") and re.match(r"hf_|sk-", text):
+        return None  # the secret itself in place of the path
+    if isinstance(value, bool | int | float):
+        return text.lower() if isinstance(value, bool) else text
+    return _quoted(text)
+
+
+def without_credentials(url: str) -> str:
+    """The URL without what can be a password: before an @, in the query or the fragment."""
+    url = re.sub(r"^(\w[\w+.-]*://)?.*@", rf"\1{HIDDEN}@", url, flags=re.DOTALL)
+    return re.sub(r"[?#].+", f"?{HIDDEN}", url, flags=re.DOTALL)
+
+
+def _quoted(text: str) -> str:
+    short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return json.dumps(short, ensure_ascii=False)
+
+
+def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
+    lines = list(dict.fromkeys(str(mistake) for mistake in _without_echoes(mistakes)))
+    count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    return ConfigError("\n".join([f"The configuration has {count}:", *(f"  {x}" for x in lines)]))
+
+
+def _without_echoes(mistakes: Sequence[Mistake]) -> Iterable[Mistake]:
+    """Leave out that a key is missing where a mistake in the same key's source was told."""
+    told = {
+        mistake.key for mistake in mistakes if mistake.key and "is required" not in mistake.message
+    }
+    return [m for m in mistakes if not ("is required" in m.message and m.key in told)]

@@ -1,0 +1,65 @@
+"""Where values come from, and the mistakes in them."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from exporter.config.keys import Key
+
+
+class Rung(IntEnum):
+    """How strong a source is: the higher one wins.
+
+    Within one source a plain variable (`HF_TOKEN`) is weaker than a prefixed one.
+    """
+
+    DEFAULT = 0
+    FILE = 1
+    DOTENV_PLAIN = 2
+    DOTENV = 3
+    ENVIRONMENT_PLAIN = 4
+    ENVIRONMENT = 5
+    SECRETS_PLAIN = 6
+    SECRETS = 7
+    COMMAND_LINE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A source in words, as "environment variable PORT"."""
+
+    text: str
+    rung: Rung
+
+    @property
+    def is_secret(self) -> bool:
+        """Whatever lies in the secrets directory is treated as a secret."""
+        return self.rung in (Rung.SECRETS, Rung.SECRETS_PLAIN)
+
+
+DEFAULT = Place("default", Rung.DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value that a source gives to a key, a whole table or list included."""
+
+    key: Key
+    value: Any
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong, and what is allowed. `value` is fit to be shown; None shows none."""
+
+    place: str
+    message: str
+    key: str | None = None
+    value: str | None = None
+
+    def __str__(self) -> str:
+        subject = self.key or ""
+        if self.value is not None:
+            subject = f"{subject} = {self.value}"
+        return ": ".join(part for part in (self.place, subject, self.message) if part)
