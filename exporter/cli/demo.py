@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import argparse
     import asyncio
 
-NAME = "demo"
-HELP = "Show it without an engine: the daemon on a SIMULATED vLLM in the same process."
-
+_FIRST_LINE = (
+    "This is a demonstration on a SIMULATED vLLM: no model runs and the times are made up; "
+    "the prefix cache is a real one."
+)
 _WELCOME = """\
-This is a demonstration on a SIMULATED vLLM: no model runs, the times are made up, the cache is not.
+Open, while it runs:
   status page   {url}/
   metrics       {url}/metrics
   sessions      {url}/api/v1/sessions
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    print(_FIRST_LINE, file=sys.stderr)
+
     async def serve(stop: asyncio.Event) -> None:
         async with Simulator(replace(SimulatorSettings(), port=0)) as simulator:
             settings = config.load(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from exporter import __version__
-from exporter.cli import demo, probe, run, show_config, simulate
 from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -22,24 +22,38 @@ _DESCRIPTION = (
     "served, how far that is from the ideal, and what it saved."
 )
 
-_COMMANDS = (run, demo, simulate, probe, show_config)
+_COMMANDS = {
+    "run": "Measure the configured targets and serve /metrics, until stopped.",
+    "demo": "Show it without an engine: the daemon on a SIMULATED vLLM in the same process.",
+    "simulate": "Serve a SIMULATED vLLM: its API, its metrics and its prefix cache, no model.",
+    "probe": "Play one session against an engine and show what its cache served, turn by turn.",
+    "config": "Check the configuration and print what is in force, from where, secrets hidden.",
+}
+_MODULES = {"config": "show_config"}  # where the module's name is not the command's
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands. Only the one that `arguments` names is imported.
+
+    A daemon that lives for months need not carry what other commands are made of.
+    """
     parser = argparse.ArgumentParser(prog="vllm-cache-exporter", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        one = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
-        command.add_arguments(one)
-        one.set_defaults(main=command.main)
+    wanted = next((word for word in arguments if word in _COMMANDS), None)
+    for name, text in _COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == wanted:
+            module = import_module(f"exporter.cli.{_MODULES.get(name, name)}")
+            module.add_arguments(one)
+            one.set_defaults(main=module.main)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(arguments).parse_args(arguments)
     try:
         return int(options.main(options))
     except ConfigError as error:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from exporter.config import Settings, Target
     from exporter.model import SessionResult
 
-NAME = "probe"
-HELP = "Play one session against an engine and show what its cache served, turn by turn."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_mutually_exclusive_group()

@@ -13,9 +13,6 @@ from exporter.clock import SystemClock
 if TYPE_CHECKING:
     import argparse
 
-NAME = "run"
-HELP = "Measure the configured targets and serve /metrics, until stopped."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config.add_arguments(parser)

@@ -10,9 +10,6 @@ from exporter.cli.settings import load_settings
 if TYPE_CHECKING:
     import argparse
 
-NAME = "config"
-HELP = "Check the configuration and print what is in force, from where, with secrets hidden."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config.add_arguments(parser)

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import argparse
     import asyncio
 
-NAME = "simulate"
-HELP = "Serve a SIMULATED vLLM: its API, its metrics and its prefix cache, without a model."
-
 _DEFAULTS = SimulatorSettings()
 
 
