@@ -55,6 +55,7 @@ _WORDS: dict[DockerProblem, tuple[str, ...]] = {
         "repository .* not found",
     ),
     DockerProblem.NOT_FOUND: ("no such container",),
+    DockerProblem.BAD_REQUEST: ("network .* not found",),  # 404, yet the container is there
     DockerProblem.REGISTRY_UNREACHABLE: (
         '(Get|Head|Post) "?https?://',
         "toomanyrequests",

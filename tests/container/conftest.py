@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 from pathlib import Path
 
@@ -73,7 +74,22 @@ def python_image(docker_api):
 
 
 @pytest.fixture
-async def engine(docker_host, docker_api):
+def free_port() -> int:
+    """A TCP port of this machine that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def docker_network(docker_api, run_label):
+    key, _, value = run_label.partition("=")
+    name = f"vce-test-{value}"
+    docker_api.create_network(name, labels={key: value})
+    return name
+
+
+@pytest.fixture
+async def engine(docker_host, docker_api):  # noqa: ARG001 - skips where there is none
     door = DockerEngine(docker_host, DockerLimits(query=30, change=60, pull=60))
     yield door
     await door.close()
@@ -114,7 +130,7 @@ def socket_folder():
 
 
 @pytest.fixture
-async def unsteady(docker_host, docker_api, socket_folder):
+async def unsteady(docker_host, docker_api, socket_folder):  # noqa: ARG001 - as above
     """A Docker socket in front of the real one, which can hang, cut and go away."""
     if not docker_host.startswith("unix://"):
         missing(f"this test needs a Docker Engine on a unix socket, not {docker_host}")
