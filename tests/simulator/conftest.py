@@ -1,4 +1,4 @@
-"""Lets the test modules of this folder import its oracle."""
+"""Lets the test modules of this folder import its helper modules."""
 
 from __future__ import annotations
 
