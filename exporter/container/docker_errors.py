@@ -16,15 +16,15 @@ from exporter.container.records import DockerError, DockerProblem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# RequestException is an OSError, and so is TimeoutError. KeyError and ValueError stand for an
-# answer that is not what Docker's API says, as a proxy's page would be.
+# What an answer of another shape than the API's leads to, here and within docker-py.
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError)
+# RequestException is an OSError, and so is TimeoutError.
 _OUTSIDE = (
     docker.errors.DockerException,
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
     OSError,
-    KeyError,
-    ValueError,
+    *_MISREAD,
 )
 _OUR_WORDS_WERE_WRONG = (
     docker.errors.InvalidArgument,
@@ -96,9 +96,7 @@ def sort(exc: BaseException) -> tuple[DockerProblem, str]:
         if isinstance(each, requests.HTTPError) and each.response is not None:
             words = _words_of(each.response)
             return sort_answer(each.response.status_code, words), words
-    if any(isinstance(each, _CUT) for each in chain) and not _system_words(chain):
-        return DockerProblem.UNREACHABLE, "the connection was cut"
-    return _sort_wire(chain), _system_words(chain) or str(chain[-1]) or type(exc).__name__
+    return _sort_wire(chain), _words_for(chain)
 
 
 def sort_answer(status: int | None, words: str) -> DockerProblem:
@@ -113,25 +111,32 @@ def sort_answer(status: int | None, words: str) -> DockerProblem:
     return _STATUS.get(status or 0, DockerProblem.API_ERROR)
 
 
-def _system_words(chain: tuple[BaseException, ...]) -> str | None:
-    """What the operating system called it, as in "No such file or directory"."""
-    found = (each.strerror for each in chain if isinstance(each, OSError) and each.strerror)
-    return next(found, None)
-
-
 def _sort_wire(chain: tuple[BaseException, ...]) -> DockerProblem:
-    if any(isinstance(each, PermissionError) for each in chain):
-        return DockerProblem.PERMISSION_DENIED
-    if any(isinstance(each, _TIMEOUTS) for each in chain):
-        return DockerProblem.TIMEOUT
-    if any(isinstance(each, _OUR_WORDS_WERE_WRONG) for each in chain):
-        return DockerProblem.BAD_REQUEST
-    # requests' own JSONDecodeError is an OSError by descent, yet Docker did answer.
-    if any(isinstance(each, ValueError) for each in chain):
-        return DockerProblem.API_ERROR
-    if any(isinstance(each, _GONE) for each in chain):
-        return DockerProblem.UNREACHABLE
+    for kinds, problem in (
+        (PermissionError, DockerProblem.PERMISSION_DENIED),
+        (_TIMEOUTS, DockerProblem.TIMEOUT),
+        (_OUR_WORDS_WERE_WRONG, DockerProblem.BAD_REQUEST),
+        (_CUT, DockerProblem.UNREACHABLE),
+        # Before the next: requests' JSONDecodeError is an OSError by descent, yet Docker answered.
+        (_MISREAD, DockerProblem.API_ERROR),
+        (_GONE, DockerProblem.UNREACHABLE),
+    ):
+        if any(isinstance(each, kinds) for each in chain):
+            return problem
     return DockerProblem.API_ERROR
+
+
+def _words_for(chain: tuple[BaseException, ...]) -> str:
+    """The operating system's words, as "No such file or directory", before the libraries'."""
+    for each in chain:
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    outermost = chain[0]
+    if any(isinstance(each, _CUT) for each in chain):
+        return "the connection was cut"
+    if isinstance(outermost, _MISREAD):
+        return f"not an answer of Docker's ({type(outermost).__name__}: {outermost})"
+    return str(outermost) or type(outermost).__name__
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
