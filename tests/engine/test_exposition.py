@@ -126,6 +126,12 @@ def test_a_v0_rate_of_minus_one_means_unknown():
     assert read(page).ranks == 1
 
 
+def test_rates_of_two_models_cannot_be_put_together():
+    page = series("vllm:gpu_prefix_cache_hit_rate", 0.2, {"model_name": "a"})
+    page += series("vllm:gpu_prefix_cache_hit_rate", 0.3, {"model_name": "b"})
+    assert read(page).hit_rate_gauge is None
+
+
 @pytest.mark.parametrize("old_first", [True, False])
 def test_where_old_and_new_names_stand_side_by_side_they_are_not_added_up(old_first: bool):
     """0.9.2 and 0.10.2 show both; the values differ here to tell which was read."""
@@ -329,6 +335,17 @@ def test_longer_names_comments_and_creation_times_are_not_taken():
     assert snapshot.prompt_tokens == 5.0
 
 
+def test_a_line_taken_for_its_indent_alone_adds_nothing():
+    snapshot = read(
+        "  vllm:other_total"
+        + series("", 5.0, {"engine": "7", "model_name": "other"})
+        + rank("vllm:prompt_tokens_total", 5.0)
+    )
+    assert snapshot.model_names == ("tiny",)
+    assert snapshot.ranks == 1
+    assert snapshot.prompt_tokens == 5.0
+
+
 def test_a_label_value_may_hold_anything():
     name = 'a b}{,="#\\\n vllm:prompt_tokens_total{engine="9"} 7 é'
     snapshot = read(series("vllm:prompt_tokens_total", 5.0, {"engine": "0", "model_name": name}))
@@ -372,6 +389,7 @@ def test_lines_may_end_as_on_windows():
             b"\nvllm:prompt_tokens_total{engine=0} 5\n",
             "line 2: 'vllm:prompt_tokens_total{engine=0}",
         ),
+        (b'vllm:prompt_tokens_total{a="b", = "c"} 5\n', "line 1: "),
         (b"up 1\n\nvllm:prompt_tokens_total five\n", "line 3: 'vllm:prompt_tokens_total five'"),
         (b'vllm:cache_config_info{a="1\n', "line 1: 'vllm:cache_config_info{a="),
         (b"vllm:num_requests_running 1\n   vllm:prompt_tokens_total x\n", "line 2: "),

@@ -112,6 +112,21 @@ class Bench:
         return self.views[-1]
 
 
+class BrokenSource:
+    """A door with a mistake in it."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    async def metrics(self) -> bytes:
+        if self.broken:
+            raise RuntimeError("a mistake")
+        return vllm_page()
+
+    async def info(self) -> EngineInfo:
+        return EngineInfo("tiny", None, None, simulated=False)
+
+
 @pytest.fixture
 async def engine():
     fake = FakeEngine()
@@ -184,6 +199,20 @@ async def test_the_next_round_begins_an_interval_after_the_last_began(engine, be
         assert engine.scraped == 2
 
 
+async def test_the_time_that_a_reading_takes_is_part_of_the_interval():
+    class SlowSource(BrokenSource):
+        async def metrics(self) -> bytes:
+            bench.clock.jump(3.0)
+            return await super().metrics()
+
+    bench = Bench("http://127.0.0.1:9", source=SlowSource())
+    async with bench.running():
+        assert bench.views[-1].snapshot.scrape_seconds == 3.0
+        await bench.clock.advance(7.0)
+        await bench.clock.until_asleep()
+        assert len(bench.views) == 2
+
+
 async def test_the_engine_is_asked_for_its_name_once(engine, bench):
     async with bench.running():
         await bench.next_round()
@@ -202,10 +231,24 @@ async def test_a_refresh_reads_at_once_and_does_not_disturb_the_loop(engine, ben
         assert engine.scraped == 3
 
 
-async def test_a_refresh_during_a_round_reads_again_after_it(engine, bench):
+async def test_a_refresh_during_a_round_reads_again_after_it():
+    class CountingSource(BrokenSource):
+        inside = most = reads = 0
+
+        async def metrics(self) -> bytes:
+            self.inside += 1
+            self.reads += 1
+            self.most = max(self.most, self.inside)
+            await bench.clock.settle()
+            self.inside -= 1
+            return await super().metrics()
+
+    source = CountingSource()
+    bench = Bench("http://127.0.0.1:9", source=source)
     first, second = await asyncio.gather(bench.scraper.refresh(), bench.scraper.refresh())
-    assert engine.scraped == 2
+    assert (source.reads, source.most) == (2, 1)
     assert bench.views == [first, second]
+    assert bench.scraper.latest() is second
 
 
 # Restarts
@@ -360,21 +403,6 @@ async def test_an_engine_that_restarts_during_an_outage_is_bridged_when_it_is_ba
 
 
 # What nobody foresaw
-
-
-class BrokenSource:
-    """A door with a mistake in it."""
-
-    def __init__(self) -> None:
-        self.broken = False
-
-    async def metrics(self) -> bytes:
-        if self.broken:
-            raise RuntimeError("a mistake")
-        return vllm_page()
-
-    async def info(self) -> EngineInfo:
-        return EngineInfo("tiny", None, None, simulated=False)
 
 
 async def test_a_mistake_in_a_round_is_logged_counted_and_survived(logs):
