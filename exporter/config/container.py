@@ -2,9 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from exporter.config.values import (
     Bytes,
@@ -26,9 +33,10 @@ from exporter.config.values import (
     SecondsOrZero,
     Section,
     Text,
+    check_with,
+    keys_of,
     mistake,
     mistake_at,
-    raise_all,
 )
 from exporter.config.vllm_flags import flag_mistakes
 
@@ -175,31 +183,28 @@ class LaunchSettings(Section):
     secret_environment: Mapping[EnvironmentName, SecretStr] = Field(default_factory=dict)
     """Environment variables whose values are secret; they are never shown or logged."""
 
-    @field_validator("args")
+    @field_validator("args", mode="wrap")
     @classmethod
-    def _no_foreign_flags(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        found = flag_mistakes(value, info.data.get("image"), info.data)
-        if found:
-            raise_all([mistake_at(message, position) for position, message in found])
-        return value
+    def _no_foreign_flags(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        args = value if isinstance(value, list | tuple) else ()
+        found = flag_mistakes(args, info.data.get("image"), info.data)
+        return check_with(handler, value, [mistake_at(text, place) for place, text in found])
 
-    @field_validator("environment")
+    @field_validator("environment", mode="wrap")
     @classmethod
-    def _no_secrets(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        found = [name for name in value if name in _KEYS_FOR or _SECRET_NAME.search(name)]
-        if found:
-            raise_all(
-                [mistake_at(f"looks like a secret: use {_key_for(name)}", name) for name in found]
-            )
-        return value
+    def _no_secrets(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        names = [name for name in keys_of(value) if name in _KEYS_FOR or _SECRET_NAME.search(name)]
+        found = [mistake_at(f"looks like a secret: use {_key_for(name)}", name) for name in names]
+        return check_with(handler, value, found)
 
-    @field_validator("secret_environment")
+    @field_validator("secret_environment", mode="wrap")
     @classmethod
-    def _no_second_way(cls, value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
-        found = [name for name in value if name in _KEYS_FOR]
-        if found:
-            raise_all([mistake_at(f"use {_KEYS_FOR[name]}", name) for name in found])
-        return value
+    def _no_second_way(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        names = [name for name in keys_of(value) if name in _KEYS_FOR]
+        found = [mistake_at(f"use {_KEYS_FOR[name]}", name) for name in names]
+        return check_with(handler, value, found)
 
 
 class ContainerSettings(LaunchSettings):

@@ -194,5 +194,7 @@ def variable_suggestion(name: str) -> str:
     """The same for an environment variable; an index in it stays as it is."""
     index = next(iter(re.findall(r"__(\d+)__", name)), "0")
     known = [variable(leaf.key).replace("__0__", f"__{index}__") for leaf in leaves()]
-    near = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    # Without the prefix, which all have in common and which would make everything come near.
+    endings = [each.removeprefix(PREFIX) for each in known]
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1, cutoff=0.7)
+    return f"; did you mean {PREFIX}{near[0]}?" if near else ""

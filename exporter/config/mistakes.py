@@ -34,6 +34,12 @@ _WORDS = {
     "bool_parsing": "must be true or false",
     "path_type": "must be a path",
 }
+_BOUNDS = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+}
 _URL_KEYS = frozenset({"url", "metrics_url", "docker_host"})
 _LONGEST = 80  # characters of a value that are shown
 
@@ -48,7 +54,7 @@ def _mistake(line: Any, merged: Merged) -> Mistake:
         place = merged.place_of(key) or DEFAULT
         # The value stays hidden: it can be a secret under a misspelt key.
         return Mistake(place.text, f"unknown key{keys.suggestion(key)}", keys.show(key))
-    message = _WORDS.get(line["type"]) or re.sub(r"^\w+ should ", "must ", line["msg"])
+    message = _words(line)
     if key == ("targets",) and isinstance(merged.get(key), dict):
         message = "must be a list: write [[targets]]"
     value = merged.get(key)
@@ -60,11 +66,21 @@ def _mistake(line: Any, merged: Merged) -> Mistake:
     return Mistake(place.text, message, keys.show(key), shown(key, value))
 
 
+def _words(line: Any) -> str:
+    kind: str = line["type"]
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**line["ctx"])
+    if kind == "literal_error":
+        return f"must be {line['ctx']['expected']}".replace("'", '"')
+    return _WORDS.get(kind) or re.sub(r"^\w+ should ", "must ", line["msg"])
+
+
 def shown(key: Key, value: Any) -> str | None:
     """The value as it may be shown in a message; None where a secret could be in it."""
     if "args" in key:
         flag = flag_of(value) if isinstance(value, str) else None
-        return _quoted(flag) if flag is not None else None
+        # A secret can follow the flag, as in "--api-key sk-…".
+        return _quoted(flag.split(maxsplit=1)[0]) if flag is not None else None
     if "environment" in key or keys.is_secret(keys.node_at(key)):
         return None
     if isinstance(value, dict | list):

@@ -59,7 +59,7 @@ class Mistake:
     value: str | None = None
 
     def __str__(self) -> str:
-        subject = self.key or ""
+        subjects = [part for part in (self.place, self.key) if part]
         if self.value is not None:
-            subject = f"{subject} = {self.value}"
-        return ": ".join(part for part in (self.place, subject, self.message) if part)
+            subjects[-1] = f"{subjects[-1]} = {self.value}"
+        return ": ".join([*subjects, self.message])

@@ -228,7 +228,7 @@ class Target(Section):
 
 
 def _attached_misfits(container: Any) -> list[Any]:
-    keys = keys_of(container)
+    keys = set(keys_of(container))
     if "hf_token_file" in keys:  # load.py has read the token out of it
         keys -= {"hf_token"}
     misfits = [
@@ -241,7 +241,7 @@ def _attached_misfits(container: Any) -> list[Any]:
 
 
 def _managed_misfits(container: Any) -> list[Any]:
-    keys = keys_of(container)
+    keys = set(keys_of(container))
     misfits = []
     if "command" in keys:
         misfits += [
@@ -261,7 +261,7 @@ def _unreachable(container: Any) -> list[Any]:
         port = container.host_port
     if str(port) != "0":
         return []
-    message = "0 publishes no port: set the target's url to where the container is reached"
+    message = "publishes no port: set the target's url to where the container is reached"
     return [mistake_at(message, "host_port")]
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _BINARY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORTS = range(65536)
+_KIND: Literal["mistake"] = "mistake"
 
 
 class Section(BaseModel):
@@ -44,16 +45,12 @@ class InConfigFolder:
 
 def mistake(message: str) -> PydanticCustomError:
     """The error that a check raises; `message` says what is allowed ("must be …")."""
-    return PydanticCustomError("mistake", message)
+    return PydanticCustomError(_KIND, message)
 
 
 def mistake_at(message: str, *place: str | int) -> InitErrorDetails:
-    """A mistake for `raise_all` and `check_with`; `place` is a key within the value checked."""
+    """A mistake for `check_with`; `place` is a key within the value checked."""
     return InitErrorDetails(type=mistake(message), loc=place, input=None)
-
-
-def raise_all(mistakes: Sequence[InitErrorDetails]) -> NoReturn:
-    raise ValidationError.from_exception_data("settings", list(mistakes))
 
 
 def check_with(
@@ -66,20 +63,25 @@ def check_with(
     except ValidationError as error:
         mistakes = [_again(line) for line in error.errors(include_url=False)] + mistakes
     if mistakes:
-        raise_all(mistakes)
+        raise ValidationError.from_exception_data("settings", mistakes)
     return checked
 
 
 def _again(line: Any) -> InitErrorDetails:
-    kind = PydanticCustomError(line["type"], line["msg"])
-    return InitErrorDetails(type=kind, loc=line["loc"], input=line["input"])
+    kind = mistake(line["msg"]) if line["type"] == _KIND else line["type"]
+    details = InitErrorDetails(type=kind, loc=line["loc"], input=line["input"])
+    if "ctx" in line:
+        details["ctx"] = line["ctx"]
+    return details
 
 
-def keys_of(value: Any) -> frozenset[str]:
-    """The keys that somebody wrote, in a table not yet validated or in a section."""
+def keys_of(value: Any) -> list[str]:
+    """The keys, sorted, that somebody wrote, in a table not yet validated or in a section."""
     if isinstance(value, Section):
-        return frozenset(value.model_fields_set)
-    return frozenset(value) if isinstance(value, dict) else frozenset()
+        return sorted(value.model_fields_set)
+    return (
+        sorted(each for each in value if isinstance(each, str)) if isinstance(value, dict) else []
+    )
 
 
 def _not_a_bool(value: Any) -> Any:

@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 
 # Of vLLM's own command line (vllm serve 0.32.0 --help and its history since 0.8.5).
 _NEVER = {
-    "--enable-metrics": "vLLM has no such flag: /metrics is always served, leave it out",
-    "--host": "the exporter sets it: use host_ip for the address that is published",
-    "--port": "the exporter sets it: use host_port for the port that is published",
-    "--uds": "the exporter reaches vLLM by TCP: use host_ip and host_port",
-    "--config": "would hide settings from the exporter: write its flags in args",
-    "--model": "use the key model",
-    "--served-model-name": "use the key served_model_name",
-    "--api-key": "a secret must not stand in a command line: use the target's api_key or "
-    "api_key_file",
-    "--hf-token": "a secret must not stand in a command line: use hf_token or hf_token_file",
-    "--no-enable-prompt-tokens-details": "use enable_prompt_tokens_details = false",
+    "--enable-metrics": "is no flag of vLLM: /metrics is always served, leave it out",
+    "--host": "is set by the exporter: use host_ip for the address that is published",
+    "--port": "is set by the exporter: use host_port for the port that is published",
+    "--uds": "has no place here, the exporter reaches vLLM by TCP: use host_ip and host_port",
+    "--config": "would hide flags from the exporter: write them in args",
+    "--model": "has a key of its own: use model",
+    "--served-model-name": "has a key of its own: use served_model_name",
+    "--api-key": "must not stand in a command line, which others can read: "
+    "use the target's api_key or api_key_file",
+    "--hf-token": "must not stand in a command line, which others can read: "
+    "use hf_token or hf_token_file",
+    "--no-enable-prompt-tokens-details": "has a key of its own: "
+    "use enable_prompt_tokens_details = false",
 }
 # Flags that a key of ours also sets; both together contradict each other.
 _OWN = {
@@ -27,7 +29,6 @@ _OWN = {
 }
 # Still parsed by 0.15.1, gone in 0.17: the server stops with "unrecognized arguments".
 _LOG_REQUESTS_GONE = (0, 17)
-SECRET_FLAGS = frozenset({"--api-key", "--hf-token"})
 
 
 def version_of(image: str) -> tuple[int, int] | None:
@@ -44,7 +45,7 @@ def flag_of(argument: str) -> str | None:
 
 
 def flag_mistakes(
-    args: Sequence[str], image: str | None, own: Mapping[str, object]
+    args: Sequence[object], image: str | None, own: Mapping[str, object]
 ) -> list[tuple[int, str]]:
     """Position and message of each argument that must not stand there.
 
@@ -52,7 +53,7 @@ def flag_mistakes(
     """
     found = []
     for position, argument in enumerate(args):
-        message = _wrong_with(argument, image, own)
+        message = _wrong_with(argument, image, own) if isinstance(argument, str) else None
         if message is not None:
             found.append((position, message))
     return found
@@ -65,15 +66,15 @@ def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> 
     if re.search(r"\s", flag):
         return "must be two entries: the flag and its value"
     if flag in _NEVER:
-        return f"{flag}: {_NEVER[flag]}"
+        return _NEVER[flag]
     if flag == "--disable-log-requests" and _lacks_disable_log_requests(image):
         return (
-            f"{flag}: not in vLLM since 0.17, the server would not start: "
+            "is unknown to vLLM since 0.17, the server would not start: "
             "use --no-enable-log-requests"
         )
     key = _OWN.get(flag)
     if key is not None and own.get(key) is not None:
-        return f"{flag}: contradicts the key {key}, which is set too: keep one of them"
+        return f"contradicts the key {key}, which is set too: keep one of them"
     return None
 
 
