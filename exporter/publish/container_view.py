@@ -24,7 +24,7 @@ _DOCKER_ADVICE = {
 
 def container_facts(view: ContainerView, now: float) -> tuple[Fact, ...]:
     facts = [
-        ("State", f"{_spaced(view.state)}, since {words.moment(view.since_time)}"),
+        ("State", f"{words.spaced(view.state)}, since {words.moment(view.since_time)}"),
         *_inspected_facts(view),
         ("Made from", _drift(view.config_drift)),
         ("Image pull", view.pull and _pull(view.pull)),
@@ -43,7 +43,7 @@ def container_problems(view: ContainerView) -> list[Problem]:
     found = []
     if view.docker_problem is not None:
         advice = _DOCKER_ADVICE.get(view.docker_problem, "")
-        found.append(Problem(f"Docker: {_spaced(view.docker_problem)}", "", advice))
+        found.append(Problem(f"Docker: {words.spaced(view.docker_problem)}", "", advice))
     if view.diagnosis is not None:
         title = f"The container: {view.diagnosis.summary}"
         found.append(Problem(title, view.diagnosis.evidence, view.diagnosis.advice))
@@ -62,10 +62,6 @@ def _inspected_facts(view: ContainerView) -> list[tuple[str, str | None]]:
     ]
 
 
-def _spaced(label: str) -> str:
-    return label.replace("_", " ")
-
-
 def _drift(drift: bool | None) -> str | None:
     if drift is None:
         return None
@@ -77,7 +73,7 @@ def _duration(value: float | None) -> str | None:
 
 
 def _when(unix_time: float | None, now: float) -> str | None:
-    return None if unix_time is None else words.ago(unix_time, now)
+    return None if unix_time is None else words.ago(max(unix_time, now), now)
 
 
 def _pull(pull: PullProgress) -> str:
@@ -92,4 +88,4 @@ def _counts(counts: Mapping[str, int]) -> str | None:
     met = sorted(
         ((n, cause) for cause, n in counts.items() if n), key=lambda one: (-one[0], one[1])
     )
-    return ", ".join(f"{n} {_spaced(cause)}" for n, cause in met) or None
+    return ", ".join(f"{n} {words.spaced(cause)}" for n, cause in met) or None

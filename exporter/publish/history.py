@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import merge
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,12 +47,9 @@ class History:
 
     def sessions(self, target: str | None = None, limit: int | None = None) -> list[SessionResult]:
         """Newest first, of one target or of all; those of one target in the order they ended."""
-        if target is not None:
-            newest_first = self._sessions.get(target, [])[::-1]
-        else:
-            every = [result for kept in self._sessions.values() for result in reversed(kept)]
-            newest_first = sorted(every, key=_ended, reverse=True)
-        return newest_first[:limit]
+        wanted = self._sessions.values() if target is None else [self._sessions.get(target, [])]
+        newest_first = merge(*(reversed(kept) for kept in wanted), key=_ended, reverse=True)
+        return list(islice(newest_first, limit))
 
 
 def _ended(result: SessionResult) -> float:

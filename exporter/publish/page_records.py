@@ -80,6 +80,7 @@ class TargetSection:
     name: str
     status: str
     tone: Tone
+    simulated: bool
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
     facts: tuple[Fact, ...]

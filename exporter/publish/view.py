@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         EngineInfo,
         EngineSnapshot,
         EngineView,
+        Loss,
         SessionResult,
         TurnFacts,
     )
@@ -78,6 +79,7 @@ def _section(state: TargetState, history: History, now: float) -> TargetSection:
         name=state.name,
         status=status,
         tone=tone,
+        simulated=bool(state.simulated),
         problems=tuple(_problems(state)),
         notices=tuple(
             ADVICE[notice]
@@ -111,14 +113,14 @@ def _problems(state: TargetState) -> list[Problem]:
         )
         found.append(
             Problem(
-                f"The last session failed {place}: {last.failure.reason}",
+                f"The last session failed {place}: {words.spaced(last.failure.reason)}",
                 last.failure.detail,
                 FAILURE_ADVICE[last.failure.reason],
             )
         )
     if state.engine is not None and state.engine.failure is not None:
         failure = state.engine.failure
-        title = f"The engine's own metrics cannot be read: {failure.reason}"
+        title = f"The engine's own metrics cannot be read: {words.spaced(failure.reason)}"
         found.append(Problem(title, failure.detail, ""))
     return found
 
@@ -177,12 +179,14 @@ def _session(result: SessionResult, now: float) -> SessionSection:
         verdict=_verdict(result),
         turns=tuple(_turn_row(turn) for turn in result.turns),
         losses=tuple(
-            f"Turn {turn.index}: {words.tokens(turn.loss.tokens)} lost, {turn.loss.cause} "
-            f"({turn.loss.evidence})"
-            for turn in result.turns
-            if turn.loss is not None
+            _loss(turn.index, turn.loss) for turn in result.turns if turn.loss is not None
         ),
     )
+
+
+def _loss(turn: int, loss: Loss) -> str:
+    lost = f"{words.tokens(loss.tokens)} lost, {words.spaced(loss.cause)}"
+    return f"Turn {turn}: {lost} ({loss.evidence})"
 
 
 def _verdict(result: SessionResult) -> str:
@@ -195,7 +199,7 @@ def _verdict(result: SessionResult) -> str:
     if sums.cached_tokens is None:
         return "How many prompt tokens came from cache is not known."
     served = (
-        f"{words.count(sums.cached_tokens)} of {words.tokens(sums.prompt_tokens)} of prompt "
+        f"{words.count(sums.cached_tokens)} of {words.count(sums.prompt_tokens)} prompt tokens "
         f"came from cache ({words.percent(_hit_ratio(sums))})"
     )
     efficiency = _efficiency(sums)
@@ -249,7 +253,9 @@ def _session_row(result: SessionResult, now: float) -> SessionRow:
     sums = _sums(result)
     return SessionRow(
         started=_moment(result.started_time, now),
-        outcome="finished" if result.failure is None else f"failed: {result.failure.reason}",
+        outcome="finished"
+        if result.failure is None
+        else f"failed: {words.spaced(result.failure.reason)}",
         finished=result.failure is None,
         turns=len(result.turns),
         hit_ratio=words.percent(_hit_ratio(sums)),

@@ -21,12 +21,10 @@ def percent(ratio: float | None) -> str:
     """A ratio from 0 to 1; never rounded up to 100 % nor down to 0 %."""
     if ratio is None:
         return UNKNOWN
-    rounded = round(ratio * 100, 1)
-    if rounded >= 100 and ratio < 1:  # noqa: PLR2004 - a hundred per cent
-        return "> 99.9 %"
-    if rounded <= 0 and ratio > 0:
-        return "< 0.1 %"
-    return f"{rounded:g} %"
+    if ratio in {0, 1}:
+        return f"{ratio:.0%}".replace("%", " %")
+    shown = f"{ratio * 100:.1f} %"
+    return {"100.0 %": "> 99.9 %", "0.0 %": "< 0.1 %"}.get(shown, shown)
 
 
 def seconds(value: float | None) -> str:
@@ -34,7 +32,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     if value < 1:
-        return f"{value * 1000:.3g} ms" if value < 0.9995 else "1 s"  # noqa: PLR2004 - 1,000 ms
+        return _milliseconds(value * 1000)
     if value < 10:  # noqa: PLR2004 - below ten a digit more is worth reading
         return f"{value:.2f} s"
     if value < 2 * _MINUTE:
@@ -45,6 +43,14 @@ def seconds(value: float | None) -> str:
     return f"{value / _MINUTE:.0f} min"
 
 
+def _milliseconds(value: float) -> str:
+    if value == 0:
+        return "0 ms"
+    if value < 0.01:  # noqa: PLR2004 - ten microseconds
+        return "< 0.01 ms"
+    return f"{value:.3g} ms" if value < 999.5 else "1 s"  # noqa: PLR2004 - would read 1e+03
+
+
 def size(value: float) -> str:
     """Bytes in decimal units, as Docker shows them."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -53,13 +59,19 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def spaced(label: str) -> str:
+    """A label of a metric as words."""
+    return label.replace("_", " ")
+
+
 def moment(unix_time: float) -> str:
     return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def ago(unix_time: float, now: float) -> str:
     """How long ago, or how far ahead."""
-    gap = now - unix_time
-    if abs(gap) < 1:
+    gap = round(now - unix_time)
+    if gap == 0:
         return "now"
-    return f"{seconds(round(gap))} ago" if gap > 0 else f"in {seconds(round(-gap))}"
+    length = f"{abs(gap)} s" if abs(gap) < 2 * _MINUTE else seconds(abs(gap))
+    return f"{length} ago" if gap > 0 else f"in {length}"

@@ -1,0 +1,63 @@
+"""The JSON shape of a session is fixed."""
+
+from __future__ import annotations
+
+import json
+
+from publish_records import TURNS, failed_session, session, turn
+
+from exporter.model import Notice
+from exporter.session_json import session_json
+
+TOP = ("target", "scenario", "simulated", "started", "failure", "turns")
+TURN = (
+    *("turn", "prompt_tokens", "completion_tokens", "cached_tokens", "ideal_cached_tokens"),
+    *("hit_ratio", "efficiency_ratio", "tokens_saved", "ttft_seconds", "latency_seconds"),
+)
+
+
+def test_a_session_has_the_promised_keys_in_their_order():
+    shape = session_json(session(*TURNS))
+    assert tuple(shape)[: len(TOP)] == TOP
+    assert tuple(shape["turns"][0])[: len(TURN)] == TURN
+
+
+def test_a_finished_session_says_what_was_measured():
+    shape = json.loads(json.dumps(session_json(session(*TURNS, notices=frozenset(Notice)))))
+    assert shape["started"] == "2026-01-01T00:00:00.250Z"
+    assert shape["failure"] is None
+    assert shape["simulated"] is False
+    assert shape["notices"] == sorted(str(notice) for notice in Notice)
+    assert shape["turns"][2] == {
+        "turn": 3,
+        "prompt_tokens": 1500,
+        "completion_tokens": 32,
+        "cached_tokens": 1024,
+        "ideal_cached_tokens": 1280,
+        "hit_ratio": 1024 / 1500,
+        "efficiency_ratio": 0.8,
+        "tokens_saved": 1024,
+        "ttft_seconds": 0.125,
+        "latency_seconds": 1.5,
+        "loss": {
+            "tokens": 256,
+            "cause": "unexplained",
+            "evidence": "caching is on and the engine was not restarted",
+        },
+    }
+
+
+def test_what_is_unknown_is_null():
+    shape = session_json(session(turn(1, None, None, None, completion=None, ttft=None)))
+    unknown = {key for key, value in shape["turns"][0].items() if value is None}
+    assert unknown == {*TURN, "loss"} - {"turn", "latency_seconds"}
+
+
+def test_a_failed_session_says_where_and_why_and_keeps_its_turns():
+    shape = session_json(failed_session(*TURNS[:1]))
+    assert shape["failure"] == {
+        "reason": "connection_refused",
+        "detail": "127.0.0.1:8000 refused the connection",
+        "turn": 2,
+    }
+    assert len(shape["turns"]) == 1

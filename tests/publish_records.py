@@ -1,0 +1,232 @@
+"""Hand-made records for the tests of what is published."""
+
+from __future__ import annotations
+
+from exporter.container.records import (
+    Cause,
+    ContainerSnapshot,
+    ContainerStatus,
+    ContainerView,
+    Diagnosis,
+    LifecycleState,
+)
+from exporter.model import (
+    CacheConfig,
+    EngineInfo,
+    EngineSnapshot,
+    EngineTotals,
+    EngineView,
+    Failure,
+    FailureReason,
+    Loss,
+    LossCause,
+    Notice,
+    ScrapeFailure,
+    SessionResult,
+    TurnFacts,
+)
+
+STARTED = 1_767_225_600.25  # 2026-01-01 00:00:00.250 UTC
+
+
+def turn(
+    index: int,
+    prompt: int | None,
+    cached: int | None,
+    ideal: int | None,
+    *,
+    completion: int | None = 32,
+    ttft: float | None = 0.25,
+    latency: float = 1.5,
+    gaps: tuple[float, ...] = (),
+    cause: LossCause = LossCause.UNEXPLAINED,
+) -> TurnFacts:
+    """The facts of a turn, consistent as those of exporter.probe.cache_math are."""
+    lost = 0 if cached is None or ideal is None else max(0, ideal - cached)
+    return TurnFacts(
+        index=index,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        hit_ratio=None if cached is None or not prompt else cached / prompt,
+        tokens_saved=cached,
+        ideal_cached_tokens=ideal,
+        ideal_hit_ratio=None if ideal is None or not prompt else ideal / prompt,
+        efficiency_ratio=None if cached is None or not ideal else cached / ideal,
+        ttft_seconds=ttft,
+        latency_seconds=latency,
+        inter_token_seconds=gaps,
+        loss=Loss(lost, cause, "caching is on and the engine was not restarted") if lost else None,
+    )
+
+
+TURNS = (
+    turn(1, 1000, 0, 0, ttft=0.5, latency=2.0, gaps=(0.01, 0.02)),
+    turn(2, 1250, 992, 992, ttft=0.0625, latency=1.75, gaps=(0.01,)),
+    turn(3, 1500, 1024, 1280, ttft=0.125, latency=1.5),
+)
+
+
+def session(
+    *turns: TurnFacts,
+    target: str = "local",
+    failure: Failure | None = None,
+    failed_turn: int | None = None,
+    started: float = STARTED,
+    duration: float = 8.0,
+    simulated: bool = False,
+    notices: frozenset[Notice] = frozenset(),
+    model: str | None = "tiny",
+) -> SessionResult:
+    return SessionResult(
+        target=target,
+        scenario="coding-agent",
+        simulated=simulated,
+        model=model,
+        engine_version="0.32.0",
+        started_time=started,
+        duration_seconds=duration,
+        turns=turns,
+        failure=failure,
+        failed_turn=failed_turn,
+        notices=notices,
+    )
+
+
+def failed_session(
+    *turns: TurnFacts,
+    target: str = "local",
+    reason: FailureReason = FailureReason.CONNECTION_REFUSED,
+    detail: str = "127.0.0.1:8000 refused the connection",
+    started: float = STARTED,
+) -> SessionResult:
+    return session(
+        *turns,
+        target=target,
+        failure=Failure(reason, detail),
+        failed_turn=len(turns) + 1,
+        started=started,
+        duration=0.5,
+    )
+
+
+CACHE = CacheConfig(
+    match_unit_tokens=32,
+    block_size=32,
+    prefix_caching=True,
+    num_blocks=1024,
+    capacity_tokens=32768,
+)
+INFO = EngineInfo(model="tiny", max_model_len=8192, version="0.32.0", simulated=False)
+
+
+def snapshot(
+    *, cache: CacheConfig | None = CACHE, hit_rate_gauge: float | None = None
+) -> EngineSnapshot:
+    return EngineSnapshot(
+        at=10.0,
+        scrape_seconds=0.004,
+        ranks=1,
+        model_names=("tiny",),
+        process_start_time=STARTED - 600,
+        queried_tokens=5000.0,
+        hit_tokens=4000.0,
+        cached_prompt_tokens=4000.0,
+        prompt_tokens=5100.0,
+        generation_tokens=640.0,
+        preemptions=2.0,
+        kv_cache_usage_ratio=0.25,
+        requests_running=3.0,
+        requests_waiting=1.0,
+        hit_rate_gauge=hit_rate_gauge,
+        cache=cache,
+    )
+
+
+TOTALS = EngineTotals(
+    queried_tokens=5000.0,
+    hit_tokens=4000.0,
+    saved_tokens=3900.0,
+    prompt_tokens=5100.0,
+    generation_tokens=640.0,
+    preemptions=2.0,
+)
+
+
+def engine_view(
+    *,
+    target: str = "local",
+    totals: EngineTotals = TOTALS,
+    info: EngineInfo | None = INFO,
+    cache: CacheConfig | None = CACHE,
+    hit_rate_gauge: float | None = None,
+    restarts: int = 1,
+) -> EngineView:
+    return EngineView(
+        target=target,
+        snapshot=snapshot(cache=cache, hit_rate_gauge=hit_rate_gauge),
+        failure=None,
+        totals=totals,
+        hit_ratios={"1m": 0.5, "1h": 0.8},
+        restarts=restarts,
+        info=info,
+    )
+
+
+def failed_engine_view(*, target: str = "local", totals: EngineTotals = TOTALS) -> EngineView:
+    return EngineView(
+        target=target,
+        snapshot=None,
+        failure=ScrapeFailure(at=20.0, reason="timeout", detail="no whole page within 3 s"),
+        totals=totals,
+        hit_ratios={},
+        restarts=1,
+        info=INFO,
+    )
+
+
+def container_view(
+    *,
+    target: str = "local",
+    state: LifecycleState = LifecycleState.BACKING_OFF,
+    exit_code: int | None = 137,
+    diagnosed: bool = True,
+    **changes: object,
+) -> ContainerView:
+    fields: dict[str, object] = {
+        "target": target,
+        "mode": "managed",
+        "state": state,
+        "since_time": STARTED,
+        "snapshot": ContainerSnapshot(
+            id="c0ffee",
+            name="vllm-local",
+            image="vllm/vllm-openai:v0.32.0",
+            image_id="sha256:1234",
+            status=ContainerStatus.EXITED,
+            exit_code=exit_code,
+            oom_killed=True,
+            error="",
+            started_time=STARTED - 100,
+            finished_time=STARTED,
+        ),
+        "diagnosis": Diagnosis(
+            cause=Cause.OOM_KILLED,
+            summary="the kernel killed it at its memory limit",
+            advice="Give the container more memory.",
+            evidence="OOMKilled: true, exit code 137",
+        )
+        if diagnosed
+        else None,
+        "docker_problem": None,
+        "next_attempt_time": STARTED + 30,
+        "pull": None,
+        "config_drift": False,
+        "startup_seconds": 61.5,
+        "restarts": {"oom_killed": 2},
+        "start_failures": {"port_taken": 1},
+        "oom_kills": 2,
+        "model_loads": 3,
+        "health_failures": 4,
+    }
+    return ContainerView(**(fields | changes))  # type: ignore[arg-type]
