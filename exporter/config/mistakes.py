@@ -88,8 +88,6 @@ def shown(key: Key, value: Any) -> str | None:
     text = str(value) if value is not None else ""
     if key[-1] in _URL_KEYS:
         return _quoted(without_credentials(text))
-    if str(key[-1]).endswith("_file") and re.match(r"hf_|sk-", text):
-        return None  # the secret itself in place of the path
     if isinstance(value, bool | int | float):
         return text.lower() if isinstance(value, bool) else text
     return _quoted(text)
@@ -102,6 +100,8 @@ def without_credentials(url: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """In quotes, cut short, and without what looks like a token that came under a wrong key."""
+    text = re.sub(r"\b(hf_|sk-)[^\s/]+", HIDDEN, text)
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return json.dumps(short, ensure_ascii=False)
 

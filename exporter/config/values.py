@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -20,10 +20,11 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 
 _BINARY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORTS = range(65536)
-_KIND: Literal["mistake"] = "mistake"
+_KNOWN_KINDS = frozenset(get_args(ErrorType))
 
 
 class Section(BaseModel):
@@ -45,7 +46,7 @@ class InConfigFolder:
 
 def mistake(message: str) -> PydanticCustomError:
     """The error that a check raises; `message` says what is allowed ("must be …")."""
-    return PydanticCustomError(_KIND, message)
+    return PydanticCustomError("mistake", message)
 
 
 def mistake_at(message: str, *place: str | int) -> InitErrorDetails:
@@ -68,7 +69,9 @@ def check_with(
 
 
 def _again(line: Any) -> InitErrorDetails:
-    kind = mistake(line["msg"]) if line["type"] == _KIND else line["type"]
+    kind = line["type"]
+    if kind not in _KNOWN_KINDS:
+        kind = PydanticCustomError(kind, line["msg"])
     details = InitErrorDetails(type=kind, loc=line["loc"], input=line["input"])
     if "ctx" in line:
         details["ctx"] = line["ctx"]
