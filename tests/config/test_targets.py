@@ -1,0 +1,93 @@
+"""What follows from a target's settings, and what is checked when they are made in code."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from exporter.config import ContainerSettings, Settings, Target
+
+
+def managed(name="t", mode="managed", url=None, **container) -> Target:
+    return Target(
+        name=name, mode=mode, url=url, container=ContainerSettings(model="m", **container)
+    )
+
+
+@pytest.mark.parametrize(
+    ("container", "url"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"host_port": 9000}, "http://127.0.0.1:9000"),
+        ({"host_ip": "0.0.0.0"}, "http://127.0.0.1:8000"),  # noqa: S104 - the case itself
+        ({"host_ip": "10.0.0.5"}, "http://10.0.0.5:8000"),
+        ({"host_ip": "::"}, "http://[::1]:8000"),
+    ],
+)
+def test_a_managed_target_is_reached_on_the_port_it_publishes(container, url):
+    target = managed(**container)
+    assert target.base_url == url
+    assert target.effective_metrics_url == f"{url}/metrics"
+
+
+def test_a_url_that_is_set_counts_before_the_published_port():
+    assert managed(url="http://vllm:8000/", host_port=0).base_url == "http://vllm:8000"
+
+
+def test_metrics_can_be_elsewhere():
+    target = Target(url="http://e:8000", metrics_url="http://e:9000/m/")
+    assert target.effective_metrics_url == "http://e:9000/m"
+
+
+def test_a_managed_container_is_named_after_its_target():
+    assert managed("a").container_name == "vllm-a"
+    named = Target(mode="managed", container=ContainerSettings(model="m", name="mine"))
+    assert named.container_name == "mine"
+
+
+def test_a_container_found_by_its_label_has_no_name_yet():
+    found = Target(mode="attached", url="http://v", container=ContainerSettings(label="a=b"))
+    assert found.container_name is None
+    assert Target(url="http://e").container_name is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "restart", "may"),
+    [
+        ("managed", "auto", True),
+        ("managed", "never", False),
+        ("attached", "auto", False),
+        ("attached", "always", True),
+        ("attached", "never", False),
+    ],
+)
+def test_a_container_of_somebody_else_is_restarted_only_if_that_was_said(mode, restart, may):
+    own = {"model": "m"} if mode == "managed" else {"name": "theirs"}
+    container = ContainerSettings(restart=restart, **own)
+    assert Target(mode=mode, url="http://v", container=container).may_restart is may
+
+
+def test_an_external_target_is_never_restarted():
+    assert Target(url="http://e").may_restart is False
+
+
+def test_settings_made_in_code_do_not_read_the_environment(monkeypatch):
+    monkeypatch.setenv("VLLM_EXPORTER_LISTEN", "127.0.0.1:1")
+    assert str(Settings().listen) == "127.0.0.1:9477"
+
+
+def test_settings_cannot_be_changed():
+    settings = Settings(targets=[Target(url="http://e")])
+    with pytest.raises(ValidationError):
+        settings.targets[0].url = "http://other"
+
+
+def test_two_targets_of_one_name_are_refused_in_code_too():
+    with pytest.raises(ValidationError, match="must differ"):
+        Settings(targets=[Target(url="http://a"), Target(url="http://b")])
+
+
+def test_an_attached_container_is_not_made_from_settings_in_code_either():
+    container = ContainerSettings(name="theirs", image="a:1")
+    with pytest.raises(ValidationError, match="somebody else made this container"):
+        Target(mode="attached", url="http://v", container=container)
