@@ -214,8 +214,8 @@ async def test_a_server_that_is_told_to_stop_in_a_stream_aborts_the_turn(vllm_se
     server = vllm_servers.server("noprefix32")
 
     async def stop_in_the_stream() -> None:
-        while (await counters(server.url))["vllm:num_requests_running"] != 1:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - another process, which tells nobody
+        while (await counters(server.url))["vllm:num_requests_running"] != 1:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
         server.signal(signal.SIGTERM)
 
     stopping = asyncio.create_task(stop_in_the_stream())
