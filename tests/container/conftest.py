@@ -60,17 +60,27 @@ def run_label(docker_api):
 
 
 @pytest.fixture(scope="session")
-def python_image(docker_api):
-    try:
-        docker_api.inspect_image(PYTHON_IMAGE)
-    except docker.errors.ImageNotFound:
+def have_image(docker_api):
+    """Leave a test out where an image is neither here nor to be had."""
+
+    def have(image: str) -> str:
         try:
-            for _ in docker_api.pull(PYTHON_IMAGE, stream=True):
-                pass
-            docker_api.inspect_image(PYTHON_IMAGE)
-        except docker.errors.APIError as exc:
-            missing(f"the image {PYTHON_IMAGE} is not here and cannot be pulled: {exc}")
-    return PYTHON_IMAGE
+            docker_api.inspect_image(image)
+        except docker.errors.ImageNotFound:
+            try:
+                for _ in docker_api.pull(image, stream=True):
+                    pass
+                docker_api.inspect_image(image)
+            except docker.errors.APIError as exc:
+                missing(f"the image {image} is not here and cannot be pulled: {exc}")
+        return image
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def python_image(have_image):
+    return have_image(PYTHON_IMAGE)
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def docker_network(docker_api, run_label):
 
 
 @pytest.fixture
-async def engine(docker_host, docker_api):  # noqa: ARG001 - skips where there is none
+async def engine(docker_host, docker_api):
     door = DockerEngine(docker_host, DockerLimits(query=30, change=60, pull=60))
     yield door
     await door.close()
@@ -130,7 +140,7 @@ def socket_folder():
 
 
 @pytest.fixture
-async def unsteady(docker_host, docker_api, socket_folder):  # noqa: ARG001 - as above
+async def unsteady(docker_host, docker_api, socket_folder):
     """A Docker socket in front of the real one, which can hang, cut and go away."""
     if not docker_host.startswith("unix://"):
         missing(f"this test needs a Docker Engine on a unix socket, not {docker_host}")
