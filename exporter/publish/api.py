@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from exporter.notices import ADVICE
+from exporter.notices import ADVICE, FAILURE_ADVICE
 from exporter.session_json import failure_json, rfc3339, session_json
 
 if TYPE_CHECKING:
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView
+    from exporter.model import EngineView, SessionResult
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
     from exporter.publish.state import TargetState
@@ -77,7 +77,7 @@ def target_json(state: TargetState) -> dict[str, Any]:
         "mode": state.mode,
         "url": state.url,
         "up": None if last is None else last.failure is None,
-        "failure": None if last is None else failure_json(last.failure, last.failed_turn),
+        "failure": None if last is None else _failure_json(last),
         "last_session_started": None if last is None else rfc3339(last.started_time),
         "simulated": state.simulated,
         "sessions": state.sessions,
@@ -88,6 +88,13 @@ def target_json(state: TargetState) -> dict[str, Any]:
         "engine": None if state.engine is None else _engine_json(state.engine),
         "container": None if state.container is None else _container_json(state.container),
     }
+
+
+def _failure_json(last: SessionResult) -> dict[str, Any] | None:
+    shape = failure_json(last.failure, last.failed_turn)
+    if shape is not None and last.failure is not None:
+        shape["advice"] = FAILURE_ADVICE[last.failure.reason]
+    return shape
 
 
 def _engine_json(view: EngineView) -> dict[str, Any]:
@@ -125,5 +132,5 @@ def _container_json(view: ContainerView) -> dict[str, Any]:
             "advice": diagnosis.advice,
             "evidence": diagnosis.evidence,
         },
-        "restarts": sum(view.restarts.values()),
+        "restarts": dict(view.restarts),
     }

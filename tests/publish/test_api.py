@@ -1,0 +1,155 @@
+"""The JSON API."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from publish_records import (
+    STARTED,
+    TURNS,
+    container_view,
+    engine_view,
+    failed_engine_view,
+    failed_session,
+    session,
+)
+
+from exporter.model import Notice
+from exporter.notices import ADVICE
+from exporter.session_json import session_json
+
+
+@pytest.fixture
+def three_sessions(published):
+    results = [
+        session(*TURNS, started=STARTED),
+        failed_session(*TURNS[:1], target="other", started=STARTED + 60),
+        session(*TURNS, started=STARTED + 120),
+    ]
+    for result in results:
+        published.session_finished(result)
+    return results
+
+
+async def ask(client, path):
+    answer = await client.get(path)
+    assert answer.content_type == "application/json"
+    return answer.status, json.loads(await answer.text())
+
+
+async def test_sessions_come_newest_first_in_the_one_shape(client, three_sessions):
+    assert await ask(client, "/api/v1/sessions") == (
+        200,
+        {"sessions": [session_json(result) for result in reversed(three_sessions)]},
+    )
+
+
+async def test_sessions_can_be_those_of_one_target_and_few(client, three_sessions):
+    _, found = await ask(client, "/api/v1/sessions?target=local&limit=1")
+    assert found == {"sessions": [session_json(three_sessions[2])]}
+    _, found = await ask(client, "/api/v1/sessions?limit=1000")
+    assert len(found["sessions"]) == 3
+
+
+async def test_a_target_without_sessions_has_an_empty_list(client, published):
+    published.metrics.target_added("new")
+    assert await ask(client, "/api/v1/sessions?target=new") == (200, {"sessions": []})
+
+
+@pytest.mark.usefixtures("three_sessions")
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limit=0", "limit: '0' is not a whole number from 1 to 1000"),
+        ("limit=1001", "limit: '1001' is not a whole number from 1 to 1000"),
+        ("limit=-1", "limit: '-1' is not a whole number from 1 to 1000"),
+        ("limit=", "limit: '' is not a whole number from 1 to 1000"),
+        ("limit=1.5", "limit: '1.5' is not a whole number from 1 to 1000"),
+        ("limit=%D9%A3", "limit: '٣' is not a whole number from 1 to 1000"),
+        ("limit=1%0A", "limit: '1\\n' is not a whole number from 1 to 1000"),
+        ("target=nobody", "target: there is no target 'nobody'; there are: local, other"),
+        ("limit=1&limit=2", "limit: given more than once"),
+        ("offset=3", "offset: unknown parameter; allowed: limit and target"),
+    ],
+)
+async def test_a_wrong_query_is_refused_with_what_is_allowed(client, query, words):
+    assert await ask(client, f"/api/v1/sessions?{query}") == (400, {"error": words})
+
+
+async def test_a_number_of_thousands_of_digits_is_refused_too(client):
+    status, answer = await ask(client, f"/api/v1/sessions?limit={'9' * 5000}")
+    assert status == 400
+    assert answer["error"].startswith("limit: ")
+
+
+async def test_targets_take_no_parameters(client):
+    status, answer = await ask(client, "/api/v1/targets?x=1")
+    assert (status, answer) == (400, {"error": "x: unknown parameter; allowed: none"})
+
+
+async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
+    published.metrics.target_added("new", url="http://u:p@host:8000")
+    assert await ask(client, "/api/v1/targets") == (
+        200,
+        {
+            "targets": [
+                {
+                    "target": "new",
+                    "mode": "external",
+                    "url": "http://host:8000",
+                    "up": None,
+                    "failure": None,
+                    "last_session_started": None,
+                    "simulated": None,
+                    "sessions": 0,
+                    "notices": [],
+                    "engine": None,
+                    "container": None,
+                }
+            ]
+        },
+    )
+
+
+async def test_a_well_target_tells_of_its_engine(client, published):
+    published.metrics.engine_scraped(engine_view())
+    published.session_finished(session(*TURNS, notices=frozenset({Notice.SCENARIO_SHORTENED})))
+    _, answer = await ask(client, "/api/v1/targets")
+    [target] = answer["targets"]
+    assert target["up"] is True
+    assert target["last_session_started"] == "2026-01-01T00:00:00.250Z"
+    assert target["notices"] == [
+        {"notice": "scenario_shortened", "advice": ADVICE[Notice.SCENARIO_SHORTENED]}
+    ]
+    assert target["engine"] == {
+        "up": True,
+        "failure": None,
+        "version": "0.32.0",
+        "model": "tiny",
+        "max_model_len": 8192,
+        "prefix_caching": True,
+        "block_size": 32,
+        "match_unit_tokens": 32,
+        "capacity_tokens": 32768,
+        "hit_ratios": {"1m": 0.5, "1h": 0.8},
+        "restarts": 1,
+    }
+
+
+async def test_an_unwell_target_says_what_is_wrong_and_what_to_do(client, published):
+    published.metrics.engine_scraped(failed_engine_view())
+    published.metrics.container_changed(container_view())
+    published.session_finished(failed_session())
+    _, answer = await ask(client, "/api/v1/targets")
+    [target] = answer["targets"]
+    assert target["up"] is False
+    assert target["failure"]["reason"] == "connection_refused"
+    assert target["failure"]["advice"].startswith("Nothing listens")
+    assert target["engine"]["failure"] == {
+        "reason": "timeout",
+        "detail": "no whole page within 3 s",
+    }
+    assert target["container"]["state"] == "backing_off"
+    assert target["container"]["diagnosis"]["cause"] == "oom_killed"
+    assert target["container"]["restarts"] == {"oom_killed": 2}

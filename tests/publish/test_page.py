@@ -1,0 +1,245 @@
+"""The status page."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+from publish_records import (
+    STARTED,
+    TURNS,
+    container_view,
+    engine_view,
+    failed_engine_view,
+    failed_session,
+    session,
+    turn,
+)
+
+from exporter.container.records import Cause, Diagnosis, DockerProblem, LifecycleState, PullProgress
+from exporter.model import FailureReason, Notice
+from exporter.notices import ADVICE, FAILURE_ADVICE
+
+VOID = {"meta", "link", "br", "img", "input", "hr", "rect"}
+
+
+class Document(HTMLParser):
+    """Tags, attributes and text; fails where a tag is closed that is not open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self._open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def show(client):
+    async def show() -> Document:
+        answer = await client.get("/")
+        assert (answer.status, answer.content_type) == (200, "text/html")
+        return Document(await answer.text())
+
+    return show
+
+
+async def test_without_targets_the_page_says_so(show):
+    assert "No targets." in (await show()).text
+
+
+async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
+    published.metrics.engine_scraped(engine_view())
+    published.session_finished(session(*TURNS))
+    page = (await show()).text
+    assert "1 target: 1 up." in page
+    assert "2,016 of 3,750 prompt tokens came from cache (53.8 %), 88.7 % of what" in page
+    assert "3 1,500 1,024 1,280 68.3 % 80.0 % 32 125 ms 1.50 s" in page
+    assert "Turn 3: 256 tokens lost, unexplained" in page
+    assert "Cache capacity 32,768 tokens" in page
+    assert "SIMULATED" not in page
+    assert "began" in page
+    assert "60 s ago" in page
+
+
+async def test_unknown_figures_are_dashes_and_the_reason_stands_by(show, published):
+    published.session_finished(
+        session(turn(1, 1000, None, None), notices=frozenset({Notice.USAGE_DETAILS_MISSING}))
+    )
+    page = (await show()).text
+    assert "How many prompt tokens came from cache is not known." in page
+    assert "1 1,000 – – – – 32 250 ms 1.50 s" in page  # noqa: RUF001 - the page's dash
+    assert ADVICE[Notice.USAGE_DETAILS_MISSING] in page
+
+
+@pytest.mark.parametrize("reason", FailureReason)
+async def test_a_failed_session_shows_reason_detail_and_advice(show, published, reason):
+    published.session_finished(failed_session(*TURNS[:2], reason=reason, detail="the detail"))
+    page = (await show()).text
+    assert "1 target: 1 failing." in page
+    assert f"The last session failed in turn 3: {reason.replace('_', ' ')} the detail" in page
+    assert FAILURE_ADVICE[reason] in page
+    assert "2 turns finished." in page
+
+
+async def test_a_session_that_failed_before_its_first_turn_says_so(show, published):
+    failed = dataclasses.replace(failed_session(), failed_turn=None)
+    published.session_finished(failed)
+    page = (await show()).text
+    assert "The last session failed before its first turn: connection refused" in page
+    assert "No turn finished." in page
+
+
+async def test_a_failed_scrape_is_told_beside_a_session_that_went_well(show, published):
+    published.session_finished(session(*TURNS))
+    published.metrics.engine_scraped(failed_engine_view())
+    page = (await show()).text
+    assert "The engine's own metrics cannot be read: timeout no whole page within 3 s" in page
+    assert "Cache capacity" not in page
+
+
+async def test_a_simulated_engine_is_called_so_in_capitals(show, published):
+    simulated = dataclasses.replace(engine_view().info, simulated=True)
+    published.metrics.engine_scraped(engine_view(info=simulated))
+    page = (await show()).text
+    assert "SIMULATED local: these numbers describe a simulator" in page
+
+
+async def test_earlier_sessions_are_listed_and_bounded(show, published):
+    for place in range(30):
+        published.session_finished(session(*TURNS, started=STARTED - 3600 + 60 * place))
+    document = await show()
+    assert document.text.count("finished 3 53.8 % 88.7 % 8.00 s") == 8
+
+
+async def test_a_container_shows_its_state_and_what_ails_it(show, published):
+    published.metrics.target_added("local", mode="managed")
+    published.metrics.container_changed(
+        container_view(pull=PullProgress(1, 4, bytes_done=1_500_000, bytes_total=9_000_000_000))
+    )
+    page = (await show()).text
+    assert "The container: the kernel killed it at its memory limit" in page
+    assert "Give the container more memory." in page
+    assert "State backing off, since 2026-01-01 00:00:00 UTC" in page
+    assert "Image pull 1.5 MB of 9.0 GB so far, 1 of 4 layers" in page
+    assert "Restarts 2 oom killed" in page
+
+
+async def test_a_silent_docker_is_told_and_nothing_old_is_shown_of_it(show, published):
+    published.metrics.container_changed(
+        container_view(
+            state=LifecycleState.UNKNOWN,
+            docker_problem=DockerProblem.PERMISSION_DENIED,
+            diagnosed=False,
+        )
+    )
+    page = (await show()).text
+    assert "Docker: permission denied The exporter's user may not use Docker's socket" in page
+    assert "Exit code" not in page
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>{{7*7}} \ud800 \x00"
+
+
+async def test_hostile_strings_stay_text(show, published):
+    target = "<b>x</b>"
+    published.metrics.target_added(target, mode="managed", url=f"http://host/{HOSTILE}")
+    published.session_finished(failed_session(*TURNS, target=target, detail=HOSTILE))
+    info = dataclasses.replace(engine_view().info, model=HOSTILE, version=HOSTILE)
+    published.metrics.engine_scraped(engine_view(target=target, info=info))
+    published.metrics.container_changed(
+        container_view(target=target, diagnosis=Diagnosis(Cause.EXITED, HOSTILE, HOSTILE, HOSTILE))
+    )
+    document = await show()
+    tags = [tag for tag, _ in document.tags]
+    assert tags.count("script") == 1
+    assert "img" not in tags
+    assert "b" not in tags
+    assert not [name for _, attrs in document.tags for name in attrs if name.startswith("on")]
+    assert document.text.count("<script>alert(1)</script>") >= 6
+    assert "{{7*7}}" in document.text
+
+
+async def test_the_page_asks_no_other_host_for_anything(show, published, client):
+    published.metrics.target_added("local", url="http://elsewhere.example:8000")
+    published.session_finished(session(*TURNS))
+    document = await show()
+    links = [
+        value
+        for _, attrs in document.tags
+        for name, value in attrs.items()
+        if name in {"href", "src", "action", "srcset", "data"}
+    ]
+    assert links
+    for link in links:
+        assert not re.match(r"(https?:)?//", link)
+        if not link.startswith("data:"):
+            assert (await client.get(f"/{link}")).status == 200
+
+
+async def test_the_policy_allows_the_pages_own_style_and_script_and_nothing_else(client):
+    answer = await client.get("/")
+    html = await answer.text()
+    policy = dict(
+        part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        [content] = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy[directive] == f"'sha256-{digest}'"
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert " style=" not in html
+    assert not re.search(r"<[^>]+ on\w+=", html)
+
+
+async def test_tables_are_marked_up_for_a_screen_reader(show, published):
+    published.session_finished(session(*TURNS))
+    document = await show()
+    tags = [tag for tag, _ in document.tags]
+    assert ("html", {"lang": "en"}) in document.tags
+    assert tags.count("caption") == tags.count("table") == 1
+    assert all("scope" in attrs for tag, attrs in document.tags if tag == "th")
+    ids = [attrs["id"] for _, attrs in document.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for _, attrs in document.tags:
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in ids
+
+
+async def test_the_page_stays_small_with_many_targets(client, published):
+    for number in range(10):
+        for place in range(20):
+            published.session_finished(
+                session(
+                    *(turn(index, 1000, 992, 992) for index in range(1, 9)),
+                    target=f"target-{number}",
+                    started=STARTED + place,
+                )
+            )
+        published.metrics.engine_scraped(engine_view(target=f"target-{number}"))
+    body = await (await client.get("/")).read()
+    assert len(body) < 100_000

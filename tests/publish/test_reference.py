@@ -1,0 +1,73 @@
+"""The metrics reference is what the tables say, and the tables are what the contract says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.publish.families import ENGINE, EXPORTER, PROBE, TARGET_FAMILIES
+from exporter.publish.reference import RATIOS, render
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER)
+
+
+def test_the_reference_is_current():
+    assert REFERENCE.read_text("utf-8") == render(), (
+        "run: python -m exporter.publish.reference > docs/metrics.md"
+    )
+
+
+def test_the_queries_of_the_reference_use_names_that_exist():
+    names = {family.name for family in FAMILIES}
+    for query in RATIOS.values():
+        assert set(re.findall(r"vllm_\w+", query)) <= names
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_family_follows_the_naming_rules(family):
+    assert re.fullmatch(r"vllm_(probe|engine|container|exporter)_[a-z_]+[a-z]", family.name)
+    assert (family.kind == "counter") == family.name.endswith("_total")
+    assert family.help.endswith(".")
+    assert len(set(family.reader.labels)) == len(family.reader.labels)
+    assert "target" not in family.reader.labels
+
+
+def test_the_names_that_are_promised_are_there():
+    promised = {
+        "probe": (
+            "up sessions_total session_failures_total last_success_timestamp_seconds "
+            "turn_hit_ratio turn_tokens_saved turn_ttft_seconds turn_latency_seconds "
+            "turn_prompt_tokens turn_completion_tokens turn_ideal_hit_ratio "
+            "turn_efficiency_ratio prompt_tokens_total cached_tokens_total "
+            "ideal_cached_tokens_total completion_tokens_total lost_tokens_total ttft_seconds "
+            "inter_token_seconds"
+        ),
+        "engine": (
+            "up scrape_duration_seconds prefix_cache_queried_tokens_total "
+            "prefix_cache_hit_tokens_total prefix_cache_hit_ratio tokens_saved_total "
+            "kv_cache_usage_ratio requests_running requests_waiting preemptions_total info"
+        ),
+        "container": (
+            "state restarts_total oom_kills_total start_failures_total model_loads_total "
+            "startup_seconds exit_code health_failures_total config_drift info"
+        ),
+        "exporter": "build_info loop_failures_total loop_last_run_timestamp_seconds",
+    }
+    names = {family.name for family in FAMILIES}
+    for room, words in promised.items():
+        for word in words.split():
+            assert f"vllm_{room}_{word}" in names
+
+
+def test_labels_are_those_of_the_contract():
+    labels = {family.name: family.reader.labels for family in (*PROBE, *ENGINE, *EXPORTER)}
+    assert labels["vllm_probe_turn_hit_ratio"] == ("scenario", "turn")
+    assert labels["vllm_probe_session_failures_total"] == ("reason",)
+    assert labels["vllm_probe_lost_tokens_total"] == ("cause",)
+    assert labels["vllm_probe_ttft_seconds"] == ("cache",)
+    assert labels["vllm_engine_prefix_cache_hit_ratio"] == ("window",)
+    assert labels["vllm_engine_info"][:2] == ("version", "model")
+    assert labels["vllm_exporter_loop_failures_total"] == ("loop",)

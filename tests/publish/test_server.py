@@ -1,0 +1,240 @@
+"""What a client gets over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+import pytest
+from aiohttp import ClientSession, web
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
+from publish_records import (
+    TURNS,
+    container_view,
+    engine_view,
+    failed_engine_view,
+    failed_session,
+    session,
+)
+from structlog.testing import capture_logs
+
+from exporter.errors import ExporterError
+from exporter.publish.families import EXPORTER, TARGET_FAMILIES
+from exporter.publish.server import HttpServer
+
+PROMETHEUS_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.fixture
+def full(published):
+    published.session_finished(session(*TURNS))
+    published.metrics.engine_scraped(engine_view())
+    published.metrics.container_changed(container_view())
+    published.metrics.loop_ran("probe:local", 5.0)
+    return published
+
+
+async def metrics_page(client, accept=None, *, encoding="identity", **params):
+    headers = {"Accept-Encoding": encoding} | ({} if accept is None else {"Accept": accept})
+    answer = await client.get("/metrics", headers=headers, params=params, auto_decompress=False)
+    assert answer.status == 200
+    return answer, await answer.read()
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/html", ""])
+async def test_metrics_are_prometheus_text_by_default(client, accept):
+    answer, body = await metrics_page(client, accept)
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    names = {family.name for family in plain_text(body.decode())}
+    expected = {family.name.removesuffix("_total") for family in TARGET_FAMILIES + EXPORTER}
+    missing = {
+        "vllm_engine_prefix_cache_reported_hit_ratio",  # not of this version of vLLM
+        "vllm_probe_notice",  # no notice
+        "vllm_container_pull_done_bytes",  # no pull
+        "vllm_container_pull_expected_bytes",
+    }
+    assert expected - names == missing
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("accept", [PROMETHEUS_ACCEPT, "application/openmetrics-text"])
+async def test_metrics_are_openmetrics_where_the_client_asks(client, accept):
+    answer, body = await metrics_page(client, accept)
+    assert answer.headers["Content-Type"].startswith(
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    )
+    families = {family.name: family for family in openmetrics(body.decode())}
+    assert families["vllm_probe_sessions"].type == "counter"
+    assert families["vllm_probe_ttft_seconds"].type == "histogram"
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=x.y",
+        "text/plain;version=;;=,,;",
+        "text/plain;version=1.é",
+    ],
+)
+async def test_a_nonsensical_accept_header_gets_plain_text(client, accept):
+    answer, body = await metrics_page(client, accept)
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert list(plain_text(body.decode()))
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("encoding", ["gzip", "deflate, gzip;q=0.5", "GZIP", "*"])
+async def test_metrics_are_compressed_where_the_client_can_read_it(client, encoding):
+    answer, body = await metrics_page(client, encoding=encoding)
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert b"vllm_probe_up" in gzip.decompress(body)
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("encoding", ["identity", "gzip;q=0", "gzip; q=0.0", "deflate", "br"])
+async def test_metrics_are_not_compressed_where_the_client_cannot(client, encoding):
+    answer, body = await metrics_page(client, encoding=encoding)
+    assert "Content-Encoding" not in answer.headers
+    assert b"vllm_probe_up" in body
+
+
+@pytest.mark.usefixtures("full")
+async def test_metrics_can_be_picked_by_name(client):
+    _, body = await metrics_page(client, **{"name[]": "vllm_probe_up"})
+    assert {family.name for family in plain_text(body.decode())} == {"vllm_probe_up"}
+    _, body = await metrics_page(client, **{"name[]": "no_such_name"})
+    assert body == b""
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("path", ["/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/sessions"])
+async def test_a_head_request_gets_the_headers_alone(client, path):
+    get = await client.get(path)
+    head = await client.head(path)
+    assert head.status == get.status == 200
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert await head.read() == b""
+
+
+async def test_health_needs_nothing_but_the_event_loop(client):
+    answer = await client.get("/-/healthy")
+    assert (answer.status, await answer.text()) == (200, "healthy\n")
+
+
+async def test_ready_once_every_target_has_been_looked_at(client, published):
+    async def ready():
+        answer = await client.get("/-/ready")
+        return answer.status, await answer.text()
+
+    for name in ("scraped", "probed", "late"):
+        published.metrics.target_added(name)
+    published.metrics.engine_scraped(failed_engine_view(target="scraped"))
+    published.metrics.session_finished(failed_session(target="probed"))
+    assert await ready() == (503, "not looked at yet: late\n")
+    published.metrics.engine_scraped(engine_view(target="late"))
+    assert await ready() == (200, "ready\n")
+
+
+async def test_a_target_with_a_container_is_ready_once_that_was_inspected(client, published):
+    published.metrics.target_added("local", mode="attached")
+    published.metrics.engine_scraped(engine_view())
+    assert (await client.get("/-/ready")).status == 503
+    published.metrics.container_changed(container_view())
+    assert (await client.get("/-/ready")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/-/", "/%00", "/../etc/passwd"])
+async def test_an_unknown_path_is_a_short_404(client, path):
+    answer = await client.get(path)
+    assert (answer.status, await answer.text()) == (404, "404 Not Found\n")
+
+
+async def test_an_unknown_path_of_the_api_is_a_404_in_json(client):
+    answer = await client.get("/api/v1/nothing")
+    assert (answer.status, await answer.json()) == (404, {"error": "Not Found"})
+
+
+async def test_a_method_that_is_not_served_is_refused_with_those_that_are(client):
+    answer = await client.post("/metrics", data=b"x")
+    assert answer.status == 405
+    assert answer.headers["Allow"] == "GET,HEAD"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/-/ready", "/nothing", "/api/v1/targets"])
+async def test_every_answer_is_guarded_and_none_names_the_servers_version(client, path):
+    headers = (await client.get(path)).headers
+    assert "Server" not in headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(
+    client, published, monkeypatch
+):
+    def broken():
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(published.metrics, "collect", broken)
+    with capture_logs() as logged:
+        answer = await client.get("/metrics")
+    assert (answer.status, await answer.text()) == (500, "500 Internal Server Error\n")
+    [line] = logged
+    assert (line["event"], line["path"]) == ("http.failed", "/metrics")
+    assert line["exc_info"]
+    assert (await client.get("/-/healthy")).status == 200
+
+
+@pytest.fixture
+async def server(published):
+    server = HttpServer(published.app)
+    await server.start("127.0.0.1", 0)
+    yield server
+    await server.stop()
+
+
+async def test_the_server_listens_where_it_is_told(server):
+    async with (
+        ClientSession() as http,
+        http.get(f"http://127.0.0.1:{server.port}/-/healthy") as answer,
+    ):
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("127.0.0.1", None, "another program has that port"),
+        ("192.0.2.1", 9477, "this machine has no such address"),
+        ("no.such.host.invalid", 9477, r"cannot listen on no\.such\.host\.invalid:9477"),
+        ("2001:db8::1", 9477, r"cannot listen on \[2001:db8::1\]:9477"),
+    ],
+)
+async def test_a_place_that_cannot_be_listened_on_is_one_clear_error(server, host, port, words):
+    other = HttpServer(web.Application())
+    with pytest.raises(ExporterError, match=words) as caught:
+        await other.start(host, server.port if port is None else port)
+    assert "\n" not in str(caught.value)
+    await other.stop()
+
+
+async def test_the_server_stops_under_a_client_that_stays_connected(server):
+    port = server.port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    async with asyncio.timeout(30):
+        await server.stop()
+        await reader.read()  # up to the end that the server makes
+    writer.close()
+    await writer.wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
