@@ -228,6 +228,8 @@ FORBIDDEN_TO_ALL = [
     ("GET", "//volumes"),
     ("GET", "/containers/{id}/json/../export"),
     ("GET", "/containers/../json"),
+    ("GET", "/volumes/v1.45/containers/x/json"),
+    ("GET", "/containers/{id}/json/export"),
 ]
 FORBIDDEN_TO_ATTACHED = [
     ("POST", "/containers/create"),
@@ -311,8 +313,8 @@ async def test_a_proxy_whose_docker_is_away_is_unreachable(proxy):
     )
     try:
         async with asyncio.timeout(PATIENCE):
-            while "503" not in (said := await problem_of(door.inspect("any"))).detail:
-                await asyncio.sleep(0.05)  # until HAProxy listens
+            while "503" not in (said := await problem_of(door.inspect("any"))).detail:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # until HAProxy listens: another process
     finally:
         await door.close()
     assert said.problem is DockerProblem.UNREACHABLE
