@@ -1,0 +1,112 @@
+"""`launch`: makes and starts a managed target's container once, or prints the `docker run` line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from exporter import config, logs
+from exporter.cli.settings import load_settings
+from exporter.container.launch import docker_run_line, has_drifted
+from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
+from exporter.errors import ConfigError, ExporterError
+from exporter.supervision import container_of, launch_of, secrets_of
+
+if TYPE_CHECKING:
+    import argparse
+
+    from exporter.config import Settings, Target
+    from exporter.container.door import DockerDoor
+    from exporter.container.records import ContainerSnapshot, Launch, PullProgress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="NAME", help="which managed target, if there are more")
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        dest="print_line",
+        help="print the equal `docker run` line and start nothing",
+    )
+    config.add_arguments(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    settings = load_settings(options, targets_required=True).settings
+    logs.configure(settings.log.format, "error")
+    target = _choose(settings, options.target)
+    launch = launch_of(target)
+    if options.print_line:
+        print(docker_run_line(launch))
+        return 0
+    return asyncio.run(_start(target, launch))
+
+
+def _choose(settings: Settings, wanted: str | None) -> Target:
+    managed = {target.name: target for target in settings.targets if target.mode == "managed"}
+    if wanted is None and len(managed) == 1:
+        return next(iter(managed.values()))
+    if wanted not in managed:
+        known = f"managed are: {', '.join(managed)}" if managed else "no target is managed"
+        raise ConfigError(f"launch needs one managed target: give --target NAME ({known})")
+    return managed[wanted]
+
+
+async def _start(target: Target, launch: Launch) -> int:
+    # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
+    from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
+        DockerEngine,
+        DockerLimits,
+    )
+
+    container = container_of(target)
+    engine = DockerEngine(
+        container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
+    )
+    try:
+        return await _start_on(engine, target, launch)
+    except DockerError as error:
+        raise ExporterError(f"Docker at {container.docker_host}: {error}") from error
+    finally:
+        await engine.close()
+
+
+async def _start_on(engine: DockerDoor, target: Target, launch: Launch) -> int:
+    there = await engine.inspect(launch.name)
+    if there is not None:
+        return _report_existing(there, target, launch)
+    if not await engine.has_image(launch.image):
+        print(f"pulling {launch.image}", file=sys.stderr)
+        await engine.pull(launch.image, _show_progress)
+    container_id = await engine.create(launch, secrets_of(target))
+    try:
+        await engine.start(container_id)
+    except DockerError:
+        await engine.remove(container_id)  # a container that cannot start is in the way of the next
+        raise
+    print(f"{container_id[:12]} {launch.name}")
+    print(
+        f"started; it is ready when {target.base_url}/health answers. Its log: "
+        f"docker logs -f {launch.name}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _report_existing(there: ContainerSnapshot, target: Target, launch: Launch) -> int:
+    if there.labels.get(MANAGED_LABEL) != target.name:
+        raise ExporterError(
+            f"a container named {launch.name} exists and is not ours: remove it, or set "
+            "the target's container.name"
+        )
+    drift = " It was made from other settings." if has_drifted(there, launch) else ""
+    print(f"{there.id[:12]} {there.name}")
+    print(f"it is there already and {there.status}.{drift}", file=sys.stderr)
+    return 0 if there.status is ContainerStatus.RUNNING else 1
+
+
+def _show_progress(progress: PullProgress) -> None:
+    if sys.stderr.isatty() and progress.bytes_total:
+        share = progress.bytes_done / progress.bytes_total
+        print(f"\r{share:6.1%} of {progress.bytes_total / 1e9:.1f} GB", end="", file=sys.stderr)
