@@ -1,5 +1,6 @@
 """Load the configuration: read every source, put it together, check it, say all that is wrong."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +146,6 @@ def _check_authorities(merged: Merged) -> None:
 
 
 def _wrong_with_authority(file: Path) -> str | None:
-    import ssl  # noqa: PLC0415 - slow to load, and few configurations need it
-
     try:
         ssl.create_default_context(cafile=str(file))
     except ssl.SSLError:
