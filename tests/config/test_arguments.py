@@ -38,7 +38,16 @@ def test_the_last_of_two_equal_flags_counts(parser):
 
 def test_set_reaches_into_the_targets(parser, tmp_path):
     options = parser.parse_args(
-        ["--set", "targets[0].url=http://e:8000", "--set", "targets.0.model=a=b", "--env-file", str(tmp_path / "none"), "--secrets-dir", str(tmp_path)]
+        [
+            "--set",
+            "targets[0].url=http://e:8000",
+            "--set",
+            "targets.0.model=a=b",
+            "--env-file",
+            str(tmp_path / "none"),
+            "--secrets-dir",
+            str(tmp_path),
+        ]
     )
     (target,) = load_from(options, {}).settings.targets
     assert (target.url, target.model) == ("http://e:8000", "a=b")
@@ -54,7 +63,14 @@ def test_files_and_folders_can_be_named(parser, tmp_path):
     (tmp_path / "e").write_text("VLLM_EXPORTER_LOG__LEVEL=debug\n", encoding="utf-8")
     (tmp_path / "vllm_exporter_targets__0__api_key").write_text("sk", encoding="utf-8")
     options = parser.parse_args(
-        ["--config", str(tmp_path / "c.toml"), "--env-file", str(tmp_path / "e"), "--secrets-dir", str(tmp_path)]
+        [
+            "--config",
+            str(tmp_path / "c.toml"),
+            "--env-file",
+            str(tmp_path / "e"),
+            "--secrets-dir",
+            str(tmp_path),
+        ]
     )
     settings = load_from(options, {}, targets_required=True).settings
     assert settings.log.level == "debug"

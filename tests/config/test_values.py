@@ -57,7 +57,18 @@ def test_a_size_is_read_back_from_what_it_writes(size):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8g", 8 << 30), ("8G", 8 << 30), ("8GiB", 8 << 30), ("8gb", 8 << 30), ("64m", 64 << 20), ("1k", 1024), ("7", 7), ("7b", 7), (7, 7), ("2 t", 2 << 40)],
+    [
+        ("8g", 8 << 30),
+        ("8G", 8 << 30),
+        ("8GiB", 8 << 30),
+        ("8gb", 8 << 30),
+        ("64m", 64 << 20),
+        ("1k", 1024),
+        ("7", 7),
+        ("7b", 7),
+        (7, 7),
+        ("2 t", 2 << 40),
+    ],
 )
 def test_a_size_is_read_as_docker_reads_it(text, size):
     assert parse_bytes(text) == size
@@ -71,7 +82,17 @@ def test_what_is_no_size_is_refused(text):
 
 @pytest.mark.parametrize(
     ("value", "gpus"),
-    [("all", "all"), (2, 2), ("2", 2), (0, 0), (["0", "1"], ("0", "1")), ([0, 1], ("0", "1")), ("device=0,1", ("0", "1")), ("0,1", ("0", "1")), ("device=GPU-1a", ("GPU-1a",))],
+    [
+        ("all", "all"),
+        (2, 2),
+        ("2", 2),
+        (0, 0),
+        (["0", "1"], ("0", "1")),
+        ([0, 1], ("0", "1")),
+        ("device=0,1", ("0", "1")),
+        ("0,1", ("0", "1")),
+        ("device=GPU-1a", ("GPU-1a",)),
+    ],
 )
 def test_gpus_are_all_a_count_or_ids(value, gpus):
     assert parse_gpus(value) == gpus
@@ -99,7 +120,25 @@ def test_a_url_ends_without_a_slash(text, url):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "h:8000", "//h", "ftp://h", "http://", "http://:8000", "http://h:", "http://h:x", "http://h:0", "http://h:70000", "http://h /", "http://h\n", "http://[::1", "http://h/v1", "http://u@h", "http://h?", "http://h#x"],
+    [
+        "",
+        "h:8000",
+        "//h",
+        "ftp://h",
+        "http://",
+        "http://:8000",
+        "http://h:",
+        "http://h:x",
+        "http://h:0",
+        "http://h:70000",
+        "http://h /",
+        "http://h\n",
+        "http://[::1",
+        "http://h/v1",
+        "http://u@h",
+        "http://h?",
+        "http://h#x",
+    ],
 )
 def test_what_is_no_server_root_is_refused(text):
     with pytest.raises(ValidationError):
