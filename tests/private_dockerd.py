@@ -1,0 +1,105 @@
+"""A Docker Engine of a test's own, which may be stopped, frozen and started again.
+
+It runs beside the machine's engine with folders, a socket and a containerd of its own, and with no
+network: no bridge, no firewall rules, so that nothing of the other one is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+_PATIENCE = 60.0  # seconds
+
+
+def dockerd_program() -> Path | None:
+    """The daemon's program: from TEST_DOCKERD, from PATH, or that of the one which runs here."""
+    named = os.environ.get("TEST_DOCKERD") or shutil.which("dockerd")
+    if named:
+        return Path(named)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().strip() == "dockerd":
+                return (process / "exe").readlink()
+        except OSError:  # gone, or somebody else's
+            continue
+    return None
+
+
+class PrivateDockerd:
+    """`folder` must be short: the paths of unix sockets are."""
+
+    def __init__(self, program: Path, folder: Path, *options: str, gpus: bool = False) -> None:
+        self.host = f"unix://{folder}/d.sock"
+        self._command = [
+            # In a network namespace of its own: a dockerd with --bridge=none begins by deleting
+            # the bridge docker0, which is the other engine's (moby, daemon_unix.go,
+            # removeDefaultBridgeInterface).
+            *("unshare", "--net"),
+            str(program),
+            f"--host={self.host}",
+            f"--data-root={folder}/data",
+            f"--exec-root={folder}/exec",
+            f"--pidfile={folder}/pid",
+            "--bridge=none",
+            "--iptables=false",
+            "--shutdown-timeout=2",
+            *options,
+        ]
+        self._folder = folder
+        self._environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+        if gpus:
+            self._pretend_to_have_a_gpu_toolkit()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log
+            )
+        give_up = time.monotonic() + _PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                log_text = (self._folder / "log").read_text(errors="replace")
+                raise RuntimeError(f"dockerd did not start:\n{log_text[-3000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """As an upgrade of Docker does it."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def freeze(self) -> None:
+        """Still there, and not answering: connections are accepted by the kernel alone."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            try:
+                client.connect(self.host.removeprefix("unix://"))
+                client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 OK" in client.recv(100)
+            except OSError:
+                return False
+
+    def _pretend_to_have_a_gpu_toolkit(self) -> None:
+        # Docker takes a request for GPUs where it finds this program in its PATH.
+        programs = self._folder / "bin"
+        programs.mkdir()
+        hook = programs / "nvidia-container-runtime-hook"
+        hook.write_text("#!/bin/sh\nexit 0\n")
+        hook.chmod(0o755)
+        self._environment["PATH"] = f"{programs}:{self._environment['PATH']}"
