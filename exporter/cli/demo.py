@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     print(_FIRST_LINE, file=sys.stderr)
+    logs.configure("console", "info")
 
     async def serve(stop: asyncio.Event) -> None:
         async with Simulator(replace(SimulatorSettings(), port=0)) as simulator:
