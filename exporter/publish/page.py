@@ -69,6 +69,7 @@ def _policy() -> str:
             f"style-src {_hash(_style())}",
             f"script-src {_hash(_script())}",
             "connect-src 'self'",
+            "img-src 'self' data:",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",

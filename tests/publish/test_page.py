@@ -212,6 +212,7 @@ async def test_the_policy_allows_the_pages_own_style_and_script_and_nothing_else
         assert policy[directive] == f"'sha256-{digest}'"
     assert policy["default-src"] == "'none'"
     assert policy["connect-src"] == "'self'"
+    assert policy["img-src"] == "'self' data:"  # the empty icon, so that none is asked for
     assert " style=" not in html
     assert not re.search(r"<[^>]+ on\w+=", html)
 
