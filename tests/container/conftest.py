@@ -7,6 +7,7 @@ import secrets
 import socket
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import docker
 import docker.errors
@@ -20,11 +21,16 @@ RUN_LABEL = "io.vllm-cache-exporter.test-run"
 PYTHON_IMAGE = os.environ.get("TEST_PYTHON_IMAGE", "python:3.11-slim")
 
 
-def missing(what: str) -> None:
+@pytest.fixture(scope="session")
+def missing():
     """Leave a test out, with the reason; on CI everything must be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
+
+    def leave_out(what: str) -> NoReturn:
+        if os.environ.get("CI") == "true":
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return leave_out
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +39,7 @@ def docker_host() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_api(docker_host):
+def docker_api(docker_host, missing):
     """docker-py itself, for the faults that tests make by hand and for an independent look."""
     try:
         api = docker.APIClient(docker_host, version="auto", timeout=60)
@@ -60,7 +66,7 @@ def run_label(docker_api):
 
 
 @pytest.fixture(scope="session")
-def have_image(docker_api):
+def have_image(docker_api, missing):
     """Leave a test out where an image is neither here nor to be had."""
 
     def have(image: str) -> str:
@@ -140,7 +146,7 @@ def socket_folder():
 
 
 @pytest.fixture
-async def unsteady(docker_host, docker_api, socket_folder):
+async def unsteady(docker_host, docker_api, socket_folder, missing):
     """A Docker socket in front of the real one, which can hang, cut and go away."""
     if not docker_host.startswith("unix://"):
         missing(f"this test needs a Docker Engine on a unix socket, not {docker_host}")

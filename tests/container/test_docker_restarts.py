@@ -1,0 +1,196 @@
+"""Docker itself restarted and frozen under an open door, on an engine of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+from private_dockerd import PrivateDockerd, dockerd_program
+
+from exporter.container.docker_engine import DockerEngine, DockerLimits
+from exporter.container.records import (
+    ContainerStatus,
+    DockerError,
+    DockerProblem,
+    GpuRequest,
+)
+
+pytestmark = pytest.mark.docker
+
+PATIENCE = 60.0  # seconds; only a broken test waits that long
+TICKING = "import time\nwhile True:\n    print('tick')\n    time.sleep(0.05)"
+
+
+@contextmanager
+def dockerd(image_tar, missing, *options, gpus=False):
+    program = dockerd_program()
+    if program is None:
+        missing("no dockerd to start a private Docker Engine with (TEST_DOCKERD)")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a private Docker Engine")
+    with tempfile.TemporaryDirectory(prefix="vce", ignore_cleanup_errors=True) as folder:
+        daemon = PrivateDockerd(program, Path(folder), *options, gpus=gpus)
+        daemon.start()
+        api = docker.APIClient(daemon.host, version="auto", timeout=60)
+        try:
+            with image_tar.open("rb") as tar:
+                for _ in api.load_image(tar):
+                    pass
+            yield daemon
+            for container in api.containers(all=True):
+                api.remove_container(container["Id"], force=True)
+        finally:
+            api.close()
+            daemon.stop()
+            unmount_all_under(folder)
+
+
+def unmount_all_under(folder):
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+@pytest.fixture(scope="module")
+def image_tar(docker_api, python_image, tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "python.tar"
+    with path.open("wb") as tar:
+        for chunk in docker_api.get_image(python_image):
+            tar.write(chunk)
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(image_tar, missing):
+    with dockerd(image_tar, missing) as started:
+        yield started
+
+
+@pytest.fixture
+async def door(daemon):
+    opened = DockerEngine(daemon.host, DockerLimits(query=2, change=60, pull=60))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def offline(launch_of):
+    """A Launch for an engine without a network."""
+
+    def make(script, **changes):
+        return launch_of(script, network="none", **changes)
+
+    return make
+
+
+async def read_to_the_end(stream):
+    async with aclosing(stream):
+        return [each async for each in stream]
+
+
+async def outcome(task):
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait({task})
+    return task.exception()
+
+
+async def ticking(door, offline):
+    container = await door.create(offline(TICKING), {})
+    await door.start(container)
+    async with asyncio.timeout(PATIENCE), aclosing(door.logs(container, None)) as lines:
+        await anext(lines)
+    return container
+
+
+async def test_a_restart_of_docker_ends_the_streams_and_the_same_door_goes_on(
+    daemon, door, offline
+):
+    container = await ticking(door, offline)
+    events = asyncio.create_task(read_to_the_end(door.events()))
+    log = asyncio.create_task(read_to_the_end(door.logs(container, None)))
+    await asyncio.sleep(0.5)  # both are open, or their requests meet the stopped daemon: same end
+
+    await asyncio.to_thread(daemon.stop)
+    assert (await outcome(events)).problem is DockerProblem.UNREACHABLE
+    # Docker stops its containers when it stops: their logs end, or are cut.
+    assert isinstance(await outcome(log), DockerError | None)
+    with pytest.raises(DockerError) as caught:
+        await door.inspect(container)
+    assert caught.value.problem is DockerProblem.UNREACHABLE
+
+    await asyncio.to_thread(daemon.start)
+    seen = await door.inspect(container)
+    assert seen.status is ContainerStatus.EXITED
+    died = asyncio.create_task(next_death(door))
+    while not died.done():  # the stream may not be open at the first one
+        await door.start(container)
+        await door.kill(container)
+        await asyncio.wait({died}, timeout=0.5)
+    assert (await died).exit_code == 137
+
+
+async def next_death(door):
+    async with asyncio.timeout(PATIENCE), aclosing(door.events()) as events:
+        async for event in events:
+            if event.action == "die":
+                return event
+    raise AssertionError("the stream ended by itself")
+
+
+async def test_a_frozen_docker_is_a_timeout_and_the_same_door_goes_on(daemon, door, offline):
+    container = await ticking(door, offline)
+    daemon.freeze()
+    try:
+        with pytest.raises(DockerError) as caught:
+            await door.inspect(container)
+        assert caught.value.problem is DockerProblem.TIMEOUT
+        with pytest.raises(DockerError) as caught:
+            await anext(door.events())
+        assert caught.value.problem is DockerProblem.TIMEOUT
+    finally:
+        daemon.thaw()
+    assert (await door.inspect(container)).status is ContainerStatus.RUNNING
+    await door.kill(container)
+
+
+async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
+    image_tar, missing, offline
+):
+    with dockerd(image_tar, missing, "--live-restore") as daemon:
+        door = DockerEngine(daemon.host, DockerLimits(query=2, change=60, pull=60))
+        try:
+            container = await ticking(door, offline)
+            log = asyncio.create_task(read_to_the_end(door.logs(container, None)))
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(daemon.stop)
+            # The container runs on: the log that ended is no end.
+            assert isinstance(await outcome(log), DockerError)
+            await asyncio.to_thread(daemon.start)
+            assert (await door.inspect(container)).status is ContainerStatus.RUNNING
+            async with asyncio.timeout(PATIENCE), aclosing(door.logs(container, None)) as lines:
+                assert (await anext(lines)).text == "tick"
+            await door.kill(container)
+        finally:
+            await door.close()
+
+
+async def test_gpus_are_asked_for_where_the_engine_takes_it(image_tar, missing, offline):
+    with dockerd(image_tar, missing, gpus=True) as daemon:
+        door = DockerEngine(daemon.host)
+        api = docker.APIClient(daemon.host, version="auto", timeout=60)
+        try:
+            container = await door.create(offline(TICKING, gpus=GpuRequest(count=-1)), {})
+            await door.start(container)
+            assert (await door.inspect(container)).status is ContainerStatus.RUNNING
+            [request] = api.inspect_container(container)["HostConfig"]["DeviceRequests"]
+            assert (request["Count"], request["Capabilities"]) == (-1, [["gpu"]])
+            await door.kill(container)
+        finally:
+            api.close()
+            await door.close()
