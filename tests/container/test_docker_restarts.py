@@ -36,7 +36,9 @@ def dockerd(image_tar, missing, *options, gpus=False):
         pytest.skip("only root can start a private Docker Engine")
     with tempfile.TemporaryDirectory(prefix="vce", ignore_cleanup_errors=True) as folder:
         daemon = PrivateDockerd(program, Path(folder), *options, gpus=gpus)
+        before = network_interfaces()
         daemon.start()
+        assert network_interfaces() >= before, "it took something of the machine's own engine"
         api = docker.APIClient(daemon.host, version="auto", timeout=60)
         try:
             with image_tar.open("rb") as tar:
@@ -49,6 +51,10 @@ def dockerd(image_tar, missing, *options, gpus=False):
             api.close()
             daemon.stop()
             unmount_all_under(folder)
+
+
+def network_interfaces():
+    return {each.name for each in Path("/sys/class/net").iterdir() if each.name == "docker0"}
 
 
 def unmount_all_under(folder):
