@@ -60,7 +60,7 @@ class DockerLimits:
 
 
 class DockerEngine:
-    """A DockerDoor to the engine at `host`, unix:///path or tcp://host:port.
+    """A DockerDoor to the engine at `host`: unix:///path, tcp://host:port, http:// or https://.
 
     Make it in a running event loop and `close` it there. Nothing is sent before the first call.
     Raises DockerError at once where `host` is of another kind.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _UNIX_BASE = "http+docker://localhost"
+_SCHEMES = {"unix", "tcp", "http", "https"}
 _LONGEST_CONNECT_SECONDS = 5.0  # a daemon that is there accepts at once, however busy it is
 
 
@@ -133,13 +134,15 @@ class _LimitedClient(docker.APIClient):
 class DockerClient:
     """One client for one thread; only `close` may be called from another.
 
-    `host` is unix:///path or tcp://host:port. `read_seconds` limits the silence of the daemon
-    before and within an answer, not the whole of it. Nothing is sent before the first use.
+    `host` is unix:///path, tcp://host:port (http:// is the same) or https://host:port, whose
+    certificate must be one that the public authorities vouch for. `read_seconds` limits the silence
+    of the daemon before and within an answer, not the whole of it. Nothing is sent before the first
+    use.
     """
 
     def __init__(self, host: str, read_seconds: float) -> None:
         scheme = urlsplit(host).scheme
-        if scheme not in {"unix", "tcp"}:
+        if scheme not in _SCHEMES:
             raise DockerError(
                 DockerProblem.BAD_REQUEST,
                 f"the Docker host {host!r} is neither unix:///path nor tcp://host:port",
@@ -197,4 +200,5 @@ class DockerClient:
             api.mount("http+docker://", _UnixAdapter(path, self._read_seconds, self._sockets))
         else:
             api.mount("http://", _TcpAdapter(self._sockets))
+            api.mount("https://", _TcpAdapter(self._sockets))
         return api

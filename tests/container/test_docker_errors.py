@@ -83,7 +83,7 @@ async def door_to():
     """A door to an HTTP server that answers everything alike, once the version is known."""
     runners, doors = [], []
 
-    async def make(answer):
+    async def make(answer, scheme="tcp"):
         async def handle(request):
             if request.path == "/version":
                 return web.json_response({"ApiVersion": "1.45"})
@@ -97,7 +97,7 @@ async def door_to():
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        doors.append(DockerEngine(f"tcp://127.0.0.1:{port}", DockerLimits(query=30)))
+        doors.append(DockerEngine(f"{scheme}://127.0.0.1:{port}", DockerLimits(query=30)))
         return doors[-1]
 
     yield make
@@ -141,6 +141,18 @@ async def test_the_proxies_of_the_environment_do_not_stand_between_us_and_docker
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     door = await door_to(lambda: web.json_response([]))
     assert await door.find("a=b") == ()
+
+
+async def test_a_host_may_be_written_as_http(door_to):
+    door = await door_to(lambda: web.json_response([]), scheme="http")
+    assert await door.find("a=b") == ()
+
+
+async def test_a_host_that_should_speak_tls_and_does_not_is_unreachable(door_to):
+    door = await door_to(lambda: web.json_response([]), scheme="https")
+    with pytest.raises(DockerError) as caught:
+        await door.find("a=b")
+    assert caught.value.problem is DockerProblem.UNREACHABLE
 
 
 async def test_an_error_within_a_pull_that_began_well_is_sorted(door_to):
