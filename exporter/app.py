@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.container.supervisor import Supervisor
 from exporter.engine.client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.errors import ExporterError
+from exporter.errors import EngineUnavailableError, ExporterError
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.prober import Prober
 from exporter.probe.session import SessionPlan, SessionRunner
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.server import HttpServer, create_app
+from exporter.supervision import ward_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from exporter.clock import Clock
-    from exporter.config import ProbeSettings, Settings, Target
+    from exporter.config import ContainerSettings, ProbeSettings, Settings, Target
+    from exporter.container.records import ContainerView
     from exporter.model import EngineView, SessionResult
 
 log = structlog.get_logger(__name__)
@@ -78,6 +81,7 @@ class Daemon:
             create_app(registry=registry, metrics=self._metrics, history=self._history, clock=clock)
         )
         self._loops: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = []
+        self._supervisors: dict[str, Supervisor] = {}
 
     @property
     def url(self) -> str:
@@ -156,6 +160,49 @@ class Daemon:
             on_loop_run=lambda: self._metrics.loop_ran(probe_loop, self._clock.time()),
         )
         self._loops += [(scrape_loop, scraper.run), (probe_loop, prober.run)]
+        if target.container is not None:
+            await self._supervise(target, target.container, stack)
+
+    async def _supervise(
+        self, target: Target, container: ContainerSettings, stack: AsyncExitStack
+    ) -> None:
+        # Only here is Docker's library needed: a daemon without containers never loads it.
+        from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
+            DockerEngine,
+            DockerLimits,
+        )
+
+        loop = f"supervise:{target.name}"
+        door = DockerEngine(
+            container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
+        )
+        stack.push_async_callback(door.close)
+        client = await stack.enter_async_context(
+            engine_client(target, container.health_timeout_seconds)
+        )
+
+        async def healthy() -> bool:
+            try:
+                return await client.healthy()
+            except EngineUnavailableError:
+                return False
+
+        def publish(view: ContainerView) -> None:
+            self._metrics.container_changed(view)
+            self._metrics.loop_ran(loop, self._clock.time())
+
+        supervisor = Supervisor(
+            ward_of(target),
+            door,
+            self._clock,
+            healthy=healthy,
+            jitter=random.random,
+            publish=publish,
+            on_loop_failure=lambda: self._metrics.loop_failed(loop),
+        )
+        self._supervisors[target.name] = supervisor
+        stack.push_async_callback(supervisor.shutdown)
+        self._loops.append((loop, supervisor.run))
 
     def _engine_scraped(self, view: EngineView, loop: str) -> None:
         self._metrics.engine_scraped(view)
@@ -164,6 +211,9 @@ class Daemon:
     def _session_finished(self, result: SessionResult) -> None:
         self._history.add(result)
         self._metrics.session_finished(result)
+        supervisor = self._supervisors.get(result.target)
+        if supervisor is not None:
+            supervisor.session_finished(result)
 
 
 async def _endless(name: str, loop: Callable[[], Coroutine[None, None, None]]) -> None:

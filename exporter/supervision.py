@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.container.launch import LaunchSpec, TokenPlace, plan
 from exporter.container.policy import Policy
 from exporter.container.records import GpuRequest, Mount
+from exporter.container.supervisor import Ward
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,6 +92,26 @@ def policy_of(target: Target) -> Policy:
         longest_delay_seconds=container.backoff.max_seconds,
         jitter_ratio=container.backoff.jitter_ratio,
         stable_seconds=container.backoff.reset_after_seconds,
+    )
+
+
+def ward_of(target: Target) -> Ward:
+    """Whom the supervisor looks after, and how."""
+    container = container_of(target)
+    managed = target.mode == "managed"
+    hold_file = container.hold_file
+    return Ward(
+        target=target.name,
+        mode=target.mode,
+        policy=policy_of(target),
+        launch=launch_of(target) if managed else None,
+        secrets=secrets_of(target) if managed else None,
+        reference=target.container_name,
+        label=container.label,
+        look_seconds=container.health_interval_seconds,
+        stop_grace_seconds=container.stop_grace_seconds,
+        stop_at_shutdown=container.on_shutdown == "stop",
+        held=lambda: hold_file is not None and hold_file.exists(),
     )
 
 

@@ -255,6 +255,10 @@ class ContainerSettings(LaunchSettings):
     """When the running container differs from these settings: say so, or make it anew.
     Report: a changed file alone must not unload a model."""
 
+    hold_file: ConfigPath | None = None
+    """While this file exists the container is left alone, whatever happens to it: `touch` it
+    before working on the container by hand, remove it afterwards."""
+
     on_shutdown: Literal["leave", "stop"] = "leave"
     """What becomes of the container when the exporter ends. Leave: an upgrade of the
     exporter must not reload a model."""

@@ -1,0 +1,475 @@
+"""The loop that looks after one container: look, decide, act once, publish, wait, look again.
+
+What is decided stands in lifecycle.py. Here is only how it is carried out: every call to Docker
+may fail, and a failure becomes part of the next look; an exception that nobody foresaw is logged,
+counted, and ends the round and not the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.container.accounting import action_failed
+from exporter.container.diagnosis import Traces, diagnose
+from exporter.container.following import KEPT_LINES, RunFollower
+from exporter.container.launch import has_drifted
+from exporter.container.lifecycle import UNDER_WAY, decide
+from exporter.container.observation import (
+    Action,
+    Decision,
+    Health,
+    Memory,
+    Observation,
+    run_key,
+)
+from exporter.container.policy import ILLNESS, Terms
+from exporter.container.records import (
+    MANAGED_LABEL,
+    Cause,
+    ContainerStatus,
+    ContainerView,
+    DockerError,
+    DockerProblem,
+    LifecycleState,
+)
+from exporter.container.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from exporter.clock import Clock
+    from exporter.container.door import DockerDoor
+    from exporter.container.policy import Policy
+    from exporter.container.records import (
+        ContainerEvent,
+        ContainerSnapshot,
+        Diagnosis,
+        Launch,
+        PullProgress,
+    )
+    from exporter.model import SessionResult
+
+# What of Docker's events makes a look worth its while; the others are healthchecks and the like.
+_TELLING = frozenset(
+    {"create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart"}
+)
+_LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
+_REST_OF_LOG_SECONDS = 2.0
+_LISTEN_AGAIN_SECONDS = 5.0
+# Seen by the supervisor itself, so that the container's own traces only tell of the stop.
+_OWN_WORDS = frozenset(
+    {
+        Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED,
+        Cause.REMOVED, Cause.RESTARTED_ELSEWHERE, Cause.CONFIG_CHANGED, Cause.PAUSED,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """Whom the supervisor looks after, and how.
+
+    `launch` is None for a container that somebody else makes; `reference` is its name, or `label`
+    ("key" or "key=value") is what it carries. Seconds are those between two looks, and those from
+    SIGTERM to SIGKILL. `held` says whether an operator wants it left alone.
+    """
+
+    target: str
+    mode: str
+    policy: Policy
+    launch: Launch | None = None
+    secrets: Mapping[str, str] | None = None
+    reference: str | None = None
+    label: str | None = None
+    look_seconds: float = 5.0
+    stop_grace_seconds: float = 30.0
+    stop_at_shutdown: bool = False
+    held: Callable[[], bool] = lambda: False
+
+    def __repr__(self) -> str:
+        return f"Ward({self.target!r}, {self.mode!r})"  # the rest may hold secrets
+
+
+class Supervisor:
+    """Looks after one container until it is cancelled; then `shutdown` does what the policy says.
+
+    `healthy` asks the engine's /health: True for 200, False for anything else, never an exception.
+    `jitter` gives a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        ward: Ward,
+        door: DockerDoor,
+        clock: Clock,
+        *,
+        healthy: Callable[[], Awaitable[bool]],
+        jitter: Callable[[], float],
+        publish: Callable[[ContainerView], None],
+        on_loop_failure: Callable[[], None],
+    ) -> None:
+        self._ward = ward
+        self._door = door
+        self._clock = clock
+        self._healthy = healthy
+        self._jitter = jitter
+        self._publish = publish
+        self._on_loop_failure = on_loop_failure
+        self._log = structlog.get_logger().bind(target=ward.target)
+        self._wake = asyncio.Event()
+        self._memory = Memory()
+        self._tally = Tally()
+        self._follower: RunFollower | None = None
+        self._began_time = clock.time()
+        self._probe_failures = 0
+        self._state: LifecycleState | None = None
+        self._since_time = self._began_time
+        self._snapshot: ContainerSnapshot | None = None
+        self._docker: DockerError | None = None
+        self._pull: PullProgress | None = None
+        self._drifted: bool | None = None
+        self._not_before: float | None = None
+
+    def session_finished(self, result: SessionResult) -> None:
+        """Count failed probes in a row; only those that speak of an ill engine count.
+
+        While the engine is not ready yet a session cannot but fail, and says nothing.
+        """
+        if result.failure is None or self._state is not LifecycleState.READY:
+            self._probe_failures = 0
+        elif result.failure.reason in ILLNESS:
+            self._probe_failures += 1
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Look, decide and act until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            listener = group.create_task(self._listen(), name=f"events:{self._ward.target}")
+            try:
+                while True:
+                    acted = False
+                    try:
+                        acted = await self.round()
+                    except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
+                        self._log.exception("container.round_failed")
+                        self._on_loop_failure()
+                    if not acted:
+                        await self._rest()
+            finally:
+                listener.cancel()
+                await self._stop_following()
+
+    async def shutdown(self) -> None:
+        """After the loop: leave the container running, or stop it, as the settings say."""
+        if not (self._ward.stop_at_shutdown and self._ward.policy.managed):
+            return
+        try:
+            there = await self._find()
+            if there is not None and self._is_ours(there) and there.status in _LIVE:
+                self._log.info("container.stopping", container=there.name)
+                await self._door.stop(there.id, self._ward.stop_grace_seconds)
+        except DockerError as error:
+            self._log.warning("container.stop_failed", problem=error.problem, detail=error.detail)
+
+    async def round(self) -> bool:
+        """One look, one decision, one action at most; True when something was done."""
+        seen = await self._look()
+        before = self._memory
+        decision = decide(before, seen, self._terms())
+        self._memory = decision.memory
+        self._not_before = decision.not_before
+        await self._account(decision, before, seen)
+        self._enter(decision.state, decision)
+        if decision.action is Action.NOTHING:
+            return False
+        await self._act(decision)
+        return True
+
+    # Looking
+
+    async def _look(self) -> Observation:
+        held = self._ward.held()
+        try:
+            container = await self._find()
+            drifted = self._drift(container)
+            image_present = await self._image_present(container, drifted)
+        except DockerError as error:
+            self._docker_silent(error)
+            return Observation(docker=error.problem, held=held)
+        self._docker_answers()
+        self._snapshot, self._drifted = container, drifted
+        await self._follow(container)
+        return Observation(
+            container=container,
+            ours=container is None or self._is_ours(container),
+            image_present=image_present,
+            drifted=drifted,
+            health=await self._health(container),
+            probe_failures=self._probe_failures,
+            running_seconds=self._age(container),
+            log=self._follower.progress if self._follower is not None else None,
+            held=held,
+        )
+
+    async def _find(self) -> ContainerSnapshot | None:
+        ward = self._ward
+        if ward.launch is not None:
+            found = await self._door.find(f"{MANAGED_LABEL}={ward.target}")
+            return found[0] if found else await self._door.inspect(ward.launch.name)
+        if ward.label is not None:
+            found = await self._door.find(ward.label)
+            return found[0] if found else None
+        return await self._door.inspect(ward.reference or ward.target)
+
+    async def _image_present(
+        self, container: ContainerSnapshot | None, drifted: bool | None
+    ) -> bool | None:
+        launch = self._ward.launch
+        if launch is None or (container is not None and not drifted):
+            return None  # not needed: no container is going to be made
+        return await self._door.has_image(launch.image)
+
+    async def _health(self, container: ContainerSnapshot | None) -> Health:
+        if container is None or container.status is not ContainerStatus.RUNNING:
+            return Health.NOT_ASKED
+        return Health.OK if await self._healthy() else Health.FAILED
+
+    def _is_ours(self, container: ContainerSnapshot) -> bool:
+        return container.labels.get(MANAGED_LABEL) == self._ward.target
+
+    def _drift(self, container: ContainerSnapshot | None) -> bool | None:
+        launch = self._ward.launch
+        return None if container is None or launch is None else has_drifted(container, launch)
+
+    def _age(self, container: ContainerSnapshot | None) -> float | None:
+        if container is None or container.started_time is None:
+            return None
+        return max(0.0, self._clock.time() - container.started_time)
+
+    def _docker_silent(self, error: DockerError) -> None:
+        if self._docker is None or self._docker.problem is not error.problem:
+            self._log.warning("docker.failed", problem=error.problem, detail=error.detail)
+        self._docker = error
+
+    def _docker_answers(self) -> None:
+        if self._docker is not None:
+            self._log.info("docker.recovered", after=self._docker.problem)
+        self._docker = None
+
+    # Following the log of the run that goes on
+
+    async def _follow(self, container: ContainerSnapshot | None) -> None:
+        if container is None or container.status not in _LIVE:
+            return  # the follower of the run that ended keeps its last lines for the diagnosis
+        key = run_key(container)
+        if self._follower is not None and self._follower.key == key:
+            return
+        await self._stop_following()
+        self._probe_failures = 0
+        # The log of a server that has served for days is long, and its start of no interest.
+        old = (self._age(container) or 0.0) > self._ward.policy.start_deadline_seconds
+        self._follower = RunFollower(
+            self._door,
+            key,
+            self._clock,
+            self._log,
+            read_from=self._clock.time() if old else container.started_time,
+            counted_from=self._began_time,
+            on_load=self._tally.model_loaded,
+        )
+
+    async def _stop_following(self) -> None:
+        if self._follower is not None:
+            await self._follower.close()
+            self._follower = None
+
+    # Drawing conclusions
+
+    async def _account(self, decision: Decision, before: Memory, seen: Observation) -> None:
+        if decision.failed is not None:
+            diagnosis = await self._diagnose(decision.failed.cause, seen.container)
+            self._log.warning(
+                "container.failed",
+                cause=diagnosis.cause,
+                summary=diagnosis.summary,
+                advice=diagnosis.advice,
+                evidence=diagnosis.evidence,
+                in_start=decision.failed.in_start,
+            )
+            self._tally.failed(
+                diagnosis,
+                in_start=decision.failed.in_start,
+                oom_killed=diagnosis.cause is Cause.OOM_KILLED,
+            )
+        run, last = decision.memory.run, before.run
+        if run is not None and last is not None and run.health_failures > last.health_failures:
+            self._tally.health_failures += 1
+        if decision.started is not None:
+            self._tally.started(decision.started, before.cause)
+            self._log.info(
+                "container.started",
+                adopted=decision.started.adopted,
+                by_us=decision.started.by_us,
+                container=seen.container.name if seen.container else None,
+            )
+        if decision.became_ready:
+            at_first_look = decision.started is not None and decision.started.adopted
+            self._tally.became_ready(None if at_first_look else self._age(seen.container))
+
+    async def _diagnose(self, cause: Cause, container: ContainerSnapshot | None) -> Diagnosis:
+        return diagnose(
+            Traces(
+                exit_code=container.exit_code if container else None,
+                oom_killed=container.oom_killed if container else False,
+                docker_text=container.error if container else "",
+                log=await self._last_lines(container),
+                seen=cause if cause in _OWN_WORDS else None,
+                command=self._ward.launch.command if self._ward.launch else (),
+            )
+        )
+
+    async def _last_lines(self, container: ContainerSnapshot | None) -> list[str]:
+        """The end of the run's log: what was followed, else what Docker still has of it."""
+        if self._follower is not None:
+            if container is None or container.status not in _LIVE:
+                await self._follower.ended(_REST_OF_LOG_SECONDS)
+            if self._follower.lines:
+                return list(self._follower.lines)
+        if container is None:
+            return []
+        try:
+            tail = await self._door.tail(container.id, KEPT_LINES)
+        except DockerError:
+            return []
+        began = container.started_time or 0.0
+        return [line.text for line in tail if line.time >= began]
+
+    # Acting
+
+    async def _act(self, decision: Decision) -> None:
+        self._enter(UNDER_WAY[decision.action], decision)
+        self._log.info("container.action", action=decision.action, cause=decision.cause)
+        try:
+            await self._do(decision)
+        except DockerError as error:
+            await self._refused(decision.action, error)
+        finally:
+            self._pull = None
+
+    async def _do(self, decision: Decision) -> None:
+        launch, container_id = self._ward.launch, decision.container_id or ""
+        match decision.action:
+            case Action.PULL if launch is not None:
+                await self._door.pull(launch.image, self._pulled)
+            case Action.CREATE if launch is not None:
+                await self._door.create(launch, self._ward.secrets or {})
+            case Action.START:
+                await self._door.start(container_id)
+            case Action.STOP:
+                await self._door.stop(container_id, self._ward.stop_grace_seconds)
+            case Action.REMOVE:
+                await self._door.remove(container_id)
+            case Action.UNPAUSE:
+                await self._door.unpause(container_id)
+
+    async def _refused(self, action: Action, error: DockerError) -> None:
+        self._memory, counted = action_failed(self._memory, error.problem, self._terms())
+        self._not_before = self._memory.not_before
+        diagnosis = diagnose(
+            Traces(
+                docker=error.problem,
+                docker_text=error.detail,
+                command=self._ward.launch.command if self._ward.launch else (),
+            )
+        )
+        self._log.warning(
+            "container.action_refused",
+            action=action,
+            cause=diagnosis.cause,
+            summary=diagnosis.summary,
+            advice=diagnosis.advice,
+            evidence=diagnosis.evidence,
+        )
+        if counted:
+            self._tally.failed(diagnosis, in_start=True)
+        if error.problem is DockerProblem.UNREACHABLE:
+            self._docker_silent(error)
+
+    def _pulled(self, progress: PullProgress) -> None:
+        self._pull = progress
+        self._tell()
+
+    # Publishing
+
+    def _enter(self, state: LifecycleState, decision: Decision) -> None:
+        if state is not self._state:
+            self._log.info("container.state", state=state, before=self._state, cause=decision.cause)
+            self._state = state
+            self._since_time = self._clock.time()
+        self._tell()
+
+    def _tell(self) -> None:
+        tally, wait = self._tally, self._not_before
+        now = self._clock.monotonic()
+        self._publish(
+            ContainerView(
+                target=self._ward.target,
+                mode=self._ward.mode,
+                state=self._state or LifecycleState.UNKNOWN,
+                since_time=self._since_time,
+                snapshot=None if self._docker is not None else self._snapshot,
+                diagnosis=tally.diagnosis,
+                docker_problem=self._docker.problem if self._docker is not None else None,
+                next_attempt_time=self._clock.time() + wait - now if wait is not None else None,
+                pull=self._pull,
+                config_drift=self._drifted,
+                startup_seconds=tally.startup_seconds,
+                restarts=dict(tally.restarts),
+                start_failures=dict(tally.start_failures),
+                oom_kills=tally.oom_kills,
+                model_loads=tally.model_loads,
+                health_failures=tally.health_failures,
+            )
+        )
+
+    # Waiting
+
+    def _terms(self) -> Terms:
+        return Terms(self._clock.monotonic(), self._ward.policy, self._jitter())
+
+    async def _rest(self) -> None:
+        """Until the next look is due, or something happens."""
+        seconds = self._ward.look_seconds
+        if self._not_before is not None:
+            seconds = min(seconds, max(0.05, self._not_before - self._clock.monotonic()))
+        sleep = asyncio.create_task(self._clock.sleep(seconds), name="rest")
+        wake = asyncio.create_task(self._wake.wait(), name="wake")
+        try:
+            await asyncio.wait({sleep, wake}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sleep, wake):
+                task.cancel()
+            await asyncio.gather(sleep, wake, return_exceptions=True)
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        """Wake the loop when Docker tells of something; without events it looks now and then."""
+        while True:
+            try:
+                async with aclosing(self._door.events()) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        if event.action in _TELLING and self._concerns(event):
+                            self._wake.set()
+            except DockerError as error:
+                self._log.debug("docker.events_cut", problem=error.problem)
+            await self._clock.sleep(_LISTEN_AGAIN_SECONDS)
+
+    def _concerns(self, event: ContainerEvent) -> bool:
+        known = self._snapshot.id if self._snapshot is not None else None
+        names = {self._ward.reference, self._ward.launch.name if self._ward.launch else None}
+        return event.container_id == known or event.name in names or known is None
