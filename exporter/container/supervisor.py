@@ -278,7 +278,7 @@ class Supervisor:
             key,
             self._clock,
             self._log,
-            read_from=self._clock.time() if old else container.started_time,
+            read_from=self._clock.time() if old else _just_before(container.started_time),
             counted_from=self._began_time,
             on_load=self._tally.model_loaded,
         )
@@ -473,3 +473,8 @@ class Supervisor:
         known = self._snapshot.id if self._snapshot is not None else None
         names = {self._ward.reference, self._ward.launch.name if self._ward.launch else None}
         return event.container_id == known or event.name in names or known is None
+
+
+def _just_before(time: float | None) -> float | None:
+    """So that a line written in the very moment of the start is among those after it."""
+    return None if time is None else time - 0.001

@@ -1,0 +1,378 @@
+"""The supervisor's loop on a Docker in memory and a clock that the test turns."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from fake_clock import FakeClock
+from fake_docker import FakeDoor, World
+from lifecycle_daemon import ATTACHED, POLICY, SPEC
+
+from exporter.container.launch import plan
+from exporter.container.records import (
+    Cause,
+    ContainerStatus,
+    DockerError,
+    DockerProblem,
+    LifecycleState,
+)
+from exporter.container.supervisor import Supervisor, Ward
+from exporter.model import Failure, FailureReason, SessionResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+STALLED = Failure(FailureReason.STALLED, "no further token")
+
+
+def session(failure: Failure | None) -> SessionResult:
+    return SessionResult(
+        target="local",
+        scenario="s",
+        simulated=False,
+        model=None,
+        engine_version=None,
+        started_time=0.0,
+        duration_seconds=1.0,
+        turns=(),
+        failure=failure,
+    )
+
+
+class Scene:
+    """A supervisor at work: its world, what it published, and its log."""
+
+    def __init__(self, ward: Ward) -> None:
+        self.clock = FakeClock()
+        self.world = World(self.clock)
+        self.world.images.add(SPEC.image)
+        self.door = FakeDoor(self.world)
+        self.views = []
+        self.mishaps = 0
+        self.logged: list[dict[str, object]] = []
+        self.supervisor = Supervisor(
+            ward,
+            self.door,
+            self.clock,
+            healthy=self._healthy,
+            jitter=lambda: 0.5,
+            publish=self.views.append,
+            on_loop_failure=self._count_mishap,
+        )
+
+    async def _healthy(self) -> bool:
+        return self.world.healthy()
+
+    def _count_mishap(self) -> None:
+        self.mishaps += 1
+
+    @property
+    def view(self):
+        return self.views[-1]
+
+    async def wait(self, seconds: float) -> None:
+        """Let that much time pass, in steps shorter than anything that is waited for."""
+        for _ in range(int(seconds / 0.5)):
+            await self.clock.advance(0.5)
+
+    def states(self) -> list[LifecycleState]:
+        told = []
+        for view in self.views:
+            if not told or told[-1] is not view.state:
+                told.append(view.state)
+        return told
+
+    def events(self, level: str) -> list[object]:
+        return [line["event"] for line in self.logged if line["log_level"] == level]
+
+
+@asynccontextmanager
+async def scene_of(policy=POLICY, setting=None, **changes: object) -> AsyncIterator[Scene]:
+    launch = plan(SPEC) if policy.managed else None
+    ward = Ward("local", "managed" if policy.managed else "attached", policy, launch=launch)
+    scene = Scene(replace(ward, **changes))
+    if setting is not None:
+        setting(scene.world)
+    with structlog.testing.capture_logs() as scene.logged:
+        task = asyncio.create_task(scene.supervisor.run())
+        await scene.clock.settle()
+        try:
+            yield scene
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    assert scene.door.open_logs == 0, "no stream outlives the supervisor"
+
+
+async def test_from_nothing_to_ready_with_the_seconds_that_it_took():
+    async with scene_of() as at:
+        await at.wait(40)
+        assert at.states() == [
+            LifecycleState.CREATING,
+            LifecycleState.STARTING,
+            LifecycleState.READY,
+        ]
+        assert at.view.startup_seconds == pytest.approx(30, abs=6)
+        assert at.view.model_loads == 1
+        assert at.view.restarts == {}
+        assert at.view.config_drift is False
+
+
+async def test_a_missing_image_is_pulled_first_and_its_progress_is_told():
+    def no_image(world: World) -> None:
+        world.images.clear()
+        world.in_registry.add(SPEC.image)
+
+    async with scene_of(setting=no_image) as at:
+        await at.wait(40)
+        assert at.states()[0] is LifecycleState.PULLING
+        assert any(view.pull and view.pull.bytes_total == 100 for view in at.views)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.pull is None
+
+
+async def test_an_image_that_cannot_be_had_backs_off_and_says_why():
+    async with scene_of(setting=lambda world: world.images.clear()) as at:
+        await at.wait(60)
+        assert at.view.state in {LifecycleState.BACKING_OFF, LifecycleState.PULLING}
+        assert at.view.diagnosis.cause is Cause.IMAGE_NOT_FOUND
+        assert at.view.start_failures[Cause.IMAGE_NOT_FOUND] >= 2
+        assert at.view.next_attempt_time is None or at.view.next_attempt_time > 0
+
+
+async def test_a_container_that_ends_with_code_0_is_a_failure_and_is_started_again():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.end(at.world.only(), 0)
+        await at.wait(2)
+        assert at.view.state is LifecycleState.BACKING_OFF
+        assert at.view.diagnosis.cause is Cause.EXITED
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {Cause.EXITED: 1}
+        assert at.view.model_loads == 2
+        assert at.view.diagnosis is None
+
+
+async def test_an_end_is_seen_at_once_because_docker_tells_of_it():
+    async with scene_of(look_seconds=3600.0) as at:
+        at.world.load_seconds = 0.0
+        await at.wait(2)
+        at.world.end(at.world.only(), 137)
+        await at.wait(2)
+        assert at.view.diagnosis.cause is Cause.KILLED
+
+
+async def test_the_memory_limit_is_counted_and_named():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.end(at.world.only(), 137, oom=True)
+        await at.wait(2)
+        assert at.view.diagnosis.cause is Cause.OOM_KILLED
+        assert at.view.oom_kills == 1
+
+
+async def test_a_wrong_flag_is_named_and_the_delays_grow():
+    def crash(world: World) -> None:
+        world.crash_after, world.crash_code = 1.0, 2
+        world.extra_log = ("vllm: error: unrecognized arguments: --disable-log-requests",)
+
+    async with scene_of(setting=crash) as at:
+        await at.wait(120)
+        assert at.view.diagnosis.cause is Cause.UNRECOGNISED_ARGUMENT
+        assert "--disable-log-requests" in at.view.diagnosis.summary + at.view.diagnosis.evidence
+        assert at.view.start_failures[Cause.UNRECOGNISED_ARGUMENT] >= 3
+        starts = [on for call, on in at.world.did if call == "start"]
+        assert 3 <= len(starts) <= 6
+
+
+async def test_a_refused_start_has_its_cause_and_does_not_make_a_second_container():
+    refused = DockerError(
+        DockerProblem.GPU_DRIVER_MISSING,
+        'could not select device driver "" with capabilities: [[gpu]]',
+    )
+    async with scene_of(setting=lambda world: world.refuse.update(start=refused)) as at:
+        await at.wait(30)
+        assert at.view.diagnosis.cause is Cause.GPU_TOOLKIT_MISSING
+        assert [call for call, _ in at.world.did].count("create") == 1
+        assert at.view.start_failures[Cause.GPU_TOOLKIT_MISSING] >= 1
+
+
+async def test_health_that_fails_stops_and_starts_it_and_is_counted():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.only().ill = True
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {Cause.HEALTH_FAILED: 1}
+        assert at.view.health_failures >= POLICY.health_failures
+
+
+async def test_failed_probes_restart_an_engine_whose_health_is_fine():
+    async with scene_of() as at:
+        await at.wait(40)
+        for _ in range(POLICY.probe_failures):
+            at.supervisor.session_finished(session(STALLED))
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {Cause.PROBES_FAILED: 1}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [STALLED, STALLED, None, STALLED, STALLED],
+        [Failure(FailureReason.UNAUTHORIZED, "key")] * 9,
+        [Failure(FailureReason.OVERLOADED, "queue")] * 9,
+    ],
+)
+async def test_probes_that_fail_now_and_then_or_for_another_reason_restart_nothing(results):
+    async with scene_of() as at:
+        await at.wait(40)
+        for failure in results:
+            at.supervisor.session_finished(session(failure))
+        await at.wait(30)
+        assert at.view.restarts == {}
+        assert [call for call, _ in at.world.did].count("stop") == 0
+
+
+async def test_probes_that_failed_while_it_was_loading_do_not_count_against_it():
+    async with scene_of() as at:
+        for _ in range(20):
+            await at.wait(2)
+            at.supervisor.session_finished(
+                session(None if at.world.healthy() else Failure(FailureReason.STREAM_CUT, "cut"))
+            )
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {}
+
+
+async def test_docker_that_goes_away_makes_the_state_unknown_and_comes_back_by_itself():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.go_down()
+        await at.wait(30)
+        assert at.view.state is LifecycleState.UNKNOWN
+        assert at.view.docker_problem is DockerProblem.UNREACHABLE
+        assert at.view.snapshot is None
+        at.world.down = None
+        await at.wait(10)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {}
+        assert at.events("warning") == ["docker.failed"]
+        assert "docker.recovered" in at.events("info")
+
+
+async def test_a_running_container_of_ours_is_adopted_without_a_restart():
+    async with scene_of() as first:
+        await first.wait(40)
+        world = first.world
+    ward = Ward("local", "managed", POLICY, launch=plan(SPEC))
+    second = Scene(ward)
+    second.world = second.door.world = world
+    second.clock = world.clock
+    second.supervisor._clock = world.clock
+    world.did.clear()
+    task = asyncio.create_task(second.supervisor.run())
+    await second.wait(20)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert second.view.state is LifecycleState.READY
+    assert world.did == []
+
+
+async def test_changed_settings_are_reported_and_change_nothing_unless_told():
+    def other(world: World) -> None:
+        world.create(plan(replace(SPEC, max_model_len=7)), {})
+        world.start(world.only().id)
+        world.did.clear()
+
+    async with scene_of(setting=other) as at:
+        await at.wait(60)
+        assert at.view.config_drift is True
+        assert at.world.did == []
+    async with scene_of(setting=other, policy=replace(POLICY, recreate_on_drift=True)) as at:
+        await at.wait(120)
+        assert at.view.config_drift is False
+        assert [call for call, _ in at.world.did] == ["stop", "remove", "create", "start"]
+        assert at.view.state is LifecycleState.READY
+
+
+async def test_an_operators_word_stops_every_action():
+    held = True
+    async with scene_of(held=lambda: held) as at:
+        await at.wait(30)
+        assert at.view.state is LifecycleState.HELD
+        assert at.world.did == []
+        held = False
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+
+
+async def test_an_attached_container_is_watched_and_left_alone():
+    def theirs(world: World) -> None:
+        world.create(replace(plan(SPEC), name="theirs", labels={"app": "vllm"}), {})
+        world.start(world.only().id)
+        world.did.clear()
+
+    async with scene_of(setting=theirs, policy=ATTACHED, label="app=vllm") as at:
+        await at.wait(40)
+        assert at.view.state is LifecycleState.READY
+        at.world.end(at.world.only(), 1)
+        await at.wait(60)
+        assert at.view.state is LifecycleState.UNWELL
+        assert at.world.did == []
+        assert at.view.config_drift is None
+
+
+async def test_a_mistake_of_ours_ends_the_round_and_not_the_loop():
+    async with scene_of() as at:
+        await at.wait(40)
+        find, broken = at.door.find, True
+
+        async def find_or_not(label: str):
+            if broken:
+                raise ZeroDivisionError
+            return await find(label)
+
+        at.door.find = find_or_not
+        await at.wait(12)
+        assert at.mishaps >= 1
+        broken = False
+        at.world.end(at.world.only(), 1)
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+
+
+async def test_container_lines_are_in_the_log_at_debug_with_tokens_masked():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.write(at.world.only(), "using token hf_abcdefghijklmnopqrstuvwxyz012345")
+        await at.wait(2)
+        lines = [line["line"] for line in at.logged if line["event"] == "container.log"]
+        assert "INFO Resolved architecture: Fake" in lines
+        assert not any("hf_abcdef" in str(line) for line in lines)
+
+
+@pytest.mark.parametrize(("told_to_stop", "status"), [(True, "exited"), (False, "running")])
+async def test_at_the_end_the_container_is_left_or_stopped_as_the_settings_say(
+    told_to_stop, status
+):
+    async with scene_of(stop_at_shutdown=told_to_stop) as at:
+        await at.wait(40)
+    await at.supervisor.shutdown()
+    assert at.world.only().status is ContainerStatus(status)
+    again = [call for call, _ in at.world.did]
+    assert again.count("start") == 1
+
+
+def test_a_ward_shows_no_secret_when_it_is_printed():
+    ward = Ward("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
+    assert "hf_secret" not in repr(ward)
