@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from fake_clock import FakeClock
 from fake_docker import World
-from lifecycle_daemon import POLICY, SPEC, Daemon, failures, ready, states
+from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
 
 from exporter.container.observation import Action
 from exporter.container.records import (
@@ -78,6 +78,16 @@ def test_a_start_that_docker_refuses_backs_off_and_counts_once_each(world, daemo
     assert daemon.acted.count(Action.CREATE) == 1
 
 
+def test_what_a_refused_start_leaves_behind_is_not_the_end_of_a_run(world, daemon):
+    daemon.round()
+    world.refuse["start"] = DockerError(DockerProblem.PORT_TAKEN, "port is already allocated")
+    daemon.round()
+    world.only().status = ContainerStatus.EXITED
+    daemon.round()
+    assert daemon.memory.failures == 1
+    assert failures(daemon) == []
+
+
 # Ends
 
 
@@ -124,6 +134,23 @@ def test_after_a_stable_time_the_delay_begins_anew(world, daemon):
     world.end(world.only(), 1)
     daemon.round()
     assert daemon.memory.failures == 1
+
+
+def test_a_time_of_illness_is_not_part_of_a_stable_time(world):
+    daemon = Daemon(world, ATTACHED)
+    world.start(world.create(daemon.launch, {}))
+    ready(daemon)
+    world.end(world.only(), 1)
+    daemon.round()
+    world.start(world.only().id)
+    daemon.run(180)
+    world.only().ill = True
+    daemon.run(20)
+    world.only().ill = False
+    daemon.run(180)
+    assert daemon.memory.failures == 1
+    daemon.run(30)
+    assert daemon.memory.failures == 0
 
 
 def test_a_container_removed_by_hand_is_made_again(world, daemon):

@@ -90,6 +90,7 @@ def test_an_action_whose_answer_was_lost_is_not_repeated_at_once(world, daemon):
     assert world.did == []
     assert daemon.last.state is S.READY
     assert [d.started.by_us for d in daemon.decisions if d.started] == [True]
+    assert daemon.memory.failures == 0
 
 
 def test_nothing_is_done_while_an_operator_holds_the_target(world, daemon):
