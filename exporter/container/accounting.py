@@ -173,11 +173,20 @@ def _live(memory: Memory, seen: Observation, container: ContainerSnapshot, terms
 
 
 def _new_run(key: RunKey, time: float, seen: Observation, policy: Policy, *, by_us: bool) -> Run:
-    """Of a run that others started, or that went on before we looked, the past counts too, but
-    never so much that its deadline is over at the first look.
+    """Of a run that others started, or that went on before we looked, the past counts too.
+
+    One that is older than a start may take is not taken for a start that is too late: it is up,
+    and /health says whether it is well.
     """
-    past = 0.0 if by_us else min(seen.running_seconds or 0.0, policy.start_deadline_seconds)
-    return Run(key=key, began=time - past, line_at=time, mark_at=time)
+    past = 0.0 if by_us else seen.running_seconds or 0.0
+    old = past >= policy.start_deadline_seconds
+    return Run(
+        key=key,
+        began=time if old else time - past,
+        line_at=time,
+        mark_at=time,
+        past_start=old,
+    )
 
 
 def _watch(
@@ -216,7 +225,7 @@ def _health(run: Run, seen: Observation, time: float, policy: Policy) -> Run:
             ready_since=time if run.ready_since is None else run.ready_since,
         )
     # While the server is not up yet, /health cannot answer and that is no failure.
-    up = run.ever_ready or (seen.log is not None and seen.log.served)
+    up = run.ever_ready or run.past_start or (seen.log is not None and seen.log.served)
     if seen.health is Health.FAILED and up:
         failures = run.health_failures + 1
         well = failures < policy.health_failures

@@ -242,6 +242,8 @@ def _running(
     if run.health_failures >= policy.health_failures:
         return Situation.HEALTH_FAILS
     if not run.ever_ready:
+        if run.past_start:
+            return Situation.LOADING  # until /health has said how it is, often enough
         return _loading(run, seen, counted_time(memory), policy)
     if 0 < policy.probe_failures <= seen.probe_failures:
         return Situation.PROBES_FAIL

@@ -72,7 +72,10 @@ def run_key(container: ContainerSnapshot) -> RunKey:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is remembered of the run that goes on. Times count only while Docker answered."""
+    """What is remembered of the run that goes on. Times count only while Docker answered.
+
+    `past_start`: it was older than a start may take when it was first met, so it counts as up.
+    """
 
     key: RunKey
     began: float
@@ -81,6 +84,7 @@ class Run:
     lines: int = 0
     marks: int = 0
     health_failures: int = 0
+    past_start: bool = False
     ever_ready: bool = False
     ready_since: float | None = None
     paused_since: float | None = None

@@ -148,16 +148,31 @@ def test_a_new_daemon_adopts_what_runs_without_restarting_it(daemon):
     assert began.adopted
 
 
-def test_a_new_daemon_gives_an_old_container_that_fails_a_chance(world, daemon):
+@pytest.mark.parametrize("log_readable", [True, False])
+def test_an_old_container_that_fails_is_given_its_checks_and_no_start_deadline(
+    world, daemon, log_readable
+):
     daemon.run(5000)
     daemon.restart()
     daemon.decisions.clear()
     daemon.acted.clear()
+    daemon.log_readable = log_readable
     world.only().ill = True
-    daemon.round()
+    daemon.run(10)
     assert daemon.acted == []
-    daemon.run(30)
+    daemon.run(10)
     assert failures(daemon) == [(Cause.HEALTH_FAILED, True)]
+
+
+@pytest.mark.parametrize("age", [0, 100, 299, 300, 301, 599, 601, 10**6])
+@pytest.mark.parametrize("log_readable", [True, False])
+def test_nothing_is_stopped_at_the_first_look_of_a_daemon(world, daemon, age, log_readable):
+    world.load_seconds = None
+    world.start(world.create(daemon.launch, {}))
+    world.clock.jump(age)
+    daemon.log_readable = log_readable
+    assert daemon.round().action is Action.NOTHING
+    assert daemon.last.state is S.STARTING
 
 
 def test_a_new_daemon_counts_the_time_that_a_start_has_already_taken(world, daemon):
