@@ -111,6 +111,7 @@ def ward_of(target: Target) -> Ward:
         look_seconds=container.health_interval_seconds,
         stop_grace_seconds=container.stop_grace_seconds,
         stop_at_shutdown=container.on_shutdown == "stop",
+        remove_at_shutdown=container.on_shutdown == "remove",
         held=lambda: hold_file is not None and hold_file.exists(),
     )
 

@@ -259,9 +259,9 @@ class ContainerSettings(LaunchSettings):
     """While this file exists the container is left alone, whatever happens to it: `touch` it
     before working on the container by hand, remove it afterwards."""
 
-    on_shutdown: Literal["leave", "stop"] = "leave"
+    on_shutdown: Literal["leave", "stop", "remove"] = "leave"
     """What becomes of the container when the exporter ends. Leave: an upgrade of the
-    exporter must not reload a model."""
+    exporter must not reload a model. Remove: `docker compose down` leaves nothing."""
 
 
 # Without a meaning for a container that somebody else made.

@@ -89,6 +89,7 @@ class Ward:
     look_seconds: float = 5.0
     stop_grace_seconds: float = 30.0
     stop_at_shutdown: bool = False
+    remove_at_shutdown: bool = False
     held: Callable[[], bool] = lambda: False
 
     def __repr__(self) -> str:
@@ -165,14 +166,20 @@ class Supervisor:
                 await self._stop_following()
 
     async def shutdown(self) -> None:
-        """After the loop: leave the container running, or stop it, as the settings say."""
-        if not (self._ward.stop_at_shutdown and self._ward.policy.managed):
+        """After the loop: leave the container running, stop or remove it, as the settings say."""
+        stop = self._ward.stop_at_shutdown or self._ward.remove_at_shutdown
+        if not (stop and self._ward.policy.managed):
             return
         try:
             there = await self._find()
-            if there is not None and self._is_ours(there) and there.status in _LIVE:
+            if there is None or not self._is_ours(there):
+                return
+            if there.status in _LIVE:
                 self._log.info("container.stopping", container=there.name)
                 await self._door.stop(there.id, self._ward.stop_grace_seconds)
+            if self._ward.remove_at_shutdown:
+                self._log.info("container.removing", container=there.name)
+                await self._door.remove(there.id)
         except DockerError as error:
             self._log.warning("container.stop_failed", problem=error.problem, detail=error.detail)
 

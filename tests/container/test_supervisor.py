@@ -373,6 +373,24 @@ async def test_at_the_end_the_container_is_left_or_stopped_as_the_settings_say(
     assert again.count("start") == 1
 
 
+async def test_at_the_end_the_container_is_removed_where_the_settings_say_so():
+    async with scene_of(remove_at_shutdown=True) as at:
+        await at.wait(40)
+    await at.supervisor.shutdown()
+    assert at.world.containers == {}
+    assert [call for call, _ in at.world.did][-2:] == ["stop", "remove"]
+
+
+async def test_a_container_that_ended_is_removed_without_another_stop():
+    async with scene_of(replace(POLICY, may_restart=False), remove_at_shutdown=True) as at:
+        await at.wait(40)
+        at.world.end(at.world.only(), 1)
+        await at.wait(2)
+    await at.supervisor.shutdown()
+    assert at.world.containers == {}
+    assert "stop" not in [call for call, _ in at.world.did]
+
+
 def test_a_ward_shows_no_secret_when_it_is_printed():
     ward = Ward("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
     assert "hf_secret" not in repr(ward)
