@@ -171,7 +171,7 @@ async def supervised(
             stderr=file,
             stdout=file,
             cwd=config.parent,
-            env={"PATH": os.environ["PATH"]},
+            env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
         )
     daemon = SupervisedDaemon(f"http://127.0.0.1:{port}", process, log, fetch)
     watching = asyncio.create_task(daemon.watch())

