@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.container.launch import LaunchSpec, TokenPlace, plan
 from exporter.container.policy import Policy
 from exporter.container.records import GpuRequest, Mount
-from exporter.container.supervisor import Ward
+from exporter.container.ward import Ward
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from exporter.container.masking import mask
 from exporter.container.records import DockerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import structlog
 
@@ -29,7 +29,7 @@ class RunFollower:
 
     `progress` is None until a first line came, and again while the log cannot be read: silence
     of a log that nobody reads says nothing about the engine. `on_load` is called for each time
-    that weights were read after `counted_from` (Unix).
+    that weights were read after `counted_from` (Unix). `lines` are the last ones, masked.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class RunFollower:
         read_from: float | None,
         counted_from: float,
         on_load: Callable[[], None],
+        secrets: Collection[str] = (),
     ) -> None:
         self.key = key
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -53,6 +54,7 @@ class RunFollower:
         self._last_time = read_from
         self._counted_from = counted_from
         self._on_load = on_load
+        self._secrets = secrets
         self._task = asyncio.create_task(self._follow(), name=f"log:{key[0][:12]}")
 
     async def close(self) -> None:
@@ -83,7 +85,8 @@ class RunFollower:
         loads = self._known.loads
         self._known = read_line(self._known, text)
         self.progress = self._known
-        self.lines.append(text)
+        masked = mask(text, self._secrets)
+        self.lines.append(masked)
         if self._known.loads > loads and time >= self._counted_from:
             self._on_load()
-        self._log.debug("container.log", line=mask(text))
+        self._log.debug("container.log", line=masked)

@@ -9,29 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.container.accounting import action_failed
 from exporter.container.diagnosis import Traces, diagnose
-from exporter.container.following import KEPT_LINES, RunFollower
-from exporter.container.launch import has_drifted
 from exporter.container.lifecycle import UNDER_WAY, decide
-from exporter.container.observation import (
-    Action,
-    Decision,
-    Health,
-    Memory,
-    Observation,
-    run_key,
-)
+from exporter.container.lookout import LIVE, Lookout
+from exporter.container.observation import Action, Decision, Memory, Observation
 from exporter.container.policy import ILLNESS, Terms
 from exporter.container.records import (
-    MANAGED_LABEL,
     Cause,
-    ContainerStatus,
     ContainerView,
     DockerError,
     DockerProblem,
@@ -40,60 +29,35 @@ from exporter.container.records import (
 from exporter.container.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from exporter.clock import Clock
     from exporter.container.door import DockerDoor
-    from exporter.container.policy import Policy
     from exporter.container.records import (
         ContainerEvent,
         ContainerSnapshot,
         Diagnosis,
-        Launch,
         PullProgress,
     )
+    from exporter.container.ward import Ward
     from exporter.model import SessionResult
 
 # What of Docker's events makes a look worth its while; the others are healthchecks and the like.
 _TELLING = frozenset(
     {"create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart"}
 )
-_LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
-_REST_OF_LOG_SECONDS = 2.0
 _LISTEN_AGAIN_SECONDS = 5.0
 # Seen by the supervisor itself, so that the container's own traces only tell of the stop.
 _OWN_WORDS = frozenset(
     {
         Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED,
         Cause.REMOVED, Cause.RESTARTED_ELSEWHERE, Cause.CONFIG_CHANGED, Cause.PAUSED,
+        Cause.NAME_TAKEN,
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Ward:
-    """Whom the supervisor looks after, and how.
-
-    `launch` is None for a container that somebody else makes; `reference` is its name, or `label`
-    ("key" or "key=value") is what it carries. Seconds are those between two looks, and those from
-    SIGTERM to SIGKILL. `held` says whether an operator wants it left alone.
-    """
-
-    target: str
-    mode: str
-    policy: Policy
-    launch: Launch | None = None
-    secrets: Mapping[str, str] | None = None
-    reference: str | None = None
-    label: str | None = None
-    look_seconds: float = 5.0
-    stop_grace_seconds: float = 30.0
-    stop_at_shutdown: bool = False
-    remove_at_shutdown: bool = False
-    held: Callable[[], bool] = lambda: False
-
-    def __repr__(self) -> str:
-        return f"Ward({self.target!r}, {self.mode!r})"  # the rest may hold secrets
+# States in which a cause that only the supervisor sees is worth telling without a failure.
+_AILING = frozenset({LifecycleState.UNWELL, LifecycleState.ABSENT})
+_RAISING = frozenset({Action.PULL, Action.CREATE, Action.START})
 
 
 class Supervisor:
@@ -117,7 +81,6 @@ class Supervisor:
         self._ward = ward
         self._door = door
         self._clock = clock
-        self._healthy = healthy
         self._jitter = jitter
         self._publish = publish
         self._on_loop_failure = on_loop_failure
@@ -125,15 +88,12 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._memory = Memory()
         self._tally = Tally()
-        self._follower: RunFollower | None = None
-        self._began_time = clock.time()
-        self._probe_failures = 0
+        self._lookout = Lookout(
+            ward, door, clock, self._log, healthy=healthy, on_load=self._tally.model_loaded
+        )
         self._state: LifecycleState | None = None
-        self._since_time = self._began_time
-        self._snapshot: ContainerSnapshot | None = None
-        self._docker: DockerError | None = None
+        self._since_time = clock.time()
         self._pull: PullProgress | None = None
-        self._drifted: bool | None = None
         self._not_before: float | None = None
 
     def session_finished(self, result: SessionResult) -> None:
@@ -142,9 +102,9 @@ class Supervisor:
         While the engine is not ready yet a session cannot but fail, and says nothing.
         """
         if result.failure is None or self._state is not LifecycleState.READY:
-            self._probe_failures = 0
+            self._lookout.probe_failures = 0
         elif result.failure.reason in ILLNESS:
-            self._probe_failures += 1
+            self._lookout.probe_failures += 1
             self._wake.set()
 
     async def run(self) -> None:
@@ -163,18 +123,18 @@ class Supervisor:
                         await self._rest()
             finally:
                 listener.cancel()
-                await self._stop_following()
+                await self._lookout.close()
 
     async def shutdown(self) -> None:
         """After the loop: leave the container running, stop or remove it, as the settings say."""
         stop = self._ward.stop_at_shutdown or self._ward.remove_at_shutdown
-        if not (stop and self._ward.policy.managed):
+        if not (stop and self._ward.policy.managed) or self._ward.held():
             return
         try:
-            there = await self._find()
-            if there is None or not self._is_ours(there):
+            there = await self._lookout.find()
+            if there is None or not self._lookout.is_ours(there):
                 return
-            if there.status in _LIVE:
+            if there.status in LIVE:
                 self._log.info("container.stopping", container=there.name)
                 await self._door.stop(there.id, self._ward.stop_grace_seconds)
             if self._ward.remove_at_shutdown:
@@ -185,7 +145,7 @@ class Supervisor:
 
     async def round(self) -> bool:
         """One look, one decision, one action at most; True when something was done."""
-        seen = await self._look()
+        seen = await self._lookout.look()
         before = self._memory
         decision = decide(before, seen, self._terms())
         self._memory = decision.memory
@@ -197,109 +157,12 @@ class Supervisor:
         await self._act(decision)
         return True
 
-    # Looking
-
-    async def _look(self) -> Observation:
-        held = self._ward.held()
-        try:
-            container = await self._find()
-            drifted = self._drift(container)
-            image_present = await self._image_present(container, drifted)
-        except DockerError as error:
-            self._docker_silent(error)
-            return Observation(docker=error.problem, held=held)
-        self._docker_answers()
-        self._snapshot, self._drifted = container, drifted
-        await self._follow(container)
-        return Observation(
-            container=container,
-            ours=container is None or self._is_ours(container),
-            image_present=image_present,
-            drifted=drifted,
-            health=await self._health(container),
-            probe_failures=self._probe_failures,
-            running_seconds=self._age(container),
-            log=self._follower.progress if self._follower is not None else None,
-            held=held,
-        )
-
-    async def _find(self) -> ContainerSnapshot | None:
-        ward = self._ward
-        if ward.launch is not None:
-            found = await self._door.find(f"{MANAGED_LABEL}={ward.target}")
-            return found[0] if found else await self._door.inspect(ward.launch.name)
-        if ward.label is not None:
-            found = await self._door.find(ward.label)
-            return found[0] if found else None
-        return await self._door.inspect(ward.reference or ward.target)
-
-    async def _image_present(
-        self, container: ContainerSnapshot | None, drifted: bool | None
-    ) -> bool | None:
-        launch = self._ward.launch
-        if launch is None or (container is not None and not drifted):
-            return None  # not needed: no container is going to be made
-        return await self._door.has_image(launch.image)
-
-    async def _health(self, container: ContainerSnapshot | None) -> Health:
-        if container is None or container.status is not ContainerStatus.RUNNING:
-            return Health.NOT_ASKED
-        return Health.OK if await self._healthy() else Health.FAILED
-
-    def _is_ours(self, container: ContainerSnapshot) -> bool:
-        return container.labels.get(MANAGED_LABEL) == self._ward.target
-
-    def _drift(self, container: ContainerSnapshot | None) -> bool | None:
-        launch = self._ward.launch
-        return None if container is None or launch is None else has_drifted(container, launch)
-
-    def _age(self, container: ContainerSnapshot | None) -> float | None:
-        if container is None or container.started_time is None:
-            return None
-        return max(0.0, self._clock.time() - container.started_time)
-
-    def _docker_silent(self, error: DockerError) -> None:
-        if self._docker is None or self._docker.problem is not error.problem:
-            self._log.warning("docker.failed", problem=error.problem, detail=error.detail)
-        self._docker = error
-
-    def _docker_answers(self) -> None:
-        if self._docker is not None:
-            self._log.info("docker.recovered", after=self._docker.problem)
-        self._docker = None
-
-    # Following the log of the run that goes on
-
-    async def _follow(self, container: ContainerSnapshot | None) -> None:
-        if container is None or container.status not in _LIVE:
-            return  # the follower of the run that ended keeps its last lines for the diagnosis
-        key = run_key(container)
-        if self._follower is not None and self._follower.key == key:
-            return
-        await self._stop_following()
-        self._probe_failures = 0
-        # The log of a server that has served for days is long, and its start of no interest.
-        old = (self._age(container) or 0.0) > self._ward.policy.start_deadline_seconds
-        self._follower = RunFollower(
-            self._door,
-            key,
-            self._clock,
-            self._log,
-            read_from=self._clock.time() if old else _just_before(container.started_time),
-            counted_from=self._began_time,
-            on_load=self._tally.model_loaded,
-        )
-
-    async def _stop_following(self) -> None:
-        if self._follower is not None:
-            await self._follower.close()
-            self._follower = None
-
     # Drawing conclusions
 
     async def _account(self, decision: Decision, before: Memory, seen: Observation) -> None:
+        container = seen.container if seen.ours else None
         if decision.failed is not None:
-            diagnosis = await self._diagnose(decision.failed.cause, seen.container)
+            diagnosis = await self._diagnose(decision.failed.cause, container)
             self._log.warning(
                 "container.failed",
                 cause=diagnosis.cause,
@@ -313,6 +176,8 @@ class Supervisor:
                 in_start=decision.failed.in_start,
                 oom_killed=diagnosis.cause is Cause.OOM_KILLED,
             )
+        elif decision.state in _AILING and decision.cause in _OWN_WORDS:
+            await self._ails(decision.cause, container)
         run, last = decision.memory.run, before.run
         if run is not None and last is not None and run.health_failures > last.health_failures:
             self._tally.health_failures += 1
@@ -322,11 +187,24 @@ class Supervisor:
                 "container.started",
                 adopted=decision.started.adopted,
                 by_us=decision.started.by_us,
-                container=seen.container.name if seen.container else None,
+                container=container.name if container else None,
             )
         if decision.became_ready:
             at_first_look = decision.started is not None and decision.started.adopted
-            self._tally.became_ready(None if at_first_look else self._age(seen.container))
+            self._tally.became_ready(None if at_first_look else self._lookout.age(container))
+
+    async def _ails(self, cause: Cause, container: ContainerSnapshot | None) -> None:
+        """Say why it is not well, where nothing is done about it and so nothing is counted."""
+        known = self._tally.diagnosis
+        if known is None or known.cause is not cause:
+            self._tally.diagnosis = diagnosis = await self._diagnose(cause, container)
+            self._log.warning(
+                "container.ails",
+                cause=cause,
+                summary=diagnosis.summary,
+                advice=diagnosis.advice,
+                evidence=diagnosis.evidence,
+            )
 
     async def _diagnose(self, cause: Cause, container: ContainerSnapshot | None) -> Diagnosis:
         return diagnose(
@@ -334,27 +212,11 @@ class Supervisor:
                 exit_code=container.exit_code if container else None,
                 oom_killed=container.oom_killed if container else False,
                 docker_text=container.error if container else "",
-                log=await self._last_lines(container),
+                log=await self._lookout.last_lines(container),
                 seen=cause if cause in _OWN_WORDS else None,
                 command=self._ward.launch.command if self._ward.launch else (),
             )
         )
-
-    async def _last_lines(self, container: ContainerSnapshot | None) -> list[str]:
-        """The end of the run's log: what was followed, else what Docker still has of it."""
-        if self._follower is not None:
-            if container is None or container.status not in _LIVE:
-                await self._follower.ended(_REST_OF_LOG_SECONDS)
-            if self._follower.lines:
-                return list(self._follower.lines)
-        if container is None:
-            return []
-        try:
-            tail = await self._door.tail(container.id, KEPT_LINES)
-        except DockerError:
-            return []
-        began = container.started_time or 0.0
-        return [line.text for line in tail if line.time >= began]
 
     # Acting
 
@@ -403,9 +265,9 @@ class Supervisor:
             evidence=diagnosis.evidence,
         )
         if counted:
-            self._tally.failed(diagnosis, in_start=True)
+            self._tally.failed(diagnosis, in_start=action in _RAISING)
         if error.problem is DockerProblem.UNREACHABLE:
-            self._docker_silent(error)
+            self._lookout.docker_failed(error)
 
     def _pulled(self, progress: PullProgress) -> None:
         self._pull = progress
@@ -418,6 +280,8 @@ class Supervisor:
             self._log.info("container.state", state=state, before=self._state, cause=decision.cause)
             self._state = state
             self._since_time = self._clock.time()
+            if state is LifecycleState.READY:
+                self._tally.well()
         self._tell()
 
     def _tell(self) -> None:
@@ -429,12 +293,14 @@ class Supervisor:
                 mode=self._ward.mode,
                 state=self._state or LifecycleState.UNKNOWN,
                 since_time=self._since_time,
-                snapshot=None if self._docker is not None else self._snapshot,
+                snapshot=None if self._lookout.docker is not None else self._lookout.snapshot,
                 diagnosis=tally.diagnosis,
-                docker_problem=self._docker.problem if self._docker is not None else None,
+                docker_problem=self._lookout.docker.problem
+                if self._lookout.docker is not None
+                else None,
                 next_attempt_time=self._clock.time() + wait - now if wait is not None else None,
                 pull=self._pull,
-                config_drift=self._drifted,
+                config_drift=self._lookout.drifted,
                 startup_seconds=tally.startup_seconds,
                 restarts=dict(tally.restarts),
                 start_failures=dict(tally.start_failures),
@@ -474,14 +340,10 @@ class Supervisor:
                             self._wake.set()
             except DockerError as error:
                 self._log.debug("docker.events_cut", problem=error.problem)
+                self._wake.set()  # Docker may be gone: look now
             await self._clock.sleep(_LISTEN_AGAIN_SECONDS)
 
     def _concerns(self, event: ContainerEvent) -> bool:
-        known = self._snapshot.id if self._snapshot is not None else None
+        known = self._lookout.snapshot.id if self._lookout.snapshot is not None else None
         names = {self._ward.reference, self._ward.launch.name if self._ward.launch else None}
         return event.container_id == known or event.name in names or known is None
-
-
-def _just_before(time: float | None) -> float | None:
-    """So that a line written in the very moment of the start is among those after it."""
-    return None if time is None else time - 0.001

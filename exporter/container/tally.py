@@ -44,9 +44,13 @@ class Tally:
 
     def became_ready(self, startup_seconds: float | None) -> None:
         """`startup_seconds` is None for a run that was ready when we first looked."""
-        self.diagnosis = None
+        self.well()
         if startup_seconds is not None:
             self.startup_seconds = startup_seconds
+
+    def well(self) -> None:
+        """It is ready: what was found before ails it no more."""
+        self.diagnosis = self._reason = None
 
     def model_loaded(self) -> None:
         """Weights were read."""

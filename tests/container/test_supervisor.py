@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
-from fake_clock import FakeClock
-from fake_docker import FakeDoor, World
 from lifecycle_daemon import ATTACHED, POLICY, SPEC
+from supervisor_scene import STALLED, scene_of, session
 
 from exporter.container.launch import plan
 from exporter.container.records import (
@@ -21,93 +17,11 @@ from exporter.container.records import (
     DockerProblem,
     LifecycleState,
 )
-from exporter.container.supervisor import Supervisor, Ward
-from exporter.model import Failure, FailureReason, SessionResult
+from exporter.container.ward import Ward
+from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-STALLED = Failure(FailureReason.STALLED, "no further token")
-
-
-def session(failure: Failure | None) -> SessionResult:
-    return SessionResult(
-        target="local",
-        scenario="s",
-        simulated=False,
-        model=None,
-        engine_version=None,
-        started_time=0.0,
-        duration_seconds=1.0,
-        turns=(),
-        failure=failure,
-    )
-
-
-class Scene:
-    """A supervisor at work: its world, what it published, and its log."""
-
-    def __init__(self, ward: Ward) -> None:
-        self.clock = FakeClock()
-        self.world = World(self.clock)
-        self.world.images.add(SPEC.image)
-        self.door = FakeDoor(self.world)
-        self.views = []
-        self.mishaps = 0
-        self.logged: list[dict[str, object]] = []
-        self.supervisor = Supervisor(
-            ward,
-            self.door,
-            self.clock,
-            healthy=self._healthy,
-            jitter=lambda: 0.5,
-            publish=self.views.append,
-            on_loop_failure=self._count_mishap,
-        )
-
-    async def _healthy(self) -> bool:
-        return self.world.healthy()
-
-    def _count_mishap(self) -> None:
-        self.mishaps += 1
-
-    @property
-    def view(self):
-        return self.views[-1]
-
-    async def wait(self, seconds: float) -> None:
-        """Let that much time pass, in steps shorter than anything that is waited for."""
-        for _ in range(int(seconds / 0.5)):
-            await self.clock.advance(0.5)
-
-    def states(self) -> list[LifecycleState]:
-        told = []
-        for view in self.views:
-            if not told or told[-1] is not view.state:
-                told.append(view.state)
-        return told
-
-    def events(self, level: str) -> list[object]:
-        return [line["event"] for line in self.logged if line["log_level"] == level]
-
-
-@asynccontextmanager
-async def scene_of(policy=POLICY, setting=None, **changes: object) -> AsyncIterator[Scene]:
-    launch = plan(SPEC) if policy.managed else None
-    ward = Ward("local", "managed" if policy.managed else "attached", policy, launch=launch)
-    scene = Scene(replace(ward, **changes))
-    if setting is not None:
-        setting(scene.world)
-    with structlog.testing.capture_logs() as scene.logged:
-        task = asyncio.create_task(scene.supervisor.run())
-        await scene.clock.settle()
-        try:
-            yield scene
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-    assert scene.door.open_logs == 0, "no stream outlives the supervisor"
+    from fake_docker import World
 
 
 async def test_from_nothing_to_ready_with_the_seconds_that_it_took():
@@ -272,20 +186,14 @@ async def test_docker_that_goes_away_makes_the_state_unknown_and_comes_back_by_i
 async def test_a_running_container_of_ours_is_adopted_without_a_restart():
     async with scene_of() as first:
         await first.wait(40)
-        world = first.world
-    ward = Ward("local", "managed", POLICY, launch=plan(SPEC))
-    second = Scene(ward)
-    second.world = second.door.world = world
-    second.clock = world.clock
-    second.supervisor._clock = world.clock
-    world.did.clear()
-    task = asyncio.create_task(second.supervisor.run())
-    await second.wait(20)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    assert second.view.state is LifecycleState.READY
-    assert world.did == []
+    first.world.did.clear()
+    async with scene_of(world=first.world) as second:
+        await second.wait(20)
+        assert second.view.state is LifecycleState.READY
+        assert second.view.restarts == {}
+        assert second.view.model_loads == 0, "the weights were read before this daemon began"
+        assert second.view.startup_seconds is None
+        assert second.world.did == []
 
 
 async def test_changed_settings_are_reported_and_change_nothing_unless_told():

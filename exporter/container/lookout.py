@@ -1,0 +1,191 @@
+"""Looking at one container: what Docker, /health and its log say, as one observation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.container.following import KEPT_LINES, RunFollower
+from exporter.container.launch import has_drifted
+from exporter.container.masking import mask
+from exporter.container.observation import Health, Observation, run_key
+from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import structlog
+
+    from exporter.clock import Clock
+    from exporter.container.door import DockerDoor
+    from exporter.container.records import ContainerSnapshot
+    from exporter.container.ward import Ward
+
+LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
+_REST_OF_LOG_SECONDS = 2.0
+
+
+class Lookout:
+    """Looks when asked to, and follows the log of the run that goes on in between.
+
+    `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
+    look. `probe_failures` is for others to count and begins anew with each run.
+    """
+
+    def __init__(
+        self,
+        ward: Ward,
+        door: DockerDoor,
+        clock: Clock,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        healthy: Callable[[], Awaitable[bool]],
+        on_load: Callable[[], None],
+    ) -> None:
+        self.snapshot: ContainerSnapshot | None = None
+        self.drifted: bool | None = None
+        self.docker: DockerError | None = None
+        self.probe_failures = 0
+        self._ward = ward
+        self._door = door
+        self._clock = clock
+        self._log = log
+        self._healthy = healthy
+        self._on_load = on_load
+        self._began_time = clock.time()
+        self._secrets = tuple((ward.secrets or {}).values())
+        self._follower: RunFollower | None = None
+
+    async def look(self) -> Observation:
+        """One look. Docker that fails is part of it; nothing else is asked then."""
+        held = self._ward.held()
+        try:
+            container = await self.find()
+            drifted = self._drift(container)
+            image_present = await self._image_present(container, drifted)
+        except DockerError as error:
+            self.docker_failed(error)
+            return Observation(docker=error.problem, held=held)
+        self._docker_answers()
+        # Of a stranger that has the name nothing is read, shown or followed.
+        own = None if self._is_stranger(container) else container
+        self.snapshot, self.drifted = own, drifted
+        await self._follow(own)
+        return Observation(
+            container=container,
+            ours=own is container,
+            image_present=image_present,
+            drifted=drifted,
+            health=await self._health(own),
+            probe_failures=self.probe_failures,
+            running_seconds=self.age(own),
+            log=self._follower.progress if self._follower is not None else None,
+            held=held,
+        )
+
+    async def find(self) -> ContainerSnapshot | None:
+        """The container, or a stranger that has its name. Raises DockerError."""
+        ward = self._ward
+        if ward.launch is not None:
+            found = await self._door.find(f"{MANAGED_LABEL}={ward.target}")
+            return found[0] if found else await self._door.inspect(ward.launch.name)
+        if ward.label is not None:
+            found = await self._door.find(ward.label)
+            return found[0] if found else None
+        return await self._door.inspect(ward.reference or ward.target)
+
+    def is_ours(self, container: ContainerSnapshot) -> bool:
+        return container.labels.get(MANAGED_LABEL) == self._ward.target
+
+    def age(self, container: ContainerSnapshot | None) -> float | None:
+        """Seconds since its run began, by Docker's word and our clock."""
+        if container is None or container.started_time is None:
+            return None
+        return max(0.0, self._clock.time() - container.started_time)
+
+    async def last_lines(self, container: ContainerSnapshot | None) -> list[str]:
+        """The end of the last run's log, masked: what was followed of it, else Docker's tail.
+
+        A run so short that no look fell into it was not followed; then what was followed is of
+        the run before, and says nothing about this one.
+        """
+        follower = self._follower
+        if follower is not None and (container is None or follower.key == run_key(container)):
+            if container is None or container.status not in LIVE:
+                await follower.ended(_REST_OF_LOG_SECONDS)
+            if follower.lines:
+                return list(follower.lines)
+        if container is None or container.started_time is None:
+            return []
+        try:
+            tail = await self._door.tail(container.id, KEPT_LINES)
+        except DockerError:
+            return []
+        return [
+            mask(line.text, self._secrets) for line in tail if line.time >= container.started_time
+        ]
+
+    def docker_failed(self, error: DockerError) -> None:
+        """Remember that Docker does not answer; one line for each kind of failure."""
+        if self.docker is None or self.docker.problem is not error.problem:
+            self._log.warning("docker.failed", problem=error.problem, detail=error.detail)
+        self.docker = error
+
+    async def close(self) -> None:
+        """Stop following the log."""
+        if self._follower is not None:
+            await self._follower.close()
+            self._follower = None
+
+    def _is_stranger(self, container: ContainerSnapshot | None) -> bool:
+        managed = self._ward.launch is not None
+        return managed and container is not None and not self.is_ours(container)
+
+    def _docker_answers(self) -> None:
+        if self.docker is not None:
+            self._log.info("docker.recovered", after=self.docker.problem)
+        self.docker = None
+
+    async def _image_present(
+        self, container: ContainerSnapshot | None, drifted: bool | None
+    ) -> bool | None:
+        launch = self._ward.launch
+        if launch is None or (container is not None and not drifted):
+            return None  # not needed: no container is going to be made
+        return await self._door.has_image(launch.image)
+
+    async def _health(self, container: ContainerSnapshot | None) -> Health:
+        if container is None or container.status is not ContainerStatus.RUNNING:
+            return Health.NOT_ASKED
+        return Health.OK if await self._healthy() else Health.FAILED
+
+    def _drift(self, container: ContainerSnapshot | None) -> bool | None:
+        launch = self._ward.launch
+        if container is None or launch is None or self._is_stranger(container):
+            return None
+        return has_drifted(container, launch)
+
+    async def _follow(self, container: ContainerSnapshot | None) -> None:
+        if container is None or container.status not in LIVE:
+            return  # the follower of the run that ended keeps its last lines for the diagnosis
+        key = run_key(container)
+        if self._follower is not None and self._follower.key == key:
+            return
+        await self.close()
+        self.probe_failures = 0
+        # The log of a server that has served for days is long, and its start of no interest.
+        old = (self.age(container) or 0.0) > self._ward.policy.start_deadline_seconds
+        self._follower = RunFollower(
+            self._door,
+            key,
+            self._clock,
+            self._log,
+            read_from=self._clock.time() if old else _just_before(container.started_time),
+            counted_from=self._began_time,
+            on_load=self._on_load,
+            secrets=self._secrets,
+        )
+
+
+def _just_before(time: float | None) -> float | None:
+    """So that a line written in the very moment of the start is among those after it."""
+    return None if time is None else time - 0.001

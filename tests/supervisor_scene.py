@@ -1,0 +1,107 @@
+"""A supervisor at work on a Docker in memory, with all that it publishes and logs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+from fake_clock import FakeClock
+from fake_docker import FakeDoor, World
+from lifecycle_daemon import POLICY, SPEC
+
+from exporter.container.launch import plan
+from exporter.container.supervisor import Supervisor
+from exporter.container.ward import Ward
+from exporter.model import Failure, FailureReason, SessionResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from exporter.container.records import LifecycleState
+
+STALLED = Failure(FailureReason.STALLED, "no further token")
+
+
+def session(failure: Failure | None) -> SessionResult:
+    return SessionResult(
+        target="local",
+        scenario="s",
+        simulated=False,
+        model=None,
+        engine_version=None,
+        started_time=0.0,
+        duration_seconds=1.0,
+        turns=(),
+        failure=failure,
+    )
+
+
+class Scene:
+    """A supervisor at work: its world, what it published, and its log."""
+
+    def __init__(self, ward: Ward, world: World | None = None) -> None:
+        self.clock = FakeClock() if world is None else world.clock
+        self.world = World(self.clock) if world is None else world
+        self.world.images.add(SPEC.image)
+        self.door = FakeDoor(self.world)
+        self.views = []
+        self.mishaps = 0
+        self.logged: list[dict[str, object]] = []
+        self.supervisor = Supervisor(
+            ward,
+            self.door,
+            self.clock,
+            healthy=self._healthy,
+            jitter=lambda: 0.5,
+            publish=self.views.append,
+            on_loop_failure=self._count_mishap,
+        )
+
+    async def _healthy(self) -> bool:
+        return self.world.healthy()
+
+    def _count_mishap(self) -> None:
+        self.mishaps += 1
+
+    @property
+    def view(self):
+        return self.views[-1]
+
+    async def wait(self, seconds: float) -> None:
+        """Let that much time pass, in steps shorter than anything that is waited for."""
+        for _ in range(int(seconds / 0.5)):
+            await self.clock.advance(0.5)
+
+    def states(self) -> list[LifecycleState]:
+        told = []
+        for view in self.views:
+            if not told or told[-1] is not view.state:
+                told.append(view.state)
+        return told
+
+    def events(self, level: str) -> list[object]:
+        return [line["event"] for line in self.logged if line["log_level"] == level]
+
+
+@asynccontextmanager
+async def scene_of(
+    policy=POLICY, setting=None, world=None, **changes: object
+) -> AsyncIterator[Scene]:
+    launch = plan(SPEC) if policy.managed else None
+    ward = Ward("local", "managed" if policy.managed else "attached", policy, launch=launch)
+    scene = Scene(replace(ward, **changes), world)
+    if setting is not None:
+        setting(scene.world)
+    with structlog.testing.capture_logs() as scene.logged:
+        task = asyncio.create_task(scene.supervisor.run())
+        await scene.clock.settle()
+        try:
+            yield scene
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    assert scene.door.open_logs == 0, "no stream outlives the supervisor"
