@@ -68,6 +68,8 @@ class World:
         self.extra_log: tuple[str, ...] = ()  # what a crash writes before it ends
         self.did: list[tuple[str, str]] = []  # (call, container name or image)
         self.log_readable = True
+        self.pull_seconds = 0.0
+        self.stop_seconds = 0.0
         self.listeners: list[asyncio.Queue[ContainerEvent | None]] = []
         self._ids = itertools.count(1)
 
@@ -275,8 +277,6 @@ class FakeDoor:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.pull_seconds = 0.0
-        self.stop_seconds = 0.0
         self.open_logs = 0
 
     async def inspect(self, reference: str) -> ContainerSnapshot | None:
@@ -292,8 +292,10 @@ class FakeDoor:
         self.world.start(container_id)
 
     async def stop(self, container_id: str, grace_seconds: float) -> None:
-        await self.world.clock.sleep(min(self.stop_seconds, grace_seconds))
-        self.world.stop(container_id, exit_code=137 if self.stop_seconds > grace_seconds else 0)
+        await self.world.clock.sleep(min(self.world.stop_seconds, grace_seconds))
+        self.world.stop(
+            container_id, exit_code=137 if self.world.stop_seconds > grace_seconds else 0
+        )
 
     async def kill(self, container_id: str) -> None:
         self.world.kill(container_id)
@@ -310,7 +312,7 @@ class FakeDoor:
 
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
         on_progress(PullProgress(layers_done=0, layers=2, bytes_done=10, bytes_total=100))
-        await self.world.clock.sleep(self.pull_seconds)
+        await self.world.clock.sleep(self.world.pull_seconds)
         self.world.pull(image)
 
     async def events(self) -> AsyncIterator[ContainerEvent]:
@@ -330,6 +332,7 @@ class FakeDoor:
         sent = 0
         try:
             while True:
+                self._check_log()
                 self.world._answer("logs", container_id)
                 container = self.world._get(container_id)
                 self.world.tick()

@@ -1,0 +1,221 @@
+"""What the supervisor says of an end or an illness, and what it must not take for evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from lifecycle_daemon import ATTACHED, POLICY, SPEC
+from supervisor_scene import scene_of
+
+from exporter.container.launch import plan
+from exporter.container.records import (
+    Cause,
+    ContainerStatus,
+    DockerError,
+    DockerProblem,
+    LifecycleState,
+)
+
+if TYPE_CHECKING:
+    from fake_docker import World
+
+REFUSED = DockerError(DockerProblem.TIMEOUT, "no answer in 10 s")
+
+
+def theirs(world: World) -> None:
+    world.start(world.create(replace(plan(SPEC), labels={}), {}))
+    world.did.clear()
+
+
+def serving(world: World) -> None:
+    """A container of ours that serves already."""
+    world.load_seconds = 0.0
+    world.start(world.create(plan(SPEC), {}))
+    world.did.clear()
+
+
+async def test_an_end_between_two_looks_is_not_explained_by_the_run_before_it():
+    async with scene_of() as at:
+        await at.wait(40)
+        at.world.write(at.world.only(), "ERROR EngineDeadError")
+        at.world.end(at.world.only(), 0)
+        await at.wait(1)
+        assert at.view.diagnosis.cause is Cause.ENGINE_CORE_DIED
+        at.world.crash_after = 0.0  # from now on it ends before anybody looks
+        at.world.extra_log = ("vllm: error: unrecognized arguments: --no-such",)
+        await at.wait(8)
+        assert at.view.diagnosis.cause is Cause.UNRECOGNISED_ARGUMENT
+
+
+async def test_a_secret_of_ours_is_masked_in_the_evidence_and_in_the_log():
+    secret = "correct-horse-battery"
+    async with scene_of(secrets={"VLLM_API_KEY": secret}) as at:
+        await at.wait(40)
+        at.world.write(at.world.only(), f"EngineDeadError key {secret}")
+        at.world.end(at.world.only(), 0)
+        await at.wait(2)
+        assert at.view.diagnosis.cause is Cause.ENGINE_CORE_DIED
+        assert "***" in at.view.diagnosis.evidence
+        assert secret not in str(at.views)
+        assert secret not in str(at.logged)
+
+
+async def test_a_stranger_with_the_name_is_reported_and_not_read():
+    def loud(world: World) -> None:
+        theirs(world)
+        world.write(world.only(), "their own business")
+
+    async with scene_of(setting=loud) as at:
+        await at.wait(30)
+        assert at.view.state is LifecycleState.ABSENT
+        assert at.view.diagnosis.cause is Cause.NAME_TAKEN
+        assert at.view.snapshot is None
+        assert "their own business" not in str(at.views) + str(at.logged)
+        assert at.view.model_loads == 0
+        assert at.world.did == []
+        assert at.events("warning") == ["container.ails"]
+
+
+async def test_an_attached_container_that_is_unwell_says_why_and_stops_saying_it_when_well():
+    async with scene_of(setting=serving, policy=ATTACHED, reference="vllm-local") as at:
+        await at.wait(5)
+        at.world.only().ill = True
+        await at.wait(30)
+        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.diagnosis.cause is Cause.HEALTH_FAILED
+        assert at.view.restarts == at.view.start_failures == {}
+        at.world.only().ill = False
+        await at.wait(10)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.diagnosis is None
+        assert at.events("warning") == ["container.ails"]
+
+
+async def test_a_pause_is_told_at_once_and_ends_without_a_restart():
+    async with scene_of(setting=serving) as at:
+        await at.wait(5)
+        at.world.pause(at.world.only())
+        await at.wait(2)
+        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.diagnosis.cause is Cause.PAUSED
+        await at.wait(POLICY.paused_deadline_seconds + 10)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.diagnosis is None
+        assert at.view.restarts == {}
+        assert at.world.did == [("unpause", "vllm-local")]
+
+
+async def test_a_stop_that_docker_refuses_is_not_counted_as_a_failed_start():
+    async with scene_of(setting=serving) as at:
+        at.world.refuse["stop"] = REFUSED
+        await at.wait(5)
+        at.world.only().ill = True
+        await at.wait(30)
+        assert ("stop", "vllm-local") in at.world.did
+        assert at.view.start_failures == {}
+
+
+async def test_a_restart_by_somebody_else_is_counted_as_theirs():
+    async with scene_of(setting=serving, policy=ATTACHED, reference="vllm-local") as at:
+        await at.wait(5)
+        at.world.end(at.world.only(), 0)
+        at.world.start(at.world.only().id)
+        await at.wait(10)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {Cause.RESTARTED_ELSEWHERE: 1}
+        assert at.view.diagnosis is None
+
+
+async def test_a_first_start_by_somebody_else_is_no_restart():
+    async with scene_of(policy=ATTACHED, reference="vllm-local") as at:
+        await at.wait(10)
+        assert at.view.state is LifecycleState.ABSENT
+        serving(at.world)
+        await at.wait(10)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.restarts == {}
+        assert at.view.diagnosis is None
+
+
+async def test_weights_that_are_read_again_in_place_are_another_load():
+    async with scene_of() as at:
+        await at.wait(40)
+        assert at.view.model_loads == 1
+        at.world.write(at.world.only(), "Reloading weights inplace...")
+        at.world.write(at.world.only(), "Reloading and processing weights took 1.00 seconds")
+        await at.wait(10)
+        assert at.view.model_loads == 2
+
+
+async def test_a_log_that_may_not_be_read_does_not_make_a_start_hang():
+    def silent(world: World) -> None:
+        world.log_readable = False
+        world.load_seconds = POLICY.quiet_deadline_seconds + 60
+
+    async with scene_of(setting=silent) as at:
+        await at.wait(POLICY.quiet_deadline_seconds + 80)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.start_failures == {}
+
+
+async def test_a_log_that_cannot_be_read_any_more_does_not_make_a_start_hang():
+    def slow(world: World) -> None:
+        world.load_seconds = POLICY.quiet_deadline_seconds + 60
+
+    async with scene_of(setting=slow) as at:
+        await at.wait(10)
+        at.world.log_readable = False
+        await at.wait(POLICY.quiet_deadline_seconds + 80)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.start_failures == {}
+
+
+async def test_a_log_that_falls_silent_while_loading_ends_the_start():
+    def hangs(world: World) -> None:
+        world.load_seconds = None
+
+    async with scene_of(setting=hangs) as at:
+        await at.wait(POLICY.quiet_deadline_seconds + 20)
+        assert at.view.start_failures == {Cause.LOADING_HANGS: 1}
+        assert at.view.diagnosis.evidence == "INFO Resolved architecture: Fake"
+
+
+async def test_an_outage_of_docker_is_seen_at_once_where_its_events_are_cut():
+    async with scene_of(setting=serving, look_seconds=3600.0) as at:
+        await at.wait(5)
+        at.world.go_down()
+        await at.wait(1)
+        assert at.view.state is LifecycleState.UNKNOWN
+
+
+@pytest.mark.parametrize("problem", [DockerProblem.PERMISSION_DENIED, DockerProblem.TIMEOUT])
+async def test_every_way_of_docker_not_answering_is_unknown_and_logged_once(problem):
+    async with scene_of(setting=serving) as at:
+        await at.wait(5)
+        at.world.go_down(problem)
+        await at.wait(60)
+        assert at.view.state is LifecycleState.UNKNOWN
+        assert at.view.docker_problem is problem
+        assert at.events("warning") == ["docker.failed"]
+        assert at.mishaps == 0
+
+
+async def test_a_held_container_is_not_stopped_at_the_end_either():
+    async with scene_of(setting=serving, stop_at_shutdown=True, held=lambda: True) as at:
+        await at.wait(5)
+    await at.supervisor.shutdown()
+    assert at.world.only().status is ContainerStatus.RUNNING
+
+
+async def test_a_pull_can_be_cancelled_by_the_end_of_the_daemon():
+    def no_image(world: World) -> None:
+        world.images.clear()
+        world.in_registry.add(SPEC.image)
+        world.pull_seconds = 3600.0
+
+    async with scene_of(setting=no_image) as at:
+        await at.wait(5)
+        assert at.view.state is LifecycleState.PULLING
+    assert at.world.images == set()
