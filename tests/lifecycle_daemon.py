@@ -41,7 +41,6 @@ class Daemon:
         self.decisions: list[Decision] = []
         self.acted: list[Action] = []
         self.held = False
-        self.wanted = True
         self.probe_failures = 0
         self.jitter = 0.5
         self.log_readable = True
@@ -60,7 +59,7 @@ class Daemon:
             container = found[0] if found else self.world.inspect(self.launch.name)
             image_present = self.world.has_image(self.launch.image)
         except DockerError as error:
-            return Observation(docker=error.problem, held=self.held, wanted=self.wanted)
+            return Observation(docker=error.problem, held=self.held)
         health, age = Health.NOT_ASKED, None
         if container is not None and container.status in LIVE:
             health = Health.OK if self.world.healthy() else Health.FAILED
@@ -75,7 +74,6 @@ class Daemon:
             running_seconds=age,
             log=self._log(container),
             held=self.held,
-            wanted=self.wanted,
         )
 
     def _log(self, container: ContainerSnapshot | None) -> LoadProgress | None:

@@ -95,11 +95,11 @@ def account(memory: Memory, seen: Observation, terms: Terms) -> Account:
     """
     container = seen.container if seen.ours or not terms.policy.managed else None
     if container is None:
-        result = _absent(memory, seen, terms)
+        result = _absent(memory, terms)
     elif container.status in LIVE:
         result = _live(memory, seen, container, terms)
     elif container.status in ENDED:
-        result = _ended(memory, seen, container, terms)
+        result = _ended(memory, container, terms)
     elif container.status is ContainerStatus.CREATED:
         result = Account(replace(memory, run=None))
     else:
@@ -125,22 +125,20 @@ def _asked(memory: Memory, action: Action, container_id: str | None = None) -> b
     return container_id is None or (asked.key is not None and asked.key[0] == container_id)
 
 
-def _absent(memory: Memory, seen: Observation, terms: Terms) -> Account:
+def _absent(memory: Memory, terms: Terms) -> Account:
     gone = replace(memory, run=None, ended=None)
     run = memory.run
-    if run is None or not seen.wanted or _asked(memory, Action.REMOVE, memory.had):
+    if run is None or _asked(memory, Action.REMOVE, memory.had):
         # Where it had ended before it went, that end was accounted for.
         return Account(gone)
     failed = Failed(Cause.REMOVED, in_start=not run.ever_ready)
     return Account(fail(gone, Cause.REMOVED, terms), failed)
 
 
-def _ended(
-    memory: Memory, seen: Observation, container: ContainerSnapshot, terms: Terms
-) -> Account:
+def _ended(memory: Memory, container: ContainerSnapshot, terms: Terms) -> Account:
     key = run_key(container)
     over = replace(memory, run=None, ended=key, ran=True)
-    if memory.ended == key or not memory.known or not seen.wanted:
+    if memory.ended == key or not memory.known:
         return Account(over)
     if _asked(memory, Action.STOP, container.id):
         return Account(over)

@@ -66,8 +66,6 @@ class Situation(Enum):
     DEAD = auto()
     BEING_REMOVED = auto()
     RESTARTED_BY_DOCKER = auto()
-    NOT_WANTED = auto()
-    NOT_WANTED_AND_DOWN = auto()
     BEING_STOPPED = auto()
     PAUSED = auto()
     PAUSED_LONG = auto()
@@ -115,8 +113,6 @@ TABLE: dict[Situation, Row] = {
     Situation.DEAD: Row(S.CREATING, Action.REMOVE, Right.MAKE, None, S.UNWELL),
     Situation.BEING_REMOVED: Row(S.STOPPING),
     Situation.RESTARTED_BY_DOCKER: Row(S.BACKING_OFF),
-    Situation.NOT_WANTED: Row(S.STOPPING, Action.STOP, Right.OWN, None, S.READY),
-    Situation.NOT_WANTED_AND_DOWN: Row(S.STOPPING),
     Situation.BEING_STOPPED: Row(S.STOPPING),
     Situation.PAUSED: Row(S.UNWELL, cause=Cause.PAUSED),
     Situation.PAUSED_LONG: Row(S.UNWELL, Action.UNPAUSE, Right.REPAIR, Cause.PAUSED, S.UNWELL),
@@ -167,9 +163,6 @@ def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> S
     container = seen.container
     if container is not None and policy.managed and not seen.ours:
         return Situation.FOREIGN
-    if not seen.wanted and policy.managed:
-        live = container is not None and container.status in _LIVE
-        return Situation.NOT_WANTED if live else Situation.NOT_WANTED_AND_DOWN
     waiting = memory.not_before is not None and now < memory.not_before
     if container is None:
         return _absent(seen, policy, waiting=waiting)
@@ -180,9 +173,6 @@ def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> S
             return Situation.BEING_STOPPED
         return _running(memory, seen, container, policy, waiting=waiting)
     return _down(memory, seen, container, policy, waiting=waiting)
-
-
-_LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING})
 
 
 def _absent(seen: Observation, policy: Policy, *, waiting: bool) -> Situation:

@@ -57,7 +57,6 @@ class Observation:
     running_seconds: float | None = None
     log: LoadProgress | None = None
     held: bool = False
-    wanted: bool = True  # False: the exporter shuts down and takes the container with it
 
 
 # One run of a container: its id and when Docker says that it was started. A container that is

@@ -378,27 +378,6 @@ def test_managed_without_restarts_is_started_once_and_then_watched(world):
     assert daemon.acted == []
 
 
-# Shutdown
-
-
-def test_a_container_that_is_not_wanted_any_more_is_stopped(daemon):
-    ready(daemon)
-    daemon.wanted = False
-    daemon.run(60)
-    assert daemon.acted == [Action.STOP]
-    assert states(daemon) == [S.STOPPING]
-    assert failures(daemon) == []
-
-
-def test_an_attached_container_outlives_the_exporter(world):
-    daemon = Daemon(world, replace(ATTACHED, may_restart=True))
-    world.start(world.create(daemon.launch, {}))
-    ready(daemon)
-    daemon.wanted = False
-    daemon.run(60)
-    assert daemon.acted == []
-
-
 # The delay
 
 

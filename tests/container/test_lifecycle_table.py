@@ -130,15 +130,14 @@ def looks(past: Past) -> Iterator[Observation]:
     for container in containers(past):
         run = past.memory.run
         same = container is not None and run is not None and run.key == run_key(container)
-        for ours, (image, drifted), wanted, (health, log) in product(
-            (True, False), IMAGE_AND_DRIFT, (True, False), inside(past, container)
+        for ours, (image, drifted), (health, log) in product(
+            (True, False), IMAGE_AND_DRIFT, inside(past, container)
         ):
             yield Observation(
                 container=container,
                 ours=ours,
                 image_present=image,
                 drifted=drifted,
-                wanted=wanted,
                 health=health,
                 log=log,
                 probe_failures=3 if same and health is Health.OK else 0,
@@ -192,7 +191,7 @@ def check_fit(seen: Observation, action: Action) -> None:
         assert seen.image_present is not False
     if action is Action.PULL:
         assert seen.image_present is False
-    if action is Action.STOP and seen.wanted:
+    if action is Action.STOP:
         assert status is ContainerStatus.RUNNING
     if action is Action.UNPAUSE:
         assert status is ContainerStatus.PAUSED
@@ -205,9 +204,7 @@ def check_rights(seen: Observation, policy: Policy, action: Action) -> None:
             assert action is Action.NOTHING
     elif seen.container is not None and not seen.ours:
         assert action is Action.NOTHING
-    if not seen.wanted and policy.managed:
-        assert action in {Action.NOTHING, Action.STOP}
-    if not policy.may_restart and seen.wanted:
+    if not policy.may_restart:
         assert action is not Action.STOP or policy.recreate_on_drift
         assert action is not Action.UNPAUSE
 
