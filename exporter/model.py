@@ -42,6 +42,11 @@ class LossCause(StrEnum):
 
     DISABLED = "disabled"
     RESTART = "restart"
+    UNREPORTED = "unreported"  # the engine counted the hit, its usage did not tell it
+    WEDGED = "wedged"  # there is room, and still an identical prompt does not hit
+    EVICTED = "evicted"
+    OTHER_RANK = "other_rank"
+    RESET = "reset"  # the cache was emptied with room in it, as by /reset_prefix_cache
     UNEXPLAINED = "unexplained"
 
 
@@ -57,6 +62,8 @@ class Notice(StrEnum):
     FIRST_TURN_NOT_COLD = "first_turn_not_cold"
     HIT_BEYOND_IDEAL = "hit_beyond_ideal"
     SCENARIO_SHORTENED = "scenario_shortened"
+    PREFIX_UNSTABLE = "prefix_unstable"
+    CACHE_WEDGED = "cache_wedged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +135,58 @@ class TurnFacts:
     loss: Loss | None = None
 
 
+class BreakReason(StrEnum):
+    """Why a prompt does not begin with the turn before it; the last is not the template's fault."""
+
+    SYSTEM_PROMPT_MOVED = "system_prompt_moved"
+    REASONING_STRIPPED = "reasoning_stripped"
+    TOOLS_REORDERED = "tools_reordered"
+    VALUE_CHANGED = "value_changed"  # a date, a time or an id that is another one at each request
+    HISTORY_REWRITTEN = "history_rewritten"
+    COMPLETION_REENCODED = "completion_reencoded"  # the answer's text encodes to other ids
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixBreak:
+    """Where the prompt of `turn` parts from the prompt and the answer of the turn before.
+
+    `token_index` counts from 0 in that earlier sequence of `sequence_tokens` tokens. `message` is
+    the number (1…) and `role` the role of the message that stands there in the earlier prompt, None
+    where it cannot be told; the answer's role is "assistant". The texts are what precedes the
+    break, and what the two sequences go on with: prompt text that stays out of logs and metrics.
+    """
+
+    turn: int
+    token_index: int
+    sequence_tokens: int
+    reason: BreakReason
+    message: int | None
+    role: str | None
+    before: str | None = field(default=None, repr=False)
+    earlier: str | None = field(default=None, repr=False)
+    later: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixStability:
+    """Whether each turn's prompt began with the turn before, over `turns_compared` pairs of turns.
+
+    `stable` is about the chat template: an answer whose text does not encode back to its ids is a
+    `first_break` of its own reason and leaves it true.
+    """
+
+    stable: bool
+    turns_compared: int
+    first_break: PrefixBreak | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SessionResult:
-    """One played session, finished or not. `turns` holds every turn that did finish."""
+    """One played session, finished or not. `turns` holds every turn that did finish.
+
+    `extra_tokens` are prompt and completion tokens of requests beside the turns. `prefix` is None
+    where the token ids of two turns in a row are not known.
+    """
 
     target: str
     scenario: str
@@ -143,6 +199,8 @@ class SessionResult:
     failure: Failure | None = None
     failed_turn: int | None = None
     notices: frozenset[Notice] = frozenset()
+    prefix: PrefixStability | None = None
+    extra_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

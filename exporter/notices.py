@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from exporter.model import FailureReason, Notice
+from typing import TYPE_CHECKING
+
+from exporter.model import BreakReason, FailureReason, Notice
+
+if TYPE_CHECKING:
+    from exporter.model import PrefixBreak
 
 ADVICE: dict[Notice, str] = {
     Notice.SIMULATED: (
@@ -42,6 +47,42 @@ ADVICE: dict[Notice, str] = {
         "The model's context is too short for the whole scenario with eight cache blocks in its "
         "first prompt, so the session was made to fit: fewer blocks or fewer turns, and coarser "
         "hit ratios. Raise --max-model-len."
+    ),
+    Notice.PREFIX_UNSTABLE: (
+        "The chat template rewrites what was said before, so a prompt does not begin with the turn "
+        "before it and the cache cannot serve what follows the change. Start vLLM with "
+        "--chat-template and a template that only appends; `check` shows where this one breaks."
+    ),
+    Notice.CACHE_WEDGED: (
+        "The prefix cache hits nothing although it has room: an identical prompt, sent twice in a "
+        "row, was computed twice. Restart vLLM; only that is known to help."
+    ),
+}
+
+BREAK_ADVICE: dict[BreakReason, str] = {
+    BreakReason.SYSTEM_PROMPT_MOVED: (
+        "The chat template moves the system prompt into a later message at every turn. Start vLLM "
+        "with --chat-template and a template that leaves it at the beginning."
+    ),
+    BreakReason.REASONING_STRIPPED: (
+        "The reasoning of an answer is not in the history that follows. Where the model allows it, "
+        "start vLLM with --chat-template and a template that keeps it, or turn reasoning off."
+    ),
+    BreakReason.TOOLS_REORDERED: (
+        "The tools stand in another order or place at each request. Give them in one order; if "
+        "the chat template sorts or moves them, start vLLM with --chat-template and another one."
+    ),
+    BreakReason.VALUE_CHANGED: (
+        "Something near the beginning is another one at each request, such as a date, a time or "
+        "an id. Remove it from the chat template or the system prompt, or move it to the end."
+    ),
+    BreakReason.HISTORY_REWRITTEN: (
+        "The chat template renders earlier messages in another way once a later one follows. Start "
+        "vLLM with --chat-template and a template that only appends."
+    ),
+    BreakReason.COMPLETION_REENCODED: (
+        "The text of an answer encodes to other token ids than those that were generated. The "
+        "template is not at fault; only that answer, and what follows it, is computed again once."
     ),
 }
 
@@ -108,3 +149,27 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "This is a mistake of the exporter's own. Its log has the trace: please report it."
     ),
 }
+
+_SHOWN = 60
+"""Characters of each text around a break that a sentence has room for."""
+
+
+def break_in_words(found: PrefixBreak) -> str:
+    """Where a prompt parts from the turn before it, with the text: for a page or a terminal only,
+    never for a log.
+    """
+    place = f"token {found.token_index} of {found.sequence_tokens}"
+    if found.message is not None:
+        place += f", in message {found.message} ({found.role})"
+    elif found.role is not None:
+        place += f", in the {found.role}"
+    sentence = f"Turn {found.turn} parts from the turn before it at {place}."
+    if found.before is None or found.earlier is None or found.later is None:
+        return sentence
+    before = _one_line(found.before)[-_SHOWN:]
+    earlier, later = _one_line(found.earlier)[:_SHOWN], _one_line(found.later)[:_SHOWN]
+    return f"{sentence} After «{before}» stood «{earlier}», and now stands «{later}»."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.model import Failure, SessionResult, TurnFacts
+    from exporter.model import Failure, PrefixStability, SessionResult, TurnFacts
 
 
 def session_json(result: SessionResult) -> dict[str, Any]:
@@ -25,6 +25,29 @@ def session_json(result: SessionResult) -> dict[str, Any]:
         "model": result.model,
         "engine_version": result.engine_version,
         "notices": sorted(result.notices),
+        "prefix": prefix_json(result.prefix),
+        "extra_tokens": result.extra_tokens,
+    }
+
+
+def prefix_json(prefix: PrefixStability | None) -> dict[str, Any] | None:
+    """Without the text around a break, which is prompt text; null where token ids are unknown."""
+    if prefix is None:
+        return None
+    found = prefix.first_break
+    return {
+        "stable": prefix.stable,
+        "turns_compared": prefix.turns_compared,
+        "first_break": None
+        if found is None
+        else {
+            "turn": found.turn,
+            "token_index": found.token_index,
+            "sequence_tokens": found.sequence_tokens,
+            "reason": found.reason,
+            "message": found.message,
+            "role": found.role,
+        },
     }
 
 

@@ -11,6 +11,7 @@ from exporter.container.records import (
     LifecycleState,
 )
 from exporter.model import (
+    BreakReason,
     CacheConfig,
     EngineInfo,
     EngineSnapshot,
@@ -21,6 +22,8 @@ from exporter.model import (
     Loss,
     LossCause,
     Notice,
+    PrefixBreak,
+    PrefixStability,
     ScrapeFailure,
     SessionResult,
     TurnFacts,
@@ -67,6 +70,9 @@ TURNS = (
 )
 
 
+STABLE = PrefixStability(stable=True, turns_compared=2)
+
+
 def session(
     *turns: TurnFacts,
     target: str = "local",
@@ -77,6 +83,8 @@ def session(
     simulated: bool = False,
     notices: frozenset[Notice] = frozenset(),
     model: str | None = "tiny",
+    prefix: PrefixStability | None = STABLE,
+    extra_tokens: int = 0,
 ) -> SessionResult:
     return SessionResult(
         target=target,
@@ -90,7 +98,23 @@ def session(
         failure=failure,
         failed_turn=failed_turn,
         notices=notices,
+        prefix=prefix,
+        extra_tokens=extra_tokens,
     )
+
+
+BREAK = PrefixBreak(
+    turn=2,
+    token_index=14,
+    sequence_tokens=1032,
+    reason=BreakReason.SYSTEM_PROMPT_MOVED,
+    message=1,
+    role="system",
+    before="<|im_start|>user\n",
+    earlier="You are a careful engineer",
+    later="Customers say that",
+)
+UNSTABLE = PrefixStability(stable=False, turns_compared=2, first_break=BREAK)
 
 
 def failed_session(

@@ -170,6 +170,15 @@ class EngineClient:
             return None
         return count if isinstance(count, int) else None
 
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str | None:
+        """The text of token ids by vLLM's /detokenize; None where that is not served."""
+        body: Json = {"model": model, "tokens": list(tokens)}
+        try:
+            text = (await self._read_json("POST", f"{self.url}/detokenize", body)).get("prompt")
+        except EngineUnavailableError:
+            return None
+        return text if isinstance(text, str) else None
+
     def _choose(self, cards: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         names = [str(card.get("id")) for card in cards]
         if not names:

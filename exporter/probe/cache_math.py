@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import Loss, LossCause, TurnFacts
+from exporter.model import TurnFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.model import Turn
+    from exporter.model import Loss, Turn
 
 Tokens = tuple[int, ...]
 
@@ -33,7 +33,6 @@ class EngineCircumstances:
 
     match_unit_tokens: int | None
     prefix_caching: bool | None
-    restarted: bool | None
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -75,8 +74,9 @@ def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> i
     return ideal_cached_tokens(turn.prompt_token_ids, known, match_unit)
 
 
-def turn_facts(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> TurnFacts:
-    """Everything that one turn says, given its ideal. What cannot be known stays None.
+def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnFacts:
+    """Everything that one turn says, given its ideal and its loss against it. What cannot be known
+    stays None.
 
     A turn that hit more than its ideal shows that the ideal is wrong for this engine: then the
     ideal and what follows from it are None.
@@ -100,7 +100,7 @@ def turn_facts(turn: Turn, ideal: int | None, circumstances: EngineCircumstances
         ttft_seconds=None if first is None else first - turn.sent_at,
         latency_seconds=turn.finished_at - turn.sent_at,
         inter_token_seconds=turn.inter_token,
-        loss=_loss(cached, ideal, circumstances),
+        loss=None if ideal is None else loss,
     )
 
 
@@ -111,19 +111,3 @@ def beyond_ideal(cached: int | None, ideal: int | None) -> bool:
 
 def _ratio(part: int | None, whole: int | None) -> float | None:
     return None if part is None or not whole else part / whole
-
-
-def _loss(cached: int | None, ideal: int | None, circumstances: EngineCircumstances) -> Loss | None:
-    if cached is None or ideal is None or cached >= ideal:
-        return None
-    cause, evidence = _cause(circumstances)
-    return Loss(ideal - cached, cause, evidence)
-
-
-def _cause(circumstances: EngineCircumstances) -> tuple[LossCause, str]:
-    """The first rule that applies names the cause."""
-    if circumstances.prefix_caching is False:
-        return LossCause.DISABLED, 'vllm:cache_config_info has enable_prefix_caching="False"'
-    if circumstances.restarted:
-        return LossCause.RESTART, "process_start_time_seconds changed during the session"
-    return LossCause.UNEXPLAINED, "caching is on and the engine was not restarted"

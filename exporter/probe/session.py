@@ -6,8 +6,7 @@ Nothing that an engine does ends in an exception here: a turn that fails ends th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,13 @@ from exporter.model import (
     EngineView,
     Failure,
     FailureReason,
+    LossCause,
     Notice,
+    PrefixStability,
     SessionResult,
     Turn,
     TurnFacts,
+    Usage,
 )
 from exporter.probe.cache_math import (
     EngineCircumstances,
@@ -30,13 +32,15 @@ from exporter.probe.cache_math import (
     turn_ideal,
 )
 from exporter.probe.fitting import fit
+from exporter.probe.inquiry import LossInquiry, Observe
+from exporter.probe.loss import loss
+from exporter.probe.prefix_watch import PrefixWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from exporter.clock import Clock
     from exporter.probe.scenario import Scenario, ScenarioKind
-
-Observe = Callable[[], Awaitable[EngineView | None]]
-"""A fresh look at the engine's own metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class _Played:
     notices: set[Notice] = field(default_factory=set)
     failure: Failure | None = None
     failed_turn: int | None = None
+    prefix: PrefixStability | None = None
+    extra_tokens: int = 0
 
 
 class SessionRunner:
@@ -115,6 +121,8 @@ class SessionRunner:
             failure=played.failure,
             failed_turn=played.failed_turn,
             notices=frozenset(played.notices),
+            prefix=played.prefix,
+            extra_tokens=played.extra_tokens,
         )
 
     async def _play_turns(self, info: EngineInfo, played: _Played, hooks: SessionHooks) -> None:
@@ -123,37 +131,57 @@ class SessionRunner:
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
         salt = self._new_salt()
+        inquiry = LossInquiry(self._observe, before)
+
+        async def detokenize(ids: Sequence[int]) -> str | None:
+            return await self._client.detokenize(info.model, ids)
+
+        watch = PrefixWatch(detokenize, scenario.tools)
         messages: list[dict[str, Any]] = []
         for index, step in enumerate(scenario.steps, start=1):
             messages += step
             hooks.on_turn_start(index, len(scenario.steps))
-            chat = await self._client.chat(
-                ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools),
-                self._plan.deadlines,
-                hooks.on_token,
-            )
+            request = ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools)
+            chat = await self._client.chat(request, self._plan.deadlines, hooks.on_token)
             if chat.failure is not None:
                 played.failure, played.failed_turn = chat.failure, index
                 return
-            facts = await self._judge(_turn(index, chat), before, played)
+            turn = _turn(index, chat)
+            facts = await self._judge(turn, before, played, inquiry, request)
+            await watch.turn(turn, messages)
+            played.prefix = watch.verdict()
+            if played.prefix is not None and not played.prefix.stable:
+                played.notices.add(Notice.PREFIX_UNSTABLE)
             hooks.on_turn(facts)
             messages.append(chat.message)
 
-    async def _judge(self, turn: Turn, before: EngineView | None, played: _Played) -> TurnFacts:
-        ideal = turn_ideal(turn, played.turns, _match_unit(before))
-        cached = turn.usage.cached_tokens if turn.usage else None
-        lost = cached is not None and ideal is not None and cached < ideal
-        # Only a loss needs to know whether the engine is still the one that took the first turn.
-        after = await self._observe() if lost else before
-        circumstances = EngineCircumstances(
-            match_unit_tokens=_match_unit(before),
-            prefix_caching=_prefix_caching(before),
-            restarted=_restarted(before, after),
-        )
-        facts = turn_facts(turn, ideal, circumstances)
+    async def _judge(
+        self,
+        turn: Turn,
+        before: EngineView | None,
+        played: _Played,
+        inquiry: LossInquiry,
+        request: ChatRequest,
+    ) -> TurnFacts:
+        circumstances = EngineCircumstances(_match_unit(before), _prefix_caching(before))
+        ideal = turn_ideal(turn, played.turns, circumstances.match_unit_tokens)
+        inquiry.used(turn)
+
+        async def again() -> Usage | None:
+            chat = await self._client.chat(replace(request, max_tokens=1), self._plan.deadlines)
+            return None if chat.failure is not None else chat.usage
+
+        evidence = None
+        if ideal and circumstances.match_unit_tokens:
+            unit = circumstances.match_unit_tokens
+            evidence = await inquiry.evidence(turn, ideal, unit, played.turns, again)
+        played.extra_tokens = inquiry.extra_tokens
+        facts = turn_facts(turn, ideal, None if evidence is None else loss(evidence))
         played.turns.append(turn)
         played.facts.append(facts)
         played.notices |= turn_notices(turn, ideal, circumstances)
+        if facts.loss is not None and facts.loss.cause is LossCause.WEDGED:
+            played.notices.add(Notice.CACHE_WEDGED)
         return facts
 
     async def _fit(self, info: EngineInfo, match_unit: int | None) -> tuple[Scenario, bool]:
@@ -209,10 +237,3 @@ def _match_unit(view: EngineView | None) -> int | None:
 def _prefix_caching(view: EngineView | None) -> bool | None:
     cache = view.snapshot.cache if view and view.snapshot else None
     return cache.prefix_caching if cache else None
-
-
-def _restarted(before: EngineView | None, after: EngineView | None) -> bool | None:
-    """Whether the engine's process is another one than before; None where it does not say."""
-    start = before.snapshot.process_start_time if before and before.snapshot else None
-    now = after.snapshot.process_start_time if after and after.snapshot else None
-    return None if start is None or now is None else now != start

@@ -14,6 +14,7 @@ from exporter.publish.readers import (
     build_info,
     by,
     by_loop,
+    by_scenario,
     each_turn,
     engine_info,
     last_session,
@@ -22,6 +23,7 @@ from exporter.publish.readers import (
     one,
     scrape,
     totals,
+    wedged,
 )
 
 if TYPE_CHECKING:
@@ -154,6 +156,20 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "of the same turns as vllm_probe_ideal_cached_tokens_total.",
     ),
     Family(
+        "vllm_probe_prefix_stable",
+        "gauge",
+        by_scenario(lambda s: None if s.prefix is None else s.prefix.stable),
+        "1 when every prompt of the last session began with the turn before it, 0 when the chat "
+        "template rewrote history. Absent where token ids are unknown.",
+    ),
+    Family(
+        "vllm_probe_cache_wedged",
+        "gauge",
+        last_session(wedged),
+        "1 when an identical prompt, sent twice in a row in the last session, did not hit although "
+        "there was room; 0 when a turn hit. Absent where neither was seen.",
+    ),
+    Family(
         "vllm_probe_completion_tokens_total",
         "counter",
         one(lambda t: t.sums.completion_tokens),
@@ -163,8 +179,8 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_consumed_tokens_total",
         "counter",
         one(lambda t: t.sums.consumed_tokens),
-        "Prompt and completion tokens of all turns: what the probe asked of the engine, "
-        "whether or not the server says how many were cached.",
+        "Prompt and completion tokens of all turns and of the requests beside them: what the probe "
+        "asked of the engine, whether or not the server says how many were cached.",
     ),
     Family(
         "vllm_probe_ttft_seconds",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from exporter.container.records import Cause, DockerProblem, LifecycleState
+from exporter.model import LossCause
 from exporter.publish.state import Distribution, ExporterState, TargetState
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ def by(
 def last_session(value: Callable[[SessionResult], Value]) -> Reader[TargetState]:
     """A value of the last session, if that finished."""
     return one(lambda target: None if (s := target.finished_session) is None else value(s))
+
+
+def by_scenario(value: Callable[[SessionResult], Value]) -> Reader[TargetState]:
+    """A value of the last session under its scenario, if that finished."""
+
+    def read(target: TargetState) -> Iterator[Reading]:
+        session = target.finished_session
+        if session is not None:
+            yield (session.scenario,), value(session)
+
+    return Reader(("scenario",), read)
+
+
+def wedged(session: SessionResult) -> Value:
+    """1 where the session proved the cache wedged, 0 where a turn hit, else unknown."""
+    if any(turn.loss and turn.loss.cause is LossCause.WEDGED for turn in session.turns):
+        return 1
+    return 0 if any(turn.cached_tokens for turn in session.turns) else None
 
 
 def each_turn(value: Callable[[TurnFacts], Value]) -> Reader[TargetState]:

@@ -65,7 +65,7 @@ class ProbeSums:
     `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
     `ideal_cached_tokens` and `lost_tokens` (ideal known too): cached / prompt and lost / ideal
     are true ratios whatever an engine leaves out now and then. `consumed_tokens` counts every
-    turn with usage.
+    turn with usage, and the requests beside the turns.
     """
 
     prompt_tokens: int | None = None
@@ -74,6 +74,11 @@ class ProbeSums:
     completion_tokens: int | None = None
     consumed_tokens: int | None = None
     lost_tokens: dict[LossCause, int] = field(default_factory=dict)
+
+    def add_beside(self, tokens: int) -> None:
+        """Tokens of requests that are no turns."""
+        if tokens:
+            self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
     def add(self, turn: TurnFacts) -> None:
         if turn.completion_tokens is not None:
@@ -128,6 +133,7 @@ class TargetState:
             self.failures[result.failure.reason] += 1
         for turn in result.turns:
             self._add_turn(turn)
+        self.sums.add_beside(result.extra_tokens)
 
     def _add_turn(self, turn: TurnFacts) -> None:
         self.sums.add(turn)

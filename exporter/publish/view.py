@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.model import Notice
-from exporter.notices import ADVICE, FAILURE_ADVICE
+from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.publish import words
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.page_records import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         EngineSnapshot,
         EngineView,
         Loss,
+        PrefixBreak,
         SessionResult,
         TurnFacts,
     )
@@ -84,7 +85,8 @@ def _section(state: TargetState, history: History, now: float) -> TargetSection:
         notices=tuple(
             ADVICE[notice]
             for notice in sorted(last.notices if last else ())
-            if notice is not Notice.SIMULATED  # the banner says it
+            # The banner says the one, a problem with its place says the other.
+            if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE)
         ),
         facts=_facts(state),
         container=() if state.container is None else container_facts(state.container, now),
@@ -122,7 +124,17 @@ def _problems(state: TargetState) -> list[Problem]:
         failure = state.engine.failure
         title = f"The engine's own metrics cannot be read: {words.spaced(failure.reason)}"
         found.append(Problem(title, failure.detail, ""))
+    if last is not None and last.prefix is not None and not last.prefix.stable:
+        found += [] if last.prefix.first_break is None else [_break(last.prefix.first_break)]
     return found
+
+
+def _break(found: PrefixBreak) -> Problem:
+    return Problem(
+        f"The prompt is not stable from turn to turn: {words.spaced(found.reason)}",
+        break_in_words(found),
+        BREAK_ADVICE[found.reason],
+    )
 
 
 def _facts(state: TargetState) -> tuple[Fact, ...]:

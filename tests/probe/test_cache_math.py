@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from exporter.engine.answer import Answer
 from exporter.engine.sse import Decoder
-from exporter.model import LossCause, Turn, Usage
+from exporter.model import Loss, LossCause, Turn, Usage
 from exporter.probe.cache_math import (
-    EngineCircumstances,
     common_prefix,
     ideal_cached_tokens,
     turn_facts,
@@ -20,7 +19,7 @@ from exporter.probe.cache_math import (
 
 DATA = Path(__file__).parent / "data"
 STREAMS = Path(__file__).parents[1] / "engine" / "data"
-FINE = EngineCircumstances(match_unit_tokens=32, prefix_caching=True, restarted=False)
+LOSS = Loss(16, LossCause.EVICTED, "evidence")
 
 tokens = st.lists(st.integers(0, 2), max_size=40).map(tuple)
 blocks = st.integers(1, 9)
@@ -144,71 +143,50 @@ def test_without_ids_or_a_block_size_the_ideal_is_unknown(first, second, unit):
 
 
 def test_a_turn_says_everything_that_its_figures_give():
-    facts = turn_facts(turn(2, Usage(100, 7, 48)), 64, FINE)
+    facts = turn_facts(turn(2, Usage(100, 7, 48)), 64, LOSS)
     assert (facts.hit_ratio, facts.tokens_saved) == (0.48, 48)
     assert (facts.ideal_hit_ratio, facts.efficiency_ratio) == (0.64, 0.75)
     assert (facts.ttft_seconds, facts.latency_seconds) == (0.5, 2.0)
-    assert facts.loss.tokens == 16
+    assert facts.loss is LOSS
 
 
 def test_an_unknown_cached_count_leaves_everything_unknown_that_needs_it():
-    facts = turn_facts(turn(2, Usage(100, 7, None)), 64, FINE)
+    facts = turn_facts(turn(2, Usage(100, 7, None)), 64)
     assert (facts.hit_ratio, facts.tokens_saved, facts.efficiency_ratio) == (None, None, None)
     assert facts.loss is None
     assert facts.ideal_hit_ratio == 0.64
 
 
 def test_a_turn_without_usage_still_has_its_times():
-    facts = turn_facts(turn(2, first_token_at=None), 64, FINE)
+    facts = turn_facts(turn(2, first_token_at=None), 64)
     assert (facts.prompt_tokens, facts.hit_ratio, facts.ideal_hit_ratio) == (None, None, None)
     assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
 
 
 def test_where_nothing_could_be_reused_there_is_no_efficiency():
-    assert turn_facts(turn(1, Usage(100, 7, 0)), 0, FINE).efficiency_ratio is None
+    assert turn_facts(turn(1, Usage(100, 7, 0)), 0).efficiency_ratio is None
 
 
 def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_above_one():
-    facts = turn_facts(turn(2, Usage(100, 7, 80)), 64, FINE)
+    facts = turn_facts(turn(2, Usage(100, 7, 80)), 64, LOSS)
     assert (facts.ideal_cached_tokens, facts.efficiency_ratio) == (None, None)
     assert facts.hit_ratio == 0.8
-
-
-@pytest.mark.parametrize(
-    ("circumstances", "cause"),
-    [
-        (EngineCircumstances(32, prefix_caching=False, restarted=True), LossCause.DISABLED),
-        (EngineCircumstances(32, prefix_caching=True, restarted=True), LossCause.RESTART),
-        (EngineCircumstances(32, prefix_caching=None, restarted=None), LossCause.UNEXPLAINED),
-        (FINE, LossCause.UNEXPLAINED),
-    ],
-)
-def test_a_loss_has_exactly_one_cause(circumstances, cause):
-    assert turn_facts(turn(2, Usage(100, 7, 0)), 64, circumstances).loss.cause is cause
+    assert facts.loss is None
 
 
 @given(
     prompt=st.integers(1, 500),
     data=st.data(),
     first=st.none() | st.floats(0, 5),
-    prefix_caching=st.none() | st.booleans(),
 )
-def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(
-    prompt, data, first, prefix_caching
-):
+def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data, first):
     cached = data.draw(st.none() | st.integers(0, prompt - 1))
     ideal = data.draw(st.none() | st.integers(0, prompt - 1))
     one = turn(
         2, Usage(prompt, 3, cached), sent_at=1.0, first_token_at=first and 1 + first
     )  # a falsy first token time is none
-    circumstances = EngineCircumstances(32, prefix_caching=prefix_caching, restarted=None)
-    facts = turn_facts(one, ideal, circumstances)
+    facts = turn_facts(one, ideal)
     for ratio in (facts.hit_ratio, facts.ideal_hit_ratio, facts.efficiency_ratio):
         assert ratio is None or 0 <= ratio <= 1
     assert (facts.hit_ratio is None) == (cached is None)
     assert (facts.efficiency_ratio is not None) <= (cached is not None and bool(ideal))
-    lost = facts.loss.tokens if facts.loss else 0
-    if cached is not None and facts.ideal_cached_tokens is not None:
-        assert cached + lost == facts.ideal_cached_tokens
-    else:
-        assert facts.loss is None

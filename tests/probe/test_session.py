@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.engine.client import Deadlines
-from exporter.model import FailureReason, LossCause, Notice
+from exporter.model import BreakReason, FailureReason, LossCause, Notice, PrefixStability
 from exporter.session_json import session_json
 from exporter.simulator import faults
 
@@ -78,13 +78,6 @@ async def test_an_engine_that_ignores_salts_is_noticed_by_its_warm_first_turn(be
     assert Notice.FIRST_TURN_NOT_COLD not in first.notices
     assert Notice.FIRST_TURN_NOT_COLD in second.notices
     assert second.turns[0].ideal_cached_tokens is None
-
-
-async def test_a_wedged_cache_loses_tokens_for_a_reason_that_is_not_made_up(bench):
-    async with bench() as at:
-        at.simulator.inject(faults.Wedge())
-        result = await at.play()
-    assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.UNEXPLAINED}
 
 
 @pytest.mark.parametrize(
@@ -163,3 +156,43 @@ async def test_the_token_ids_do_not_outlive_the_session(bench):
         result = await at.play()
     assert not any(hasattr(turn, "prompt_token_ids") for turn in result.turns)
     assert "section" not in str(session_json(result)).lower(), "no prompt text in the record"
+
+
+async def test_a_template_that_appends_is_stable(bench):
+    async with bench() as at:
+        result = await at.play()
+    assert result.prefix == PrefixStability(stable=True, turns_compared=7)
+    assert Notice.PREFIX_UNSTABLE not in result.notices
+
+
+async def test_a_template_that_moves_the_system_prompt_lowers_the_ideal_and_is_told(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.MovingSystemPrompt())
+        result = await at.play()
+    assert result.failure is None
+    found = result.prefix.first_break
+    assert not result.prefix.stable
+    assert found.reason is BreakReason.SYSTEM_PROMPT_MOVED
+    assert (found.turn, found.message, found.role) == (2, 1, "system")
+    assert found.earlier.startswith("You are a careful software engineer")
+    assert Notice.PREFIX_UNSTABLE in result.notices
+    for turn in result.turns[1:]:
+        assert turn.ideal_hit_ratio < 0.5
+        assert turn.efficiency_ratio in (None, 1.0)
+        assert turn.loss is None
+
+
+async def test_without_token_ids_it_is_unknown_whether_the_prompt_is_stable(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.NoTokenIds())
+        result = await at.play()
+    assert result.prefix is None
+
+
+async def test_the_text_around_a_break_is_not_in_the_json_nor_in_a_printed_record(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.MovingSystemPrompt())
+        result = await at.play()
+    assert session_json(result)["prefix"]["first_break"]["reason"] == "system_prompt_moved"
+    assert "careful" not in str(session_json(result))
+    assert "careful" not in repr(result)

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from publish_records import (
     STARTED,
     TURNS,
+    UNSTABLE,
     container_view,
     engine_view,
     failed_engine_view,
@@ -397,3 +398,38 @@ def test_no_series_tells_when_a_counter_was_made(metrics, registry):
 def test_two_exporters_do_not_share_a_registry(metrics, registry):
     with pytest.raises(ValueError, match="Duplicated"):
         Metrics(registry)
+
+
+def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics, registry):
+    scenario = {"scenario": "coding-agent"}
+    metrics.session_finished(session(*TURNS))
+    assert Page(registry).value("vllm_probe_prefix_stable", **scenario) == 1
+    metrics.session_finished(session(*TURNS, prefix=UNSTABLE))
+    assert Page(registry).value("vllm_probe_prefix_stable", **scenario) == 0
+    assert "careful" not in generate_latest(registry).decode()
+    metrics.session_finished(session(*TURNS, prefix=None))
+    assert Page(registry).series("vllm_probe_prefix_stable") == {}
+    metrics.session_finished(session(*TURNS))
+    metrics.session_finished(failed_session(*TURNS))
+    assert Page(registry).series("vllm_probe_prefix_stable") == {}
+
+
+@pytest.mark.parametrize(
+    ("turns", "value"),
+    [
+        (TURNS, 0),
+        ((turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.WEDGED)), 1),
+        ((turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.EVICTED)), None),
+        ((turn(1, 1000, None, 0), turn(2, 1250, None, 992)), None),
+    ],
+)
+def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, registry, turns, value):
+    metrics.session_finished(session(*turns))
+    assert Page(registry).value("vllm_probe_cache_wedged") == value
+
+
+def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics, registry):
+    metrics.session_finished(session(TURNS[0], extra_tokens=1001))
+    page = Page(registry)
+    assert page.value("vllm_probe_consumed_tokens_total") == 1000 + 32 + 1001
+    assert page.value("vllm_probe_prompt_tokens_total") == 1000

@@ -12,6 +12,7 @@ import pytest
 from publish_records import (
     STARTED,
     TURNS,
+    UNSTABLE,
     container_view,
     engine_view,
     failed_engine_view,
@@ -244,3 +245,13 @@ async def test_the_page_stays_small_with_many_targets(client, published):
         published.metrics.engine_scraped(engine_view(target=f"target-{number}"))
     body = await (await client.get("/")).read()
     assert len(body) < 100_000
+
+
+async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_what_to_do(show, published):
+    notices = frozenset({Notice.PREFIX_UNSTABLE})
+    published.session_finished(session(*TURNS, prefix=UNSTABLE, notices=notices))
+    text = (await show()).text
+    assert "The prompt is not stable from turn to turn: system prompt moved" in text
+    assert "token 14 of 1032, in message 1 (system)" in text
+    assert "stood «You are a careful engineer», and now stands «Customers say that»" in text
+    assert text.count("--chat-template") == 1

@@ -43,7 +43,7 @@ def test_the_names_that_are_promised_are_there():
             "turn_prompt_tokens turn_completion_tokens turn_ideal_hit_ratio "
             "turn_efficiency_ratio prompt_tokens_total cached_tokens_total "
             "ideal_cached_tokens_total completion_tokens_total lost_tokens_total ttft_seconds "
-            "inter_token_seconds"
+            "inter_token_seconds prefix_stable cache_wedged"
         ),
         "engine": (
             "up scrape_duration_seconds prefix_cache_queried_tokens_total "
@@ -67,6 +67,7 @@ def test_labels_are_those_of_the_contract():
     assert labels["vllm_probe_turn_hit_ratio"] == ("scenario", "turn")
     assert labels["vllm_probe_session_failures_total"] == ("reason",)
     assert labels["vllm_probe_lost_tokens_total"] == ("cause",)
+    assert labels["vllm_probe_prefix_stable"] == ("scenario",)
     assert labels["vllm_probe_ttft_seconds"] == ("cache",)
     assert labels["vllm_engine_prefix_cache_hit_ratio"] == ("window",)
     assert labels["vllm_engine_info"][:2] == ("version", "model")

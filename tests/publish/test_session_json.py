@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from publish_records import TURNS, failed_session, session, turn
+from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
 from exporter.model import Notice
 from exporter.session_json import session_json
@@ -61,3 +61,22 @@ def test_a_failed_session_says_where_and_why_and_keeps_its_turns():
         "turn": 2,
     }
     assert len(shape["turns"]) == 1
+
+
+def test_where_a_prompt_is_unstable_is_said_without_its_text():
+    shape = session_json(session(*TURNS, prefix=UNSTABLE, extra_tokens=9))
+    assert shape["prefix"] == {
+        "stable": False,
+        "turns_compared": 2,
+        "first_break": {
+            "turn": 2,
+            "token_index": 14,
+            "sequence_tokens": 1032,
+            "reason": "system_prompt_moved",
+            "message": 1,
+            "role": "system",
+        },
+    }
+    assert shape["extra_tokens"] == 9
+    assert "careful" not in json.dumps(shape)
+    assert session_json(session(*TURNS, prefix=None))["prefix"] is None

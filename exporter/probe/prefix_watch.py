@@ -1,0 +1,77 @@
+"""Compares each turn's prompt with the turn before it, and asks the engine for the text around a
+difference. Without a difference it asks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exporter.model import BreakReason, PrefixBreak, PrefixStability
+from exporter.probe.stability import Around, TurnPair, around, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.model import Turn
+
+Detokenize = Callable[[Sequence[int]], Awaitable["str | None"]]
+"""The text of token ids; None where the engine does not serve that."""
+
+
+class PrefixWatch:
+    """One session's prompts, in order."""
+
+    def __init__(self, detokenize: Detokenize, tools: Sequence[Mapping[str, Any]]) -> None:
+        self._detokenize = detokenize
+        self._tools = tools
+        self._before: tuple[Turn, list[Mapping[str, Any]]] | None = None
+        self._compared = 0
+        self._unstable: PrefixBreak | None = None
+        self._reencoded: PrefixBreak | None = None
+
+    async def turn(self, turn: Turn, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Compare a turn that ended with the one before; `messages` are those of its request."""
+        before, self._before = self._before, (turn, list(messages))
+        pair = _pair(before[0], turn) if before else None
+        if before is None or pair is None:
+            return
+        self._compared += 1
+        index = pair.first_difference()
+        if index is None or self._unstable is not None:
+            return
+        text = await self._text(around(pair, index))
+        found = explain(pair, index, text, before[1], self._tools)
+        if found.reason is BreakReason.COMPLETION_REENCODED:
+            self._reencoded = self._reencoded or found
+        else:
+            self._unstable = found
+
+    def verdict(self) -> PrefixStability | None:
+        """What the turns so far say; None where no two in a row had their token ids."""
+        if not self._compared:
+            return None
+        return PrefixStability(
+            stable=self._unstable is None,
+            turns_compared=self._compared,
+            first_break=self._unstable or self._reencoded,
+        )
+
+    async def _text(self, ids: Around) -> Around | None:
+        texts = [await self._detokenize(part) for part in (ids.before, ids.earlier, ids.later)]
+        return None if None in texts else Around(*texts)
+
+
+def _pair(before: Turn, turn: Turn) -> TurnPair | None:
+    if (
+        before.prompt_token_ids is None
+        or before.completion_token_ids is None
+        or turn.prompt_token_ids is None
+    ):
+        return None
+    return TurnPair(
+        turn=turn.index,
+        prompt=before.prompt_token_ids,
+        completion=before.completion_token_ids[:-1],
+        later=turn.prompt_token_ids,
+    )
