@@ -112,6 +112,37 @@ class Loss:
     evidence: str
 
 
+class ControlOutcome(StrEnum):
+    """What became of a cold control; only a cold one counts."""
+
+    COLD = "cold"
+    NOT_COLD = "not_cold"  # it hit the cache under a salt never used: the server ignores salts
+    UNREPORTED = "unreported"  # the server does not say how many tokens were cached
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A turn's messages sent once more under a salt never used before, next to that turn.
+
+    `ttft_seconds` is as in `TurnFacts`, None where it failed or the answer had no text.
+    """
+
+    outcome: ControlOutcome
+    before_turn: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    ttft_seconds: float | None
+
+
+class PauseReason(StrEnum):
+    """What keeps the probe from starting: label `reason` of a gauge."""
+
+    QUEUE = "queue"  # requests wait in the engine's queue
+    USAGE = "usage"  # the engine's KV cache is nearly full of running requests
+    BUDGET = "budget"  # what was spent is not worked off yet
+
+
 @dataclass(frozen=True, slots=True)
 class TurnFacts:
     """What one turn says about the cache. Seconds, tokens, ratios 0…1; None is unknown.
@@ -133,6 +164,19 @@ class TurnFacts:
     latency_seconds: float
     inter_token_seconds: tuple[float, ...] = ()
     loss: Loss | None = None
+    control: Control | None = None
+
+    @property
+    def cold_ttft_seconds(self) -> float | None:
+        """Time to first token of this turn's control, where that was cold."""
+        control = self.control
+        return control.ttft_seconds if control and control.outcome is ControlOutcome.COLD else None
+
+    @property
+    def ttft_saved_seconds(self) -> float | None:
+        """Cold minus warm: what the cache saved this turn. Below 0 where chance outweighs it."""
+        cold, warm = self.cold_ttft_seconds, self.ttft_seconds
+        return None if cold is None or warm is None else cold - warm
 
 
 class BreakReason(StrEnum):
@@ -290,3 +334,26 @@ class EngineView:
     hit_ratios: Mapping[str, float]
     restarts: int
     info: EngineInfo | None
+
+
+class RetentionUnknown(StrEnum):
+    """Why a gap's retention could not be told."""
+
+    FAILED = "failed"  # the engine could not be asked, or a request failed
+    CACHING_OFF = "caching_off"
+    BLOCK_UNKNOWN = "block_unknown"
+    UNREPORTED = "unreported"  # the server does not say how many tokens were cached
+    NOT_COLD = "not_cold"  # the prefix was cached before it was written
+    TOO_SHORT = "too_short"  # not one whole block fits the model's context
+    RESTARTED = "restarted"  # another process answered: nothing can have survived that
+    LATE = "late"  # the prefix was read too long after the gap
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionReading:
+    """The share (0…1) of a prefix still cached after `gap_seconds` untouched, or why it is None."""
+
+    target: str
+    gap_seconds: float
+    ratio: float | None
+    unknown: RetentionUnknown | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from exporter.container.records import (
     Cause,
     ContainerSnapshot,
@@ -13,6 +15,8 @@ from exporter.container.records import (
 from exporter.model import (
     BreakReason,
     CacheConfig,
+    Control,
+    ControlOutcome,
     EngineInfo,
     EngineSnapshot,
     EngineTotals,
@@ -254,3 +258,15 @@ def container_view(
         "health_failures": 4,
     }
     return ContainerView(**(fields | changes))  # type: ignore[arg-type]
+
+
+def measured(per_token: float = 0.0002, sessions: int = 4) -> list[SessionResult]:
+    """Sessions on one line: prefill costs `per_token` seconds, the floor is 20 ms."""
+    lengths = ((1000, 0), (1250, 992), (1500, 1232), (1700, 1488))
+    turns = [
+        turn(index, prompt, cached, cached, ttft=0.02 + per_token * (prompt - cached))
+        for index, (prompt, cached) in enumerate(lengths, start=1)
+    ]
+    cold = Control(ControlOutcome.COLD, True, 1250, 32, 0.02 + per_token * 1250)
+    turns[1] = replace(turns[1], control=cold)
+    return [session(*turns)] * sessions
