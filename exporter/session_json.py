@@ -74,6 +74,8 @@ def _turn_json(turn: TurnFacts) -> dict[str, Any]:
         "loss": None
         if loss is None
         else {"tokens": loss.tokens, "cause": loss.cause, "evidence": loss.evidence},
+        "cold_ttft_seconds": turn.cold_ttft_seconds,
+        "ttft_saved_seconds": turn.ttft_saved_seconds,
     }
 
 

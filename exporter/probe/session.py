@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
 from exporter.errors import EngineUnavailableError, ScenarioError
 from exporter.model import (
+    Control,
     EngineInfo,
     EngineView,
     Failure,
@@ -31,6 +32,7 @@ from exporter.probe.cache_math import (
     turn_facts,
     turn_ideal,
 )
+from exporter.probe.control import ColdControl, Place
 from exporter.probe.fitting import fit
 from exporter.probe.inquiry import LossInquiry, Observe
 from exporter.probe.loss import loss
@@ -86,12 +88,15 @@ class SessionRunner:
         observe: Observe,
         clock: Clock,
         new_salt: Callable[[], str],
+        *,
+        control: ColdControl | None = None,
     ) -> None:
         self._plan = plan
         self._client = client
         self._observe = observe
         self._clock = clock
         self._new_salt = new_salt
+        self._control = control
         self._fitted: tuple[tuple[Any, ...], Scenario, bool] | None = None
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
@@ -142,18 +147,30 @@ class SessionRunner:
             messages += step
             hooks.on_turn_start(index, len(scenario.steps))
             request = ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools)
+            place = self._control.place(index) if self._control else None
+            control = await self._send_control(request, place, Place.BEFORE)
             chat = await self._client.chat(request, self._plan.deadlines, hooks.on_token)
             if chat.failure is not None:
                 played.failure, played.failed_turn = chat.failure, index
                 return
             turn = _turn(index, chat)
             facts = await self._judge(turn, before, played, inquiry, request)
+            control = control or await self._send_control(request, place, Place.AFTER)
+            facts = played.facts[-1] = replace(facts, control=control)
             await watch.turn(turn, messages)
             played.prefix = watch.verdict()
             if played.prefix is not None and not played.prefix.stable:
                 played.notices.add(Notice.PREFIX_UNSTABLE)
             hooks.on_turn(facts)
             messages.append(chat.message)
+
+    async def _send_control(
+        self, request: ChatRequest, place: Place | None, now: Place
+    ) -> Control | None:
+        """The turn's cold control, if it has one that stands here."""
+        if self._control is None or place is not now:
+            return None
+        return await self._control.send(self._client, request, self._plan.deadlines, now)
 
     async def _judge(
         self,

@@ -1,0 +1,97 @@
+"""Cold controls in whole sessions over HTTP."""
+
+import random
+
+import pytest
+
+from exporter.model import ControlOutcome
+from exporter.probe.control import ColdControl, Place
+from exporter.probe.session import SessionRunner
+from exporter.simulator import faults
+
+
+def with_controls(at, ratio=1.0, seed=0):
+    runner = at.runner
+    salts = (f"control-{number}" for number in range(1000))
+    control = ColdControl(ratio, random.Random(seed).random, lambda: next(salts))
+    return SessionRunner(
+        runner._plan, at.client, runner._observe, runner._clock, runner._new_salt, control=control
+    )
+
+
+async def test_a_control_is_the_same_prompt_without_its_cache_and_takes_longer(bench):
+    async with bench(time_scale=0.2, jitter_ratio=0.0) as at:
+        result = await with_controls(at).play()
+    assert result.failure is None
+    assert result.turns[0].control is None
+    for turn in result.turns[1:]:
+        assert turn.control.outcome is ControlOutcome.COLD
+        assert turn.control.prompt_tokens == turn.prompt_tokens
+        assert turn.cached_tokens == turn.ideal_cached_tokens > 0
+        assert turn.loss is None
+        assert turn.cold_ttft_seconds > turn.ttft_seconds
+        assert turn.ttft_saved_seconds == turn.cold_ttft_seconds - turn.ttft_seconds
+    assert {turn.control.before_turn for turn in result.turns[1:]} == {True, False}
+
+
+async def test_on_a_server_that_ignores_salts_no_control_counts(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        result = await with_controls(at).play()
+    outcomes = {turn.control.outcome for turn in result.turns[1:] if not turn.control.before_turn}
+    assert outcomes == {ControlOutcome.NOT_COLD}
+    for turn in result.turns[1:]:
+        if turn.control.outcome is ControlOutcome.NOT_COLD:
+            assert (turn.cold_ttft_seconds, turn.ttft_saved_seconds) == (None, None)
+
+
+async def test_a_server_that_does_not_report_cached_tokens_has_no_control_that_counts(bench):
+    async with bench(enable_prompt_tokens_details=False) as at:
+        result = await with_controls(at).play()
+    for turn in result.turns[1:]:
+        assert turn.control.outcome is ControlOutcome.UNREPORTED
+        assert turn.cold_ttft_seconds is None
+
+
+async def test_a_control_that_fails_does_not_fail_its_session(bench):
+    async with bench() as at:
+        chat, seen = at.client.chat, []
+
+        async def spoil_controls(request, *arguments, **named):
+            control = request.cache_salt.startswith("control")
+            if control:
+                at.simulator.inject(faults.CutStream(after_chunks=1))
+            try:
+                return await chat(request, *arguments, **named)
+            finally:
+                if control:
+                    seen.append(request.cache_salt)
+                    at.simulator.clear(faults.CutStream)
+
+        at.client.chat = spoil_controls
+        result = await with_controls(at).play()
+    assert result.failure is None
+    assert len(set(seen)) == len(result.turns) - 1
+    assert {turn.control.outcome for turn in result.turns[1:]} == {ControlOutcome.FAILED}
+    assert all(turn.cold_ttft_seconds is None for turn in result.turns)
+
+
+async def test_a_session_without_controls_has_none(bench):
+    async with bench() as at:
+        off = await with_controls(at, ratio=0.0).play()
+        plain = await at.play()
+    assert all(turn.control is None for turn in (*off.turns, *plain.turns))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.125, 0.5, 1.0])
+def test_the_share_of_turns_is_the_one_asked_for_and_the_order_is_a_coin(ratio):
+    control = ColdControl(ratio, random.Random(7).random, lambda: "salt")
+    places = [control.place(2) for _ in range(4000)]
+    drawn = [place for place in places if place is not None]
+    assert len(drawn) == pytest.approx(ratio * 4000, abs=150)
+    assert drawn.count(Place.BEFORE) == pytest.approx(len(drawn) / 2, abs=100)
+
+
+def test_the_first_turn_is_cold_by_itself_and_never_gets_a_control():
+    control = ColdControl(1.0, random.Random(7).random, lambda: "salt")
+    assert {control.place(1) for _ in range(100)} == {None}
