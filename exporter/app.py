@@ -15,8 +15,13 @@ from exporter.engine.client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.errors import EngineUnavailableError, ExporterError
 from exporter.probe.coding_agent import CODING_AGENT
+from exporter.probe.control import ColdControl
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy, first_delays
 from exporter.probe.prober import Prober
+from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.publish.cost_state import Prices
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.server import HttpServer, create_app
@@ -28,7 +33,8 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import ContainerSettings, ProbeSettings, Settings, Target
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, SessionResult
+    from exporter.model import EngineView, PauseReason, SessionResult
+    from exporter.probe.inquiry import Observe
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +67,32 @@ def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
         raise ExporterError(
             f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
         ) from error
+
+
+def guest_policy(probe: ProbeSettings) -> GuestPolicy:
+    """What an engine is spared, from the settings."""
+    return GuestPolicy(
+        probe.tokens_per_hour, probe.max_waiting_requests, probe.max_kv_cache_usage_ratio
+    )
+
+
+def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
+    """What all sessions of a target have in common, from the settings."""
+    return SessionPlan(target, SCENARIOS[probe.scenario], probe.max_tokens, deadlines(probe))
+
+
+def retention_plan(
+    target: str, probe: ProbeSettings, delay: float, jitter: Callable[[], float]
+) -> RetentionPlan:
+    """The gaps and their schedule, from the settings."""
+    return RetentionPlan(
+        target,
+        probe.retention_gaps_seconds,
+        delay,
+        probe.retention_interval_seconds,
+        deadlines(probe),
+        jitter,
+    )
 
 
 def new_salt() -> str:
@@ -99,8 +131,10 @@ class Daemon:
         mistake of ours and ends the daemon.
         """
         async with AsyncExitStack() as stack:
-            for target in self._settings.targets:
-                await self._add(target, stack)
+            targets = self._settings.targets
+            delays = first_delays(len(targets), self._settings.probe.interval_seconds)
+            for target, delay in zip(targets, delays, strict=True):
+                await self._add(target, delay, stack)
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)
@@ -119,10 +153,10 @@ class Daemon:
             for task in tasks:
                 task.cancel()
 
-    async def _add(self, target: Target, stack: AsyncExitStack) -> None:
+    async def _add(self, target: Target, delay: float, stack: AsyncExitStack) -> None:
         settings = self._settings
         # A loop of one target that hangs must be seen although those of other targets run.
-        scrape_loop, probe_loop = f"scrape:{target.name}", f"probe:{target.name}"
+        scrape_loop = f"scrape:{target.name}"
         client = await stack.enter_async_context(
             engine_client(target, settings.scrape.timeout_seconds)
         )
@@ -136,32 +170,65 @@ class Daemon:
             publish=lambda view: self._engine_scraped(view, scrape_loop),
             on_loop_failure=lambda: self._metrics.loop_failed(scrape_loop),
         )
-        runner = SessionRunner(
-            SessionPlan(
-                target=target.name,
-                kind=SCENARIOS[settings.probe.scenario],
-                max_tokens=settings.probe.max_tokens,
-                deadlines=deadlines(settings.probe),
-            ),
-            client,
-            scraper.refresh,
-            self._clock,
-            new_salt,
-        )
-        jitter = settings.probe.jitter_ratio
-        prober = Prober(
-            target.name,
-            runner,
-            self._clock,
-            interval_seconds=settings.probe.interval_seconds,
-            jitter=lambda: random.uniform(1 - jitter, 1 + jitter),
-            publish=self._session_finished,
-            on_loop_failure=lambda: self._metrics.loop_failed(probe_loop),
-            on_loop_run=lambda: self._metrics.loop_ran(probe_loop, self._clock.time()),
-        )
-        self._loops += [(scrape_loop, scraper.run), (probe_loop, prober.run)]
+        self._loops.append((scrape_loop, scraper.run))
+        self._probe(target, client, scraper.refresh, delay)
         if target.container is not None:
             await self._supervise(target, target.container, stack)
+
+    def _probe(self, target: Target, client: EngineClient, observe: Observe, delay: float) -> None:
+        """The loops that ask something of an engine; both pass its one gate."""
+        probe, clock, metrics, name = self._settings.probe, self._clock, self._metrics, target.name
+        loop = f"probe:{name}"
+        prices = Prices(target.price_per_hour, target.currency, target.watts)
+        metrics.target_budget(name, probe.tokens_per_hour or None, prices)
+
+        def gate_looked(paused: PauseReason | None) -> None:
+            metrics.gate_looked(name, paused)
+            metrics.loop_ran(loop, clock.time())
+
+        def jitter() -> float:
+            return random.uniform(1 - probe.jitter_ratio, 1 + probe.jitter_ratio)
+
+        gate = Gate(name, guest_policy(probe), observe, clock, gate_looked)
+        control = ColdControl(probe.control_ratio, random.random, new_salt)
+        plan = session_plan(name, probe)
+        prober = Prober(
+            name,
+            SessionRunner(plan, client, observe, clock, new_salt, control=control),
+            gate,
+            clock,
+            first_delay_seconds=delay,
+            interval_seconds=probe.interval_seconds,
+            jitter=jitter,
+            publish=self._session_finished,
+            on_loop_failure=lambda: metrics.loop_failed(loop),
+            on_loop_run=lambda: metrics.loop_ran(loop, clock.time()),
+        )
+        self._loops.append((loop, prober.run))
+        if probe.retention_gaps_seconds:
+            # A session comes first: it is what people look for.
+            later = delay + probe.interval_seconds
+            self._retain(retention_plan(name, probe, later, jitter), client, observe, gate)
+
+    def _retain(
+        self, plan: RetentionPlan, client: EngineClient, observe: Observe, gate: Gate
+    ) -> None:
+        metrics, clock, loop = self._metrics, self._clock, f"retention:{plan.target}"
+        retention = RetentionLoop(
+            plan,
+            client,
+            gate,
+            observe=observe,
+            clock=clock,
+            new_salt=new_salt,
+            sinks=RetentionSinks(
+                reading=metrics.retention_read,
+                consumed=lambda tokens: metrics.consumed(plan.target, tokens),
+                loop_failed=lambda: metrics.loop_failed(loop),
+                loop_ran=lambda: metrics.loop_ran(loop, clock.time()),
+            ),
+        )
+        self._loops.append((loop, retention.run))
 
     async def _supervise(
         self, target: Target, container: ContainerSettings, stack: AsyncExitStack

@@ -52,6 +52,7 @@ def main(options: argparse.Namespace) -> int:
                     "listen": options.listen,
                     "log.level": options.log_level,
                     "probe.interval_seconds": options.interval_seconds,
+                    "probe.tokens_per_hour": "20000000",  # a simulator is nobody's burden
                     "targets": json.dumps([{"name": "demo", "url": simulator.url}]),
                 },
                 environ={},

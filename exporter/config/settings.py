@@ -19,10 +19,13 @@ from exporter.config.values import (
     ConfigPath,
     Count,
     CountOrZero,
+    CurrencyName,
     Listen,
     ListenAddress,
     ModelName,
     PageUrl,
+    PositiveNumber,
+    Ratio,
     Seconds,
     Section,
     TargetName,
@@ -63,6 +66,33 @@ class ProbeSettings(Section):
     scenario: Literal["coding-agent"] = "coding-agent"
     """The conversation that is played."""
 
+    tokens_per_hour: CountOrZero = 5_000_000
+    """The budget for each target, in prompt and completion tokens; 0 is no limit. The interval
+    grows where a session costs more than fits. The default is about four times what a session a
+    minute of the built-in scenario asks of an engine with 16-token blocks. Cached tokens count
+    too, so the engine computes about a seventh of it."""
+
+    max_waiting_requests: CountOrZero = 0
+    """No session starts while more requests than this wait in the engine's queue: the probe does
+    not push in before users."""
+
+    max_kv_cache_usage_ratio: Ratio = 0.9
+    """No session starts while running requests hold more than this share of the KV cache: the
+    probe would have them preempted. 1 is no limit."""
+
+    control_ratio: Ratio = 0.125
+    """The share of turns, drawn at random, whose messages are sent a second time without a cache,
+    to measure what it saves. About one turn of a session; 0 sends none."""
+
+    retention_gaps_seconds: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (
+        *(1, 10, 60, 300, 900),
+    )
+    """How long a prefix is left alone before it is seen whether the cache still has it, in
+    seconds: how long an agent may wait for a tool. An empty list measures none."""
+
+    retention_interval_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
+    """From one measurement of all gaps to the next, in seconds."""
+
     connect_timeout_seconds: Seconds = 5.0
     """Until the connection stands, in seconds. A server that takes longer does not answer."""
 
@@ -79,6 +109,13 @@ class ProbeSettings(Section):
     turn_label_limit: Annotated[Count, Field(le=1000)] = 32
     """The highest value of the label `turn`; later turns are counted in the totals only. It keeps
     a long scenario from filling Prometheus with series."""
+
+    @field_validator("retention_gaps_seconds")
+    @classmethod
+    def _gaps_differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) < len(value):
+            raise mistake("must not have a gap twice")
+        return value
 
 
 class ScrapeSettings(Section):
@@ -157,6 +194,16 @@ class Target(Section):
     ca_file: ConfigPath | None = None
     """Certificates (PEM) to trust in place of the system's, for a private authority."""
 
+    price_per_hour: Annotated[PositiveNumber, Field(le=1e6)] | None = None
+    """What this engine costs in an hour, to tell saved prefill seconds in money. Not guessed."""
+
+    currency: CurrencyName | None = None
+    """The currency of that price, as "EUR": a label value. Required with it."""
+
+    watts: Annotated[PositiveNumber, Field(le=1e9)] | None = None
+    """What this engine's accelerators draw while they compute, in watts, to tell saved prefill
+    seconds in energy. Not guessed."""
+
     container: ContainerSettings | None = None
     """The container; for the modes `managed` and `attached`, and required there."""
 
@@ -186,6 +233,13 @@ class Target(Section):
         mode = info.data.get("mode")
         if value is None and mode is not None and mode != "managed":
             raise mistake(f'is required in mode "{mode}", as "http://127.0.0.1:8000"')
+        return value
+
+    @field_validator("currency")
+    @classmethod
+    def _price_has_currency(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("price_per_hour") is not None:
+            raise mistake('is required beside price_per_hour, as "EUR"')
         return value
 
     @field_validator("ca_file")

@@ -95,6 +95,7 @@ def _not_a_bool(value: Any) -> Any:
 
 _Number = BeforeValidator(_not_a_bool)
 Seconds = Annotated[float, _Number, Field(gt=0)]
+PositiveNumber = Annotated[float, _Number, Field(gt=0)]
 SecondsOrZero = Annotated[float, _Number, Field(ge=0)]
 Ratio = Annotated[float, _Number, Field(ge=0, le=1)]
 Count = Annotated[int, _Number, Field(ge=1)]
@@ -126,6 +127,9 @@ TargetName = Annotated[
         r"[a-zA-Z0-9_.-]{1,64}",
         'must be 1 to 64 letters, digits, "_", "." or "-": it becomes a label value',
     ),
+]
+CurrencyName = Annotated[
+    str, _matching(r"[A-Z]{3}", 'must be three capital letters, as "EUR" (ISO 4217)')
 ]
 ContainerName = Annotated[
     str,

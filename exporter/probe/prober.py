@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.notices import ADVICE
+from exporter.probe.guest import UNKNOWN_TURN_TOKENS, session_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
     from exporter.model import FailureReason, Notice, SessionResult
+    from exporter.probe.gate import Gate
     from exporter.probe.session import SessionRunner
 
 log = structlog.get_logger(__name__)
@@ -23,15 +25,18 @@ class Prober:
 
     `interval_seconds` is from start to start; a session that takes longer is followed by the next
     after a tenth of the interval. `jitter` gives a factor around 1 for each wait, so that several
-    exporters do not fall into step.
+    exporters do not fall into step. The gate makes the interval longer where a session costs more
+    than fits into the budget, or while the engine is busy.
     """
 
     def __init__(
         self,
         target: str,
         runner: SessionRunner,
+        gate: Gate,
         clock: Clock,
         *,
+        first_delay_seconds: float = 0.0,
         interval_seconds: float,
         jitter: Callable[[], float],
         publish: Callable[[SessionResult], None],
@@ -40,7 +45,9 @@ class Prober:
     ) -> None:
         self._log = log.bind(target=target)
         self._runner = runner
+        self._gate = gate
         self._clock = clock
+        self._first_delay = first_delay_seconds
         self._interval = interval_seconds
         self._jitter = jitter
         self._publish = publish
@@ -51,10 +58,15 @@ class Prober:
 
     async def run(self) -> None:
         """Loop until cancelled. A mistake of ours in one round is logged and counted."""
+        await self._clock.sleep(self._first_delay)
         while True:
             started = self._clock.monotonic()
             try:
-                result = await self._runner.play()
+                async with self._gate.admitted(announce=True) as bill:
+                    started = self._clock.monotonic()
+                    bill.tokens = UNKNOWN_TURN_TOKENS  # if a mistake of ours hides the true bill
+                    result = await self._runner.play()
+                    bill.tokens = session_tokens(result)
                 self._tell(result)
                 self._publish(result)
             except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours

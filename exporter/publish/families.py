@@ -1,7 +1,7 @@
 """Every metric family: name, type, where its values come from, and its words.
 
 A value that is not known is not on the page, and a family without any value is not either.
-The families of the container stand in container_families.py.
+The families of the container stand in container_families.py, those of cost in cost_families.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.publish.container_families import CONTAINER
+from exporter.publish.cost_families import ENGINE_COST, PROBE_COST
 from exporter.publish.readers import (
     Family,
     build_info,
@@ -195,6 +196,7 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         one(lambda t: t.inter_token),
         "Time between one chunk of generated text and the next, of all turns.",
     ),
+    *PROBE_COST,
 )
 
 ENGINE: Final[tuple[Family[TargetState], ...]] = (
@@ -299,6 +301,7 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         totals(lambda total: total.generation_tokens),
         "Generated tokens of all traffic, carried over restarts.",
     ),
+    *ENGINE_COST,
 )
 
 EXPORTER: Final[tuple[Family[ExporterState], ...]] = (

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, SessionResult
+    from exporter.model import EngineView, PauseReason, RetentionReading, SessionResult
+    from exporter.publish.cost_state import Prices
     from exporter.publish.readers import Family, Reading, StateT
 
 MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
@@ -74,7 +75,23 @@ class Metrics(Collector):
         self._target(result.target).add_session(result)
 
     def engine_scraped(self, view: EngineView) -> None:
-        self._target(view.target).engine = view
+        self._target(view.target).add_view(view)
+
+    def target_budget(self, name: str, tokens_per_hour: int | None, prices: Prices) -> None:
+        """What the probe may ask of a target, None without a limit, and what the target costs."""
+        cost = self._target(name).cost
+        cost.budget_tokens_per_hour, cost.prices = tokens_per_hour, prices
+
+    def gate_looked(self, name: str, paused: PauseReason | None) -> None:
+        """Sessions of a target are held back for a reason, or not."""
+        self._target(name).cost.gate_looked(paused)
+
+    def retention_read(self, reading: RetentionReading) -> None:
+        self._target(reading.target).cost.add_retention(reading)
+
+    def consumed(self, name: str, tokens: int) -> None:
+        """Tokens of a request that belongs to no session."""
+        self._target(name).sums.add_beside(tokens)
 
     def container_changed(self, view: ContainerView) -> None:
         self._target(view.target).container = view

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from exporter.model import FailureReason, LossCause
+from exporter.publish.cost_state import CostState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,9 @@ class ProbeSums:
             self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
     def add(self, turn: TurnFacts) -> None:
+        control = turn.control
+        if control is not None:
+            self.add_beside((control.prompt_tokens or 0) + (control.completion_tokens or 0))
         if turn.completion_tokens is not None:
             self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
         if turn.prompt_tokens is None:
@@ -123,6 +127,7 @@ class TargetState:
     inter_token: Distribution = field(default_factory=lambda: Distribution(INTER_TOKEN_BOUNDS))
     engine: EngineView | None = None
     container: ContainerView | None = None
+    cost: CostState = field(default_factory=CostState)
 
     def add_session(self, result: SessionResult) -> None:
         self.last_session = result
@@ -134,6 +139,11 @@ class TargetState:
         for turn in result.turns:
             self._add_turn(turn)
         self.sums.add_beside(result.extra_tokens)
+        self.cost.add_session(result)
+
+    def add_view(self, view: EngineView) -> None:
+        self.engine = view
+        self.cost.engine_scraped(view)
 
     def _add_turn(self, turn: TurnFacts) -> None:
         self.sums.add(turn)

@@ -57,7 +57,13 @@ launches = {
 }
 external = st.fixed_dictionaries(
     {"url": st.sampled_from(["http://h:8000/", "https://[::1]/path"])},
-    optional={"model": model_names, "api_key": words, "verify_tls": st.booleans()},
+    optional={
+        "model": model_names,
+        "api_key": words,
+        "verify_tls": st.booleans(),
+        "currency": st.just("EUR"),
+        "watts": seconds,
+    },
 )
 managed = st.fixed_dictionaries(
     {
@@ -89,7 +95,12 @@ configurations = st.fixed_dictionaries(
     {"targets": targets},
     optional={
         "listen": st.sampled_from(["0.0.0.0:0", "[::1]:9477", "host.example:1"]),
-        "probe": optional(interval_seconds=seconds, max_tokens=st.integers(1, 4096)),
+        "probe": optional(
+            interval_seconds=seconds,
+            max_tokens=st.integers(1, 4096),
+            control_ratio=st.floats(0, 1),
+            retention_gaps_seconds=st.lists(seconds, max_size=5, unique=True),
+        ),
         "log": optional(format=st.sampled_from(["json", "console"])),
     },
 )
@@ -144,6 +155,9 @@ def test_every_value_stands_with_its_source(load_text, tmp_path):
         "# metrics_url is not set",
         "verify_tls = true  # default",
         "# ca_file is not set",
+        "# price_per_hour is not set",
+        "# currency is not set",
+        "# watts is not set",
     ]
 
 

@@ -10,7 +10,8 @@ from exporter.simulator import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5",
-         "--scrape.timeout_seconds", "0.5")  # fmt: skip
+         "--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0",
+         "--probe.control_ratio", "0")  # fmt: skip
 
 
 def simulator(**settings: object) -> Simulator:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vllm
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "1",
-         "--scrape.timeout_seconds", "1")  # fmt: skip
+         "--scrape.timeout_seconds", "1", "--probe.tokens_per_hour", "0",
+         "--probe.control_ratio", "0")  # fmt: skip
 
 
 class Recorder:

@@ -7,6 +7,8 @@ import structlog
 from fake_clock import FakeClock
 
 from exporter.model import Failure, FailureReason, Notice, SessionResult
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy
 from exporter.probe.prober import Prober
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
@@ -45,6 +47,13 @@ class ScriptedRunner:
         return outcome
 
 
+def open_gate(clock: FakeClock) -> Gate:
+    async def idle_engine():
+        return None
+
+    return Gate("t", GuestPolicy(0, 0, 1.0), idle_engine, clock, lambda _reason: None)
+
+
 async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
     """Let the prober play the whole script; what it published, when, and its mishaps."""
     clock = FakeClock(monotonic=0.0)
@@ -54,6 +63,7 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
     prober = Prober(
         "t",
         runner,
+        open_gate(clock),
         clock,
         interval_seconds=interval,
         jitter=lambda: jitter,
@@ -79,6 +89,7 @@ async def test_the_interval_is_from_start_to_start():
     prober = Prober(
         "t",
         runner,
+        open_gate(clock),
         clock,
         interval_seconds=60.0,
         jitter=lambda: 1.0,
@@ -103,6 +114,7 @@ async def test_a_session_longer_than_the_interval_is_followed_after_a_pause_and_
     prober = Prober(
         "t",
         runner,
+        open_gate(clock),
         clock,
         interval_seconds=60.0,
         jitter=lambda: 1.0,

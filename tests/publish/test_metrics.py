@@ -143,6 +143,7 @@ def test_before_the_first_session_only_true_zeros_are_there(metrics, registry):
     assert {name.removesuffix("_total") for name in zero if name.endswith("_total")} == {
         "vllm_probe_sessions",
         "vllm_probe_session_failures",
+        "vllm_probe_controls",
     }
     assert "vllm_probe_up" not in page.names
     assert "vllm_engine_up" not in page.names

@@ -15,11 +15,14 @@ from publish_records import (
     engine_view,
     failed_engine_view,
     failed_session,
+    measured,
     session,
 )
 from structlog.testing import capture_logs
 
 from exporter.errors import ExporterError
+from exporter.model import RetentionReading
+from exporter.publish.cost_state import Prices
 from exporter.publish.families import EXPORTER, TARGET_FAMILIES
 from exporter.publish.server import HttpServer
 
@@ -32,7 +35,11 @@ PROMETHEUS_ACCEPT = (
 
 @pytest.fixture
 def full(published):
-    published.session_finished(session(*TURNS))
+    published.metrics.target_budget("local", 2_000_000, Prices(2.5, "EUR", 400.0))
+    published.metrics.gate_looked("local", None)
+    published.metrics.retention_read(RetentionReading("local", 60.0, 1.0))
+    for result in (*measured(), session(*TURNS), *measured()):
+        published.session_finished(result)
     published.metrics.engine_scraped(engine_view())
     published.metrics.container_changed(container_view())
     published.metrics.loop_ran("probe:local", 5.0)

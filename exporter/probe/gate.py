@@ -1,0 +1,106 @@
+"""The gate before an engine: everything that the probe asks of it passes here, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.model import PauseReason
+from exporter.probe.guest import GuestPolicy, Ledger, Pause, budget_pause, busy_pause
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from exporter.clock import Clock
+    from exporter.probe.inquiry import Observe
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_SECONDS = 60.0
+"""A longer pause is looked at again meanwhile, so that whoever is told sees a loop that lives."""
+
+
+@dataclass(slots=True)
+class Bill:
+    """What the one who was let in has spent, in tokens; kept up to date by the one let in."""
+
+    tokens: int = 0
+
+
+class Gate:
+    """Holds back whoever wants to start while the budget or the engine's load forbids it.
+
+    `publish` is told why sessions are held back, None when they are not, at each look.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        policy: GuestPolicy,
+        observe: Observe,
+        clock: Clock,
+        publish: Callable[[PauseReason | None], None],
+    ) -> None:
+        self._log = log.bind(target=target)
+        self._policy = policy
+        self._observe = observe
+        self._clock = clock
+        self._publish = publish
+        self._lock = asyncio.Lock()
+        self._ledger = Ledger()
+        self._told: PauseReason | None = None
+
+    @asynccontextmanager
+    async def admitted(self, *, announce: bool = False) -> AsyncIterator[Bill]:
+        """Wait until one may start, and charge the bill at the end, also of what ends badly.
+
+        With `announce`, what one waits for is published and logged.
+        """
+        await self._enter(announce=announce)
+        bill = Bill()
+        try:
+            yield bill
+        finally:
+            now = self._clock.monotonic()
+            self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)
+            self._lock.release()
+
+    async def _enter(self, *, announce: bool) -> None:
+        last: PauseReason | None = None
+        while True:
+            # Held from the look at the engine until the end of what was let in, never in a wait.
+            await self._lock.acquire()
+            try:
+                pause = await self._pause()
+            except BaseException:
+                self._lock.release()
+                raise
+            if announce:
+                self._tell(pause, last)
+            if pause is None:
+                return
+            self._lock.release()
+            last = pause.reason
+            await self._clock.sleep(min(pause.seconds, _LONGEST_WAIT_SECONDS))
+
+    async def _pause(self) -> Pause | None:
+        by_budget = budget_pause(self._ledger, self._clock.monotonic())
+        return by_budget or busy_pause(await self._observe(), self._policy)
+
+    def _tell(self, pause: Pause | None, last: PauseReason | None) -> None:
+        """Publish the state, log its changes.
+
+        A budget that paces the probe is one long state: it is over when a session starts that did
+        not have to wait for it.
+        """
+        self._publish(pause.reason if pause else None)
+        if pause is not None and pause.reason is not self._told:
+            self._log.info("probe.paused", reason=pause.reason, seconds=round(pause.seconds, 1))
+            self._told = pause.reason
+        elif pause is None and self._told is not None and last is not PauseReason.BUDGET:
+            self._log.info("probe.resumed", after=self._told)
+            self._told = None

@@ -1,0 +1,189 @@
+"""The loop that writes prefixes and reads them after their gaps, on a schedule of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.errors import EngineUnavailableError
+from exporter.model import EngineInfo, EngineSnapshot, RetentionReading, RetentionUnknown
+from exporter.probe import retention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exporter.clock import Clock
+    from exporter.probe.gate import Bill, Gate
+    from exporter.probe.inquiry import Observe
+
+log = structlog.get_logger(__name__)
+
+_ANSWER_TOKENS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPlan:
+    """The gaps, in seconds, and when to begin with them anew; `jitter` as for sessions."""
+
+    target: str
+    gaps_seconds: Sequence[float]
+    first_delay_seconds: float
+    interval_seconds: float
+    deadlines: Deadlines
+    jitter: Callable[[], float] = lambda: 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSinks:
+    """Who is told: of each reading, of the tokens of each request, and of the loop's own life."""
+
+    reading: Callable[[RetentionReading], None]
+    consumed: Callable[[int], None]
+    loop_failed: Callable[[], None]
+    loop_ran: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A prefix in the cache, last touched at `at`."""
+
+    gap: float
+    request: ChatRequest
+    at: float
+    unknown: RetentionUnknown | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """The engine that a pass began with."""
+
+    info: EngineInfo
+    snapshot: EngineSnapshot | None
+    match_unit: int
+
+
+class RetentionLoop:
+    """Writes one prefix for each gap, reads each once after its gap, and begins again later.
+
+    The writes wait at the gate like a session does, and the reads are paid for with them: a read
+    that had to wait for the budget would come after another gap than its own.
+    """
+
+    def __init__(
+        self,
+        plan: RetentionPlan,
+        client: EngineClient,
+        gate: Gate,
+        *,
+        observe: Observe,
+        clock: Clock,
+        new_salt: Callable[[], str],
+        sinks: RetentionSinks,
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._gate = gate
+        self._observe = observe
+        self._clock = clock
+        self._new_salt = new_salt
+        self._sinks = sinks
+        self._log = log.bind(target=plan.target)
+        self._unknown: dict[float, RetentionUnknown | None] = {}
+
+    async def run(self) -> None:
+        """Loop until cancelled. A mistake of ours in one pass is logged and counted."""
+        await self._clock.sleep(self._plan.first_delay_seconds)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._one_pass()
+            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
+                self._log.exception("retention.pass_failed")
+                self._sinks.loop_failed()
+            self._sinks.loop_ran()
+            took = self._clock.monotonic() - began
+            interval = self._plan.interval_seconds * self._plan.jitter()
+            await self._clock.sleep(max(interval - took, self._plan.interval_seconds / 10))
+
+    async def _one_pass(self) -> None:
+        async with self._gate.admitted() as bill:
+            engine = await self._look()
+            if isinstance(engine, RetentionUnknown):
+                for gap in self._plan.gaps_seconds:
+                    self._tell(gap, None, engine)
+                return
+            # The longest gap first: the shortest must not pass while others are still written.
+            gaps = sorted(self._plan.gaps_seconds, reverse=True)
+            written = [await self._write(gap, engine, bill) for gap in gaps]
+        for prefix in sorted(written, key=lambda one: one.at + one.gap):
+            await self._clock.sleep(max(0.0, prefix.at + prefix.gap - self._clock.monotonic()))
+            await self._read(prefix, engine)
+            self._sinks.loop_ran()
+
+    async def _look(self) -> _Engine | RetentionUnknown:
+        view = await self._observe()
+        snapshot = view.snapshot if view else None
+        found = retention.obstacle(snapshot)
+        cache = snapshot.cache if snapshot else None
+        if found is not None or cache is None or cache.match_unit_tokens is None:
+            return found or RetentionUnknown.BLOCK_UNKNOWN
+        try:
+            info = await self._client.info()
+        except EngineUnavailableError:
+            return RetentionUnknown.FAILED
+        return _Engine(info, snapshot, cache.match_unit_tokens)
+
+    async def _write(self, gap: float, engine: _Engine, bill: Bill) -> _Written:
+        info = engine.info
+        messages = retention.prefix_messages(
+            self._new_salt(), engine.match_unit, info.max_model_len
+        )
+        request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
+        chat = await self._send(request)
+        bill.tokens += 2 * _tokens(chat)  # the read is paid now
+        unknown = (
+            RetentionUnknown.FAILED
+            if chat.failure is not None
+            else retention.write_obstacle(chat.usage, engine.match_unit)
+        )
+        return _Written(gap, request, self._clock.monotonic(), unknown)
+
+    async def _read(self, prefix: _Written, engine: _Engine) -> None:
+        waited = self._clock.monotonic() - prefix.at
+        if prefix.unknown is not None:
+            self._tell(prefix.gap, None, prefix.unknown)
+            return
+        if retention.late(prefix.gap, waited):
+            self._tell(prefix.gap, None, RetentionUnknown.LATE)
+            return
+        chat = await self._send(prefix.request)
+        view = await self._observe()
+        ratio = retention.retained(chat.usage, engine.match_unit)
+        unknown = None
+        if chat.failure is not None:
+            unknown = RetentionUnknown.FAILED
+        elif retention.restarted(engine.snapshot, view.snapshot if view else None):
+            unknown = RetentionUnknown.RESTARTED
+        elif ratio is None:
+            unknown = RetentionUnknown.UNREPORTED
+        self._tell(prefix.gap, ratio, unknown)
+
+    async def _send(self, request: ChatRequest) -> Chat:
+        chat = await self._client.chat(request, self._plan.deadlines)
+        self._sinks.consumed(_tokens(chat))
+        return chat
+
+    def _tell(self, gap: float, ratio: float | None, unknown: RetentionUnknown | None) -> None:
+        """Publish a reading; log why one is unknown, once as long as that stays the same."""
+        if unknown is not None and self._unknown.get(gap) is not unknown:
+            self._log.warning("retention.unknown", gap_seconds=gap, reason=unknown)
+        self._unknown[gap] = unknown
+        known = None if unknown is not None else ratio
+        self._sinks.reading(RetentionReading(self._plan.target, gap, known, unknown))
+
+
+def _tokens(chat: Chat) -> int:
+    return chat.usage.prompt_tokens + chat.usage.completion_tokens if chat.usage else 0

@@ -1,0 +1,140 @@
+"""The families of what the probe costs, what prefill costs, and what the cache saved thereby."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exporter.model import PauseReason
+from exporter.publish.readers import Family, Reader, by, each_turn, live_engine, one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from exporter.probe.prefill_cost import PrefillCost
+    from exporter.publish.readers import Reading, Value
+    from exporter.publish.state import TargetState
+
+
+def _paused(target: TargetState) -> Mapping[str, Value]:
+    if not target.cost.gate_seen:
+        return {}
+    return {str(reason): float(reason is target.cost.paused) for reason in PauseReason}
+
+
+def _retention(target: TargetState) -> Mapping[str, Value]:
+    return {f"{gap:g}": share for gap, share in sorted(target.cost.retention.items())}
+
+
+def _per_token(target: TargetState) -> Value:
+    prefill = _prefill(target)
+    return None if prefill is None else prefill.seconds_per_token
+
+
+def _prefill(target: TargetState) -> PrefillCost | None:
+    """As every value of a last session, it goes when a session fails."""
+    return None if target.finished_session is None else target.cost.prefill
+
+
+def _saved(target: TargetState) -> Value:
+    return None if live_engine(target) is None else target.cost.prefill_seconds_saved
+
+
+def _joules(target: TargetState) -> Value:
+    return None if live_engine(target) is None else target.cost.joules_saved
+
+
+def _money() -> Reader[TargetState]:
+    def read(target: TargetState) -> Iterator[Reading]:
+        if live_engine(target) is not None:
+            yield (target.cost.prices.currency or "",), target.cost.money_saved
+
+    return Reader(("currency",), read)
+
+
+PROBE_COST: Final[tuple[Family[TargetState], ...]] = (
+    Family(
+        "vllm_probe_turn_cold_ttft_seconds",
+        "gauge",
+        each_turn(lambda turn: turn.cold_ttft_seconds),
+        "Time to first token of the cold control of this turn: the same messages under a salt "
+        "never used. Only of turns drawn for a control, and only where it had 0 cached tokens.",
+    ),
+    Family(
+        "vllm_probe_turn_ttft_saved_seconds",
+        "gauge",
+        each_turn(lambda turn: turn.ttft_saved_seconds),
+        "Cold minus warm time to first token of this turn. "
+        "Below 0 where chance outweighs what was saved.",
+    ),
+    Family(
+        "vllm_probe_controls_total",
+        "counter",
+        by("outcome", lambda t: {str(k): v for k, v in t.cost.controls.items()}),
+        "Cold controls sent, by outcome; only those of outcome cold count.",
+    ),
+    Family(
+        "vllm_probe_retention_ratio",
+        "gauge",
+        by("gap_seconds", _retention),
+        "Share of a prefix still cached after nobody used it for that long, when last measured. "
+        "Absent where unknown.",
+    ),
+    Family(
+        "vllm_probe_paused",
+        "gauge",
+        by("reason", _paused),
+        "1 for what holds the next session back now: requests in the engine's queue, the usage of "
+        "its KV cache, or the budget.",
+    ),
+    Family(
+        "vllm_probe_budget_tokens_per_hour",
+        "gauge",
+        one(lambda t: t.cost.budget_tokens_per_hour),
+        "The most that the probe may ask of this engine, in tokens as "
+        "vllm_probe_consumed_tokens_total counts them. Absent where there is no limit.",
+    ),
+)
+
+ENGINE_COST: Final[tuple[Family[TargetState], ...]] = (
+    Family(
+        "vllm_engine_prefill_seconds_per_token",
+        "gauge",
+        one(_per_token),
+        "Time to first token per uncached prompt token, the slope of a robust line through the "
+        "probe's last turns. Absent where the slope is not four standard errors above 0.",
+    ),
+    Family(
+        "vllm_engine_prefill_seconds_per_token_error",
+        "gauge",
+        one(lambda t: None if (fitted := _prefill(t)) is None else fitted.error),
+        "Standard error of vllm_engine_prefill_seconds_per_token.",
+    ),
+    Family(
+        "vllm_engine_prefill_floor_seconds",
+        "gauge",
+        one(lambda t: None if (fitted := _prefill(t)) is None else fitted.floor_seconds),
+        "Time to first token that the same line says of a prompt with nothing to compute.",
+    ),
+    Family(
+        "vllm_engine_prefill_seconds_saved_total",
+        "counter",
+        one(_saved),
+        "Prefill seconds that all traffic did not need thanks to the cache: each growth of "
+        "vllm_engine_tokens_saved_total times the cost per token known then. Growth while none was "
+        "known is left out.",
+    ),
+    Family(
+        "vllm_engine_prefill_energy_saved_joules_total",
+        "counter",
+        one(_joules),
+        "vllm_engine_prefill_seconds_saved_total times the watts of the configuration. "
+        "Absent without them.",
+    ),
+    Family(
+        "vllm_engine_prefill_cost_saved_total",
+        "counter",
+        _money(),
+        "vllm_engine_prefill_seconds_saved_total in hours times the price per hour of the "
+        "configuration. Absent without it.",
+    ),
+)

@@ -1,0 +1,98 @@
+"""What the probe costs an engine, what a prompt token costs it, and what the cache saved thereby.
+
+Pure, like `state.py`, which holds one of these for each target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from exporter.model import ControlOutcome, PauseReason
+from exporter.probe.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
+
+if TYPE_CHECKING:
+    from exporter.model import EngineView, RetentionReading, SessionResult
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What the user says an engine costs: money per hour, and watts while it computes."""
+
+    price_per_hour: float | None = None
+    currency: str | None = None
+    watts: float | None = None
+
+
+@dataclass(slots=True)
+class CostState:
+    """One target. `budget_tokens_per_hour` None is no limit; `paused` is None also if not paused.
+
+    `prefill` is the fitted cost, None until the points show one. `prefill_seconds_saved` adds up
+    the growth of the engine's tokens saved, each times the cost known at that time; growth while
+    none is known does not count.
+    """
+
+    budget_tokens_per_hour: int | None = None
+    prices: Prices = field(default_factory=Prices)
+    controls: dict[ControlOutcome, int] = field(
+        default_factory=lambda: dict.fromkeys(ControlOutcome, 0)
+    )
+    gate_seen: bool = False
+    paused: PauseReason | None = None
+    retention: dict[float, float] = field(default_factory=dict)
+    prefill: PrefillCost | None = None
+    prefill_seconds_saved: float | None = None
+    _points: tuple[Point, ...] = ()
+    _engine: tuple[str | None, str | None] | None = None
+    _restarts: int | None = None
+    _tokens_saved: float | None = None
+
+    def gate_looked(self, paused: PauseReason | None) -> None:
+        self.gate_seen, self.paused = True, paused
+
+    def add_session(self, result: SessionResult) -> None:
+        for turn in result.turns:
+            if turn.control is not None:
+                self.controls[turn.control.outcome] += 1
+        new = points_of(result.turns)
+        if not new:
+            return
+        engine = (result.model, result.engine_version)
+        if engine != self._engine:
+            self._points, self._engine = (), engine
+        self._points = with_points(self._points, new)
+        self.prefill = prefill_cost(self._points)
+
+    def add_retention(self, reading: RetentionReading) -> None:
+        """A gap whose share is unknown now has no value any more."""
+        if reading.ratio is None:
+            self.retention.pop(reading.gap_seconds, None)
+        else:
+            self.retention[reading.gap_seconds] = reading.ratio
+
+    def engine_scraped(self, view: EngineView) -> None:
+        if self._restarts not in (None, view.restarts):
+            # Another process, perhaps with other flags: what was measured is not about it.
+            self._points, self.prefill = (), None
+        self._restarts = view.restarts
+        before, now = self._tokens_saved, view.totals.saved_tokens
+        if now is None:
+            return
+        self._tokens_saved = now
+        if self.prefill is not None:
+            growth = 0.0 if before is None else max(0.0, now - before)
+            seconds = growth * self.prefill.seconds_per_token
+            self.prefill_seconds_saved = (self.prefill_seconds_saved or 0.0) + seconds
+
+    @property
+    def money_saved(self) -> float | None:
+        """In the user's currency; None without a price."""
+        seconds, price = self.prefill_seconds_saved, self.prices.price_per_hour
+        return None if seconds is None or price is None else seconds / 3600 * price
+
+    @property
+    def joules_saved(self) -> float | None:
+        """None without the user's watts."""
+        seconds, watts = self.prefill_seconds_saved, self.prices.watts
+        return None if seconds is None or watts is None else seconds * watts

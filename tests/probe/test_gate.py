@@ -1,0 +1,194 @@
+"""Who may pass to an engine, when, and what is said of those who wait."""
+
+import asyncio
+import itertools
+import random
+from contextlib import suppress
+
+import pytest
+import structlog
+from fake_clock import FakeClock
+from guest_views import engine
+from publish_records import session, turn
+
+from exporter.model import PauseReason
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy
+from exporter.probe.prober import Prober
+
+
+class Scene:
+    """A gate whose engine and clock the test sets."""
+
+    def __init__(self, tokens_per_hour=10_000) -> None:
+        self.clock = FakeClock(monotonic=0.0)
+        self.view = engine()
+        self.told = []
+        self.looks = 0
+        policy = GuestPolicy(tokens_per_hour, 0, 0.9)
+        self.gate = Gate("t", policy, self._observe, self.clock, self.told.append)
+
+    async def _observe(self):
+        self.looks += 1
+        return self.view
+
+    async def pass_through(self, tokens=0, error=None):
+        async with self.gate.admitted(announce=True) as bill:
+            bill.tokens = tokens
+            if error is not None:
+                raise error
+
+
+@pytest.mark.parametrize(
+    ("busy", "reason"),
+    [(engine(waiting=1.0), PauseReason.QUEUE), (engine(usage=0.95), PauseReason.USAGE)],
+)
+async def test_a_busy_engine_is_waited_for_and_the_reason_is_told_until_it_is_over(busy, reason):
+    scene = Scene()
+    scene.view = busy
+    with structlog.testing.capture_logs() as logged:
+        waiting = asyncio.create_task(scene.pass_through())
+        await scene.clock.until_asleep()
+        await scene.clock.advance(100.0)
+        assert not waiting.done()
+        assert set(scene.told) == {reason}
+        scene.view = engine()
+        await scene.clock.advance(10.0)
+        await waiting
+    assert scene.told[-1] is None
+    assert [(line["event"], line.get("reason")) for line in logged] == [
+        ("probe.paused", reason),
+        ("probe.resumed", None),
+    ]
+
+
+async def test_the_budget_is_waited_for_without_asking_the_engine():
+    scene = Scene()
+    await scene.pass_through(tokens=5_000)
+    looks = scene.looks
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(1799.0)
+    assert not waiting.done()
+    assert scene.told[-1] is PauseReason.BUDGET
+    assert scene.looks == looks
+    await scene.clock.advance(2.0)
+    await waiting
+    assert scene.told[-1] is None
+
+
+async def test_a_budget_that_paces_every_session_is_logged_once():
+    scene = Scene()
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(5):
+            task = asyncio.create_task(scene.pass_through(tokens=5_000))
+            await scene.clock.settle()
+            while not task.done():
+                await scene.clock.advance(60.0)
+        await scene.clock.advance(36_000.0)
+        await scene.pass_through()
+    assert [line["event"] for line in logged] == ["probe.paused", "probe.resumed"]
+
+
+async def test_what_ends_badly_is_charged_and_lets_the_next_one_in():
+    scene = Scene()
+    with pytest.raises(ZeroDivisionError):
+        await scene.pass_through(tokens=10_000, error=ZeroDivisionError())
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(3599.0)
+    assert not waiting.done()
+    await scene.clock.advance(2.0)
+    await waiting
+
+
+async def test_only_one_at_a_time_is_let_in():
+    scene = Scene(tokens_per_hour=0)
+    first_is_in, first_may_go = asyncio.Event(), asyncio.Event()
+
+    async def first():
+        async with scene.gate.admitted():
+            first_is_in.set()
+            await first_may_go.wait()
+
+    one = asyncio.create_task(first())
+    await first_is_in.wait()
+    other = asyncio.create_task(scene.pass_through())
+    await scene.clock.settle()
+    assert not other.done()
+    first_may_go.set()
+    await asyncio.gather(one, other)
+
+
+async def test_who_does_not_announce_is_not_told_of():
+    scene = Scene()
+    scene.view = engine(waiting=1.0)
+
+    async def quiet():
+        async with scene.gate.admitted():
+            pass
+
+    with structlog.testing.capture_logs() as logged:
+        waiting = asyncio.create_task(quiet())
+        await scene.clock.until_asleep()
+        scene.view = engine()
+        await scene.clock.advance(6.0)
+        await waiting
+    assert (scene.told, logged) == ([], [])
+
+
+async def test_one_who_gives_up_waiting_or_is_stopped_inside_leaves_the_gate_free():
+    scene = Scene()
+    scene.view = engine(waiting=1.0)
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    scene.view = engine()
+    await scene.pass_through()
+
+
+class CostlyRunner:
+    """Sessions of random cost and length; remembers when each ended and what it cost."""
+
+    def __init__(self, clock: FakeClock, chance: random.Random) -> None:
+        self._clock, self._chance = clock, chance
+        self.spent = []
+
+    async def play(self):
+        self._clock.jump(self._chance.uniform(1, 120))
+        prompts = [self._chance.randint(200, 3000) for _ in range(self._chance.randint(1, 8))]
+        turns = [turn(index, prompt, 0, 0) for index, prompt in enumerate(prompts, start=1)]
+        self.spent.append((self._clock.monotonic(), sum(prompts) + 32 * len(prompts)))
+        return session(*turns)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed):
+    scene = Scene(tokens_per_hour=10_000)
+    runner = CostlyRunner(scene.clock, random.Random(seed))
+    prober = Prober(
+        "t",
+        runner,
+        scene.gate,
+        scene.clock,
+        interval_seconds=60.0,
+        jitter=lambda: 1.0,
+        publish=lambda _result: None,
+        on_loop_failure=lambda: pytest.fail("a round failed"),
+        on_loop_run=lambda: None,
+    )
+    task = asyncio.create_task(prober.run())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(86_400.0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    total, largest = sum(cost for _, cost in runner.spent), max(cost for _, cost in runner.spent)
+    assert 24 * 10_000 * 0.9 < total <= 24 * 10_000 + largest
+    for place, (begin, _) in enumerate(runner.spent):
+        hour = [
+            cost for at, cost in itertools.islice(runner.spent, place, None) if at < begin + 3600
+        ]
+        assert sum(hour) <= 10_000 + max(hour)

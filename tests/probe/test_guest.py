@@ -1,0 +1,113 @@
+"""When the probe may start: the budget's arithmetic and what makes an engine too busy."""
+
+from dataclasses import replace
+
+import pytest
+from guest_views import engine
+from hypothesis import given
+from hypothesis import strategies as st
+from publish_records import failed_engine_view, failed_session, session, turn
+
+from exporter.model import Control, ControlOutcome, FailureReason, PauseReason
+from exporter.probe.guest import (
+    UNKNOWN_TURN_TOKENS,
+    GuestPolicy,
+    Ledger,
+    budget_pause,
+    busy_pause,
+    first_delays,
+    session_tokens,
+)
+
+POLICY = GuestPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.9)
+
+
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [
+        (engine(waiting=2.0), None),
+        (engine(waiting=3.0), PauseReason.QUEUE),
+        (engine(usage=0.9), None),
+        (engine(usage=0.91), PauseReason.USAGE),
+        (engine(waiting=3.0, usage=0.91), PauseReason.QUEUE),
+        (engine(waiting=None, usage=None), None),
+        (failed_engine_view(), None),
+        (None, None),
+    ],
+)
+def test_a_busy_engine_is_left_alone_and_an_unknown_one_is_not_called_busy(view, reason):
+    pause = busy_pause(view, POLICY)
+    assert (pause and pause.reason) == reason
+
+
+def test_what_was_spent_takes_its_share_of_an_hour():
+    ledger = Ledger().spent(2_500, now=100.0, tokens_per_hour=10_000)
+    pause = budget_pause(ledger, now=400.0)
+    assert (pause.reason, pause.seconds) == (PauseReason.BUDGET, 600.0)
+    assert budget_pause(ledger, now=1000.0) is None
+
+
+def test_without_a_limit_nothing_is_owed():
+    assert budget_pause(Ledger().spent(10**9, now=0.0, tokens_per_hour=0), now=0.0) is None
+
+
+def test_what_is_spent_while_something_is_owed_is_owed_on_top():
+    ledger = Ledger().spent(2_500, 0.0, 10_000).spent(2_500, 0.0, 10_000)
+    assert ledger.free_at == 1800.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60_000), st.floats(0, 900)), min_size=1, max_size=200),
+    st.integers(1_000, 200_000),
+)
+def test_no_hour_holds_more_than_the_budget_and_one_session(costs_and_lengths, budget):
+    """Each session's tokens are taken as spent evenly over its length, back to back at best."""
+    now, ledger, spans = 0.0, Ledger(), []
+    for cost, length in costs_and_lengths:
+        pause = budget_pause(ledger, now)
+        now += pause.seconds if pause else 0.0
+        spans.append((now, now + length, cost))
+        now += length
+        ledger = ledger.spent(cost, now, budget)
+    for begin in [edge for start, end, _ in spans for edge in (start, end, end - 3600)]:
+        within = [span for span in spans if span[0] < begin + 3600 and span[1] >= begin]
+        used = sum(cost * _share(start, end, begin) for start, end, cost in within)
+        assert used <= budget + max((cost for _, _, cost in within), default=0) + 1e-6 * budget
+
+
+def _share(start, end, begin):
+    if end == start:
+        return float(begin <= start < begin + 3600)
+    return max(0.0, min(end, begin + 3600) - max(start, begin)) / (end - start)
+
+
+def test_a_session_is_charged_its_turns_its_controls_and_what_stood_beside_them():
+    control = Control(ControlOutcome.COLD, False, 1250, 30, 0.5)
+    turns = (turn(1, 1000, 0, 0), replace(turn(2, 1250, 992, 992), control=control))
+    assert session_tokens(session(*turns, extra_tokens=7)) == 1032 + 1282 + 1280 + 7
+
+
+def test_tokens_that_nobody_told_are_charged_by_a_guess_and_not_as_nothing():
+    unknown = turn(1, None, None, None, completion=None)
+    assert session_tokens(session(unknown)) == UNKNOWN_TURN_TOKENS
+    failed = Control(ControlOutcome.FAILED, False, None, None, None)
+    with_control = replace(turn(2, 1250, 992, 992), control=failed)
+    assert session_tokens(session(with_control)) == 1282 + 1250
+
+
+@pytest.mark.parametrize(
+    ("reason", "charge"),
+    [(FailureReason.STALLED, 2 * 1032), (FailureReason.CONNECTION_REFUSED, 1032)],
+)
+def test_a_turn_that_failed_is_charged_if_the_engine_may_have_seen_it(reason, charge):
+    assert session_tokens(failed_session(turn(1, 1000, 0, 0), reason=reason)) == charge
+
+
+def test_a_first_turn_that_failed_is_charged_by_a_guess():
+    assert session_tokens(failed_session(reason=FailureReason.STALLED)) == UNKNOWN_TURN_TOKENS
+    assert session_tokens(failed_session()) == 0
+
+
+def test_several_targets_begin_one_after_the_other_within_one_interval():
+    assert first_delays(4, 60.0) == [0.0, 15.0, 30.0, 45.0]
+    assert first_delays(1, 60.0) == [0.0]

@@ -1,0 +1,269 @@
+"""How long prefixes survive: on a simulator over HTTP, with a clock that the test turns."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+import structlog
+from fake_clock import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.model import RetentionUnknown, Usage
+from exporter.probe import retention
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy
+from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.simulator import faults
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+GAPS = (1.0, 10.0, 60.0, 300.0, 900.0)
+DEADLINES = Deadlines(connect=5, first_token=5, between_tokens=5, whole=30)
+
+
+class Scene:
+    """A retention loop against a simulator, driven by hand."""
+
+    def __init__(self, simulator: Simulator, client: EngineClient, gaps, budget) -> None:
+        self.simulator, self.client = simulator, client
+        self.clock = FakeClock(monotonic=0.0)
+        self.readings, self.consumed, self.failures = [], [], []
+        scraper = Scraper(
+            "t",
+            client,
+            self.clock,
+            interval_seconds=10,
+            timeout_seconds=5,
+            publish=lambda _view: None,
+            on_loop_failure=lambda: None,
+        )
+        salts = iter(f"salt-{number}" for number in range(10_000))
+        self.gate = Gate(
+            "t", GuestPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
+        )
+        sinks = RetentionSinks(
+            self.readings.append,
+            self.consumed.append,
+            lambda: self.failures.append(1),
+            lambda: None,
+        )
+        self.loop = RetentionLoop(
+            RetentionPlan("t", gaps, 0.0, 3600.0, DEADLINES),
+            client,
+            self.gate,
+            observe=scraper.refresh,
+            clock=self.clock,
+            new_salt=lambda: next(salts),
+            sinks=sinks,
+        )
+
+    async def until_asleep(self):
+        """The loop has done what it can at this moment, HTTP included."""
+        await self.clock.until_asleep()
+
+    async def wait(self, seconds):
+        await self.clock.advance(seconds)
+        await self.until_asleep()
+
+    async def traffic(self, number, tokens=200):
+        """A stranger's request, so long."""
+        text = f"stranger {number} " + "and another word " * (tokens // 3)
+        info = await self.client.info()
+        messages = [{"role": "user", "content": text}]
+        chat = await self.client.chat(
+            ChatRequest(info.model, messages, 4, f"stranger-{number}"), DEADLINES
+        )
+        assert chat.failure is None
+
+    @property
+    def ratios(self):
+        return {reading.gap_seconds: reading.ratio for reading in self.readings}
+
+
+@contextlib.asynccontextmanager
+async def scene_of(gaps=GAPS, budget=0, **settings):
+    options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
+    async with (
+        Simulator(SimulatorSettings(**options)) as simulator,
+        EngineClient(simulator.url) as client,
+    ):
+        scene = Scene(simulator, client, gaps, budget)
+        task = asyncio.create_task(scene.loop.run())
+        try:
+            yield scene
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        assert scene.failures == []
+
+
+async def test_on_a_large_quiet_cache_every_prefix_survives_every_gap():
+    async with scene_of() as scene:
+        await scene.until_asleep()
+        for seconds in (1, 9, 50, 240, 600):
+            await scene.wait(seconds)
+    assert scene.ratios == dict.fromkeys(GAPS, 1.0)
+    assert [reading.gap_seconds for reading in scene.readings] == list(GAPS)
+    assert len(scene.consumed) == 2 * len(GAPS)
+
+
+@pytest.mark.parametrize("block_size", [16, 128])
+async def test_in_a_small_cache_with_traffic_survival_falls_with_the_gap(block_size):
+    blocks = 5 * 12 + 40
+    async with scene_of(block_size=block_size, num_blocks=blocks) as scene:
+        await scene.until_asleep()
+        passed = 0.0
+        for number in range(91):
+            await scene.traffic(number, tokens=block_size)
+            step = 10.0 if passed else 1.0
+            await scene.wait(step)
+            passed += step
+    survived = [scene.ratios[gap] for gap in GAPS]
+    assert survived == sorted(survived, reverse=True)
+    assert survived[0] == 1.0
+    assert survived[-1] == 0.0
+    assert len(set(survived)) >= 2
+
+
+async def test_a_read_does_not_renew_the_prefix_of_another_gap():
+    async with scene_of(gaps=(1.0, 10.0)) as scene:
+        await scene.until_asleep()
+        await scene.wait(1)
+        assert scene.simulator.inject(faults.SmallCache(blocks=2)) is None
+        scene.simulator.clear(faults.SmallCache)
+        await scene.wait(9)
+    assert scene.ratios == {1.0: 1.0, 10.0: 0.0}
+
+
+async def test_each_pass_begins_anew_on_its_own_schedule():
+    async with scene_of(gaps=(10.0,)) as scene:
+        await scene.until_asleep()
+        await scene.wait(10)
+        assert len(scene.readings) == 1
+        await scene.wait(3580)
+        assert len(scene.readings) == 1
+        await scene.wait(10)
+        await scene.wait(10)
+    assert [reading.ratio for reading in scene.readings] == [1.0, 1.0]
+
+
+async def unknown_of(scene):
+    await scene.until_asleep()
+    await scene.wait(10)
+    assert [reading.ratio for reading in scene.readings] == [None]
+    return scene.readings[0].unknown
+
+
+@pytest.mark.parametrize(
+    ("settings", "unknown"),
+    [
+        ({"enable_prefix_caching": False}, RetentionUnknown.CACHING_OFF),
+        ({"enable_prompt_tokens_details": False}, RetentionUnknown.UNREPORTED),
+        ({"log_stats": False}, RetentionUnknown.BLOCK_UNKNOWN),
+        ({"block_size": 4096, "max_model_len": 4096}, RetentionUnknown.TOO_SHORT),
+    ],
+)
+async def test_what_this_server_cannot_tell_is_unknown_and_not_zero(settings, unknown):
+    async with scene_of(gaps=(10.0,), **settings) as scene:
+        with structlog.testing.capture_logs() as logged:
+            assert await unknown_of(scene) is unknown
+    lines = [line for line in logged if line["event"] == "retention.unknown"]
+    assert [line["reason"] for line in lines] == [unknown]
+
+
+async def test_an_engine_restarted_within_the_gap_says_nothing_about_the_gap():
+    async with scene_of(gaps=(10.0,)) as scene:
+        await scene.until_asleep()
+        scene.simulator.inject(faults.Restart())
+        await _answers(scene.client)
+        assert await unknown_of(scene) is RetentionUnknown.RESTARTED
+
+
+async def _answers(client):
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(Exception):
+                if await client.healthy():
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def test_an_engine_that_fails_the_read_leaves_the_gap_unknown():
+    async with scene_of(gaps=(10.0,)) as scene:
+        await scene.until_asleep()
+        scene.simulator.inject(faults.Errors())
+        assert await unknown_of(scene) is RetentionUnknown.FAILED
+
+
+async def test_an_engine_that_is_gone_leaves_every_gap_unknown():
+    async with scene_of() as scene:
+        await scene.until_asleep()
+        await scene.wait(900)
+        known = len(scene.readings)
+        assert known == len(GAPS)
+        await scene.simulator.stop()
+        await scene.wait(3600)
+    assert [reading.ratio for reading in scene.readings[known:]] == [None] * len(GAPS)
+
+
+async def test_a_read_that_comes_too_late_is_not_taken_for_its_gap():
+    async with scene_of(gaps=(10.0,)) as scene:
+        await scene.until_asleep()
+        scene.clock.jump(12.5)
+        assert await unknown_of(scene) is RetentionUnknown.LATE
+
+
+async def test_a_pass_waits_for_the_budget_and_pays_for_its_reads_with_its_writes():
+    async with scene_of(gaps=(1.0, 10.0), budget=1000) as scene:
+        await scene.until_asleep()
+        await scene.wait(1)
+        await scene.wait(9)
+        spent = sum(scene.consumed)
+        waiting = asyncio.create_task(_pass_through(scene.gate))
+        await scene.clock.settle()
+        await scene.clock.advance(spent * 3.6 - 10 - 60)
+        assert not waiting.done()
+        await scene.clock.advance(120)
+        await asyncio.wait_for(waiting, 30)
+
+
+async def _pass_through(gate):
+    async with gate.admitted():
+        pass
+
+
+def test_prefixes_with_different_nonces_share_no_block():
+    one, other = (retention.prefix_messages(nonce, 16, 8192) for nonce in ("a1", "b2"))
+    assert one[0]["content"][:10] != other[0]["content"][:10]
+    assert one[0]["content"][10:] == other[0]["content"][10:]
+
+
+@given(st.integers(1, 5000), st.one_of(st.none(), st.integers(256, 200_000)))
+def test_a_prefix_stays_within_half_of_the_context(match_unit, max_model_len):
+    text = retention.prefix_messages("nonce", match_unit, max_model_len)[0]["content"]
+    assert len(text) >= 64
+    if max_model_len is not None:
+        assert len(text) <= max(64, max_model_len // 2 * 4.5) + 64
+
+
+@given(st.integers(1, 100_000), st.integers(1, 9000), st.integers(0, 100_000))
+def test_the_share_retained_is_a_ratio_and_whole_only_if_all_was(prompt, unit, cached):
+    usage = Usage(prompt, 1, cached)
+    most = retention.most_cached(usage, unit)
+    share = retention.retained(usage, unit)
+    assert (share is None) == (most == 0)
+    if share is not None:
+        assert 0 <= share <= 1
+        assert (share == 1) == (cached >= most)
+    assert retention.retained(replace(usage, cached_tokens=None), unit) is None
+
+
+def test_a_prefix_that_hits_when_it_is_written_is_not_one_of_its_own():
+    assert retention.write_obstacle(Usage(200, 1, 16), 16) is RetentionUnknown.NOT_COLD
+    assert retention.write_obstacle(Usage(200, 1, 0), 16) is None
+    assert retention.write_obstacle(Usage(16, 1, 0), 16) is RetentionUnknown.TOO_SHORT
+    assert retention.write_obstacle(None, 16) is RetentionUnknown.UNREPORTED

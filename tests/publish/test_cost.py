@@ -1,0 +1,199 @@
+"""What the probe costs, what prefill costs, and what the cache saved: exact values, or none."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from publish_records import (
+    TURNS,
+    engine_view,
+    failed_engine_view,
+    failed_session,
+    measured,
+    session,
+)
+from samples_page import Page
+
+from exporter.model import (
+    Control,
+    ControlOutcome,
+    EngineTotals,
+    PauseReason,
+    RetentionReading,
+    RetentionUnknown,
+)
+from exporter.publish.cost_state import CostState, Prices
+from exporter.publish.metrics import Metrics
+from exporter.session_json import session_json
+
+COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
+SECOND = {"scenario": "coding-agent", "turn": "2"}
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry):
+    return Metrics(registry)
+
+
+def session_with(control, **options):
+    return session(TURNS[0], replace(TURNS[1], control=control), TURNS[2], **options)
+
+
+def saved(tokens, restarts=0):
+    return replace(engine_view(), totals=EngineTotals(saved_tokens=tokens), restarts=restarts)
+
+
+def test_a_cold_control_shows_its_time_and_what_was_saved(metrics, registry):
+    metrics.session_finished(session_with(COLD))
+    page = Page(registry)
+    assert page.value("vllm_probe_turn_cold_ttft_seconds", **SECOND) == 0.5
+    assert page.value("vllm_probe_turn_ttft_saved_seconds", **SECOND) == 0.5 - 0.0625
+    assert len(page.series("vllm_probe_turn_cold_ttft_seconds")) == 1
+    assert page.value("vllm_probe_controls_total", outcome="cold") == 1
+    assert page.value("vllm_probe_consumed_tokens_total") == 3 * 32 + 3750 + 1250 + 32
+    assert page.value("vllm_probe_prompt_tokens_total") == 3750
+    shown = session_json(session_with(COLD))["turns"][1]
+    assert (shown["cold_ttft_seconds"], shown["ttft_saved_seconds"]) == (0.5, 0.4375)
+
+
+@pytest.mark.parametrize(
+    "outcome", [ControlOutcome.NOT_COLD, ControlOutcome.UNREPORTED, ControlOutcome.FAILED]
+)
+def test_a_control_that_was_not_cold_counts_for_nothing_but_its_outcome(metrics, registry, outcome):
+    metrics.session_finished(session_with(replace(COLD, outcome=outcome)))
+    page = Page(registry)
+    assert page.series("vllm_probe_turn_cold_ttft_seconds") == {}
+    assert page.series("vllm_probe_turn_ttft_saved_seconds") == {}
+    assert page.value("vllm_probe_controls_total", outcome=str(outcome)) == 1
+    assert page.value("vllm_probe_controls_total", outcome="cold") == 0
+
+
+def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(metrics, registry):
+    metrics.engine_scraped(saved(1_000_000.0))
+    metrics.session_finished(measured()[0])
+    metrics.engine_scraped(saved(2_000_000.0))
+    page = Page(registry)
+    assert page.series("vllm_engine_prefill_seconds_per_token") == {}
+    assert page.series("vllm_engine_prefill_seconds_saved_total") == {}
+    for result in measured():
+        metrics.session_finished(result)
+    metrics.engine_scraped(saved(2_010_000.0))
+    page = Page(registry)
+    assert page.value("vllm_engine_prefill_seconds_per_token") == pytest.approx(0.0002)
+    assert page.value("vllm_engine_prefill_seconds_per_token_error") == pytest.approx(0, abs=1e-9)
+    assert page.value("vllm_engine_prefill_floor_seconds") == pytest.approx(0.02)
+    assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(2.0)
+
+
+def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics, registry):
+    metrics.engine_scraped(saved(0.0))
+    for result in measured():
+        metrics.session_finished(result)
+    metrics.engine_scraped(saved(18_000_000.0))
+    page = Page(registry)
+    assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(3600)
+    assert page.series("vllm_engine_prefill_energy_saved_joules_total") == {}
+    assert page.series("vllm_engine_prefill_cost_saved_total") == {}
+    metrics.target_budget("local", None, Prices(2.5, "EUR", 400.0))
+    page = Page(registry)
+    assert page.value("vllm_engine_prefill_cost_saved_total", currency="EUR") == pytest.approx(2.5)
+    assert page.value("vllm_engine_prefill_energy_saved_joules_total") == pytest.approx(1_440_000)
+
+
+def test_each_growth_counts_at_the_cost_of_its_time():
+    state = CostState()
+    state.engine_scraped(saved(0.0))
+    for result in measured(0.0002):
+        state.add_session(result)
+    state.engine_scraped(saved(10_000.0))
+    assert state.prefill_seconds_saved == pytest.approx(2.0)
+    for result in measured(0.0004, sessions=40):
+        state.add_session(result)
+    assert state.prefill_seconds_saved == pytest.approx(2.0)
+    state.engine_scraped(saved(20_000.0))
+    assert state.prefill_seconds_saved == pytest.approx(6.0)
+
+
+def test_another_process_or_model_has_to_be_measured_anew():
+    state = CostState()
+    state.engine_scraped(saved(0.0))
+    for result in measured():
+        state.add_session(result)
+    state.engine_scraped(saved(0.0))
+    assert state.prefill is not None
+    state.engine_scraped(saved(0.0, restarts=1))
+    assert state.prefill is None
+    for result in measured():
+        state.add_session(result)
+    assert state.prefill is not None
+    state.add_session(replace(measured()[0], model="another"))
+    assert state.prefill is None
+
+
+@given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1e9)), st.integers(0, 3))))
+def test_the_seconds_saved_never_go_back(scrapes):
+    state, last = CostState(), 0.0
+    for total, restarts in scrapes:
+        for result in measured():
+            state.add_session(result)
+        state.engine_scraped(saved(total, restarts))
+        assert (state.prefill_seconds_saved or 0.0) >= last
+        last = state.prefill_seconds_saved or 0.0
+
+
+def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(metrics, registry):
+    metrics.engine_scraped(saved(0.0))
+    for result in measured():
+        metrics.session_finished(result)
+    metrics.engine_scraped(saved(1000.0))
+    metrics.session_finished(failed_session())
+    page = Page(registry)
+    assert page.series("vllm_engine_prefill_seconds_per_token") == {}
+    assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(0.2)
+    metrics.engine_scraped(failed_engine_view())
+    assert Page(registry).series("vllm_engine_prefill_seconds_saved_total") == {}
+
+
+def test_what_holds_the_probe_back_is_one_of_the_reasons_or_none(metrics, registry):
+    metrics.target_added("local")
+    assert Page(registry).series("vllm_probe_paused") == {}
+    metrics.gate_looked("local", PauseReason.QUEUE)
+    page = Page(registry)
+    assert page.value("vllm_probe_paused", reason="queue") == 1
+    assert page.value("vllm_probe_paused", reason="usage") == 0
+    assert page.value("vllm_probe_paused", reason="budget") == 0
+    metrics.gate_looked("local", None)
+    assert set(Page(registry).series("vllm_probe_paused").values()) == {0}
+
+
+def test_the_budget_is_shown_unless_there_is_none(metrics, registry):
+    metrics.target_budget("local", 10_000, Prices())
+    assert Page(registry).value("vllm_probe_budget_tokens_per_hour") == 10_000
+    metrics.target_budget("local", None, Prices())
+    assert Page(registry).series("vllm_probe_budget_tokens_per_hour") == {}
+
+
+def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics, registry):
+    metrics.retention_read(RetentionReading("local", 0.5, 1.0))
+    metrics.retention_read(RetentionReading("local", 300.0, 0.25))
+    page = Page(registry)
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="300") == 0.25
+    metrics.retention_read(RetentionReading("local", 300.0, None, RetentionUnknown.LATE))
+    page = Page(registry)
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="300") is None
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
+
+
+def test_tokens_of_no_session_count_in_what_the_probe_consumed(metrics, registry):
+    metrics.consumed("local", 0)
+    assert Page(registry).series("vllm_probe_consumed_tokens_total") == {}
+    metrics.consumed("local", 129)
+    assert Page(registry).value("vllm_probe_consumed_tokens_total") == 129
