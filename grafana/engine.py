@@ -1,0 +1,309 @@
+"""Engine and container: the life of the container, and what the engine does with its cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from grafana_foundation_sdk.builders import table
+
+from exporter.container.records import LifecycleState
+from grafana import expressions as promql
+from grafana import kinds, parts
+from grafana.names import Uid
+from grafana.parts import BLUE, GREEN, GREY, ORANGE, RED, dress, now, query, rows
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import bargauge, stat, statetimeline, timeseries
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+STATE_COLORS: Final = {
+    LifecycleState.UNKNOWN: GREY,
+    LifecycleState.ABSENT: "purple",
+    LifecycleState.PULLING: "light-blue",
+    LifecycleState.CREATING: "light-blue",
+    LifecycleState.STARTING: BLUE,
+    LifecycleState.READY: GREEN,
+    LifecycleState.UNWELL: RED,
+    LifecycleState.STOPPING: "yellow",
+    LifecycleState.BACKING_OFF: ORANGE,
+    LifecycleState.HELD: "light-purple",
+}
+STATE_WORDS: Final = {
+    str(code): (state.replace("_", " "), STATE_COLORS[state])
+    for state, code in promql.STATE_CODES.items()
+}
+
+
+def _life() -> list[statetimeline.Panel | stat.Panel]:
+    diagnosis = promql.or_reason(
+        promql.gauge("vllm_container_diagnosis", by="target, reason"),
+        "vllm_container_docker_up",
+        "reason",
+        "nothing",
+    )
+    answers = {"1": ("Docker answers", GREEN), "0": ("Docker does not answer", RED)}
+    drift = {"0": ("the settings in force", GREEN), "1": ("other settings", ORANGE)}
+    return [
+        dress(
+            kinds.states(STATE_WORDS),
+            "State of the container",
+            "The life of each supervised container, one lane for each. Unknown: Docker itself does "
+            "not answer.",
+            "none",
+            (24, 6),
+            query("A", promql.CONTAINER_STATE),
+        ),
+        dress(
+            kinds.name_of_series(((None, GREEN), (1, RED))),
+            "What ails it",
+            "The cause that was found for a container that is not up. The exporter's page says "
+            "what gave it away and what to do.",
+            "none",
+            (8, 4),
+            now("A", diagnosis, "{{target}}: {{reason}}"),
+        ).links([parts.runbook("Crash loop", "crash-loop")]),
+        dress(
+            kinds.verdict(answers, "no container supervised"),
+            "Docker",
+            "Whether Docker answers. While it does not, the state is unknown.",
+            "none",
+            (4, 4),
+            now("A", promql.gauge("vllm_container_docker_up")),
+        ),
+        dress(
+            kinds.verdict(drift, "cannot be told"),
+            "Made from",
+            "Whether the container was made from the settings in force. It cannot be told of a "
+            "container that somebody else owns.",
+            "none",
+            (4, 4),
+            now("A", promql.gauge("vllm_container_config_drift")),
+        ),
+        dress(
+            kinds.figure(sparkline=False),
+            "In this state for",
+            "How long the container has been in its state.",
+            parts.SECONDS,
+            (4, 4),
+            now("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
+        ),
+        dress(
+            kinds.figure(sparkline=False),
+            "Last start took",
+            "From the start of the container to its being ready, of the last start that got there: "
+            "weights, compilation, warm-up.",
+            parts.SECONDS,
+            (4, 4),
+            now("A", promql.gauge("vllm_container_startup_seconds")),
+        ),
+    ]
+
+
+def _mishaps() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
+    restarts = promql.increase(
+        "vllm_container_restarts_total", by="target, reason", over="$__range"
+    )
+    failures = promql.increase(
+        "vllm_container_start_failures_total", by="target, reason", over="$__range"
+    )
+    mishaps = (
+        ("A", "vllm_container_restarts_total", "{{target}} restarts"),
+        ("B", "vllm_container_start_failures_total", "{{target}} failed starts"),
+        ("C", "vllm_container_oom_kills_total", "{{target}} killed for memory"),
+        ("D", "vllm_container_health_failures_total", "{{target}} failed health checks"),
+        ("E", "vllm_container_model_loads_total", "{{target}} weights loaded"),
+    )
+    made_of = promql.gauge("vllm_container_info", by="target, mode, name, image")
+    steps = parts.thresholds(((None, GREEN), (1, ORANGE), (3, RED)))
+    return [
+        dress(
+            kinds.ranking().thresholds(steps).decimals(0),
+            "Restarts, by cause",
+            "Restarts of the container in the dashboard's time range, by what made them necessary; "
+            "the five most frequent causes.",
+            parts.COUNT,
+            (7, 8),
+            now("A", f"topk(5, {restarts})", "{{target}}: {{reason}}"),
+        ),
+        dress(
+            kinds.ranking().thresholds(steps).decimals(0),
+            "Failed starts, by cause",
+            "Starts that never became ready in the dashboard's time range; the five most frequent "
+            "causes.",
+            parts.COUNT,
+            (7, 8),
+            now("A", f"topk(5, {failures})", "{{target}}: {{reason}}"),
+        ).links([parts.runbook("Start failing", "start-failing")]),
+        dress(
+            kinds.bars_over_time(),
+            "What happened, over time",
+            "Restarts, failed starts, kills at the memory limit, failed health checks and loads of "
+            "the weights.",
+            parts.COUNT,
+            (10, 8),
+            *(
+                query(ref, promql.increase(family, over="$__rate_interval"), legend)
+                for ref, family, legend in mishaps
+            ),
+        ),
+        dress(
+            table.Panel(),
+            "The container",
+            "What runs: who looks after it, its name and its image.",
+            "none",
+            (24, 4),
+            rows("A", made_of),
+        ).transformations(
+            parts.transformations(
+                (
+                    "organize",
+                    {
+                        "excludeByName": {"Time": True, "Value": True},
+                        "indexByName": {"target": 0, "mode": 1, "name": 2, "image": 3},
+                        "renameByName": {},
+                    },
+                )
+            )
+        ),
+    ]
+
+
+def _load() -> list[timeseries.Panel]:
+    return [
+        dress(
+            kinds.lines().min(0).max(1),
+            "KV cache in use",
+            "Share of the KV cache that running requests hold. 0 when idle, even with a cache full "
+            "of reusable blocks.",
+            parts.RATIO,
+            (8, 8),
+            query("A", promql.gauge("vllm_engine_kv_cache_usage_ratio")),
+        ).links([parts.runbook("KV cache saturated", "kv-cache-saturated")]),
+        dress(
+            kinds.lines().min(0),
+            "Requests running and waiting",
+            "What the engine computes at the moment, and what waits in its queue.",
+            parts.COUNT,
+            (8, 8),
+            query("A", promql.gauge("vllm_engine_requests_running"), "{{target}} running"),
+            query("B", promql.gauge("vllm_engine_requests_waiting"), "{{target}} waiting"),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Preemptions",
+            "Requests per second that lost their blocks to others for lack of room. Each computes "
+            "its prompt again.",
+            "reqps",
+            (8, 8),
+            query("A", promql.rate("vllm_engine_preemptions_total")),
+        ),
+    ]
+
+
+def _cache() -> list[timeseries.Panel]:
+    by_window = promql.gauge("vllm_engine_prefix_cache_hit_ratio", by="target, window")
+    return [
+        dress(
+            kinds.lines()
+            .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
+            .thresholds_style(kinds.lines_at_thresholds())
+            .min(0)
+            .max(1),
+            "Hit ratio of all traffic, by window",
+            "Hit / queried tokens of everybody's traffic in the last minute, five minutes and "
+            "hour, with lines at 0.4 and 0.5. Absent without traffic.",
+            parts.RATIO,
+            (8, 8),
+            query("A", by_window, "{{target}} {{window}}"),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Prompt tokens: all, and saved",
+            "Prompt tokens of all traffic per second, and those of them that were served from "
+            "cache instead of computed.",
+            parts.TOKENS_PER_SECOND,
+            (8, 8),
+            query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} prompt"),
+            query("B", promql.rate("vllm_engine_tokens_saved_total"), "{{target}} saved"),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Generated tokens",
+            "Tokens that the engine generated per second, for all traffic.",
+            parts.TOKENS_PER_SECOND,
+            (8, 8),
+            query("A", promql.rate("vllm_engine_generation_tokens_total")),
+        ),
+    ]
+
+
+def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
+    labels = ("version", "model", "max_model_len", "ranks", "simulated", "prefix_caching")
+    more = ("block_size", "match_unit", "num_blocks")
+    order = {name: index for index, name in enumerate(("target", *labels, *more))}
+    return [
+        dress(
+            table.Panel(),
+            "The engine",
+            "What the engine says of itself; a field is empty where it is unknown. A hit is "
+            "counted in whole match units.",
+            "none",
+            (24, 4),
+            rows("A", promql.gauge("vllm_engine_info", by=", ".join(order))),
+        ).transformations(
+            parts.transformations(
+                (
+                    "organize",
+                    {
+                        "excludeByName": {"Time": True, "Value": True},
+                        "indexByName": order,
+                        "renameByName": {},
+                    },
+                )
+            )
+        ),
+        dress(
+            kinds.figure(sparkline=False),
+            "KV cache capacity",
+            "Tokens that the KV cache of one rank has room for.",
+            parts.TOKENS,
+            (6, 6),
+            now("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
+        ),
+        dress(
+            kinds.figure(sparkline=False),
+            "Restarts of the engine's process",
+            "In the dashboard's time range, seen by its start time, whoever restarted it. Each "
+            "empties the cache.",
+            parts.COUNT,
+            (6, 6),
+            now("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Reading the engine's metrics",
+            "How long the exporter's last scrape of vLLM's own metrics took. It grows with a busy "
+            "engine before anything else shows.",
+            parts.SECONDS,
+            (12, 6),
+            query("A", promql.gauge("vllm_engine_scrape_duration_seconds")),
+        ),
+    ]
+
+
+def build() -> Dashboard:
+    board = parts.frame(
+        "vLLM cache: Engine and container",
+        Uid.ENGINE,
+        "The life of the supervised container, the engine's load, and the prefix cache over "
+        "everybody's traffic.",
+    )
+    return parts.in_rows(
+        board,
+        {
+            "Container": [*_life(), *_mishaps()],
+            "Load": _load(),
+            "Prefix cache": _cache(),
+            "Engine": _engine(),
+        },
+    )

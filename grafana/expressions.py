@@ -1,0 +1,91 @@
+"""The PromQL that more than one panel asks.
+
+`$window` is the dashboard's averaging window: sessions are a minute or more apart, so a rate over
+a few scrapes would mostly see none. Denominators without traffic are dropped, not divided by.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exporter.container.records import LifecycleState
+
+TARGET: Final = 'target=~"$target"'
+
+
+def increase(family: str, *labels: str, by: str = "target", over: str = "$window") -> str:
+    """The growth of a counter over a window, summed by labels."""
+    return f"sum by ({by}) (increase({family}{{{', '.join((TARGET, *labels))}}}[{over}]))"
+
+
+def rate(family: str, *labels: str, by: str = "target", over: str = "$__rate_interval") -> str:
+    return f"sum by ({by}) (rate({family}{{{', '.join((TARGET, *labels))}}}[{over}]))"
+
+
+def gauge(family: str, *labels: str, by: str = "target") -> str:
+    """A gauge by labels. The maximum only drops what tells one scrape from another."""
+    return f"max by ({by}) ({family}{{{', '.join((TARGET, *labels))}}})"
+
+
+def ratio(part: str, whole: str) -> str:
+    return f"{part} / ({whole} > 0)"
+
+
+def or_reason(expression: str, known: str, label: str, word: str) -> str:
+    """`expression`, or 0 under the label's value `word` where it is absent though `known` is not.
+
+    Nothing found is an answer, nothing known is none: without `known` the result stays absent.
+    """
+    return (
+        f"({expression}) or on (target) "
+        f'label_replace(0 * {gauge(known)}, "{label}", "{word}", "", "")'
+    )
+
+
+def ttft_quantile(quantile: float, cache: str) -> str:
+    buckets = rate(
+        "vllm_probe_ttft_seconds_bucket", f'cache="{cache}"', by="target, le", over="$window"
+    )
+    return f"histogram_quantile({quantile}, {buckets})"
+
+
+def ttft_mean(cache: str) -> str:
+    labels = f'cache="{cache}"'
+    return ratio(
+        increase("vllm_probe_ttft_seconds_sum", labels),
+        increase("vllm_probe_ttft_seconds_count", labels),
+    )
+
+
+PROBE_HIT_RATIO: Final = ratio(
+    increase("vllm_probe_cached_tokens_total"), increase("vllm_probe_prompt_tokens_total")
+)
+PROBE_EFFICIENCY: Final = "1 - " + ratio(
+    increase("vllm_probe_lost_tokens_total"), increase("vllm_probe_ideal_cached_tokens_total")
+)
+ENGINE_HIT_RATIO: Final = ratio(
+    increase("vllm_engine_prefix_cache_hit_tokens_total"),
+    increase("vllm_engine_prefix_cache_queried_tokens_total"),
+)
+LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", by="cause")
+
+# 1 where at least one engine in sight is a simulator, 0 where all that say what they are are real;
+# absent, and not 0, where no engine answers.
+SIMULATED: Final = (
+    f'max(vllm_engine_info{{{TARGET}, simulated="true"}}) '
+    f'or 0 * max(vllm_engine_info{{{TARGET}, simulated="false"}})'
+)
+
+STATE_CODES: Final = {state: code for code, state in enumerate(LifecycleState)}
+
+
+def _state_code() -> str:
+    terms = " or ".join(
+        f'{code} * vllm_container_state{{{TARGET}, state="{state}"}}'
+        for state, code in STATE_CODES.items()
+    )
+    return f"sum by (target) ({terms})"
+
+
+# One number for the state, so that one lane of a timeline shows one container.
+CONTAINER_STATE: Final = _state_code()

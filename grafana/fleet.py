@@ -1,0 +1,125 @@
+"""Fleet: a row per target, worst first to the eye."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from grafana_foundation_sdk.builders import table
+
+from grafana import expressions as promql
+from grafana import kinds, parts
+from grafana.engine import STATE_WORDS
+from grafana.names import Uid, dashboard_url
+from grafana.overview import UP
+from grafana.parts import GREEN, ORANGE, RED, dress, query, rows
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import statetimeline, timeseries
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+# Column, unit, query.
+COLUMNS: Final = (
+    ("engine", "none", promql.gauge("vllm_engine_up")),
+    ("probe", "none", promql.gauge("vllm_probe_up")),
+    ("container", "none", promql.CONTAINER_STATE),
+    ("hit ratio (probe)", parts.RATIO, promql.PROBE_HIT_RATIO),
+    ("efficiency", parts.RATIO, promql.PROBE_EFFICIENCY),
+    ("hit ratio (all)", parts.RATIO, promql.ENGINE_HIT_RATIO),
+    ("warm TTFT", parts.SECONDS, promql.ttft_mean("warm")),
+    ("cold TTFT", parts.SECONDS, promql.ttft_mean("cold")),
+    (
+        "tokens saved",
+        parts.TOKENS,
+        promql.increase("vllm_engine_tokens_saved_total", over="$__range"),
+    ),
+    ("KV in use", parts.RATIO, promql.gauge("vllm_engine_kv_cache_usage_ratio")),
+    ("waiting", parts.COUNT, promql.gauge("vllm_engine_requests_waiting")),
+    ("restarts", parts.COUNT, promql.increase("vllm_engine_restarts_total", over="$__range")),
+)
+
+
+def _table() -> table.Panel:
+    refs = {chr(ord("A") + index): column for index, column in enumerate(COLUMNS)}
+    panel = dress(
+        table.Panel(),
+        "Targets",
+        "One row per target: ratios and times over the averaging window, tokens saved and "
+        "restarts in the dashboard's time range. An empty cell is not known, or the target has no "
+        "container. The name of a target leads to its session.",
+        "none",
+        (24, 11),
+        *(rows(ref, expr) for ref, (_, _, expr) in refs.items()),
+    ).transformations(
+        parts.transformations(
+            *parts.joined("target", {f"Value #{ref}": c[0] for ref, c in refs.items()})
+        )
+    )
+    more = {
+        "engine": kinds.in_words(UP),
+        "probe": kinds.in_words(UP),
+        "container": kinds.in_words(STATE_WORDS),
+        "hit ratio (probe)": kinds.in_steps(parts.HIT_RATIO_STEPS),
+        "hit ratio (all)": kinds.in_steps(parts.HIT_RATIO_STEPS),
+        "efficiency": kinds.in_steps(((None, RED), (0.8, ORANGE), (0.95, GREEN))),
+    }
+    for name, unit, _ in COLUMNS:
+        panel = panel.override_by_name(*kinds.column(name, unit, *more.get(name, ())))
+    to = "${__data.fields.target}"
+    links = [
+        {"title": "Session anatomy", "url": dashboard_url(Uid.SESSION, to)},
+        {"title": "Overview", "url": dashboard_url(Uid.OVERVIEW, to)},
+        {"title": "Engine and container", "url": dashboard_url(Uid.ENGINE, to)},
+    ]
+    return panel.override_by_name(*kinds.column("target", "none", ("links", links)))
+
+
+def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
+    return [
+        dress(
+            kinds.states(UP),
+            "Sessions finish",
+            "Whether the last session of each target finished: a lane per target.",
+            "none",
+            (12, 8),
+            query("A", promql.gauge("vllm_probe_up")),
+        ),
+        dress(
+            kinds.states(UP),
+            "Engines answer",
+            "Whether the metrics of each target's engine could be read: a lane per target.",
+            "none",
+            (12, 8),
+            query("A", promql.gauge("vllm_engine_up")),
+        ),
+        dress(
+            kinds.lines()
+            .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
+            .thresholds_style(kinds.lines_at_thresholds())
+            .min(0)
+            .max(1),
+            "Hit ratio of the probe",
+            "Every target's sessions are alike, so that the lines can be compared. Over the "
+            "averaging window, with lines at 0.4 and 0.5.",
+            parts.RATIO,
+            (12, 9),
+            query("A", promql.PROBE_HIT_RATIO),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Median time to first token, warm",
+            "Of turns with cached tokens, over the averaging window, as near as the histogram's "
+            "buckets allow.",
+            parts.SECONDS,
+            (12, 9),
+            query("A", promql.ttft_quantile(0.5, "warm")),
+        ),
+    ]
+
+
+def build() -> Dashboard:
+    board = parts.frame(
+        "vLLM cache: Fleet",
+        Uid.FLEET,
+        "All targets side by side: which one is unwell, and where to look next.",
+    )
+    return parts.in_rows(board, {"All targets": [_table()], "Over time": _over_time()})

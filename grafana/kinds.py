@@ -1,0 +1,209 @@
+"""The kinds of panel that the dashboards use, with their manners."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grafana_foundation_sdk.builders import (
+    barchart,
+    bargauge,
+    common,
+    heatmap,
+    stat,
+    statetimeline,
+    timeseries,
+    trend,
+)
+from grafana_foundation_sdk.models import common as looks
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+
+from grafana.parts import by_threshold, thresholds, transformations, value_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from grafana.parts import Transformation
+
+# The turn is a label, so text: in order of numbers for the axis, 10 after 9.
+TURN_AS_NUMBER: Transformation = (
+    "convertFieldType",
+    {"conversions": [{"targetField": "turn", "destinationType": "number"}], "fields": {}},
+)
+TURN_AS_TEXT: Transformation = (
+    "convertFieldType",
+    {"conversions": [{"targetField": "turn", "destinationType": "string"}], "fields": {}},
+)
+BY_TURN: Transformation = ("sortBy", {"fields": {}, "sort": [{"field": "turn", "desc": False}]})
+
+
+def lines() -> timeseries.Panel:
+    """Values over time."""
+    return (
+        timeseries.Panel()
+        .draw_style(looks.GraphDrawStyle.LINE)
+        .line_width(2)
+        .fill_opacity(8)
+        .show_points(looks.VisibilityMode.AUTO)
+        .legend(_legend())
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(looks.TooltipDisplayMode.MULTI)
+            .sort(looks.SortOrder.DESCENDING)
+        )
+    )
+
+
+def bars_over_time() -> timeseries.Panel:
+    """Parts of a whole, stacked, over time."""
+    return (
+        lines()
+        .draw_style(looks.GraphDrawStyle.BARS)
+        .fill_opacity(70)
+        .line_width(0)
+        .stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
+    )
+
+
+def figure(*, sparkline: bool = True) -> stat.Panel:
+    """One large number per target."""
+    mode = looks.BigValueGraphMode.AREA if sparkline else looks.BigValueGraphMode.NONE
+    return stat.Panel().graph_mode(mode).reduce_options(_last())
+
+
+def verdict(words: Mapping[str, tuple[str, str]], unknown: str) -> stat.Panel:
+    """A value in words on its colour; `unknown` where there is no value."""
+    return (
+        figure(sparkline=False)
+        .color_mode(looks.BigValueColorMode.BACKGROUND)
+        .mappings(value_words(words))
+        .no_value(unknown)
+    )
+
+
+def name_of_series(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
+    """The names of the series, coloured by value: for labels that are the message."""
+    return (
+        figure(sparkline=False)
+        .text_mode(looks.BigValueTextMode.NAME)
+        .color_mode(looks.BigValueColorMode.BACKGROUND)
+        .color_scheme(by_threshold())
+        .thresholds(thresholds(steps))
+    )
+
+
+def states(words: Mapping[str, tuple[str, str]]) -> statetimeline.Panel:
+    """A lane per series, its values in words and colours."""
+    return (
+        statetimeline.Panel()
+        .mappings(value_words(words))
+        .merge_values(True)
+        .show_value(looks.VisibilityMode.AUTO)
+        .row_height(0.8)
+        .fill_opacity(80)
+        .legend(_legend())
+    )
+
+
+def heat() -> heatmap.Panel:
+    """Buckets of a histogram over time: the darker, the more."""
+    return (
+        heatmap.Panel()
+        .calculate(False)
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(HeatmapColorMode.SCHEME)
+            .scheme("Oranges")
+            .steps(64)
+            .reverse(False)
+        )
+        .y_axis(
+            heatmap.YAxisConfig().unit("s").axis_placement(looks.AxisPlacement.LEFT).decimals(3)
+        )
+        .cell_values(heatmap.CellValues().unit("short"))
+        .filter_values(heatmap.FilterValueRange().le(1e-9))
+        .interval("1m")
+    )
+
+
+def bars_by_turn(*steps: Transformation) -> barchart.Panel:
+    """Bars side by side, a group for each turn of the last session."""
+    return (
+        barchart.Panel()
+        .x_field("turn")
+        .orientation(looks.VizOrientation.VERTICAL)
+        .show_value(looks.VisibilityMode.NEVER)
+        .group_width(0.75)
+        .fill_opacity(80)
+        .legend(_legend())
+        .transformations(transformations(*steps, TURN_AS_NUMBER, BY_TURN, TURN_AS_TEXT))
+    )
+
+
+def curve_by_turn(*steps: Transformation) -> trend.Panel:
+    """Curves over the turns of the last session."""
+    return (
+        trend.Panel()
+        .x_field("turn")
+        .line_width(2)
+        .show_points(looks.VisibilityMode.ALWAYS)
+        .point_size(7)
+        .legend(_legend())
+        .transformations(transformations(*steps, TURN_AS_NUMBER, BY_TURN))
+    )
+
+
+def ranking() -> bargauge.Panel:
+    """Horizontal bars, a name at each."""
+    return (
+        bargauge.Panel()
+        .orientation(looks.VizOrientation.HORIZONTAL)
+        .display_mode(looks.BarGaugeDisplayMode.BASIC)
+        .value_mode(looks.BarGaugeValueMode.TEXT)
+        .reduce_options(_last())
+        .min(0)
+    )
+
+
+def lines_at_thresholds() -> common.GraphThresholdsStyleConfig:
+    return common.GraphThresholdsStyleConfig().mode(looks.GraphThresholdsStyleMode.DASHED)
+
+
+def column(
+    name: str, unit: str, *more: tuple[str, object]
+) -> tuple[str, list[model.DynamicConfigValue]]:
+    """An override of one column: its unit and whatever else."""
+    return name, [
+        model.DynamicConfigValue(id_val=key, value=value) for key, value in (("unit", unit), *more)
+    ]
+
+
+def color(fixed: str) -> tuple[str, object]:
+    """For `column`: always this colour."""
+    return "color", {"mode": "fixed", "fixedColor": fixed}
+
+
+_COLOURED_CELL = ("custom.cellOptions", {"type": "color-background", "mode": "basic"})
+
+
+def in_words(words: Mapping[str, tuple[str, str]]) -> tuple[tuple[str, object], ...]:
+    """For `column`: values as words on their colours."""
+    return ("mappings", value_words(words)), _COLOURED_CELL
+
+
+def in_steps(steps: Sequence[tuple[float | None, str]]) -> tuple[tuple[str, object], ...]:
+    """For `column`: cells coloured by thresholds."""
+    return ("thresholds", thresholds(steps).build()), _COLOURED_CELL
+
+
+def _legend() -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .display_mode(looks.LegendDisplayMode.LIST)
+        .placement(looks.LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )
+
+
+def _last() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)

@@ -1,0 +1,212 @@
+"""Overview: is caching working, what does it save, is the engine alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grafana import expressions as promql
+from grafana import kinds, parts
+from grafana.names import Uid
+from grafana.parts import GREEN, GREY, ORANGE, RED, dress, now, query
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+UP = {"1": ("up", GREEN), "0": ("down", RED)}
+
+
+def _banner() -> stat.Panel:
+    words = {
+        "1": ("SIMULATED: no model runs and the times are made up", ORANGE),
+        "0": ("real engine", GREEN),
+    }
+    return dress(
+        kinds.verdict(words, "no engine answers"),
+        "What is measured",
+        "SIMULATED when at least one of the targets says that it is the built-in simulator: its "
+        "prefix cache is a real one, its times are made up. Grey when no engine answers.",
+        "none",
+        (24, 3),
+        now("A", promql.SIMULATED, "engine"),
+    )
+
+
+def _working() -> list[stat.Panel | timeseries.Panel]:
+    return [
+        dress(
+            kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
+            "Hit ratio of the probe",
+            "Share of the probe's prompt tokens that came from the prefix cache, over the "
+            "averaging window. First turns are cold by design and are counted.",
+            parts.RATIO,
+            (5, 6),
+            query("A", promql.PROBE_HIT_RATIO),
+        )
+        .color_scheme(parts.by_threshold())
+        .links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
+        dress(
+            kinds.figure().thresholds(
+                parts.thresholds(((None, RED), (0.8, ORANGE), (0.95, GREEN)))
+            ),
+            "Efficiency of the probe",
+            "What the cache served of the most that exact-prefix caching could have served. 100 % "
+            "on a sound server, whatever the hit ratio is.",
+            parts.RATIO,
+            (5, 6),
+            query("A", promql.PROBE_EFFICIENCY),
+        ).color_scheme(parts.by_threshold()),
+        dress(
+            kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
+            "Hit ratio of all traffic",
+            "Share of everybody's looked-up tokens that the engine found in its prefix cache, from "
+            "vLLM's own counters, over the averaging window. Absent without traffic.",
+            parts.RATIO,
+            (5, 6),
+            query("A", promql.ENGINE_HIT_RATIO),
+        ).color_scheme(parts.by_threshold()),
+        dress(
+            kinds.lines()
+            .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
+            .thresholds_style(kinds.lines_at_thresholds())
+            .min(0)
+            .max(1),
+            "Hit ratio over time",
+            "Probe and all traffic, over the averaging window, with lines at 0.4, where the alert "
+            "fires, and at 0.5.",
+            parts.RATIO,
+            (9, 6),
+            query("A", promql.PROBE_HIT_RATIO, "{{target}} probe"),
+            query("B", promql.ENGINE_HIT_RATIO, "{{target}} all traffic"),
+        ),
+    ]
+
+
+def _sound() -> list[stat.Panel]:
+    stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
+    wedged = {"0": ("hits", GREEN), "1": ("wedged", RED)}
+    return [
+        dress(
+            kinds.verdict(stable, "unknown"),
+            "Prompt prefix",
+            "Whether every prompt of the last session began with the turn before it. If not, the "
+            "chat template rewrites history and no cache can help.",
+            "none",
+            (6, 4),
+            now("A", promql.gauge("vllm_probe_prefix_stable")),
+        ),
+        dress(
+            kinds.verdict(wedged, "unknown"),
+            "Repeated prompts",
+            "Wedged when an identical prompt, sent twice in a row with room in the cache, did not "
+            "hit. Known cure: restart the engine.",
+            "none",
+            (6, 4),
+            now("A", promql.gauge("vllm_probe_cache_wedged")),
+        ),
+        dress(
+            kinds.name_of_series(((None, GREY), (1, ORANGE))),
+            "Notices of the last session",
+            "What a reader of the last session must know, such as why a value is absent.",
+            "none",
+            (12, 4),
+            now(
+                "A",
+                promql.or_reason(
+                    promql.gauge("vllm_probe_notice", by="target, notice"),
+                    "vllm_probe_up",
+                    "notice",
+                    "none",
+                ),
+                "{{target}}: {{notice}}",
+            ),
+        ),
+    ]
+
+
+def _savings() -> list[stat.Panel | timeseries.Panel]:
+    saved = "vllm_engine_tokens_saved_total"
+    cold, warm = promql.ttft_mean("cold"), promql.ttft_mean("warm")
+    return [
+        dress(
+            kinds.figure(sparkline=False),
+            "Tokens saved",
+            "Prompt tokens of all traffic in the dashboard's time range that were served from "
+            "cache instead of computed, the probe's own among them.",
+            parts.TOKENS,
+            (5, 7),
+            now("A", promql.increase(saved, over="$__range")),
+        ),
+        dress(
+            kinds.figure(),
+            "Time to first token, cold minus warm",
+            "Mean TTFT of the probe's turns without a cached token, minus that of turns with some, "
+            "over the averaging window. An indication and no control: cold turns are mostly first "
+            "turns, which are shorter than the warm ones.",
+            parts.SECONDS,
+            (5, 7),
+            query("A", f"{cold} - {warm}"),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Tokens saved per second",
+            "Prompt tokens served from cache: of all traffic, and the probe's share of them.",
+            parts.TOKENS_PER_SECOND,
+            (7, 7),
+            query("A", promql.rate(saved), "{{target}} all traffic"),
+            query(
+                "B",
+                promql.rate("vllm_probe_cached_tokens_total", over="$window"),
+                "{{target}} probe",
+            ),
+        ),
+        dress(
+            kinds.bars_over_time(),
+            "Tokens lost, by cause",
+            "What the cache could have served and did not, over the averaging window.",
+            parts.TOKENS,
+            (7, 7),
+            query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
+        ),
+    ]
+
+
+def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
+    failures = promql.increase("vllm_probe_session_failures_total", by="reason")
+    return [
+        dress(
+            kinds.states(UP),
+            "Engine and probe",
+            "Whether the engine's metrics could be read, and whether sessions finished. A probe "
+            "that is down beside an engine that is up is what /health does not show.",
+            "none",
+            (14, 7),
+            query("A", promql.gauge("vllm_engine_up"), "{{target}} engine"),
+            query("B", promql.gauge("vllm_probe_up"), "{{target}} probe"),
+        ),
+        dress(
+            kinds.bars_over_time(),
+            "Failed sessions, by reason",
+            "Sessions that did not finish, over the averaging window, by the reason of the turn "
+            "that broke them.",
+            parts.COUNT,
+            (10, 7),
+            query("A", failures, "{{reason}}"),
+        ).links([parts.runbook("Probe failing", "probe-failing")]),
+    ]
+
+
+def build() -> Dashboard:
+    board = parts.frame(
+        "vLLM cache: Overview",
+        Uid.OVERVIEW,
+        "Is prefix caching working, what does it save, and is the engine alive?",
+    ).with_panel(_banner())
+    return parts.in_rows(
+        board,
+        {
+            "Is caching working?": [*_working(), *_sound()],
+            "What does it save?": _savings(),
+            "Is the engine alive?": _alive(),
+        },
+    )

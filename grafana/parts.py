@@ -1,0 +1,280 @@
+"""What every dashboard is made of: its frame, its queries, and panels dressed alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from grafana_foundation_sdk.builders import (
+    barchart,
+    bargauge,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+    trend,
+)
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.common import DataSourceRef
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from grafana import names
+from grafana.expressions import TARGET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from grafana_foundation_sdk.cog.builder import Builder
+
+PanelT = TypeVar(
+    "PanelT",
+    barchart.Panel,
+    bargauge.Panel,
+    heatmap.Panel,
+    stat.Panel,
+    statetimeline.Panel,
+    table.Panel,
+    timeseries.Panel,
+    trend.Panel,
+)
+Transformation = tuple[str, dict[str, object]]
+
+SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+WINDOWS: Final = "5m,15m,1h,6h,1d"
+
+RATIO: Final = "percentunit"
+SECONDS: Final = "s"
+COUNT: Final = "short"
+TOKENS: Final = "si:tok"  # a unit of ours, with Grafana's SI prefixes
+TOKENS_PER_SECOND: Final = "si:tok/s"
+
+GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#808080"
+# Below 0.4 an alert fires; from 0.5 on, a session saves more than it computes.
+HIT_RATIO_STEPS: Final = ((None, RED), (0.4, ORANGE), (0.5, GREEN))
+
+
+def query(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataquery:
+    """A query over the dashboard's time."""
+    made = prometheus.Dataquery().ref_id(ref).datasource(SOURCE).expr(expr)
+    return made.legend_format(legend).range()
+
+
+def now(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataquery:
+    """A query of the last value alone."""
+    return query(ref, expr, legend).instant()
+
+
+def rows(ref: str, expr: str) -> prometheus.Dataquery:
+    """The last values as a table: a column per label, and the column `Value #ref`."""
+    return now(ref, expr).format(PromQueryFormat.TABLE)
+
+
+def buckets(expr: str) -> prometheus.Dataquery:
+    return query("A", expr, "{{le}}").format(PromQueryFormat.HEATMAP)
+
+
+def dress(
+    panel: PanelT,
+    title: str,
+    description: str,
+    unit: str,
+    size: tuple[int, int],
+    *queries: prometheus.Dataquery,
+) -> PanelT:
+    """What no panel goes without. `size` is width and height on Grafana's grid of 24 columns."""
+    width, height = size
+    return (
+        panel.title(title)
+        .description(description)
+        .unit(unit)
+        .datasource(SOURCE)
+        .span(width)
+        .height(height)
+        .targets(list(queries))
+    )
+
+
+def thresholds(steps: Sequence[tuple[float | None, str]]) -> build.ThresholdsConfig:
+    return (
+        build.ThresholdsConfig()
+        .mode(model.ThresholdsMode.ABSOLUTE)
+        .steps([model.Threshold(value=value, color=color) for value, color in steps])
+    )
+
+
+def by_threshold() -> build.FieldColor:
+    return build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS)
+
+
+def fixed(color: str) -> build.FieldColor:
+    return build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(color)
+
+
+def value_words(words: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
+    """Values as text: a value's text and colour."""
+    options = {
+        value: model.ValueMappingResult(text=text, color=color, index=index)
+        for index, (value, (text, color)) in enumerate(words.items())
+    }
+    return [model.ValueMap(options=options)]
+
+
+def transformations(*steps: Transformation) -> list[model.DataTransformerConfig]:
+    return [model.DataTransformerConfig(id_val=name, options=options) for name, options in steps]
+
+
+def joined(field: str, columns: Mapping[str, str]) -> tuple[Transformation, Transformation]:
+    """Queries as rows side by side: one row per value of `field`, columns named and in order."""
+    order = {name: index for index, name in enumerate((field, *columns))}
+    return (
+        ("joinByField", {"byField": field, "mode": "outer"}),
+        (
+            "organize",
+            {
+                # Each query brings its time along; the join numbers them.
+                "excludeByName": {f"Time {n}": True for n in range(1, len(columns) + 1)}
+                | {"Time": True},
+                "indexByName": order,
+                "renameByName": dict(columns),
+            },
+        ),
+    )
+
+
+def runbook(title: str, page: str) -> build.DashboardLink:
+    """A link to what to do, at the corner of a panel."""
+    return (
+        build.DashboardLink(title)
+        .type(model.DashboardLinkType.LINK)
+        .url(f"{names.RUNBOOKS_URL}/{page}.md")
+        .target_blank(True)
+    )
+
+
+def frame(
+    title: str, uid: names.Uid, description: str, *, one_target: bool = False
+) -> build.Dashboard:
+    """A dashboard without panels: variables, links, annotations."""
+    return (
+        build.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([names.TAG])
+        .readonly()  # provisioned: changes belong into the script
+        .timezone("browser")
+        .time("now-1h", "now")
+        .refresh("30s")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .variables([_datasource(), _target(one_target=one_target), _window()])
+        .annotations([_container_restarts(), _engine_restarts()])
+        .links([_other_dashboards(), _runbooks()])
+    )
+
+
+def in_rows(
+    board: build.Dashboard, panels: Mapping[str, Sequence[Builder[model.Panel]]]
+) -> model.Dashboard:
+    """The dashboard, its panels under headings. The panels of a heading fill lines of 24."""
+    for heading, below in panels.items():
+        # The panels follow the row and are not in it: Grafana shows those only once it is opened.
+        board = board.with_row(build.Row(heading))
+        for panel in below:
+            board = board.with_panel(panel)
+    return board.build()
+
+
+def _datasource() -> build.DatasourceVariable:
+    return (
+        build.DatasourceVariable("datasource")
+        .label("Data source")
+        .description("The Prometheus that scrapes the exporter.")
+        .type("prometheus")
+        .current(model.VariableOption(text="Prometheus", value=names.DATASOURCE_UID))
+    )
+
+
+def _target(*, one_target: bool) -> build.QueryVariable:
+    variable = (
+        build.QueryVariable("target")
+        .label("Target")
+        .description("The engines, by the names they have in the exporter's configuration.")
+        .datasource(SOURCE)
+        .query("label_values(vllm_probe_sessions_total, target)")
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.NATURAL_ASC)
+    )
+    if one_target:
+        return variable
+    everything = model.VariableOption(text=["All"], value=["$__all"], selected=True)
+    return variable.multi(True).include_all(True).current(everything)
+
+
+def _window() -> build.IntervalVariable:
+    return (
+        build.IntervalVariable("window")
+        .label("Averaged over")
+        .description("Sessions are a minute or more apart: a shorter window would see none.")
+        .values(WINDOWS)
+        .current(model.VariableOption(text="15m", value="15m", selected=True))
+    )
+
+
+def _annotation(
+    name: str, color: str, family: str, labels: str, text: str
+) -> build.AnnotationQuery:
+    return (
+        build.AnnotationQuery()
+        .name(name)
+        .datasource(SOURCE)
+        .enable(True)
+        .icon_color(color)
+        .expr(f"sum by ({labels}) (increase({family}{{{TARGET}}}[1m])) > 0")
+        .step("1m")
+        .title_format("{{target}}")
+        .text_format(text)
+        .tag_keys(labels.replace(" ", ""))
+    )
+
+
+def _container_restarts() -> build.AnnotationQuery:
+    return _annotation(
+        "Container restarts",
+        RED,
+        "vllm_container_restarts_total",
+        "target, reason",
+        "container restarted: {{reason}}",
+    )
+
+
+def _engine_restarts() -> build.AnnotationQuery:
+    return _annotation(
+        "Engine restarts",
+        ORANGE,
+        "vllm_engine_restarts_total",
+        "target",
+        "engine process started anew, its cache empty",
+    )
+
+
+def _other_dashboards() -> build.DashboardLink:
+    return (
+        build.DashboardLink("vLLM cache")
+        .type(model.DashboardLinkType.DASHBOARDS)
+        .tags([names.TAG])
+        .as_dropdown(False)
+        .include_vars(True)
+        .keep_time(True)
+    )
+
+
+def _runbooks() -> build.DashboardLink:
+    return (
+        build.DashboardLink("Runbooks")
+        .type(model.DashboardLinkType.LINK)
+        .icon("doc")
+        .tooltip("What each alert means, how to confirm it, what to do")
+        .url(names.RUNBOOKS_URL)
+        .target_blank(True)
+    )

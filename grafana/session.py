@@ -1,0 +1,245 @@
+"""Session anatomy: one target, turn by turn, now and over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from grafana_foundation_sdk.builders import table
+
+from grafana import expressions as promql
+from grafana import kinds, parts
+from grafana.names import Uid
+from grafana.parts import BLUE, GREEN, ORANGE, RED, dress, query, rows
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import (
+        barchart,
+        heatmap,
+        prometheus,
+        statetimeline,
+        timeseries,
+        trend,
+    )
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+
+def _of_turn(family: str) -> str:
+    return promql.gauge(f"vllm_probe_turn_{family}", by="turn")
+
+
+IDEAL_TOKENS: Final = f"{_of_turn('ideal_hit_ratio')} * {_of_turn('prompt_tokens')}"
+
+# What the last session is told by: column, unit, query.
+COLUMNS: Final = (
+    ("prompt", parts.TOKENS, _of_turn("prompt_tokens")),
+    ("ideal", parts.TOKENS, IDEAL_TOKENS),
+    ("cached", parts.TOKENS, _of_turn("tokens_saved")),
+    ("hit ratio", parts.RATIO, _of_turn("hit_ratio")),
+    ("ideal hit ratio", parts.RATIO, _of_turn("ideal_hit_ratio")),
+    ("efficiency", parts.RATIO, _of_turn("efficiency_ratio")),
+    ("TTFT", parts.SECONDS, _of_turn("ttft_seconds")),
+    ("latency", parts.SECONDS, _of_turn("latency_seconds")),
+    ("completion", parts.TOKENS, _of_turn("completion_tokens")),
+)
+
+
+def _columns(*wanted: str) -> tuple[list[prometheus.Dataquery], tuple[parts.Transformation, ...]]:
+    """Queries for some columns, and what makes one table with a row per turn of them."""
+    chosen = [column for column in COLUMNS if column[0] in wanted]
+    refs = {chr(ord("A") + index): column for index, column in enumerate(chosen)}
+    queries = [rows(ref, expr) for ref, (_, _, expr) in refs.items()]
+    return queries, parts.joined("turn", {f"Value #{ref}": c[0] for ref, c in refs.items()})
+
+
+def _last_session() -> list[barchart.Panel | trend.Panel]:
+    tokens, in_tokens = _columns("prompt", "ideal", "cached")
+    ratios, in_ratios = _columns("hit ratio", "ideal hit ratio")
+    times, in_times = _columns("TTFT", "latency")
+    return [
+        dress(
+            kinds.bars_by_turn(*in_tokens),
+            "Tokens by turn: prompt, ideal, cached",
+            "For each turn of the last session: the prompt's tokens, the most of them that "
+            "exact-prefix caching could have served, and those that it did serve.",
+            parts.TOKENS,
+            (8, 9),
+            *tokens,
+        ),
+        dress(
+            kinds.curve_by_turn(*in_ratios)
+            .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
+            .thresholds_style(kinds.lines_at_thresholds())
+            .color_scheme(parts.fixed(BLUE))
+            .override_by_name(*kinds.column("ideal hit ratio", parts.RATIO, kinds.color(GREEN)))
+            .min(0)
+            .max(1),
+            "Hit ratio by turn",
+            "Cached / prompt tokens of each turn of the last session beside the ideal, with lines "
+            "at 0.4 and 0.5. The first turn is 0 by design: its salt was never used before.",
+            parts.RATIO,
+            (8, 9),
+            *ratios,
+        ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
+        dress(
+            kinds.bars_by_turn(*in_times),
+            "Times by turn: first token, whole answer",
+            "Time to first token and to the end of the answer of each turn of the last session, as "
+            "the client saw them.",
+            parts.SECONDS,
+            (8, 9),
+            *times,
+        ),
+    ]
+
+
+def _all_values() -> table.Panel:
+    queries, in_table = _columns(*(name for name, _, _ in COLUMNS))
+    panel = dress(
+        table.Panel(),
+        "The last session in figures",
+        "Every value of the last finished session. A value that is not known is absent; when a "
+        "session fails, all of them go.",
+        "none",
+        (24, 8),
+        *queries,
+    ).transformations(
+        parts.transformations(*in_table, kinds.TURN_AS_NUMBER, kinds.BY_TURN),
+    )
+    for name, unit, _ in COLUMNS:
+        panel = panel.override_by_name(*kinds.column(name, unit))
+    return panel
+
+
+def _ratios_over_time() -> list[timeseries.Panel]:
+    ideal = promql.increase("vllm_probe_ideal_cached_tokens_total")
+    lost = (
+        promql.increase("vllm_probe_lost_tokens_total", by="target, cause")
+        + f" / on (target) group_left () ({ideal} > 0)"
+    )
+    return [
+        dress(
+            kinds.lines()
+            .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
+            .thresholds_style(kinds.lines_at_thresholds())
+            .min(0)
+            .max(1),
+            "Hit ratio of each turn over time",
+            "The same turn from session to session, with lines at 0.4 and 0.5. Gaps: a session "
+            "failed, or the server did not say.",
+            parts.RATIO,
+            (12, 9),
+            query("A", _of_turn("hit_ratio"), "turn {{turn}}"),
+        ),
+        dress(
+            kinds.bars_over_time(),
+            "Share of the ideal that was lost, by cause",
+            "Tokens that the cache could have served and did not, of all that it could have "
+            "served, over the averaging window.",
+            parts.RATIO,
+            (12, 9),
+            query("A", lost, "{{cause}}"),
+        ),
+    ]
+
+
+def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
+    bucket = "vllm_probe_ttft_seconds_bucket"
+    heats = [
+        dress(
+            kinds.heat(),
+            f"Time to first token, {cache} turns",
+            f"How many turns {meaning} took how long to their first token, over time.",
+            parts.SECONDS,
+            (12, 9),
+            parts.buckets(
+                promql.increase(bucket, f'cache="{cache}"', by="le", over="$__rate_interval")
+            ),
+        )
+        for cache, meaning in (("warm", "with cached tokens"), ("cold", "without a cached token"))
+    ]
+    curves = dress(
+        kinds.lines().min(0),
+        "Time to first token, warm against cold",
+        "Median and 90th percentile over the averaging window, as near as the histogram's buckets "
+        "allow. Warm above cold says that the cache hits and does not help.",
+        parts.SECONDS,
+        (12, 9),
+        *(
+            query(ref, promql.ttft_quantile(quantile, cache), f"{cache} {name}")
+            for ref, cache, quantile, name in (
+                ("A", "warm", 0.5, "median"),
+                ("B", "warm", 0.9, "p90"),
+                ("C", "cold", 0.5, "median"),
+                ("D", "cold", 0.9, "p90"),
+            )
+        ),
+    )
+    by_turn = dress(
+        kinds.lines().min(0),
+        "Time to first token of each turn",
+        "The same turn from session to session, as the client saw it. A later turn has a longer "
+        "prompt: with a working cache its time hardly grows.",
+        parts.SECONDS,
+        (12, 9),
+        query("A", _of_turn("ttft_seconds"), "turn {{turn}}"),
+    )
+    return [*heats, curves, by_turn]
+
+
+def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
+    stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
+    between = promql.rate("vllm_probe_inter_token_seconds_bucket", by="le", over="$window")
+    consumed = promql.rate("vllm_probe_consumed_tokens_total", over="$window")
+    return [
+        dress(
+            kinds.states(stable),
+            "Prompt prefix",
+            "Whether each prompt began with the turn before it. Where the chat template rewrites "
+            "history, the ideal itself falls.",
+            "none",
+            (8, 7),
+            query(
+                "A",
+                promql.gauge("vllm_probe_prefix_stable", by="target, scenario"),
+                "{{scenario}}",
+            ),
+        ).links([parts.runbook("Prefix unstable", "prefix-unstable")]),
+        dress(
+            kinds.lines().min(0),
+            "Time between tokens",
+            "Median and 99th percentile of the time from one chunk of text to the next, over the "
+            "averaging window. Decoding, which no prefix cache makes faster.",
+            parts.SECONDS,
+            (8, 7),
+            query("A", f"histogram_quantile(0.5, {between})", "median"),
+            query("B", f"histogram_quantile(0.99, {between})", "p99"),
+        ),
+        dress(
+            kinds.lines().min(0).color_scheme(parts.fixed(ORANGE)),
+            "What the probe itself asks of the engine",
+            "Prompt and completion tokens of all the probe's requests per second, over the "
+            "averaging window: the price of measuring.",
+            parts.TOKENS_PER_SECOND,
+            (8, 7),
+            query("A", consumed, "probe"),
+        ),
+    ]
+
+
+def build() -> Dashboard:
+    board = parts.frame(
+        "vLLM cache: Session anatomy",
+        Uid.SESSION,
+        "One target's synthetic agent sessions, turn by turn: what was cached, what could have "
+        "been, and what it did to the time to first token.",
+        one_target=True,
+    )
+    return parts.in_rows(
+        board,
+        {
+            "The last session": [*_last_session(), _all_values()],
+            "Hit ratio over time": _ratios_over_time(),
+            "Time to first token": _first_tokens(),
+            "Besides": _rest(),
+        },
+    )

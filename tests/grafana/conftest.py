@@ -1,0 +1,172 @@
+"""A real Prometheus that scrapes a real exporter, and one with containers of made-up lives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import docker
+import docker.errors
+import pytest
+from prometheus_client import start_http_server
+from publish_records import INFO, container_view, engine_view, failed_engine_view
+
+from exporter.container.records import LifecycleState
+from exporter.publish.metrics import Metrics, new_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from docker.models.containers import Container
+
+PROMETHEUS_IMAGE = "prom/prometheus:v3.5.3"
+PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
+DEMO, WELL, ILL = "demo", "well", "ill"
+
+_CONFIG = """\
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+scrape_configs:
+  - job_name: vllm-cache-exporter
+    static_configs: [{{targets: ["127.0.0.1:{demo}", "127.0.0.1:{containers}"]}}]
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The Prometheus, and until when its first users have patience."""
+
+    url: str
+    give_up: float
+
+    def ask(self, expr: str, target: str, window: str = "1m") -> list[dict[str, Any]]:
+        """The answer to a dashboard's query, its variables filled in as Grafana does."""
+        values = {"target": target, "window": window, "__rate_interval": "1m", "__range": "5m"}
+        filled = re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
+        body = urllib.parse.urlencode({"query": filled}).encode()
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/query", body, timeout=10) as answer:
+                return json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{filled}\n{error.read().decode()}")
+
+    def numbers(self, expr: str, target: str) -> list[float]:
+        """The values of the answer that are numbers: neither NaN nor infinite."""
+        values = [float(series["value"][1]) for series in self.ask(expr, target)]
+        return [value for value in values if math.isfinite(value)]
+
+
+def leave_out(what: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until_ready(url: str, container: Container, give_up: float) -> None:
+    while time.monotonic() < give_up:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=5):
+            return
+        container.reload()
+        if container.status == "exited":
+            break
+        time.sleep(0.1)
+    pytest.fail(f"Prometheus is not ready:\n{container.logs(tail=20).decode()}")
+
+
+@contextlib.contextmanager
+def demo() -> Iterator[int]:
+    """`vllm-cache-exporter demo`, with a session every second. Yields its port."""
+    port = free_port()
+    command = (sys.executable, "-m", "exporter", "demo", "--log.level", "warning")
+    process = subprocess.Popen(
+        [*command, "--listen", f"127.0.0.1:{port}", "--interval-seconds", "1"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def containers() -> Iterator[int]:
+    """The exporter's own families for two containers and two engines. Yields a port."""
+    registry = new_registry()
+    metrics = Metrics(registry)
+    metrics.container_changed(
+        container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False)
+    )
+    metrics.engine_scraped(engine_view(target=WELL, info=replace(INFO, simulated=False)))
+    metrics.container_changed(container_view(target=ILL))
+    metrics.engine_scraped(failed_engine_view(target=ILL))
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def prometheus(config: Path, give_up: float) -> Iterator[str]:
+    """Prometheus as an image, on this machine's own network. Yields its address."""
+    try:
+        client = docker.from_env(timeout=60)
+    except docker.errors.DockerException as error:
+        leave_out(f"no Docker Engine answers: {error}")
+    with contextlib.closing(client):
+        try:
+            client.images.get(PROMETHEUS_IMAGE)
+        except docker.errors.ImageNotFound:
+            try:
+                client.images.pull(PROMETHEUS_IMAGE)
+            except docker.errors.APIError as error:
+                leave_out(f"the image {PROMETHEUS_IMAGE} is not here and not to be had: {error}")
+        port = free_port()
+        container = client.containers.run(
+            PROMETHEUS_IMAGE,
+            [
+                "--config.file=/config.yml",
+                "--storage.tsdb.path=/prometheus",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            network_mode="host",
+            volumes={str(config): {"bind": "/config.yml", "mode": "ro"}},
+            detach=True,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(url, container, give_up)
+            yield url
+        finally:
+            container.remove(force=True, v=True)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory) -> Iterator[Stack]:
+    config = tmp_path_factory.mktemp("prometheus") / "prometheus.yml"
+    give_up = time.monotonic() + PATIENCE
+    with demo() as demo_port, containers() as containers_port:
+        config.write_text(_CONFIG.format(demo=demo_port, containers=containers_port))
+        config.chmod(0o644)  # Prometheus runs as nobody
+        with prometheus(config, give_up) as url:
+            yield Stack(url, give_up)

@@ -1,0 +1,230 @@
+"""The committed dashboards: current, in the classic form, complete, and true to the exporter."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from grafana_dashboards import (
+    MODELS,
+    every_query,
+    groupings,
+    metric_names,
+    panel,
+    panel_queries,
+    panels,
+    selectors,
+    strings,
+)
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from exporter.container.records import LifecycleState
+from exporter.publish.families import EXPORTER, TARGET_FAMILIES
+from grafana.build import DASHBOARDS_FOLDER, dashboards, render, without_placement, write
+from grafana.names import DATASOURCE_UID, TAG, Uid
+
+NAMES = sorted(MODELS)
+
+each_dashboard = pytest.mark.parametrize("name", NAMES)
+
+
+def family_labels() -> dict[str, set[str]]:
+    """Every name of a sample that the exporter may publish, with its labels."""
+    known: dict[str, set[str]] = {}
+    for families, leading in ((TARGET_FAMILIES, {"target"}), (EXPORTER, set())):
+        for family in families:
+            labels = leading | set(family.reader.labels)
+            known[family.name] = labels
+            if family.kind == "histogram":
+                known |= {f"{family.name}_{part}": labels for part in ("sum", "count")}
+                known[f"{family.name}_bucket"] = labels | {"le"}
+    return known
+
+
+def test_the_committed_dashboards_are_what_the_script_writes(tmp_path):
+    write(tmp_path)
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    committed = {path.name: path.read_text() for path in DASHBOARDS_FOLDER.iterdir()}
+    assert committed == written, "run `python -m grafana` and commit grafana/dashboards"
+
+
+def test_there_are_the_four_dashboards():
+    assert NAMES == ["engine", "fleet", "overview", "session"]
+
+
+@each_dashboard
+def test_a_dashboard_is_written_the_same_each_time(name):
+    assert render(dashboards()[name]) == render(dashboards()[name])
+
+
+@each_dashboard
+def test_the_json_is_the_classic_form_and_not_the_second(name):
+    model = MODELS[name]
+    assert {"elements", "layout", "apiVersion", "kind", "spec"}.isdisjoint(model)
+    assert isinstance(model["panels"], list)
+    assert isinstance(model["schemaVersion"], int)
+    assert {"list"} == set(model["templating"]) == set(model["annotations"])
+
+
+@each_dashboard
+def test_a_dashboard_goes_through_the_sdk_and_comes_back_the_same(name):
+    register_default_plugins()
+    model = MODELS[name]
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(model)))
+    assert without_placement(back) == model
+
+
+@each_dashboard
+def test_every_metric_in_a_query_is_one_that_the_exporter_has(name):
+    known = family_labels()
+    asked = {q: metric_names(q.expr) for q in every_query() if q.dashboard == name}
+    assert asked
+    for question, metrics in asked.items():
+        assert metrics, f"no metric: {question}"
+        assert metrics <= set(known), f"{metrics - set(known)} in {question}"
+
+
+@each_dashboard
+def test_every_label_in_a_query_is_one_that_its_metric_has(name):
+    known = family_labels()
+    for question in every_query():
+        if question.dashboard != name:
+            continue
+        chosen = list(selectors(question.expr))
+        for metric, labels in chosen:
+            assert labels <= known[metric], f"{labels - known[metric]} of {metric} in {question}"
+        there = set().union(*(known[metric] for metric in metric_names(question.expr)))
+        assert groupings(question.expr) <= there, str(question)
+
+
+def test_every_panel_looks_at_the_chosen_targets():
+    for name in NAMES:
+        for question in panel_queries(name):
+            for metric, labels in selectors(question.expr):
+                assert "target" in labels, f"{metric} in {question}"
+
+
+@each_dashboard
+def test_counters_are_read_by_their_growth_and_gauges_are_not(name):
+    for question in panel_queries(name):
+        grows = r"(?:rate|increase)\((vllm_[a-z_]+)\{[^}]*\}\[\$[a-z_]+\]\)"
+        grown = set(re.findall(grows, question.expr))
+        counters = {
+            metric
+            for metric in metric_names(question.expr)
+            if metric.endswith(("_total", "_bucket", "_sum", "_count"))
+        }
+        assert counters == grown, str(question)
+
+
+@each_dashboard
+def test_every_panel_has_a_title_a_description_a_unit_a_source_and_queries(name):
+    assert panels(name)
+    for one in panels(name):
+        assert one["title"]
+        assert len(one["description"]) > 30, one["title"]
+        assert one["fieldConfig"]["defaults"]["unit"], one["title"]
+        assert one["targets"], one["title"]
+        sources = [one["datasource"], *(target["datasource"] for target in one["targets"])]
+        assert {(s["type"], s["uid"]) for s in sources} == {("prometheus", "${datasource}")}
+        refs = [target["refId"] for target in one["targets"]]
+        assert len(refs) == len(set(refs)), one["title"]
+
+
+@each_dashboard
+def test_panels_have_numbers_of_their_own_and_lie_neither_over_nor_beside_the_grid(name):
+    everything = MODELS[name]["panels"]
+    numbers = [one["id"] for one in everything]
+    assert len(numbers) == len(set(numbers))
+    taken: set[tuple[int, int]] = set()
+    for one in everything:
+        at = one["gridPos"]
+        assert at["x"] + at["w"] <= 24, one["title"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert taken.isdisjoint(cells), one["title"]
+        taken |= cells
+    assert len({one["title"] for one in everything}) == len(everything)
+
+
+@each_dashboard
+def test_a_dashboard_has_the_variables_and_the_annotations(name):
+    model = MODELS[name]
+    variables = {variable["name"]: variable for variable in model["templating"]["list"]}
+    assert list(variables) == ["datasource", "target", "window"]
+    assert variables["datasource"]["current"]["value"] == DATASOURCE_UID
+    assert variables["target"]["datasource"]["uid"] == "${datasource}"
+    assert variables["target"]["refresh"] == 2, "new targets appear when the time changes"
+    assert all(variable["label"] for variable in variables.values())
+    used = {word for text in strings(model) for word in re.findall(r"\$([a-z]\w*)", text)}
+    assert used <= set(variables)
+    asked = " ".join(annotation["expr"] for annotation in model["annotations"]["list"])
+    assert {"vllm_container_restarts_total", "vllm_engine_restarts_total"} == metric_names(asked)
+    assert model["editable"] is False
+
+
+def test_addresses_are_unique_and_are_those_that_were_promised():
+    assert sorted(model["uid"] for model in MODELS.values()) == sorted(Uid)
+    assert list(Uid) == [
+        "vllm-cache-overview",
+        "vllm-cache-session",
+        "vllm-cache-engine",
+        "vllm-cache-fleet",
+    ], "an address that changes breaks bookmarks"
+    titles = [model["title"] for model in MODELS.values()]
+    assert len(titles) == len(set(titles))
+
+
+@each_dashboard
+def test_a_dashboard_leads_to_the_others_by_their_common_tag(name):
+    links = [link for link in MODELS[name]["links"] if link["type"] == "dashboards"]
+    (link,) = links
+    assert link["tags"] == [TAG]
+    assert link["includeVars"]
+    assert link["keepTime"]
+    assert all(TAG in model["tags"] for model in MODELS.values())
+
+
+def test_links_to_a_dashboard_lead_to_one_that_exists_and_take_the_target_along():
+    urls = [t for model in MODELS.values() for t in strings(model) if t.startswith("/d/")]
+    assert urls
+    for url in urls:
+        uid, _, query = url.removeprefix("/d/").partition("?")
+        assert uid in set(Uid)
+        assert "var-target=${__data.fields.target}" in query
+
+
+def test_the_timeline_has_a_word_and_a_colour_for_every_state_of_a_container():
+    (mapping,) = panel("engine", "State of the container")["fieldConfig"]["defaults"]["mappings"]
+    words = [option["text"] for option in mapping["options"].values()]
+    assert sorted(words) == sorted(state.replace("_", " ") for state in LifecycleState)
+    assert all(option["color"] for option in mapping["options"].values())
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "title"),
+    [
+        ("session", "Hit ratio by turn"),
+        ("session", "Hit ratio of each turn over time"),
+        ("overview", "Hit ratio over time"),
+        ("engine", "Hit ratio of all traffic, by window"),
+    ],
+)
+def test_hit_ratios_are_drawn_with_lines_at_two_fifths_and_a_half(dashboard, title):
+    defaults = panel(dashboard, title)["fieldConfig"]["defaults"]
+    assert [step["value"] for step in defaults["thresholds"]["steps"]] == [None, 0.4, 0.5]
+    assert defaults["custom"]["thresholdsStyle"]["mode"] == "dashed"
+    assert (defaults["min"], defaults["max"]) == (0, 1)
+
+
+def test_the_banner_stands_first_and_says_simulated():
+    banner = MODELS["overview"]["panels"][0]
+    words = banner["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    assert words["1"]["text"].startswith("SIMULATED")
+    assert banner["gridPos"] | {"h": 0} == {"x": 0, "y": 0, "w": 24, "h": 0}

@@ -1,0 +1,124 @@
+"""Every query of every panel, asked of a real Prometheus that scrapes a real exporter."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from grafana_dashboards import MODELS, Question, every_query, panel, panel_queries
+
+from exporter.container.records import LifecycleState
+from grafana import expressions as promql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEMO, WELL, ILL = "demo", "well", "ill"
+
+pytestmark = pytest.mark.docker
+
+
+def until(stack, what: str, value: Callable[[], object]) -> object:
+    """What `value` says once it says something."""
+    while True:
+        said = value()
+        if said:
+            return said
+        if time.monotonic() > stack.give_up:
+            pytest.fail(f"never: {what}")
+        time.sleep(0.2)
+
+
+def target_of(question: Question) -> str:
+    """The demo has no container: what asks of one is asked of a container that is well."""
+    return WELL if "vllm_container_" in question.expr else DEMO
+
+
+def query_of(dashboard: str, title: str, ref: str = "A") -> str:
+    (expr,) = (t["expr"] for t in panel(dashboard, title)["targets"] if t["refId"] == ref)
+    return expr
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_no_panel_is_without_data(stack, name):
+    waiting = panel_queries(name)
+    assert waiting
+    while waiting:
+        waiting = [q for q in waiting if not stack.numbers(q.expr, target_of(q))]
+        if waiting and time.monotonic() > stack.give_up:
+            pytest.fail("no data:\n" + "\n".join(map(str, waiting)))
+        if waiting:
+            time.sleep(0.2)
+
+
+def test_prometheus_understands_the_annotations(stack):
+    annotations = {
+        question.expr for question in every_query() if question.place.endswith("restarts")
+    }
+    assert len(annotations) == 2
+    for expr in annotations:
+        quiet = stack.ask(expr, ".*")
+        assert quiet == [], "nothing was restarted"
+        assert stack.ask(expr.removesuffix(" > 0"), ".*"), expr
+
+
+def test_the_last_session_is_told_turn_by_turn_and_adds_up(stack):
+    title = "The last session in figures"
+
+    def told() -> list[set[str]]:
+        answers = [
+            {series["metric"]["turn"] for series in stack.ask(target["expr"], DEMO)}
+            for target in panel("session", title)["targets"]
+        ]
+        return answers if all(answers) else []
+
+    turns = until(stack, "a session", told)
+    assert turns[0] == {str(number) for number in range(1, 9)}, "the demo's sessions have 8 turns"
+    # A first turn has no efficiency: nothing could have been cached.
+    assert all(has in (turns[0], turns[0] - {"1"}) for has in turns)
+
+
+def test_a_sound_cache_is_shown_as_one(stack):
+    hits = until(stack, "hits", lambda: stack.numbers(promql.PROBE_HIT_RATIO, DEMO))
+    assert 0.5 < hits[0] < 1
+    until(stack, "efficiency", lambda: stack.numbers(promql.PROBE_EFFICIENCY, DEMO))
+    assert stack.numbers(promql.PROBE_EFFICIENCY, DEMO) == [pytest.approx(1)]
+    cold, warm = (promql.ttft_quantile(0.5, cache) for cache in ("cold", "warm"))
+    until(stack, "cold turns", lambda: stack.numbers(cold, DEMO))
+    assert stack.numbers(cold, DEMO) > stack.numbers(warm, DEMO)
+
+
+def test_the_banner_says_simulated_real_and_nothing_where_nothing_is_known(stack):
+    banner = query_of("overview", "What is measured")
+    until(stack, "the demo's engine", lambda: stack.numbers(banner, DEMO))
+    until(stack, "the other engines", lambda: stack.numbers("vllm_engine_up", ".*")[2:])
+    assert stack.numbers(banner, DEMO) == [1]
+    assert stack.numbers(banner, f"{DEMO}|{WELL}") == [1], "one simulator is enough for a banner"
+    assert stack.numbers(banner, WELL) == [0]
+    assert stack.ask(banner, ILL) == [], "an engine that does not answer is not called real"
+
+
+def test_the_timeline_tells_one_state_for_each_container(stack):
+    timeline = query_of("engine", "State of the container")
+    until(stack, "two containers", lambda: len(stack.ask(timeline, ".*")) == 2)
+    assert stack.numbers(timeline, WELL) == [promql.STATE_CODES[LifecycleState.READY]]
+    assert stack.numbers(timeline, ILL) == [promql.STATE_CODES[LifecycleState.BACKING_OFF]]
+
+
+def test_a_container_is_said_to_ail_from_its_cause_or_from_nothing(stack):
+    ails = query_of("engine", "What ails it")
+    until(stack, "two containers", lambda: len(stack.ask(ails, ".*")) == 2)
+    said = {
+        series["metric"]["target"]: (series["metric"]["reason"], float(series["value"][1]))
+        for series in stack.ask(ails, ".*")
+    }
+    assert said == {WELL: ("nothing", 0), ILL: ("oom_killed", 1)}
+
+
+def test_the_fleet_has_a_row_for_each_target(stack):
+    engines = panel("fleet", "Targets")["targets"][0]["expr"]
+    until(stack, "three targets", lambda: len(stack.ask(engines, ".*")) == 3)
+    for target in panel("fleet", "Targets")["targets"]:
+        for series in stack.ask(target["expr"], ".*"):
+            assert set(series["metric"]) == {"target"}, "a second label would double the row"
