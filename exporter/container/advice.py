@@ -112,7 +112,7 @@ WORDS: dict[Cause, Words] = {
         "kernel when the whole host ran out of memory.",
     ),
     Cause.TERMINATED: Words(
-        "Something outside ended it (SIGTERM, code 143).",
+        "Somebody or something told it to stop (SIGTERM, code {exit_code}).",
         "If that was on purpose, tell the exporter to hold the target, so that it stays down.",
     ),
     Cause.START_TIMEOUT: Words(

@@ -172,6 +172,9 @@ def _compiled(rules: Iterable[_Rule], flags: int = 0) -> list[tuple[Cause, re.Pa
 _DOCKER_RULES = _compiled(_IN_DOCKER_TEXT, re.IGNORECASE)
 _START_RULES = _compiled((*_IN_START_LOG, *_IN_ANY_LOG))
 _SERVING_RULES = _compiled(_IN_ANY_LOG)
+# vLLM's answer to SIGTERM (entrypoints/launchers/launcher.py). It ends with code 0 then, and what
+# it logs while it ends looks like an engine core that died.
+_TOLD_TO_STOP = "API server: shutdown triggered"
 _BY_EXIT_CODE = {137: Cause.KILLED, 143: Cause.TERMINATED}
 
 
@@ -206,14 +209,14 @@ def _in_log(log: Sequence[str]) -> tuple[Cause, str, str] | None:
     """Cause, telling line and what the line names, by the first rule that a line satisfies."""
     served = [n for n, line in enumerate(log) if loading_phase(line) is LoadPhase.SERVING]
     rules = _SERVING_RULES if served else _START_RULES
-    own = log[served[-1] + 1 :] if served else log
-    lines = [line for line in own if not _is_harmless(line)]
+    own = list(log[served[-1] + 1 :] if served else log)
+    told_to_stop = next((n for n, line in enumerate(own) if _TOLD_TO_STOP in line), None)
     for cause, pattern in rules:
-        for line in reversed(lines):
-            match = pattern.search(line)
+        for line in reversed(own[:told_to_stop]):
+            match = None if _is_harmless(line) else pattern.search(line)
             if match is not None:
                 return cause, line, (match.groupdict().get("what") or "").strip()
-    return None
+    return None if told_to_stop is None else (Cause.TERMINATED, own[told_to_stop], "")
 
 
 def _is_harmless(line: str) -> bool:

@@ -32,6 +32,8 @@ def log(name: str) -> tuple[str, ...]:
         ("kv_cache_too_small", 1, Cause.KV_CACHE_TOO_SMALL, "maximum model length is 768"),
         ("memory_in_use", 1, Cause.CUDA_OUT_OF_MEMORY, "Available memory on node 0"),
         ("port_taken", 1, Cause.PORT_TAKEN, "Address already in use"),
+        ("engine_killed", 0, Cause.ENGINE_CORE_DIED, "EngineDeadError"),
+        ("stopped", 0, Cause.TERMINATED, "shutdown triggered"),
         ("served", 0, Cause.EXITED, "400 Bad Request"),
         ("served", 137, Cause.KILLED, ""),
         ("served", 143, Cause.TERMINATED, ""),
@@ -161,6 +163,11 @@ def test_a_server_that_ran_is_not_blamed_for_a_line_of_its_start():
     assert diagnose(Traces(exit_code=0, log=run)).cause is Cause.EXITED
     died = (*run, "ERROR EngineDeadError")
     assert diagnose(Traces(exit_code=0, log=died)).cause is Cause.ENGINE_CORE_DIED
+
+
+def test_a_server_that_failed_before_it_was_told_to_stop_failed():
+    run = ("ERROR torch.OutOfMemoryError: CUDA out of memory.", *log("stopped")[-30:])
+    assert diagnose(Traces(exit_code=0, log=run)).cause is Cause.CUDA_OUT_OF_MEMORY
 
 
 def test_a_warning_that_quotes_an_error_is_no_evidence():
