@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.model import BreakReason, FailureReason, Notice
+from exporter.model import BreakReason, FailureReason, LossCause, Notice
 
 if TYPE_CHECKING:
     from exporter.model import PrefixBreak
@@ -148,6 +148,29 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
     FailureReason.INTERNAL: (
         "This is a mistake of the exporter's own. Its log has the trace: please report it."
     ),
+}
+
+LOSS_ADVICE: dict[LossCause, str] = {
+    LossCause.DISABLED: "Start vLLM without --no-enable-prefix-caching.",
+    LossCause.RESTART: "The engine was restarted during the session: find out in its log why.",
+    LossCause.UNREPORTED: (
+        "The cache works, its usage does not say so: look for a proxy that rewrites answers, and "
+        "start vLLM with --enable-prompt-tokens-details."
+    ),
+    LossCause.WEDGED: "Restart vLLM; nothing else is known to bring its prefix cache back.",
+    LossCause.EVICTED: (
+        "The cache is too small for its traffic: raise --gpu-memory-utilization, choose a smaller "
+        "--kv-cache-dtype, offload with --kv-offloading-size, or add a replica."
+    ),
+    LossCause.OTHER_RANK: (
+        "Let a router keep each session on one rank: a load balancer over --data-parallel-size "
+        "ranks sends it to any."
+    ),
+    LossCause.RESET: (
+        "Find out who empties the cache: POST /reset_prefix_cache in development mode, or an "
+        "update of weights."
+    ),
+    LossCause.UNEXPLAINED: "Check again; the engine's log may say more.",
 }
 
 _SHOWN = 60

@@ -46,7 +46,7 @@ class LossInquiry:
             return
         if turn.usage.cached_tokens:
             self._wedged = None
-        self._own = _plus(self._own, turn.usage)
+        self._own = self._own.plus(turn.usage)
 
     async def evidence(
         self, turn: Turn, ideal: int, match_unit: int, earlier: Sequence[Turn], again: Again
@@ -89,19 +89,11 @@ class LossInquiry:
             return None
         self.extra_tokens += usage.prompt_tokens + usage.completion_tokens
         before, now = self._last, _snapshot(await self._observe())
-        repeat = Repeat(usage.cached_tokens, traffic_between(before, now, _plus(OwnUse(), usage)))
+        repeat = Repeat(usage.cached_tokens, traffic_between(before, now, OwnUse().plus(usage)))
         self._last, self._own = now, OwnUse()
         if repeat.cached == 0:
             self._wedged = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat
-
-
-def _plus(own: OwnUse, usage: Usage) -> OwnUse:
-    return OwnUse(
-        own.prompt + usage.prompt_tokens,
-        own.cached + (usage.cached_tokens or 0),
-        own.completion + usage.completion_tokens,
-    )
 
 
 def _length(turn: Turn) -> int:

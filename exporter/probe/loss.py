@@ -14,7 +14,7 @@ from exporter.model import Loss, LossCause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model import EngineSnapshot
+    from exporter.model import EngineSnapshot, Usage
 
 WEDGE_UNITS = 3
 """How many match units a prompt must span before a repeat that misses says anything."""
@@ -27,6 +27,16 @@ class OwnUse:
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+
+    def plus(self, usage: Usage | None) -> OwnUse:
+        """With one more request; one without usage adds nothing."""
+        if usage is None:
+            return self
+        return OwnUse(
+            self.prompt + usage.prompt_tokens,
+            self.cached + (usage.cached_tokens or 0),
+            self.completion + usage.completion_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

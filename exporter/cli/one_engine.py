@@ -1,0 +1,95 @@
+"""What the commands about one engine share: which engine that is, and how to look at it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from exporter import config, logs
+from exporter.app import SCENARIOS, deadlines
+from exporter.cli.settings import load_settings
+from exporter.engine.scraper import Scraper
+from exporter.errors import ConfigError
+from exporter.probe.session import SessionPlan
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from contextlib import AsyncExitStack
+
+    from exporter.clock import Clock
+    from exporter.config import Settings, Target
+    from exporter.engine.client import EngineClient
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--url`, `--target` or `--simulated`, and what goes with a URL."""
+    engine = parser.add_mutually_exclusive_group()
+    engine.add_argument("--url", help="the engine's root, for example http://127.0.0.1:8000")
+    engine.add_argument("--target", metavar="NAME", help="a target of the configuration")
+    engine.add_argument(
+        "--simulated", action="store_true", help="a SIMULATED engine, made for this one run"
+    )
+    parser.add_argument("--model", help="with --url: the model (default: the first one served)")
+    parser.add_argument("--api-key-file", metavar="FILE", help="with --url: a file with its key")
+
+
+async def simulated_url(stack: AsyncExitStack) -> str:
+    """The URL of a simulated engine that lives as long as `stack`; its log stays out of stdout."""
+    logs.configure("console", "error")
+    simulator = Simulator(SimulatorSettings(port=0))
+    return (await stack.enter_async_context(simulator)).url
+
+
+def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Target]:
+    """The target at `url`, the one that is named, or the only one that is configured.
+
+    Raises `ConfigError` where that is none.
+    """
+    if url is not None:
+        options.settings = config.collected(options) | _target_settings(options, url)
+    settings = load_settings(options).settings
+    quiet = settings.log.level == "info"  # the terminal belongs to the result
+    logs.configure(settings.log.format, "error" if quiet else settings.log.level)
+    names = [each.name for each in settings.targets]
+    wanted = options.target or (names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        known = f"the configuration has {', '.join(names)}" if names else "no target is configured"
+        raise ConfigError(
+            f"{options.command} needs to know which engine: give --url http://HOST:8000, --target "
+            f"NAME of a configured target, or --simulated ({known})"
+        )
+    return settings, settings.targets[names.index(wanted)]
+
+
+def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
+    target = {"name": options.command, "url": url, "model": options.model}
+    target |= {"api_key_file": options.api_key_file}
+    return {"targets": json.dumps([{k: v for k, v in target.items() if v is not None}])}
+
+
+def plan_of(settings: Settings, target: Target) -> SessionPlan:
+    """A session as the daemon would play it."""
+    return SessionPlan(
+        target=target.name,
+        kind=SCENARIOS[settings.probe.scenario],
+        max_tokens=settings.probe.max_tokens,
+        deadlines=deadlines(settings.probe),
+    )
+
+
+def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:
+    """A scraper that is only asked: it has no loop and publishes nothing."""
+
+    def ignore(_view: object = None) -> None:
+        """Nobody listens."""
+
+    return Scraper(
+        target.name,
+        client,
+        clock,
+        interval_seconds=settings.scrape.interval_seconds,
+        timeout_seconds=settings.scrape.timeout_seconds,
+        publish=ignore,
+        on_loop_failure=ignore,
+    )

@@ -1,0 +1,266 @@
+"""What `check` found: each test passed, failed or is unknown, with evidence and a remedy. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from exporter.model import BreakReason, LossCause, Notice
+from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
+from exporter.probe.loss import long_enough
+
+if TYPE_CHECKING:
+    from exporter.model import CacheConfig, EngineInfo, EngineView, SessionResult
+    from exporter.probe.isolation import SaltTest
+
+
+class Verdict(StrEnum):
+    """Unknown is no failure: the test could not be made, and the evidence says why."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a secret
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One test. `remedy` is what to do where it did not pass, None where nothing is known to."""
+
+    name: str
+    verdict: Verdict
+    evidence: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """All tests of one engine. `started_time` is Unix time."""
+
+    url: str
+    started_time: float
+    duration_seconds: float
+    info: EngineInfo | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether no test failed."""
+        return not any(one.verdict is Verdict.FAIL for one in self.findings)
+
+
+def passed(name: str, evidence: str) -> Finding:
+    return Finding(name, Verdict.PASS, evidence)
+
+
+def failed(name: str, evidence: str, remedy: str | None = None) -> Finding:
+    return Finding(name, Verdict.FAIL, evidence, remedy)
+
+
+def unknown(name: str, evidence: str, remedy: str | None = None) -> Finding:
+    return Finding(name, Verdict.UNKNOWN, evidence, remedy)
+
+
+def of_version(info: EngineInfo) -> Finding:
+    if info.version is None:
+        return unknown("version", "nothing at /version; a proxy may hide it")
+    simulated = " (SIMULATED)" if info.simulated else ""
+    return passed("version", f"vLLM {info.version}{simulated}")
+
+
+def of_model(info: EngineInfo) -> Finding:
+    context = (
+        "" if info.max_model_len is None else f", with a context of {info.max_model_len} tokens"
+    )
+    return passed("model", f"{info.model}{context}")
+
+
+def of_metrics(view: EngineView | None) -> Finding:
+    if view is None or view.snapshot is None:
+        why = view.failure.detail if view and view.failure else "not read"
+        return failed(
+            "metrics",
+            why,
+            "Start vLLM without --disable-log-stats, and let /metrics through; where it has "
+            "another address, set the target's metrics_url.",
+        )
+    ranks = view.snapshot.ranks
+    return passed(
+        "metrics", f"vllm: names of {ranks} engine rank{'' if ranks == 1 else 's'} at /metrics"
+    )
+
+
+_SHOWN_FLAGS = (
+    *("enable_prefix_caching", "block_size", "num_gpu_blocks", "kv_cache_size_tokens"),
+    *("cache_dtype", "prefix_caching_hash_algo", "gpu_memory_utilization", "sliding_window"),
+)
+
+
+def of_flags(view: EngineView | None) -> Finding:
+    cache = _cache(view)
+    if cache is None:
+        return unknown("flags", "/metrics has no vllm:cache_config_info")
+    seen = [f"{name}={cache.labels[name]}" for name in _SHOWN_FLAGS if name in cache.labels]
+    return passed("flags", ", ".join(seen) or "vllm:cache_config_info has none that are known")
+
+
+def of_prefix_caching(view: EngineView | None) -> Finding:
+    cache = _cache(view)
+    if cache is None or cache.prefix_caching is None:
+        return unknown("prefix_caching", "no enable_prefix_caching in vllm:cache_config_info")
+    text = f'enable_prefix_caching="{cache.prefix_caching}" in vllm:cache_config_info'
+    if cache.prefix_caching:
+        return passed("prefix_caching", text)
+    return failed("prefix_caching", text, "Start vLLM without --no-enable-prefix-caching.")
+
+
+def of_match_unit(view: EngineView | None) -> Finding:
+    cache = _cache(view)
+    if cache is None or cache.match_unit_tokens is None:
+        return unknown(
+            "match_unit", "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN]
+        )
+    return passed("match_unit", f"a hit lands on a multiple of {cache.match_unit_tokens} tokens")
+
+
+def of_usage_details(session: SessionResult) -> Finding:
+    name = "usage_details"
+    if Notice.USAGE_MISSING in session.notices:
+        return failed(name, "streams end without usage", ADVICE[Notice.USAGE_MISSING])
+    if Notice.USAGE_DETAILS_MISSING in session.notices:
+        return failed(
+            name,
+            "usage has no prompt_tokens_details",
+            "Start vLLM with --enable-prompt-tokens-details.",
+        )
+    if not session.turns:
+        return unknown(name, _no_turn(session))
+    return passed(name, "usage tells how many prompt tokens were cached")
+
+
+def of_token_ids(session: SessionResult) -> Finding:
+    if not session.turns:
+        return unknown("token_ids", _no_turn(session))
+    if Notice.TOKEN_IDS_MISSING in session.notices:
+        return unknown(
+            "token_ids",
+            "none in the answers, so the ideal and the prefix's stability are unknown",
+            ADVICE[Notice.TOKEN_IDS_MISSING],
+        )
+    return passed("token_ids", "return_token_ids gives those of prompts and answers")
+
+
+def of_second_turn(session: SessionResult) -> Finding:
+    """Whether the turns after the first were served what exact-prefix caching can serve."""
+    name = "second_turn"
+    if session.failure is not None:
+        where = "" if session.failed_turn is None else f" in turn {session.failed_turn}"
+        text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
+        return failed(name, text, FAILURE_ADVICE[session.failure.reason])
+    later = session.turns[1:]
+    known = [turn for turn in later if turn.cached_tokens is not None]
+    if not later or len(known) < len(later):
+        return unknown(name, "the server does not tell how many tokens were cached")
+    cached = sum(turn.cached_tokens or 0 for turn in later)
+    prompt = sum(turn.prompt_tokens or 0 for turn in later)
+    served = f"{cached} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came from cache"
+    lost: dict[LossCause, int] = {}
+    for turn in later:
+        if turn.loss is not None:
+            lost[turn.loss.cause] = lost.get(turn.loss.cause, 0) + turn.loss.tokens
+    if lost:
+        first = next(turn for turn in later if turn.loss is not None)
+        causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
+        evidence = first.loss.evidence if first.loss else ""
+        worst = max(lost, key=lambda cause: lost[cause])
+        text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
+        return failed(name, text, LOSS_ADVICE[worst])
+    if cached == 0:
+        return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
+    ideals = [turn.ideal_cached_tokens for turn in later]
+    if None in ideals:
+        return passed(name, f"{served}; how many could have is unknown")
+    return passed(name, f"{served}, all that could have (efficiency 100 %)")
+
+
+def of_prefix(session: SessionResult) -> Finding:
+    name = "prefix_stable"
+    prefix = session.prefix
+    if prefix is None:
+        return unknown(name, "token ids of two turns in a row are not known")
+    found = prefix.first_break
+    if found is None:
+        return passed(name, f"{prefix.turns_compared} prompts began with the turn before them")
+    reason = found.reason.replace("_", " ")
+    text = f"{reason}: {break_in_words(found)}"
+    if found.reason is BreakReason.COMPLETION_REENCODED:
+        return passed(name, text)
+    return failed(name, text, BREAK_ADVICE[found.reason])
+
+
+def of_isolation(test: SaltTest) -> Finding:
+    name = "isolation"
+    if (gone := _not_run(name, test)) is not None:
+        return gone
+    if test.leaked:
+        return failed(
+            name,
+            f"a prompt under a salt never used before was served {test.leaked} tokens from cache",
+            "This engine, or a KV store behind it, does not keep cache_salt apart: upgrade vLLM, "
+            "or give tenants who must not share a cache a server each.",
+        )
+    if test.leaked is None or test.same_salt_cached is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    if test.same_salt_cached == 0:
+        return unknown(name, "the same salt did not hit either, so another one proves nothing")
+    text = f"the same salt hit {test.same_salt_cached} tokens, another salt none"
+    if test.ranks is not None and test.ranks > 1:
+        return unknown(name, f"{text}; but it may have run on another of the {test.ranks} ranks")
+    return passed(name, text)
+
+
+def of_wedge(test: SaltTest, view: EngineView | None) -> Finding:
+    name = "wedge"
+    if (gone := _not_run(name, test)) is not None:
+        return gone
+    hit = test.same_salt_cached
+    if hit is None or test.prompt_tokens is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    text = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit {hit}"
+    if hit > 0:
+        most = "" if test.possible is None else f" of {test.possible} possible"
+        return passed(name, text + most)
+    cache = _cache(view)
+    excuses = {
+        "prefix caching is off": cache is not None and cache.prefix_caching is False,
+        "the size of a match unit is unknown": test.match_unit is None,
+        "the context is too short for three match units": test.match_unit is not None
+        and not long_enough(test.prompt_tokens, test.match_unit),
+        "others filled the cache in between": test.crowded is True,
+        "whether others filled the cache in between is unknown": test.crowded is None,
+        "the two may have run on different ranks": test.ranks != 1,
+    }
+    excuse = next((words for words, holds in excuses.items() if holds), None)
+    if excuse is not None:
+        return unknown(name, f"{text}; {excuse}")
+    return failed(
+        name,
+        f"{text} of {test.possible} possible, with room in the cache",
+        LOSS_ADVICE[LossCause.WEDGED],
+    )
+
+
+def _not_run(name: str, test: SaltTest) -> Finding | None:
+    if test.too_long is not None:
+        return unknown(name, test.too_long)
+    if test.failure is not None:
+        return unknown(name, f"a request failed: {test.failure.reason}: {test.failure.detail}")
+    return None
+
+
+def _no_turn(session: SessionResult) -> str:
+    return f"no turn finished: {session.failure.detail}" if session.failure else "no turn finished"
+
+
+def _cache(view: EngineView | None) -> CacheConfig | None:
+    return view.snapshot.cache if view and view.snapshot else None

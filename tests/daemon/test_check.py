@@ -1,0 +1,159 @@
+"""`check` as a process: what it prints, and its exit code; against a real vLLM where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporter.probe.doctor import TESTS
+from exporter.simulator import faults
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MOVING = Path(__file__).parent / "data" / "moving_system_prompt.jinja"
+
+
+async def check(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "exporter", "check", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"]},
+        cwd=cwd,
+    )
+    output, errors = await process.communicate()
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+async def verdicts(url: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code, output, _ = await check("--url", url, "--json")
+    return code, {test["name"]: test for test in json.loads(output)["tests"]}
+
+
+@contextlib.asynccontextmanager
+async def simulator(**settings: object) -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(**{"port": 0, "time_scale": 0.0, **settings})) as one:
+        yield one
+
+
+async def test_a_sound_engine_passes_within_eighty_columns_and_the_exit_code_is_0(tmp_path):
+    async with simulator() as engine:
+        code, output, errors = await check("--url", engine.url, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    lines = output.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert [line.split()[1] for line in lines[:-1] if not line.startswith(" ")] == list(TESTS)
+    assert lines[-1].startswith("13 tests: 13 passed, 0 failed, 0 unknown.")
+    assert "SIMULATED" in lines[-1]
+
+
+async def test_a_failed_test_is_exit_code_1_with_its_remedy(tmp_path):
+    async with simulator(enable_prompt_tokens_details=False) as engine:
+        code, output, _ = await check("--url", engine.url, cwd=tmp_path)
+    assert code == 1
+    assert "-> Start vLLM with --enable-prompt-tokens-details." in output
+
+
+async def test_what_is_unknown_is_not_a_failure(tmp_path):
+    async with simulator() as engine:
+        engine.inject(faults.NoTokenIds())
+        code, output, _ = await check("--url", engine.url, cwd=tmp_path)
+    assert code == 0
+    assert "unknown token_ids" in output
+
+
+async def test_the_json_goes_to_standard_output_alone(tmp_path):
+    code, output, errors = await check("--simulated", "--json", cwd=tmp_path)
+    shape = json.loads(output)
+    assert code == 0
+    assert shape["well"] is True
+    assert shape["simulated"] is True
+    assert [test["name"] for test in shape["tests"]] == list(TESTS)
+    assert "13 passed" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "check needs to know which engine"),
+        (("--target", "nobody"), "check needs to know which engine"),
+        (("--url", "ftp://here"), "url"),
+        (("--url", "http://127.0.0.1:9", "--simulated"), "not allowed with"),
+    ],
+)
+async def test_wrong_usage_is_exit_code_2_and_says_what_is_right(tmp_path, arguments, words):
+    code, output, errors = await check(*arguments, cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert words in errors
+
+
+async def test_a_configured_target_is_checked_by_its_name(tmp_path):
+    async with simulator() as engine:
+        config = tmp_path / "exporter.toml"
+        config.write_text(
+            '[[targets]]\nname = "one"\nurl = "http://127.0.0.1:9"\n'
+            f'[[targets]]\nname = "two"\nurl = "{engine.url}"\n'
+        )
+        code, output, _ = await check("--config", str(config), "--target", "two", cwd=tmp_path)
+    assert code == 0
+    assert f"{engine.url} answers" in output
+
+
+@pytest.mark.vllm
+async def test_a_real_vllm_passes_every_test(vllm_servers):
+    code, found = await verdicts(vllm_servers.get("details32"))
+    assert {name: test["verdict"] for name, test in found.items()} == dict.fromkeys(TESTS, "pass")
+    assert code == 0
+    assert "enable_prefix_caching=True, block_size=32" in found["flags"]["evidence"]
+    assert "another salt none" in found["isolation"]["evidence"]
+
+
+@pytest.mark.vllm
+async def test_a_real_vllm_without_prefix_caching_fails_with_the_flag(vllm_servers):
+    code, found = await verdicts(vllm_servers.get("noprefix32"))
+    failed = {name for name, test in found.items() if test["verdict"] == "fail"}
+    assert (code, failed) == (1, {"prefix_caching", "second_turn"})
+    assert "--no-enable-prefix-caching" in found["prefix_caching"]["remedy"]
+
+
+@pytest.mark.vllm
+async def test_a_template_that_moves_the_system_prompt_fails_on_a_real_vllm_by_its_message(
+    daemon, vllm_servers, tmp_path
+):
+    server = await asyncio.to_thread(
+        vllm_servers.start,
+        *("--block-size", "32", "--enable-prompt-tokens-details", "--chat-template", str(MOVING)),
+    )
+    try:
+        code, found = await verdicts(server.url)
+        assert code == 1
+        assert {name for name, test in found.items() if test["verdict"] == "fail"} == {
+            "prefix_stable"
+        }
+        evidence = found["prefix_stable"]["evidence"]
+        assert "system prompt moved" in evidence
+        assert "in message 1 (system)" in evidence
+        assert "You are a careful software engineer" in evidence
+        log = tmp_path / "log"
+        async with daemon(log, VLLM_HOST=server.url) as at:
+            await at.until("a session ended", at.sessions)
+            assert await at.value("vllm_probe_prefix_stable", scenario="coding-agent") == 0
+            assert await at.value("vllm_probe_notice", notice="prefix_unstable") == 1
+            for turn in range(3, 9):
+                assert await at.value("vllm_probe_turn_ideal_hit_ratio", turn=str(turn)) < 0.5
+                assert await at.value("vllm_probe_turn_efficiency_ratio", turn=str(turn)) == 1
+            assert "in message 1 (system)" in (await at.get("/"))[1]
+            assert "careful software" not in (await at.get("/metrics"))[1]
+        assert "careful software" not in log.read_text()
+    finally:
+        server.stop()

@@ -1,0 +1,217 @@
+"""The doctor against a simulated engine with one fault at a time: what fails, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exporter.clock import SystemClock
+from exporter.engine.client import EngineClient
+from exporter.probe.doctor import TESTS, Doctor
+from exporter.probe.findings import Verdict, of_isolation, of_wedge
+from exporter.probe.isolation import SaltTest
+from exporter.simulator import faults
+
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+
+
+async def examine(at, client=None):
+    runner = at.runner
+    doctor = Doctor(
+        runner._plan, client or at.client, runner._observe, SystemClock(), runner._new_salt
+    )
+    return await doctor.examine()
+
+
+def verdicts(checkup, verdict):
+    return {one.name for one in checkup.findings if one.verdict is verdict}
+
+
+def finding(checkup, name):
+    return next(one for one in checkup.findings if one.name == name)
+
+
+async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(bench):
+    async with bench() as at:
+        checkup = await examine(at)
+    assert tuple(one.name for one in checkup.findings) == TESTS
+    assert verdicts(checkup, PASS) == set(TESTS)
+    assert checkup.well
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed", "unknown", "remedy"),
+    [
+        (
+            faults.NoUsageDetails(),
+            {"usage_details"},
+            {"second_turn", "isolation", "wedge"},
+            "--enable-prompt-tokens-details",
+        ),
+        (
+            faults.NoUsage(),
+            {"usage_details"},
+            {"second_turn", "isolation", "wedge"},
+            "stream_options.include_usage",
+        ),
+        (
+            faults.NoPrefixCaching(),
+            {"prefix_caching", "second_turn"},
+            {"isolation", "wedge"},
+            "without --no-enable-prefix-caching",
+        ),
+        (faults.NoTokenIds(), set(), {"token_ids", "prefix_stable"}, "0.10.2"),
+        (
+            faults.NoLogStats(),
+            {"metrics"},
+            {"flags", "prefix_caching", "match_unit"},
+            "without --disable-log-stats",
+        ),
+        (faults.Wedge(), {"second_turn", "wedge"}, {"isolation"}, "Restart vLLM"),
+        (faults.IgnoreSalts(), {"isolation"}, set(), "does not keep cache_salt apart"),
+        (
+            faults.MovingSystemPrompt(),
+            {"prefix_stable"},
+            set(),
+            "--chat-template",
+        ),
+    ],
+)
+async def test_each_fault_fails_its_own_tests_and_names_what_mends_it(
+    bench, fault, failed, unknown, remedy
+):
+    async with bench() as at:
+        at.simulator.inject(fault)
+        checkup = await examine(at)
+    assert verdicts(checkup, FAIL) == failed
+    assert verdicts(checkup, UNKNOWN) == unknown
+    assert checkup.well is (not failed)
+    remedies = [one.remedy for one in checkup.findings if one.verdict is not PASS and one.remedy]
+    assert any(remedy in text for text in remedies), remedies
+
+
+async def test_a_template_that_moves_the_system_prompt_is_failed_with_message_and_text(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.MovingSystemPrompt())
+        found = finding(await examine(at), "prefix_stable")
+    assert "in message 1 (system)" in found.evidence
+    assert "You are a careful software engineer" in found.evidence
+
+
+@pytest.mark.parametrize("block_size", [16, 528])
+async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, block_size):
+    async with bench(block_size=block_size) as at:
+        checkup = await examine(at)
+        at.simulator.inject(faults.Wedge())
+        wedged = await examine(at)
+    assert finding(checkup, "wedge").verdict is PASS
+    assert finding(wedged, "wedge").verdict is FAIL
+
+
+async def test_a_context_too_short_for_three_units_leaves_the_wedge_unknown(bench):
+    async with bench(block_size=528, max_model_len=1500) as at:
+        at.simulator.inject(faults.Wedge())
+        checkup = await examine(at)
+    assert finding(checkup, "wedge").verdict is UNKNOWN
+    assert "too short" in finding(checkup, "wedge").evidence
+
+
+async def test_a_cache_that_others_fill_in_between_is_not_called_wedged(bench):
+    async with bench(num_blocks=256) as at:
+        chat = at.client.chat
+        salts = []
+
+        async def crowded(request, *arguments):
+            if request.cache_salt in salts[-1:] and request.max_tokens == 1:
+                for number in range(4):
+                    text = f"Other {number}. " + "lorem ipsum dolor sit amet " * 250
+                    other = replace(
+                        request,
+                        messages=[{"role": "user", "content": text}],
+                        cache_salt=f"o{number}",
+                    )
+                    assert (await chat(other, *arguments)).failure is None
+            salts.append(request.cache_salt)
+            return await chat(request, *arguments)
+
+        at.client.chat = crowded
+        checkup = await examine(at)
+    found = finding(checkup, "wedge")
+    assert found.verdict is UNKNOWN
+    assert "others filled the cache in between" in found.evidence
+
+
+async def test_an_engine_that_is_not_there_fails_one_test_and_leaves_the_rest_unknown(bench):
+    async with bench() as at, EngineClient("http://127.0.0.1:9") as client:
+        checkup = await examine(at, client)
+    assert verdicts(checkup, FAIL) == {"reachable"}
+    assert verdicts(checkup, UNKNOWN) == set(TESTS) - {"reachable"}
+    assert "Nothing listens" in finding(checkup, "reachable").remedy
+
+
+async def test_a_missing_key_and_a_model_that_is_not_served_are_told_apart_from_no_answer(bench):
+    async with bench(api_key="secret") as at:
+        locked = await examine(at)
+        async with EngineClient(at.simulator.url, api_key="secret", model="other") as client:
+            other = await examine(at, client)
+    for checkup, words in [(locked, "api_key_file"), (other, "that /v1/models lists")]:
+        assert verdicts(checkup, PASS) == {"reachable"}
+        assert verdicts(checkup, FAIL) == {"model"}
+        assert words in finding(checkup, "model").remedy
+
+
+async def test_a_session_that_fails_is_a_failed_second_turn_with_its_reason(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Errors(status=500))
+        checkup = await examine(at)
+    assert "server_error" in finding(checkup, "second_turn").evidence
+    assert verdicts(checkup, FAIL) == {"second_turn"}
+
+
+FINE = SaltTest(
+    prompt_tokens=1000,
+    first_cached=0,
+    same_salt_cached=992,
+    other_salt_cached=0,
+    match_unit=32,
+    ranks=1,
+    crowded=False,
+)
+MISSED = replace(FINE, same_salt_cached=0)
+
+
+@pytest.mark.parametrize(
+    ("test", "verdict"),
+    [
+        (FINE, PASS),
+        (replace(FINE, other_salt_cached=32), FAIL),
+        (replace(FINE, first_cached=32), FAIL),
+        (replace(FINE, first_cached=32, other_salt_cached=None), FAIL),
+        (replace(FINE, first_cached=None), UNKNOWN),
+        (replace(FINE, ranks=2), UNKNOWN),
+        (replace(FINE, ranks=2, other_salt_cached=992), FAIL),
+        (MISSED, UNKNOWN),
+    ],
+)
+def test_isolation_is_judged_by_cached_tokens(test, verdict):
+    assert of_isolation(test).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("test", "verdict"),
+    [
+        (FINE, PASS),
+        (replace(FINE, match_unit=None), PASS),
+        (MISSED, FAIL),
+        (replace(MISSED, prompt_tokens=96), UNKNOWN),
+        (replace(MISSED, match_unit=None), UNKNOWN),
+        (replace(MISSED, crowded=None), UNKNOWN),
+        (replace(MISSED, crowded=True), UNKNOWN),
+        (replace(MISSED, ranks=2), UNKNOWN),
+        (replace(MISSED, ranks=None), UNKNOWN),
+        (replace(FINE, same_salt_cached=None), UNKNOWN),
+    ],
+)
+def test_a_wedge_is_only_failed_where_nothing_else_can_have_been(test, verdict):
+    assert of_wedge(test, None).verdict is verdict
