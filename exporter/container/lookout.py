@@ -54,6 +54,7 @@ class Lookout:
         self._began_time = clock.time()
         self._secrets = tuple((ward.secrets or {}).values())
         self._follower: RunFollower | None = None
+        self._health_failed_at: float | None = None
 
     async def look(self) -> Observation:
         """One look. Docker that fails is part of it; nothing else is asked then."""
@@ -156,7 +157,16 @@ class Lookout:
     async def _health(self, container: ContainerSnapshot | None) -> Health:
         if container is None or container.status is not ContainerStatus.RUNNING:
             return Health.NOT_ASKED
-        return Health.OK if await self._healthy() else Health.FAILED
+        since = self._health_failed_at
+        if since is not None and self._clock.monotonic() - since < self._ward.look_seconds / 2:
+            # Docker's events bring looks in quick succession: they must not use up the failures
+            # that a look every few seconds is meant to give.
+            return Health.NOT_ASKED
+        if await self._healthy():
+            self._health_failed_at = None
+            return Health.OK
+        self._health_failed_at = self._clock.monotonic()
+        return Health.FAILED
 
     def _drift(self, container: ContainerSnapshot | None) -> bool | None:
         launch = self._ward.launch
@@ -172,6 +182,7 @@ class Lookout:
             return
         await self.close()
         self.probe_failures = 0
+        self._health_failed_at = None
         # The log of a server that has served for days is long, and its start of no interest.
         old = (self.age(container) or 0.0) > self._ward.policy.start_deadline_seconds
         self._follower = RunFollower(

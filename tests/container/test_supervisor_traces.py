@@ -93,6 +93,20 @@ async def test_an_attached_container_that_is_unwell_says_why_and_stops_saying_it
         assert at.events("warning") == ["container.ails"]
 
 
+async def test_looks_that_events_bring_do_not_use_up_the_failed_health_checks():
+    async with scene_of(setting=serving) as at:
+        await at.wait(6)
+        at.world.only().ill = True
+        for _ in range(20):
+            at.world.tell(at.world.only(), "kill")
+            await at.clock.settle()
+        assert at.world.did == []
+        at.world.only().ill = False
+        await at.wait(20)
+        assert at.world.did == []
+        assert at.view.health_failures == 1
+
+
 async def test_a_pause_is_told_at_once_and_ends_without_a_restart():
     async with scene_of(setting=serving) as at:
         await at.wait(5)
