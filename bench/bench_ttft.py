@@ -160,10 +160,9 @@ def report(title: str, errors: dict[str, list[float]]) -> tuple[float, float]:
     raw_median, raw_p99 = statistics.median(errors["raw"]), p99(errors["raw"])
     for name, values in errors.items():
         median, high = statistics.median(values), p99(values)
-        print(
-            f"  {name:9} n {len(values):4}  median {median * 1e3:7.3f} ({median / raw_median:5.2f}x)"
-            f"  p99 {high * 1e3:7.3f} ({high / raw_p99:5.2f}x)"
-        )
+        median_text = f"median {median * 1e3:7.3f} ({median / raw_median:5.2f}x)"
+        p99_text = f"p99 {high * 1e3:7.3f} ({high / raw_p99:5.2f}x)"
+        print(f"  {name:9} n {len(values):4}  {median_text}  {p99_text}")
     ours_ = errors["exporter"]
     return statistics.median(ours_) / raw_median, p99(ours_) / raw_p99
 
