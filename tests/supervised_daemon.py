@@ -101,14 +101,6 @@ class SupervisedDaemon:
     async def until_state(self, state: str, patience: float = 60.0) -> Page:
         return await self.until(f"state {state}", lambda page: page.state == state, patience)
 
-    def states_since(self, moment: float) -> list[str | None]:
-        """The states after `moment`, each once for as long as it lasted."""
-        states: list[str | None] = []
-        for page in self.pages:
-            if page.at >= moment and (not states or states[-1] != page.state):
-                states.append(page.state)
-        return states
-
     def events(self) -> list[dict[str, Any]]:
         """The lines of its log."""
         lines = self.log.read_text(errors="replace").splitlines()
@@ -116,6 +108,11 @@ class SupervisedDaemon:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.events() if line.get("event") == event]
+
+    @property
+    def states(self) -> list[str]:
+        """Every state that it went through, by its log: some last for no reading of /metrics."""
+        return [line["state"] for line in self.logged("container.state")]
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -1,0 +1,243 @@
+"""vLLM itself in a container, looked after by the daemon: from nothing to ready, and back again.
+
+The tests share one container, for each start of vLLM takes a minute: a daemon leaves it running
+when it ends, and the next one adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from contextlib import asynccontextmanager, suppress
+
+import docker.errors
+import pytest
+from fault_table import Row, note
+from supervised_daemon import free_port, supervised
+
+pytestmark = [pytest.mark.docker, pytest.mark.vllm_image]
+
+IMAGE = os.environ.get("TEST_VLLM_IMAGE", "vllm/vllm-openai:v0.32.0")
+MODEL = os.environ.get("TEST_VLLM_IMAGE_MODEL", "/models/tiny")
+START_SECONDS = 400.0  # on two cores that others use as well it takes 50 to 90
+KILL_ENGINE = (
+    "import os\n"
+    "for process in filter(str.isdigit, os.listdir('/proc')):\n"
+    "    with open(f'/proc/{process}/cmdline') as words:\n"
+    "        if words.read().startswith('VLLM::EngineCore'):\n"
+    "            os.kill(int(process), 9)\n"
+    "            print('killed')\n"
+)
+
+
+class RealContainer:
+    """The target's configuration, and the container that it describes."""
+
+    def __init__(self, folder, docker_api, docker_host):
+        self.name = f"vce-test-{secrets.token_hex(6)}"
+        self.api = docker_api
+        self._folder = folder
+        self._host = docker_host
+        self._port = free_port()
+
+    def config(self, *args: str):
+        file = self._folder / "exporter.toml"
+        file.write_text(f"""
+            probe.interval_seconds = 5
+            scrape.interval_seconds = 3
+            [[targets]]
+            name = "{self.name}"
+            mode = "managed"
+            [targets.container]
+            name = "{self.name}"
+            docker_host = "{self._host}"
+            image = "{IMAGE}"
+            model = "{MODEL}"
+            served_model_name = "tiny"
+            max_model_len = 8192
+            block_size = 32
+            args = {json.dumps(["--dtype", "float32", "--enforce-eager", *args])}
+            gpus = 0
+            host_port = {self._port}
+            shm_size = "1g"
+            hf_cache = "none"
+            vllm_cache = "none"
+            [targets.container.backoff]
+            initial_seconds = 2
+            jitter_ratio = 0
+        """)
+        return file
+
+    def state(self):
+        return self.api.inspect_container(self.name)["State"]
+
+    def remove(self) -> None:
+        with suppress(docker.errors.NotFound):
+            self.api.remove_container(self.name, force=True, v=True)
+
+
+@pytest.fixture(scope="module")
+def vllm(docker_api, docker_host, missing, tmp_path_factory):
+    try:
+        docker_api.inspect_image(IMAGE)
+    except docker.errors.ImageNotFound:
+        missing(f"the image {IMAGE} is not here (TEST_VLLM_IMAGE, TEST_VLLM_IMAGE_MODEL)")
+    container = RealContainer(tmp_path_factory.mktemp("real"), docker_api, docker_host)
+    yield container
+    container.remove()
+
+
+@asynccontextmanager
+async def ready(vllm):
+    async with supervised(vllm.config()) as daemon:
+        await daemon.until_state("ready", START_SECONDS)
+        yield daemon
+
+
+async def test_from_nothing_to_a_session_through_the_published_port(vllm):
+    begin = time.monotonic()
+    async with ready(vllm) as daemon:
+        page = await daemon.until(
+            "a session has been played",
+            lambda page: (page.value("vllm_probe_turn_hit_ratio", turn="2") or 0) > 0.5,
+            START_SECONDS,
+        )
+        assert daemon.states == ["creating", "starting", "ready"]
+        assert page.value("vllm_container_startup_seconds") > 0
+        assert page.count("vllm_container_restarts_total") == 0
+        assert page.value("vllm_engine_up") == 1
+        assert page.value("vllm_engine_info", version="0.32.0") == 1 or "v0.32.0" not in IMAGE
+        await daemon.until(
+            "the load is counted", lambda page: page.count("vllm_container_model_loads_total") == 1
+        )
+        assert await daemon.stop() == 0
+    assert vllm.state()["Running"]
+    note(
+        Row(
+            "from nothing to ready, then to a finished session",
+            page.value("vllm_container_startup_seconds"),
+            "creating → starting → ready",
+            "—",
+            "startup_seconds (left), probe_turn_hit_ratio (right)",
+            page.at - begin,
+        )
+    )
+
+
+async def test_a_daemon_that_was_killed_adopts_vllm_without_restarting_it(vllm):
+    async with ready(vllm) as daemon:
+        before = vllm.state()["StartedAt"]
+        await daemon.kill()
+    begin = time.monotonic()
+    async with supervised(vllm.config()) as daemon:
+        adopted = await daemon.until_state("ready", START_SECONDS)
+        await daemon.until(
+            "a session has been played",
+            lambda page: (page.value("vllm_probe_turn_hit_ratio", turn="2") or 0) > 0.5,
+            START_SECONDS,
+        )
+        assert daemon.states == ["ready"]
+        assert daemon.now.count("vllm_container_restarts_total") == 0
+        assert daemon.now.count("vllm_container_model_loads_total") == 0
+    assert vllm.state()["StartedAt"] == before
+    note(
+        Row(
+            "daemon killed with SIGKILL and started again",
+            adopted.at - begin,
+            "ready",
+            "—",
+            "restarts_total unchanged",
+            adopted.at - begin,
+        )
+    )
+
+
+async def test_a_killed_engine_process_is_a_failure_although_the_exit_code_is_0(vllm):
+    async with ready(vllm) as daemon:
+        fault = time.monotonic()
+        await asyncio.to_thread(kill_engine, vllm)
+        seen = await daemon.until(
+            "it is noticed", lambda page: page.state in {"unwell", "backing_off", "stopping"}
+        )
+        down = await daemon.until_state("backing_off")
+        assert down.cause == "engine_core_died"
+        assert down.value("vllm_container_exit_code") == 0
+        again = await daemon.until_state("ready", START_SECONDS)
+        assert again.count("vllm_container_restarts_total", reason="engine_core_died") == 1
+        assert again.count("vllm_container_restarts_total") == 1
+        await daemon.until(
+            "sessions go on", lambda page: page.value("vllm_probe_up") == 1, START_SECONDS
+        )
+    note(
+        Row(
+            "vLLM's engine process killed inside the container: exit code 0",
+            seen.at - fault,
+            "backing_off → starting → ready",
+            "engine_core_died",
+            'restarts_total{reason="engine_core_died"}, exit_code 0',
+            again.at - fault,
+        )
+    )
+
+
+def kill_engine(vllm):
+    run = vllm.api.exec_create(vllm.name, ["python3", "-c", KILL_ENGINE])
+    assert "killed" in vllm.api.exec_start(run["Id"]).decode()
+
+
+async def test_a_killed_container_is_started_again(vllm):
+    async with ready(vllm) as daemon:
+        before = vllm.state()["StartedAt"]
+        fault = time.monotonic()
+        vllm.api.kill(vllm.name)
+        down = await daemon.until_state("backing_off")
+        assert down.cause == "killed"
+        assert down.value("vllm_container_exit_code") == 137
+        up = await daemon.until_state("starting")
+        await daemon.until(
+            "the restart is counted",
+            lambda page: page.count("vllm_container_restarts_total", reason="killed") == 1,
+        )
+        assert vllm.state()["StartedAt"] != before
+    note(
+        Row(
+            "vLLM's container killed: exit code 137",
+            down.at - fault,
+            "backing_off → starting",
+            "killed",
+            'restarts_total{reason="killed"}, exit_code 137',
+            up.at - fault,
+        )
+    )
+
+
+async def test_a_flag_that_vllm_does_not_know_is_named_and_the_delays_grow(vllm):
+    vllm.remove()
+    begin = time.monotonic()
+    async with supervised(vllm.config("--no-such-flag")) as daemon:
+        seen = await daemon.until("it is named", lambda page: page.cause is not None, START_SECONDS)
+        assert seen.cause == "unrecognised_argument"
+        await daemon.until(
+            "a second start has failed",
+            lambda page: page.count("vllm_container_start_failures_total") == 2,
+            START_SECONDS,
+        )
+        failures = daemon.logged("container.failed")
+        assert all("--no-such-flag" in json.dumps(line) for line in failures)
+        retry = daemon.now.value("vllm_container_next_attempt_timestamp_seconds")
+        since = daemon.now.value("vllm_container_state_timestamp_seconds")
+        assert retry - since == pytest.approx(4, abs=0.5)  # twice the first delay
+    vllm.remove()
+    note(
+        Row(
+            "a flag that vLLM does not know",
+            seen.at - begin,
+            "starting → backing_off, 2 s, 4 s, …",
+            "unrecognised_argument",
+            'start_failures_total{reason="unrecognised_argument"}',
+            None,
+        )
+    )
