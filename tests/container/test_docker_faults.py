@@ -392,7 +392,7 @@ async def test_a_docker_that_goes_away_and_comes_back_costs_nothing(case, unstea
         ready = await daemon.until_state("ready")
         assert case.inspect()["State"]["StartedAt"] == before
         assert ready.count("vllm_container_restarts_total") == 0
-        assert daemon.states_since(fault)[-2:] == ["unknown", "ready"]
+        assert daemon.states[-2:] == ["unknown", "ready"]
         assert len(daemon.logged("docker.failed")) == 1
         assert len(daemon.logged("docker.recovered")) == 1
     note(
