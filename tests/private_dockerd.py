@@ -1,18 +1,25 @@
 """A Docker Engine of a test's own, which may be stopped, frozen and started again.
 
-It runs beside the machine's engine with folders, a socket and a containerd of its own, and with no
-network: no bridge, no firewall rules, so that nothing of the other one is touched.
+It runs beside the machine's engine with folders, a socket and a containerd of its own, in a network
+namespace of its own that has a loopback and nothing else, so that nothing of the other is touched.
+A container that is to be reached from within that namespace takes the network "host".
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PATIENCE = 60.0  # seconds
 
@@ -31,16 +38,32 @@ def dockerd_program() -> Path | None:
     return None
 
 
+def _enter_network(pid: int) -> None:
+    """Move this thread alone into the network namespace of a process (os.setns is Python 3.12)."""
+    clone_newnet = 0x40000000
+    with Path(f"/proc/{pid}/ns/net").open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), clone_newnet) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
 class PrivateDockerd:
     """`folder` must be short: the paths of unix sockets are."""
 
     def __init__(self, program: Path, folder: Path, *options: str, gpus: bool = False) -> None:
         self.host = f"unix://{folder}/d.sock"
+        # A network namespace of its own, for a dockerd with --bridge=none begins by deleting the
+        # bridge docker0, which would be the other engine's (moby, daemon_unix.go,
+        # removeDefaultBridgeInterface). A process holds it, so that it outlives a restart.
+        self._namespace = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._namespace.stdout is not None
+        assert self._namespace.stdout.readline() == b"up\n"
+        self.inside = ("nsenter", f"--net=/proc/{self._namespace.pid}/ns/net")
+        self._threads: list[ThreadPoolExecutor] = []
         self._command = [
-            # In a network namespace of its own: a dockerd with --bridge=none begins by deleting
-            # the bridge docker0, which is the other engine's (moby, daemon_unix.go,
-            # removeDefaultBridgeInterface).
-            *("unshare", "--net"),
+            *self.inside,
             str(program),
             f"--host={self.host}",
             f"--data-root={folder}/data",
@@ -75,6 +98,22 @@ class PrivateDockerd:
             self._process.terminate()
             self._process.wait(_PATIENCE)
             self._process = None
+
+    def close(self) -> None:
+        """Stop for good, and let go of the network namespace."""
+        self.stop()
+        for thread in self._threads:
+            thread.shutdown()
+        self._namespace.kill()
+        self._namespace.wait()
+        assert self._namespace.stdout is not None
+        self._namespace.stdout.close()
+
+    def call_inside(self, function: Callable[[str], bytes]) -> Callable[[str], bytes]:
+        """`function`, called on a thread that is in the engine's network namespace."""
+        thread = ThreadPoolExecutor(1, initializer=_enter_network, initargs=(self._namespace.pid,))
+        self._threads.append(thread)
+        return lambda argument: thread.submit(function, argument).result()
 
     def freeze(self) -> None:
         """Still there, and not answering: connections are accepted by the kernel alone."""

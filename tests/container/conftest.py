@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import subprocess
 import tempfile
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import docker
 import docker.errors
 import pytest
+from private_dockerd import PrivateDockerd, dockerd_program
 from unsteady_docker import UnsteadyDocker
 
 from exporter.container.docker_engine import DockerEngine, DockerLimits
@@ -154,3 +157,50 @@ async def unsteady(docker_host, docker_api, socket_folder, missing):
     await proxy.start()
     yield proxy
     await proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def image_tar(docker_api, python_image, tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "python.tar"
+    with path.open("wb") as tar:
+        for chunk in docker_api.get_image(python_image):
+            tar.write(chunk)
+    return path
+
+
+@pytest.fixture(scope="session")
+def private_dockerd(image_tar, missing):
+    """Start a Docker Engine of a test's own, which has the Python image and may be restarted."""
+
+    @contextmanager
+    def start(*options: str, gpus: bool = False):
+        program = dockerd_program()
+        if program is None:
+            missing("no dockerd to start a private Docker Engine with (TEST_DOCKERD)")
+        if os.geteuid() != 0:
+            pytest.skip("only root can start a private Docker Engine")
+        bridge = Path("/sys/class/net/docker0")
+        before = bridge.exists()
+        with tempfile.TemporaryDirectory(prefix="vce", ignore_cleanup_errors=True) as folder:
+            daemon = PrivateDockerd(program, Path(folder), *options, gpus=gpus)
+            try:
+                daemon.start()
+                assert bridge.exists() == before, "it took the bridge of the machine's own engine"
+                with closing(docker.APIClient(daemon.host, version="auto", timeout=60)) as api:
+                    with image_tar.open("rb") as tar:
+                        for _ in api.load_image(tar):
+                            pass
+                    yield daemon
+                    for container in api.containers(all=True):
+                        api.remove_container(container["Id"], force=True)
+            finally:
+                daemon.close()
+                unmount_all_under(folder)
+
+    return start
+
+
+def unmount_all_under(folder):
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", mount], check=True)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import tempfile
-from contextlib import aclosing, contextmanager
-from pathlib import Path
+from contextlib import aclosing
 
 import docker
 import pytest
-from private_dockerd import PrivateDockerd, dockerd_program
 
 from exporter.container.docker_engine import DockerEngine, DockerLimits
 from exporter.container.records import (
@@ -27,54 +22,9 @@ PATIENCE = 60.0  # seconds; only a broken test waits that long
 TICKING = "import time\nwhile True:\n    print('tick')\n    time.sleep(0.05)"
 
 
-@contextmanager
-def dockerd(image_tar, missing, *options, gpus=False):
-    program = dockerd_program()
-    if program is None:
-        missing("no dockerd to start a private Docker Engine with (TEST_DOCKERD)")
-    if os.geteuid() != 0:
-        pytest.skip("only root can start a private Docker Engine")
-    with tempfile.TemporaryDirectory(prefix="vce", ignore_cleanup_errors=True) as folder:
-        daemon = PrivateDockerd(program, Path(folder), *options, gpus=gpus)
-        before = network_interfaces()
-        daemon.start()
-        assert network_interfaces() >= before, "it took something of the machine's own engine"
-        api = docker.APIClient(daemon.host, version="auto", timeout=60)
-        try:
-            with image_tar.open("rb") as tar:
-                for _ in api.load_image(tar):
-                    pass
-            yield daemon
-            for container in api.containers(all=True):
-                api.remove_container(container["Id"], force=True)
-        finally:
-            api.close()
-            daemon.stop()
-            unmount_all_under(folder)
-
-
-def network_interfaces():
-    return {each.name for each in Path("/sys/class/net").iterdir() if each.name == "docker0"}
-
-
-def unmount_all_under(folder):
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "-l", mount], check=True)
-
-
 @pytest.fixture(scope="module")
-def image_tar(docker_api, python_image, tmp_path_factory):
-    path = tmp_path_factory.mktemp("image") / "python.tar"
-    with path.open("wb") as tar:
-        for chunk in docker_api.get_image(python_image):
-            tar.write(chunk)
-    return path
-
-
-@pytest.fixture(scope="module")
-def daemon(image_tar, missing):
-    with dockerd(image_tar, missing) as started:
+def daemon(private_dockerd):
+    with private_dockerd() as started:
         yield started
 
 
@@ -166,9 +116,9 @@ async def test_a_frozen_docker_is_a_timeout_and_the_same_door_goes_on(daemon, do
 
 
 async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
-    image_tar, missing, offline
+    private_dockerd, offline
 ):
-    with dockerd(image_tar, missing, "--live-restore") as daemon:
+    with private_dockerd("--live-restore") as daemon:
         door = DockerEngine(daemon.host, DockerLimits(query=2, change=60, pull=60))
         try:
             container = await ticking(door, offline)
@@ -186,8 +136,8 @@ async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
             await door.close()
 
 
-async def test_gpus_are_asked_for_where_the_engine_takes_it(image_tar, missing, offline):
-    with dockerd(image_tar, missing, gpus=True) as daemon:
+async def test_gpus_are_asked_for_where_the_engine_takes_it(private_dockerd, offline):
+    with private_dockerd(gpus=True) as daemon:
         door = DockerEngine(daemon.host)
         api = docker.APIClient(daemon.host, version="auto", timeout=60)
         try:

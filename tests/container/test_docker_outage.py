@@ -1,0 +1,131 @@
+"""A Docker Engine that is stopped for a while and started again, under the supervising daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+from fault_table import Row, note
+from supervised_daemon import fetch_here, supervised
+
+pytestmark = pytest.mark.docker
+
+STAND_IN = (Path(__file__).parent / "stand_in_server.py").read_text().strip()
+DOWN_SECONDS = float(os.environ.get("TEST_DOCKERD_DOWN_SECONDS", "30"))
+
+
+def config(folder, host: str, image: str) -> Path:
+    name = f"vce-test-{secrets.token_hex(6)}"
+    facts = {
+        "name": name,
+        "docker_host": host,
+        "image": image,
+        "command": ["python3", "-u", "-c", STAND_IN],
+        "gpus": 0,
+        "network": "host",  # of the engine's own network namespace
+        "host_port": 8000,
+        "shm_size": "64m",
+        "hf_cache": "none",
+        "vllm_cache": "none",
+        "health_interval_seconds": 1,
+        "health_timeout_seconds": 1,
+        "stop_grace_seconds": 2,
+    }
+    file = folder / "exporter.toml"
+    file.write_text(
+        "probe.interval_seconds = 3600\n"
+        f"[[targets]]\nname = '{name}'\nmode = 'managed'\n"
+        "[targets.container.backoff]\ninitial_seconds = 2\njitter_ratio = 0\n"
+        "[targets.container]\n"
+        + "\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items())
+    )
+    return file
+
+
+def started_at(host: str) -> str:
+    with closing(docker.APIClient(host, version="auto", timeout=60)) as api:
+        [container] = api.containers(all=True)
+        return api.inspect_container(container["Id"])["State"]["StartedAt"]
+
+
+async def test_a_container_that_outlives_docker_is_found_as_it_was(
+    private_dockerd, python_image, tmp_path
+):
+    with private_dockerd("--live-restore") as engine:
+        file = config(tmp_path, engine.host, python_image)
+        fetch = engine.call_inside(fetch_here)
+        async with supervised(file, prefix=engine.inside, fetch=fetch) as daemon:
+            await daemon.until_state("ready")
+            before = started_at(engine.host)
+            fault = time.monotonic()
+            await asyncio.to_thread(engine.stop)
+            gone = await daemon.until_state("unknown")
+            assert gone.value("vllm_container_docker_up") == 0
+            scraped = "vllm_exporter_loop_last_run_timestamp_seconds"
+            scrapes = {page.value(scraped, loop=loop_of(page, scraped)) for page in daemon.pages}
+            await asyncio.sleep(DOWN_SECONDS)
+            # The reading of vLLM's own metrics goes on meanwhile.
+            assert daemon.now.value(scraped, loop=loop_of(daemon.now, scraped)) not in scrapes
+            await asyncio.to_thread(engine.start)
+            back = time.monotonic()
+            ready = await daemon.until_state("ready")
+            assert daemon.states == ["creating", "starting", "ready", "unknown", "ready"]
+            assert ready.count("vllm_container_restarts_total") == 0
+            assert ready.count("vllm_exporter_loop_failures_total") == 0
+            assert started_at(engine.host) == before
+            assert len(daemon.logged("docker.failed")) == 1
+    note(
+        Row(
+            f"dockerd stopped for {DOWN_SECONDS:g} s, containers kept (live-restore)",
+            gone.at - fault,
+            "unknown → ready",
+            "—",
+            "docker_up 0, restarts_total unchanged",
+            ready.at - back,
+        )
+    )
+
+
+async def test_a_container_that_docker_took_with_it_is_started_again(
+    private_dockerd, python_image, tmp_path
+):
+    with private_dockerd() as engine:
+        file = config(tmp_path, engine.host, python_image)
+        fetch = engine.call_inside(fetch_here)
+        async with supervised(file, prefix=engine.inside, fetch=fetch) as daemon:
+            await daemon.until_state("ready")
+            before = started_at(engine.host)
+            fault = time.monotonic()
+            await asyncio.to_thread(engine.stop)
+            gone = await daemon.until_state("unknown")
+            await asyncio.to_thread(engine.start)
+            back = time.monotonic()
+            known = await daemon.until("it looks", lambda page: page.state != "unknown")
+            ready = await daemon.until_state("ready")
+            assert ready.count("vllm_container_restarts_total") == 1
+            assert started_at(engine.host) != before
+    note(
+        Row(
+            "dockerd restarted, containers stopped with it",
+            gone.at - fault,
+            f"unknown → {known.state} ({known.at - back:.1f} s after its return) → ready",
+            "—",
+            "docker_up 0, restarts_total",
+            ready.at - back,
+        )
+    )
+
+
+def loop_of(page, name: str) -> str:
+    return next(
+        labels["loop"]
+        for sample, labels, _ in page.samples
+        if sample == name and labels["loop"].startswith("scrape:")
+    )
