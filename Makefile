@@ -43,6 +43,7 @@ bench: install  ## measure the exporter itself; fails when a bound is not kept
 	$(BIN)/python bench/bench_ttft.py
 	$(BIN)/python bench/bench_exposition.py
 	$(BIN)/python bench/bench_idle.py
+	$(BIN)/python bench/bench_prefill_cost.py --sessions 4
 
 lock: install  ## write requirements/*.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
