@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from exporter.notices import ADVICE, FAILURE_ADVICE
+from exporter.publish.cost_view import cost_json
 from exporter.session_json import failure_json, rfc3339, session_json
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def target_json(state: TargetState) -> dict[str, Any]:
         ],
         "engine": None if state.engine is None else _engine_json(state.engine),
         "container": None if state.container is None else _container_json(state.container),
+        "cost": cost_json(state.cost),
     }
 
 

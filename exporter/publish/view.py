@@ -8,6 +8,7 @@ from exporter.model import Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.publish import words
 from exporter.publish.container_view import container_facts, container_problems
+from exporter.publish.cost_view import cost_facts
 from exporter.publish.page_records import (
     Fact,
     Moment,
@@ -142,6 +143,7 @@ def _facts(state: TargetState) -> tuple[Fact, ...]:
     view = live_engine(state)
     if view is not None:
         facts += _info_facts(view.info) + _snapshot_facts(view.snapshot) + _traffic_facts(view)
+    facts += cost_facts(state.cost)
     return tuple(Fact(name, value) for name, value in facts if value is not None)
 
 

@@ -106,6 +106,14 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
                     "notices": [],
                     "engine": None,
                     "container": None,
+                    "cost": {
+                        "paused": None,
+                        "budget_tokens_per_hour": None,
+                        "prefill_seconds_per_token": None,
+                        "prefill_seconds_per_token_error": None,
+                        "prefill_seconds_saved": None,
+                        "retention_ratios": {},
+                    },
                 }
             ]
         },
