@@ -68,6 +68,7 @@ class World:
         self.extra_log: tuple[str, ...] = ()  # what a crash writes before it ends
         self.did: list[tuple[str, str]] = []  # (call, container name or image)
         self.log_readable = True
+        self.start_lag = 0.0  # how much later than its first line Docker says that it started
         self.pull_seconds = 0.0
         self.stop_seconds = 0.0
         self.listeners: list[asyncio.Queue[ContainerEvent | None]] = []
@@ -113,7 +114,7 @@ class World:
             return
         now = self.clock.time()
         container.status = ContainerStatus.RUNNING
-        container.started_time, container.finished_time = now, None
+        container.started_time, container.finished_time = now + self.start_lag, None
         container.exit_code, container.oom_killed, container.error = None, False, ""
         container.ill = False
         container.ready_at = None if self.load_seconds is None else now + self.load_seconds
@@ -206,7 +207,7 @@ class World:
             due = [line for line in container.script if line.time <= now]
             container.log.extend(due)
             container.script = container.script[len(due) :]
-            started = container.started_time or now
+            started = (container.started_time or now) - self.start_lag
             if self.crash_after is not None and now >= started + self.crash_after:
                 self.write(container, *self.extra_log)
                 self.end(container, self.crash_code)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
 _REST_OF_LOG_SECONDS = 2.0
+# Docker writes down that a container started after its process did: the first lines, and all lines
+# of a process that fails at once, can be older than that. Starts are further apart.
+_START_LAG_SECONDS = 1.0
 
 
 class Lookout:
@@ -115,15 +118,14 @@ class Lookout:
                 await follower.ended(_REST_OF_LOG_SECONDS)
             if follower.lines:
                 return list(follower.lines)
-        if container is None or container.started_time is None:
+        begins = _log_begins(container) if container is not None else None
+        if container is None or begins is None:
             return []
         try:
             tail = await self._door.tail(container.id, KEPT_LINES)
         except DockerError:
             return []
-        return [
-            mask(line.text, self._secrets) for line in tail if line.time >= container.started_time
-        ]
+        return [mask(line.text, self._secrets) for line in tail if line.time >= begins]
 
     def docker_failed(self, error: DockerError) -> None:
         """Remember that Docker does not answer; one line for each kind of failure."""
@@ -190,13 +192,13 @@ class Lookout:
             key,
             self._clock,
             self._log,
-            read_from=self._clock.time() if old else _just_before(container.started_time),
+            read_from=self._clock.time() if old else _log_begins(container),
             counted_from=self._began_time,
             on_load=self._on_load,
             secrets=self._secrets,
         )
 
 
-def _just_before(time: float | None) -> float | None:
-    """So that a line written in the very moment of the start is among those after it."""
-    return None if time is None else time - 0.001
+def _log_begins(container: ContainerSnapshot) -> float | None:
+    """From when on a line is this run's, Unix time."""
+    return None if container.started_time is None else container.started_time - _START_LAG_SECONDS

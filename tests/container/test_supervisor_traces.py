@@ -49,6 +49,17 @@ async def test_an_end_between_two_looks_is_not_explained_by_the_run_before_it():
         assert at.view.diagnosis.cause is Cause.UNRECOGNISED_ARGUMENT
 
 
+async def test_lines_that_are_older_than_the_start_that_docker_wrote_down_are_of_this_run():
+    def at_once(world: World) -> None:
+        world.crash_after, world.crash_code = 0.0, 2
+        world.extra_log = ("vllm: error: unrecognized arguments: --no-such",)
+        world.start_lag = 0.4
+
+    async with scene_of(setting=at_once) as at:
+        await at.wait(2)
+        assert at.view.diagnosis.cause is Cause.UNRECOGNISED_ARGUMENT
+
+
 async def test_a_secret_of_ours_is_masked_in_the_evidence_and_in_the_log():
     secret = "correct-horse-battery"
     async with scene_of(secrets={"VLLM_API_KEY": secret}) as at:
