@@ -14,6 +14,7 @@ from typing import NoReturn
 import docker
 import docker.errors
 import pytest
+from container_case import Case
 from private_dockerd import PrivateDockerd, dockerd_program
 from unsteady_docker import UnsteadyDocker
 
@@ -204,3 +205,11 @@ def unmount_all_under(folder):
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "-l", mount], check=True)
+
+
+@pytest.fixture
+def case(tmp_path, docker_api, python_image, docker_host):
+    """A target with a name, a port and a container of its own, for a daemon to look after."""
+    made = Case(tmp_path, docker_api, python_image, docker_host)
+    yield made
+    made.remove()

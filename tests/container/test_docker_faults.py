@@ -7,79 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import socket
 import time
-import urllib.request
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 
-import docker.errors
 import pytest
+from container_case import FIRST_DELAY
 from fault_table import Row, note
-from supervised_daemon import free_port, supervised
+from supervised_daemon import supervised
 
 pytestmark = pytest.mark.docker
-
-STAND_IN = (Path(__file__).parent / "stand_in_server.py").read_text().strip()
-FIRST_DELAY = 2.0
-
-
-class Case:
-    """One target with a name, a port and a container of its own."""
-
-    def __init__(self, folder, docker_api, image, docker_host):
-        self.name = f"vce-test-{secrets.token_hex(6)}"
-        self.port = free_port()
-        self.api = docker_api
-        self._folder = folder
-        self._facts = {
-            "name": self.name,
-            "image": image,
-            "command": ["python3", "-u", "-c", STAND_IN],
-            "gpus": 0,
-            "host_port": self.port,
-            "shm_size": "64m",
-            "hf_cache": "none",
-            "vllm_cache": "none",
-            "health_interval_seconds": 1,
-            "health_timeout_seconds": 1,
-            "stop_grace_seconds": 2,
-            "docker_host": docker_host,
-        }
-
-    def config(self, *, probe_seconds: float = 3600, **facts) -> Path:
-        file = self._folder / "exporter.toml"
-        lines = [f"{key} = {json.dumps(value)}" for key, value in (self._facts | facts).items()]
-        file.write_text(
-            f"probe.interval_seconds = {probe_seconds}\n"
-            f"[[targets]]\nname = '{self.name}'\nmode = 'managed'\n"
-            f"[targets.container.backoff]\ninitial_seconds = {FIRST_DELAY}\njitter_ratio = 0\n"
-            "[targets.container]\n" + "\n".join(lines)
-        )
-        return file
-
-    def inspect(self):
-        return self.api.inspect_container(self.name)
-
-    async def ask(self, path: str) -> None:
-        """Ask the server in the container for something; it may die of it."""
-        with suppress(OSError):
-            await asyncio.to_thread(
-                urllib.request.urlopen, f"http://127.0.0.1:{self.port}{path}", timeout=10
-            )
-
-    def remove(self) -> None:
-        with suppress(docker.errors.NotFound):
-            self.api.remove_container(self.name, force=True, v=True)
-
-
-@pytest.fixture
-def case(tmp_path, docker_api, python_image, docker_host):
-    made = Case(tmp_path, docker_api, python_image, docker_host)
-    yield made
-    made.remove()
 
 
 def restarted(page, cause: str) -> bool:

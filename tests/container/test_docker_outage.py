@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import secrets
 import time
 from contextlib import closing
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import docker
 import pytest
 from fault_table import Row, note
 from supervised_daemon import fetch_here, supervised
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.docker
 
-STAND_IN = (Path(__file__).parent / "stand_in_server.py").read_text().strip()
 DOWN_SECONDS = float(os.environ.get("TEST_DOCKERD_DOWN_SECONDS", "30"))
 
 
-def config(folder, host: str, image: str) -> Path:
-    name = f"vce-test-{secrets.token_hex(6)}"
-    facts = {
-        "name": name,
-        "docker_host": host,
-        "image": image,
-        "command": ["python3", "-u", "-c", STAND_IN],
-        "gpus": 0,
-        "network": "host",  # of the engine's own network namespace
-        "host_port": 8000,
-        "shm_size": "64m",
-        "hf_cache": "none",
-        "vllm_cache": "none",
-        "health_interval_seconds": 1,
-        "health_timeout_seconds": 1,
-        "stop_grace_seconds": 2,
-    }
-    file = folder / "exporter.toml"
-    file.write_text(
-        "probe.interval_seconds = 3600\n"
-        f"[[targets]]\nname = '{name}'\nmode = 'managed'\n"
-        "[targets.container.backoff]\ninitial_seconds = 2\njitter_ratio = 0\n"
-        "[targets.container]\n"
-        + "\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items())
-    )
-    return file
+def config(case, host: str) -> Path:
+    """The network is that of the engine's own namespace, where the daemon is too."""
+    return case.config(docker_host=host, network="host", host_port=8000)
 
 
 def started_at(host: str) -> str:
@@ -55,11 +32,9 @@ def started_at(host: str) -> str:
         return api.inspect_container(container["Id"])["State"]["StartedAt"]
 
 
-async def test_a_container_that_outlives_docker_is_found_as_it_was(
-    private_dockerd, python_image, tmp_path
-):
+async def test_a_container_that_outlives_docker_is_found_as_it_was(private_dockerd, case):
     with private_dockerd("--live-restore") as engine:
-        file = config(tmp_path, engine.host, python_image)
+        file = config(case, engine.host)
         fetch = engine.call_inside(fetch_here)
         async with supervised(file, prefix=engine.inside, fetch=fetch) as daemon:
             await daemon.until_state("ready")
@@ -93,11 +68,9 @@ async def test_a_container_that_outlives_docker_is_found_as_it_was(
     )
 
 
-async def test_a_container_that_docker_took_with_it_is_started_again(
-    private_dockerd, python_image, tmp_path
-):
+async def test_a_container_that_docker_took_with_it_is_started_again(private_dockerd, case):
     with private_dockerd() as engine:
-        file = config(tmp_path, engine.host, python_image)
+        file = config(case, engine.host)
         fetch = engine.call_inside(fetch_here)
         async with supervised(file, prefix=engine.inside, fetch=fetch) as daemon:
             await daemon.until_state("ready")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import tarfile
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from supervised_daemon import supervised
 
 from exporter.container.docker_engine import DockerEngine, DockerLimits
 from exporter.container.records import ContainerStatus, DockerError, DockerProblem
@@ -324,3 +326,62 @@ async def problem_of(call) -> DockerError:
     with pytest.raises(DockerError) as caught:
         await call
     return caught.value
+
+
+async def test_the_daemon_keeps_a_container_of_its_own_through_the_managed_list(managed, case):
+    async with supervised(case.config(docker_host=managed)) as daemon:
+        await daemon.until_state("ready")
+        case.api.kill(case.name)
+        await daemon.until_state("backing_off")
+        await daemon.until_state("ready")
+        case.api.remove_container(case.name, force=True)
+        await daemon.until_state("backing_off")
+        ready = await daemon.until_state("ready")
+        assert ready.count("vllm_container_restarts_total") == 2
+        assert daemon.logged("docker.failed") == []
+
+
+async def test_the_daemon_watches_through_the_attached_list_and_asks_for_nothing_more(
+    attached, case
+):
+    case.make()
+    async with supervised(case.attached_config(docker_host=attached)) as daemon:
+        await daemon.until_state("ready")
+        case.api.kill(case.name)
+        seen = await daemon.until_state("unwell")
+        assert seen.cause == "killed"
+        assert seen.value("vllm_container_exit_code") == 137
+        case.api.start(case.name)
+        await daemon.until_state("ready")
+        case.api.remove_container(case.name, force=True)
+        await daemon.until_state("absent")
+        assert daemon.logged("docker.failed") == []
+        assert daemon.logged("container.action") == []
+
+
+async def test_the_daemon_restarts_through_the_attached_list_where_both_are_told_so(
+    attached_with_restart, case
+):
+    case.make()
+    file = case.attached_config(docker_host=attached_with_restart, restart="always")
+    async with supervised(file) as daemon:
+        await daemon.until_state("ready")
+        case.api.kill(case.name)
+        ready = await daemon.until(
+            "it is restarted",
+            lambda page: page.count("vllm_container_restarts_total", reason="killed") == 1,
+        )
+        await daemon.until_state("ready")
+        assert ready.count("vllm_container_docker_up") == 1
+        assert daemon.logged("docker.failed") == []
+
+
+async def test_a_restart_that_the_list_does_not_allow_is_told_as_such(attached, case):
+    case.make()
+    file = case.attached_config(docker_host=attached, restart="always")
+    async with supervised(file) as daemon:
+        await daemon.until_state("ready")
+        case.api.kill(case.name)
+        seen = await daemon.until("it is told", lambda page: page.cause == "docker_denied")
+        assert seen.state in {"backing_off", "starting"}
+        assert "does not allow POST" in json.dumps(daemon.logged("container.action_refused"))
