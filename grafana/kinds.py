@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
     from grafana.parts import Transformation
 
-# The turn is a label, so text: in order of numbers for the axis, 10 after 9.
-TURN_AS_NUMBER: Transformation = (
-    "convertFieldType",
-    {"conversions": [{"targetField": "turn", "destinationType": "number"}], "fields": {}},
-)
-TURN_AS_TEXT: Transformation = (
-    "convertFieldType",
-    {"conversions": [{"targetField": "turn", "destinationType": "string"}], "fields": {}},
-)
-BY_TURN: Transformation = ("sortBy", {"fields": {}, "sort": [{"field": "turn", "desc": False}]})
+
+def in_order_of(field: str) -> tuple[Transformation, Transformation]:
+    """Rows in the order of a label's numbers, 10 after 9: labels are text."""
+    return (
+        _converted(field, "number"),
+        ("sortBy", {"fields": {}, "sort": [{"field": field, "desc": False}]}),
+    )
+
+
+def _converted(field: str, to: str) -> Transformation:
+    conversion = {"targetField": field, "destinationType": to}
+    return "convertFieldType", {"conversions": [conversion], "fields": {}}
 
 
 def lines() -> timeseries.Panel:
@@ -126,17 +128,17 @@ def heat() -> heatmap.Panel:
     )
 
 
-def bars_by_turn(*steps: Transformation) -> barchart.Panel:
-    """Bars side by side, a group for each turn of the last session."""
+def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
+    """Bars side by side, a group for each number of `field`. The axis takes it as text only."""
     return (
         barchart.Panel()
-        .x_field("turn")
+        .x_field(field)
         .orientation(looks.VizOrientation.VERTICAL)
         .show_value(looks.VisibilityMode.NEVER)
         .group_width(0.75)
         .fill_opacity(80)
         .legend(_legend())
-        .transformations(transformations(*steps, TURN_AS_NUMBER, BY_TURN, TURN_AS_TEXT))
+        .transformations(transformations(*steps, *in_order_of(field), _converted(field, "string")))
     )
 
 
@@ -149,7 +151,7 @@ def curve_by_turn(*steps: Transformation) -> trend.Panel:
         .show_points(looks.VisibilityMode.ALWAYS)
         .point_size(7)
         .legend(_legend())
-        .transformations(transformations(*steps, TURN_AS_NUMBER, BY_TURN))
+        .transformations(transformations(*steps, *in_order_of("turn")))
     )
 
 

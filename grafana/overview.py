@@ -126,7 +126,8 @@ def _sound() -> list[stat.Panel]:
 
 def _savings() -> list[stat.Panel | timeseries.Panel]:
     saved = "vllm_engine_tokens_saved_total"
-    cold, warm = promql.ttft_mean("cold"), promql.ttft_mean("warm")
+    turns = f"vllm_probe_turn_ttft_saved_seconds{{{promql.TARGET}}}"
+    ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
             kinds.figure(sparkline=False),
@@ -134,25 +135,35 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "Prompt tokens of all traffic in the dashboard's time range that were served from "
             "cache instead of computed, the probe's own among them.",
             parts.TOKENS,
-            (5, 7),
+            (4, 7),
             now("A", promql.increase(saved, over="$__range")),
         ),
         dress(
-            kinds.figure(),
-            "Time to first token, cold minus warm",
-            "Mean TTFT of the probe's turns without a cached token, minus that of turns with some, "
-            "over the averaging window. An indication and no control: cold turns are mostly first "
-            "turns, which are shorter than the warm ones.",
+            kinds.figure(sparkline=False),
+            "Prefill time saved",
+            "Seconds of prefill that all traffic did not need in the dashboard's time range: the "
+            "tokens saved, times what a token costs this server as the probe measured it. Absent "
+            "until that is known.",
             parts.SECONDS,
-            (5, 7),
-            query("A", f"{cold} - {warm}"),
+            (4, 7),
+            now("A", promql.increase("vllm_engine_prefill_seconds_saved_total", over="$__range")),
+        ),
+        dress(
+            kinds.figure(),
+            "Time to first token saved",
+            "How much earlier a turn of the probe answered than its cold control, the same "
+            "messages without a cached token: the mean over the averaging window. Below 0 where "
+            "chance outweighs what was saved.",
+            parts.SECONDS,
+            (4, 7),
+            query("A", ttft_saved),
         ),
         dress(
             kinds.lines().min(0),
             "Tokens saved per second",
             "Prompt tokens served from cache: of all traffic, and the probe's share of them.",
             parts.TOKENS_PER_SECOND,
-            (7, 7),
+            (6, 7),
             query("A", promql.rate(saved), "{{target}} all traffic"),
             query(
                 "B",
@@ -165,7 +176,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "Tokens lost, by cause",
             "What the cache could have served and did not, over the averaging window.",
             parts.TOKENS,
-            (7, 7),
+            (6, 7),
             query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
         ),
     ]

@@ -57,7 +57,7 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
     times, in_times = _columns("TTFT", "latency")
     return [
         dress(
-            kinds.bars_by_turn(*in_tokens),
+            kinds.bars_by("turn", *in_tokens),
             "Tokens by turn: prompt, ideal, cached",
             "For each turn of the last session: the prompt's tokens, the most of them that "
             "exact-prefix caching could have served, and those that it did serve.",
@@ -81,7 +81,7 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
             *ratios,
         ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
         dress(
-            kinds.bars_by_turn(*in_times),
+            kinds.bars_by("turn", *in_times),
             "Times by turn: first token, whole answer",
             "Time to first token and to the end of the answer of each turn of the last session, as "
             "the client saw them.",
@@ -103,7 +103,7 @@ def _all_values() -> table.Panel:
         (24, 8),
         *queries,
     ).transformations(
-        parts.transformations(*in_table, kinds.TURN_AS_NUMBER, kinds.BY_TURN),
+        parts.transformations(*in_table, *kinds.in_order_of("turn")),
     )
     for name, unit, _ in COLUMNS:
         panel = panel.override_by_name(*kinds.column(name, unit))
@@ -186,10 +186,93 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
     return [*heats, curves, by_turn]
 
 
+def _controls() -> list[barchart.Panel | timeseries.Panel]:
+    averaged = {
+        name: f"avg by (turn) (avg_over_time({family}{{{promql.TARGET}}}[$window]))"
+        for name, family in (
+            ("cold control", "vllm_probe_turn_cold_ttft_seconds"),
+            ("as it was", "vllm_probe_turn_ttft_seconds"),
+        )
+    }
+    refs = dict(zip("AB", averaged, strict=True))
+    side_by_side = parts.joined("turn", {f"Value #{ref}": name for ref, name in refs.items()})
+    outcomes = promql.increase("vllm_probe_controls_total", by="outcome")
+    return [
+        dress(
+            kinds.bars_by("turn", *side_by_side),
+            "Time to first token against a cold control, by turn",
+            "The same messages under a salt never used, so without a cached token, beside the turn "
+            "as it was, over the averaging window. Only turns that were drawn for a control.",
+            parts.SECONDS,
+            (14, 9),
+            *(rows(ref, averaged[name]) for ref, name in refs.items()),
+        ),
+        dress(
+            kinds.bars_over_time(),
+            "Cold controls, by outcome",
+            "Controls that were sent over the averaging window. Only those that proved cold are "
+            "compared with.",
+            parts.COUNT,
+            (10, 9),
+            query("A", outcomes, "{{outcome}}"),
+        ),
+    ]
+
+
+def _guest() -> list[barchart.Panel | statetimeline.Panel | timeseries.Panel]:
+    consumed = promql.rate("vllm_probe_consumed_tokens_total", over="$window")
+    budget = promql.gauge("vllm_probe_budget_tokens_per_hour")
+    kept = promql.gauge("vllm_probe_retention_ratio", by="gap_seconds")
+    held = {"0": ("free", GREEN), "1": ("held back", ORANGE)}
+    return [
+        dress(
+            kinds.bars_by(
+                "gap_seconds",
+                (
+                    "organize",
+                    {
+                        "excludeByName": {"Time": True},
+                        "indexByName": {},
+                        "renameByName": {"Value": "still cached"},
+                    },
+                ),
+            )
+            .min(0)
+            .max(1),
+            "Still cached after an idle gap of seconds",
+            "Share of a prefix that was still cached after nobody used it for so many seconds, "
+            "when last measured: how long an agent's tool may take.",
+            parts.RATIO,
+            (8, 7),
+            rows("A", kept),
+        ).links([parts.runbook("Retention short", "cache-retention-short")]),
+        dress(
+            kinds.states(held),
+            "What holds the probe back",
+            "Sessions wait while requests queue in the engine, while its KV cache is full of "
+            "running requests, and while the token budget is spent.",
+            "none",
+            (8, 7),
+            query("A", promql.gauge("vllm_probe_paused", by="target, reason"), "{{reason}}"),
+        ),
+        dress(
+            kinds.lines().min(0).color_scheme(parts.fixed(ORANGE)),
+            "What the probe itself asks of the engine",
+            "Prompt and completion tokens of all the probe's requests per second, over the "
+            "averaging window, and the budget: the price of measuring.",
+            parts.TOKENS_PER_SECOND,
+            (8, 7),
+            query("A", consumed, "probe"),
+            query("B", f"{budget} / 3600", "budget"),
+        ).override_by_name(
+            *kinds.column("budget", parts.TOKENS_PER_SECOND, kinds.color(parts.GREY))
+        ),
+    ]
+
+
 def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
     stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
     between = promql.rate("vllm_probe_inter_token_seconds_bucket", by="le", over="$window")
-    consumed = promql.rate("vllm_probe_consumed_tokens_total", over="$window")
     return [
         dress(
             kinds.states(stable),
@@ -197,7 +280,7 @@ def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
             "Whether each prompt began with the turn before it. Where the chat template rewrites "
             "history, the ideal itself falls.",
             "none",
-            (8, 7),
+            (12, 7),
             query(
                 "A",
                 promql.gauge("vllm_probe_prefix_stable", by="target, scenario"),
@@ -210,18 +293,9 @@ def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
             "Median and 99th percentile of the time from one chunk of text to the next, over the "
             "averaging window. Decoding, which no prefix cache makes faster.",
             parts.SECONDS,
-            (8, 7),
+            (12, 7),
             query("A", f"histogram_quantile(0.5, {between})", "median"),
             query("B", f"histogram_quantile(0.99, {between})", "p99"),
-        ),
-        dress(
-            kinds.lines().min(0).color_scheme(parts.fixed(ORANGE)),
-            "What the probe itself asks of the engine",
-            "Prompt and completion tokens of all the probe's requests per second, over the "
-            "averaging window: the price of measuring.",
-            parts.TOKENS_PER_SECOND,
-            (8, 7),
-            query("A", consumed, "probe"),
         ),
     ]
 
@@ -239,7 +313,8 @@ def build() -> Dashboard:
         {
             "The last session": [*_last_session(), _all_values()],
             "Hit ratio over time": _ratios_over_time(),
-            "Time to first token": _first_tokens(),
-            "Besides": _rest(),
+            "Time to first token": [*_first_tokens(), *_controls()],
+            "Prefix and decoding": _rest(),
+            "The probe as a guest": _guest(),
         },
     )
