@@ -21,6 +21,7 @@ from exporter.probe.guest import GuestPolicy, first_delays
 from exporter.probe.prober import Prober
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
 from exporter.publish.cost_state import Prices
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
@@ -209,6 +210,36 @@ class Daemon:
             # A session comes first: it is what people look for.
             later = delay + probe.interval_seconds
             self._retain(retention_plan(name, probe, later, jitter), client, observe, gate)
+        if probe.isolation_interval_seconds:
+            # Half way between two sessions, so that neither waits for the other.
+            plan_of_salts = SaltPlan(
+                name,
+                delay + probe.interval_seconds / 2,
+                probe.isolation_interval_seconds,
+                deadlines(probe),
+                jitter,
+            )
+            self._watch_salts(plan_of_salts, client, observe, gate)
+
+    def _watch_salts(
+        self, plan: SaltPlan, client: EngineClient, observe: Observe, gate: Gate
+    ) -> None:
+        metrics, clock, loop = self._metrics, self._clock, f"isolation:{plan.target}"
+        watch = SaltWatch(
+            plan,
+            client,
+            gate,
+            observe=observe,
+            clock=clock,
+            new_salt=new_salt,
+            sinks=SaltSinks(
+                reading=metrics.salts_tried,
+                consumed=lambda tokens: metrics.consumed(plan.target, tokens),
+                loop_failed=lambda: metrics.loop_failed(loop),
+                loop_ran=lambda: metrics.loop_ran(loop, clock.time()),
+            ),
+        )
+        self._loops.append((loop, watch.run))
 
     def _retain(
         self, plan: RetentionPlan, client: EngineClient, observe: Observe, gate: Gate

@@ -248,6 +248,19 @@ class SessionResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SaltReading:
+    """One prompt, sent twice under one salt and once under another; None is unknown.
+
+    `leaked`: a salt never used before was served from cache. `wedged`: the same salt was not,
+    although there was room.
+    """
+
+    target: str
+    leaked: bool | None
+    wedged: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class CacheConfig:
     """What `vllm:cache_config_info` says, the same on all ranks, else None.
 

@@ -27,6 +27,7 @@ from exporter.config.values import (
     PositiveNumber,
     Ratio,
     Seconds,
+    SecondsOrZero,
     Section,
     TargetName,
     check_with,
@@ -92,6 +93,11 @@ class ProbeSettings(Section):
 
     retention_interval_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
     """From one measurement of all gaps to the next, in seconds."""
+
+    isolation_interval_seconds: SecondsOrZero = 600.0
+    """From one test to the next that a prompt hits under its own salt and not under another, in
+    seconds; 0 makes none. Three requests for one token each, which also tell whether the cache
+    hits at all."""
 
     connect_timeout_seconds: Seconds = 5.0
     """Until the connection stands, in seconds. A server that takes longer does not answer."""

@@ -100,7 +100,7 @@ class Doctor:
         test = await try_salts(
             self._client, info, self._observe, self._plan.deadlines, self._new_salt
         )
-        self._add(findings.of_isolation(test), findings.of_wedge(test, view))
+        self._add(findings.of_isolation(test), findings.of_wedge(test))
 
     def _refused(self, error: EngineUnavailableError) -> None:
         """Nothing can be measured: say what went wrong, and that the rest is unknown."""

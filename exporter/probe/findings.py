@@ -219,7 +219,7 @@ def of_isolation(test: SaltTest) -> Finding:
     return passed(name, text)
 
 
-def of_wedge(test: SaltTest, view: EngineView | None) -> Finding:
+def of_wedge(test: SaltTest) -> Finding:
     name = "wedge"
     if (gone := _not_run(name, test)) is not None:
         return gone
@@ -230,9 +230,8 @@ def of_wedge(test: SaltTest, view: EngineView | None) -> Finding:
     if hit > 0:
         most = "" if test.possible is None else f" of {test.possible} possible"
         return passed(name, text + most)
-    cache = _cache(view)
     excuses = {
-        "prefix caching is off": cache is not None and cache.prefix_caching is False,
+        "prefix caching is off": test.prefix_caching is False,
         "the size of a match unit is unknown": test.match_unit is None,
         "the context is too short for three match units": test.match_unit is not None
         and not long_enough(test.prompt_tokens, test.match_unit),

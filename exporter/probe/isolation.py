@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class SaltTest:
     """What the three requests showed, in tokens; None is unknown.
 
-    `crowded` says whether others can have pushed the prompt out between the first two requests.
+    `crowded` says whether others can have pushed the prompt out between the first two requests,
+    `tokens` what all of them took, prompts and answers.
     """
 
     prompt_tokens: int | None = None
@@ -38,6 +39,8 @@ class SaltTest:
     other_salt_cached: int | None = None
     match_unit: int | None = None
     ranks: int | None = None
+    prefix_caching: bool | None = None
+    tokens: int = 0
     crowded: bool | None = None
     failure: Failure | None = None
     too_long: str | None = None
@@ -77,7 +80,9 @@ async def try_salts(
     for salt in (one, one, other):
         chat = await client.chat(ChatRequest(info.model, messages, 1, salt), deadlines)
         if chat.failure is not None:
-            return SaltTest(match_unit=unit, failure=chat.failure)
+            return SaltTest(
+                match_unit=unit, failure=chat.failure, tokens=own.prompt + own.completion
+            )
         usages.append(chat.usage)
         own = own.plus(chat.usage)
         if len(usages) == 2:  # noqa: PLR2004 - the same salt twice
@@ -91,6 +96,8 @@ async def try_salts(
         other_salt_cached=cached[2],
         match_unit=unit,
         ranks=after.snapshot.ranks if after and after.snapshot else None,
+        prefix_caching=_prefix_caching(after),
+        tokens=own.prompt + own.completion,
         crowded=crowded,
     )
 
@@ -118,3 +125,8 @@ def _crowded(
 def _match_unit(view: EngineView | None) -> int | None:
     cache = view.snapshot.cache if view and view.snapshot else None
     return cache.match_unit_tokens if cache else None
+
+
+def _prefix_caching(view: EngineView | None) -> bool | None:
+    cache = view.snapshot.cache if view and view.snapshot else None
+    return cache.prefix_caching if cache else None

@@ -24,7 +24,6 @@ from exporter.publish.readers import (
     one,
     scrape,
     totals,
-    wedged,
 )
 
 if TYPE_CHECKING:
@@ -166,9 +165,21 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
     Family(
         "vllm_probe_cache_wedged",
         "gauge",
-        last_session(wedged),
-        "1 when an identical prompt, sent twice in a row in the last session, did not hit although "
-        "there was room; 0 when a turn hit. Absent where neither was seen.",
+        one(lambda t: t.wedged),
+        "1 when an identical prompt, sent twice in a row, did not hit although there was room; 0 "
+        "when one hit: by the last session or isolation test. Absent where neither was seen.",
+    ),
+    Family(
+        "vllm_probe_isolation_tests_total",
+        "counter",
+        one(lambda t: t.isolation_tests),
+        "Tests of one prompt under two salts that could tell whether the cache keeps them apart.",
+    ),
+    Family(
+        "vllm_probe_isolation_leaks_total",
+        "counter",
+        one(lambda t: t.isolation_leaks),
+        "Those of them in which a salt never used before was served tokens from cache.",
     ),
     Family(
         "vllm_probe_completion_tokens_total",

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, PauseReason, RetentionReading, SessionResult
+    from exporter.model import (
+        EngineView,
+        PauseReason,
+        RetentionReading,
+        SaltReading,
+        SessionResult,
+    )
     from exporter.publish.cost_state import Prices
     from exporter.publish.readers import Family, Reading, StateT
 
@@ -85,6 +91,9 @@ class Metrics(Collector):
     def gate_looked(self, name: str, paused: PauseReason | None) -> None:
         """Sessions of a target are held back for a reason, or not."""
         self._target(name).cost.gate_looked(paused)
+
+    def salts_tried(self, reading: SaltReading) -> None:
+        self._target(reading.target).add_salts(reading)
 
     def retention_read(self, reading: RetentionReading) -> None:
         self._target(reading.target).cost.add_retention(reading)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from exporter.container.records import Cause, DockerProblem, LifecycleState
-from exporter.model import LossCause
 from exporter.publish.state import Distribution, ExporterState, TargetState
 
 if TYPE_CHECKING:
@@ -67,13 +66,6 @@ def by_scenario(value: Callable[[SessionResult], Value]) -> Reader[TargetState]:
             yield (session.scenario,), value(session)
 
     return Reader(("scenario",), read)
-
-
-def wedged(session: SessionResult) -> Value:
-    """1 where the session proved the cache wedged, 0 where a turn hit, else unknown."""
-    if any(turn.loss and turn.loss.cause is LossCause.WEDGED for turn in session.turns):
-        return 1
-    return 0 if any(turn.cached_tokens for turn in session.turns) else None
 
 
 def each_turn(value: Callable[[TurnFacts], Value]) -> Reader[TargetState]:

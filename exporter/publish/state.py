@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, SessionResult, TurnFacts
+    from exporter.model import EngineView, SaltReading, SessionResult, TurnFacts
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
 # the probe and one of vllm:time_to_first_token_seconds have the same resolution.
@@ -51,6 +51,16 @@ class Distribution:
     def cumulative(self) -> list[int]:
         """Observations up to each bound, and last of all those without a bound."""
         return list(accumulate(self._counts))
+
+
+def wedged(session: SessionResult) -> bool | None:
+    """Whether the cache was wedged at a session's end, or had hit; None where neither was seen."""
+    for turn in reversed(session.turns if session.failure is None else ()):
+        if turn.loss is not None and turn.loss.cause is LossCause.WEDGED:
+            return True
+        if turn.cached_tokens:
+            return False
+    return None
 
 
 def temperature(turn: TurnFacts) -> CacheTemperature:
@@ -121,6 +131,9 @@ class TargetState:
     last_session: SessionResult | None = None
     last_success_time: float | None = None
     sums: ProbeSums = field(default_factory=ProbeSums)
+    isolation_tests: int = 0  # those that could tell
+    isolation_leaks: int = 0
+    wedged: bool | None = None  # by the latest that could tell
     ttft: dict[CacheTemperature, Distribution] = field(
         default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
     )
@@ -139,7 +152,15 @@ class TargetState:
         for turn in result.turns:
             self._add_turn(turn)
         self.sums.add_beside(result.extra_tokens)
+        self.wedged = wedged(result)
         self.cost.add_session(result)
+
+    def add_salts(self, reading: SaltReading) -> None:
+        if reading.leaked is not None:
+            self.isolation_tests += 1
+            self.isolation_leaks += reading.leaked
+        if reading.wedged is not None:
+            self.wedged = reading.wedged
 
     def add_view(self, view: EngineView) -> None:
         self.engine = view

@@ -214,4 +214,4 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
     ],
 )
 def test_a_wedge_is_only_failed_where_nothing_else_can_have_been(test, verdict):
-    assert of_wedge(test, None).verdict is verdict
+    assert of_wedge(test).verdict is verdict

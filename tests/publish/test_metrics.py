@@ -22,7 +22,7 @@ from publish_records import (
 
 import exporter
 from exporter.container.records import DockerProblem, LifecycleState, PullProgress
-from exporter.model import EngineTotals, FailureReason, LossCause, Notice
+from exporter.model import EngineTotals, FailureReason, LossCause, Notice, SaltReading
 from exporter.publish.metrics import Metrics
 
 
@@ -144,6 +144,8 @@ def test_before_the_first_session_only_true_zeros_are_there(metrics, registry):
         "vllm_probe_sessions",
         "vllm_probe_session_failures",
         "vllm_probe_controls",
+        "vllm_probe_isolation_tests",
+        "vllm_probe_isolation_leaks",
     }
     assert "vllm_probe_up" not in page.names
     assert "vllm_engine_up" not in page.names
@@ -420,6 +422,7 @@ def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics
     [
         (TURNS, 0),
         ((turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.WEDGED)), 1),
+        ((turn(2, 1250, 0, 992, cause=LossCause.WEDGED), turn(3, 1500, 992, 992)), 0),
         ((turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.EVICTED)), None),
         ((turn(1, 1000, None, 0), turn(2, 1250, None, 992)), None),
     ],
@@ -427,6 +430,34 @@ def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics
 def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, registry, turns, value):
     metrics.session_finished(session(*turns))
     assert Page(registry).value("vllm_probe_cache_wedged") == value
+
+
+def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metrics, registry):
+    def counts():
+        page = Page(registry)
+        names = ("vllm_probe_isolation_tests_total", "vllm_probe_isolation_leaks_total")
+        return tuple(page.value(name) for name in names)
+
+    metrics.target_added("local")
+    assert counts() == (0, 0)
+    for leaked in (False, True, None, True):
+        metrics.salts_tried(SaltReading("local", leaked=leaked, wedged=None))
+    assert counts() == (3, 2)
+
+
+def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metrics, registry):
+    def said():
+        return Page(registry).value("vllm_probe_cache_wedged")
+
+    metrics.session_finished(session(*TURNS))
+    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    assert said() == 1
+    metrics.salts_tried(SaltReading("local", leaked=None, wedged=None))
+    assert said() == 1
+    metrics.session_finished(session(*TURNS))
+    assert said() == 0
+    metrics.session_finished(failed_session(*TURNS))
+    assert said() is None
 
 
 def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics, registry):

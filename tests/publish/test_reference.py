@@ -43,7 +43,7 @@ def test_the_names_that_are_promised_are_there():
             "turn_prompt_tokens turn_completion_tokens turn_ideal_hit_ratio "
             "turn_efficiency_ratio prompt_tokens_total cached_tokens_total "
             "ideal_cached_tokens_total completion_tokens_total lost_tokens_total ttft_seconds "
-            "inter_token_seconds prefix_stable cache_wedged"
+            "inter_token_seconds prefix_stable cache_wedged isolation_leaks_total"
         ),
         "engine": (
             "up scrape_duration_seconds prefix_cache_queried_tokens_total "

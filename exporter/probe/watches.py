@@ -1,0 +1,117 @@
+"""The loop that now and then sends one prompt under two salts: does the cache keep tenants apart,
+and does it hit at all?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.errors import EngineUnavailableError
+from exporter.model import SaltReading
+from exporter.probe.findings import Verdict, of_isolation, of_wedge
+from exporter.probe.isolation import try_salts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.clock import Clock
+    from exporter.engine.client import Deadlines, EngineClient
+    from exporter.probe.findings import Finding
+    from exporter.probe.gate import Gate
+    from exporter.probe.inquiry import Observe
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SaltPlan:
+    """The schedule: from start to start, each wait varied by `jitter`, a factor around 1."""
+
+    target: str
+    first_delay_seconds: float
+    interval_seconds: float
+    deadlines: Deadlines
+    jitter: Callable[[], float] = lambda: 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SaltSinks:
+    """Who is told: of each reading, of the tokens it took, and of the loop's own life."""
+
+    reading: Callable[[SaltReading], None]
+    consumed: Callable[[int], None]
+    loop_failed: Callable[[], None]
+    loop_ran: Callable[[], None]
+
+
+class SaltWatch:
+    """Waits at the gate like a session does, then sends its three requests."""
+
+    def __init__(
+        self,
+        plan: SaltPlan,
+        client: EngineClient,
+        gate: Gate,
+        *,
+        observe: Observe,
+        clock: Clock,
+        new_salt: Callable[[], str],
+        sinks: SaltSinks,
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._gate = gate
+        self._observe = observe
+        self._clock = clock
+        self._new_salt = new_salt
+        self._sinks = sinks
+        self._log = log.bind(target=plan.target)
+        self._told: SaltReading | None = None
+
+    async def run(self) -> None:
+        """Loop until cancelled. A mistake of ours in one round is logged and counted."""
+        await self._clock.sleep(self._plan.first_delay_seconds)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._once()
+            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
+                self._log.exception("salts.round_failed")
+                self._sinks.loop_failed()
+            self._sinks.loop_ran()
+            took = self._clock.monotonic() - began
+            interval = self._plan.interval_seconds * self._plan.jitter()
+            await self._clock.sleep(max(interval - took, self._plan.interval_seconds / 10))
+
+    async def _once(self) -> None:
+        async with self._gate.admitted() as bill:
+            try:
+                info = await self._client.info()
+            except EngineUnavailableError:
+                return  # the sessions say so, and why
+            test = await try_salts(
+                self._client, info, self._observe, self._plan.deadlines, self._new_salt
+            )
+            bill.tokens = test.tokens
+        self._sinks.consumed(test.tokens)
+        isolation, wedge = of_isolation(test), of_wedge(test)
+        leaked, wedged = _failed(isolation), _failed(wedge)
+        reading = SaltReading(self._plan.target, leaked=leaked, wedged=wedged)
+        self._tell(reading, isolation, wedge)
+        self._sinks.reading(reading)
+
+    def _tell(self, reading: SaltReading, isolation: Finding, wedge: Finding) -> None:
+        """Log what changed since the round before, and nothing else."""
+        before, self._told = self._told, reading
+        if reading.leaked and not (before and before.leaked):
+            self._log.warning("salts.leaked", detail=isolation.evidence, meaning=isolation.remedy)
+        if reading.wedged and not (before and before.wedged):
+            self._log.warning("salts.wedged", detail=wedge.evidence, meaning=wedge.remedy)
+
+
+def _failed(finding: Finding) -> bool | None:
+    """Whether a test failed; None where it is unknown."""
+    return None if finding.verdict is Verdict.UNKNOWN else finding.verdict is Verdict.FAIL
