@@ -77,6 +77,16 @@ async def test_the_budget_is_waited_for_without_asking_the_engine():
     assert scene.told[-1] is None
 
 
+async def test_a_long_pause_is_told_again_and_again_so_that_the_loop_is_seen_to_live():
+    scene = Scene()
+    await scene.pass_through(tokens=10_000)
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(3600.0)
+    await waiting
+    assert scene.told.count(PauseReason.BUDGET) >= 60
+
+
 async def test_a_budget_that_paces_every_session_is_logged_once():
     scene = Scene()
     with structlog.testing.capture_logs() as logged:

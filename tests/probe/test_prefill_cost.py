@@ -57,6 +57,12 @@ def test_the_error_is_as_large_as_the_scatter_of_the_slope(noise):
     assert statistics.fmean(cost.error for cost in costs) == pytest.approx(scatter, rel=0.4)
 
 
+def test_the_error_is_not_too_small_where_cold_requests_are_few():
+    costs = [prefill_cost(requests(random.Random(seed), 2, noise=0.1)) for seed in range(200)]
+    scatter = statistics.stdev(cost.seconds_per_token for cost in costs)
+    assert statistics.fmean(cost.error for cost in costs) > 0.9 * scatter
+
+
 def test_requests_that_waited_in_a_queue_do_not_move_it():
     chance = random.Random(3)
     points = [

@@ -139,6 +139,21 @@ async def test_a_read_does_not_renew_the_prefix_of_another_gap():
     assert scene.ratios == {1.0: 1.0, 10.0: 0.0}
 
 
+async def test_slow_writes_do_not_make_the_short_gaps_late():
+    async with scene_of() as scene:
+        chat = scene.client.chat
+
+        async def slow(*arguments):
+            scene.clock.jump(0.9)
+            return await chat(*arguments)
+
+        scene.client.chat = slow
+        await scene.until_asleep()
+        for seconds in (1, 9, 50, 240, 600):
+            await scene.wait(seconds)
+    assert scene.ratios == dict.fromkeys(GAPS, 1.0)
+
+
 async def test_each_pass_begins_anew_on_its_own_schedule():
     async with scene_of(gaps=(10.0,)) as scene:
         await scene.until_asleep()
