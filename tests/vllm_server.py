@@ -7,6 +7,7 @@ are appended to it. TEST_VLLM_URL_<SET> names a server that runs already, to sav
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import signal
 import socket
@@ -33,6 +34,7 @@ FLAG_SETS: dict[str, tuple[str, ...]] = {
     ),
 }
 START_SECONDS = 400.0
+_PORTS = range(20000, 32000)
 KEPT_ALIVE = 2  # each takes 2.5 GB
 
 HOW = (
@@ -116,8 +118,17 @@ class VllmServers:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that is free now, below those that the system gives to outgoing connections.
+
+    vLLM binds half a minute later; a port that the system picks may be in use again by then.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise OSError(f"no free port from {_PORTS.start} to {_PORTS.stop}")
 
 
 def _wait_until_healthy(server: Server) -> None:
