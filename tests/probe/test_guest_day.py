@@ -1,0 +1,119 @@
+"""A day of sessions, controls and retention on a simulator over HTTP, under one budget."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+from fake_clock import FakeClock
+
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.probe.coding_agent import CODING_AGENT
+from exporter.probe.control import ColdControl
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy
+from exporter.probe.prober import Prober
+from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+BUDGET, DAY, HOUR = 10_000, 86_400.0, 3600.0
+DEADLINES = Deadlines(connect=5, first_token=30, between_tokens=30, whole=60)
+
+
+class Day:
+    """Both loops of a target, and every token that the engine was asked for, with its time."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self.clock = FakeClock(monotonic=0.0)
+        self.requests, self.sessions, self.readings = [], [], []
+        self._chat = client.chat
+        client.chat = self._counted
+        salts = iter(f"salt-{number}" for number in range(100_000))
+
+        def new_salt():
+            return next(salts)
+
+        scraper = Scraper(
+            "t",
+            client,
+            self.clock,
+            interval_seconds=10,
+            timeout_seconds=30,
+            publish=lambda _view: None,
+            on_loop_failure=lambda: pytest.fail("a scrape failed"),
+        )
+        observe = scraper.refresh
+        gate = Gate("t", GuestPolicy(BUDGET, 0, 0.9), observe, self.clock, lambda _reason: None)
+        control = ColdControl(0.125, random.Random(5).random, new_salt)
+        plan = SessionPlan("t", CODING_AGENT, 8, DEADLINES)
+        prober = Prober(
+            "t",
+            SessionRunner(plan, client, observe, self.clock, new_salt, control=control),
+            gate,
+            self.clock,
+            interval_seconds=60.0,
+            jitter=lambda: 1.0,
+            publish=self.sessions.append,
+            on_loop_failure=lambda: pytest.fail("a round failed"),
+            on_loop_run=lambda: None,
+        )
+        retention = RetentionLoop(
+            RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), 60.0, HOUR, DEADLINES),
+            client,
+            gate,
+            observe=observe,
+            clock=self.clock,
+            new_salt=new_salt,
+            sinks=RetentionSinks(
+                self.readings.append,
+                lambda _tokens: None,
+                lambda: pytest.fail("a pass failed"),
+                lambda: None,
+            ),
+        )
+        self.loops = (prober.run, retention.run)
+
+    async def _counted(self, *arguments):
+        chat = await self._chat(*arguments)
+        tokens = chat.usage.prompt_tokens + chat.usage.completion_tokens
+        self.requests.append((self.clock.monotonic(), tokens))
+        return chat
+
+    def costs_of_sessions(self):
+        return [
+            sum(turn.prompt_tokens + turn.completion_tokens for turn in session.turns)
+            + sum(
+                turn.control.prompt_tokens + turn.control.completion_tokens
+                for turn in session.turns
+                if turn.control is not None
+            )
+            for session in self.sessions
+        ]
+
+
+async def test_a_day_of_everything_costs_no_more_than_the_budget_and_one_session():
+    settings = SimulatorSettings(port=0, time_scale=0.0, num_blocks=4096)
+    async with Simulator(settings) as simulator, EngineClient(simulator.url) as client:
+        day = Day(client)
+        tasks = [asyncio.create_task(loop()) for loop in day.loops]
+        while day.clock.monotonic() < DAY:
+            await day.clock.until_asleep(2)  # whatever HTTP is under way ends at this moment
+            await day.clock.advance(1.0 if day.clock.monotonic() < 100 else 10.0)
+        await day.clock.until_asleep(2)
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    costs = day.costs_of_sessions()
+    assert all(session.failure is None for session in day.sessions)
+    assert len(costs) >= 5
+    assert len(day.readings) >= 5 * 5
+    assert {reading.ratio for reading in day.readings} <= {1.0, None}
+    total = sum(tokens for _, tokens in day.requests)
+    assert 24 * BUDGET * 0.8 < total <= 24 * BUDGET + max(costs)
+    reads_of_a_pass = (total - sum(costs)) / (len(day.readings) / 5) / 2
+    for begin, _ in day.requests:
+        hour = sum(tokens for at, tokens in day.requests if begin <= at < begin + HOUR)
+        assert hour <= BUDGET + max(costs) + 2 * reads_of_a_pass
