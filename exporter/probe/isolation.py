@@ -80,9 +80,7 @@ async def try_salts(
     for salt in (one, one, other):
         chat = await client.chat(ChatRequest(info.model, messages, 1, salt), deadlines)
         if chat.failure is not None:
-            return SaltTest(
-                match_unit=unit, failure=chat.failure, tokens=own.prompt + own.completion
-            )
+            return SaltTest(match_unit=unit, failure=chat.failure, tokens=own.tokens)
         usages.append(chat.usage)
         own = own.plus(chat.usage)
         if len(usages) == 2:  # noqa: PLR2004 - the same salt twice
@@ -97,7 +95,7 @@ async def try_salts(
         match_unit=unit,
         ranks=after.snapshot.ranks if after and after.snapshot else None,
         prefix_caching=_prefix_caching(after),
-        tokens=own.prompt + own.completion,
+        tokens=own.tokens,
         crowded=crowded,
     )
 

@@ -28,6 +28,11 @@ class OwnUse:
     cached: int = 0
     completion: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """Prompts and answers together."""
+        return self.prompt + self.completion
+
     def plus(self, usage: Usage | None) -> OwnUse:
         """With one more request; one without usage adds nothing."""
         if usage is None:

@@ -92,6 +92,20 @@ async def test_a_cache_that_wedges_in_the_middle_is_found_and_one_that_recovers_
     assert causes(result) == {4: LossCause.WEDGED, 5: LossCause.WEDGED}
 
 
+async def test_the_proof_of_a_wedge_does_not_outlive_a_hit(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Wedge())
+
+        def on_turn(facts):
+            if facts.index == 3:
+                at.simulator.clear(faults.Wedge)
+            elif facts.index == 6:
+                at.simulator.engine.reset_prefix_cache()
+
+        result = await at.play(on_turn)
+    assert causes(result) == {2: LossCause.WEDGED, 3: LossCause.WEDGED, 7: LossCause.RESET}
+
+
 async def test_a_full_cache_is_evicted_and_not_wedged(bench):
     async with bench(num_blocks=512) as at:
 
