@@ -51,6 +51,8 @@ lock: install  ## write requirements/*.txt anew from pyproject.toml
 	  pyproject.toml --output-file requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra report --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
