@@ -1,0 +1,116 @@
+"""Docker, the image and the images around it, for the tests that need them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from deploy_stack import PATIENCE, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STACK_IMAGES = (
+    "haproxy:3.2-alpine",
+    "prom/prometheus:v3.5.3",
+    "prom/alertmanager:v0.33.1",
+    "grafana/grafana:12.3.0",
+)
+
+
+@pytest.fixture(scope="session")
+def missing():
+    """Leave a test out, with the reason; on CI everything must be there."""
+
+    def leave_out(what: str) -> NoReturn:
+        if os.environ.get("CI") == "true":
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return leave_out
+
+
+@pytest.fixture(scope="session")
+def promtool(missing) -> str:
+    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    return found or missing("no promtool: install Prometheus, or name it in PROMTOOL")
+
+
+@pytest.fixture(scope="session")
+def compose(missing) -> str:
+    """That `docker compose` works and an engine answers."""
+    for words in (["docker", "info"], ["docker", "compose", "version"]):
+        try:
+            subprocess.run(words, capture_output=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            missing(f"no Docker Engine with compose: {error}")
+    return "docker compose"
+
+
+@pytest.fixture(scope="session")
+def have_image(compose, missing) -> Callable[[str], str]:
+    """Leave a test out where an image is neither here nor to be had."""
+
+    def have(image: str) -> str:
+        look = ["docker", "image", "inspect", image]
+        if subprocess.run(look, capture_output=True, check=False).returncode:
+            pull = subprocess.run(
+                ["docker", "pull", "-q", image], capture_output=True, text=True, check=False
+            )
+            if pull.returncode:
+                missing(f"the image {image} is not here and cannot be pulled: {pull.stderr}")
+        return image
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def image(have_image) -> Iterator[str]:
+    """The image of this checkout, under a name of this run; it goes at the end."""
+    have_image("python:3.11-slim")
+    name = f"vce-test:{secrets.token_hex(6)}"
+    run("docker", "build", "-q", "-t", name, ".", timeout=600)
+    yield name
+    run("docker", "image", "rm", "-f", name)
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    def some(count: int) -> list[int]:
+        with ExitStack() as held:
+            taken = [
+                held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+            ]
+            return [each.getsockname()[1] for each in taken]
+
+    return some
+
+
+@pytest.fixture(scope="session")
+def stack_images(have_image) -> None:
+    for name in STACK_IMAGES:
+        have_image(name)
+
+
+@pytest.fixture
+def until_health(compose) -> Callable[[str, str], None]:
+    """Wait until Docker says that of a container's health."""
+
+    def wait(container: str, wanted: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        seen = ""
+        while time.monotonic() < deadline:
+            seen = run("docker", "inspect", "-f", "{{json .State.Health}}", container)
+            if f'"Status":"{wanted}"' in seen:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{container} is not {wanted}: {seen}")
+
+    return wait

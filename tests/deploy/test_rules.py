@@ -1,0 +1,143 @@
+"""The rules: Prometheus takes them, each fires by its cause, and speaks of what exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.container.records import Cause, LifecycleState
+from exporter.model import Notice
+from exporter.publish.families import EXPORTER, TARGET_FAMILIES
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "rules"
+RULE_TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
+RUNBOOKS = ROOT / "docs" / "runbooks"
+ALERTMANAGER = (ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text("utf-8")
+RECORDING = (RULES / "recording.yml").read_text("utf-8")
+ALERTS = (RULES / "alerts.yml").read_text("utf-8")
+BY_NAME = dict(
+    re.findall(r"- alert: (\w+)\n(.*?)(?=\n\s*- alert:|\n\s*- name:|\Z)", ALERTS, re.DOTALL)
+)
+RECORDED = set(re.findall(r"record: (\S+)", RECORDING))
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER)
+SERIES = {f.name for f in FAMILIES} | {
+    f.name + suffix
+    for f in FAMILIES
+    if f.kind == "histogram"
+    for suffix in ("_bucket", "_count", "_sum")
+}
+
+
+def names_in(text: str) -> set[str]:
+    """Every name of ours in a text: a recorded one, with its colons, or a metric."""
+    found = re.findall(r"(?<![\w-])(?:[a-z_]+:)?vllm_[a-z0-9_]+(?::[a-z0-9_]+)*", text)
+    return {name for name in found if not name.endswith("_")}
+
+
+def test_every_alert_was_read():
+    assert len(BY_NAME) == ALERTS.count("- alert:") >= 20
+
+
+@pytest.mark.promtool
+def test_prometheus_takes_the_configuration(promtool):
+    check = subprocess.run(
+        [promtool, "check", "config", str(RULES.parent / "prometheus.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert check.returncode == 0, check.stderr
+    assert "2 rule files found" in check.stdout + check.stderr
+
+
+@pytest.mark.promtool
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_each_alert_fires_by_its_cause_alone_and_ends_after_the_mend(promtool, path):
+    check = subprocess.run(
+        [promtool, "test", "rules", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+@pytest.mark.promtool
+def test_a_rule_test_can_fail(promtool, tmp_path):
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "alerts.yml").write_text(ALERTS.replace("vllm_engine_up == 0", "vllm_engine_up == 2"))
+    (rules / "recording.yml").write_text(RECORDING)
+    text = (Path(__file__).parent / "rules" / "engine.yml").read_text("utf-8")
+    changed = tmp_path / "engine.yml"
+    changed.write_text(text.replace("../../../deploy/prometheus/rules", str(rules)))
+    check = subprocess.run(
+        [promtool, "test", "rules", str(changed)], capture_output=True, check=False, timeout=60
+    )
+    assert check.returncode != 0
+
+
+@pytest.mark.parametrize("alert", BY_NAME)
+def test_an_alert_is_seen_firing_in_a_rule_test(alert):
+    told = "\n".join(path.read_text("utf-8") for path in RULE_TESTS)
+    assert re.search(rf"labels: '{{alertname=\"{alert}\"[^\n]*value: 1", told)
+
+
+@pytest.mark.parametrize("alert", BY_NAME)
+def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert):
+    text = BY_NAME[alert]
+    assert re.search(r"severity: (critical|warning)\b", text)
+    assert re.search(r"about: \w+", text)
+    assert re.search(r"summary: .{10,}", text)
+    assert re.search(r"description: .{20,}", text)
+    (url,) = re.findall(r"runbook_url: (\S+)", text)
+    page = (ROOT / url).read_text("utf-8")
+    assert alert in page.splitlines()[0]
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert headings == ["What it means", "How to confirm", "What to do"]
+
+
+def test_no_runbook_is_without_its_alert():
+    used = {Path(url).name for url in re.findall(r"runbook_url: (\S+)", ALERTS)}
+    assert {path.name for path in RUNBOOKS.glob("*.md")} == used | {"README.md"}
+    index = (RUNBOOKS / "README.md").read_text("utf-8")
+    assert set(re.findall(r"`(Vllm\w+)`", index)) == set(BY_NAME)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [RULES / "alerts.yml", RULES / "recording.yml", *sorted(RUNBOOKS.glob("*.md")), *RULE_TESTS],
+    ids=lambda path: path.name,
+)
+def test_every_name_of_a_metric_exists(path):
+    text = path.read_text("utf-8").replace("vllm_key", "")
+    assert names_in(text) <= SERIES | RECORDED
+
+
+def test_links_between_runbooks_lead_somewhere():
+    for page in RUNBOOKS.glob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_values_of_labels_exist():
+    for label, known in (("notice", Notice), ("state", LifecycleState), ("reason", Cause)):
+        told = re.findall(rf'\b{label}(?:=|!=|=~)"([^"]+)"', ALERTS + RECORDING)
+        assert told or label == "reason"
+        assert {value for text in told for value in text.split("|")} <= {str(k) for k in known}
+
+
+def test_alertmanager_speaks_of_alerts_that_exist():
+    named = re.findall(r'alertname=~?"([^"]+)"', ALERTMANAGER)
+    assert named
+    assert {name for text in named for name in text.split("|")} <= set(BY_NAME)
+    about = set(re.findall(r"about: (\w+)", ALERTS))
+    told = re.findall(r'about=~?"([^"]+)"', ALERTMANAGER)
+    assert told
+    assert {name for text in told for name in text.split("|")} <= about
