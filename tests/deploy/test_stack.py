@@ -1,0 +1,125 @@
+"""The whole stack on a real Docker Engine: up, measuring, alerting, mended, restarted, and gone.
+
+The tests of this file share one stack and run in their order: each leaves it well.
+"""
+
+from __future__ import annotations
+
+import pytest
+from deploy_stack import Stack, run
+
+pytestmark = pytest.mark.docker
+
+UP_SECONDS = 90  # what is promised, with the images present
+
+
+@pytest.fixture(scope="module")
+def stack(image, stack_images, free_ports):
+    made = Stack(image, free_ports(5))
+    try:
+        made.up_seconds = made.up()
+        yield made
+    finally:
+        made.remove()
+    assert made.left_behind() == []
+
+
+def test_it_is_healthy_in_time(stack):
+    states = stack.compose("ps", "--format", "{{.Service}} {{.Health}}").splitlines()
+    assert len(states) == 6
+    assert {state.split()[1] for state in states} == {"healthy"}
+    assert stack.up_seconds < UP_SECONDS
+
+
+def test_prometheus_has_every_target_up_the_engine_among_them(stack):
+    def all_up():
+        found = stack.ask("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]
+        up = {each["labels"]["job"] for each in found if each["health"] == "up"}
+        return up if len(up) == len(found) else None
+
+    assert stack.until("every target is up", all_up) == {
+        "vllm-cache-exporter",
+        "vllm",
+        "prometheus",
+        "alertmanager",
+    }
+    assert stack.until(
+        "a session's turns are in Prometheus",
+        lambda: stack.value('count by (target) (vllm_probe_turn_hit_ratio{scenario!=""})'),
+    )
+    assert stack.value("sum by (target) (vllm:prompt_tokens_total)") > 0
+
+
+def test_the_recording_rules_have_values(stack):
+    names = (
+        "target:vllm_probe_last_session_hit:ratio",
+        "target:vllm_probe_hit_tokens:ratio_rate10m",
+        "target:vllm_probe_efficiency:ratio_rate10m",
+        "target:vllm_engine_hit_tokens:ratio_rate5m",
+        "target:vllm_probe_ttft_slow:ratio_rate5m",
+    )
+    for name in names:
+        value = stack.until(f"{name} has a value", lambda name=name: stack.query(name) or None)
+        assert 0 <= value[stack.engine] <= 1
+    assert stack.value("target:vllm_probe_last_session_hit:ratio") > 0.8
+    groups = stack.ask("PROMETHEUS", "/api/v1/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+
+
+def test_the_alerts_are_quiet_while_all_is_well(stack):
+    assert stack.ask("PROMETHEUS", "/api/v1/alerts")["data"]["alerts"] == []
+    assert stack.alerts() == set()
+
+
+def test_a_fault_is_in_alertmanager_and_told_to_the_receiver_and_ends_after_the_mend(stack):
+    stack.ask("ENGINE", "/faults", {"fault": "ignore_salts"})
+    stack.until("the leak is in Alertmanager", lambda: "VllmCacheIsolationLeak" in stack.alerts())
+
+    def told(status):
+        for line in stack.notified():
+            if line["alert"] == "VllmCacheIsolationLeak" and line["status"] == status:
+                return line
+        return None
+
+    line = stack.until("the receiver is told", lambda: told("firing"))
+    assert line["target"] == stack.engine
+    assert line["severity"] == "critical"
+    assert line["summary"] == f"{stack.engine}: a cache salt does not isolate"
+    assert line["runbook"] == "docs/runbooks/cache-isolation-leak.md"
+    stack.clear_faults()
+    stack.until("it ends", lambda: "VllmCacheIsolationLeak" not in stack.alerts())
+
+
+def test_a_killed_engine_is_brought_back_and_counted(stack):
+    before = stack.value("vllm_probe_sessions_total")
+    run("docker", "kill", stack.container)
+    stack.until(
+        "the restart is counted",
+        lambda: stack.value('vllm_container_restarts_total{reason="killed"}') == 1,
+    )
+    stack.until(
+        "it is ready again", lambda: stack.value('vllm_container_state{state="ready"}') == 1
+    )
+    stack.until("sessions go on", lambda: (stack.value("vllm_probe_sessions_total") or 0) > before)
+
+
+def test_nothing_is_lost_in_prometheus_when_everything_is_restarted(stack):
+    then = stack.query("timestamp(vllm_probe_sessions_total)")[stack.engine]
+    at_that_time = f"vllm_probe_sessions_total @ {then}"
+    before = stack.value(at_that_time)
+    assert before > 0
+    stack.compose("restart")
+    stack.until("it answers the same", lambda: stack.value(at_that_time) == before)
+    stack.until(
+        "the new exporter's counter is scraped",
+        lambda: stack.value(f"timestamp(vllm_probe_sessions_total) > {then}"),
+    )
+    # A counter that began anew is a reset to Prometheus, not a negative rate.
+    assert stack.value("increase(vllm_probe_sessions_total[5m])") > 0
+
+
+def test_down_leaves_nothing_the_engine_included(stack):
+    assert run("docker", "ps", "-q", "--filter", f"name={stack.container}")
+    stack.compose("down", "-v")
+    assert stack.left_behind() == []
