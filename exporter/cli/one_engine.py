@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
-from exporter.app import SCENARIOS, deadlines
+from exporter.app import session_plan
 from exporter.cli.settings import load_settings
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
-from exporter.probe.session import SessionPlan
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import Settings, Target
     from exporter.engine.client import EngineClient
+    from exporter.probe.session import SessionPlan
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,12 +70,7 @@ def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
 
 def plan_of(settings: Settings, target: Target) -> SessionPlan:
     """A session as the daemon would play it."""
-    return SessionPlan(
-        target=target.name,
-        kind=SCENARIOS[settings.probe.scenario],
-        max_tokens=settings.probe.max_tokens,
-        deadlines=deadlines(settings.probe),
-    )
+    return session_plan(target.name, settings.probe)
 
 
 def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:
