@@ -158,6 +158,17 @@ async def test_when_blocks_run_out_the_youngest_starts_over_and_all_finish():
         assert page["vllm:kv_cache_usage_perc"] == 0
 
 
+async def test_a_preempted_request_goes_on_before_those_that_still_wait():
+    async with engine(num_blocks=9, max_model_len=32, max_num_seqs=2) as (running, clock):
+        jobs = [send(running, 12, answer=16, first=100 * n) for n in range(3)]
+        await clock.until_asleep()
+        await advance_in_steps(clock, 90)
+        assert [job.emitted for job in jobs] == [16] * 3
+        assert jobs[1].preemptions > 0
+        assert jobs[1].last_token_at < jobs[2].last_token_at
+        assert jobs[2].first_token_at > jobs[0].last_token_at
+
+
 async def test_counters_say_what_the_requests_were_told():
     async with engine() as (running, clock):
         jobs = []
