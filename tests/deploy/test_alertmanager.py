@@ -27,7 +27,7 @@ def test_it_is_valid(amtool):
     words, path = amtool
     done = subprocess.run([*words, "check-config", path], capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert b"3 inhibit rules" in done.stdout
+    assert b"4 inhibit rules" in done.stdout
 
 
 @pytest.mark.docker
