@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
-from grafana.parts import by_threshold, thresholds, transformations, value_words
+from grafana.parts import BLUE, GREY, by_threshold, thresholds, transformations, value_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,9 +68,13 @@ def bars_over_time() -> timeseries.Panel:
 
 
 def figure(*, sparkline: bool = True) -> stat.Panel:
-    """One large number per target."""
+    """One large number per target; blue, where nothing says what is good.
+
+    Without thresholds Grafana has some of its own: red from 80 on.
+    """
     mode = looks.BigValueGraphMode.AREA if sparkline else looks.BigValueGraphMode.NONE
-    return stat.Panel().graph_mode(mode).reduce_options(_last())
+    neutral = thresholds(((None, BLUE),))
+    return stat.Panel().graph_mode(mode).reduce_options(_last()).thresholds(neutral)
 
 
 def verdict(words: Mapping[str, tuple[str, str]], unknown: str) -> stat.Panel:
@@ -80,6 +84,7 @@ def verdict(words: Mapping[str, tuple[str, str]], unknown: str) -> stat.Panel:
         .color_mode(looks.BigValueColorMode.BACKGROUND)
         .mappings(value_words(words))
         .no_value(unknown)
+        .thresholds(thresholds(((None, GREY),)))  # of what no word is for
     )
 
 

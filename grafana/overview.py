@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
+
 from grafana import expressions as promql
 from grafana import kinds, parts
 from grafana.names import Uid
@@ -85,6 +87,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
 def _sound() -> list[stat.Panel]:
     stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
     wedged = {"0": ("hits", GREEN), "1": ("wedged", RED)}
+    tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
             kinds.verdict(stable, "unknown"),
@@ -92,7 +95,7 @@ def _sound() -> list[stat.Panel]:
             "Whether every prompt of the last session began with the turn before it. If not, the "
             "chat template rewrites history and no cache can help.",
             "none",
-            (6, 4),
+            (5, 4),
             now("A", promql.gauge("vllm_probe_prefix_stable")),
         ),
         dress(
@@ -101,15 +104,34 @@ def _sound() -> list[stat.Panel]:
             "Wedged when an identical prompt, sent twice in a row with room in the cache, did not "
             "hit. Known cure: restart the engine.",
             "none",
-            (6, 4),
+            (5, 4),
             now("A", promql.gauge("vllm_probe_cache_wedged")),
-        ),
+        ).links([parts.runbook("Cache wedged", "cache-wedged")]),
+        dress(
+            kinds.figure(sparkline=False).override_by_regexp(
+                "/leaks$/",
+                [
+                    DynamicConfigValue(id_val=key, value=value)
+                    for key, value in kinds.in_steps(((None, GREEN), (1, RED)))
+                    if key == "thresholds"
+                ],
+            ),
+            "Salts kept apart",
+            "Tests of one prompt under two salts in the dashboard's time range, and those in which "
+            "the second salt was served tokens of the first: another tenant's, on a real server.",
+            parts.COUNT,
+            (6, 4),
+            now("A", promql.increase("vllm_probe_isolation_tests_total", over="$__range"), tests),
+            now("B", promql.increase("vllm_probe_isolation_leaks_total", over="$__range"), leaks),
+        )
+        .decimals(0)
+        .links([parts.runbook("Isolation leak", "cache-isolation-leak")]),
         dress(
             kinds.name_of_series(((None, GREY), (1, ORANGE))),
             "Notices of the last session",
             "What a reader of the last session must know, such as why a value is absent.",
             "none",
-            (12, 4),
+            (8, 4),
             now(
                 "A",
                 promql.or_reason(

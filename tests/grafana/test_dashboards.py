@@ -135,6 +135,13 @@ def test_every_panel_has_a_title_a_description_a_unit_a_source_and_queries(name)
 
 
 @each_dashboard
+def test_a_panel_coloured_by_thresholds_has_some_of_its_own(name):
+    for one in panels(name):
+        if one["type"] in {"stat", "bargauge"}:
+            assert one["fieldConfig"]["defaults"]["thresholds"]["steps"], one["title"]
+
+
+@each_dashboard
 def test_panels_have_numbers_of_their_own_and_lie_neither_over_nor_beside_the_grid(name):
     everything = MODELS[name]["panels"]
     numbers = [one["id"] for one in everything]

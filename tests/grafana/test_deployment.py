@@ -1,0 +1,52 @@
+"""Dashboards, provisioning, compose file and runbooks agree with each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from grafana_dashboards import MODELS, strings
+
+from grafana.names import DATASOURCE_UID, RUNBOOKS_URL
+
+ROOT = Path(__file__).parents[2]
+PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
+
+
+def provisioned(path: str) -> dict[str, str]:
+    """The last value of each key of a file of provisioning, which nests but never repeats one."""
+    text = (PROVISIONING / path).read_text(encoding="utf-8")
+    found = re.findall(r"^[ -]*(\w+): +([^#\n]+?) *(?:#.*)?$", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "a key that repeats needs a better reader here"
+    return dict(found)
+
+
+def test_the_provisioned_data_source_is_the_one_that_the_dashboards_begin_with():
+    source = provisioned("datasources/prometheus.yml")
+    assert source["uid"] == DATASOURCE_UID
+    assert source["type"] == "prometheus"
+    assert source["url"] == "http://prometheus:9090"
+
+
+def test_links_to_a_runbook_lead_to_a_page_that_exists():
+    urls = [t for model in MODELS.values() for t in strings(model) if t.startswith("https://")]
+    pages = {url for url in urls if url != RUNBOOKS_URL}
+    assert RUNBOOKS_URL in urls
+    assert pages
+    for url in pages:
+        base, _, page = url.rpartition("/")
+        assert base == RUNBOOKS_URL
+        assert (ROOT / "docs" / "runbooks" / page).is_file(), url
+
+
+def test_the_interval_that_grafana_is_told_is_that_of_the_scrapes():
+    prometheus = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    (interval,) = re.findall(r"^  scrape_interval: (\w+)", prometheus, re.MULTILINE)
+    assert provisioned("datasources/prometheus.yml")["timeInterval"] == interval
+
+
+def test_the_provisioned_folder_is_where_compose_puts_the_dashboards():
+    provider = provisioned("dashboards/vllm-cache.yml")
+    compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    assert f"./grafana/dashboards:{provider['path']}:ro" in compose
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in compose
