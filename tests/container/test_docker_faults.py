@@ -128,6 +128,7 @@ async def test_a_paused_container_is_noticed_and_after_a_minute_let_go_on(case):
         fault = time.monotonic()
         case.api.pause(case.name)
         seen = await daemon.until("it is noticed", lambda page: page.state == "unwell")
+        assert seen.cause == "paused"
         ready = await daemon.until_state("ready", patience=120)
         after = case.inspect()
         assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
@@ -137,7 +138,7 @@ async def test_a_paused_container_is_noticed_and_after_a_minute_let_go_on(case):
             "container paused (stand-in)",
             seen.at - fault,
             "unwell, unpaused after 60 s → ready",
-            "paused",
+            seen.cause or "—",
             'state{state="unwell"}',
             ready.at - fault,
         )

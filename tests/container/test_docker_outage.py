@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 
-DOWN_SECONDS = float(os.environ.get("TEST_DOCKERD_DOWN_SECONDS", "30"))
+DOWN_SECONDS = float(os.environ.get("TEST_DOCKERD_DOWN_SECONDS", "10"))
 
 
 def config(case, host: str) -> Path:
