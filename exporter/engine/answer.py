@@ -155,7 +155,9 @@ def refusal(status: int, body: bytes) -> Failure:
     if status == HTTPStatus.NOT_FOUND:
         known = param == "model" or (error is not None and "model" in error_text(error).lower())
         return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
-    if param == "input_tokens" or "maximum context length" in detail:
+    # A prompt that fills the context to the last token leaves room for an answer of 0 tokens.
+    full = "max_tokens must be at least 1, got 0" in detail
+    if param == "input_tokens" or "maximum context length" in detail or full:
         return Failure(FailureReason.PROMPT_TOO_LONG, detail)
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return Failure(FailureReason.OVERLOADED, detail)

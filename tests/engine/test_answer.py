@@ -128,6 +128,11 @@ def test_a_tool_call_is_put_together_from_its_pieces():
             FailureReason.PROMPT_TOO_LONG,
         ),
         (400, b'{"error":{"message":"max_tokens must be at least 1"}}', FailureReason.BAD_REQUEST),
+        (
+            400,
+            b'{"error":{"message":"max_tokens must be at least 1, got 0.","param":"max_tokens"}}',
+            FailureReason.PROMPT_TOO_LONG,
+        ),
         (429, b"slow down", FailureReason.OVERLOADED),
         (503, b"", FailureReason.OVERLOADED),
         (500, b'{"error":{"message":"EngineCore"}}', FailureReason.SERVER_ERROR),
