@@ -134,6 +134,8 @@ def _words_for(chain: tuple[BaseException, ...]) -> str:
     outermost = chain[0]
     if any(isinstance(each, _CUT) for each in chain):
         return "the connection was cut"
+    if any(isinstance(each, _TIMEOUTS) for each in chain):
+        return "no answer in time"
     if isinstance(outermost, _MISREAD):
         return f"not an answer of Docker's ({type(outermost).__name__}: {outermost})"
     return str(outermost) or type(outermost).__name__

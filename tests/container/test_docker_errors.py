@@ -87,7 +87,7 @@ async def door_to():
         async def handle(request):
             if request.path == "/version":
                 return web.json_response({"ApiVersion": "1.45"})
-            return answer()
+            return answer(request)
 
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", handle)
@@ -127,7 +127,7 @@ PAGE = "<html><body><h1>Nope</h1></body></html>"
 async def test_an_answer_of_a_proxy_or_of_something_else_is_sorted(
     door_to, status, body, problem, words
 ):
-    door = await door_to(lambda: web.Response(status=status, text=body))
+    door = await door_to(lambda _: web.Response(status=status, text=body))
     with pytest.raises(DockerError) as caught:
         await door.start("any") if status != 200 else await door.inspect("any")
     assert caught.value.problem is problem
@@ -139,17 +139,58 @@ async def test_the_proxies_of_the_environment_do_not_stand_between_us_and_docker
 ):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    door = await door_to(lambda: web.json_response([]))
+    door = await door_to(lambda _: web.json_response([]))
     assert await door.find("a=b") == ()
 
 
+@pytest.mark.parametrize(("status", "ends"), [("running", False), ("exited", True)])
+async def test_a_log_that_ends_well_is_an_end_only_if_the_container_has_ended(
+    door_to, status, ends
+):
+    # A daemon or a proxy that shuts down may end its answers as if they were complete.
+    inspect = {
+        "Id": "x",
+        "Name": "/x",
+        "Image": "sha256:0",
+        "State": {
+            "Status": status,
+            "OOMKilled": False,
+            "ExitCode": 0,
+            "StartedAt": "2026-11-24T20:21:57Z",
+            "FinishedAt": "2026-11-24T20:21:58Z",
+        },
+        "Config": {"Image": "i", "Tty": True},
+        "NetworkSettings": {},
+    }
+
+    def answer(request):
+        if request.path.endswith("/json"):
+            return web.json_response(inspect)
+        return web.Response(body=in_pieces([b"2026-11-24T20:21:57.5Z line\r\n"]))
+
+    door = await door_to(answer)
+    lines, problem = [], None
+    try:
+        async for line in door.logs("x", None):
+            lines.append(line.text)
+    except DockerError as exc:
+        problem = exc.problem
+    assert lines == ["line"]
+    assert problem == (None if ends else DockerProblem.UNREACHABLE)
+
+
+async def in_pieces(pieces):
+    for piece in pieces:
+        yield piece
+
+
 async def test_a_host_may_be_written_as_http(door_to):
-    door = await door_to(lambda: web.json_response([]), scheme="http")
+    door = await door_to(lambda _: web.json_response([]), scheme="http")
     assert await door.find("a=b") == ()
 
 
 async def test_a_host_that_should_speak_tls_and_does_not_is_unreachable(door_to):
-    door = await door_to(lambda: web.json_response([]), scheme="https")
+    door = await door_to(lambda _: web.json_response([]), scheme="https")
     with pytest.raises(DockerError) as caught:
         await door.find("a=b")
     assert caught.value.problem is DockerProblem.UNREACHABLE
@@ -161,11 +202,8 @@ async def test_an_error_within_a_pull_that_began_well_is_sorted(door_to):
         {"errorDetail": {"message": "…"}, "error": "write /x: no space left on device"},
     )
 
-    async def in_pieces():
-        for line in lines:
-            yield json.dumps(line).encode() + b"\r\n"
-
-    door = await door_to(lambda: web.Response(body=in_pieces()))
+    pieces = [json.dumps(line).encode() + b"\r\n" for line in lines]
+    door = await door_to(lambda _: web.Response(body=in_pieces(pieces)))
     told = []
     with pytest.raises(DockerError) as caught:
         await door.pull("some/image:1", told.append)
@@ -186,7 +224,7 @@ JSON = st.recursive(
 async def test_whatever_json_comes_back_nothing_but_docker_error_leaves_the_door(
     door_to, answer, status
 ):
-    door = await door_to(lambda: web.json_response(answer, status=status))
+    door = await door_to(lambda _: web.json_response(answer, status=status))
     for call in (door.inspect("x"), door.find("a=b"), door.has_image("x"), door.tail("x", 1)):
         with suppress(DockerError):
             await call
