@@ -14,12 +14,12 @@ from exporter.container.supervisor import Supervisor
 from exporter.engine.client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.errors import EngineUnavailableError, ExporterError
-from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy, first_delays
 from exporter.probe.prober import Prober
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.scenario_library import load_scenarios
 from exporter.probe.session import SessionPlan, SessionRunner
 from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
 from exporter.publish.cost_state import Prices
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from exporter.probe.inquiry import Observe
 
 log = structlog.get_logger(__name__)
-
-SCENARIOS = {CODING_AGENT.name: CODING_AGENT}
 
 
 def deadlines(probe: ProbeSettings) -> Deadlines:
@@ -78,8 +76,12 @@ def guest_policy(probe: ProbeSettings) -> GuestPolicy:
 
 
 def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
-    """What all sessions of a target have in common, from the settings."""
-    return SessionPlan(target, SCENARIOS[probe.scenario], probe.max_tokens, deadlines(probe))
+    """What all sessions of a target have in common, from the settings.
+
+    Raises `ConfigError` where a scenario file has mistakes.
+    """
+    kind, *others = load_scenarios(probe.scenario)
+    return SessionPlan(target, kind, probe.max_tokens, deadlines(probe), others=tuple(others))
 
 
 def retention_plan(

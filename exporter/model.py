@@ -62,6 +62,7 @@ class Notice(StrEnum):
     FIRST_TURN_NOT_COLD = "first_turn_not_cold"
     HIT_BEYOND_IDEAL = "hit_beyond_ideal"
     SCENARIO_SHORTENED = "scenario_shortened"
+    OPENING_SHORT = "opening_short"
     PREFIX_UNSTABLE = "prefix_unstable"
     CACHE_WEDGED = "cache_wedged"
 

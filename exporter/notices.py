@@ -48,6 +48,11 @@ ADVICE: dict[Notice, str] = {
         "first prompt, so the session was made to fit: fewer blocks or fewer turns, and coarser "
         "hit ratios. Raise --max-model-len."
     ),
+    Notice.OPENING_SHORT: (
+        "The first prompt of this scenario file spans fewer than two cache blocks, so its early "
+        "turns can hit little or nothing on this engine. Record a longer opening, or play a "
+        "built-in scenario, which is made long enough."
+    ),
     Notice.PREFIX_UNSTABLE: (
         "The chat template rewrites what was said before, so a prompt does not begin with the turn "
         "before it and the cache cannot serve what follows the change. Start vLLM with "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter import config
 from exporter.cli.settings import load_settings
+from exporter.probe.scenario_library import load_scenarios
 
 if TYPE_CHECKING:
     import argparse
@@ -18,5 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     loaded = load_settings(options)
+    load_scenarios(loaded.settings.probe.scenario)  # raises `ConfigError` with their mistakes
     print(config.describe_json(loaded) if options.json else config.describe(loaded))
     return 0

@@ -118,14 +118,16 @@ def is_mapping(node: Any) -> bool:
     return get_origin(node) is Mapping
 
 
-def is_path(field: FieldInfo) -> bool:
-    """Whether a relative path in a file is meant from that file's folder."""
-    return _has_mark(field.annotation) or any(isinstance(e, InConfigFolder) for e in field.metadata)
+def is_path(field: FieldInfo, value: str) -> bool:
+    """Whether `value`, in a file, is a path that is meant from that file's folder if relative."""
+    marks = (*_marks(field.annotation), *field.metadata)
+    return any(isinstance(mark, InConfigFolder) and mark.marks(value) for mark in marks)
 
 
-def _has_mark(annotation: Any) -> bool:
-    args = get_args(annotation)
-    return any(isinstance(each, InConfigFolder) or _has_mark(each) for each in args)
+def _marks(annotation: Any) -> Iterator[Any]:
+    for each in get_args(annotation):
+        yield each
+        yield from _marks(each)
 
 
 def field_at(key: Key) -> FieldInfo | None:

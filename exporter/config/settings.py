@@ -26,6 +26,7 @@ from exporter.config.values import (
     PageUrl,
     PositiveNumber,
     Ratio,
+    ScenarioChoice,
     Seconds,
     SecondsOrZero,
     Section,
@@ -64,8 +65,10 @@ class ProbeSettings(Section):
     """The longest answer of a turn, in tokens. Prefill is what the cache saves; answers only make
     the history grow."""
 
-    scenario: Literal["coding-agent"] = "coding-agent"
-    """The conversation that is played."""
+    scenario: ScenarioChoice = "coding-agent"
+    """The conversation that is played: `coding-agent`, `tool-trace`, `document-review`, the path
+    of a `.json` or `.jsonl` file, or a folder of such files (`./traces`), one a session in the
+    order of their names. A path has a slash or one of these endings."""
 
     tokens_per_hour: CountOrZero = 5_000_000
     """The budget for each target, in prompt and completion tokens; 0 is no limit. The interval

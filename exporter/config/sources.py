@@ -87,7 +87,7 @@ def _paths_from(folder: Path, key: Key, value: Any) -> Any:
     if isinstance(value, list):
         return [_paths_from(folder, (*key, index), each) for index, each in enumerate(value)]
     setting = keys.field_at(key)
-    if isinstance(value, str) and value and setting is not None and keys.is_path(setting):
+    if isinstance(value, str) and setting is not None and keys.is_path(setting, value):
         return str(folder / Path(value).expanduser())
     return value
 

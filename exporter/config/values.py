@@ -43,6 +43,17 @@ class Section(BaseModel):
 class InConfigFolder:
     """Marks a path that, written in a file, is meant relative to that file's folder."""
 
+    def marks(self, value: str) -> bool:
+        """Whether `value` is such a path."""
+        return bool(value)
+
+
+class NameOrInConfigFolder(InConfigFolder):
+    """Marks what may be a name as well: a path has a slash, or ends as a file of scenarios does."""
+
+    def marks(self, value: str) -> bool:
+        return "/" in value or value.endswith((".json", ".jsonl"))
+
 
 def mistake(message: str) -> PydanticCustomError:
     """The error that a check raises; `message` says what is allowed ("must be …")."""
@@ -117,6 +128,7 @@ def _matching(pattern: str, message: str) -> AfterValidator:
 
 
 Text = Annotated[str, _matching(r"\S(.*\S)?", "must not be empty or begin or end with a space")]
+ScenarioChoice = Annotated[Text, NameOrInConfigFolder()]
 ModelName = Annotated[
     str,
     _matching(r"[^\s-](.*\S)?", "must be a model name or a path, not empty, not a flag"),

@@ -32,14 +32,14 @@ async def fit(
 ) -> tuple[Scenario, bool]:
     """The scenario and whether it had to be shortened.
 
-    The first prompt gets at least `wanted_first_prompt` tokens if the context allows it. Raises
-    `ScenarioError` if not even two turns fit.
+    The first prompt gets at least `wanted_first_prompt` tokens if the context allows it and the
+    scenario can be padded. Raises `ScenarioError` if not even two turns fit.
     """
     scenario = await _long_enough(kind, client, info, wanted_first_prompt)
     turns = await _fitting_turns(scenario, client, info, max_tokens)
     if turns == len(scenario.steps):
         return scenario, False
-    for padding in (_PADDING, _PADDING // 2, _PADDING // 4, 0):
+    for padding in (_PADDING, _PADDING // 2, _PADDING // 4, 0) if kind.padded else ():
         scenario = kind.build(padding)
         turns = await _fitting_turns(scenario, client, info, max_tokens)
         if turns == len(scenario.steps):
@@ -57,7 +57,7 @@ async def _long_enough(
 ) -> Scenario:
     padding = _PADDING
     scenario = kind.build(padding)
-    for _ in range(_ROUNDS if wanted else 0):
+    for _ in range(_ROUNDS if wanted and kind.padded else 0):
         tokens = await _count(client, info, scenario, scenario.first_messages())
         missing = (wanted or 0) - tokens
         if missing <= 0:
@@ -71,12 +71,22 @@ async def _fitting_turns(
     scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int
 ) -> int:
     """How many turns fit; the whole is tried first, since it nearly always fits."""
-    for turns in range(len(scenario.steps), 0, -1):
-        messages = scenario.shortened(turns).all_messages()
-        tokens = await _count(client, info, scenario, messages)
-        if fits(tokens, turns, max_tokens, info.max_model_len):
-            return turns
-    return 0
+
+    async def fit_in(turns: int) -> bool:
+        part = scenario.shortened(turns)
+        tokens = await _count(client, info, part, part.all_messages())
+        return fits(tokens, part.answers(), max_tokens, info.max_model_len)
+
+    fitting, too_many = 0, len(scenario.steps)
+    if await fit_in(too_many):
+        return too_many
+    while too_many - fitting > 1:  # halving: a recorded session may have hundreds of turns
+        middle = (fitting + too_many) // 2
+        if await fit_in(middle):
+            fitting = middle
+        else:
+            too_many = middle
+    return fitting
 
 
 async def _count(

@@ -20,11 +20,20 @@ Detokenize = Callable[[Sequence[int]], Awaitable["str | None"]]
 
 
 class PrefixWatch:
-    """One session's prompts, in order."""
+    """One session's prompts, in order. Without `answers_kept` the engine's answers are not in the
+    history, so that each prompt is compared with the prompt before it only.
+    """
 
-    def __init__(self, detokenize: Detokenize, tools: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        detokenize: Detokenize,
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        answers_kept: bool = True,
+    ) -> None:
         self._detokenize = detokenize
         self._tools = tools
+        self._answers_kept = answers_kept
         self._before: tuple[Turn, list[Mapping[str, Any]]] | None = None
         self._compared = 0
         self._unstable: PrefixBreak | None = None
@@ -33,7 +42,7 @@ class PrefixWatch:
     async def turn(self, turn: Turn, messages: Sequence[Mapping[str, Any]]) -> None:
         """Compare a turn that ended with the one before; `messages` are those of its request."""
         before, self._before = self._before, (turn, list(messages))
-        pair = _pair(before[0], turn) if before else None
+        pair = _pair(before[0], turn, answers_kept=self._answers_kept) if before else None
         if before is None or pair is None:
             return
         self._compared += 1
@@ -62,7 +71,7 @@ class PrefixWatch:
         return None if None in texts else Around(*texts)
 
 
-def _pair(before: Turn, turn: Turn) -> TurnPair | None:
+def _pair(before: Turn, turn: Turn, *, answers_kept: bool) -> TurnPair | None:
     if (
         before.prompt_token_ids is None
         or before.completion_token_ids is None
@@ -72,6 +81,6 @@ def _pair(before: Turn, turn: Turn) -> TurnPair | None:
     return TurnPair(
         turn=turn.index,
         prompt=before.prompt_token_ids,
-        completion=before.completion_token_ids[:-1],
+        completion=before.completion_token_ids[:-1] if answers_kept else (),
         later=turn.prompt_token_ids,
     )

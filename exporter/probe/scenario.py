@@ -19,56 +19,71 @@ Tool = dict[str, Any]
 class Scenario:
     """`steps[k]` holds the messages added before the request of turn k + 1.
 
-    The engine's answer to each turn joins the history before the next step.
+    The engine's answer to each turn joins the history before the next step, unless the scenario is
+    `recorded`: then the answer is dropped, and the next step begins with the recorded one.
     """
 
     name: str
     tools: tuple[Tool, ...]
     steps: tuple[tuple[Message, ...], ...]
+    recorded: bool = False
 
     def first_messages(self) -> list[Message]:
         """The messages of the first request."""
         return list(self.steps[0])
 
     def all_messages(self) -> list[Message]:
-        """Every scripted message, with an empty answer between the steps: for counting tokens."""
+        """Every scripted message, with an empty answer between the steps where the engine's own
+        will stand: for counting tokens.
+        """
         messages: list[Message] = []
         for step in self.steps:
-            if messages:
+            if messages and not self.recorded:
                 messages.append({"role": "assistant", "content": ""})
             messages += step
         return messages
 
     def shortened(self, turns: int) -> Scenario:
         """The same scenario, ended after `turns` turns."""
-        return Scenario(self.name, self.tools, self.steps[:turns])
+        return Scenario(self.name, self.tools, self.steps[:turns], self.recorded)
+
+    def answers(self) -> int:
+        """How many of the engine's answers the context must have room for at the last turn."""
+        return 1 if self.recorded else len(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioKind:
-    """A scenario whose opening can be lengthened: `build` takes the characters of padding."""
+    """A scenario whose opening can be lengthened: `build` takes the characters of padding.
+
+    Without `padded` it is what somebody recorded, and `build` gives it as it is.
+    """
 
     name: str
     build: Callable[[int], Scenario]
+    padded: bool = True
 
 
 _MARKS_PER_ANSWER = 8
 """What a chat template writes around an answer; ChatML needs five tokens."""
 
 
-def fits(scripted_tokens: int, turns: int, max_tokens: int, max_model_len: int | None) -> bool:
-    """Whether `turns` turns of a conversation stay within the model's context.
+def fits(scripted_tokens: int, answers: int, max_tokens: int, max_model_len: int | None) -> bool:
+    """Whether a conversation stays within the model's context.
 
-    `scripted_tokens` is the prompt of the last turn with empty answers; each answer may take
-    `max_tokens`.
+    `scripted_tokens` is the prompt of the last turn with empty answers; each of the `answers` that
+    the engine gives into it may take `max_tokens`.
     """
     if max_model_len is None:
         return True
-    return scripted_tokens + turns * (max_tokens + _MARKS_PER_ANSWER) <= max_model_len
+    return scripted_tokens + answers * (max_tokens + _MARKS_PER_ANSWER) <= max_model_len
 
 
 def estimate_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> int:
     """A guess where /tokenize is not served: 3.5 characters to a token, 8 tokens a message."""
-    characters = sum(len(str(message.get("content") or "")) for message in messages)
+    characters = sum(
+        len(str(message.get("content") or "")) + len(str(message.get("tool_calls") or ""))
+        for message in messages
+    )
     characters += sum(len(str(tool)) for tool in tools)
     return int(characters / 3.5) + 8 * len(messages)

@@ -47,13 +47,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
-    """What is the same for all sessions of one target. `max_tokens` is per turn."""
+    """What is the same for all sessions of one target. `max_tokens` is per turn.
+
+    `others` are played in rotation with `kind`, one a session.
+    """
 
     target: str
     kind: ScenarioKind
     max_tokens: int
     deadlines: Deadlines
     match_units: int = 8
+    others: tuple[ScenarioKind, ...] = ()
+
+    def kind_of(self, session: int) -> ScenarioKind:
+        """The scenario of session number `session` (0…)."""
+        kinds = (self.kind, *self.others)
+        return kinds[session % len(kinds)]
 
 
 @dataclass(slots=True)
@@ -97,7 +106,8 @@ class SessionRunner:
         self._clock = clock
         self._new_salt = new_salt
         self._control = control
-        self._fitted: tuple[tuple[Any, ...], Scenario, bool] | None = None
+        self._sessions = 0
+        self._fitted: dict[str, tuple[tuple[Any, ...], Scenario, bool]] = {}
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
         """Play one session under a salt never used before."""
@@ -105,9 +115,11 @@ class SessionRunner:
         started_time, started_at = self._clock.time(), self._clock.monotonic()
         played = _Played()
         info: EngineInfo | None = None
+        kind = self._plan.kind_of(self._sessions)
+        self._sessions += 1
         try:
             info = await self._client.info()
-            await self._play_turns(info, played, hooks)
+            await self._play_turns(kind, info, played, hooks)
         except EngineUnavailableError as error:
             played.failure = Failure(FailureReason(error.reason), error.detail)
         except ScenarioError as error:
@@ -116,7 +128,7 @@ class SessionRunner:
             played.notices.add(Notice.SIMULATED)
         return SessionResult(
             target=self._plan.target,
-            scenario=self._plan.kind.name,
+            scenario=kind.name,
             simulated=info is not None and info.simulated,
             model=info.model if info else None,
             engine_version=info.version if info else None,
@@ -130,9 +142,11 @@ class SessionRunner:
             extra_tokens=played.extra_tokens,
         )
 
-    async def _play_turns(self, info: EngineInfo, played: _Played, hooks: SessionHooks) -> None:
+    async def _play_turns(
+        self, kind: ScenarioKind, info: EngineInfo, played: _Played, hooks: SessionHooks
+    ) -> None:
         before = await self._observe()
-        scenario, shortened = await self._fit(info, _match_unit(before))
+        scenario, shortened = await self._fit(kind, info, _match_unit(before))
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
         salt = self._new_salt()
@@ -141,7 +155,7 @@ class SessionRunner:
         async def detokenize(ids: Sequence[int]) -> str | None:
             return await self._client.detokenize(info.model, ids)
 
-        watch = PrefixWatch(detokenize, scenario.tools)
+        watch = PrefixWatch(detokenize, scenario.tools, answers_kept=not scenario.recorded)
         messages: list[dict[str, Any]] = []
         for index, step in enumerate(scenario.steps, start=1):
             messages += step
@@ -162,7 +176,10 @@ class SessionRunner:
             if played.prefix is not None and not played.prefix.stable:
                 played.notices.add(Notice.PREFIX_UNSTABLE)
             hooks.on_turn(facts)
-            messages.append(chat.message)
+            if not scenario.recorded:
+                messages.append(chat.message)
+        if not kind.padded and opens_short(played.facts[0], _match_unit(before)):
+            played.notices.add(Notice.OPENING_SHORT)
 
     async def _send_control(
         self, request: ChatRequest, place: Place | None, now: Place
@@ -201,15 +218,18 @@ class SessionRunner:
             played.notices.add(Notice.CACHE_WEDGED)
         return facts
 
-    async def _fit(self, info: EngineInfo, match_unit: int | None) -> tuple[Scenario, bool]:
+    async def _fit(
+        self, kind: ScenarioKind, info: EngineInfo, match_unit: int | None
+    ) -> tuple[Scenario, bool]:
         """The scenario made to fit this engine; counted once, as long as the engine is the same."""
         key = (info.model, info.version, info.max_model_len, match_unit)
-        if self._fitted is None or self._fitted[0] != key:
+        fitted = self._fitted.get(kind.name)
+        if fitted is None or fitted[0] != key:
             plan = self._plan
             wanted = None if match_unit is None else plan.match_units * match_unit
-            scenario, shortened = await fit(plan.kind, self._client, info, wanted, plan.max_tokens)
-            self._fitted = (key, scenario, shortened)
-        return self._fitted[1], self._fitted[2]
+            scenario, shortened = await fit(kind, self._client, info, wanted, plan.max_tokens)
+            fitted = self._fitted[kind.name] = (key, scenario, shortened)
+        return fitted[1], fitted[2]
 
 
 def _turn(index: int, chat: Chat) -> Turn:
@@ -244,6 +264,12 @@ def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstanc
         Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
     }
     return {notice for notice, applies in notices.items() if applies}
+
+
+def opens_short(first: TurnFacts, match_unit: int | None) -> bool:
+    """Whether a session's first prompt is known to span fewer than two match units."""
+    tokens = first.prompt_tokens
+    return match_unit is not None and tokens is not None and tokens < 2 * match_unit
 
 
 def _match_unit(view: EngineView | None) -> int | None:

@@ -32,9 +32,9 @@ def test_the_same_length_is_the_same_text_to_the_letter():
 
 
 def test_a_conversation_fits_up_to_the_last_token_of_the_context():
-    assert fits(scripted_tokens=1000, turns=2, max_tokens=32, max_model_len=1080)
-    assert not fits(scripted_tokens=1001, turns=2, max_tokens=32, max_model_len=1080)
-    assert fits(scripted_tokens=10**9, turns=2, max_tokens=32, max_model_len=None)
+    assert fits(scripted_tokens=1000, answers=2, max_tokens=32, max_model_len=1080)
+    assert not fits(scripted_tokens=1001, answers=2, max_tokens=32, max_model_len=1080)
+    assert fits(scripted_tokens=10**9, answers=2, max_tokens=32, max_model_len=None)
 
 
 def test_a_guess_without_a_tokenizer_grows_with_the_text():

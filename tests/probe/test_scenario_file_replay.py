@@ -1,0 +1,75 @@
+"""A recorded tool-calling trace against the simulator and a real vLLM."""
+
+import pytest
+
+from exporter.clock import SystemClock
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.model import Notice
+from exporter.probe.scenario_library import load_scenarios
+from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+DEADLINES = Deadlines(connect=5, first_token=60, between_tokens=60, whole=120)
+
+
+async def play(url, *names, sessions=1, salt="salt"):
+    kind, *others = (one for name in names for one in load_scenarios(name))
+    async with EngineClient(url) as client:
+        scraper = Scraper(
+            *("t", client, SystemClock()),
+            interval_seconds=10,
+            timeout_seconds=5,
+            publish=lambda _view: None,
+            on_loop_failure=lambda: None,
+        )
+        plan = SessionPlan("t", kind, 8, DEADLINES, others=tuple(others))
+        salts = iter(f"{salt}-{number}" for number in range(100))
+        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
+        return [await runner.play() for _ in range(sessions)]
+
+
+def is_ideal(result):
+    assert result.failure is None
+    assert len(result.turns) >= 20
+    assert all(turn.cached_tokens > 0 for turn in result.turns[1:])
+    assert [turn.efficiency_ratio for turn in result.turns[1:]] == [1.0] * (len(result.turns) - 1)
+    assert result.prefix.stable
+    assert result.prefix.first_break is None
+    # The schemas of seven tools alone are longer than the messages of the first request.
+    assert result.turns[0].prompt_tokens > 500
+    return True
+
+
+async def test_a_recorded_trace_hits_its_ideal_on_the_simulator():
+    settings = SimulatorSettings(port=0, time_scale=0.0, num_blocks=4096, max_model_len=32768)
+    async with Simulator(settings) as engine:
+        [result] = await play(engine.url, "tool-trace")
+    assert is_ideal(result)
+
+
+async def test_scenarios_are_played_in_rotation_and_a_short_context_shortens_them():
+    settings = SimulatorSettings(port=0, time_scale=0.0, num_blocks=4096, max_model_len=2500)
+    async with Simulator(settings) as engine:
+        results = await play(engine.url, "document-review", "tool-trace", sessions=3)
+    assert [one.scenario for one in results] == ["document-review", "tool-trace", "document-review"]
+    assert results[1].failure is None
+    assert 2 <= len(results[1].turns) < 20
+    assert Notice.SCENARIO_SHORTENED in results[1].notices
+
+
+async def test_a_first_prompt_below_two_blocks_is_told(tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text(
+        '[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]'
+    )
+    async with Simulator(SimulatorSettings(port=0, time_scale=0.0, block_size=64)) as engine:
+        [result] = await play(engine.url, str(path))
+    assert Notice.OPENING_SHORT in result.notices
+
+
+@pytest.mark.vllm
+async def test_a_recorded_trace_hits_its_ideal_on_a_real_vllm(vllm_servers):
+    url = vllm_servers.get("details32")
+    [result] = await play(url, "tool-trace", salt=f"trace-{SystemClock().time()}")
+    assert is_ideal(result)
