@@ -1,5 +1,7 @@
 """A recorded tool-calling trace against the simulator and a real vLLM."""
 
+import json
+
 import pytest
 
 from exporter.clock import SystemClock
@@ -13,11 +15,26 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 DEADLINES = Deadlines(connect=5, first_token=60, between_tokens=60, whole=120)
 
 
-async def play(url, *names, sessions=1, salt="salt"):
+class OverheardClient(EngineClient):
+    """Keeps what was asked of the engine and what it answered."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.asked = []
+        self.answered = []
+
+    async def chat(self, request, *arguments):
+        self.asked.append([dict(message) for message in request.messages])
+        chat = await super().chat(request, *arguments)
+        self.answered.append(chat.message)
+        return chat
+
+
+async def play(url, *names, sessions=1, salt="salt", client=None):
     kind, *others = (one for name in names for one in load_scenarios(name))
-    async with EngineClient(url) as client:
+    async with client or EngineClient(url) as open_client:
         scraper = Scraper(
-            *("t", client, SystemClock()),
+            *("t", open_client, SystemClock()),
             interval_seconds=10,
             timeout_seconds=5,
             publish=lambda _view: None,
@@ -25,7 +42,9 @@ async def play(url, *names, sessions=1, salt="salt"):
         )
         plan = SessionPlan("t", kind, 8, DEADLINES, others=tuple(others))
         salts = iter(f"{salt}-{number}" for number in range(100))
-        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
+        runner = SessionRunner(
+            plan, open_client, scraper.refresh, SystemClock(), lambda: next(salts)
+        )
         return [await runner.play() for _ in range(sessions)]
 
 
@@ -66,6 +85,26 @@ async def test_a_first_prompt_below_two_blocks_is_told(tmp_path):
     async with Simulator(SimulatorSettings(port=0, time_scale=0.0, block_size=64)) as engine:
         [result] = await play(engine.url, str(path))
     assert Notice.OPENING_SHORT in result.notices
+
+
+CONVERSATION = [
+    {"role": "user", "content": "a question long enough to be answered"},
+    {"role": "assistant", "content": "the recorded answer"},
+    {"role": "user", "content": "and another"},
+]
+
+
+@pytest.mark.parametrize("replay", ["recorded", "own"])
+async def test_the_history_holds_the_recorded_answers_or_the_engines_own(tmp_path, replay):
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps({"messages": CONVERSATION, "replay": replay}))
+    async with Simulator(SimulatorSettings(port=0, time_scale=0.0)) as engine:
+        client = OverheardClient(engine.url)
+        await play(engine.url, str(path), client=client)
+    first, second = client.asked
+    assert first == CONVERSATION[:1]
+    answer = CONVERSATION[1] if replay == "recorded" else client.answered[0]
+    assert second == [CONVERSATION[0], answer, CONVERSATION[2]]
 
 
 @pytest.mark.vllm
