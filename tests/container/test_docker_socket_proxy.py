@@ -42,6 +42,7 @@ def proxy(docker_api, docker_host, run_label, have_image):
         pytest.skip(f"the socket proxy stands before a unix socket, not {docker_host}")
     have_image(HAPROXY_IMAGE)
     key, _, value = run_label.partition("=")
+    started = []
 
     def start(allow_list: str, *, shorten: dict[str, str] | None = None, **environment: str) -> str:
         text = (LISTS / f"{allow_list}.cfg").read_text()
@@ -59,13 +60,16 @@ def proxy(docker_api, docker_host, run_label, have_image):
                 port_bindings={2375: ("127.0.0.1", None)},
             ),
         )
+        started.append(made["Id"])
         folder, _, name = INSIDE.rpartition("/")
         docker_api.put_archive(made["Id"], "/", as_tar(f"{folder}/{name}".lstrip("/"), text))
         docker_api.start(made["Id"])
         ports = docker_api.inspect_container(made["Id"])["NetworkSettings"]["Ports"]
         return f"tcp://127.0.0.1:{ports['2375/tcp'][0]['HostPort']}"
 
-    return start
+    yield start
+    for container in started:
+        docker_api.remove_container(container, force=True)
 
 
 @pytest.fixture
