@@ -1,15 +1,14 @@
-"""The door on a real Docker Engine: the whole life of a container, and each refusal."""
+"""The door on a real Docker Engine: the whole life of a container."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
-import socket
 import threading
 from contextlib import aclosing
 
 import pytest
+from docker_steps import PATIENCE, POLITE, STUBBORN, ended, running
 
 from exporter.container.docker_engine import DockerEngine
 from exporter.container.records import (
@@ -22,34 +21,7 @@ from exporter.container.records import (
 
 pytestmark = pytest.mark.docker
 
-PATIENCE = 60.0  # seconds; only a broken test waits that long
-# As process 1, Python ignores SIGTERM unless told otherwise, as any program does.
-POLITE = (
-    "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(3))\nprint('up')\nsignal.pause()"
-)
-STUBBORN = "import signal\nprint('up')\nwhile True:\n    signal.pause()"
 TICKING = "import time\nwhile True:\n    print('tick')\n    time.sleep(0.05)"
-
-
-async def running(engine, launch, secrets=None) -> str:
-    """Start a container and wait for the first line that it writes."""
-    container = await engine.create(launch, secrets or {})
-    await engine.start(container)
-    async with asyncio.timeout(PATIENCE), aclosing(engine.logs(container, None)) as lines:
-        async for _ in lines:
-            break
-    return container
-
-
-async def ended(engine, container):
-    """The container as it is once it has ended."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            seen = await engine.inspect(container)
-            assert seen is not None
-            if seen.status is ContainerStatus.EXITED:
-                return seen
-            await asyncio.sleep(0.05)
 
 
 async def test_a_container_is_created_started_stopped_and_removed(engine, launch_of):
@@ -333,111 +305,6 @@ async def test_a_log_ends_when_its_container_is_killed(engine, launch_of):
 
 async def collect(lines):
     return [line async for line in lines]
-
-
-async def test_a_name_that_is_taken_is_a_conflict(engine, launch_of):
-    launch = launch_of("pass")
-    await engine.create(launch, {})
-    with pytest.raises(DockerError) as caught:
-        await engine.create(launch, {})
-    assert caught.value.problem is DockerProblem.CONFLICT
-    assert launch.name in caught.value.detail
-
-
-async def test_a_running_container_is_not_removed(engine, launch_of):
-    container = await running(engine, launch_of(STUBBORN))
-    with pytest.raises(DockerError) as caught:
-        await engine.remove(container)
-    assert caught.value.problem is DockerProblem.CONFLICT
-    await engine.kill(container)
-
-
-@pytest.mark.parametrize("action", ["start", "kill", "unpause"])
-async def test_a_container_that_is_gone_is_not_found(engine, action):
-    with pytest.raises(DockerError) as caught:
-        await getattr(engine, action)("vce-test-never-made")
-    assert caught.value.problem is DockerProblem.NOT_FOUND
-
-
-async def test_a_missing_image_is_named(engine, launch_of):
-    missing = "registry.invalid/vce-test/none:1"
-    assert not await engine.has_image(missing)
-    with pytest.raises(DockerError) as caught:
-        await engine.create(launch_of("pass", image=missing), {})
-    assert caught.value.problem is DockerProblem.IMAGE_NOT_FOUND
-    assert missing in caught.value.detail
-
-
-async def test_an_image_that_is_here_is_found(engine, python_image):
-    assert await engine.has_image(python_image)
-
-
-async def test_a_registry_that_cannot_be_reached_is_told_from_a_missing_image(engine):
-    with pytest.raises(DockerError) as caught:
-        await engine.pull("registry.invalid/vce-test/none:1", print)
-    assert caught.value.problem is DockerProblem.REGISTRY_UNREACHABLE
-    assert caught.value.__cause__ is not None
-
-
-async def test_a_name_that_no_image_can_have_is_refused(engine, launch_of):
-    with pytest.raises(DockerError) as caught:
-        await engine.create(launch_of("pass", name="not a name"), {})
-    assert caught.value.problem is DockerProblem.BAD_REQUEST
-
-
-async def test_a_port_that_another_process_holds_is_port_taken(engine, launch_of):
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        container = await engine.create(launch_of("pass", host_port=holder.getsockname()[1]), {})
-        with pytest.raises(DockerError) as caught:
-            await engine.start(container)
-    assert caught.value.problem is DockerProblem.PORT_TAKEN
-    left = await engine.inspect(container)
-    assert (left.status, left.exit_code) == (ContainerStatus.CREATED, None)
-    assert "address already in use" in left.error
-
-
-async def test_a_port_that_another_container_holds_is_port_taken(engine, launch_of, free_port):
-    holder = await running(engine, launch_of(STUBBORN, host_port=free_port))
-    container = await engine.create(launch_of("pass", host_port=free_port), {})
-    with pytest.raises(DockerError) as caught:
-        await engine.start(container)
-    assert caught.value.problem is DockerProblem.PORT_TAKEN
-    await engine.kill(holder)
-
-
-async def test_without_the_gpu_toolkit_a_start_is_refused_and_says_so(engine, launch_of):
-    container = await engine.create(launch_of("pass", gpus=GpuRequest(count=-1)), {})
-    try:
-        await engine.start(container)
-    except DockerError as exc:
-        refusal = exc
-    else:
-        pytest.skip("this Docker Engine accepts a request for GPUs")
-    assert refusal.problem is DockerProblem.GPU_DRIVER_MISSING
-    left = await engine.inspect(container)
-    assert left.status is ContainerStatus.CREATED
-    assert "could not select device driver" in left.error
-
-
-async def test_a_network_that_is_not_there_is_no_missing_container(engine, launch_of):
-    container = await engine.create(launch_of("pass", network="vce-test-no-network"), {})
-    with pytest.raises(DockerError, match="vce-test-no-network") as caught:
-        await engine.start(container)
-    assert caught.value.problem is DockerProblem.BAD_REQUEST
-
-
-async def test_a_program_that_is_not_in_the_image_is_a_bad_request(engine, launch_of):
-    launch = dataclasses.replace(launch_of(""), command=("vce-test-no-such-program",))
-    container = await engine.create(launch, {})
-    with pytest.raises(DockerError, match="executable file not found") as caught:
-        await engine.start(container)
-    assert caught.value.problem is DockerProblem.BAD_REQUEST
-
-
-async def test_a_bind_mount_from_nowhere_is_a_bad_request(engine, launch_of):
-    with pytest.raises(DockerError, match="bind source path does not exist") as caught:
-        await engine.create(launch_of("pass", mounts=(Mount("/vce-test/nowhere", "/x"),)), {})
-    assert caught.value.problem is DockerProblem.BAD_REQUEST
 
 
 async def test_a_stop_does_not_hold_up_the_queries(engine, launch_of):
