@@ -39,7 +39,9 @@ def test_the_cuts_between_chunks_change_nothing(cuts):
 
 
 @given(
-    payloads=st.lists(st.text(st.characters(exclude_characters="\r\n")).map(str.encode), min_size=1)
+    payloads=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n")).map(str.encode), min_size=1
+    )
 )
 def test_what_is_written_as_an_event_is_read_as_that_event(payloads):
     stream = b"".join(b"data: " + payload + b"\n\n" for payload in payloads)
