@@ -83,9 +83,10 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
     return runner.started_at, published, failures, logged
 
 
-async def test_the_interval_is_from_start_to_start():
+async def started_at(session_seconds: float, *waits: float) -> list[list[float]]:
+    """When sessions of that length had started, after each of the waits from the first's end."""
     clock = FakeClock(monotonic=0.0)
-    runner = ScriptedRunner(clock, [result()] * 3, seconds=7.0)
+    runner = ScriptedRunner(clock, [result()] * 3, seconds=session_seconds)
     prober = Prober(
         "t",
         runner,
@@ -99,38 +100,22 @@ async def test_the_interval_is_from_start_to_start():
     )
     task = asyncio.create_task(prober.run())
     await clock.until_asleep()
-    await clock.advance(52.9)
-    assert len(runner.started_at) == 1
-    await clock.advance(0.2)
-    assert runner.started_at == [0.0, 60.0]
+    seen = []
+    for wait in waits:
+        await clock.advance(wait)
+        seen.append(list(runner.started_at))
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+    return seen
+
+
+async def test_the_interval_is_from_start_to_start():
+    assert await started_at(7.0, 52.9, 0.2) == [[0.0], [0.0, 60.0]]
 
 
 async def test_a_session_longer_than_the_interval_is_followed_after_a_pause_and_not_at_once():
-    clock = FakeClock(monotonic=0.0)
-    runner = ScriptedRunner(clock, [result()] * 3, seconds=90.0)
-    prober = Prober(
-        "t",
-        runner,
-        open_gate(clock),
-        clock,
-        interval_seconds=60.0,
-        jitter=lambda: 1.0,
-        publish=lambda _result: None,
-        on_loop_failure=lambda: None,
-        on_loop_run=lambda: None,
-    )
-    task = asyncio.create_task(prober.run())
-    await clock.until_asleep()
-    await clock.advance(5.9)
-    assert len(runner.started_at) == 1
-    await clock.advance(0.2)
-    assert runner.started_at == [0.0, 96.0]
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    assert await started_at(90.0, 5.9, 0.2) == [[0.0], [0.0, 96.0]]
 
 
 async def test_a_failure_is_logged_once_and_its_end_once():
