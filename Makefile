@@ -27,7 +27,7 @@ demo: install  ## run the daemon on a SIMULATED vLLM
 	$(BIN)/vllm-cache-exporter demo
 
 test: check  ## run the checks, then every test that this machine can run; name what was left out
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 check: install  ## lint, types, import rules
 	$(BIN)/ruff check .

@@ -29,3 +29,26 @@ def vllm_servers() -> Iterator[VllmServers]:
     servers = VllmServers()
     yield servers
     servers.stop_all()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares a thing that is slow to start, where tests run side by side.
+
+    These groups wait most of the time: for a model that loads, a container that comes up. Each is
+    a worker's own, and the other tests run beside them.
+    """
+    for item in items:
+        group = _group(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str | None:
+    if item.get_closest_marker("vllm"):
+        return "vllm"  # the servers of the fixture vllm_servers
+    if item.get_closest_marker("vllm_image"):
+        return "stack"
+    if item.get_closest_marker("docker"):
+        return "container" if item.path.parent.name == "container" else "stack"
+    return None

@@ -35,7 +35,7 @@ FLAG_SETS: dict[str, tuple[str, ...]] = {
 }
 START_SECONDS = 400.0
 _PORTS = range(20000, 32000)
-KEPT_ALIVE = 2  # each takes 2.5 GB
+KEPT_ALIVE = 4  # each takes 1 to 2.5 GB
 
 HOW = (
     "no real vLLM: set TEST_VLLM_COMMAND to a command line that serves one, for example "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 Json = dict[str, Any]
-PATIENCE = 120.0  # seconds for whatever is waited for; a CPU server takes its time
+PATIENCE = 300.0  # seconds for whatever is waited for; a CPU server takes its time
 
 
 @dataclass(frozen=True, slots=True)
