@@ -67,9 +67,13 @@ class SessionPlan:
 
 @dataclass(slots=True)
 class SessionHooks:
-    """Called as the session goes, to show progress; what they do must be quick."""
+    """Called as the session goes, to show progress; what they do must be quick.
+
+    `on_request` is called as a request is about to leave: a turn's own, or (True) its cold control.
+    """
 
     on_turn_start: Callable[[int, int], None] = lambda _turn, _turns: None
+    on_request: Callable[[bool], None] = lambda _control: None
     on_token: Callable[[int], None] = lambda _chunks: None
     on_turn: Callable[[TurnFacts], None] = lambda _facts: None
 
@@ -78,6 +82,10 @@ class SessionHooks:
 class _Played:
     """The session so far."""
 
+    scenario: str
+    started_time: float
+    started_at: float
+    info: EngineInfo | None = None
     turns: list[Turn] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
     notices: set[Notice] = field(default_factory=set)
@@ -107,37 +115,47 @@ class SessionRunner:
         self._new_salt = new_salt
         self._control = control
         self._sessions = 0
+        self._played: _Played | None = None
         self._fitted: dict[str, tuple[tuple[Any, ...], Scenario, bool]] = {}
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
         """Play one session under a salt never used before."""
         hooks = hooks or SessionHooks()
-        started_time, started_at = self._clock.time(), self._clock.monotonic()
-        played = _Played()
-        info: EngineInfo | None = None
         kind = self._plan.kind_of(self._sessions)
         self._sessions += 1
+        played = _Played(kind.name, self._clock.time(), self._clock.monotonic())
+        self._played = played
         try:
-            info = await self._client.info()
-            await self._play_turns(kind, info, played, hooks)
+            played.info = await self._client.info()
+            await self._play_turns(kind, played.info, played, hooks)
         except EngineUnavailableError as error:
             played.failure = Failure(FailureReason(error.reason), error.detail)
         except ScenarioError as error:
             played.failure = Failure(FailureReason.PROMPT_TOO_LONG, str(error))
-        if info is not None and info.simulated:
-            played.notices.add(Notice.SIMULATED)
+        return self._result(played)
+
+    def so_far(self) -> SessionResult | None:
+        """The session that is being played, as far as it has come; None before the first one.
+
+        For whoever cancels `play` and still wants the turns that did finish.
+        """
+        return None if self._played is None else self._result(self._played)
+
+    def _result(self, played: _Played) -> SessionResult:
+        info = played.info
+        simulated = info is not None and info.simulated
         return SessionResult(
             target=self._plan.target,
-            scenario=kind.name,
-            simulated=info is not None and info.simulated,
+            scenario=played.scenario,
+            simulated=simulated,
             model=info.model if info else None,
             engine_version=info.version if info else None,
-            started_time=started_time,
-            duration_seconds=self._clock.monotonic() - started_at,
+            started_time=played.started_time,
+            duration_seconds=self._clock.monotonic() - played.started_at,
             turns=tuple(played.facts),
             failure=played.failure,
             failed_turn=played.failed_turn,
-            notices=frozenset(played.notices),
+            notices=frozenset(played.notices | ({Notice.SIMULATED} if simulated else set())),
             prefix=played.prefix,
             extra_tokens=played.extra_tokens,
         )
@@ -162,14 +180,15 @@ class SessionRunner:
             hooks.on_turn_start(index, len(scenario.steps))
             request = ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools)
             place = self._control.place(index) if self._control else None
-            control = await self._send_control(request, place, Place.BEFORE)
+            control = await self._send_control(request, place, Place.BEFORE, hooks)
+            hooks.on_request(False)
             chat = await self._client.chat(request, self._plan.deadlines, hooks.on_token)
             if chat.failure is not None:
                 played.failure, played.failed_turn = chat.failure, index
                 return
             turn = _turn(index, chat)
             facts = await self._judge(turn, before, played, inquiry, request)
-            control = control or await self._send_control(request, place, Place.AFTER)
+            control = control or await self._send_control(request, place, Place.AFTER, hooks)
             facts = played.facts[-1] = replace(facts, control=control)
             await watch.turn(turn, messages)
             played.prefix = watch.verdict()
@@ -182,11 +201,12 @@ class SessionRunner:
             played.notices.add(Notice.OPENING_SHORT)
 
     async def _send_control(
-        self, request: ChatRequest, place: Place | None, now: Place
+        self, request: ChatRequest, place: Place | None, now: Place, hooks: SessionHooks
     ) -> Control | None:
         """The turn's cold control, if it has one that stands here."""
         if self._control is None or place is not now:
             return None
+        hooks.on_request(True)
         return await self._control.send(self._client, request, self._plan.deadlines, now)
 
     async def _judge(
