@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.container.supervisor import Supervisor
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.errors import EngineUnavailableError, ExporterError
-from exporter.probe.control import ColdControl
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy, first_delays
-from exporter.probe.prober import Prober
-from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.scenario_library import load_scenarios
-from exporter.probe.session import SessionPlan, SessionRunner
-from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
+from exporter.probe.guest import first_delays
+from exporter.probing import Probing
 from exporter.publish.cost_state import Prices
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
@@ -32,22 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from exporter.clock import Clock
-    from exporter.config import ContainerSettings, ProbeSettings, Settings, Target
+    from exporter.config import ContainerSettings, Settings, Target
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, PauseReason, SessionResult
-    from exporter.probe.inquiry import Observe
+    from exporter.model import EngineView, SessionResult
 
 log = structlog.get_logger(__name__)
-
-
-def deadlines(probe: ProbeSettings) -> Deadlines:
-    """The deadlines of a turn, from the settings."""
-    return Deadlines(
-        connect=probe.connect_timeout_seconds,
-        first_token=probe.first_token_timeout_seconds,
-        between_tokens=probe.between_tokens_timeout_seconds,
-        whole=probe.turn_timeout_seconds,
-    )
 
 
 def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
@@ -66,41 +48,6 @@ def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
         raise ExporterError(
             f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
         ) from error
-
-
-def guest_policy(probe: ProbeSettings) -> GuestPolicy:
-    """What an engine is spared, from the settings."""
-    return GuestPolicy(
-        probe.tokens_per_hour, probe.max_waiting_requests, probe.max_kv_cache_usage_ratio
-    )
-
-
-def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
-    """What all sessions of a target have in common, from the settings.
-
-    Raises `ConfigError` where a scenario file has mistakes.
-    """
-    kind, *others = load_scenarios(probe.scenario)
-    return SessionPlan(target, kind, probe.max_tokens, deadlines(probe), others=tuple(others))
-
-
-def retention_plan(
-    target: str, probe: ProbeSettings, delay: float, jitter: Callable[[], float]
-) -> RetentionPlan:
-    """The gaps and their schedule, from the settings."""
-    return RetentionPlan(
-        target,
-        probe.retention_gaps_seconds,
-        delay,
-        probe.retention_interval_seconds,
-        deadlines(probe),
-        jitter,
-    )
-
-
-def new_salt() -> str:
-    """A cache salt that no request ever had."""
-    return secrets.token_hex(16)
 
 
 class Daemon:
@@ -174,94 +121,21 @@ class Daemon:
             on_loop_failure=lambda: self._metrics.loop_failed(scrape_loop),
         )
         self._loops.append((scrape_loop, scraper.run))
-        self._probe(target, client, scraper.refresh, delay)
+        prices = Prices(target.price_per_hour, target.currency, target.watts)
+        budget = settings.probe.tokens_per_hour or None
+        self._metrics.target_budget(target.name, budget, prices)
+        probing = Probing(
+            target.name,
+            settings.probe,
+            client,
+            scraper.refresh,
+            delay=delay,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+        self._loops += probing.loops(self._session_finished)
         if target.container is not None:
             await self._supervise(target, target.container, stack)
-
-    def _probe(self, target: Target, client: EngineClient, observe: Observe, delay: float) -> None:
-        """The loops that ask something of an engine; both pass its one gate."""
-        probe, clock, metrics, name = self._settings.probe, self._clock, self._metrics, target.name
-        loop = f"probe:{name}"
-        prices = Prices(target.price_per_hour, target.currency, target.watts)
-        metrics.target_budget(name, probe.tokens_per_hour or None, prices)
-
-        def gate_looked(paused: PauseReason | None) -> None:
-            metrics.gate_looked(name, paused)
-            metrics.loop_ran(loop, clock.time())
-
-        def jitter() -> float:
-            return random.uniform(1 - probe.jitter_ratio, 1 + probe.jitter_ratio)
-
-        gate = Gate(name, guest_policy(probe), observe, clock, gate_looked)
-        control = ColdControl(probe.control_ratio, random.random, new_salt)
-        plan = session_plan(name, probe)
-        prober = Prober(
-            name,
-            SessionRunner(plan, client, observe, clock, new_salt, control=control),
-            gate,
-            clock,
-            first_delay_seconds=delay,
-            interval_seconds=probe.interval_seconds,
-            jitter=jitter,
-            publish=self._session_finished,
-            on_loop_failure=lambda: metrics.loop_failed(loop),
-            on_loop_run=lambda: metrics.loop_ran(loop, clock.time()),
-        )
-        self._loops.append((loop, prober.run))
-        if probe.retention_gaps_seconds:
-            # A session comes first: it is what people look for.
-            later = delay + probe.interval_seconds
-            self._retain(retention_plan(name, probe, later, jitter), client, observe, gate)
-        if probe.isolation_interval_seconds:
-            # Half way between two sessions, so that neither waits for the other.
-            plan_of_salts = SaltPlan(
-                name,
-                delay + probe.interval_seconds / 2,
-                probe.isolation_interval_seconds,
-                deadlines(probe),
-                jitter,
-            )
-            self._watch_salts(plan_of_salts, client, observe, gate)
-
-    def _watch_salts(
-        self, plan: SaltPlan, client: EngineClient, observe: Observe, gate: Gate
-    ) -> None:
-        metrics, clock, loop = self._metrics, self._clock, f"isolation:{plan.target}"
-        watch = SaltWatch(
-            plan,
-            client,
-            gate,
-            observe=observe,
-            clock=clock,
-            new_salt=new_salt,
-            sinks=SaltSinks(
-                reading=metrics.salts_tried,
-                consumed=lambda tokens: metrics.consumed(plan.target, tokens),
-                loop_failed=lambda: metrics.loop_failed(loop),
-                loop_ran=lambda: metrics.loop_ran(loop, clock.time()),
-            ),
-        )
-        self._loops.append((loop, watch.run))
-
-    def _retain(
-        self, plan: RetentionPlan, client: EngineClient, observe: Observe, gate: Gate
-    ) -> None:
-        metrics, clock, loop = self._metrics, self._clock, f"retention:{plan.target}"
-        retention = RetentionLoop(
-            plan,
-            client,
-            gate,
-            observe=observe,
-            clock=clock,
-            new_salt=new_salt,
-            sinks=RetentionSinks(
-                reading=metrics.retention_read,
-                consumed=lambda tokens: metrics.consumed(plan.target, tokens),
-                loop_failed=lambda: metrics.loop_failed(loop),
-                loop_ran=lambda: metrics.loop_ran(loop, clock.time()),
-            ),
-        )
-        self._loops.append((loop, retention.run))
 
     async def _supervise(
         self, target: Target, container: ContainerSettings, stack: AsyncExitStack

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
-from exporter.app import session_plan
 from exporter.cli.settings import load_settings
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
+from exporter.probing import session_plan
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import uvloop
 
 from exporter import config
-from exporter.app import engine_client, new_salt
+from exporter.app import engine_client
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
@@ -20,6 +20,7 @@ from exporter.cli.one_engine import (
 )
 from exporter.clock import SystemClock
 from exporter.probe.session import SessionHooks, SessionRunner
+from exporter.probing import new_salt
 from exporter.report.plain import HEADER, closing_lines, turn_line
 from exporter.session_json import session_json
 

@@ -11,6 +11,7 @@ from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, EngineSnapshot, RetentionReading, RetentionUnknown
 from exporter.probe import retention
+from exporter.probe.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.probe.gate import Bill, Gate
     from exporter.probe.inquiry import Observe
+    from exporter.probe.rounds import Life, Schedule
 
 log = structlog.get_logger(__name__)
 
@@ -26,24 +28,20 @@ _ANSWER_TOKENS = 1
 
 @dataclass(frozen=True, slots=True)
 class RetentionPlan:
-    """The gaps, in seconds, and when to begin with them anew; `jitter` as for sessions."""
+    """The gaps, in seconds, and when to begin with them anew."""
 
     target: str
     gaps_seconds: Sequence[float]
-    first_delay_seconds: float
-    interval_seconds: float
+    schedule: Schedule
     deadlines: Deadlines
-    jitter: Callable[[], float] = lambda: 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSinks:
-    """Who is told: of each reading, of the tokens of each request, and of the loop's own life."""
+    """Who is told: of each reading, and of the tokens of each request."""
 
     reading: Callable[[RetentionReading], None]
     consumed: Callable[[int], None]
-    loop_failed: Callable[[], None]
-    loop_ran: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +80,7 @@ class RetentionLoop:
         clock: Clock,
         new_salt: Callable[[], str],
         sinks: RetentionSinks,
+        life: Life,
     ) -> None:
         self._plan = plan
         self._client = client
@@ -90,25 +89,18 @@ class RetentionLoop:
         self._clock = clock
         self._new_salt = new_salt
         self._sinks = sinks
+        self._life = life
         self._log = log.bind(target=plan.target)
         self._unknown: dict[float, RetentionUnknown | None] = {}
+        self._rounds = Rounds(
+            "retention", plan.target, self._one_pass, schedule=plan.schedule, clock=clock, life=life
+        )
 
     async def run(self) -> None:
-        """Loop until cancelled. A mistake of ours in one pass is logged and counted."""
-        await self._clock.sleep(self._plan.first_delay_seconds)
-        while True:
-            began = self._clock.monotonic()
-            try:
-                await self._one_pass()
-            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
-                self._log.exception("retention.pass_failed")
-                self._sinks.loop_failed()
-            self._sinks.loop_ran()
-            took = self._clock.monotonic() - began
-            interval = self._plan.interval_seconds * self._plan.jitter()
-            await self._clock.sleep(max(interval - took, self._plan.interval_seconds / 10))
+        """Loop until cancelled."""
+        await self._rounds.run()
 
-    async def _one_pass(self) -> None:
+    async def _one_pass(self, _begun: Callable[[], None]) -> None:
         async with self._gate.admitted() as bill:
             engine = await self._look()
             if isinstance(engine, RetentionUnknown):
@@ -121,7 +113,7 @@ class RetentionLoop:
         for prefix in sorted(written, key=lambda one: one.at + one.gap):
             await self._clock.sleep(max(0.0, prefix.at + prefix.gap - self._clock.monotonic()))
             await self._read(prefix, engine)
-            self._sinks.loop_ran()
+            self._life.ran()
 
     async def _look(self) -> _Engine | RetentionUnknown:
         view = await self._observe()

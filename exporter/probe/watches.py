@@ -13,6 +13,7 @@ from exporter.errors import EngineUnavailableError
 from exporter.model import SaltReading
 from exporter.probe.findings import Verdict, of_isolation, of_wedge
 from exporter.probe.isolation import try_salts
+from exporter.probe.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,29 +23,26 @@ if TYPE_CHECKING:
     from exporter.probe.findings import Finding
     from exporter.probe.gate import Gate
     from exporter.probe.inquiry import Observe
+    from exporter.probe.rounds import Life, Schedule
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SaltPlan:
-    """The schedule: from start to start, each wait varied by `jitter`, a factor around 1."""
+    """Whom to ask, when, and how long to wait for an answer."""
 
     target: str
-    first_delay_seconds: float
-    interval_seconds: float
+    schedule: Schedule
     deadlines: Deadlines
-    jitter: Callable[[], float] = lambda: 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SaltSinks:
-    """Who is told: of each reading, of the tokens it took, and of the loop's own life."""
+    """Who is told: of each reading, and of the tokens it took."""
 
     reading: Callable[[SaltReading], None]
     consumed: Callable[[int], None]
-    loop_failed: Callable[[], None]
-    loop_ran: Callable[[], None]
 
 
 class SaltWatch:
@@ -60,33 +58,25 @@ class SaltWatch:
         clock: Clock,
         new_salt: Callable[[], str],
         sinks: SaltSinks,
+        life: Life,
     ) -> None:
         self._plan = plan
         self._client = client
         self._gate = gate
         self._observe = observe
-        self._clock = clock
         self._new_salt = new_salt
         self._sinks = sinks
         self._log = log.bind(target=plan.target)
         self._told: SaltReading | None = None
+        self._rounds = Rounds(
+            "salts", plan.target, self._once, schedule=plan.schedule, clock=clock, life=life
+        )
 
     async def run(self) -> None:
-        """Loop until cancelled. A mistake of ours in one round is logged and counted."""
-        await self._clock.sleep(self._plan.first_delay_seconds)
-        while True:
-            began = self._clock.monotonic()
-            try:
-                await self._once()
-            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
-                self._log.exception("salts.round_failed")
-                self._sinks.loop_failed()
-            self._sinks.loop_ran()
-            took = self._clock.monotonic() - began
-            interval = self._plan.interval_seconds * self._plan.jitter()
-            await self._clock.sleep(max(interval - took, self._plan.interval_seconds / 10))
+        """Loop until cancelled."""
+        await self._rounds.run()
 
-    async def _once(self) -> None:
+    async def _once(self, _begun: Callable[[], None]) -> None:
         async with self._gate.admitted() as bill:
             try:
                 info = await self._client.info()

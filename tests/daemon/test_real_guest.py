@@ -15,6 +15,7 @@ from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import Life, Schedule
 from exporter.probe.session import SessionPlan, SessionRunner
 
 pytestmark = pytest.mark.vllm
@@ -71,13 +72,14 @@ async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
         # Every pause is allowed for: other tests may use the same engine.
         gate = Gate("t", GuestPolicy(0, 10_000, 1.0), observe, clock, nothing)
         loop = RetentionLoop(
-            RetentionPlan("t", (5.0, 10.0), 0.0, 3600.0, DEADLINES),
+            RetentionPlan("t", (5.0, 10.0), Schedule(0.0, 3600.0), DEADLINES),
             client,
             gate,
             observe=observe,
             clock=clock,
             new_salt=new_salt,
-            sinks=RetentionSinks(readings.put_nowait, nothing, nothing, nothing),
+            sinks=RetentionSinks(readings.put_nowait, nothing),
+            life=Life(failed=nothing, ran=nothing),
         )
         task = asyncio.create_task(loop.run())
         found = [await asyncio.wait_for(readings.get(), 180) for _ in range(2)]

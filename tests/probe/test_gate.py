@@ -15,6 +15,7 @@ from exporter.model import PauseReason
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.prober import Prober
+from exporter.probe.rounds import Life, Schedule
 
 
 class Scene:
@@ -183,11 +184,9 @@ async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed)
         runner,
         scene.gate,
         scene.clock,
-        interval_seconds=60.0,
-        jitter=lambda: 1.0,
+        schedule=Schedule(0.0, 60.0),
         publish=lambda _result: None,
-        on_loop_failure=lambda: pytest.fail("a round failed"),
-        on_loop_run=lambda: None,
+        life=Life(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())
     await scene.clock.until_asleep()

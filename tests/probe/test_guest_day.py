@@ -15,6 +15,7 @@ from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.prober import Prober
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import Life, Schedule
 from exporter.probe.session import SessionPlan, SessionRunner
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -53,25 +54,19 @@ class Day:
             SessionRunner(plan, client, observe, self.clock, new_salt, control=control),
             gate,
             self.clock,
-            interval_seconds=60.0,
-            jitter=lambda: 1.0,
+            schedule=Schedule(0.0, 60.0),
             publish=self.sessions.append,
-            on_loop_failure=lambda: pytest.fail("a round failed"),
-            on_loop_run=lambda: None,
+            life=Life(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
         )
         retention = RetentionLoop(
-            RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), 60.0, HOUR, DEADLINES),
+            RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), Schedule(60.0, HOUR), DEADLINES),
             client,
             gate,
             observe=observe,
             clock=self.clock,
             new_salt=new_salt,
-            sinks=RetentionSinks(
-                self.readings.append,
-                lambda _tokens: None,
-                lambda: pytest.fail("a pass failed"),
-                lambda: None,
-            ),
+            sinks=RetentionSinks(self.readings.append, lambda _tokens: None),
+            life=Life(failed=lambda: pytest.fail("a pass failed"), ran=lambda: None),
         )
         self.loops = (prober.run, retention.run)
 

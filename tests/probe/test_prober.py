@@ -10,6 +10,7 @@ from exporter.model import Failure, FailureReason, Notice, SessionResult
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.prober import Prober
+from exporter.probe.rounds import Life, Schedule
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
 
@@ -65,11 +66,9 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
         runner,
         open_gate(clock),
         clock,
-        interval_seconds=interval,
-        jitter=lambda: jitter,
+        schedule=Schedule(0.0, interval, lambda: jitter),
         publish=published.append,
-        on_loop_failure=lambda: failures.append(1),
-        on_loop_run=lambda: rounds.append(1),
+        life=Life(failed=lambda: failures.append(1), ran=lambda: rounds.append(1)),
     )
     with structlog.testing.capture_logs() as logged:
         task = asyncio.create_task(prober.run())
@@ -92,11 +91,9 @@ async def started_at(session_seconds: float, *waits: float) -> list[list[float]]
         runner,
         open_gate(clock),
         clock,
-        interval_seconds=60.0,
-        jitter=lambda: 1.0,
+        schedule=Schedule(0.0, 60.0),
         publish=lambda _result: None,
-        on_loop_failure=lambda: None,
-        on_loop_run=lambda: None,
+        life=Life(failed=lambda: None, ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())
     await clock.until_asleep()

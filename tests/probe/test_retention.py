@@ -17,6 +17,7 @@ from exporter.probe import retention
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import Life, Schedule
 from exporter.simulator import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -44,20 +45,15 @@ class Scene:
         self.gate = Gate(
             "t", GuestPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
         )
-        sinks = RetentionSinks(
-            self.readings.append,
-            self.consumed.append,
-            lambda: self.failures.append(1),
-            lambda: None,
-        )
         self.loop = RetentionLoop(
-            RetentionPlan("t", gaps, 0.0, 3600.0, DEADLINES),
+            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), DEADLINES),
             client,
             self.gate,
             observe=scraper.refresh,
             clock=self.clock,
             new_salt=lambda: next(salts),
-            sinks=sinks,
+            sinks=RetentionSinks(self.readings.append, self.consumed.append),
+            life=Life(failed=lambda: self.failures.append(1), ran=lambda: None),
         )
 
     async def until_asleep(self):

@@ -14,6 +14,7 @@ from exporter.engine.client import Deadlines
 from exporter.model import SaltReading
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
+from exporter.probe.rounds import Life, Schedule
 from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
 from exporter.simulator import faults
 
@@ -35,18 +36,14 @@ class Watched:
         runner = self.at.runner
         gate = Gate("t", policy, observe or runner._observe, self.clock, lambda _pause: None)
         return SaltWatch(
-            SaltPlan("t", 30.0, 600.0, DEADLINES),
+            SaltPlan("t", Schedule(30.0, 600.0), DEADLINES),
             self.at.client,
             gate,
             observe=runner._observe,
             clock=self.clock,
             new_salt=runner._new_salt,
-            sinks=SaltSinks(
-                reading=self.readings.append,
-                consumed=self.tokens.append,
-                loop_failed=self._failed,
-                loop_ran=self._ran,
-            ),
+            sinks=SaltSinks(self.readings.append, self.tokens.append),
+            life=Life(failed=self._failed, ran=self._ran),
         )
 
     def _failed(self):

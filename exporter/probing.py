@@ -1,0 +1,166 @@
+"""From a target's settings to the loops that ask something of its engine; they share one gate."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import TYPE_CHECKING
+
+from exporter.engine.client import Deadlines
+from exporter.probe.control import ColdControl
+from exporter.probe.gate import Gate
+from exporter.probe.guest import GuestPolicy
+from exporter.probe.prober import Prober
+from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import Life, Schedule
+from exporter.probe.scenario_library import load_scenarios
+from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from exporter.clock import Clock
+    from exporter.config import ProbeSettings
+    from exporter.engine.client import EngineClient
+    from exporter.model import PauseReason, SessionResult
+    from exporter.probe.inquiry import Observe
+    from exporter.publish.metrics import Metrics
+
+Loop = tuple[str, "Callable[[], Coroutine[None, None, None]]"]
+
+
+def deadlines(probe: ProbeSettings) -> Deadlines:
+    """The deadlines of a turn, from the settings."""
+    return Deadlines(
+        connect=probe.connect_timeout_seconds,
+        first_token=probe.first_token_timeout_seconds,
+        between_tokens=probe.between_tokens_timeout_seconds,
+        whole=probe.turn_timeout_seconds,
+    )
+
+
+def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
+    """What all sessions of a target have in common, from the settings.
+
+    Raises `ConfigError` where a scenario file has mistakes.
+    """
+    kind, *others = load_scenarios(probe.scenario)
+    return SessionPlan(target, kind, probe.max_tokens, deadlines(probe), others=tuple(others))
+
+
+def new_salt() -> str:
+    """A cache salt that no request ever had."""
+    return secrets.token_hex(16)
+
+
+class Probing:
+    """Makes the loops of one target. The first session starts after `delay` seconds."""
+
+    def __init__(
+        self,
+        target: str,
+        settings: ProbeSettings,
+        client: EngineClient,
+        observe: Observe,
+        *,
+        delay: float,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._target = target
+        self._settings = settings
+        self._client = client
+        self._observe = observe
+        self._delay = delay
+        self._clock = clock
+        self._metrics = metrics
+        policy = GuestPolicy(
+            settings.tokens_per_hour,
+            settings.max_waiting_requests,
+            settings.max_kv_cache_usage_ratio,
+        )
+        self._gate = Gate(target, policy, observe, clock, self._gate_looked)
+
+    def loops(self, publish: Callable[[SessionResult], None]) -> list[Loop]:
+        """Each loop with its name; `publish` is told of every session."""
+        loops = [self._sessions(publish)]
+        if self._settings.retention_gaps_seconds:
+            loops.append(self._retention())
+        if self._settings.isolation_interval_seconds:
+            loops.append(self._salts())
+        return loops
+
+    def _sessions(self, publish: Callable[[SessionResult], None]) -> Loop:
+        probe, name = self._settings, f"probe:{self._target}"
+        runner = SessionRunner(
+            session_plan(self._target, probe),
+            self._client,
+            self._observe,
+            self._clock,
+            new_salt,
+            control=ColdControl(probe.control_ratio, random.random, new_salt),
+        )
+        prober = Prober(
+            self._target,
+            runner,
+            self._gate,
+            self._clock,
+            schedule=self._every(probe.interval_seconds, self._delay),
+            publish=publish,
+            life=self._life(name),
+        )
+        return name, prober.run
+
+    def _retention(self) -> Loop:
+        probe, name = self._settings, f"retention:{self._target}"
+        # A session comes first: it is what people look for.
+        schedule = self._every(
+            probe.retention_interval_seconds, self._delay + probe.interval_seconds
+        )
+        retention = RetentionLoop(
+            RetentionPlan(self._target, probe.retention_gaps_seconds, schedule, deadlines(probe)),
+            self._client,
+            self._gate,
+            observe=self._observe,
+            clock=self._clock,
+            new_salt=new_salt,
+            sinks=RetentionSinks(self._metrics.retention_read, self._consumed),
+            life=self._life(name),
+        )
+        return name, retention.run
+
+    def _salts(self) -> Loop:
+        probe, name = self._settings, f"isolation:{self._target}"
+        # Half way between two sessions, so that neither waits for the other.
+        schedule = self._every(
+            probe.isolation_interval_seconds, self._delay + probe.interval_seconds / 2
+        )
+        watch = SaltWatch(
+            SaltPlan(self._target, schedule, deadlines(probe)),
+            self._client,
+            self._gate,
+            observe=self._observe,
+            clock=self._clock,
+            new_salt=new_salt,
+            sinks=SaltSinks(self._metrics.salts_tried, self._consumed),
+            life=self._life(name),
+        )
+        return name, watch.run
+
+    def _every(self, interval_seconds: float, delay: float) -> Schedule:
+        ratio = self._settings.jitter_ratio
+        return Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
+
+    def _life(self, loop: str) -> Life:
+        return Life(
+            failed=lambda: self._metrics.loop_failed(loop),
+            ran=lambda: self._metrics.loop_ran(loop, self._clock.time()),
+        )
+
+    def _gate_looked(self, paused: PauseReason | None) -> None:
+        self._metrics.gate_looked(self._target, paused)
+        self._metrics.loop_ran(f"probe:{self._target}", self._clock.time())
+
+    def _consumed(self, tokens: int) -> None:
+        self._metrics.consumed(self._target, tokens)
