@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter import words
 from exporter.container.records import DockerProblem, LifecycleState
-from exporter.publish import words
 from exporter.publish.page_records import Fact, Problem
 
 if TYPE_CHECKING:

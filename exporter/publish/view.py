@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter import words
 from exporter.model import Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
-from exporter.publish import words
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.page_records import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.publish import words
+from exporter import words
 
 
 @pytest.mark.parametrize(
