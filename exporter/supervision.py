@@ -85,6 +85,8 @@ def policy_of(target: Target) -> Policy:
         may_restart=target.may_restart,
         recreate_on_drift=container.on_drift == "recreate",
         start_deadline_seconds=container.start_deadline_seconds,
+        quiet_deadline_seconds=container.quiet_deadline_seconds,
+        paused_deadline_seconds=container.paused_deadline_seconds,
         health_failures=container.health_failures,
         probe_failures=container.probe_failures,
         first_delay_seconds=container.backoff.initial_seconds,

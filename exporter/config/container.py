@@ -228,6 +228,14 @@ class ContainerSettings(LaunchSettings):
     """How long a start may take until the server is ready, in seconds. Large models load and
     compile for half an hour."""
 
+    quiet_deadline_seconds: Seconds = 600.0
+    """How long a start may print nothing until it counts as hanging, in seconds. Weights that are
+    read from slow storage can be silent for minutes."""
+
+    paused_deadline_seconds: Seconds = 60.0
+    """How long a paused container is left to whoever paused it, in seconds; then it is let go on
+    (managed only)."""
+
     health_interval_seconds: Seconds = 5.0
     """Between two looks at /health, in seconds."""
 

@@ -33,6 +33,8 @@ backoffs = optional(
 looking_after = {
     "docker_host": st.sampled_from(["unix:///run/d.sock", "tcp://proxy:2375"]),
     "start_deadline_seconds": seconds,
+    "quiet_deadline_seconds": seconds,
+    "paused_deadline_seconds": seconds,
     "health_failures": st.integers(1, 9),
     "restart": st.sampled_from(["auto", "always", "never"]),
     "backoff": backoffs,
