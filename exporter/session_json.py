@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exporter.model import Failure, PrefixStability, SessionResult, TurnFacts
+    from exporter.session_shape import FailureJson, PrefixJson, SessionJson, TurnJson
 
 
-def session_json(result: SessionResult) -> dict[str, Any]:
+def session_json(result: SessionResult) -> SessionJson:
     """The keys of a session. Seconds, tokens, ratios 0…1; `started` is RFC 3339 in UTC.
 
     Keys may be added at the end; none is renamed or left out.
@@ -30,7 +31,7 @@ def session_json(result: SessionResult) -> dict[str, Any]:
     }
 
 
-def prefix_json(prefix: PrefixStability | None) -> dict[str, Any] | None:
+def prefix_json(prefix: PrefixStability | None) -> PrefixJson | None:
     """Without the text around a break, which is prompt text; null where token ids are unknown."""
     if prefix is None:
         return None
@@ -51,14 +52,14 @@ def prefix_json(prefix: PrefixStability | None) -> dict[str, Any] | None:
     }
 
 
-def failure_json(failure: Failure | None, turn: int | None) -> dict[str, Any] | None:
+def failure_json(failure: Failure | None, turn: int | None) -> FailureJson | None:
     """`turn` is the turn that did not finish, null where none had begun."""
     if failure is None:
         return None
     return {"reason": failure.reason, "detail": failure.detail, "turn": turn}
 
 
-def _turn_json(turn: TurnFacts) -> dict[str, Any]:
+def _turn_json(turn: TurnFacts) -> TurnJson:
     loss = turn.loss
     return {
         "turn": turn.index,

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from exporter.notices import ADVICE, FAILURE_ADVICE
+from exporter.publish.api_description import MAX_LIMIT, description
 from exporter.publish.cost_view import cost_json
 from exporter.session_json import failure_json, rfc3339, session_json
 
 if TYPE_CHECKING:
     from exporter.container.records import ContainerView
     from exporter.model import EngineView, SessionResult
+    from exporter.publish.api_shape import (
+        ContainerJson,
+        EngineJson,
+        SessionsJson,
+        TargetFailureJson,
+        TargetJson,
+        TargetsJson,
+    )
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
     from exporter.publish.state import TargetState
-
-MAX_LIMIT = 1000
 
 
 class BadQueryError(Exception):
@@ -32,18 +39,27 @@ def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
         except BadQueryError as exc:
             return web.json_response({"error": str(exc)}, status=400)
         found = history.sessions(target, limit)
-        return web.json_response({"sessions": [session_json(result) for result in found]})
+        answer: SessionsJson = {"sessions": [session_json(result) for result in found]}
+        return web.json_response(answer)
 
     async def targets(request: web.Request) -> web.Response:
         try:
             _only(request, set())
         except BadQueryError as exc:
             return web.json_response({"error": str(exc)}, status=400)
-        return web.json_response(
-            {"targets": [target_json(state) for state in metrics.targets.values()]}
-        )
+        answer: TargetsJson = {
+            "targets": [target_json(state) for state in metrics.targets.values()]
+        }
+        return web.json_response(answer)
 
-    return [web.get("/api/v1/sessions", sessions), web.get("/api/v1/targets", targets)]
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.json_response(description())
+
+    return [
+        web.get("/api/v1/sessions", sessions),
+        web.get("/api/v1/targets", targets),
+        web.get("/api/v1/openapi.json", openapi),
+    ]
 
 
 def _session_query(request: web.Request, metrics: Metrics) -> tuple[str | None, int | None]:
@@ -70,7 +86,7 @@ def _only(request: web.Request, allowed: set[str]) -> None:
             raise BadQueryError(f"{name}: given more than once")
 
 
-def target_json(state: TargetState) -> dict[str, Any]:
+def target_json(state: TargetState) -> TargetJson:
     """One target: `up` is null before its first session ended."""
     last = state.last_session
     return {
@@ -92,14 +108,12 @@ def target_json(state: TargetState) -> dict[str, Any]:
     }
 
 
-def _failure_json(last: SessionResult) -> dict[str, Any] | None:
+def _failure_json(last: SessionResult) -> TargetFailureJson | None:
     shape = failure_json(last.failure, last.failed_turn)
-    if shape is not None and last.failure is not None:
-        shape["advice"] = FAILURE_ADVICE[last.failure.reason]
-    return shape
+    return None if shape is None else {**shape, "advice": FAILURE_ADVICE[shape["reason"]]}
 
 
-def _engine_json(view: EngineView) -> dict[str, Any]:
+def _engine_json(view: EngineView) -> EngineJson:
     snapshot, info, failure = view.snapshot, view.info, view.failure
     cache = snapshot.cache if snapshot else None
     return {
@@ -119,7 +133,7 @@ def _engine_json(view: EngineView) -> dict[str, Any]:
     }
 
 
-def _container_json(view: ContainerView) -> dict[str, Any]:
+def _container_json(view: ContainerView) -> ContainerJson:
     diagnosis = view.diagnosis
     return {
         "state": view.state,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.model import PauseReason
 
 if TYPE_CHECKING:
+    from exporter.publish.api_shape import CostJson
     from exporter.publish.cost_state import CostState
 
 _PAUSES = {
@@ -35,7 +36,7 @@ def cost_facts(cost: CostState) -> list[tuple[str, str | None]]:
     ]
 
 
-def cost_json(cost: CostState) -> dict[str, Any]:
+def cost_json(cost: CostState) -> CostJson:
     """Seconds, tokens, ratios by gap; what is unknown is null or not there."""
     prefill = cost.prefill
     return {
