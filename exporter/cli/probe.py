@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
+import random
+import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -19,47 +24,147 @@ from exporter.cli.one_engine import (
     simulated_url,
 )
 from exporter.clock import SystemClock
+from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionHooks, SessionRunner
 from exporter.probing import new_salt
-from exporter.report.plain import HEADER, closing_lines, turn_line
+from exporter.report.limits import Limits, shortfalls
+from exporter.report.progress import SessionProgress
+from exporter.report.screen import screen
+from exporter.report.session_csv import session_csv
+from exporter.report.session_report import closing, session_report
 from exporter.session_json import session_json
 
 if TYPE_CHECKING:
-    import argparse
-
     from exporter.config import Settings, Target
     from exporter.model import SessionResult
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TICK_SECONDS = 0.25
+_EPILOG = (
+    "Progress goes to standard error, the result to standard output. Exit code: 0 when the session "
+    "finished and met what --fail-under-… demands, 1 when not, 2 for usage, 130 when Ctrl-C ended "
+    "it (the turns that did finish are printed)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A session that ended, or that a signal ended: then `result` has the turns so far."""
+
+    url: str
+    result: SessionResult
+    signal: int | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the session as JSON")
+    parser.add_argument(
+        "--cold",
+        action="store_true",
+        help="send each turn once more without cache, to show what the cache saves in TTFT",
+    )
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print the session as JSON")
+    shape.add_argument("--csv", action="store_true", help="print the turns as CSV")
+    for name, what in (("efficiency", "served / ideal"), ("hit-ratio", "cached / prompt")):
+        parser.add_argument(
+            f"--fail-under-{name}",
+            type=ratio,
+            metavar="RATIO",
+            help=f"exit with 1 when {what} tokens of the session are below this, or not known",
+        )
+    parser.epilog = _EPILOG
     config.add_arguments(parser)
 
 
+def ratio(text: str) -> float:
+    """A number from 0 to 1. Raises `argparse.ArgumentTypeError`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a ratio from 0 to 1, such as 0.8")
+    return value
+
+
 def main(options: argparse.Namespace) -> int:
-    result = uvloop.run(_probe(options))
+    return write_out(uvloop.run(_probe(options)), options)
+
+
+def write_out(played: Played, options: argparse.Namespace) -> int:
+    """Put the result where it was asked for, and return the exit code."""
+    result, interrupted = played.result, played.signal is not None
+    out, aside = screen(sys.stdout), screen(sys.stderr)
     if options.json:
-        print(json.dumps(session_json(result), indent=2))
-    return 0 if result.failure is None else 1
+        print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
+    elif options.csv:
+        print(session_csv(result), end="")
+    if options.json or options.csv or not result.turns:
+        aside.print(closing(result, interrupted=interrupted))
+    else:
+        out.print(
+            session_report(result, played.url, out, cold=options.cold, interrupted=interrupted)
+        )
+    if played.signal is not None:
+        return 128 + played.signal
+    if result.failure is not None:
+        return 1
+    missed = shortfalls(result, Limits(options.fail_under_efficiency, options.fail_under_hit_ratio))
+    for sentence in missed:
+        aside.print(sentence, style="bold red")
+    return 1 if missed else 0
 
 
-async def _probe(options: argparse.Namespace) -> SessionResult:
+async def _probe(options: argparse.Namespace) -> Played:
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
         settings, target = choose(options, url)
-        return await _play(settings, target, sys.stderr if options.json else sys.stdout)
+        return await _play(settings, target, cold=options.cold)
 
 
-async def _play(settings: Settings, target: Target, out: TextIO) -> SessionResult:
+async def _play(settings: Settings, target: Target, *, cold: bool) -> Played:
     clock = SystemClock()
     async with engine_client(target, settings.scrape.timeout_seconds) as client:
         scraper = scraper_of(settings, target, client, clock)
         plan = plan_of(settings, target)
-        print(f"{plan.kind.name} against {target.base_url}", file=out)
-        print(HEADER, file=out)
-        hooks = SessionHooks(on_turn=lambda facts: print(turn_line(facts), file=out, flush=True))
-        result = await SessionRunner(plan, client, scraper.refresh, clock, new_salt).play(hooks)
-        for line in closing_lines(result):
-            print(line, file=out)
-    return result
+        control = ColdControl(1.0, random.random, new_salt) if cold else None
+        runner = SessionRunner(plan, client, scraper.refresh, clock, new_salt, control=control)
+        progress = SessionProgress(screen(sys.stderr), clock.monotonic, plan.max_tokens, cold)
+        result, number = await _until_signal(runner, progress)
+        return Played(str(target.base_url), result, number)
+
+
+async def _until_signal(
+    runner: SessionRunner, progress: SessionProgress
+) -> tuple[SessionResult, int | None]:
+    """Play one session; at a signal, what there is of it and the signal's number."""
+    hooks = SessionHooks(
+        on_turn_start=progress.turn_started,
+        on_request=progress.request_leaves,
+        on_token=progress.token_came,
+        on_turn=progress.turn_ended,
+    )
+    caught: list[int] = []
+    session = asyncio.create_task(runner.play(hooks), name="session")
+
+    def on_signal(number: int) -> None:
+        caught.append(number)
+        session.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    progress.start()
+    try:
+        while not session.done():
+            await asyncio.wait({session}, timeout=_TICK_SECONDS)
+            progress.tick()
+    finally:
+        progress.stop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    left = runner.so_far()
+    if caught and left is not None:
+        return left, caught[0]
+    return session.result(), None

@@ -1,0 +1,133 @@
+"""A session while it is played: a table that grows, and the turn that runs below it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.segment import Segments
+from rich.text import Text
+
+from exporter import words
+from exporter.report.session_table import turn_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
+
+    from exporter.model import TurnFacts
+
+_BAR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The turn under way. `since` is when its request left, or what is before the first one began.
+
+    `chunks` is how many chunks of text have come; of how many tokens they were is said only at the
+    end. `first_seconds` is from the request to the first of them, as seen here.
+    """
+
+    since: float
+    turn: int | None = None
+    turns: int | None = None
+    control: bool = False
+    chunks: int = 0
+    first_seconds: float | None = None
+
+
+def running_line(running: Running, now: float, max_tokens: int) -> str:
+    """One line on the turn that runs."""
+    waited = words.seconds(max(0.0, now - running.since))
+    if running.turn is None:
+        return f"asking the engine what it is, and making the scenario fit it, {waited}"
+    place = f"turn {running.turn} of {running.turns}"
+    if running.control:
+        return f"{place}  the same prompt without cache, to compare, {waited}"
+    if running.first_seconds is None:
+        return f"{place}  waiting for the first token, {waited}"
+    done = min(_BAR, round(_BAR * running.chunks / max_tokens))
+    return (
+        f"{place}  {'━' * done}{'·' * (_BAR - done)}  {running.chunks} chunks of at most "
+        f"{max_tokens} tokens, first after {words.seconds(running.first_seconds)}"
+    )
+
+
+def turn_line(turn: TurnFacts, turns: int | None) -> str:
+    """One line on a turn that has ended, for a log or a pipe."""
+    cached, prompt = words.count(turn.cached_tokens), words.count(turn.prompt_tokens)
+    lost = "" if turn.loss is None else f", {words.count(turn.loss.tokens)} lost"
+    return (
+        f"turn {turn.index} of {words.count(turns)}: {cached} of {prompt} prompt tokens cached "
+        f"({words.percent(turn.hit_ratio)}){lost}, first token {words.seconds(turn.ttft_seconds)}"
+    )
+
+
+@dataclass(slots=True)
+class SessionProgress:
+    """Follows one session on `console`, by the hooks of a session and by `tick`.
+
+    On a terminal nothing is drawn between a request and its first token but one short line a few
+    times a second (`tick`), so that drawing does not show in what is measured. Elsewhere each turn
+    is one line as it ends.
+    """
+
+    console: Console
+    clock: Callable[[], float]
+    max_tokens: int
+    cold: bool
+    _live: Live | None = None
+    _running: Running = field(init=False)
+    _table: RenderableType = field(init=False)
+    _turns: list[TurnFacts] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._running = Running(self.clock())
+        self._table = Text("")
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def start(self) -> None:
+        if self._live is not None:
+            self._live.start()
+            self.tick()
+
+    def stop(self) -> None:
+        """Take the picture away; what is printed after it stands in its place."""
+        if self._live is not None:
+            self._live.stop()
+
+    def tick(self) -> None:
+        """Draw the line of the turn that runs."""
+        if self._live is not None:
+            line = running_line(self._running, self.clock(), self.max_tokens)
+            self._live.update(Group(self._table, Text(line, no_wrap=True)), refresh=True)
+
+    def turn_started(self, index: int, turns: int) -> None:
+        self._running = Running(self.clock(), index, turns)
+
+    def request_leaves(self, control: bool) -> None:
+        self._running = replace(self._running, since=self.clock(), control=control)
+        self.tick()
+        self._running = replace(self._running, since=self.clock())  # what drawing took is not ours
+
+    def token_came(self, chunks: int) -> None:
+        first = self._running.first_seconds
+        if first is None:
+            first = self.clock() - self._running.since
+        self._running = replace(self._running, chunks=chunks, first_seconds=first)
+
+    def turn_ended(self, turn: TurnFacts) -> None:
+        self._turns.append(turn)
+        if self._live is None:
+            self.console.print(turn_line(turn, self._running.turns), soft_wrap=True)
+            return
+        options = self.console.options
+        table = turn_table(
+            self._turns, width=options.max_width, ascii_only=options.ascii_only, cold=self.cold
+        )
+        self._table = Segments(list(self.console.render(table)))  # laid out once, drawn often
+        self.tick()

@@ -1,0 +1,157 @@
+"""A session as a table for a terminal: every figure in words too, so that colour only helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.box import Box
+from rich.table import Table
+from rich.text import Text
+
+from exporter import words
+from exporter.session_totals import session_totals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.model import SessionResult, TurnFacts
+
+WIDE = 120
+"""Columns from which there is room for whole words and for bars."""
+_BAR = 24
+_RULE = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")  # two rules, nothing else
+_RULE_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
+
+
+class Mark(NamedTuple):
+    """How well a turn did in one word, and the colour that says the same."""
+
+    word: str
+    style: str
+
+
+def mark(turn: TurnFacts) -> Mark:
+    """Cold is a first turn as it should be; full to MISS is what was served of the ideal."""
+    if turn.cached_tokens is None:
+        return Mark("?", "magenta")
+    if turn.index == 1:
+        return Mark("cold", "dim") if turn.cached_tokens == 0 else Mark("warm", "yellow")
+    efficiency = turn.efficiency_ratio
+    if efficiency is None:
+        return Mark("none", "dim") if turn.ideal_cached_tokens == 0 else Mark("?", "magenta")
+    if efficiency == 1:
+        return Mark("full", "green")
+    if efficiency == 0:
+        return Mark("MISS", "bold red")
+    return Mark("part", "yellow") if efficiency >= 0.5 else Mark("low", "red")  # noqa: PLR2004
+
+
+def turn_table(
+    turns: Sequence[TurnFacts], *, width: int, ascii_only: bool, cold: bool = False
+) -> Table:
+    """The turns, and below them the sums. `cold` makes room for the controls' TTFT.
+
+    80 columns are enough for all of it; from `WIDE` on each turn has a bar of its prompt.
+    """
+    wide = width >= WIDE
+    names = [*(_NAMES if wide else _SHORT_NAMES)]
+    if not cold:
+        names.remove(names[_COLD])
+    table = Table(
+        box=_RULE_ASCII if ascii_only else _RULE,
+        show_edge=False,
+        show_footer=True,
+        pad_edge=False,
+        padding=(0, 1) if wide else 0,
+        header_style="bold",
+        footer_style="bold",
+    )
+    for name, footer in zip(names, _footers(turns, cold=cold), strict=True):
+        table.add_column(name, footer=footer, justify="right")
+    table.columns[-1].justify = "left"
+    if wide:
+        table.add_column(_bar_header(ascii_only=ascii_only))
+    for turn in turns:
+        cells: list[str | Text] = [*_cells(turn, cold=cold)]
+        if wide:
+            cells.append(_bar(turn))
+        table.add_row(*cells)
+    return table
+
+
+_COLD = 8
+_SHORT_NAMES = (
+    *("turn", "prompt", "comple-\ntion", "cached", "hit\nratio", "ideal", "effi-\nciency"),
+    *("TTFT", "cold\nTTFT", "latency", "cache"),
+)
+_NAMES = (
+    *("turn", "prompt", "completion", "cached", "hit ratio", "ideal", "efficiency"),
+    *("TTFT", "cold TTFT", "latency", "cache"),
+)
+
+
+def _cells(turn: TurnFacts, *, cold: bool) -> list[Text]:
+    told = mark(turn)
+    plain = [
+        words.count(turn.index),
+        words.count(turn.prompt_tokens),
+        words.count(turn.completion_tokens),
+        words.count(turn.cached_tokens),
+    ]
+    controls = [words.seconds(turn.cold_ttft_seconds)] if cold else []
+    return [
+        *map(Text, plain),
+        Text(words.percent(turn.hit_ratio), told.style),
+        Text(words.count(turn.ideal_cached_tokens)),
+        Text(words.percent(turn.efficiency_ratio), told.style),
+        *map(Text, (words.seconds(turn.ttft_seconds), *controls)),
+        Text(words.seconds(turn.latency_seconds)),
+        Text(told.word, told.style),
+    ]
+
+
+def _footers(turns: Sequence[TurnFacts], *, cold: bool) -> list[str]:
+    totals = session_totals(turns)
+    return [
+        "all",
+        words.count(totals.prompt_tokens),
+        words.count(totals.completion_tokens),
+        words.count(totals.cached_tokens),
+        words.percent(totals.hit_ratio),
+        words.count(totals.ideal_tokens),
+        words.percent(totals.efficiency_ratio),
+        *([""] * (4 if cold else 3)),
+    ]
+
+
+def _bar(turn: TurnFacts) -> Text:
+    """The prompt: what came from cache, what could have, what was new. Empty where unknown."""
+    hit = turn.hit_ratio
+    if hit is None:
+        return Text(words.UNKNOWN)
+    ideal = max(hit, turn.ideal_hit_ratio or 0.0)
+    served = int(hit * _BAR)  # rounded down: full is full
+    reachable = max(int(ideal * _BAR), served + (ideal > hit))
+    return Text.assemble(
+        ("█" * served, "green"),
+        ("▒" * (reachable - served), "red"),
+        ("·" * (_BAR - reachable), "dim"),
+    )
+
+
+def _bar_header(*, ascii_only: bool) -> str:
+    served, lost, new = "#-." if ascii_only else "█▒·"
+    return f"{served} served {lost} lost {new} new"
+
+
+def heading(result: SessionResult, url: str) -> Text:
+    """What was played, against what, and when; loud where the engine is simulated."""
+    model, version = result.model or "an unknown model", result.engine_version
+    text = Text.assemble((result.scenario, "bold"), f" against {model} at {url}\n")
+    engine = f"vLLM {version}, " if version else ""
+    duration = words.seconds(result.duration_seconds)
+    text.append(f"{engine}{words.moment(result.started_time)}, {duration}", "dim")
+    if result.simulated:
+        text.append("\nSIMULATED", "bold reverse")
+        text.append(": these numbers describe a simulator, not a model server.", "bold")
+    return text

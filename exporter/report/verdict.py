@@ -1,0 +1,174 @@
+"""The session in one sentence: what was saved, what was lost and why, what to change. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter import words
+from exporter.model import FailureReason, Notice
+from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
+from exporter.session_totals import session_totals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.model import LossCause, SessionResult
+    from exporter.session_totals import SessionTotals
+
+UNREACHED = frozenset(
+    {
+        FailureReason.CONNECTION_REFUSED,
+        FailureReason.CONNECT_FAILED,
+        FailureReason.CONNECT_TIMEOUT,
+    }
+)
+"""Failures where nothing at the address has answered."""
+
+_AT_THE_TERMINAL = {
+    FailureReason.MODEL_NOT_FOUND: "Give --model one of the names that it serves, or leave it out.",
+    FailureReason.UNAUTHORIZED: (
+        "The server wants an API key, or another one: put it in a file and give --api-key-file."
+    ),
+}
+"""What to do where an option of the command does what FAILURE_ADVICE says of a setting."""
+
+_UNKNOWN = (
+    *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
+    *(Notice.FIRST_TURN_NOT_COLD, Notice.HIT_BEYOND_IDEAL),
+    *(Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING, Notice.OPENING_SHORT),
+)
+"""Why a figure is unknown; the first that applies is told."""
+
+
+def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
+    """The sentence for a session with at least one turn, finished or not."""
+    totals = session_totals(result.turns)
+    head = f"{_saved(totals)}{_lost(totals)}"
+    if result.failure is not None:
+        head = f"{failure_in_words(result)} Until then {_lower(head)}"
+        return _of_engine(result, f"{head}.")
+    if interrupted:
+        head = f"Interrupted after {_turns(totals.turns)}, in which {_lower(head)}"
+    advice = _advice(result, totals)
+    return _of_engine(result, f"{head}{_change(advice)}")
+
+
+def failure_in_words(result: SessionResult) -> str:
+    """Where a session failed, why, and what to do; the empty string where it did not fail."""
+    failure = result.failure
+    if failure is None:
+        return ""
+    place = (
+        "before its first turn" if result.failed_turn is None else f"in turn {result.failed_turn}"
+    )
+    advice = _AT_THE_TERMINAL.get(failure.reason, FAILURE_ADVICE[failure.reason])
+    text = (
+        f"The session failed {place}: {words.spaced(failure.reason)} ({failure.detail}). {advice}"
+    )
+    if failure.reason in UNREACHED and not result.turns:
+        text += (
+            " To see what a session looks like without an engine, play one against a SIMULATED one:"
+            " vllm-cache-exporter probe --simulated."
+        )
+    return text
+
+
+def notes(result: SessionResult) -> list[str]:
+    """What else a reader of the numbers must know, beside the verdict."""
+    said = verdict(result) if result.turns else ""
+    found = []
+    prefix = result.prefix
+    if prefix is not None and prefix.first_break is not None:
+        found.append(break_in_words(prefix.first_break))
+        if prefix.stable:
+            found.append(BREAK_ADVICE[prefix.first_break.reason])
+    notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
+    return found + [ADVICE[one] for one in notices if _lower(ADVICE[one]) not in said]
+
+
+def loss_lines(result: SessionResult) -> list[str]:
+    """One line for each turn that lost tokens: how many, why, and how one knows."""
+    return [
+        f"Turn {turn.index} lost {words.tokens(turn.loss.tokens)}, "
+        f"{words.spaced(turn.loss.cause)}: {turn.loss.evidence}."
+        for turn in result.turns
+        if turn.loss is not None
+    ]
+
+
+def _of_engine(result: SessionResult, said: str) -> str:
+    return f"SIMULATED engine: {_lower(said)}" if result.simulated else said
+
+
+def _saved(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.prompt_tokens is None:
+        return "How many prompt tokens the cache saved is not known"
+    sooner = _sooner(totals.ttft_saved_seconds)
+    return (
+        f"The cache served {words.count(totals.cached_tokens)} of "
+        f"{words.count(totals.prompt_tokens)} prompt tokens ({words.percent(totals.hit_ratio)}{sooner})"
+    )
+
+
+def _sooner(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds <= 0:
+        return "; the first token came no sooner for it"
+    return f"; the first token came {words.seconds(seconds)} sooner in the median"
+
+
+def _lost(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.turns == 1:
+        return ""
+    if totals.ideal_tokens == 0:
+        return "; nothing could have been served"
+    if totals.lost_tokens is None:
+        return "; how many it could have served is not known"
+    if totals.lost_tokens == 0:
+        return ", all that it could have"
+    causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
+    return f" and lost {words.count(totals.lost_tokens)} more that it could have served: {causes}"
+
+
+def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
+    where = _places(totals.lost_in[cause])
+    several = len(totals.lost_by) > 1
+    return f"{f'{words.count(tokens)} ' if several else ''}{words.spaced(cause)} in {where}"
+
+
+def _places(turns: Sequence[int]) -> str:
+    """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
+    first, last = turns[0], turns[-1]
+    if len(turns) == 1:
+        return f"turn {first}"
+    if len(turns) > 2 and last - first + 1 == len(turns):  # noqa: PLR2004 - two are named
+        return f"turns {first} to {last}"
+    return f"turns {', '.join(map(str, turns[:-1]))} and {last}"
+
+
+def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
+    """What to change; None where nothing is to be changed. The largest trouble speaks."""
+    if totals.lost_by and totals.cached_tokens is not None:
+        return LOSS_ADVICE[next(iter(totals.lost_by))]
+    prefix = result.prefix
+    if prefix is not None and not prefix.stable:
+        found = prefix.first_break
+        return ADVICE[Notice.PREFIX_UNSTABLE] if found is None else BREAK_ADVICE[found.reason]
+    for notice in _UNKNOWN:
+        if notice in result.notices:
+            return ADVICE[notice]
+    return None
+
+
+def _change(advice: str | None) -> str:
+    return "; nothing to change." if advice is None else f" – {_lower(advice)}"  # noqa: RUF001
+
+
+def _lower(sentence: str) -> str:
+    """A sentence as the part of another one; names that are written in capitals stay so."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
+
+
+def _turns(number: int) -> str:
+    return f"{number} turn{'' if number == 1 else 's'}"

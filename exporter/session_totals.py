@@ -1,0 +1,80 @@
+"""What a whole session says about the cache: sums over its turns, unknown stays None. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.model import LossCause, TurnFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTotals:
+    """Tokens over all turns of a session, and ratios 0…1 of these sums.
+
+    Each sum is None where one of its turns is unknown, so that a ratio never stands on half a
+    session. `ideal_tokens` and `lost_tokens` are over the turns after the first, whose ideal is 0
+    on every engine and says nothing. `lost_in` has the turns that each cause took tokens from.
+    `ttft_saved_seconds` is the median over the turns that have a cold control.
+    """
+
+    turns: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    ideal_tokens: int | None
+    lost_tokens: int | None
+    lost_by: Mapping[LossCause, int] = field(default_factory=dict)
+    lost_in: Mapping[LossCause, tuple[int, ...]] = field(default_factory=dict)
+    ttft_saved_seconds: float | None = None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Cached / prompt tokens over all turns, the cold first one too."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
+
+    @property
+    def efficiency_ratio(self) -> float | None:
+        """Served / ideal tokens; None where nothing could have been served."""
+        if self.lost_tokens is None or not self.ideal_tokens:
+            return None
+        return (self.ideal_tokens - self.lost_tokens) / self.ideal_tokens
+
+
+def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
+    """The sums over `turns`, in the order in which they were played."""
+    later = [turn for turn in turns if turn.index > 1]
+    ideal = _sum([turn.ideal_cached_tokens for turn in later])
+    cached = _sum([turn.cached_tokens for turn in later])
+    by: dict[LossCause, int] = {}
+    where: dict[LossCause, tuple[int, ...]] = {}
+    for turn in turns:
+        if turn.loss is not None:
+            cause = turn.loss.cause
+            by[cause] = by.get(cause, 0) + turn.loss.tokens
+            where[cause] = (*where.get(cause, ()), turn.index)
+    saved = [turn.ttft_saved_seconds for turn in turns]
+    known = [seconds for seconds in saved if seconds is not None]
+    return SessionTotals(
+        turns=len(turns),
+        prompt_tokens=_sum([turn.prompt_tokens for turn in turns]),
+        completion_tokens=_sum([turn.completion_tokens for turn in turns]),
+        cached_tokens=_sum([turn.cached_tokens for turn in turns]),
+        ideal_tokens=ideal,
+        lost_tokens=None if ideal is None or cached is None else ideal - cached,
+        lost_by=dict(sorted(by.items(), key=lambda item: -item[1])),
+        lost_in=where,
+        ttft_saved_seconds=median(known) if known else None,
+    )
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    """The sum; None where one is unknown, or where there is nothing to add up."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
