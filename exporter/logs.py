@@ -1,6 +1,7 @@
 """Logging: structlog over the standard library, JSON for machines, a console for people.
 
-Secrets and prompts never reach a log: settings hold `SecretStr`, and no call passes message text.
+Secrets and prompts never reach a log: settings hold `SecretStr`, and no call passes message text;
+tracebacks come without local variables, which may hold either.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import structlog
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+# structlog's own choices, here and where rich is installed, show the local variables of each frame.
+_DICT_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(log_format: LogFormat, level: LogLevel) -> None:
     """Send every log line, our own and the libraries', to standard error in one format."""
@@ -24,9 +30,13 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     render: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_DICT_TRACEBACKS, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

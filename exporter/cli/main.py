@@ -46,10 +46,26 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == wanted:
+            _import_structlog_alone()
             module = import_module(f"exporter.cli.{_MODULES.get(name, name)}")
             module.add_arguments(one)
             one.set_defaults(main=module.main)
     return parser
+
+
+def _import_structlog_alone() -> None:
+    """Import structlog without the rich that it takes for tracebacks where it finds it.
+
+    `probe` wants rich. A daemon need not carry its 3 MB, nor a log the local variables that its
+    tracebacks show.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment] # Python's way to say: not to be had
+    try:
+        import_module("structlog")
+    finally:
+        del sys.modules["rich"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def session_csv(result: SessionResult) -> str:
     table = csv.writer(page, lineterminator="\n")
     table.writerow(COLUMNS)
     for turn in session["turns"]:
-        loss = turn["loss"] or {}
+        loss: Mapping[str, object] = turn["loss"] or {}
         table.writerow([*head, *_cells(turn, _TURN), *_cells(loss, _LOSS)])
     return page.getvalue()
 

@@ -104,10 +104,9 @@ def _saved(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.prompt_tokens is None:
         return "How many prompt tokens the cache saved is not known"
     sooner = _sooner(totals.ttft_saved_seconds)
-    return (
-        f"The cache served {words.count(totals.cached_tokens)} of "
-        f"{words.count(totals.prompt_tokens)} prompt tokens ({words.percent(totals.hit_ratio)}{sooner})"
-    )
+    served, prompt = words.count(totals.cached_tokens), words.count(totals.prompt_tokens)
+    share = words.percent(totals.hit_ratio)
+    return f"The cache served {served} of {prompt} prompt tokens ({share}{sooner})"
 
 
 def _sooner(seconds: float | None) -> str:

@@ -1,0 +1,54 @@
+"""What a log line may hold, and what the daemon need not carry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FAILS = """
+from exporter.cli.main import build_parser
+build_parser(["run"])
+from exporter import logs
+import structlog
+logs.configure({format!r}, "info")
+
+def call(secret):
+    raise RuntimeError("it broke")
+
+try:
+    call("hunt" + "er2")
+except RuntimeError:
+    structlog.get_logger().exception("loop.failed")
+"""
+
+IMPORTS = """
+import sys
+from exporter.cli.main import build_parser
+build_parser(["{command}"])
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"rich", "matplotlib", "pygments"}}))
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_local_variable(log_format):
+    log = python(FAILS.format(format=log_format)).stderr
+    assert "it broke" in log
+    assert "call" in log
+    assert "hunter2" not in log
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "simulate"])
+def test_the_daemon_carries_nothing_that_only_draws(command):
+    assert python(IMPORTS.format(command=command)).stdout == "[]\n"
+
+
+def test_probe_has_rich_and_loads_no_chart_before_it_is_asked_for():
+    loaded = python(IMPORTS.format(command="probe")).stdout
+    assert "'rich'" in loaded
+    assert "matplotlib" not in loaded
