@@ -50,10 +50,9 @@ def running_line(running: Running, now: float, max_tokens: int) -> str:
     if running.first_seconds is None:
         return f"{place}  waiting for the first token, {waited}"
     done = min(_BAR, round(_BAR * running.chunks / max_tokens))
-    return (
-        f"{place}  {'━' * done}{'·' * (_BAR - done)}  {running.chunks} chunks of at most "
-        f"{max_tokens} tokens, first after {words.seconds(running.first_seconds)}"
-    )
+    bar = f"{'━' * done}{'·' * (_BAR - done)}"
+    first = words.seconds(running.first_seconds)
+    return f"{place}  {bar}  {running.chunks} chunks so far, the first after {first}"
 
 
 def turn_line(turn: TurnFacts, turns: int | None) -> str:
@@ -88,7 +87,9 @@ class SessionProgress:
         self._running = Running(self.clock())
         self._table = Text("")
         if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live = Live(
+                console=self.console, auto_refresh=False, transient=True, redirect_stdout=False
+            )
 
     def start(self) -> None:
         if self._live is not None:
@@ -110,7 +111,8 @@ class SessionProgress:
         self._running = Running(self.clock(), index, turns)
 
     def request_leaves(self, control: bool) -> None:
-        self._running = replace(self._running, since=self.clock(), control=control)
+        turn, turns = self._running.turn, self._running.turns
+        self._running = Running(self.clock(), turn, turns, control)
         self.tick()
         self._running = replace(self._running, since=self.clock())  # what drawing took is not ours
 

@@ -29,7 +29,10 @@ _IN_ASCII = str.maketrans(
 def screen(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
     """A console on `stream` that writes only what the stream can show."""
     file: IO[str] = stream if speaks_utf8(stream, environ) else cast("IO[str]", AsciiOnly(stream))
-    width = None if stream.isatty() or environ.get("COLUMNS") else PLAIN_WIDTH
+    columns = environ.get("COLUMNS", "")
+    width: int | None = int(columns) if columns.isdecimal() and int(columns) > 0 else PLAIN_WIDTH
+    if stream.isatty():
+        width = None  # rich asks the terminal
     return _Screen(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 

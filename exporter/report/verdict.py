@@ -49,8 +49,7 @@ def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
         return _of_engine(result, f"{head}.")
     if interrupted:
         head = f"Interrupted after {_turns(totals.turns)}, in which {_lower(head)}"
-    advice = _advice(result, totals)
-    return _of_engine(result, f"{head}{_change(advice)}")
+    return _of_engine(result, f"{head}{_change(result, totals)}")
 
 
 def failure_in_words(result: SessionResult) -> str:
@@ -147,7 +146,7 @@ def _places(turns: Sequence[int]) -> str:
 
 
 def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
-    """What to change; None where nothing is to be changed. The largest trouble speaks."""
+    """What to change; None where nothing is known to need it. The largest trouble speaks."""
     if totals.lost_by and totals.cached_tokens is not None:
         return LOSS_ADVICE[next(iter(totals.lost_by))]
     prefix = result.prefix
@@ -160,8 +159,11 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     return None
 
 
-def _change(advice: str | None) -> str:
-    return "; nothing to change." if advice is None else f" – {_lower(advice)}"  # noqa: RUF001
+def _change(result: SessionResult, totals: SessionTotals) -> str:
+    advice = _advice(result, totals)
+    if advice is not None:
+        return f" – {_lower(advice)}"  # noqa: RUF001 - a dash
+    return "; nothing to change." if totals.ideal_tokens and totals.lost_tokens == 0 else "."
 
 
 def _lower(sentence: str) -> str:

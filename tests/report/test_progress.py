@@ -1,0 +1,80 @@
+"""A session while it runs."""
+
+from __future__ import annotations
+
+import io
+
+from publish_records import TURNS
+from rich.console import Console
+
+from exporter.report.progress import Running, SessionProgress, running_line, turn_line
+
+
+def progress(*, terminal: bool) -> tuple[SessionProgress, io.StringIO, list[float]]:
+    stream, now = io.StringIO(), [100.0]
+    console = Console(file=stream, width=80, force_terminal=terminal, highlight=False)
+    return SessionProgress(console, lambda: now[0], 32, False), stream, now
+
+
+def test_before_the_first_turn_it_says_what_it_waits_for():
+    assert running_line(Running(10.0), 10.5, 32).endswith("500 ms")
+
+
+def test_a_turn_waits_then_streams_with_its_time_to_first_token():
+    assert running_line(Running(10.0, 3, 8), 10.25, 32) == (
+        "turn 3 of 8  waiting for the first token, 250 ms"
+    )
+    line = running_line(Running(10.0, 3, 8, chunks=16, first_seconds=0.0425), 11.0, 32)
+    assert "━" * 10 + "·" * 10 in line
+    assert line.endswith("16 chunks so far, the first after 42.5 ms")
+
+
+def test_a_control_is_not_taken_for_the_turn():
+    assert "without cache" in running_line(Running(10.0, 3, 8, control=True), 11.0, 32)
+
+
+def test_more_chunks_than_tokens_do_not_burst_the_bar():
+    assert "━" * 20 + "  " in running_line(
+        Running(1.0, 1, 1, chunks=99, first_seconds=1.0), 3.0, 32
+    )
+
+
+def test_the_time_to_first_token_counts_from_the_turns_own_request():
+    one, stream, now = progress(terminal=True)
+    one.start()
+    one.turn_started(2, 8)
+    one.request_leaves(True)
+    now[0] += 5.0
+    one.token_came(1)
+    one.request_leaves(False)
+    now[0] += 0.25
+    one.token_came(1)
+    now[0] += 9.0
+    one.token_came(2)
+    one.tick()
+    one.stop()
+    assert "2 chunks so far, the first after 250 ms" in stream.getvalue()
+
+
+def test_on_a_terminal_the_table_grows_and_goes_at_the_end():
+    one, stream, _ = progress(terminal=True)
+    one.start()
+    one.turn_started(1, 8)
+    one.turn_ended(TURNS[0])
+    assert "1,000" in stream.getvalue()
+    one.stop()
+    assert stream.getvalue().rstrip().endswith("\x1b[2K")  # the last line was erased
+
+
+def test_elsewhere_each_turn_is_one_line_and_nothing_else_is_written():
+    one, stream, _ = progress(terminal=False)
+    one.start()
+    for index, facts in enumerate(TURNS, start=1):
+        one.turn_started(index, 8)
+        one.request_leaves(False)
+        one.token_came(1)
+        one.tick()
+        one.turn_ended(facts)
+    one.stop()
+    assert stream.getvalue().splitlines() == [turn_line(facts, 8) for facts in TURNS]
+    assert "256 lost" in turn_line(TURNS[2], 8)

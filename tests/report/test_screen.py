@@ -1,0 +1,86 @@
+"""What is written to terminals and files of all kinds."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from publish_records import TURNS, session, turn
+
+from exporter.report.screen import screen, speaks_utf8
+from exporter.report.session_report import session_report
+
+UTF8 = {"LANG": "de_DE.UTF-8"}
+
+
+class Stream(io.StringIO):
+    """Text that remembers what it is told; its encoding is what it was made with."""
+
+    def __init__(self, encoding: str = "utf-8", terminal: bool = False) -> None:
+        super().__init__()
+        self._encoding, self._terminal = encoding, terminal
+
+    @property
+    def encoding(self) -> str:
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize(
+    ("encoding", "environ", "expected"),
+    [
+        ("utf-8", {}, True),
+        ("UTF8", UTF8, True),
+        ("ascii", UTF8, False),
+        ("iso8859-1", {}, False),
+        ("utf-8", {"LC_ALL": "C"}, False),
+        ("utf-8", {"LANG": "POSIX"}, False),
+        ("utf-8", {"LC_ALL": "", "LANG": "C"}, False),
+        ("utf-8", {"LC_ALL": "C.UTF-8", "LANG": "C"}, True),
+    ],
+)
+def test_utf8_is_written_where_stream_and_locale_take_it(encoding, environ, expected):
+    assert speaks_utf8(Stream(encoding), environ) is expected
+
+
+def test_without_utf8_a_whole_report_is_ascii_with_nothing_left_unsaid():
+    stream = Stream("ascii")
+    console = screen(stream, {"COLUMNS": "160"})
+    result = session(*TURNS, turn(4, 1000, None, None), simulated=True)
+    console.print(session_report(result, "http://gpu:8000", console, cold=True, interrupted=False))
+    page = stream.getvalue()
+    assert page.isascii()
+    assert "?" not in page.replace(" ? ", " ")  # only the mark of the unknown turn
+    assert "# served - lost . new" in page
+    assert "SIMULATED" in page
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_no_text_of_an_engine_fails_to_be_written(text):
+    stream = Stream("ascii")
+    screen(stream, {}).print(text)
+    assert stream.getvalue().isascii()
+
+
+def test_a_pipe_is_80_columns_unless_columns_says_otherwise():
+    assert screen(Stream(), {}).width == 80
+    assert not screen(Stream(), {}).is_terminal
+
+
+def test_brackets_of_an_engine_are_no_markup():
+    stream = Stream()
+    screen(stream, {}).print("[red]no such model[/red] :smile:")
+    assert stream.getvalue() == "[red]no such model[/red] :smile:\n"
+
+
+def test_a_reader_that_leaves_early_is_told_to_the_command():
+    class Gone(Stream):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        screen(Gone(), {}).print("x")

@@ -1,0 +1,47 @@
+"""The turns as CSV, read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from publish_records import TURNS, session, turn
+
+from exporter.report.session_csv import COLUMNS, session_csv
+from exporter.session_json import session_json
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_columns_begin_as_promised():
+    assert session_csv(session()).split("\n")[0].split(",") == list(COLUMNS)
+    assert rows(session_csv(session())) == []
+
+
+def test_every_figure_comes_back_as_the_json_has_it():
+    result = session(*TURNS)
+    shape = session_json(result)
+    for row, told in zip(rows(session_csv(result)), shape["turns"], strict=True):
+        assert row["target"] == shape["target"]
+        assert row["started"] == shape["started"]
+        assert row["simulated"] == "false"
+        for name, value in told.items():
+            if name in row and not isinstance(value, str):
+                assert (None if row[name] == "" else float(row[name])) == value
+    assert [row["loss_tokens"] for row in rows(session_csv(result))] == ["", "", "256"]
+    assert rows(session_csv(result))[2]["loss_cause"] == "unexplained"
+
+
+def test_unknown_is_empty_and_zero_is_zero():
+    row, other = rows(session_csv(session(turn(1, 1000, 0, 0), turn(2, 1000, None, None))))
+    assert (row["cached_tokens"], row["hit_ratio"]) == ("0", "0.0")
+    assert (other["cached_tokens"], other["hit_ratio"], other["loss_cause"]) == ("", "", "")
+
+
+@given(model=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")))
+def test_a_name_with_commas_quotes_or_newlines_survives(model):
+    assert rows(session_csv(session(*TURNS[:1], model=model)))[0]["model"] == model

@@ -1,0 +1,136 @@
+"""The table of turns, at each width, with and without colour."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from publish_records import TURNS, session, turn
+from rich.console import Console
+
+from exporter import words
+from exporter.model import Control, ControlOutcome
+from exporter.report.session_report import session_report
+from exporter.report.session_table import mark, turn_table
+
+COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.8125)
+LONG = [
+    replace(turn(n, 123_456, 123_000, 123_296, completion=32_000, ttft=12.5), control=COLD)
+    for n in range(2, 13)
+]
+
+
+def drawn(turns, width=80, *, cold=False, colour=False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+    )
+    console.print(turn_table(turns, width=width, ascii_only=False, cold=cold))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("cold", [False, True])
+def test_each_turn_is_one_line_that_fits(width, cold):
+    lines = drawn([TURNS[0], *LONG], width, cold=cold).splitlines()
+    assert all(len(line) <= width for line in lines)
+    starts = [line.split()[0] for line in lines if line.strip()[:1].isdigit()]
+    assert starts == [str(n) for n in range(1, 13)]
+
+
+def test_every_figure_of_a_turn_stands_in_its_line():
+    (line,) = [row for row in drawn([replace(TURNS[2], control=COLD)], cold=True).splitlines()
+               if row.strip().startswith("3")]  # fmt: skip
+    assert line.split() == [
+        *("3", "1,500", "32", "1,024", "68.3", "%", "1,280", "80.0", "%"),
+        *("125", "ms", "812", "ms", "1.50", "s", "part"),
+    ]
+
+
+def test_cold_ttft_has_a_column_only_where_it_was_asked_for():
+    assert "cold\n" not in drawn(TURNS[1:])
+    assert "812 ms" in drawn(LONG, cold=True)
+    assert "812 ms" not in drawn(LONG)
+
+
+@pytest.mark.parametrize(
+    ("facts", "word"),
+    [
+        (turn(1, 1000, 0, 0), "cold"),
+        (turn(1, 1000, 64, None), "warm"),
+        (turn(2, 1000, 960, 960), "full"),
+        (turn(2, 1000, 959, 960), "part"),
+        (turn(2, 1000, 480, 960), "part"),
+        (turn(2, 1000, 479, 960), "low"),
+        (turn(2, 1000, 0, 960), "MISS"),
+        (turn(2, 1000, 0, 0), "none"),
+        (turn(2, 1000, 960, None), "?"),
+        (turn(2, 1000, None, 960), "?"),
+        (turn(1, None, None, None), "?"),
+    ],
+)
+def test_how_well_a_turn_did_is_a_word_as_well_as_a_colour(facts, word):
+    assert mark(facts).word == word
+    assert word in drawn([facts])
+
+
+def test_without_colour_the_same_is_said():
+    turns = [TURNS[0], turn(2, 1000, 0, 960), turn(3, 1000, 960, 960)]
+    coloured = drawn(turns, colour=True)
+    assert "\x1b[" in coloured
+    plain = drawn(turns)
+    assert "\x1b" not in plain
+    assert "MISS" in plain
+    assert "full" in plain
+
+
+def test_what_is_unknown_is_a_dash_and_never_0():
+    (line,) = [row for row in drawn([turn(2, None, None, None, completion=None, ttft=None)])
+               .splitlines() if row.strip().startswith("2")]  # fmt: skip
+    assert line.split() == ["2", *[words.UNKNOWN] * 7, "1.50", "s", "?"]
+
+
+def test_the_last_line_has_the_sums():
+    last = drawn(TURNS).rstrip().splitlines()[-1]
+    assert last.split() == ["all", "3,750", "96", "2,016", "53.8", "%", "2,272", "88.7", "%"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "bar"),
+    [
+        (turn(2, 1000, 1000, 1000), "█" * 24),
+        (turn(2, 1000, 999, 999), "█" * 23 + "·"),
+        (turn(2, 1000, 500, 1000), "█" * 12 + "▒" * 12),
+        (turn(2, 1000, 0, 1), "▒" + "·" * 23),
+        (turn(1, 1000, 0, 0), "·" * 24),
+    ],
+)
+def test_a_wide_terminal_has_a_bar_that_is_full_only_where_all_was_served(facts, bar):
+    assert bar in drawn([facts], 160)
+    assert bar not in drawn([facts], 80)
+
+
+def report(result, *, cold=False, interrupted=False) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(
+        session_report(result, "http://gpu:8000", console, cold=cold, interrupted=interrupted)
+    )
+    return console.file.getvalue()
+
+
+def test_the_report_says_what_was_played_and_ends_with_the_verdict():
+    page = report(session(*TURNS[:2]))
+    assert page.startswith("coding-agent against tiny at http://gpu:8000\n")
+    assert "vLLM 0.32.0, 2026-01-01 00:00:00 UTC" in page
+    assert page.rstrip().endswith("nothing to change.")
+    assert "SIMULATED" not in page
+
+
+def test_a_simulated_engine_is_named_above_the_table_and_in_the_verdict():
+    page = report(session(*TURNS, simulated=True))
+    above, below = page.split("turn prompt")
+    assert "SIMULATED" in above
+    assert "SIMULATED" in below

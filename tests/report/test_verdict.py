@@ -1,0 +1,149 @@
+"""The sentence at the end of a session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from publish_records import TURNS, UNSTABLE, failed_session, session, turn
+
+from exporter.model import Control, ControlOutcome, FailureReason, LossCause, Notice
+from exporter.notices import LOSS_ADVICE
+from exporter.report.verdict import failure_in_words, loss_lines, notes, verdict
+
+SOUND = TURNS[:2]
+
+
+def with_control(seconds: float) -> tuple:
+    cold = Control(ControlOutcome.COLD, True, 1250, 32, seconds)
+    return (SOUND[0], replace(SOUND[1], control=cold))
+
+
+def test_a_sound_session_says_what_was_saved_and_that_nothing_is_to_be_changed():
+    assert verdict(session(*SOUND)) == (
+        "The cache served 992 of 2,250 prompt tokens (44.1 %), all that it could have; "
+        "nothing to change."
+    )
+
+
+def test_a_loss_is_told_with_its_turn_its_cause_and_what_to_do():
+    evicted = turn(3, 1500, 1024, 1280, cause=LossCause.EVICTED)
+    said = verdict(session(*SOUND, evicted))
+    assert "and lost 256 more that it could have served: evicted in turn 3" in said
+    assert said.endswith(LOSS_ADVICE[LossCause.EVICTED][1:])
+
+
+@pytest.mark.parametrize("cause", LossCause)
+def test_the_largest_of_several_causes_gives_the_advice(cause):
+    other = LossCause.RESET if cause is not LossCause.RESET else LossCause.EVICTED
+    turns = (
+        turn(2, 1250, 900, 1000, cause=other),
+        turn(3, 1500, 0, 1280, cause=cause),
+        turn(4, 1500, 0, 1280, cause=cause),
+    )
+    said = verdict(session(TURNS[0], *turns))
+    assert f"2,560 {cause.replace('_', ' ')} in turns 3 and 4, 100 " in said
+    assert said.endswith(LOSS_ADVICE[cause][1:])
+
+
+def test_turns_in_a_row_are_told_as_a_range():
+    lost = [turn(n, 1500, 0, 1280, cause=LossCause.WEDGED) for n in (2, 3, 4)]
+    assert "wedged in turns 2 to 4" in verdict(session(TURNS[0], *lost))
+    assert "wedged in turns 2, 4 and 5" in verdict(
+        session(TURNS[0], lost[0], turn(3, 1500, 1280, 1280), replace(lost[2], index=4),
+                replace(lost[1], index=5))
+    )  # fmt: skip
+
+
+def test_what_is_unknown_is_said_to_be_unknown_with_the_flag_that_mends_it():
+    notices = frozenset({Notice.USAGE_DETAILS_MISSING})
+    said = verdict(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992), notices=notices))
+    assert said.startswith("How many prompt tokens the cache saved is not known")
+    assert "--enable-prompt-tokens-details" in said
+    assert "0 %" not in said
+
+
+def test_an_unknown_ideal_is_not_called_all_that_could_be():
+    notices = frozenset({Notice.TOKEN_IDS_MISSING})
+    said = verdict(session(TURNS[0], turn(2, 1250, 992, None), notices=notices))
+    assert "how many it could have served is not known" in said
+    assert "return_token_ids" in said
+    assert "all that" not in said
+
+
+def test_one_turn_or_an_unknown_one_proves_nothing():
+    assert verdict(session(TURNS[0])) == "The cache served 0 of 1,000 prompt tokens (0 %)."
+    assert "nothing to change" not in verdict(session(TURNS[0], turn(2, 1250, None, None)))
+
+
+def test_an_unstable_prompt_is_what_to_change_though_nothing_was_lost():
+    result = session(*SOUND, prefix=UNSTABLE, notices=frozenset({Notice.PREFIX_UNSTABLE}))
+    assert "moves the system prompt into a later message" in verdict(result)
+    assert "--chat-template" in verdict(result)
+    assert any("careful engineer" in note for note in notes(result))
+
+
+def test_controls_say_how_much_sooner_the_first_token_came():
+    said = verdict(session(*with_control(0.5625)))
+    assert "(44.1 %; the first token came 500 ms sooner in the median)" in said
+    assert "no sooner" in verdict(session(*with_control(0.0625)))
+
+
+def test_a_simulated_engine_is_named_first():
+    assert verdict(session(*SOUND, simulated=True)).startswith("SIMULATED engine: the cache served")
+
+
+def test_an_interrupted_session_says_so_and_how_far_it_came():
+    assert verdict(session(*SOUND), interrupted=True).startswith(
+        "Interrupted after 2 turns, in which the cache served 992 of 2,250 prompt tokens"
+    )
+
+
+@pytest.mark.parametrize("reason", FailureReason)
+def test_each_failure_has_a_sentence_that_says_what_to_do(reason):
+    said = failure_in_words(failed_session(reason=reason, detail="the detail"))
+    assert said.startswith(
+        f"The session failed in turn 1: {reason.replace('_', ' ')} (the detail). "
+    )
+    assert len(said) > 80
+
+
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        (FailureReason.CONNECTION_REFUSED, True),
+        (FailureReason.CONNECT_FAILED, True),
+        (FailureReason.CONNECT_TIMEOUT, True),
+        (FailureReason.UNAUTHORIZED, False),
+        (FailureReason.MODEL_NOT_FOUND, False),
+    ],
+)
+def test_only_where_no_engine_is_at_hand_the_simulated_one_is_named(reason, named):
+    assert ("probe --simulated" in failure_in_words(failed_session(reason=reason))) is named
+    assert "--simulated" not in failure_in_words(failed_session(*TURNS, reason=reason))
+
+
+def test_a_wrong_model_or_key_names_the_option_that_sets_it():
+    wrong = failed_session(reason=FailureReason.MODEL_NOT_FOUND)
+    assert "--model" in failure_in_words(wrong)
+    assert "--api-key-file" in failure_in_words(failed_session(reason=FailureReason.UNAUTHORIZED))
+
+
+def test_a_session_that_failed_on_its_way_tells_both():
+    said = verdict(failed_session(*SOUND, reason=FailureReason.STALLED))
+    assert said.startswith("The session failed in turn 3: stalled")
+    assert said.endswith("Until then the cache served 992 of 2,250 prompt tokens (44.1 %), all "
+                         "that it could have.")  # fmt: skip
+
+
+def test_losses_are_listed_with_their_evidence():
+    assert loss_lines(session(*TURNS)) == [
+        "Turn 3 lost 256 tokens, unexplained: caching is on and the engine was not restarted."
+    ]
+
+
+def test_what_the_verdict_says_is_not_noted_again():
+    notices = frozenset({Notice.USAGE_DETAILS_MISSING, Notice.SCENARIO_SHORTENED})
+    found = notes(session(turn(1, 1000, None, 0), notices=notices))
+    assert len(found) == 1
+    assert "--max-model-len" in found[0]
