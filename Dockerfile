@@ -13,6 +13,7 @@ RUN python -m venv --without-pip /opt/vllm-cache-exporter \
       --no-cache-dir --require-hashes --requirement requirements/build.txt
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY exporter exporter
+COPY docs/runbooks docs/runbooks
 RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
       --no-cache-dir --no-deps --no-index /wheels/*.whl \

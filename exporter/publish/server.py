@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
-from exporter.publish import api, page
+from exporter.publish import api, page, runbooks
 
 if TYPE_CHECKING:
     import ssl
@@ -66,6 +66,7 @@ def create_app(
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", status_page)
     app.router.add_routes(api.routes(metrics, history))
+    app.router.add_routes(runbooks.routes())
     return app
 
 
