@@ -27,6 +27,7 @@ from exporter.clock import SystemClock
 from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionHooks, SessionRunner
 from exporter.probing import new_salt
+from exporter.report.charts import check_chart, write_session_chart
 from exporter.report.limits import Limits, shortfalls
 from exporter.report.progress import SessionProgress
 from exporter.report.screen import screen
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print the session as JSON")
     shape.add_argument("--csv", action="store_true", help="print the turns as CSV")
+    parser.add_argument(
+        "--chart", metavar="FILE", help="draw the session into FILE, a .png or .svg"
+    )
     for name, what in (("efficiency", "served / ideal"), ("hit-ratio", "cached / prompt")):
         parser.add_argument(
             f"--fail-under-{name}",
@@ -89,6 +93,8 @@ def ratio(text: str) -> float:
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.chart is not None:
+        check_chart(options.chart)
     return write_out(uvloop.run(_probe(options)), options)
 
 
@@ -106,6 +112,8 @@ def write_out(played: Played, options: argparse.Namespace) -> int:
         out.print(
             session_report(result, played.url, out, cold=options.cold, interrupted=interrupted)
         )
+    if options.chart is not None:
+        write_session_chart(options.chart, result, interrupted=interrupted)
     if played.signal is not None:
         return 128 + played.signal
     if result.failure is not None:

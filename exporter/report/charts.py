@@ -1,0 +1,70 @@
+"""Charts for those who ask for one: matplotlib is loaded then, and its absence told in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from exporter.model import SessionResult
+    from exporter.report.drawing import PictureFormat
+
+_FORMATS = (".png", ".svg")
+
+
+class ExtraMissingError(ConfigError):
+    """A chart was asked for and matplotlib is not installed; the text says how it is."""
+
+
+def picture_format(file: str) -> PictureFormat:
+    """By the file's suffix. Raises `ConfigError` where that is no format of ours."""
+    suffix = Path(file).suffix.lower()
+    if suffix not in _FORMATS:
+        raise ConfigError(f"--chart {file}: the name must end in .png or .svg")
+    return cast("PictureFormat", suffix[1:])
+
+
+def check_chart(file: str) -> None:
+    """Before a session is played: whether its chart can be drawn and written afterwards."""
+    picture_format(file)
+    folder = Path(file).expanduser().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--chart {file}: there is no folder {folder}")
+    _load()
+
+
+def write_session_chart(file: str, result: SessionResult, *, interrupted: bool = False) -> None:
+    """Draw a session into `file`. Raises `ConfigError` where that is not possible."""
+    _write(file, session_picture(result, picture_format(file), interrupted=interrupted))
+
+
+def session_picture(
+    result: SessionResult, form: PictureFormat = "png", *, interrupted: bool = False
+) -> bytes:
+    """The four-panel chart. Not for two threads at once."""
+    _load()
+    from exporter.report.session_chart import draw  # noqa: PLC0415 - loads matplotlib
+
+    return draw(result, form, interrupted=interrupted)
+
+
+def _load() -> ModuleType:
+    try:
+        import matplotlib as loaded  # noqa: PLC0415, ICN001 - only for those who ask for a chart
+    except ModuleNotFoundError as error:
+        raise ExtraMissingError(
+            "a chart needs matplotlib, which is not installed: "
+            "pip install 'vllm-cache-exporter[report]'"
+        ) from error
+    return loaded
+
+
+def _write(file: str, content: bytes) -> None:
+    try:
+        Path(file).expanduser().write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"--chart {file}: {error.strerror}") from error

@@ -1,0 +1,168 @@
+"""What the chart of a session says, read from the text of its SVG."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from publish_records import failed_session, session, turn
+
+from exporter.errors import ConfigError
+from exporter.model import Control, ControlOutcome, LossCause
+from exporter.report import charts
+from exporter.report.session_series import prompt_split, running_sum, session_series
+
+WARM = (
+    turn(1, 1000, 0, 0, ttft=0.5),
+    turn(2, 1250, 992, 992, ttft=0.06),
+    turn(3, 1500, 1024, 1280, ttft=0.12, cause=LossCause.EVICTED),
+)
+
+
+def texts(result, **options) -> list[str]:
+    """Every piece of text of the SVG, in the order in which it is drawn."""
+    root = ET.fromstring(charts.session_picture(result, "svg", **options))  # noqa: S314 - our own
+    found = root.iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()) for element in found]
+
+
+def test_the_title_names_model_version_and_date():
+    said = texts(session(*WARM, model="Qwen/Qwen2.5-7B-Instruct"))
+    assert "Qwen/Qwen2.5-7B-Instruct · vLLM 0.32.0" in said
+    assert "coding-agent · 2026-01-01 00:00:00 UTC" in said
+
+
+def test_simulated_is_written_across_a_simulated_session_only():
+    assert "SIMULATED" in texts(session(*WARM, simulated=True))
+    assert "SIMULATED: tiny · vLLM 0.32.0" in texts(session(*WARM, simulated=True))
+    assert not [text for text in texts(session(*WARM)) if "SIMULATED" in text]
+
+
+def test_each_panel_names_what_it_shows():
+    said = texts(session(*WARM))
+    for text in (
+        *("Hit ratio: share of the prompt served from cache", "50 %", "ideal", "served"),
+        *("Prompt tokens", "cached", "lost", "new"),
+        *("Time to first token and latency (log scale)", "latency", "TTFT"),
+        "Tokens served from cache, cumulative",
+    ):
+        assert text in said, text
+
+
+def test_a_loss_is_named_by_its_cause_and_the_sum_by_its_figure():
+    said = texts(session(*WARM))
+    assert "evicted" in said
+    assert "2,016" in said  # 0 + 992 + 1024
+
+
+def test_the_control_is_drawn_only_where_there_is_one():
+    control = Control(ControlOutcome.COLD, True, 1250, 32, 0.55)
+    with_one = session(WARM[0], replace(WARM[1], control=control))
+    assert "TTFT without cache" in texts(with_one)
+    assert "TTFT without cache" not in texts(session(*WARM))
+
+
+def test_without_details_the_chart_says_what_is_not_known_and_draws_no_ratio():
+    said = texts(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
+    assert "hit ratio not known" in said
+    assert "not told apart" in said
+    assert "cached tokens not known, from turn 1 on no sum" in said
+    assert "served" not in said
+
+
+def test_one_unknown_turn_is_a_gap_that_is_named():
+    said = texts(session(*WARM, turn(4, 1700, None, 1504, ttft=None), turn(5, 1800, 1600, 1600)))
+    assert "hit ratio not known in turn 4" in said
+    assert "TTFT not known in turn 4" in said
+    assert "cached tokens not known, from turn 4 on no sum" in said
+
+
+def test_a_failed_session_is_shown_as_such_with_the_turns_before_it():
+    said = texts(failed_session(*WARM))
+    assert "FAILED in turn 4: connection refused (127.0.0.1:8000 refused the connection)" in said
+    assert said.count("failed") == 4
+    assert "2,016" in said
+
+
+def test_a_session_without_a_turn_has_panels_that_say_so():
+    said = texts(failed_session())
+    assert said.count("no turn finished") == 4
+    assert any(text.startswith("FAILED in turn 1") for text in said)
+
+
+def test_an_interrupted_session_says_after_which_turn():
+    assert "Interrupted after turn 3" in texts(session(*WARM), interrupted=True)
+
+
+@pytest.mark.parametrize("model", ["$x^2$", "a\x00b\ud800c", "<b>&amp;</b>", "模型 🤖", "m" * 300])
+def test_a_model_may_have_any_name(model):
+    said = texts(session(*WARM, model=model))
+    shown = "".join(c if c.isprintable() else "?" for c in model)
+    assert any(text.startswith(shown[:50]) for text in said)
+    assert charts.session_picture(session(*WARM, model=model), "png").startswith(b"\x89PNG")
+
+
+def test_the_same_session_makes_the_same_file():
+    first, again = (charts.session_picture(session(*WARM), "svg") for _ in range(2))
+    assert first == again
+
+
+def test_pyplot_is_not_loaded_for_it():
+    charts.session_picture(session(*WARM))
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_missing_extra_is_a_sentence_with_the_way_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(charts.ExtraMissingError, match=re.escape("vllm-cache-exporter[report]")):
+        charts.session_picture(session(*WARM))
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "png", "x.png.txt"])
+def test_a_chart_has_a_suffix_that_tells_its_format(name):
+    with pytest.raises(ConfigError, match=r"must end in \.png or \.svg"):
+        charts.check_chart(name)
+
+
+def test_the_folder_of_a_chart_is_looked_for_before_a_session_is_played(tmp_path):
+    with pytest.raises(ConfigError, match="there is no folder"):
+        charts.check_chart(str(tmp_path / "none" / "x.png"))
+    charts.check_chart(str(tmp_path / "x.PNG"))
+
+
+@given(
+    prompt=st.integers(1, 10_000),
+    cached=st.none() | st.integers(0, 10_000),
+    ideal=st.none() | st.integers(0, 10_000),
+    index=st.integers(1, 9),
+)
+def test_the_parts_of_a_prompt_add_up_to_it(prompt, cached, ideal, index):
+    cached = None if cached is None else min(cached, prompt)
+    ideal = None if ideal is None else min(ideal, prompt)
+    split = prompt_split(turn(index, prompt, cached, ideal))
+    assert split.cached + split.lost + split.new + split.untold == prompt
+    assert min(split.cached, split.lost, split.new, split.untold) >= 0
+    assert (split.untold == prompt) == (cached is None) or cached == 0
+
+
+def test_a_prompt_of_unknown_length_is_not_split():
+    assert prompt_split(turn(2, None, None, None)) is None
+
+
+@given(st.lists(st.none() | st.integers(0, 1000)))
+def test_a_sum_is_known_up_to_the_first_unknown_part(values):
+    sums = running_sum(values)
+    known = values.index(None) if None in values else len(values)
+    assert list(sums[known:]) == [None] * (len(values) - known)
+    assert list(sums[:known]) == [sum(values[: n + 1]) for n in range(known)]
+
+
+def test_the_series_keep_unknown_apart_from_zero():
+    series = session_series(session(turn(1, 1000, 0, 0), turn(2, 1250, None, None)))
+    assert series.hit == (0.0, None)
+    assert series.served == (0, None)
