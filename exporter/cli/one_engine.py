@@ -48,7 +48,7 @@ def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Targ
     """
     if url is not None:
         options.settings = config.collected(options) | _target_settings(options, url)
-    settings = load_settings(options).settings
+    settings = _settings(options)
     quiet = settings.log.level == "info"  # the terminal belongs to the result
     logs.configure(settings.log.format, "error" if quiet else settings.log.level)
     names = [each.name for each in settings.targets]
@@ -60,6 +60,20 @@ def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Targ
             f"NAME of a configured target, or --simulated ({known})"
         )
     return settings, settings.targets[names.index(wanted)]
+
+
+_OPTIONS = {"url": "--url", "model": "--model", "api_key_file": "--api-key-file"}
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The settings; a mistake in the target of `--url` is told by the option that was given."""
+    try:
+        return load_settings(options).settings
+    except ConfigError as error:
+        text = str(error)
+        for key, option in _OPTIONS.items() if options.url is not None else ():
+            text = text.replace(f"--targets: targets[0].{key}", option)
+        raise ConfigError(text) from error
 
 
 def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Running:
 
 def running_line(running: Running, now: float, max_tokens: int) -> str:
     """One line on the turn that runs."""
-    waited = words.seconds(max(0.0, now - running.since))
+    waited = f"{max(0.0, now - running.since):.1f} s"
     if running.turn is None:
         return f"asking the engine what it is, and making the scenario fit it, {waited}"
     place = f"turn {running.turn} of {running.turns}"

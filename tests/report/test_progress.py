@@ -17,12 +17,12 @@ def progress(*, terminal: bool) -> tuple[SessionProgress, io.StringIO, list[floa
 
 
 def test_before_the_first_turn_it_says_what_it_waits_for():
-    assert running_line(Running(10.0), 10.5, 32).endswith("500 ms")
+    assert running_line(Running(10.0), 10.5, 32).endswith(" 0.5 s")
 
 
 def test_a_turn_waits_then_streams_with_its_time_to_first_token():
-    assert running_line(Running(10.0, 3, 8), 10.25, 32) == (
-        "turn 3 of 8  waiting for the first token, 250 ms"
+    assert running_line(Running(10.0, 3, 8), 10.31, 32) == (
+        "turn 3 of 8  waiting for the first token, 0.3 s"
     )
     line = running_line(Running(10.0, 3, 8, chunks=16, first_seconds=0.0425), 11.0, 32)
     assert "━" * 10 + "·" * 10 in line

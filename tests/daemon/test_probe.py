@@ -1,0 +1,348 @@
+"""`probe` as a process: in a terminal, in a pipe, interrupted, and with nothing to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import signal
+import struct
+import sys
+import termios
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter.cli.main import main
+from exporter.simulator import faults
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+PATIENCE = 60.0  # seconds; a bound for what takes a few
+UTF8 = {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ERASE = "\x1b[2K"
+
+
+@contextlib.asynccontextmanager
+async def simulator(**settings: object) -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(**{"port": 0, "time_scale": 0.0, **settings})) as one:
+        yield one
+
+
+def command(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "exporter", "probe", *arguments)
+
+
+async def probe(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error, both of them pipes."""
+    process = await asyncio.create_subprocess_exec(
+        *command(*arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+class Terminal:
+    """A terminal of `columns`, and what was written to it so far."""
+
+    def __init__(self, columns: int) -> None:
+        self.master, self.slave = os.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.written = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    async def read(self) -> bool:
+        """Take in what comes; False when nobody has the terminal open any more."""
+        try:
+            data = await asyncio.to_thread(os.read, self.master, 65536)
+        except OSError:  # EIO: the last process with this terminal has ended
+            return False
+        self.written += self._decoder.decode(data)
+        return bool(data)
+
+    def type(self, key: bytes) -> None:
+        os.write(self.master, key)
+
+
+@dataclass
+class Shown:
+    """What a command left in its terminal."""
+
+    code: int
+    written: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that stay, without colours: the live picture erases itself."""
+        left = self.written.rsplit(ERASE, 1)[-1]
+        return [line.rstrip() for line in ESCAPE.sub("", left).splitlines()]
+
+    @property
+    def text(self) -> str:
+        """The same as running text, where a line breaks for its width alone."""
+        return " ".join(" ".join(self.lines).split())
+
+
+async def in_terminal(
+    columns: int,
+    *arguments: str,
+    on_output: Callable[[Terminal], None] = lambda _terminal: None,
+    **environment: str,
+) -> Shown:
+    """Run `probe` with a terminal of its own, where Ctrl-C means what it does to a person."""
+    terminal = Terminal(columns)
+    process = await asyncio.create_subprocess_exec(
+        *command(*arguments),
+        env={"PATH": os.environ["PATH"], **(UTF8 | environment)},
+        preexec_fn=lambda: os.login_tty(terminal.slave),
+    )
+    os.close(terminal.slave)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await terminal.read():
+                on_output(terminal)
+            return Shown(await process.wait(), terminal.written)
+    finally:
+        os.close(terminal.master)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+async def test_a_terminal_shows_the_session_as_it_runs_then_a_table_that_fits(columns):
+    async with simulator() as engine:
+        shown = await in_terminal(columns, "--url", engine.url, "--cold")
+    assert shown.code == 0
+    assert "turn 1 of 8  waiting for the first token" in shown.written
+    assert "the same prompt without cache" in shown.written
+    assert COLOUR.search(shown.written)
+    assert all(len(line) <= columns for line in shown.lines)
+    rows = [line.split() for line in shown.lines if re.match(r" +\d ", line)]
+    assert [row[0] for row in rows] == [str(n) for n in range(1, 9)]
+    assert ("full" in rows[7], "cold" in rows[0]) == (True, True)
+    assert shown.text.startswith("coding-agent against simulated at http://127.0.0.1:")
+    assert "waiting" not in shown.text
+    assert "the first token came" in shown.text
+    assert shown.text.endswith("all that it could have; nothing to change.")
+
+
+async def test_without_colour_the_words_are_the_same():
+    async with simulator() as engine:
+        shown = await in_terminal(80, "--url", engine.url, NO_COLOR="1")
+    assert shown.code == 0
+    assert not COLOUR.search(shown.written)
+    assert shown.text.count(" full") == 7
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
+async def test_a_terminal_without_utf8_gets_ascii_and_the_whole_result(environment):
+    async with simulator() as engine:
+        shown = await in_terminal(160, "--url", engine.url, **environment)
+    assert shown.code == 0
+    assert shown.written.isascii()
+    assert "?" not in shown.text
+    assert "# served - lost . new" in shown.text
+    assert shown.text.endswith("nothing to change.")
+
+
+async def test_ctrl_c_prints_the_turns_that_finished():
+    async with simulator(time_scale=1.0) as engine:
+        typed = []
+
+        def at_turn_three(terminal: Terminal) -> None:
+            if "turn 3 of 8" in terminal.written and not typed:
+                typed.append(terminal.type(b"\x03"))
+
+        shown = await in_terminal(80, "--url", engine.url, on_output=at_turn_three)
+    assert shown.code == 130
+    assert "Traceback" not in shown.written
+    finished = [line for line in shown.lines if re.match(r" +\d ", line)]
+    assert 2 <= len(finished) < 8
+    assert f"interrupted after {len(finished)} turns, in which the cache served" in shown.text
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(option):
+    async with simulator() as engine:
+        engine.inject(faults.Hang(after_tokens=0))
+        process = await asyncio.create_subprocess_exec(
+            *command("--url", engine.url, option),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ["PATH"]},
+        )
+        await asyncio.wait_for(_asked(engine), PATIENCE)
+        process.send_signal(signal.SIGINT)
+        output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert process.returncode == 130
+    assert "Interrupted before the first turn had finished" in errors.decode()
+    if option == "--csv":
+        assert list(csv.DictReader(io.StringIO(output.decode()))) == []
+        return
+    shape = json.loads(output)
+    assert (shape["interrupted"], shape["turns"], shape["failure"]) == (True, [], None)
+
+
+async def _asked(engine: Simulator) -> None:
+    """Until a chat request hangs in the engine."""
+    while not any(rank.load for rank in engine.engine.ranks):  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.02)
+
+
+async def test_a_pipe_gets_the_result_alone_and_the_progress_goes_beside_it():
+    async with simulator() as engine:
+        code, output, errors = await probe("--url", engine.url)
+    assert code == 0
+    assert "\x1b" not in output + errors
+    assert all(len(line) <= 80 for line in output.splitlines())
+    assert "SIMULATED" in output
+    assert [line[:11] for line in errors.splitlines()] == [f"turn {n} of 8" for n in range(1, 9)]
+
+
+async def test_json_and_csv_tell_the_same_turns():
+    async with simulator() as engine:
+        _, page, beside = await probe("--url", engine.url, "--json", "--cold")
+        code, table, _ = await probe("--url", engine.url, "--csv", "--cold")
+    shape, rows = json.loads(page), list(csv.DictReader(io.StringIO(table)))
+    assert code == 0
+    assert "nothing to change" in " ".join(beside.split())
+    assert shape["interrupted"] is False
+    exact = ("turn", "prompt_tokens", "cached_tokens", "ideal_cached_tokens", "completion_tokens")
+    for turn, row in zip(shape["turns"], rows, strict=True):
+        assert [row[name] for name in exact] == [str(turn[name]) for name in exact]
+        assert (row["simulated"], row["scenario"]) == ("true", "coding-agent")
+        assert (row["cold_ttft_seconds"] == "") is (turn["turn"] == 1)
+        assert (turn["cold_ttft_seconds"] is None) is (turn["turn"] == 1)
+    assert (rows[0]["efficiency_ratio"], rows[1]["efficiency_ratio"]) == ("", "1.0")
+
+
+async def test_demands_decide_the_exit_code():
+    async with simulator() as engine:
+        met = await probe("--url", engine.url, "--fail-under-efficiency", "1",
+                          "--fail-under-hit-ratio", "0.5")  # fmt: skip
+        engine.inject(faults.Wedge())
+        missed = await probe("--url", engine.url, "--fail-under-efficiency", "0.9", "--json")
+    assert met[0] == 0
+    assert missed[0] == 1
+    assert "efficiency of 0 % is below --fail-under-efficiency 0.9." in missed[2]
+    assert "restart vLLM" in missed[2]
+    assert len(json.loads(missed[1])["turns"]) == 8
+
+
+async def test_a_figure_that_is_not_known_fails_the_demand_with_a_sentence():
+    async with simulator() as engine:
+        engine.inject(faults.NoUsage())
+        engine.inject(faults.NoLogStats())
+        plain = await probe("--url", engine.url)
+        demanded = await probe("--url", engine.url, "--fail-under-hit-ratio", "0")
+    assert plain[0] == 0
+    assert demanded[0] == 1
+    sentence = "The session's hit ratio is not known, so it does not meet --fail-under-hit-ratio 0."
+    assert sentence in " ".join(demanded[2].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--fail-under-efficiency", "80"), "'80' is not a ratio from 0 to 1"),
+        (("--fail-under-hit-ratio", "nan"), "'nan' is not a ratio from 0 to 1"),
+        (("--json", "--csv"), "not allowed with argument"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_with_what_is_allowed(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["probe", *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--url", "gpu-box"), 'command line, --url = "gpu-box"'), ((), "--simulated")],
+)
+async def test_what_is_no_url_or_none_at_all_is_wrong_usage_too(arguments, said):
+    code, output, errors = await probe(*arguments)
+    assert (code, output) == (2, "")
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+async def test_no_engine_at_the_url_is_said_with_the_way_out_and_nothing_is_simulated():
+    async with simulator() as engine:
+        url = engine.url
+    code, output, errors = await probe("--url", url, "--json")
+    said = " ".join(errors.split())
+    assert code == 1
+    assert json.loads(output)["failure"]["reason"] == "connection_refused"
+    assert json.loads(output)["simulated"] is False
+    assert "nothing listens at 127.0.0.1" in said
+    assert "vllm-cache-exporter probe --simulated" in said
+
+
+async def test_a_wrong_model_is_said_with_those_that_are_served():
+    async with simulator() as engine:
+        code, output, errors = await probe("--url", engine.url, "--model", "gpt-9")
+    said = " ".join(errors.split())
+    assert (code, output) == (1, "")
+    assert "does not serve 'gpt-9', it serves simulated" in said
+    assert "Give --model one of the names that it serves" in said
+
+
+async def test_a_server_without_the_details_flag_is_told_which_flag(tmp_path):
+    async with simulator(enable_prompt_tokens_details=False) as engine:
+        code, output, _ = await probe("--url", engine.url)
+    assert code == 0
+    assert "--enable-prompt-tokens-details" in output
+
+
+async def test_a_session_that_fails_on_its_way_keeps_its_turns_and_says_why():
+    async with simulator(time_scale=1.0) as engine:
+
+        def fail_soon(terminal: Terminal) -> None:
+            if "turn 3 of 8" in terminal.written:
+                engine.inject(faults.Errors())
+
+        shown = await in_terminal(80, "--url", engine.url, on_output=fail_soon)
+    finished = [line for line in shown.lines if re.match(r" +\d ", line)]
+    assert shown.code == 1
+    assert 2 <= len(finished) < 8
+    said = f"the session failed in turn {len(finished) + 1}: server error (HTTP 500"
+    assert said in shown.text
+    assert "Until then the cache served" in shown.text
+
+
+async def test_simulated_plays_without_an_engine_and_says_so_twice():
+    code, output, _ = await probe("--simulated")
+    assert code == 0
+    assert output.count("SIMULATED") == 2
+
+
+@pytest.mark.vllm
+async def test_a_real_engine_fills_the_table_and_names_what_is_wrong(vllm_servers):
+    url = vllm_servers.get("details32")
+    shown = await in_terminal(80, "--url", url, "--cold", "--fail-under-efficiency", "1")
+    assert shown.code == 0
+    assert "SIMULATED" not in shown.text
+    assert shown.text.count(" full") == 7
+    assert "all that it could have" in shown.text
+    wrong = await in_terminal(80, "--url", url, "--model", "gpt-9")
+    assert wrong.code == 1
+    assert "it serves tiny" in wrong.text
+    plain = await in_terminal(80, "--url", vllm_servers.get("plain32"))
+    assert plain.code == 0
+    assert "--enable-prompt-tokens-details" in plain.text
