@@ -60,7 +60,13 @@ class Daemon:
         self._metrics = Metrics(registry, turn_label_limit=settings.probe.turn_label_limit)
         self._history = History(settings.history.sessions, settings.history.failures)
         self._server = HttpServer(
-            create_app(registry=registry, metrics=self._metrics, history=self._history, clock=clock)
+            create_app(
+                registry=registry,
+                metrics=self._metrics,
+                history=self._history,
+                clock=clock,
+                grafana_url=settings.page.grafana_url,
+            ),
         )
         self._loops: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = []
         self._supervisors: dict[str, Supervisor] = {}

@@ -163,6 +163,14 @@ class HistorySettings(Section):
         return value
 
 
+class PageSettings(Section):
+    """The status page."""
+
+    grafana_url: PageUrl | None = None
+    """Where Grafana is, for links to its dashboards, as "http://localhost:3000". No link if not
+    set."""
+
+
 class ShutdownSettings(Section):
     """The end of the daemon."""
 
@@ -369,6 +377,8 @@ class Settings(BaseSettings):
     scrape: ScrapeSettings = ScrapeSettings()
 
     history: HistorySettings = HistorySettings()
+
+    page: PageSettings = PageSettings()
 
     shutdown: ShutdownSettings = ShutdownSettings()
 

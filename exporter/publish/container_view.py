@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter import words
-from exporter.container.records import DockerProblem, LifecycleState
+from exporter.container.records import Cause, ContainerStatus, DockerProblem, LifecycleState
 from exporter.publish.page_records import Fact, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.container.records import ContainerView, PullProgress
+    from exporter.publish.state import LastExit
 
 _DOCKER_ADVICE = {
     DockerProblem.UNREACHABLE: "Check that Docker runs and where its socket is.",
@@ -22,10 +23,14 @@ _DOCKER_ADVICE = {
 }
 
 
-def container_facts(view: ContainerView, now: float) -> tuple[Fact, ...]:
+def container_facts(
+    view: ContainerView, last_exit: LastExit | None, now: float
+) -> tuple[Fact, ...]:
+    since = f"{words.moment(view.since_time)} ({words.ago(view.since_time, now)})"
     facts = [
-        ("State", f"{words.spaced(view.state)}, since {words.moment(view.since_time)}"),
-        *_inspected_facts(view),
+        ("State", f"{words.spaced(view.state)}, since {since}"),
+        *_inspected_facts(view, now),
+        ("Last exit", last_exit and _exit(last_exit, now)),
         ("Made from", _drift(view.config_drift)),
         ("Image pull", view.pull and _pull(view.pull)),
         ("Last start took", _duration(view.startup_seconds)),
@@ -43,23 +48,35 @@ def container_problems(view: ContainerView) -> list[Problem]:
     found = []
     if view.docker_problem is not None:
         advice = _DOCKER_ADVICE.get(view.docker_problem, "")
-        found.append(Problem(f"Docker: {words.spaced(view.docker_problem)}", "", advice))
+        title = f"Docker: {words.spaced(view.docker_problem)}"
+        found.append(Problem(title, "", advice, "docker-unreachable"))
     if view.diagnosis is not None:
         title = f"The container: {view.diagnosis.summary}"
-        found.append(Problem(title, view.diagnosis.evidence, view.diagnosis.advice))
+        found.append(Problem(title, view.diagnosis.evidence, view.diagnosis.advice, _runbook(view)))
     return found
 
 
-def _inspected_facts(view: ContainerView) -> list[tuple[str, str | None]]:
+def _runbook(view: ContainerView) -> str:
+    if view.diagnosis is not None and view.diagnosis.cause is Cause.OOM_KILLED:
+        return "out-of-memory"
+    return "crash-loop" if any(view.restarts.values()) else "start-failing"
+
+
+def _inspected_facts(view: ContainerView, now: float) -> list[tuple[str, str | None]]:
     snapshot = view.snapshot
     if snapshot is None or view.state is LifecycleState.UNKNOWN:
         return []
-    code = snapshot.exit_code
+    running = snapshot.status is ContainerStatus.RUNNING and snapshot.started_time is not None
     return [
         ("Name", snapshot.name),
         ("Image", snapshot.image),
-        ("Exit code", None if code is None else str(code)),
+        ("Started", words.ago(snapshot.started_time or now, now) if running else None),
     ]
+
+
+def _exit(last: LastExit, now: float) -> str:
+    why = "" if last.why is None else f": {last.why.rstrip('.')}"
+    return f"code {last.code}, {words.ago(last.time, now)}{why}"
 
 
 def _drift(drift: bool | None) -> str | None:

@@ -103,7 +103,7 @@ class Metrics(Collector):
         self._target(name).sums.add_beside(tokens)
 
     def container_changed(self, view: ContainerView) -> None:
-        self._target(view.target).container = view
+        self._target(view.target).add_container(view)
 
     def loop_ran(self, loop: str, time: float) -> None:
         """A loop came round at Unix time `time`, whatever it found."""

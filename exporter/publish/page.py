@@ -16,6 +16,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import exporter
+from exporter.publish import chart_view
 from exporter.publish.view import page
 
 if TYPE_CHECKING:
@@ -23,10 +24,25 @@ if TYPE_CHECKING:
     from exporter.publish.metrics import Metrics
 
 
-def response(metrics: Metrics, history: History, now: float) -> web.Response:
-    """The page as it stands at Unix time `now`."""
-    content = page(metrics.targets, history, now, exporter.__version__)
-    html = _template().render(page=content, style=_style(), script=_script())
+def response(
+    metrics: Metrics,
+    history: History,
+    now: float,
+    grafana_url: str | None = None,
+    only: str | None = None,
+) -> web.Response:
+    """The page as it stands at Unix time `now`, of all targets or of `only` one that there is."""
+    content = page(
+        metrics.targets, history, now, exporter.__version__, grafana_url=grafana_url, only=only
+    )
+    html = _template().render(
+        page=content,
+        style=_style(),
+        script=_script(),
+        width=chart_view.WIDTH,
+        height=chart_view.HEIGHT,
+        key_paths=chart_view.KEY_PATHS,
+    )
     return web.Response(
         body=html.encode("utf-8", "replace"),  # an engine's JSON may hold half a surrogate pair
         content_type="text/html",

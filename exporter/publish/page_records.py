@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from exporter.publish.chart_view import Chart
 
 Tone = Literal["good", "bad", "waiting"]
 
@@ -16,10 +19,31 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, how one knows, and what to do; the last two may be empty."""
+    """What is wrong, how one knows, and what to do; the last two may be empty.
+
+    `runbook` is the name of its page at /runbooks, empty where there is none.
+    """
 
     title: str
     detail: str
+    advice: str
+    runbook: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """What one cause took: in the last session, and since the exporter began."""
+
+    cause: str
+    last: str
+    share: str
+    total: str
     advice: str
 
 
@@ -64,7 +88,10 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionSection:
-    """The last session: a sentence, its turns, and where tokens were lost."""
+    """The last session: a sentence, its turns, and how one knows what took the lost tokens.
+
+    `left_out` counts the turns before those shown.
+    """
 
     scenario: str
     started: Moment
@@ -72,6 +99,8 @@ class SessionSection:
     finished: bool
     verdict: str
     turns: tuple[TurnRow, ...]
+    left_out: int
+    charts: tuple[Chart, ...]
     losses: tuple[str, ...]
 
 
@@ -86,16 +115,38 @@ class TargetSection:
     facts: tuple[Fact, ...]
     container: tuple[Fact, ...]
     session: SessionSection | None
+    losses: tuple[LossRow, ...]
+    trend: Chart | None
     earlier: tuple[SessionRow, ...]
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewRow:
+    """One target in a line; `anchor` is where more of it stands, on this page or on its own."""
+
+    name: str
+    anchor: str
+    status: str
+    tone: Tone
+    simulated: bool
+    hit_ratio: str
+    efficiency: str
+    ttft: str
+    container: str
+    ended: str
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything on the page."""
+    """Everything on the page. `folded` counts the targets that stand in the overview alone."""
 
     version: str
     now: Moment
     summary: str
     title: str
     simulated: tuple[str, ...]
+    links: tuple[Link, ...]
+    overview: tuple[OverviewRow, ...]
+    folded: int
     targets: tuple[TargetSection, ...]

@@ -43,7 +43,12 @@ _HEADERS = {
 
 
 def create_app(
-    *, registry: CollectorRegistry, metrics: Metrics, history: History, clock: Clock
+    *,
+    registry: CollectorRegistry,
+    metrics: Metrics,
+    history: History,
+    clock: Clock,
+    grafana_url: str | None = None,
 ) -> web.Application:
     """All routes over what `metrics` and `history` know; `registry` is what /metrics shows."""
     app = web.Application(middlewares=[_errors])
@@ -58,8 +63,11 @@ def create_app(
     async def ready(_request: web.Request) -> web.Response:
         return readiness(metrics)
 
-    async def status_page(_request: web.Request) -> web.Response:
-        return page.response(metrics, history, clock.time())
+    async def status_page(request: web.Request) -> web.Response:
+        only = request.query.get("target")
+        if only is not None and only not in metrics.targets:
+            raise web.HTTPNotFound
+        return page.response(metrics, history, clock.time(), grafana_url, only)
 
     app.router.add_get("/metrics", serve_metrics)
     app.router.add_get("/-/healthy", healthy)

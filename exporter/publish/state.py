@@ -116,6 +116,15 @@ class ProbeSums:
             self.lost_tokens[turn.loss.cause] += turn.loss.tokens
 
 
+@dataclass(frozen=True, slots=True)
+class LastExit:
+    """How a container ended last: it may run again since. `why` is None where nothing says."""
+
+    time: float
+    code: int
+    why: str | None
+
+
 @dataclass(slots=True)
 class TargetState:
     """One target: what its loops said last, and the sums of what they said before."""
@@ -140,6 +149,7 @@ class TargetState:
     inter_token: Distribution = field(default_factory=lambda: Distribution(INTER_TOKEN_BOUNDS))
     engine: EngineView | None = None
     container: ContainerView | None = None
+    last_exit: LastExit | None = None
     cost: CostState = field(default_factory=CostState)
 
     def add_session(self, result: SessionResult) -> None:
@@ -165,6 +175,18 @@ class TargetState:
     def add_view(self, view: EngineView) -> None:
         self.engine = view
         self.cost.engine_scraped(view)
+
+    def add_container(self, view: ContainerView) -> None:
+        self.container = view
+        seen = view.snapshot
+        if seen is None or seen.exit_code is None or seen.finished_time is None:
+            return
+        known = self.last_exit
+        same = known is not None and known.time == seen.finished_time
+        why = known.why if known is not None and same else None
+        if view.diagnosis is not None:
+            why = view.diagnosis.summary
+        self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
 
     def _add_turn(self, turn: TurnFacts) -> None:
         self.sums.add(turn)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from exporter import words
 from exporter.model import Notice
@@ -11,57 +13,75 @@ from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.page_records import (
     Fact,
-    Moment,
+    Link,
+    OverviewRow,
     Page,
     Problem,
-    SessionRow,
-    SessionSection,
     TargetSection,
     Tone,
-    TurnRow,
 )
 from exporter.publish.readers import live_engine
-from exporter.publish.state import ProbeSums
-from exporter.session_json import rfc3339
+from exporter.publish.session_view import (
+    loss_rows,
+    moment,
+    ratios,
+    session_row,
+    session_section,
+    trend,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.model import (
-        CacheConfig,
-        EngineInfo,
-        EngineSnapshot,
-        EngineView,
-        Loss,
-        PrefixBreak,
-        SessionResult,
-        TurnFacts,
-    )
+    from exporter.model import CacheConfig, EngineInfo, EngineSnapshot, EngineView, PrefixBreak
     from exporter.publish.history import History
     from exporter.publish.state import TargetState
 
 EARLIER_SESSIONS = 8
+FULL_SECTIONS = 6
+"""Of more targets the unwell ones come first, and the rest stand in the overview alone: so the page
+stays below 100 kB. Each can be had in full by its name."""
+TREND_SESSIONS = 50
 
 
-def page(targets: Mapping[str, TargetState], history: History, now: float, version: str) -> Page:
-    sections = tuple(_section(state, history, now) for state in targets.values())
-    summary = _summary(sections)
+def page(
+    targets: Mapping[str, TargetState],
+    history: History,
+    now: float,
+    version: str,
+    *,
+    grafana_url: str | None = None,
+    only: str | None = None,
+) -> Page:
+    """All targets, or `only` the one of that name."""
+    states = list(targets.values()) if only is None else [targets[only]]
+    shown = _in_full(states)
+    summary = _summary([_status(state)[1] for state in states])
     return Page(
         version=version,
-        now=_moment(now, now),
+        now=moment(now, now),
         summary=summary,
         title=f"{summary} vllm-cache-exporter",
-        simulated=tuple(name for name, state in targets.items() if state.simulated),
-        targets=sections,
+        simulated=tuple(state.name for state in states if state.simulated),
+        links=_page_links(grafana_url, only, len(targets)),
+        overview=_overview(states, shown, now) if len(states) > 1 else (),
+        folded=len(states) - len(shown),
+        targets=tuple(_section(state, history, now, grafana_url) for state in shown),
     )
 
 
-def _moment(unix_time: float, now: float) -> Moment:
-    return Moment(words.moment(unix_time), rfc3339(unix_time), words.ago(unix_time, now))
+def _in_full(states: Sequence[TargetState]) -> list[TargetState]:
+    """Those that have a section of their own, in their order."""
+    unwell_first = sorted(states, key=lambda state: not _unwell(state))
+    chosen = {state.name for state in unwell_first[:FULL_SECTIONS]}
+    return [state for state in states if state.name in chosen]
 
 
-def _summary(sections: Iterable[TargetSection]) -> str:
-    tones = [section.tone for section in sections]
+def _unwell(state: TargetState) -> bool:
+    return _status(state)[1] == "bad" or bool(_problems(state))
+
+
+def _summary(tones: Sequence[Tone]) -> str:
     if not tones:
         return "No targets."
     parts = [
@@ -74,9 +94,65 @@ def _summary(sections: Iterable[TargetSection]) -> str:
 _SUMMARY_WORDS: dict[Tone, str] = {"bad": "failing", "good": "up", "waiting": "not probed yet"}
 
 
-def _section(state: TargetState, history: History, now: float) -> TargetSection:
+def _page_links(grafana_url: str | None, only: str | None, count: int) -> tuple[Link, ...]:
+    found = [Link(f"all {count} targets", "./")] if only is not None and count > 1 else []
+    found += [
+        Link("metrics", "metrics"),
+        Link("sessions", "api/v1/sessions"),
+        Link("targets", "api/v1/targets"),
+        Link("API", "api/v1/openapi.json"),
+        Link("readiness", "-/ready"),
+    ]
+    found.append(Link("runbooks", "runbooks/"))
+    if grafana_url is not None:
+        found.append(Link("Grafana", f"{grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
+    return tuple(found)
+
+
+# Addresses of dashboards: they do not change (grafana/names.py).
+_OVERVIEW_DASHBOARD, _SESSION_DASHBOARD = "vllm-cache-overview", "vllm-cache-session"
+
+
+def _overview(
+    states: Sequence[TargetState], shown: Sequence[TargetState], now: float
+) -> tuple[OverviewRow, ...]:
+    places = {state.name: place for place, state in enumerate(shown, start=1)}
+    return tuple(_overview_row(state, places.get(state.name), now) for state in states)
+
+
+def _overview_row(state: TargetState, place: int | None, now: float) -> OverviewRow:
     status, tone = _status(state)
     last = state.last_session
+    hit_ratio, efficiency = (words.UNKNOWN, words.UNKNOWN) if last is None else ratios(last)
+    warm = [
+        turn.ttft_seconds
+        for turn in (last.turns if last else ())
+        if turn.cached_tokens and turn.ttft_seconds is not None
+    ]
+    return OverviewRow(
+        name=state.name,
+        anchor=f"?{urlencode({'target': state.name}, errors='replace')}"
+        if place is None
+        else f"#target-{place}",
+        status=status,
+        tone=tone,
+        simulated=bool(state.simulated),
+        hit_ratio=hit_ratio,
+        efficiency=efficiency,
+        ttft=words.seconds(median(warm) if warm else None),
+        container=words.UNKNOWN if state.container is None else words.spaced(state.container.state),
+        ended=words.UNKNOWN
+        if last is None
+        else words.ago(last.started_time + last.duration_seconds, now),
+    )
+
+
+def _section(
+    state: TargetState, history: History, now: float, grafana_url: str | None
+) -> TargetSection:
+    status, tone = _status(state)
+    last = state.last_session
+    sessions = history.sessions(state.name, TREND_SESSIONS)
     return TargetSection(
         name=state.name,
         status=status,
@@ -90,13 +166,25 @@ def _section(state: TargetState, history: History, now: float) -> TargetSection:
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE)
         ),
         facts=_facts(state),
-        container=() if state.container is None else container_facts(state.container, now),
-        session=None if last is None else _session(last, now),
-        earlier=tuple(
-            _session_row(result, now)
-            for result in history.sessions(state.name, EARLIER_SESSIONS + 1)[1:]
-        ),
+        container=()
+        if state.container is None
+        else container_facts(state.container, state.last_exit, now),
+        session=None if last is None else session_section(last, now),
+        losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
+        trend=trend(sessions),
+        earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
+        links=_target_links(state, grafana_url),
     )
+
+
+def _target_links(state: TargetState, grafana_url: str | None) -> tuple[Link, ...]:
+    query = urlencode({"target": state.name}, errors="replace")
+    found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
+    if grafana_url is not None:
+        dashboard = f"{grafana_url}/d/{_SESSION_DASHBOARD}"
+        name = urlencode({"var-target": state.name}, errors="replace")
+        found.append(Link("sessions in Grafana", f"{dashboard}?{name}"))
+    return tuple(found)
 
 
 def _status(state: TargetState) -> tuple[str, Tone]:
@@ -119,12 +207,13 @@ def _problems(state: TargetState) -> list[Problem]:
                 f"The last session failed {place}: {words.spaced(last.failure.reason)}",
                 last.failure.detail,
                 FAILURE_ADVICE[last.failure.reason],
+                "probe-failing",
             )
         )
     if state.engine is not None and state.engine.failure is not None:
         failure = state.engine.failure
         title = f"The engine's own metrics cannot be read: {words.spaced(failure.reason)}"
-        found.append(Problem(title, failure.detail, ""))
+        found.append(Problem(title, failure.detail, "", "vllm-down"))
     if last is not None and last.prefix is not None and not last.prefix.stable:
         found += [] if last.prefix.first_break is None else [_break(last.prefix.first_break)]
     return found
@@ -135,6 +224,7 @@ def _break(found: PrefixBreak) -> Problem:
         f"The prompt is not stable from turn to turn: {words.spaced(found.reason)}",
         break_in_words(found),
         BREAK_ADVICE[found.reason],
+        "prefix-unstable",
     )
 
 
@@ -182,97 +272,3 @@ def _traffic_facts(view: EngineView) -> list[tuple[str, str | None]]:
 
 def _shown(write: Callable[[float], str], value: float | None) -> str | None:
     return None if value is None else write(value)
-
-
-def _session(result: SessionResult, now: float) -> SessionSection:
-    return SessionSection(
-        scenario=result.scenario,
-        started=_moment(result.started_time, now),
-        duration=words.seconds(result.duration_seconds),
-        finished=result.failure is None,
-        verdict=_verdict(result),
-        turns=tuple(_turn_row(turn) for turn in result.turns),
-        losses=tuple(
-            _loss(turn.index, turn.loss) for turn in result.turns if turn.loss is not None
-        ),
-    )
-
-
-def _loss(turn: int, loss: Loss) -> str:
-    lost = f"{words.tokens(loss.tokens)} lost, {words.spaced(loss.cause)}"
-    return f"Turn {turn}: {lost} ({loss.evidence})"
-
-
-def _verdict(result: SessionResult) -> str:
-    if result.failure is not None:
-        finished = len(result.turns)
-        return {0: "No turn finished.", 1: "One turn finished."}.get(
-            finished, f"{finished} turns finished."
-        )
-    sums = _sums(result)
-    if sums.cached_tokens is None:
-        return "How many prompt tokens came from cache is not known."
-    served = (
-        f"{words.count(sums.cached_tokens)} of {words.count(sums.prompt_tokens)} prompt tokens "
-        f"came from cache ({words.percent(_hit_ratio(sums))})"
-    )
-    efficiency = _efficiency(sums)
-    if efficiency is None:
-        return f"{served}."
-    return f"{served}, {words.percent(efficiency)} of what exact-prefix caching could have served."
-
-
-def _sums(result: SessionResult) -> ProbeSums:
-    sums = ProbeSums()
-    for turn in result.turns:
-        sums.add(turn)
-    return sums
-
-
-def _hit_ratio(sums: ProbeSums) -> float | None:
-    return (
-        sums.cached_tokens / sums.prompt_tokens
-        if sums.cached_tokens is not None and sums.prompt_tokens
-        else None
-    )
-
-
-def _efficiency(sums: ProbeSums) -> float | None:
-    if not sums.ideal_cached_tokens:
-        return None
-    return 1 - sum(sums.lost_tokens.values()) / sums.ideal_cached_tokens
-
-
-def _turn_row(turn: TurnFacts) -> TurnRow:
-    return TurnRow(
-        turn=turn.index,
-        prompt=words.count(turn.prompt_tokens),
-        completion=words.count(turn.completion_tokens),
-        cached=words.count(turn.cached_tokens),
-        ideal=words.count(turn.ideal_cached_tokens),
-        hit_ratio=words.percent(turn.hit_ratio),
-        efficiency=words.percent(turn.efficiency_ratio),
-        ttft=words.seconds(turn.ttft_seconds),
-        latency=words.seconds(turn.latency_seconds),
-        hit_bar=_bar(turn.hit_ratio),
-        ideal_bar=_bar(turn.ideal_hit_ratio),
-    )
-
-
-def _bar(ratio: float | None) -> float | None:
-    return None if ratio is None else round(100 * min(max(ratio, 0.0), 1.0), 1)
-
-
-def _session_row(result: SessionResult, now: float) -> SessionRow:
-    sums = _sums(result)
-    return SessionRow(
-        started=_moment(result.started_time, now),
-        outcome="finished"
-        if result.failure is None
-        else f"failed: {words.spaced(result.failure.reason)}",
-        finished=result.failure is None,
-        turns=len(result.turns),
-        hit_ratio=words.percent(_hit_ratio(sums)),
-        efficiency=words.percent(_efficiency(sums)),
-        duration=words.seconds(result.duration_seconds),
-    )

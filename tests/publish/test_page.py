@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import page_scene
 import pytest
 from publish_records import (
     STARTED,
@@ -24,7 +26,11 @@ from publish_records import (
 from exporter.container.records import Cause, Diagnosis, DockerProblem, LifecycleState, PullProgress
 from exporter.model import FailureReason, Notice
 from exporter.notices import ADVICE, FAILURE_ADVICE
+from exporter.publish import page
+from exporter.publish.container_view import container_problems
+from grafana.names import Uid
 
+RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"
 VOID = {"meta", "link", "br", "img", "input", "hr", "rect"}
 
 
@@ -223,28 +229,99 @@ async def test_tables_are_marked_up_for_a_screen_reader(show, published):
     document = await show()
     tags = [tag for tag, _ in document.tags]
     assert ("html", {"lang": "en"}) in document.tags
-    assert tags.count("caption") == tags.count("table") == 1
+    assert tags.count("caption") == tags.count("table") == 2
     assert all("scope" in attrs for tag, attrs in document.tags if tag == "th")
     ids = [attrs["id"] for _, attrs in document.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     for _, attrs in document.tags:
-        if "aria-labelledby" in attrs:
-            assert attrs["aria-labelledby"] in ids
+        for naming in ("aria-labelledby", "aria-describedby"):
+            assert set((attrs.get(naming) or "").split()) <= set(ids)
 
 
-async def test_the_page_stays_small_with_many_targets(client, published):
-    for number in range(10):
-        for place in range(20):
-            published.session_finished(
-                session(
-                    *(turn(index, 1000, 992, 992) for index in range(1, 9)),
-                    target=f"target-{number}",
-                    started=STARTED + place,
-                )
-            )
-        published.metrics.engine_scraped(engine_view(target=f"target-{number}"))
+async def test_the_page_stays_small_with_many_targets_and_folds_those_that_are_well(
+    client, show, published
+):
+    page_scene.many(published.metrics, published.history, 20)
     body = await (await client.get("/")).read()
     assert len(body) < 100_000
+    document = await show()
+    headings = [attrs["id"] for tag, attrs in document.tags if tag == "h2"]
+    assert len(headings) == 6
+    assert "20 targets: 5 failing, 15 up." in document.text
+    assert "14 of them stand here alone" in document.text
+    links = {attrs["href"] for tag, attrs in document.tags if tag == "a"}
+    unwell = {f"?target=target-{number}" for number in (3, 7, 11, 15, 19)}
+    assert not unwell & links
+    assert "?target=target-1" in links
+
+
+async def test_a_folded_target_can_be_had_by_its_name(client, published):
+    page_scene.many(published.metrics, published.history, 20)
+    body = await (await client.get("/?target=target-17")).text()
+    document = Document(body)
+    assert [tag for tag, _ in document.tags].count("h2") == 1
+    assert "target-17 Up Last session" in document.text
+    assert ("a", {"href": "./"}) in document.tags
+    assert (await client.get("/?target=nobody")).status == 404
+
+
+async def test_of_a_very_long_session_the_last_turns_are_shown(show, published):
+    turns = [turn(index, 1000, 992, 992) for index in range(1, 1001)]
+    published.session_finished(session(*turns))
+    document = await show()
+    assert "the first 968 are left out here" in document.text
+    rows = [attrs for tag, attrs in document.tags if (tag, attrs.get("scope")) == ("th", "row")]
+    assert len(rows) == 32
+
+
+async def test_losses_are_shown_by_cause_with_what_to_do(show, published):
+    page_scene.well(published.metrics, published.history)
+    text = (await show()).text
+    assert "evicted 1,264 2,528 3.6 % The cache is too small for its traffic" in text
+
+
+async def test_the_last_exit_is_still_told_when_the_container_runs_again(show, published):
+    page_scene.well(published.metrics, published.history)
+    text = (await show()).text
+    assert "State ready, since" in text
+    assert "Last exit code 137, 60 s ago: the kernel killed it at its memory limit" in text
+
+
+async def test_nothing_links_to_another_host_unless_grafana_is_named(show, published, client):
+    page_scene.three(published.metrics, published.history)
+    links = {attrs["href"] for tag, attrs in (await show()).tags if tag == "a"}
+    assert not [link for link in links if "//" in link]
+    assert "runbooks/out-of-memory" in links
+    for link in links:
+        if not link.startswith("#"):
+            assert (await client.get(f"/{link}")).status in {200, 503}, link
+
+
+async def test_grafana_is_linked_where_it_is_said_to_be(published):
+    page_scene.three(published.metrics, published.history)
+    grafana = page_scene.GRAFANA_URL
+    answer = page.response(published.metrics, published.history, STARTED + 60, grafana)
+    links = {attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"}
+    assert {link for link in links if "//" in link} == {
+        f"{grafana}/d/{Uid.OVERVIEW}",
+        *(f"{grafana}/d/{Uid.SESSION}?var-target={name}" for name in ("qwen", "mistral", "demo")),
+    }
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        container_view(),
+        container_view(restarts={}),
+        container_view(docker_problem=DockerProblem.TIMEOUT),
+        container_view(diagnosis=Diagnosis(Cause.EXITED, "it ended", "", "")),
+    ],
+)
+def test_every_problem_of_a_container_has_a_runbook_that_there_is(view):
+    problems = container_problems(view)
+    assert problems
+    for problem in problems:
+        assert (RUNBOOKS / f"{problem.runbook}.md").is_file()
 
 
 async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_what_to_do(show, published):

@@ -1,0 +1,159 @@
+"""What the status page says of sessions. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter import words
+from exporter.notices import LOSS_ADVICE
+from exporter.publish.chart_view import SessionPoint, trend_chart, turn_charts
+from exporter.publish.page_records import LossRow, Moment, SessionRow, SessionSection, TurnRow
+from exporter.publish.state import ProbeSums
+from exporter.session_json import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.model import Loss, LossCause, SessionResult, TurnFacts
+    from exporter.publish.chart_view import Chart
+
+TURNS_SHOWN = 32
+"""A recorded conversation may have thousands; of a longer one the last are shown."""
+
+
+def moment(unix_time: float, now: float) -> Moment:
+    return Moment(words.moment(unix_time), rfc3339(unix_time), words.ago(unix_time, now))
+
+
+def session_section(result: SessionResult, now: float) -> SessionSection:
+    shown = result.turns[-TURNS_SHOWN:]
+    return SessionSection(
+        scenario=result.scenario,
+        started=moment(result.started_time, now),
+        duration=words.seconds(result.duration_seconds),
+        finished=result.failure is None,
+        verdict=verdict(result),
+        turns=tuple(_turn_row(turn) for turn in shown),
+        left_out=len(result.turns) - len(shown),
+        charts=turn_charts(shown),
+        losses=tuple(_loss(turn.index, turn.loss) for turn in shown if turn.loss is not None),
+    )
+
+
+def session_row(result: SessionResult, now: float) -> SessionRow:
+    sums = _sums(result)
+    return SessionRow(
+        started=moment(result.started_time, now),
+        outcome="finished"
+        if result.failure is None
+        else f"failed: {words.spaced(result.failure.reason)}",
+        finished=result.failure is None,
+        turns=len(result.turns),
+        hit_ratio=words.percent(_hit_ratio(sums)),
+        efficiency=words.percent(_efficiency(sums)),
+        duration=words.seconds(result.duration_seconds),
+    )
+
+
+def trend(newest_first: Sequence[SessionResult]) -> Chart | None:
+    return trend_chart([_point(result) for result in reversed(newest_first)])
+
+
+def _point(result: SessionResult) -> SessionPoint:
+    sums = _sums(result)
+    known = all(turn.ideal_cached_tokens is not None for turn in result.turns)
+    best = sums.ideal_cached_tokens if known else None
+    return SessionPoint(
+        _hit_ratio(sums),
+        None if best is None or not sums.prompt_tokens else best / sums.prompt_tokens,
+        result.failure is not None,
+    )
+
+
+def loss_rows(
+    last: SessionResult | None, totals: Mapping[LossCause, int], ideal: int | None
+) -> tuple[LossRow, ...]:
+    """Causes that were met, the largest of all first. `ideal`: what could have been served."""
+    recent: Mapping[LossCause, int] = {} if last is None else _sums(last).lost_tokens
+    met = sorted((cause for cause, n in totals.items() if n), key=lambda cause: -totals[cause])
+    return tuple(
+        LossRow(
+            cause=words.spaced(cause),
+            last=words.count(recent.get(cause, 0)),
+            share=words.percent(min(1.0, totals[cause] / ideal) if ideal else None),
+            total=words.count(totals[cause]),
+            advice=LOSS_ADVICE[cause],
+        )
+        for cause in met
+    )
+
+
+def verdict(result: SessionResult) -> str:
+    if result.failure is not None:
+        finished = len(result.turns)
+        return {0: "No turn finished.", 1: "One turn finished."}.get(
+            finished, f"{finished} turns finished."
+        )
+    sums = _sums(result)
+    if sums.cached_tokens is None:
+        return "How many prompt tokens came from cache is not known."
+    served = (
+        f"{words.count(sums.cached_tokens)} of {words.count(sums.prompt_tokens)} prompt tokens "
+        f"came from cache ({words.percent(_hit_ratio(sums))})"
+    )
+    efficiency = _efficiency(sums)
+    if efficiency is None:
+        return f"{served}."
+    return f"{served}, {words.percent(efficiency)} of what exact-prefix caching could have served."
+
+
+def ratios(result: SessionResult) -> tuple[str, str]:
+    """Hit ratio and efficiency of a session in words."""
+    sums = _sums(result)
+    return words.percent(_hit_ratio(sums)), words.percent(_efficiency(sums))
+
+
+def _loss(turn: int, loss: Loss) -> str:
+    lost = f"{words.tokens(loss.tokens)} lost, {words.spaced(loss.cause)}"
+    return f"Turn {turn}: {lost} ({loss.evidence})"
+
+
+def _sums(result: SessionResult) -> ProbeSums:
+    sums = ProbeSums()
+    for turn in result.turns:
+        sums.add(turn)
+    return sums
+
+
+def _hit_ratio(sums: ProbeSums) -> float | None:
+    return (
+        sums.cached_tokens / sums.prompt_tokens
+        if sums.cached_tokens is not None and sums.prompt_tokens
+        else None
+    )
+
+
+def _efficiency(sums: ProbeSums) -> float | None:
+    if not sums.ideal_cached_tokens:
+        return None
+    return 1 - sum(sums.lost_tokens.values()) / sums.ideal_cached_tokens
+
+
+def _turn_row(turn: TurnFacts) -> TurnRow:
+    return TurnRow(
+        turn=turn.index,
+        prompt=words.count(turn.prompt_tokens),
+        completion=words.count(turn.completion_tokens),
+        cached=words.count(turn.cached_tokens),
+        ideal=words.count(turn.ideal_cached_tokens),
+        hit_ratio=words.percent(turn.hit_ratio),
+        efficiency=words.percent(turn.efficiency_ratio),
+        ttft=words.seconds(turn.ttft_seconds),
+        latency=words.seconds(turn.latency_seconds),
+        hit_bar=_bar(turn.hit_ratio),
+        ideal_bar=_bar(turn.ideal_hit_ratio),
+    )
+
+
+def _bar(ratio: float | None) -> float | None:
+    return None if ratio is None else round(100 * min(max(ratio, 0.0), 1.0), 1)
