@@ -34,6 +34,7 @@ class FailureReason(StrEnum):
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"  # 429 or 503
     PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
+    NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
     INTERNAL = "internal"  # a mistake of ours; the log has the trace
 
 

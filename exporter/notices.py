@@ -150,6 +150,11 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
     FailureReason.PROTOCOL: (
         "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."
     ),
+    FailureReason.NO_DESCRIPTORS: (
+        "The exporter itself has no file descriptor left, so the engine was not asked. Raise its "
+        "limit of open files (LimitNOFILE in systemd, --ulimit nofile in Docker), and find out who "
+        "holds so many connections to it."
+    ),
     FailureReason.INTERNAL: (
         "This is a mistake of the exporter's own. Its log has the trace: please report it."
     ),

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from exporter.errors import ExporterError
 from exporter.model import Failure, FailureReason, Usage
 
 Json = dict[str, Any]
 DONE = b"[DONE]"
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
 _DETAIL_LIMIT = 300
+_MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
+_MOST_TEXT = 1 << 20
+"""Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class Answer:
     failure: Failure | None = None
     _content: list[str] = field(default_factory=list, repr=False)
     _tool_calls: dict[int, Json] = field(default_factory=dict, repr=False)
+    _text_left: int = _MOST_TEXT
 
     def take(self, data: bytes, at: float) -> bool:
         """Add one event that arrived at `at`; True when it carried generated text.
@@ -41,16 +46,21 @@ class Answer:
             return False
         try:
             chunk = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return self._fail(FailureReason.PROTOCOL, f"a chunk is not JSON: {error}")
         if not isinstance(chunk, dict):
             return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
         if (error_object := _error_in(chunk)) is not None:
             return self._fail(FailureReason.STREAM_ERROR, error_text(error_object))
         try:
-            return self._take_chunk(chunk, at)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            has_text = self._take_chunk(chunk, at)
+        except ImpossibleUsageError as error:
+            return self._fail(FailureReason.PROTOCOL, str(error))
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             return self._fail(FailureReason.PROTOCOL, f"a chunk has an unknown shape: {error!r}")
+        if self._text_left < 0:
+            return self._fail(FailureReason.PROTOCOL, "the answer's text does not end")
+        return has_text
 
     def _take_chunk(self, chunk: Json, at: float) -> bool:
         if ids := chunk.get("prompt_token_ids"):
@@ -69,6 +79,7 @@ class Answer:
         delta = choice.get("delta") or {}
         if delta.get("content"):
             self._content.append(str(delta["content"]))
+            self._text_left -= len(self._content[-1])
         for call in delta.get("tool_calls") or []:
             self._take_tool_call(call)
         has_text = bool(delta.get("tool_calls")) or any(delta.get(name) for name in _TEXT_FIELDS)
@@ -85,6 +96,7 @@ class Answer:
         call["id"] = delta.get("id") or call["id"]
         call["function"]["name"] = function.get("name") or call["function"]["name"]
         call["function"]["arguments"] += function.get("arguments") or ""
+        self._text_left -= len(function.get("arguments") or "")
 
     def _fail(self, reason: FailureReason, detail: str) -> bool:
         self.failure = Failure(reason, detail)
@@ -108,19 +120,31 @@ class Answer:
         return message
 
 
+class ImpossibleUsageError(ExporterError):
+    """A usage object has numbers that no answer can have."""
+
+
 def read_usage(usage: Json) -> Usage:
     """The usage object of an OpenAI answer.
 
     `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
-    and null in an answer that is not streamed: cached tokens are unknown then, not 0.
+    and null in an answer that is not streamed: cached tokens are unknown then, not 0. Raises
+    `ImpossibleUsageError` for numbers that cannot be: one wrong number and none is to be trusted.
     """
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens")
-    return Usage(
-        prompt_tokens=int(usage["prompt_tokens"]),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=None if cached is None else int(cached),
-    )
+    prompt = _tokens("prompt_tokens", usage["prompt_tokens"])
+    completion = _tokens("completion_tokens", usage.get("completion_tokens") or 0)
+    hit = None if cached is None else _tokens("cached_tokens", cached)
+    if hit is not None and hit > prompt:
+        raise ImpossibleUsageError(f"usage says that {hit} of {prompt} prompt tokens were cached")
+    return Usage(prompt, completion, hit)
+
+
+def _tokens(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
+        raise ImpossibleUsageError(error_text(f"usage says {name} {value!r:.40}"))
+    return value
 
 
 def _error_in(chunk: Json) -> Any | None:
@@ -145,7 +169,7 @@ def refusal(status: int, body: bytes) -> Failure:
     """
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     error = _error_in(parsed) if isinstance(parsed, dict) else None
     param = error.get("param") if isinstance(error, dict) else None

@@ -6,7 +6,6 @@ request is a `Chat` with a failure. The readings beside it raise `EngineUnavaila
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl as ssl_module
 from dataclasses import dataclass, field
@@ -14,11 +13,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+from yarl import URL
 
 from exporter import __version__
 from exporter.engine import stamps
 from exporter.engine.answer import Answer, Json, error_text, refusal
+from exporter.engine.body import content_coding, not_offered, read_body
 from exporter.engine.sse import Decoder
+from exporter.engine.translation import connection_failure, redirected, sent_on
+from exporter.engine.watch import Watch
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, Failure, FailureReason, Usage
 
@@ -27,7 +30,17 @@ if TYPE_CHECKING:
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there
-_READ_LIMIT = 1 << 20
+_REFUSAL_BYTES = 1 << 20
+_PAGE_BYTES = 8 << 20
+"""The most that /metrics may have: eight ranks write 0.3 MiB."""
+_JSON_BYTES = 8 << 20
+"""The most that any other answer may have: the ids of a million tokens from /tokenize."""
+_STREAM_BYTES = 16 << 20
+"""The most that a streamed answer may have: those ids, and thousands of chunks of text."""
+_MOST_TEXT_CHUNKS = 8192
+"""Twice the tokens that one can ask for; an engine that sends more does not keep to max_tokens."""
+_MOST_REDIRECTS = 3
+_LONGEST_NAME = 500  # characters; it is kept with every session
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +147,7 @@ class EngineClient:
 
     async def metrics(self) -> bytes:
         """The page of vLLM's own /metrics."""
-        return await self._read("GET", self._metrics_url)
+        return await self._read("GET", self._metrics_url, limit=_PAGE_BYTES)
 
     async def healthy(self) -> bool:
         """True when /health answers 200. Raises `EngineUnavailableError` when it does not."""
@@ -150,10 +163,15 @@ class EngineClient:
         except EngineUnavailableError:
             version = {}  # other OpenAI servers and some proxies have no /version
         max_len = card.get("max_model_len")
+        if len(str(card["id"])) > _LONGEST_NAME:
+            raise EngineUnavailableError(
+                FailureReason.PROTOCOL,
+                f"the engine's model has a name beyond {_LONGEST_NAME} characters",
+            )
         return EngineInfo(
             model=str(card["id"]),
             max_model_len=max_len if isinstance(max_len, int) else None,
-            version=str(version["version"]) if version.get("version") else None,
+            version=str(version["version"])[:_LONGEST_NAME] if version.get("version") else None,
             simulated=version.get("simulated") is True,
         )
 
@@ -187,7 +205,7 @@ class EngineClient:
         if wanted not in names:
             raise EngineUnavailableError(
                 FailureReason.MODEL_NOT_FOUND,
-                f"the engine does not serve {wanted!r}, it serves {', '.join(names)}",
+                f"the engine does not serve {wanted!r}, it serves {error_text(', '.join(names))}",
             )
         return cards[names.index(wanted)]
 
@@ -195,32 +213,54 @@ class EngineClient:
         page = await self._read(method, url, body)
         try:
             parsed = json.loads(page)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EngineUnavailableError(
-                FailureReason.PROTOCOL, f"{url} did not answer with JSON: {error}"
+                FailureReason.PROTOCOL, f"{url} did not answer with JSON: {error_text(str(error))}"
             ) from error
         if not isinstance(parsed, dict):
             raise EngineUnavailableError(FailureReason.PROTOCOL, f"{url}: not a JSON object")
         return parsed
 
-    async def _read(self, method: str, url: str, body: Json | None = None) -> bytes:
-        if self._plain is None:
-            self._plain = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS),
-                headers=self._headers | {"Accept-Encoding": "gzip, identity"},
-                timeout=self._timeout,
-            )
+    async def _read(
+        self, method: str, url: str, body: Json | None = None, limit: int = _JSON_BYTES
+    ) -> bytes:
         try:
-            async with self._plain.request(method, url, json=body) as response:
-                page = await response.read()
-                status = response.status
+            status, page = await self._ask(method, URL(url), body, limit)
+        except EngineUnavailableError as error:
+            raise EngineUnavailableError(error.reason, f"{url}: {error.detail}") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            failure = connection_failure(error)
+            failure = connection_failure(error, sent=True)
             raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}") from error
         if status != HTTPStatus.OK:
             failure = refusal(status, page)
             raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}")
         return page
+
+    async def _ask(self, method: str, url: URL, body: Json | None, limit: int) -> tuple[int, bytes]:
+        """Status and body. A GET may be sent on, but only within the same scheme, host and port."""
+        for hop in range(_MOST_REDIRECTS + 1):
+            async with self._plain_session().request(
+                method, url, json=body, allow_redirects=False
+            ) as response:
+                onward = sent_on(response)
+                if onward is None:
+                    return response.status, await read_body(response, limit)
+                same = onward.absolute and onward.origin() == url.origin()
+                if method != "GET" or not same or hop == _MOST_REDIRECTS:
+                    failure = redirected(response.status, onward)
+                    raise EngineUnavailableError(failure.reason, failure.detail)
+            url = onward
+        raise AssertionError(url)  # cannot be: the last hop returns or raises
+
+    def _plain_session(self) -> aiohttp.ClientSession:
+        if self._plain is None:
+            self._plain = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS),
+                headers=self._headers | {"Accept-Encoding": "gzip, identity"},
+                timeout=self._timeout,
+                auto_decompress=False,  # read_body does it, within a bound
+            )
+        return self._plain
 
     # Measuring
 
@@ -260,7 +300,7 @@ class EngineClient:
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
         stamps.observe(exchange)
-        watch = _Watch(deadlines)
+        watch = Watch(deadlines)
         try:
             async with watch.timer():
                 return await self._stream(request, exchange, answer, watch, on_token)
@@ -276,20 +316,19 @@ class EngineClient:
         request: ChatRequest,
         exchange: stamps.Exchange,
         answer: Answer,
-        watch: _Watch,
+        watch: Watch,
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
         session = self._measuring_session(watch.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        async with session.post(url, json=request.body()) as response:
-            if response.status != HTTPStatus.OK:
-                return refusal(response.status, await response.content.read(_READ_LIMIT))
-            if response.content_type != "text/event-stream":
-                return Failure(
-                    FailureReason.PROTOCOL, f"the answer is {response.content_type}, not a stream"
-                )
-            decoder = Decoder()
+        async with session.post(url, json=request.body(), allow_redirects=False) as response:
+            if (failure := await _no_stream(response)) is not None:
+                return failure
+            decoder, left = Decoder(), _STREAM_BYTES
             async for chunk in response.content.iter_any():
+                left -= len(chunk)
+                if left < 0 or len(answer.token_times) > _MOST_TEXT_CHUNKS:
+                    return Failure(FailureReason.PROTOCOL, "the answer does not end")
                 for event in decoder.feed(chunk):
                     if answer.take(event.data, exchange.arrival(event.end)):
                         watch.token()
@@ -307,74 +346,24 @@ class EngineClient:
                 ),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None, connect=deadlines.connect),
+                auto_decompress=False,  # a stream is asked for as it is
             )
         return self._measuring
 
 
-class _Watch:
-    """Which deadline runs now: until the first token, then from one token to the next."""
-
-    def __init__(self, deadlines: Deadlines) -> None:
-        self.deadlines = deadlines
-        self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + deadlines.whole
-        self._tokens = 0
-        self._timer: asyncio.Timeout | None = None
-
-    def timer(self) -> asyncio.Timeout:
-        self._timer = asyncio.timeout_at(self._next(self.deadlines.first_token))
-        return self._timer
-
-    def token(self) -> None:
-        self._tokens += 1
-        if self._timer is not None:
-            self._timer.reschedule(self._next(self.deadlines.between_tokens))
-
-    def failure(self, error: TimeoutError) -> Failure:
-        """Which deadline passed."""
-        limits = self.deadlines
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Failure(
-                FailureReason.CONNECT_TIMEOUT, f"no connection within {limits.connect:g} s"
-            )
-        if self._loop.time() >= self._end:
-            return Failure(
-                FailureReason.TURN_TIMEOUT, f"the answer was not complete within {limits.whole:g} s"
-            )
-        if self._tokens == 0:
-            return Failure(
-                FailureReason.FIRST_TOKEN_TIMEOUT, f"no first token within {limits.first_token:g} s"
-            )
+async def _no_stream(response: aiohttp.ClientResponse) -> Failure | None:
+    """Why an answer's head does not announce a stream, None where it does."""
+    if (onward := sent_on(response)) is not None:
+        return redirected(response.status, onward)
+    if response.status != HTTPStatus.OK:
+        return refusal(response.status, await response.content.read(_REFUSAL_BYTES))
+    if response.content_type != "text/event-stream":
         return Failure(
-            FailureReason.STALLED,
-            f"no further token within {limits.between_tokens:g} s after {self._tokens}",
+            FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"
         )
-
-    def _next(self, seconds: float) -> float:
-        return min(self._end, self._loop.time() + seconds)
-
-
-def connection_failure(error: BaseException, *, sent: bool = False) -> Failure:
-    """The failure that an error of aiohttp or of the operating system means."""
-    text = str(error) or type(error).__name__
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return Failure(FailureReason.CONNECT_TIMEOUT, text)
-        case TimeoutError():
-            return Failure(FailureReason.TURN_TIMEOUT, "no answer in time")
-        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
-            return Failure(
-                FailureReason.CONNECTION_REFUSED, f"nothing listens at {error.host}:{error.port}"
-            )
-        case aiohttp.ClientConnectorError() | aiohttp.ClientConnectorCertificateError():
-            return Failure(FailureReason.CONNECT_FAILED, text)
-        case aiohttp.InvalidURL() | ValueError():
-            return Failure(FailureReason.CONNECT_FAILED, f"not a usable URL: {text}")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
-            where = "while the answer was awaited" if sent else "before the request had gone out"
-            return Failure(FailureReason.STREAM_CUT, f"the connection ended {where}: {text}")
-        case _:
-            return Failure(FailureReason.PROTOCOL, error_text(text))
+    if (coding := content_coding(response)) != "identity":
+        return Failure(FailureReason.PROTOCOL, not_offered(coding))
+    return None
 
 
 def _items(models: Json) -> list[Mapping[str, Any]]:

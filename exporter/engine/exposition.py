@@ -31,6 +31,13 @@ _T = TypeVar("_T")
 
 _SHOWN = 120  # characters of a bad line that an error shows
 
+# prometheus_client's parser takes some 10 µs a line, and the daemon stands still meanwhile. A rank
+# has about a dozen wanted lines, one of them with 1.5 kB.
+_MOST_LINES = 2500
+_MOST_BYTES = 512 * 1024
+_JUDGED_BYTES = 16 * 1024
+"""How much of a page without a wanted line is looked at to say whether it is Prometheus text."""
+
 
 def _alternatives(wanted: Iterable[str]) -> bytes:
     return b"|".join(re.escape(name).encode() for name in sorted(wanted))
@@ -77,7 +84,9 @@ def _wanted_lines(data: bytes) -> list[str]:
     found: list[bytes] = _WANTED_LINE.findall(b"\n" + data)
     if not found:
         # Nothing to read: tell a page of other metrics from one that is no page of metrics.
-        _parsed(data.decode("utf-8", "replace").split("\n"), data)
+        _parsed(_beginning(data).decode("utf-8", "replace").split("\n"), data)
+    if len(found) > _MOST_LINES or sum(map(len, found)) > _MOST_BYTES:
+        raise ExpositionError(f"too much to read: {len(found)} lines of the families that are read")
     if data and not data.endswith(b"\n"):
         last = data.rpartition(b"\n")[2].decode("utf-8", "replace")
         raise _mistake(data, last, "the page breaks off")
@@ -86,6 +95,13 @@ def _wanted_lines(data: bytes) -> list[str]:
     except UnicodeDecodeError as error:
         bad = next(line for line in found if _undecodable(line)).decode("utf-8", "replace")
         raise _mistake(data, bad, "not UTF-8") from error
+
+
+def _beginning(data: bytes) -> bytes:
+    """The first whole lines, or the beginning of a first line that is longer than any."""
+    if len(data) <= _JUDGED_BYTES:
+        return data
+    return data[: data.rfind(b"\n", 0, _JUDGED_BYTES) + 1] or data[:_JUDGED_BYTES]
 
 
 def _undecodable(line: bytes) -> bool:
@@ -145,7 +161,7 @@ def _config_labels(line: str, data: bytes) -> Mapping[str, str]:
 def _mistake(data: bytes, line: str, what: str) -> ExpositionError:
     whole = data.decode("utf-8", "replace").split("\n")
     number = next(
-        (n for n, other in enumerate(whole, 1) if other.lstrip(" \t") == line.lstrip()), 0
+        (n for n, other in enumerate(whole, 1) if other.lstrip(" \t") == line.lstrip()), 1
     )
     shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
     return ExpositionError(f"{what}: line {number}: {shown!r}")

@@ -22,6 +22,7 @@ class ScrapeReason(StrEnum):
     NOT_PROMETHEUS = "not_prometheus"  # a page, but not one of Prometheus text
     NO_VLLM_METRICS = "no_vllm_metrics"
     SEVERAL_ENGINES = "several_engines"  # more than one process answers at this URL, in turn
+    NO_DESCRIPTORS = "no_descriptors"  # the exporter's own, not the engine's
     INTERNAL = "internal"  # a mistake of ours; the log has the trace
 
 

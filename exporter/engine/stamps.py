@@ -37,6 +37,9 @@ the parsed answer (a deadline, a progress line) needs it sooner."""
 _LAST_CHUNK = b"0\r\n\r\n"
 """What ends a chunked HTTP body: then nothing is put off."""
 
+_MOST_WAITING = 256 * 1024
+"""Bytes that may wait to be parsed: a flood must not fill the memory in the meantime."""
+
 now = time.perf_counter
 """The clock of all stamps, in seconds: the one that `SystemClock.monotonic` reads."""
 
@@ -112,6 +115,7 @@ class _StampingHandler(ResponseHandler):
         self.exchange = Exchange()
         self.used = False
         self._arrived: deque[tuple[float, bytes]] = deque()
+        self._waiting_bytes = 0
         self._body: StreamReader | None = None
 
     def begin(self, exchange: Exchange) -> None:
@@ -143,7 +147,10 @@ class _StampingHandler(ResponseHandler):
         if not self._arrived:
             self._loop.call_later(_PARSE_DELAY, self._parse_arrived)
         self._arrived.append((at, data))
-        if data.endswith(_LAST_CHUNK):
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _MOST_WAITING:
+            self._parse_arrived()  # only what is parsed makes the connection pause
+        elif data.endswith(_LAST_CHUNK):
             self._loop.call_soon(self._parse_arrived)
 
     def eof_received(self) -> None:
@@ -155,6 +162,7 @@ class _StampingHandler(ResponseHandler):
         super().connection_lost(exc)
 
     def _parse_arrived(self) -> None:
+        self._waiting_bytes = 0
         while self._arrived:
             at, data = self._arrived.popleft()
             super().data_received(data)

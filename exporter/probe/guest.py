@@ -25,6 +25,7 @@ _NEVER_ARRIVED = frozenset(
         FailureReason.CONNECTION_REFUSED,
         FailureReason.CONNECT_FAILED,
         FailureReason.CONNECT_TIMEOUT,
+        FailureReason.NO_DESCRIPTORS,
     }
 )
 

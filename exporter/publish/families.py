@@ -216,7 +216,13 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "gauge",
         one(_engine_up),
         "1 when the last scrape of the engine's own metrics succeeded. "
-        "While it is 0 every other family of the engine but its restarts is absent.",
+        "While it is 0 every other family of the engine but its restarts and failures is absent.",
+    ),
+    Family(
+        "vllm_engine_scrape_failures_total",
+        "counter",
+        by("reason", lambda t: None if t.engine is None else dict(t.scrape_failures)),
+        "Readings of the engine's own metrics that failed, by reason.",
     ),
     Family(
         "vllm_engine_scrape_duration_seconds",

@@ -140,6 +140,9 @@ class Metrics(Collector):
                 yield metric
 
 
+_LONGEST_LABEL = 1000
+"""Characters of a label's value: an engine chooses some of them, and each page would carry them."""
+
 _TYPES: Mapping[str, type[MetricFamily]] = {
     "gauge": GaugeMetricFamily,
     "counter": CounterMetricFamily,
@@ -171,7 +174,7 @@ def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
 
 def _encodable(label: str) -> str:
     """JSON from an engine may hold half a surrogate pair, with which no page could be encoded."""
-    return label.encode("utf-8", "replace").decode()
+    return label[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 def _without_secrets(url: str) -> str:

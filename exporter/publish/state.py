@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
+from exporter.engine.reasons import ScrapeReason
 from exporter.model import FailureReason, LossCause
 from exporter.publish.cost_state import CostState
 
@@ -148,6 +149,9 @@ class TargetState:
     )
     inter_token: Distribution = field(default_factory=lambda: Distribution(INTER_TOKEN_BOUNDS))
     engine: EngineView | None = None
+    scrape_failures: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(map(str, ScrapeReason), 0)
+    )
     container: ContainerView | None = None
     last_exit: LastExit | None = None
     cost: CostState = field(default_factory=CostState)
@@ -174,6 +178,9 @@ class TargetState:
 
     def add_view(self, view: EngineView) -> None:
         self.engine = view
+        if view.failure is not None:
+            reason = view.failure.reason
+            self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
         self.cost.engine_scraped(view)
 
     def add_container(self, view: ContainerView) -> None:

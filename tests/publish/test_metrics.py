@@ -255,7 +255,12 @@ def test_a_failed_scrape_takes_the_engines_values_away(metrics, registry):
     metrics.engine_scraped(failed_engine_view())
     page = Page(registry)
     engine = {name for name in page.names if name.startswith("vllm_engine")}
-    assert engine == {"vllm_engine_up", "vllm_engine_restarts_total"}
+    assert engine == {
+        "vllm_engine_up",
+        "vllm_engine_restarts_total",
+        "vllm_engine_scrape_failures_total",
+    }
+    assert page.value("vllm_engine_scrape_failures_total", reason="timeout") == 1
     assert page.value("vllm_engine_up") == 0
     metrics.engine_scraped(engine_view())
     assert Page(registry).value("vllm_engine_prefix_cache_hit_tokens_total") == 4000
@@ -265,7 +270,7 @@ def test_what_an_engine_does_not_say_is_absent_or_an_empty_label(metrics, regist
     metrics.engine_scraped(engine_view(totals=EngineTotals(), info=None, cache=None))
     page = Page(registry)
     totals = {name for name in page.names if name.startswith("vllm_engine") and "_total" in name}
-    assert totals == {"vllm_engine_restarts_total"}
+    assert totals == {"vllm_engine_restarts_total", "vllm_engine_scrape_failures_total"}
     assert "vllm_engine_kv_cache_capacity_tokens" not in page.names
     assert "vllm_engine_prefix_cache_reported_hit_ratio" not in page.names
     [labels] = page.series("vllm_engine_info")

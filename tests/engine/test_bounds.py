@@ -1,0 +1,228 @@
+"""What an engine may say is bounded: an answer that is too long or impossible is a known failure."""
+
+import gzip
+import json
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from exporter.engine.answer import Answer
+from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.exposition import parse
+from exporter.engine.translation import connection_failure
+from exporter.errors import EngineUnavailableError, ExpositionError
+from exporter.model import FailureReason
+
+REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 4)
+MIB = 1 << 20
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serving(**routes: Handler):
+    app = web.Application()
+    for path, handler in routes.items():
+        app.router.add_route("*", "/" + path.replace("__", "/"), handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def page_of(body: bytes, **headers: str) -> Handler:
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, headers=headers)
+
+    return handle
+
+
+async def refused(handler: Handler) -> EngineUnavailableError:
+    async with serving(metrics=handler) as url, EngineClient(url, timeout_seconds=30) as client:
+        with pytest.raises(EngineUnavailableError) as caught:
+            await client.metrics()
+    return caught.value
+
+
+async def test_a_gzip_page_is_unpacked():
+    packed = page_of(gzip.compress(b"vllm:x 1\n" * 1000), **{"Content-Encoding": "gzip"})
+    async with serving(metrics=packed) as url, EngineClient(url) as client:
+        assert await client.metrics() == b"vllm:x 1\n" * 1000
+
+
+async def test_a_gzip_bomb_is_refused_before_it_is_unpacked_whole():
+    bomb = zlib.compressobj(9, wbits=31)
+    packed = b"".join(bomb.compress(bytes(MIB)) for _ in range(256)) + bomb.flush()
+    error = await refused(page_of(packed, **{"Content-Encoding": "gzip"}))
+    assert error.reason == FailureReason.PROTOCOL
+    assert "beyond 8 MiB" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "reason", "said"),
+    [
+        (b"x" * (9 * MIB), "identity", FailureReason.PROTOCOL, "beyond 8 MiB"),
+        (b"no gzip", "gzip", FailureReason.PROTOCOL, "not the gzip"),
+        (gzip.compress(b"x" * 999)[:-9], "gzip", FailureReason.STREAM_CUT, "breaks off"),
+        (b"", "gzip", FailureReason.STREAM_CUT, "breaks off"),
+        (b"x", "br", FailureReason.PROTOCOL, "'br', which was not offered"),
+    ],
+    ids=["long", "no gzip", "cut gzip", "empty gzip", "brotli"],
+)
+async def test_a_page_that_is_too_long_or_badly_packed_has_its_reason(body, coding, reason, said):
+    error = await refused(page_of(body, **{"Content-Encoding": coding}))
+    assert error.reason == reason
+    assert said in error.detail
+
+
+async def test_a_stream_that_is_packed_though_nobody_offered_it_is_not_unpacked():
+    handler = page_of(
+        gzip.compress(b"data: [DONE]\n\n"),
+        **{"Content-Encoding": "gzip", "Content-Type": "text/event-stream"},
+    )
+    async with serving(v1__chat__completions=handler) as url, EngineClient(url) as client:
+        failure = (await client.chat(REQUEST, Deadlines())).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.PROTOCOL
+    assert "not offered" in failure.detail
+
+
+@pytest.mark.parametrize(
+    "piece", [b": still here\n", b"x" * 4096, b"data: x\n"], ids=["comments", "line", "event"]
+)
+async def test_a_stream_without_an_end_is_given_up_at_a_bound(piece):
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        block = piece * (65536 // len(piece))
+        while True:
+            await response.write(block)
+
+    async with serving(v1__chat__completions=endless) as url, EngineClient(url) as client:
+        failure = (await client.chat(REQUEST, Deadlines(first_token=300, whole=300))).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.PROTOCOL
+    assert "does not end" in failure.detail
+
+
+async def test_no_request_goes_on_to_another_place_and_a_page_may_move_within_its_own():
+    asked = []
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(text="vllm:x 1\n")
+
+    async def move(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("/new")
+
+    async with serving(metrics=elsewhere, v1__chat__completions=elsewhere) as other:
+
+        async def lead_away(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPTemporaryRedirect(other + request.path)
+
+        away = {"metrics": lead_away, "v1__chat__completions": lead_away}
+        async with serving(**away) as url, EngineClient(url, api_key="key") as client:
+            with pytest.raises(EngineUnavailableError, match=f"sent on to {other}"):
+                await client.metrics()
+            failure = (await client.chat(REQUEST, Deadlines())).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.PROTOCOL
+    assert asked == []
+    async with serving(metrics=move, new=elsewhere) as url, EngineClient(url) as client:
+        assert await client.metrics() == b"vllm:x 1\n"
+
+
+async def test_a_page_that_goes_round_in_a_ring_is_given_up():
+    async def ring(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/metrics")
+
+    error = await refused(ring)
+    assert error.reason == FailureReason.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        '{"prompt_tokens": -1}',
+        '{"prompt_tokens": 5, "completion_tokens": -3}',
+        '{"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}}',
+        '{"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}',
+        '{"prompt_tokens": 1e999}',
+        '{"prompt_tokens": NaN}',
+        '{"prompt_tokens": 1.5}',
+        '{"prompt_tokens": "5"}',
+        '{"prompt_tokens": true}',
+        '{"prompt_tokens": 1000000000000000000000000}',
+    ],
+)
+def test_usage_that_cannot_be_is_a_failure_and_not_a_number(usage):
+    answer = Answer()
+    answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
+    assert answer.failure is not None
+    assert answer.failure.reason is FailureReason.PROTOCOL
+    assert "usage says" in answer.failure.detail
+    assert answer.usage is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 100_000, b'{"choices": [{"token_ids": [1e999]}]}'],
+    ids=["deep nesting", "infinite id"],
+)
+def test_json_that_python_stumbles_over_is_a_protocol_failure(data):
+    answer = Answer()
+    answer.take(data, 1.0)
+    assert answer.failure is not None
+    assert answer.failure.reason is FailureReason.PROTOCOL
+
+
+def test_text_without_an_end_is_a_protocol_failure():
+    answer, piece = Answer(), json.dumps({"choices": [{"delta": {"content": "x" * 65536}}]})
+    for _ in range(20):
+        answer.take(piece.encode(), 1.0)
+    assert answer.failure is not None
+    assert "does not end" in answer.failure.detail
+
+
+OTHER = b'vllm:time_to_first_token_seconds_bucket{engine="%d",le="0.5"} 12.0\n'
+WANTED = b'vllm:num_requests_running{engine="%d"} 1.0\n'
+
+
+def test_two_hundred_thousand_lines_that_nobody_wants_hide_none_that_somebody_does():
+    page = b"".join(OTHER % i for i in range(200_000)) + WANTED % 0
+    assert parse(page, at=0, scrape_seconds=0).requests_running == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (b"".join(WANTED % i for i in range(200_000)), "too much to read"),
+        (b'vllm:num_requests_running{engine="' + b"x" * MIB + b'"} 1\n', "too much to read"),
+        (b"x" * (4 * MIB) + b"\n", "line 1: 'xxx"),
+    ],
+    ids=["wanted lines", "one wanted line", "one line"],
+)
+def test_a_page_that_would_hold_up_the_daemon_is_refused_at_once(page, said):
+    began = time.process_time()
+    with pytest.raises(ExpositionError, match=said):
+        parse(page, at=0, scrape_seconds=0)
+    assert time.process_time() - began < 2, "prometheus_client takes over five for each of these"
+
+
+def test_a_long_page_of_other_metrics_is_told_by_its_beginning():
+    page = b"".join(b'http_requests_total{path="%d"} 1\n' % i for i in range(200_000))
+    began = time.process_time()
+    assert parse(page, at=0, scrape_seconds=0).ranks == 0
+    assert time.process_time() - began < 2
+
+
+def test_an_exporter_out_of_descriptors_does_not_blame_the_engine():
+    failure = connection_failure(OSError(24, "Too many open files"))
+    assert failure.reason is FailureReason.NO_DESCRIPTORS
