@@ -42,6 +42,7 @@ class LossCause(StrEnum):
     """What took the tokens that exact-prefix caching could have served. Exactly one per turn."""
 
     DISABLED = "disabled"
+    MIXED = "mixed"  # several replicas answer at this URL, each with a cache of its own
     RESTART = "restart"
     UNREPORTED = "unreported"  # the engine counted the hit, its usage did not tell it
     WEDGED = "wedged"  # there is room, and still an identical prompt does not hit
@@ -66,15 +67,30 @@ class Notice(StrEnum):
     OPENING_SHORT = "opening_short"
     PREFIX_UNSTABLE = "prefix_unstable"
     CACHE_WEDGED = "cache_wedged"
+    SALT_IGNORED = "salt_ignored"
+    CACHED_FROM_COUNTERS = "cached_from_counters"
+    TOKEN_IDS_RECOVERED = "token_ids_recovered"  # noqa: S105 - a notice, not a secret
+    BLOCK_TOO_LARGE = "block_too_large"
+    MIXED = "mixed"
+
+
+class CachedTokensSource(StrEnum):
+    """What told how many prompt tokens were cached."""
+
+    USAGE = "usage"
+    COUNTERS = "counters"  # what the engine's own counters rose by while it ran nothing else
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage object of an answer, in tokens. `cached_tokens` is None if the server is silent."""
+    """The usage object of an answer, in tokens. `cached_tokens` is None if the server is silent,
+    and may be `from_counters` of the engine where it is.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None
+    from_counters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +107,8 @@ class Turn:
 
     `first_token_at` is the arrival of the first chunk with generated text (content, reasoning or
     a tool call), None where the answer had none. `inter_token` holds the seconds between one such
-    chunk and the next. Token ids are there where the server gave them.
+    chunk and the next. Token ids are there where the server gave them, `ids_recovered` where not
+    with the answer itself.
     """
 
     index: int  # 1…
@@ -103,6 +120,7 @@ class Turn:
     inter_token: tuple[float, ...] = ()
     prompt_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
     completion_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    ids_recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +185,7 @@ class TurnFacts:
     inter_token_seconds: tuple[float, ...] = ()
     loss: Loss | None = None
     control: Control | None = None
+    cached_tokens_source: CachedTokensSource | None = None
 
     @property
     def cold_ttft_seconds(self) -> float | None:
@@ -231,7 +250,8 @@ class SessionResult:
     """One played session, finished or not. `turns` holds every turn that did finish.
 
     `extra_tokens` are prompt and completion tokens of requests beside the turns. `prefix` is None
-    where the token ids of two turns in a row are not known.
+    where the token ids of two turns in a row are not known. `nonce_in_prompt`: the engine ignores
+    cache_salt, so the first message began with words of this session alone.
     """
 
     target: str
@@ -247,6 +267,7 @@ class SessionResult:
     notices: frozenset[Notice] = frozenset()
     prefix: PrefixStability | None = None
     extra_tokens: int = 0
+    nonce_in_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +360,8 @@ class EngineView:
     """All that is known of one engine after a scrape, good or bad.
 
     `hit_ratios` maps a window ("1m", "5m", "1h") to hits / queries of all traffic within it; a
-    window without traffic is not in it. `restarts` counts the process starts seen.
+    window without traffic is not in it. `restarts` counts the process starts seen. `mixed`: not
+    long ago more than one process answered at this URL, in turn.
     """
 
     target: str
@@ -349,6 +371,7 @@ class EngineView:
     hit_ratios: Mapping[str, float]
     restarts: int
     info: EngineInfo | None
+    mixed: bool = False
 
 
 class RetentionUnknown(StrEnum):

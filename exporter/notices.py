@@ -62,6 +62,32 @@ ADVICE: dict[Notice, str] = {
         "The prefix cache hits nothing although it has room: an identical prompt, sent twice in a "
         "row, was computed twice. Restart vLLM; only that is known to help."
     ),
+    Notice.SALT_IGNORED: (
+        "This server ignores cache_salt: a session under a salt never used before hit the cache. "
+        "So each session's first message begins with words of its own, which keeps it apart as a "
+        "salt would, and the numbers are its own. Tenants are not kept apart: vLLM knows "
+        "cache_salt since 0.9, and some external KV stores ignore it."
+    ),
+    Notice.CACHED_FROM_COUNTERS: (
+        "The server does not report cached tokens. They are taken from the growth of its "
+        "prefix-cache counters, for each turn during which the engine ran nothing else; the other "
+        "turns have no hit ratio. Start vLLM with --enable-prompt-tokens-details to have it always."
+    ),
+    Notice.TOKEN_IDS_RECOVERED: (
+        "The server does not return token ids for return_token_ids, as vLLM does since 0.10.2. "
+        "Those of the prompts are from /tokenize, those of the answers from logprobs where it "
+        "gives them; where they leave the ideal of a turn open, it is not exported."
+    ),
+    Notice.BLOCK_TOO_LARGE: (
+        "The model's context does not hold two cache blocks of this engine and an answer, so no "
+        "turn can hit and the hit ratio says nothing. Raise --max-model-len, or lower "
+        "--block-size where the model allows it."
+    ),
+    Notice.MIXED: (
+        "More than one engine answers at this URL in turn, each with a cache of its own: a turn "
+        "that meets another one than the turn before hits nothing. Give each replica a target of "
+        "its own, and let the load balancer keep a conversation on one replica."
+    ),
 }
 
 BREAK_ADVICE: dict[BreakReason, str] = {
@@ -162,6 +188,10 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
 
 LOSS_ADVICE: dict[LossCause, str] = {
     LossCause.DISABLED: "Start vLLM without --no-enable-prefix-caching.",
+    LossCause.MIXED: (
+        "Let the load balancer keep a conversation on one replica, as a router that knows prefix "
+        "caches does, and give each replica a target of its own."
+    ),
     LossCause.RESTART: "The engine was restarted during the session: find out in its log why.",
     LossCause.UNREPORTED: (
         "The cache works, its usage does not say so: look for a proxy that rewrites answers, and "

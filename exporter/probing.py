@@ -46,7 +46,14 @@ def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
     Raises `ConfigError` where a scenario file has mistakes.
     """
     kind, *others = load_scenarios(probe.scenario)
-    return SessionPlan(target, kind, probe.max_tokens, deadlines(probe), others=tuple(others))
+    return SessionPlan(
+        target,
+        kind,
+        probe.max_tokens,
+        deadlines(probe),
+        others=tuple(others),
+        cached_tokens_from_counters=probe.cached_tokens_from_counters,
+    )
 
 
 def new_salt() -> str:

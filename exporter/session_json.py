@@ -28,6 +28,7 @@ def session_json(result: SessionResult) -> SessionJson:
         "notices": sorted(result.notices),
         "prefix": prefix_json(result.prefix),
         "extra_tokens": result.extra_tokens,
+        "nonce_in_prompt": result.nonce_in_prompt,
     }
 
 
@@ -77,6 +78,7 @@ def _turn_json(turn: TurnFacts) -> TurnJson:
         else {"tokens": loss.tokens, "cause": loss.cause, "evidence": loss.evidence},
         "cold_ttft_seconds": turn.cold_ttft_seconds,
         "ttft_saved_seconds": turn.ttft_saved_seconds,
+        "cached_tokens_source": turn.cached_tokens_source,
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 # Python 3.11's own TypedDict keeps too little for pydantic to read.
 from typing_extensions import TypedDict
 
-from exporter.model import BreakReason, FailureReason, LossCause, Notice
+from exporter.model import BreakReason, CachedTokensSource, FailureReason, LossCause, Notice
 
 documented = with_config(ConfigDict(use_attribute_docstrings=True))
 """The texts below the keys become descriptions."""
@@ -56,6 +56,8 @@ class TurnJson(TypedDict):
     """Of this turn's cold control, where one was sent and was cold."""
     ttft_saved_seconds: float | None
     """Cold minus warm; below 0 where chance outweighs the cache."""
+    cached_tokens_source: CachedTokensSource | None
+    """What told the cached tokens; null where they are not known."""
 
 
 @documented
@@ -110,3 +112,5 @@ class SessionJson(TypedDict):
     """Null where token ids are not known."""
     extra_tokens: Tokens
     """Prompt and completion tokens of requests beside the turns."""
+    nonce_in_prompt: bool
+    """The engine ignores cache_salt, so the first message began with words of its own."""

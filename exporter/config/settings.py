@@ -102,6 +102,11 @@ class ProbeSettings(Section):
     seconds; 0 makes none. Three requests for one token each, which also tell whether the cache
     hits at all."""
 
+    cached_tokens_from_counters: bool = False
+    """For a server that cannot run with --enable-prompt-tokens-details: take a turn's cached tokens
+    from the growth of its prefix-cache counters, if it ran nothing else during the turn. Off, since
+    a busy server then has no hit ratio at all, and one that seldom is shows its quiet minutes."""
+
     connect_timeout_seconds: Seconds = 5.0
     """Until the connection stands, in seconds. A server that takes longer does not answer."""
 

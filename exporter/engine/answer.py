@@ -17,6 +17,7 @@ _DETAIL_LIMIT = 300
 _MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
 _MOST_TEXT = 1 << 20
 """Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
+_TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Answer:
     finish_reason: str | None = None
     prompt_token_ids: tuple[int, ...] | None = None
     completion_token_ids: list[int] | None = None
+    logprob_token_ids: list[int] | None = None
     done: bool = False
     failure: Failure | None = None
     _content: list[str] = field(default_factory=list, repr=False)
@@ -74,6 +76,8 @@ class Answer:
     def _take_choice(self, choice: Json, at: float) -> bool:
         if (ids := choice.get("token_ids")) is not None:
             self.completion_token_ids = [*(self.completion_token_ids or []), *map(int, ids)]
+        for entry in (choice.get("logprobs") or {}).get("content") or []:
+            self._take_logprob(str(entry.get("token")))
         if choice.get("finish_reason") is not None:
             self.finish_reason = str(choice["finish_reason"])
         delta = choice.get("delta") or {}
@@ -86,6 +90,12 @@ class Answer:
         if has_text:
             self.token_times.append(at)
         return has_text
+
+    def _take_logprob(self, token: str) -> None:
+        """A generated token, as "token_id:123" where the engine was asked to write it so."""
+        number = token.removeprefix(_TOKEN_ID)
+        if token.startswith(_TOKEN_ID) and number.isdecimal():
+            self.logprob_token_ids = [*(self.logprob_token_ids or []), int(number)]
 
     def _take_tool_call(self, delta: Json) -> None:
         call = self._tool_calls.setdefault(

@@ -28,6 +28,8 @@ from exporter.model import EngineInfo, Failure, FailureReason, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Objects = Sequence[Mapping[str, Any]]
+
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there
 _REFUSAL_BYTES = 1 << 20
@@ -59,14 +61,16 @@ class ChatRequest:
 
     `cache_salt` keeps the prefix apart from every other salt's; None sends none. `tools` go into
     the prompt, but the model is told to call none (`tool_choice` "none"), since "auto" is refused
-    by a server without a tool parser.
+    by a server without a tool parser. `logprobs` asks for those of the answer's tokens, which vLLM
+    names by their ids then.
     """
 
     model: str
-    messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    messages: Objects = field(repr=False)
     max_tokens: int
     cache_salt: str | None = field(default=None, repr=False)
-    tools: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    tools: Objects = field(default=(), repr=False)
+    logprobs: bool = False
 
     def body(self) -> Json:
         """The JSON object to send."""
@@ -83,6 +87,8 @@ class ChatRequest:
             body["cache_salt"] = self.cache_salt
         if self.tools:
             body |= {"tools": list(self.tools), "tool_choice": "none"}
+        if self.logprobs:
+            body |= {"logprobs": True, "return_tokens_as_token_ids": True}
         return body
 
 
@@ -175,18 +181,27 @@ class EngineClient:
             simulated=version.get("simulated") is True,
         )
 
-    async def count_tokens(
-        self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> int | None:
+    async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
         """How many tokens this prompt has by vLLM's /tokenize; None where that is not served."""
+        count = (await self._tokenized(model, messages, tools)).get("count")
+        return count if isinstance(count, int) else None
+
+    async def tokenize(
+        self, model: str, messages: Objects, tools: Objects
+    ) -> tuple[int, ...] | None:
+        """The ids of this prompt by vLLM's /tokenize; None where that is not served."""
+        ids = (await self._tokenized(model, messages, tools)).get("tokens")
+        whole = isinstance(ids, list) and all(isinstance(one, int) for one in ids)
+        return tuple(ids) if whole and ids else None
+
+    async def _tokenized(self, model: str, messages: Objects, tools: Objects) -> Json:
         body: Json = {"model": model, "messages": list(messages)}
         if tools:
             body["tools"] = list(tools)
         try:
-            count = (await self._read_json("POST", f"{self.url}/tokenize", body)).get("count")
+            return await self._read_json("POST", f"{self.url}/tokenize", body)
         except EngineUnavailableError:
-            return None
-        return count if isinstance(count, int) else None
+            return {}
 
     async def detokenize(self, model: str, tokens: Sequence[int]) -> str | None:
         """The text of token ids by vLLM's /detokenize; None where that is not served."""
@@ -278,7 +293,7 @@ class EngineClient:
             # The server closed a kept-alive connection as we wrote on it: nothing was measured.
             exchange, answer = stamps.Exchange(), Answer()
             failure = await self._attempt(request, deadlines, exchange, answer, on_token)
-        ids = answer.completion_token_ids
+        ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
             sent_at=exchange.sent_at,
             token_times=tuple(answer.token_times),

@@ -26,6 +26,8 @@ _SEVERAL_ENGINES = (
     "more than one process answers at this URL in turn, so its counters belong to none: "
     "give each replica behind the load balancer a target of its own"
 )
+MIXED_SECONDS = 600.0
+"""How long after the last proof a URL is taken to have several engines behind it."""
 
 
 class MetricsSource(Protocol):
@@ -71,6 +73,7 @@ class Scraper:
         self._samples: tuple[windows.Sample, ...] = ()
         self._info: EngineInfo | None = None
         self._latest: EngineView | None = None
+        self._mixed_at: float | None = None
         self._outage = _Outage(self._log, failed="scrape.failed", recovered="scrape.recovered")
         self._info_outage = _Outage(
             self._log, failed="engine_info.failed", recovered="engine_info.recovered"
@@ -123,7 +126,11 @@ class Scraper:
             return self._failure(ScrapeReason.NOT_PROMETHEUS, str(error))
         if snapshot.ranks == 0:
             return self._failure(ScrapeReason.NO_VLLM_METRICS, _NO_VLLM_METRICS)
-        if totals.returned(self._history, snapshot):
+        returned = totals.returned(self._history, snapshot)
+        alternates = totals.alternates(self._history, snapshot)
+        if returned or alternates:
+            self._mixed_at = snapshot.at
+            self._history = totals.fell(self._history, snapshot) if alternates else self._history
             return self._failure(ScrapeReason.SEVERAL_ENGINES, _SEVERAL_ENGINES)
         return snapshot
 
@@ -180,7 +187,12 @@ class Scraper:
             hit_ratios=hit_ratios,
             restarts=self._history.restarts,
             info=self._info,
+            mixed=self._mixed(),
         )
+
+    def _mixed(self) -> bool:
+        since = self._mixed_at
+        return since is not None and self._clock.monotonic() - since < MIXED_SECONDS
 
     def _failure(self, reason: ScrapeReason, detail: str) -> ScrapeFailure:
         return ScrapeFailure(at=self._clock.monotonic(), reason=reason, detail=detail)

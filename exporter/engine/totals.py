@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from exporter.model import EngineSnapshot
 
+FASTEST_START_SECONDS = 30.0
+"""No vLLM starts faster: it loads a model, and warms up."""
 _STARTS_KEPT = 32  # more replicas than this behind one URL are found out all the same, later
 
 
@@ -60,6 +62,7 @@ class EngineHistory:
     process_start_time: float | None = None
     earlier_starts: tuple[float, ...] = ()
     restarts: int = 0
+    fell_at: float | None = None  # when a counter was last seen to fall
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
@@ -86,9 +89,9 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     before, now = history.process_start_time, snapshot.process_start_time
     both_known = before is not None and now is not None
     values = _values(snapshot, history.saved_source)
-    fell = any(count.fell_to(values[name]) for name, count in history.counts.items())
-    restarted = before != now if both_known else fell
-    anew = restarted or fell
+    has_fallen = _fell(history, snapshot)
+    restarted = before != now if both_known else has_fallen
+    anew = restarted or has_fallen
     source = history.saved_source
     if source is None or anew:
         source = _source(snapshot)
@@ -108,6 +111,7 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
             else history.earlier_starts
         ),
         restarts=history.restarts + restarted,
+        fell_at=snapshot.at if has_fallen else history.fell_at,
     )
 
 
@@ -119,6 +123,29 @@ def returned(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
     """
     start = snapshot.process_start_time
     return start != history.process_start_time and start in history.earlier_starts
+
+
+def alternates(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
+    """Whether counters fall and rise and fall again faster than any engine can be started twice.
+
+    For processes that do not say when they started: two or more of them answer in turn. The one
+    snapshot is not to be carried; `fell` is.
+    """
+    if history.process_start_time is not None or snapshot.process_start_time is not None:
+        return False
+    if history.fell_at is None or snapshot.at - history.fell_at >= FASTEST_START_SECONDS:
+        return False
+    return _fell(history, snapshot)
+
+
+def fell(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
+    """The history that remembers only when a counter fell, and not to what."""
+    return replace(history, fell_at=snapshot.at)
+
+
+def _fell(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
+    values = _values(snapshot, history.saved_source)
+    return any(count.fell_to(values[name]) for name, count in history.counts.items())
 
 
 def _source(snapshot: EngineSnapshot) -> SavedSource | None:

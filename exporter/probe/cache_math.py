@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import TurnFacts
+from exporter.model import CachedTokensSource, TurnFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.model import Loss, Turn
+    from exporter.model import Loss, Turn, Usage
 
 Tokens = tuple[int, ...]
 
@@ -33,6 +33,7 @@ class EngineCircumstances:
 
     match_unit_tokens: int | None
     prefix_caching: bool | None
+    counters_asked: bool = False  # cached tokens may be taken from the engine's counters
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -47,31 +48,65 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     return low
 
 
-def computed_sequence(turn: Turn) -> Tokens | None:
-    """The tokens whose keys and values the engine has after `turn`; None where ids are unknown."""
-    if turn.prompt_token_ids is None or turn.completion_token_ids is None:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How many tokens a prompt shares with what was computed before it: from `least` to `most`.
+
+    The two differ where the ids of an answer are unknown.
+    """
+
+    least: int
+    most: int
+
+
+def shared_with(prompt: Tokens, earlier: Turn) -> Shared | None:
+    """What `prompt` shares with `earlier` and its answer; None where the ids of that are unknown.
+
+    Where the prompt parts from the earlier *prompt*, the answer's ids do not matter. Where it goes
+    on past its end, it can share up to the whole answer but its last token.
+    """
+    before, answer = earlier.prompt_token_ids, earlier.completion_token_ids
+    if before is None:
         return None
-    return turn.prompt_token_ids + turn.completion_token_ids[:-1]
+    shared = common_prefix(prompt, before)
+    if shared < len(before):
+        return Shared(shared, shared)
+    if answer is not None:
+        shared = common_prefix(prompt, before + answer[:-1])
+        return Shared(shared, shared)
+    longest = len(prompt) if earlier.usage is None else earlier.usage.completion_tokens - 1
+    return Shared(shared, min(len(prompt), shared + max(0, longest)))
 
 
 def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: int) -> int:
     """The most tokens of `prompt` that exact-prefix caching can serve after `earlier`."""
     common = max((common_prefix(prompt, sequence) for sequence in earlier), default=0)
+    return _servable(common, prompt, match_unit)
+
+
+def _servable(common: int, prompt: Tokens, match_unit: int) -> int:
     return max(0, min(common, len(prompt) - 1)) // match_unit * match_unit
 
 
 def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> int | None:
     """The ideal of `turn` after the `earlier` turns of its session; None where it is unknown.
 
-    The first turn's ideal is 0 whatever is unknown: there is nothing before it to reuse.
+    The first turn's ideal is 0 whatever is unknown: there is nothing before it to reuse. Where the
+    ids of an answer are unknown the ideal is known only if it comes out the same whatever they are:
+    a bound is no ideal.
     """
+    prompt = turn.prompt_token_ids
     if not earlier:
         return 0
-    sequences = [computed_sequence(one) for one in earlier]
-    known = [sequence for sequence in sequences if sequence is not None]
-    if match_unit is None or turn.prompt_token_ids is None or len(known) < len(sequences):
+    if match_unit is None or prompt is None:
         return None
-    return ideal_cached_tokens(turn.prompt_token_ids, known, match_unit)
+    found = [shared_with(prompt, one) for one in earlier]
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
+        return None
+    least = _servable(max(one.least for one in known), prompt, match_unit)
+    most = _servable(max(one.most for one in known), prompt, match_unit)
+    return least if least == most else None
 
 
 def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnFacts:
@@ -101,7 +136,14 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
         latency_seconds=turn.finished_at - turn.sent_at,
         inter_token_seconds=turn.inter_token,
         loss=None if ideal is None else loss,
+        cached_tokens_source=_source(usage),
     )
+
+
+def _source(usage: Usage | None) -> CachedTokensSource | None:
+    if usage is None or usage.cached_tokens is None:
+        return None
+    return CachedTokensSource.COUNTERS if usage.from_counters else CachedTokensSource.USAGE
 
 
 def beyond_ideal(cached: int | None, ideal: int | None) -> bool:

@@ -16,7 +16,8 @@ from exporter.model import Control, ControlOutcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+    from exporter.engine.client import Chat, ChatRequest, Deadlines
+    from exporter.probe.counters import Chats
 
 
 class Place(Enum):
@@ -47,7 +48,7 @@ class ColdControl:
         return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a coin
 
     async def send(
-        self, client: EngineClient, request: ChatRequest, deadlines: Deadlines, place: Place
+        self, client: Chats, request: ChatRequest, deadlines: Deadlines, place: Place
     ) -> Control:
         """Send `request` with nothing changed but its salt."""
         chat = await client.chat(replace(request, cache_salt=self._new_salt()), deadlines)

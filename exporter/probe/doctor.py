@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 TESTS = (
     *("reachable", "model", "version", "metrics", "flags", "prefix_caching", "match_unit"),
-    *("usage_details", "token_ids", "second_turn", "prefix_stable", "isolation", "wedge"),
+    *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
+    *("isolation", "wedge"),
 )
 """The names of all tests, in the order in which they are told."""
 
@@ -92,8 +93,10 @@ class Doctor:
             self._plan, self._client, self._observe, self._clock, self._new_salt
         ).play()
         self._add(
+            findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),
+            findings.of_first_turn(session),
             findings.of_second_turn(session),
             findings.of_prefix(session),
         )

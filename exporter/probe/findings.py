@@ -123,6 +123,19 @@ def of_match_unit(view: EngineView | None) -> Finding:
     return passed("match_unit", f"a hit lands on a multiple of {cache.match_unit_tokens} tokens")
 
 
+def of_engines(session: SessionResult) -> Finding:
+    """Whether one engine answers at the URL, as far as the session could tell."""
+    name = "one_engine"
+    if Notice.MIXED not in session.notices:
+        if not session.turns:
+            return unknown(name, _no_turn(session))
+        return passed(name, "nothing shows that more than one engine answers at this URL")
+    mixed = (turn.loss for turn in session.turns if turn.loss is not None)
+    proof = next((loss.evidence for loss in mixed if loss.cause is LossCause.MIXED), None)
+    text = proof or "more than one engine answers at this URL in turn"
+    return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
+
+
 def of_usage_details(session: SessionResult) -> Finding:
     name = "usage_details"
     if Notice.USAGE_MISSING in session.notices:
@@ -131,6 +144,14 @@ def of_usage_details(session: SessionResult) -> Finding:
         return failed(
             name,
             "usage has no prompt_tokens_details",
+            "Start vLLM with --enable-prompt-tokens-details.",
+        )
+    if Notice.CACHED_FROM_COUNTERS in session.notices:
+        told = sum(turn.cached_tokens is not None for turn in session.turns)
+        return failed(
+            name,
+            "usage has no prompt_tokens_details; the engine's own counters told the cached tokens "
+            f"of {told} of {len(session.turns)} turns",
             "Start vLLM with --enable-prompt-tokens-details.",
         )
     if not session.turns:
@@ -147,7 +168,32 @@ def of_token_ids(session: SessionResult) -> Finding:
             "none in the answers, so the ideal and the prefix's stability are unknown",
             ADVICE[Notice.TOKEN_IDS_MISSING],
         )
+    if Notice.TOKEN_IDS_RECOVERED in session.notices:
+        known = sum(turn.ideal_cached_tokens is not None for turn in session.turns[1:])
+        text = "none in the answers; /tokenize and logprobs told enough for the ideal of"
+        return (passed if known else unknown)(
+            "token_ids", f"{text} {known} of {len(session.turns) - 1} later turns"
+        )
     return passed("token_ids", "return_token_ids gives those of prompts and answers")
+
+
+def of_first_turn(session: SessionResult) -> Finding:
+    """Whether a first turn, under a salt never used before, was computed as a whole."""
+    name = "cold_start"
+    if session.nonce_in_prompt:
+        return failed(
+            name,
+            "the first turn of a session, under a salt never used before, hit the cache; the "
+            "session was begun anew with words of its own at its head",
+            "Upgrade vLLM to one that knows cache_salt (0.9 and later), or find out whether a KV "
+            "store behind it ignores salts.",
+        )
+    first = session.turns[0] if session.turns else None
+    if first is None:
+        return unknown(name, _no_turn(session))
+    if first.cached_tokens is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    return passed(name, "a first turn under a salt never used before hit nothing")
 
 
 def of_second_turn(session: SessionResult) -> Finding:
@@ -175,6 +221,9 @@ def of_second_turn(session: SessionResult) -> Finding:
         worst = max(lost, key=lambda cause: lost[cause])
         text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
         return failed(name, text, LOSS_ADVICE[worst])
+    if Notice.BLOCK_TOO_LARGE in session.notices:
+        text = "no prompt that fits the context spans a whole cache block"
+        return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
     if cached == 0:
         return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
     ideals = [turn.ideal_cached_tokens for turn in later]
@@ -214,6 +263,8 @@ def of_isolation(test: SaltTest) -> Finding:
     if test.same_salt_cached == 0:
         return unknown(name, "the same salt did not hit either, so another one proves nothing")
     text = f"the same salt hit {test.same_salt_cached} tokens, another salt none"
+    if test.mixed:
+        return unknown(name, f"{text}; but several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
         return unknown(name, f"{text}; but it may have run on another of the {test.ranks} ranks")
     return passed(name, text)
@@ -238,6 +289,7 @@ def of_wedge(test: SaltTest) -> Finding:
         "others filled the cache in between": test.crowded is True,
         "whether others filled the cache in between is unknown": test.crowded is None,
         "the two may have run on different ranks": test.ranks != 1,
+        "several engines answer at this URL": test.mixed is True,
     }
     excuse = next((words for words, holds in excuses.items() if holds), None)
     if excuse is not None:

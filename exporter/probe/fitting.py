@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PADDING = 4000
 """Characters of padding that make the opening as long as a small agent's own."""
+_STEP = 500
+"""Characters: the padding is looked for no closer, a section of it is about as long."""
 _ROUNDS = 4
 _CHARACTERS_PER_TOKEN = 4.5
 """More than any common tokenizer needs for English, so that the first guess is seldom short."""
@@ -29,21 +31,29 @@ async def fit(
     info: EngineInfo,
     wanted_first_prompt: int | None,
     max_tokens: int,
+    *,
+    reserved: int = 0,
 ) -> tuple[Scenario, bool]:
     """The scenario and whether it had to be shortened.
 
     The first prompt gets at least `wanted_first_prompt` tokens if the context allows it and the
-    scenario can be padded. Raises `ScenarioError` if not even two turns fit.
+    scenario can be padded, else as many as leave room for all turns. `reserved` tokens of the
+    context stay free. Raises `ScenarioError` if not even two turns fit.
     """
-    scenario = await _long_enough(kind, client, info, wanted_first_prompt)
-    turns = await _fitting_turns(scenario, client, info, max_tokens)
+    scenario, padding = await _long_enough(kind, client, info, wanted_first_prompt)
+    turns = await _fitting_turns(scenario, client, info, max_tokens, reserved)
     if turns == len(scenario.steps):
         return scenario, False
-    for padding in (_PADDING, _PADDING // 2, _PADDING // 4, 0) if kind.padded else ():
-        scenario = kind.build(padding)
-        turns = await _fitting_turns(scenario, client, info, max_tokens)
-        if turns == len(scenario.steps):
-            break
+    too_long = padding
+    padding = 0
+    while kind.padded and too_long - padding > _STEP:  # halving, for the longest that fits
+        middle = (padding + too_long) // 2
+        if await _fits_whole(kind.build(middle), client, info, max_tokens, reserved):
+            padding = middle
+        else:
+            too_long = middle
+    scenario = kind.build(padding)
+    turns = await _fitting_turns(scenario, client, info, max_tokens, reserved)
     if turns < 2:  # noqa: PLR2004 - a hit needs a turn before it
         raise ScenarioError(
             f"the scenario {kind.name!r} does not fit: two turns need more than the model's "
@@ -54,7 +64,8 @@ async def fit(
 
 async def _long_enough(
     kind: ScenarioKind, client: EngineClient, info: EngineInfo, wanted: int | None
-) -> Scenario:
+) -> tuple[Scenario, int]:
+    """The scenario and the characters of its padding."""
     padding = _PADDING
     scenario = kind.build(padding)
     for _ in range(_ROUNDS if wanted and kind.padded else 0):
@@ -64,18 +75,23 @@ async def _long_enough(
             break
         padding += int(missing * _CHARACTERS_PER_TOKEN) + 1
         scenario = kind.build(padding)
-    return scenario
+    return scenario, padding
+
+
+async def _fits_whole(
+    scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int, reserved: int
+) -> bool:
+    tokens = await _count(client, info, scenario, scenario.all_messages())
+    return fits(tokens + reserved, scenario.answers(), max_tokens, info.max_model_len)
 
 
 async def _fitting_turns(
-    scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int
+    scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int, reserved: int
 ) -> int:
     """How many turns fit; the whole is tried first, since it nearly always fits."""
 
     async def fit_in(turns: int) -> bool:
-        part = scenario.shortened(turns)
-        tokens = await _count(client, info, part, part.all_messages())
-        return fits(tokens, part.answers(), max_tokens, info.max_model_len)
+        return await _fits_whole(scenario.shortened(turns), client, info, max_tokens, reserved)
 
     fitting, too_many = 0, len(scenario.steps)
     if await fit_in(too_many):

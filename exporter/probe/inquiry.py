@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
+    from exporter.probe.replicas import ReplicaWatch
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
 """A fresh look at the engine's own metrics."""
@@ -31,8 +32,8 @@ Again = Callable[[], Awaitable["Usage | None"]]
 class LossInquiry:
     """One session's readings of the engine, and what the session used in between."""
 
-    def __init__(self, observe: Observe, before: EngineView | None) -> None:
-        self._observe = observe
+    def __init__(self, replicas: ReplicaWatch, before: EngineView | None) -> None:
+        self._replicas = replicas
         self._last = self._config = _snapshot(before)
         self._start_time = self._last.process_start_time if self._last else None
         self._own = OwnUse()
@@ -55,7 +56,7 @@ class LossInquiry:
         usage = turn.usage
         if usage is None or usage.cached_tokens is None or usage.cached_tokens >= ideal:
             return None
-        before, now = self._last, _snapshot(await self._observe())
+        before, now = self._last, _snapshot(await self._replicas.next())
         traffic = traffic_between(before, now, self._own)
         self._last, self._own = now, OwnUse()
         self._config = now or self._config
@@ -71,6 +72,7 @@ class LossInquiry:
             room=room_beside(max(map(_length, earlier), default=0), before, now),
             traffic=traffic,
             repeat=self._wedged,
+            several=self._replicas.proof,
         )
         if not needs_repeat(found) or self._wedged is not None:
             return found
@@ -88,7 +90,7 @@ class LossInquiry:
         if usage is None or usage.cached_tokens is None:
             return None
         self.extra_tokens += usage.prompt_tokens + usage.completion_tokens
-        before, now = self._last, _snapshot(await self._observe())
+        before, now = self._last, _snapshot(await self._replicas.next())
         repeat = Repeat(usage.cached_tokens, traffic_between(before, now, OwnUse().plus(usage)))
         self._last, self._own = now, OwnUse()
         if repeat.cached == 0:

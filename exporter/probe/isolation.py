@@ -15,6 +15,7 @@ from exporter.errors import ScenarioError
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.fitting import fit
 from exporter.probe.loss import WEDGE_UNITS, OwnUse, room_beside, traffic_between
+from exporter.probe.replicas import ReplicaWatch
 from exporter.probe.scenario import Scenario, ScenarioKind
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class SaltTest:
     """What the three requests showed, in tokens; None is unknown.
 
     `crowded` says whether others can have pushed the prompt out between the first two requests,
-    `tokens` what all of them took, prompts and answers.
+    `mixed` whether they are known to have met several engines, `tokens` what all three took,
+    prompts and answers.
     """
 
     prompt_tokens: int | None = None
@@ -42,6 +44,7 @@ class SaltTest:
     prefix_caching: bool | None = None
     tokens: int = 0
     crowded: bool | None = None
+    mixed: bool = False
     failure: Failure | None = None
     too_long: str | None = None
 
@@ -67,7 +70,8 @@ async def try_salts(
     new_salt: Callable[[], str],
 ) -> SaltTest:
     """Send the prompt under a new salt twice, then under another new one."""
-    before = await observe()
+    replicas = ReplicaWatch(observe)
+    before = await replicas.first()
     unit = _match_unit(before)
     try:
         scenario, _ = await fit(_kind(new_salt()), client, info, WEDGE_UNITS * (unit or 0) + 1, 1)
@@ -84,8 +88,9 @@ async def try_salts(
         usages.append(chat.usage)
         own = own.plus(chat.usage)
         if len(usages) == 2:  # noqa: PLR2004 - the same salt twice
-            after = await observe()
+            after = await replicas.next()
             crowded = _crowded(before, after, own, chat.usage)
+            own_twice = own
     cached = [usage.cached_tokens if usage else None for usage in usages]
     return SaltTest(
         prompt_tokens=usages[0].prompt_tokens if usages[0] else None,
@@ -97,6 +102,7 @@ async def try_salts(
         prefix_caching=_prefix_caching(after),
         tokens=own.tokens,
         crowded=crowded,
+        mixed=replicas.proof is not None or _elsewhere(before, after, own_twice),
     )
 
 
@@ -118,6 +124,13 @@ def _crowded(
     traffic = traffic_between(one, other, own)
     room = room_beside(usage.prompt_tokens if usage else 0, one, other)
     return None if traffic is None or room is None else traffic.foreign >= room
+
+
+def _elsewhere(before: EngineView | None, after: EngineView | None, own: OwnUse) -> bool:
+    """Whether the engine that was read did not look up all that was sent."""
+    one, other = (view.snapshot if view else None for view in (before, after))
+    traffic = traffic_between(one, other, own)
+    return traffic is not None and traffic.elsewhere > 0
 
 
 def _match_unit(view: EngineView | None) -> int | None:

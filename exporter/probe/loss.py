@@ -51,12 +51,14 @@ class Traffic:
     `foreign` is what others had looked up or generated: an upper bound of what they can have pushed
     out, since tokens that hit take no room anew. `alone` is true where the engine looked up exactly
     our own prompts. `unreported_hits` are hits that the engine counted beyond those that our usage
-    showed, None where the engine was not alone or does not count them.
+    showed, None where the engine was not alone or does not count them. `elsewhere` are tokens of
+    our own prompts that the engine did not look up: another one did.
     """
 
     foreign: float
     alone: bool
     unreported_hits: float | None
+    elsewhere: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Evidence:
 
     `room` is what the cache could take in beside this session before any of it had to go. `traffic`
     is that since the last reading at which the session's prefix is known to have been touched.
+    `several` says how more than one engine at this URL is known, where it is.
     """
 
     cached: int
@@ -87,6 +90,7 @@ class Evidence:
     room: float | None = None
     traffic: Traffic | None = None
     repeat: Repeat | None = None
+    several: str | None = None
 
     @property
     def total(self) -> bool:
@@ -111,11 +115,14 @@ def traffic_between(
     if queried is None or generated is None:
         return None
     alone = queried == own.prompt
+    start = before.process_start_time
+    same_process = start is not None and start == after.process_start_time
     hits = _growth(before.hit_tokens, after.hit_tokens)
     return Traffic(
         foreign=max(0.0, queried - own.prompt) + max(0.0, generated - own.completion),
         alone=alone,
         unreported_hits=hits - own.cached if alone and hits is not None else None,
+        elsewhere=max(0.0, own.prompt - queried) if same_process else 0.0,
     )
 
 
@@ -155,7 +162,9 @@ def loss(evidence: Evidence) -> Loss | None:
 
 def needs_repeat(evidence: Evidence) -> bool:
     """Whether only an identical repeat can tell the causes apart that are left."""
-    settled = any(rule(evidence) for rule in (_disabled, _restart, _unreported, _other_rank))
+    settled = any(
+        rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
+    )
     return evidence.total and not settled and evidence.pressed(evidence.traffic) is not True
 
 
@@ -166,6 +175,20 @@ def _disabled(evidence: Evidence) -> Verdict:
     if evidence.prefix_caching is not False:
         return None
     return LossCause.DISABLED, 'vllm:cache_config_info has enable_prefix_caching="False"'
+
+
+def _mixed(evidence: Evidence) -> Verdict:
+    if evidence.several is not None:
+        return LossCause.MIXED, evidence.several
+    traffics = (evidence.traffic, evidence.repeat.traffic if evidence.repeat else None)
+    elsewhere = max((one.elsewhere for one in traffics if one is not None), default=0.0)
+    if not elsewhere or evidence.prefix_caching is not True:
+        return None
+    text = (
+        f"{_tokens(elsewhere)} of the session's own prompts are not in the counters of the "
+        f"engine that /metrics is of: another one at this URL computed them"
+    )
+    return LossCause.MIXED, text
 
 
 def _restart(evidence: Evidence) -> Verdict:
@@ -264,6 +287,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
 
 RULES: tuple[Callable[[Evidence], Verdict], ...] = (
     _disabled,
+    _mixed,
     _restart,
     _unreported,
     _wedged,

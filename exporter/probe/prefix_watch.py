@@ -45,8 +45,11 @@ class PrefixWatch:
         pair = _pair(before[0], turn, answers_kept=self._answers_kept) if before else None
         if before is None or pair is None:
             return
-        self._compared += 1
         index = pair.first_difference()
+        whole = not self._answers_kept or before[0].completion_token_ids is not None
+        if index is None and not whole:
+            return  # it may still part from the answer, whose ids are unknown
+        self._compared += 1
         if index is None or self._unstable is not None:
             return
         text = await self._text(around(pair, index))
@@ -72,15 +75,12 @@ class PrefixWatch:
 
 
 def _pair(before: Turn, turn: Turn, *, answers_kept: bool) -> TurnPair | None:
-    if (
-        before.prompt_token_ids is None
-        or before.completion_token_ids is None
-        or turn.prompt_token_ids is None
-    ):
+    if before.prompt_token_ids is None or turn.prompt_token_ids is None:
         return None
+    answer = before.completion_token_ids if answers_kept else None
     return TurnPair(
         turn=turn.index,
         prompt=before.prompt_token_ids,
-        completion=before.completion_token_ids[:-1] if answers_kept else (),
+        completion=() if answer is None else answer[:-1],
         later=turn.prompt_token_ids,
     )

@@ -18,7 +18,6 @@ from exporter.model import (
     EngineView,
     Failure,
     FailureReason,
-    LossCause,
     Notice,
     PrefixStability,
     SessionResult,
@@ -28,15 +27,19 @@ from exporter.model import (
 )
 from exporter.probe.cache_math import (
     EngineCircumstances,
-    beyond_ideal,
     turn_facts,
     turn_ideal,
 )
 from exporter.probe.control import ColdControl, Place
+from exporter.probe.counters import Chats, CountedChats
 from exporter.probe.fitting import fit
 from exporter.probe.inquiry import LossInquiry, Observe
 from exporter.probe.loss import loss
-from exporter.probe.prefix_watch import PrefixWatch
+from exporter.probe.prefix_watch import Detokenize, PrefixWatch
+from exporter.probe.replicas import ReplicaWatch
+from exporter.probe.salting import NONCE_TOKENS, SaltTrust, process_of, with_nonce
+from exporter.probe.token_ids import TokenIds
+from exporter.probe.turn_notices import length_notices, turn_notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +61,7 @@ class SessionPlan:
     deadlines: Deadlines
     match_units: int = 8
     others: tuple[ScenarioKind, ...] = ()
+    cached_tokens_from_counters: bool = False
 
     def kind_of(self, session: int) -> ScenarioKind:
         """The scenario of session number `session` (0…)."""
@@ -93,6 +97,35 @@ class _Played:
     failed_turn: int | None = None
     prefix: PrefixStability | None = None
     extra_tokens: int = 0
+    abandoned_tokens: int = 0  # of a first turn that hit under a salt never used, and was dropped
+    nonce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What stays the same while one session is played."""
+
+    kind: ScenarioKind
+    info: EngineInfo
+    before: EngineView | None
+    replicas: ReplicaWatch
+    hooks: SessionHooks
+
+    @property
+    def match_unit(self) -> int | None:
+        cache = self.before.snapshot.cache if self.before and self.before.snapshot else None
+        return cache.match_unit_tokens if cache else None
+
+
+@dataclass(slots=True)
+class _Course:
+    """One way through the scenario, from its first turn on."""
+
+    scenario: Scenario
+    salt: str
+    inquiry: LossInquiry
+    watch: PrefixWatch
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
 
 class SessionRunner:
@@ -114,6 +147,11 @@ class SessionRunner:
         self._clock = clock
         self._new_salt = new_salt
         self._control = control
+        self._chats: Chats = client
+        if plan.cached_tokens_from_counters:
+            self._chats = CountedChats(client, observe, clock)
+        self._salts = SaltTrust()
+        self._ids = TokenIds(client)
         self._sessions = 0
         self._played: _Played | None = None
         self._fitted: dict[str, tuple[tuple[Any, ...], Scenario, bool]] = {}
@@ -158,47 +196,95 @@ class SessionRunner:
             notices=frozenset(played.notices | ({Notice.SIMULATED} if simulated else set())),
             prefix=played.prefix,
             extra_tokens=played.extra_tokens,
+            nonce_in_prompt=played.nonce,
         )
 
     async def _play_turns(
         self, kind: ScenarioKind, info: EngineInfo, played: _Played, hooks: SessionHooks
     ) -> None:
-        before = await self._observe()
-        scenario, shortened = await self._fit(kind, info, _match_unit(before))
+        replicas = ReplicaWatch(self._observe)
+        scene = _Scene(kind, info, await replicas.first(), replicas, hooks)
+        process = process_of(info, scene.before)
+        played.nonce = self._salts.ignored(process)
+        if not await self._play_through(scene, played):
+            self._salts.distrust(process)
+            played.nonce = True
+            await self._play_through(scene, played)
+        if played.nonce:
+            played.notices.add(Notice.SALT_IGNORED)
+        played.notices |= length_notices(played.facts, scene.match_unit, padded=kind.padded)
+
+    async def _play_through(self, scene: _Scene, played: _Played) -> bool:
+        """Play all turns; False, and nothing kept, where the first hit under a salt never used."""
+        scenario, shortened = await self._fit(scene, played)
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
-        salt = self._new_salt()
-        inquiry = LossInquiry(self._observe, before)
-
-        async def detokenize(ids: Sequence[int]) -> str | None:
-            return await self._client.detokenize(info.model, ids)
-
-        watch = PrefixWatch(detokenize, scenario.tools, answers_kept=not scenario.recorded)
-        messages: list[dict[str, Any]] = []
+        kept = not scenario.recorded
+        watch = PrefixWatch(self._text_of(scene), scenario.tools, answers_kept=kept)
+        inquiry = LossInquiry(scene.replicas, scene.before)
+        course = _Course(scenario, self._new_salt(), inquiry, watch)
         for index, step in enumerate(scenario.steps, start=1):
-            messages += step
-            hooks.on_turn_start(index, len(scenario.steps))
-            request = ChatRequest(info.model, messages, self._plan.max_tokens, salt, scenario.tools)
-            place = self._control.place(index) if self._control else None
-            control = await self._send_control(request, place, Place.BEFORE, hooks)
-            hooks.on_request(False)
-            chat = await self._client.chat(request, self._plan.deadlines, hooks.on_token)
-            if chat.failure is not None:
-                played.failure, played.failed_turn = chat.failure, index
-                return
-            turn = _turn(index, chat)
-            facts = await self._judge(turn, before, played, inquiry, request)
-            control = control or await self._send_control(request, place, Place.AFTER, hooks)
-            facts = played.facts[-1] = replace(facts, control=control)
-            await watch.turn(turn, messages)
-            played.prefix = watch.verdict()
-            if played.prefix is not None and not played.prefix.stable:
-                played.notices.add(Notice.PREFIX_UNSTABLE)
-            hooks.on_turn(facts)
-            if not scenario.recorded:
-                messages.append(chat.message)
-        if not kind.padded and opens_short(played.facts[0], _match_unit(before)):
-            played.notices.add(Notice.OPENING_SHORT)
+            course.messages += step
+            if index == 1 and played.nonce:
+                course.messages[0] = with_nonce(course.messages[0], self._new_salt())
+            scene.hooks.on_turn_start(index, len(scenario.steps))
+            if not await self._play_turn(index, scene, course, played):
+                return played.failure is not None
+        return True
+
+    async def _play_turn(self, index: int, scene: _Scene, course: _Course, played: _Played) -> bool:
+        """Play one turn and judge it; False where the session cannot go on like this."""
+        hooks, scenario = scene.hooks, course.scenario
+        request = ChatRequest(
+            scene.info.model, course.messages, self._plan.max_tokens, course.salt, scenario.tools
+        )
+        place = self._control.place(index) if self._control else None
+        cold = self._cold_request(request, scenario, played)
+        control = await self._send_control(cold, place, Place.BEFORE, hooks)
+        hooks.on_request(False)
+        chat, recovered = await self._send(request, hooks)
+        if chat.failure is not None:
+            played.failure, played.failed_turn = chat.failure, index
+            return False
+        turn = _turn(index, chat, recovered=recovered)
+        if index == 1 and not played.nonce and _cached(turn):
+            played.abandoned_tokens = _length(turn)
+            return False
+        facts = await self._judge(turn, scene, course, played, request)
+        control = control or await self._send_control(cold, place, Place.AFTER, hooks)
+        facts = played.facts[-1] = replace(facts, control=control)
+        await course.watch.turn(turn, course.messages)
+        played.prefix = course.watch.verdict()
+        if played.prefix is not None and not played.prefix.stable:
+            played.notices.add(Notice.PREFIX_UNSTABLE)
+        hooks.on_turn(facts)
+        if not scenario.recorded:
+            course.messages.append(chat.message)
+        return True
+
+    def _text_of(self, scene: _Scene) -> Detokenize:
+        async def detokenize(ids: Sequence[int]) -> str | None:
+            return await self._client.detokenize(scene.info.model, ids)
+
+        return detokenize
+
+    async def _send(self, request: ChatRequest, hooks: SessionHooks) -> tuple[Chat, bool]:
+        """The answer, and whether token ids had to be looked for beside it."""
+        deadlines = self._plan.deadlines
+        asked = self._ids.asked_for(request)
+        chat = await self._chats.chat(asked, deadlines, hooks.on_token)
+        if self._ids.refused(asked, chat):
+            chat = await self._chats.chat(request, deadlines, hooks.on_token)
+        return await self._ids.complete(request, chat)
+
+    def _cold_request(
+        self, request: ChatRequest, scenario: Scenario, played: _Played
+    ) -> ChatRequest:
+        """The request as its control sends it: what keeps the session apart is another one."""
+        if not played.nonce:
+            return request
+        opening = with_nonce(scenario.steps[0][0], self._new_salt())
+        return replace(request, messages=[opening, *request.messages[1:]])
 
     async def _send_control(
         self, request: ChatRequest, place: Place | None, now: Place, hooks: SessionHooks
@@ -207,52 +293,56 @@ class SessionRunner:
         if self._control is None or place is not now:
             return None
         hooks.on_request(True)
-        return await self._control.send(self._client, request, self._plan.deadlines, now)
+        return await self._control.send(self._chats, request, self._plan.deadlines, now)
 
     async def _judge(
         self,
         turn: Turn,
-        before: EngineView | None,
+        scene: _Scene,
+        course: _Course,
         played: _Played,
-        inquiry: LossInquiry,
         request: ChatRequest,
     ) -> TurnFacts:
-        circumstances = EngineCircumstances(_match_unit(before), _prefix_caching(before))
-        ideal = turn_ideal(turn, played.turns, circumstances.match_unit_tokens)
+        inquiry = course.inquiry
+        circumstances = EngineCircumstances(
+            scene.match_unit, _prefix_caching(scene.before), self._plan.cached_tokens_from_counters
+        )
+        ideal = turn_ideal(turn, played.turns, scene.match_unit)
         inquiry.used(turn)
 
         async def again() -> Usage | None:
-            chat = await self._client.chat(replace(request, max_tokens=1), self._plan.deadlines)
+            chat = await self._chats.chat(replace(request, max_tokens=1), self._plan.deadlines)
             return None if chat.failure is not None else chat.usage
 
         evidence = None
-        if ideal and circumstances.match_unit_tokens:
-            unit = circumstances.match_unit_tokens
-            evidence = await inquiry.evidence(turn, ideal, unit, played.turns, again)
-        played.extra_tokens = inquiry.extra_tokens
+        if ideal and scene.match_unit:
+            evidence = await inquiry.evidence(turn, ideal, scene.match_unit, played.turns, again)
+        played.extra_tokens = played.abandoned_tokens + inquiry.extra_tokens
         facts = turn_facts(turn, ideal, None if evidence is None else loss(evidence))
         played.turns.append(turn)
         played.facts.append(facts)
-        played.notices |= turn_notices(turn, ideal, circumstances)
-        if facts.loss is not None and facts.loss.cause is LossCause.WEDGED:
-            played.notices.add(Notice.CACHE_WEDGED)
+        played.notices |= turn_notices(turn, facts, ideal, circumstances)
+        if scene.replicas.proof is not None:
+            played.notices.add(Notice.MIXED)
         return facts
 
-    async def _fit(
-        self, kind: ScenarioKind, info: EngineInfo, match_unit: int | None
-    ) -> tuple[Scenario, bool]:
+    async def _fit(self, scene: _Scene, played: _Played) -> tuple[Scenario, bool]:
         """The scenario made to fit this engine; counted once, as long as the engine is the same."""
-        key = (info.model, info.version, info.max_model_len, match_unit)
+        info, unit, kind = scene.info, scene.match_unit, scene.kind
+        reserved = NONCE_TOKENS if played.nonce else 0
+        key = (info.model, info.version, info.max_model_len, unit, reserved)
         fitted = self._fitted.get(kind.name)
         if fitted is None or fitted[0] != key:
             plan = self._plan
-            wanted = None if match_unit is None else plan.match_units * match_unit
-            scenario, shortened = await fit(kind, self._client, info, wanted, plan.max_tokens)
+            wanted = None if unit is None else plan.match_units * unit
+            scenario, shortened = await fit(
+                kind, self._client, info, wanted, plan.max_tokens, reserved=reserved
+            )
             fitted = self._fitted[kind.name] = (key, scenario, shortened)
         return fitted[1], fitted[2]
 
 
-def _turn(index: int, chat: Chat) -> Turn:
+def _turn(index: int, chat: Chat, *, recovered: bool) -> Turn:
     """The record of a request that went well."""
     first = chat.token_times[0] if chat.token_times else None
     sent = chat.sent_at if chat.sent_at is not None else chat.finished_at
@@ -266,35 +356,16 @@ def _turn(index: int, chat: Chat) -> Turn:
         inter_token=tuple(later - earlier for earlier, later in pairwise(chat.token_times)),
         prompt_token_ids=chat.prompt_token_ids,
         completion_token_ids=chat.completion_token_ids,
+        ids_recovered=recovered,
     )
 
 
-def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
-    """What a reader of this turn's numbers must know."""
-    cached = turn.usage.cached_tokens if turn.usage else None
-    notices = {
-        Notice.USAGE_MISSING: turn.usage is None,
-        Notice.USAGE_DETAILS_MISSING: turn.usage is not None and cached is None,
-        Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
-        Notice.TOKEN_IDS_MISSING: (
-            turn.prompt_token_ids is None or turn.completion_token_ids is None
-        ),
-        Notice.MATCH_UNIT_UNKNOWN: circumstances.match_unit_tokens is None,
-        Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
-        Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
-    }
-    return {notice for notice, applies in notices.items() if applies}
+def _cached(turn: Turn) -> int:
+    return (turn.usage.cached_tokens or 0) if turn.usage else 0
 
 
-def opens_short(first: TurnFacts, match_unit: int | None) -> bool:
-    """Whether a session's first prompt is known to span fewer than two match units."""
-    tokens = first.prompt_tokens
-    return match_unit is not None and tokens is not None and tokens < 2 * match_unit
-
-
-def _match_unit(view: EngineView | None) -> int | None:
-    cache = view.snapshot.cache if view and view.snapshot else None
-    return cache.match_unit_tokens if cache else None
+def _length(turn: Turn) -> int:
+    return turn.usage.prompt_tokens + turn.usage.completion_tokens if turn.usage else 0
 
 
 def _prefix_caching(view: EngineView | None) -> bool | None:

@@ -14,7 +14,7 @@ from exporter.simulator import answers, faults, requests, tokens, wire
 from exporter.simulator.settings import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from exporter.simulator.answers import Answer
     from exporter.simulator.engine import Engine
@@ -49,6 +49,22 @@ class Chat:
         hidden = self.engine.faults.get(faults.NoTokenIds) is not None
         return bool(self.request.return_token_ids) and not hidden
 
+    def logprobs(self, ids: Sequence[int]) -> dict[str, Any] | None:
+        """What is said of each generated token where a request asks for it; all are certain."""
+        if not self.request.logprobs:
+            return None
+        as_ids = bool(self.request.return_tokens_as_token_ids)
+        entries = [
+            {
+                "token": f"token_id:{one}" if as_ids else tokens.decode([one]),
+                "logprob": 0.0,
+                "bytes": list(tokens.to_bytes(one)),
+                "top_logprobs": [],
+            }
+            for one in ids
+        ]
+        return {"content": entries}
+
 
 class Cut(Exception):  # noqa: N818 - not an error, the end that a fault asked for
     """The connection is to end here."""
@@ -63,6 +79,8 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
     body = requests.parse_json(await http.read(), http.headers.get("Content-Type", ""))
     request = requests.parse_chat(body)
     requests.check_model(request.model, engine.settings.model)
+    if request.logprobs and engine.faults.get(faults.NoLogprobs) is not None:
+        raise requests.WireError("logprobs are not supported here")
     chat = _begin(engine, request)
     try:
         if request.stream:
@@ -162,7 +180,7 @@ async def _whole(chat: Chat) -> web.Response:
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": None,
+        "logprobs": chat.logprobs(answer.token_ids[:emitted]),
         "finish_reason": "abort" if aborted else answer.finish_reason,
         "stop_reason": None if aborted else answer.stop_reason,
         "token_ids": list(answer.token_ids[:emitted]) if chat.shows_ids else None,
@@ -231,7 +249,7 @@ async def _chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
             if not last and not chat.shows_ids:
                 continue
             delta = {}
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None}
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": chat.logprobs(new)}
         if last:
             choice["finish_reason"] = "abort" if aborted else chat.answer.finish_reason
             choice["stop_reason"] = None if aborted else chat.answer.stop_reason

@@ -192,6 +192,20 @@ class NoTokenIds(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class NoTokenize(Fault):
+    """/tokenize and /detokenize are not served, as behind a proxy that lets only /v1 through."""
+
+    name: ClassVar[str] = "no_tokenize"
+
+
+@dataclass(frozen=True, slots=True)
+class NoLogprobs(Fault):
+    """Requests for logprobs are refused."""
+
+    name: ClassVar[str] = "no_logprobs"
+
+
+@dataclass(frozen=True, slots=True)
 class Slow(Fault):
     """Every step takes `factor` times as long."""
 
@@ -224,8 +238,8 @@ KINDS: dict[str, type[Fault]] = {
     kind.name: kind
     for kind in (
         Crash, Restart, Hang, Errors, Unhealthy, CutStream, StreamError, Abort, Wedge, SmallCache,
-        IgnoreSalts, NoUsageDetails, NoUsage, NoTokenIds, Slow, MovingSystemPrompt,
-        NoPrefixCaching, NoLogStats,
+        IgnoreSalts, NoUsageDetails, NoUsage, NoTokenIds, NoTokenize, NoLogprobs, Slow,
+        MovingSystemPrompt, NoPrefixCaching, NoLogStats,
     )
 }  # fmt: skip
 

@@ -78,6 +78,8 @@ class ChatRequest(BaseModel):
     return_token_ids: bool | None = None
     n: int | None = 1
     logprobs: bool | None = False
+    top_logprobs: int | None = 0
+    return_tokens_as_token_ids: bool | None = None
     prompt_logprobs: int | None = None
 
 
@@ -171,8 +173,8 @@ def parse_chat(body: object) -> ChatRequest:
         raise bad_value(
             "Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt"
         )
-    if (request.n or 1) != 1 or request.logprobs or request.prompt_logprobs is not None:
-        raise WireError("The simulator knows neither n > 1 nor logprobs nor prompt_logprobs.")
+    if (request.n or 1) != 1 or request.top_logprobs or request.prompt_logprobs is not None:
+        raise WireError("The simulator knows neither n > 1 nor top_logprobs nor prompt_logprobs.")
     return request
 
 

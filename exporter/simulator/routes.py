@@ -119,12 +119,18 @@ class Routes:
         return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
+        self._need_tokenizer()
         return wire.answer(chat.tokenize(self._engine, await _json(request)))
 
     async def _detokenize(self, request: web.Request) -> web.Response:
+        self._need_tokenizer()
         asked = requests.parse(requests.DetokenizeRequest, await _json(request))
         requests.check_model(asked.model, self._engine.settings.model)
         return wire.answer({"prompt": tokens.decode(asked.tokens)})
+
+    def _need_tokenizer(self) -> None:
+        if self._engine.faults.get(faults.NoTokenize) is not None:
+            raise web.HTTPNotFound
 
     async def _reset(self, _: web.Request) -> web.Response:
         return wire.answer({"success": self._engine.reset_prefix_cache()})

@@ -159,3 +159,52 @@ async def test_replicas_behind_one_url_are_found_out_and_not_added_up(engine, be
             assert view.failure is None
     assert view.totals.queried_tokens == 3000.0
     assert view.restarts == 1
+
+
+async def test_what_was_seen_behind_one_url_is_remembered_for_a_while_and_then_forgotten(
+    engine, bench
+):
+    one, two = vllm_page(started=1_700_000_000.0), vllm_page(started=1_700_000_001.0)
+    engine.page = one
+    async with bench.running():
+        assert bench.views[-1].mixed is False
+        engine.page = two
+        assert (await bench.next_round()).mixed is False, "a restart looks the same so far"
+        engine.page = one
+        assert (await bench.next_round()).mixed is True
+        engine.page = two
+        for _ in range(59):
+            assert (await bench.next_round()).mixed is True
+        assert (await bench.next_round()).mixed is False
+
+
+async def test_replicas_that_do_not_say_when_they_started_are_told_by_counters_that_fall_and_rise(
+    engine, bench
+):
+    one = vllm_page(started=None, queried=9000.0, hit=0.0)
+    two = vllm_page(started=None, queried=2000.0, hit=0.0)
+    engine.page = one
+    async with bench.running():
+        engine.page = two
+        assert (await bench.next_round()).failure is None
+        for _ in range(3):
+            engine.page = one
+            assert (await bench.next_round()).failure is None
+            engine.page = two
+            view = await bench.next_round()
+            assert view.failure.reason == "several_engines"
+            assert view.mixed is True
+
+
+async def test_an_engine_that_is_restarted_twice_is_not_taken_for_two(engine, bench):
+    engine.page = vllm_page(started=None, queried=9000.0, hit=0.0)
+    async with bench.running():
+        engine.page = vllm_page(started=None, queried=100.0, hit=0.0)
+        await bench.next_round()
+        for _ in range(3):
+            engine.page = vllm_page(started=None, queried=200.0, hit=0.0)
+            await bench.next_round()
+        engine.page = vllm_page(started=None, queried=50.0, hit=0.0)
+        view = await bench.next_round()
+    assert view.failure is None
+    assert (view.mixed, view.restarts) == (False, 2)

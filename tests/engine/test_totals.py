@@ -9,7 +9,13 @@ from engine_pages import read, vllm_page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.totals import EngineHistory, carry, returned
+from exporter.engine.totals import (
+    FASTEST_START_SECONDS,
+    EngineHistory,
+    alternates,
+    carry,
+    returned,
+)
 from exporter.model import EngineSnapshot, EngineTotals
 
 EMPTY = EngineHistory()
@@ -236,3 +242,15 @@ def test_totals_never_go_back_whatever_counters_a_page_shows(values: list[tuple[
         assert now[0] >= before[0]
         assert now[1] >= before[1]
         before = now
+
+
+@given(
+    values=st.lists(st.floats(0, 1e6), min_size=1, max_size=12),
+    seconds=st.floats(FASTEST_START_SECONDS, 1e5),
+)
+def test_falls_that_leave_time_to_start_an_engine_are_restarts(values, seconds):
+    history = EMPTY
+    for number, value in enumerate(values):
+        one = replace(snapshot(started=None, queried_tokens=value), at=number * seconds)
+        assert not alternates(history, one)
+        history = carry(history, one)

@@ -46,13 +46,13 @@ async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(
         (
             faults.NoUsageDetails(),
             {"usage_details"},
-            {"second_turn", "isolation", "wedge"},
+            {"cold_start", "second_turn", "isolation", "wedge"},
             "--enable-prompt-tokens-details",
         ),
         (
             faults.NoUsage(),
             {"usage_details"},
-            {"second_turn", "isolation", "wedge"},
+            {"cold_start", "second_turn", "isolation", "wedge"},
             "stream_options.include_usage",
         ),
         (
@@ -61,7 +61,6 @@ async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(
             {"isolation", "wedge"},
             "without --no-enable-prefix-caching",
         ),
-        (faults.NoTokenIds(), set(), {"token_ids", "prefix_stable"}, "0.10.2"),
         (
             faults.NoLogStats(),
             {"metrics"},
@@ -70,6 +69,7 @@ async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(
         ),
         (faults.Wedge(), {"second_turn", "wedge"}, {"isolation"}, "Restart vLLM"),
         (faults.IgnoreSalts(), {"isolation"}, set(), "does not keep cache_salt apart"),
+        (faults.NoTokenIds(), set(), set(), None),
         (
             faults.MovingSystemPrompt(),
             {"prefix_stable"},
@@ -88,7 +88,36 @@ async def test_each_fault_fails_its_own_tests_and_names_what_mends_it(
     assert verdicts(checkup, UNKNOWN) == unknown
     assert checkup.well is (not failed)
     remedies = [one.remedy for one in checkup.findings if one.verdict is not PASS and one.remedy]
-    assert any(remedy in text for text in remedies), remedies
+    assert any(remedy in text for text in remedies) if remedy else not remedies, remedies
+
+
+async def test_without_token_ids_from_anywhere_the_ideal_is_unknown_and_no_fault(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.NoTokenIds())
+        at.simulator.inject(faults.NoTokenize())
+        checkup = await examine(at)
+    assert checkup.well
+    assert verdicts(checkup, UNKNOWN) == {"token_ids", "prefix_stable"}
+    assert "0.10.2" in finding(checkup, "token_ids").remedy
+
+
+async def test_salts_that_are_ignored_fail_the_cold_start_of_a_second_examination(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        await examine(at)
+        checkup = await examine(at)
+    assert verdicts(checkup, FAIL) == {"cold_start", "isolation"}
+    assert "begun anew with words of its own" in finding(checkup, "cold_start").evidence
+    assert "efficiency 100 %" in finding(checkup, "second_turn").evidence
+
+
+async def test_blocks_that_no_prompt_can_fill_leave_the_second_turn_unknown(bench):
+    async with bench(block_size=4096, max_model_len=3000) as at:
+        checkup = await examine(at)
+    found = finding(checkup, "second_turn")
+    assert found.verdict is UNKNOWN
+    assert "--max-model-len" in found.remedy
+    assert verdicts(checkup, FAIL) == set()
 
 
 async def test_a_template_that_moves_the_system_prompt_is_failed_with_message_and_text(bench):
@@ -190,6 +219,7 @@ MISSED = replace(FINE, same_salt_cached=0)
         (replace(FINE, first_cached=32, other_salt_cached=None), FAIL),
         (replace(FINE, first_cached=None), UNKNOWN),
         (replace(FINE, ranks=2), UNKNOWN),
+        (replace(FINE, mixed=True), UNKNOWN),
         (replace(FINE, ranks=2, other_salt_cached=992), FAIL),
         (MISSED, UNKNOWN),
     ],
@@ -209,6 +239,7 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
         (replace(MISSED, crowded=None), UNKNOWN),
         (replace(MISSED, crowded=True), UNKNOWN),
         (replace(MISSED, ranks=2), UNKNOWN),
+        (replace(MISSED, mixed=True), UNKNOWN),
         (replace(MISSED, ranks=None), UNKNOWN),
         (replace(FINE, same_salt_cached=None), UNKNOWN),
     ],

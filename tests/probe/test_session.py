@@ -71,19 +71,9 @@ async def test_an_engine_restarted_between_two_turns_lost_tokens_to_the_restart(
     assert (lost[0].cached_tokens, lost[0].loss.cause) == (0, LossCause.RESTART)
 
 
-async def test_an_engine_that_ignores_salts_is_noticed_by_its_warm_first_turn(bench):
-    async with bench() as at:
-        at.simulator.inject(faults.IgnoreSalts())
-        first, second = await at.play(), await at.play()
-    assert Notice.FIRST_TURN_NOT_COLD not in first.notices
-    assert Notice.FIRST_TURN_NOT_COLD in second.notices
-    assert second.turns[0].ideal_cached_tokens is None
-
-
 @pytest.mark.parametrize(
     ("fault", "notice"),
     [
-        (faults.NoTokenIds(), Notice.TOKEN_IDS_MISSING),
         (faults.NoLogStats(), Notice.MATCH_UNIT_UNKNOWN),
         (faults.NoUsage(), Notice.USAGE_MISSING),
     ],
@@ -185,6 +175,7 @@ async def test_a_template_that_moves_the_system_prompt_lowers_the_ideal_and_is_t
 async def test_without_token_ids_it_is_unknown_whether_the_prompt_is_stable(bench):
     async with bench() as at:
         at.simulator.inject(faults.NoTokenIds())
+        at.simulator.inject(faults.NoTokenize())
         result = await at.play()
     assert result.prefix is None
 

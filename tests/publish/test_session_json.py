@@ -46,16 +46,15 @@ def test_a_finished_session_says_what_was_measured():
         },
         "cold_ttft_seconds": None,
         "ttft_saved_seconds": None,
+        "cached_tokens_source": None,
     }
 
 
 def test_what_is_unknown_is_null():
     shape = session_json(session(turn(1, None, None, None, completion=None, ttft=None)))
     unknown = {key for key, value in shape["turns"][0].items() if value is None}
-    assert unknown == {*TURN, "loss", "cold_ttft_seconds", "ttft_saved_seconds"} - {
-        "turn",
-        "latency_seconds",
-    }
+    more = {"loss", "cold_ttft_seconds", "ttft_saved_seconds", "cached_tokens_source"}
+    assert unknown == {*TURN, *more} - {"turn", "latency_seconds"}
 
 
 def test_a_failed_session_says_where_and_why_and_keeps_its_turns():

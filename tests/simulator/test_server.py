@@ -104,7 +104,7 @@ async def test_without_a_tool_parser_auto_is_refused_and_none_is_not():
 
 async def test_what_it_does_not_simulate_it_refuses():
     async with simulator() as (_, client):
-        for asked in ({"n": 2}, {"logprobs": True}, {"prompt_logprobs": 1}):
+        for asked in ({"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"prompt_logprobs": 1}):
             assert (await client.chat(**asked))[0] == 400
 
 

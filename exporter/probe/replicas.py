@@ -1,0 +1,74 @@
+"""Whether one engine answers at a URL, or several in turn: told by their own readings.
+
+A process that was restarted has started later than the one before, and the one before never comes
+back. So several are told by a start time that goes back, or, where they do not say when they
+started, by counters that fall and rise again; the scraper's views tell both (`EngineView.mixed`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.engine.reasons import ScrapeReason
+
+if TYPE_CHECKING:
+    from exporter.model import EngineSnapshot, EngineView
+    from exporter.probe.inquiry import Observe
+
+LOOKS = 5
+"""More readings where one leaves it open: with two replicas in turn, one in 32 tells nothing."""
+_SEEN = "more than one process answered at this URL within the last ten minutes"
+_OLDER = "a process answered that had started before the one that answered first"
+
+
+class ReplicaWatch:
+    """Follows one session's readings. `proof` says how several engines are known, None if not."""
+
+    def __init__(self, observe: Observe) -> None:
+        self._observe = observe
+        self._start_time: float | None = None
+        self.proof: str | None = None
+
+    async def first(self) -> EngineView | None:
+        """A reading to begin with: one that could be read, if several engines answer in turn."""
+        view = await self._look()
+        for _ in range(LOOKS):
+            if not _refused(view):
+                break
+            view = await self._look()
+        return view
+
+    async def next(self) -> EngineView | None:
+        """A reading, followed by some more where it may be another engine's."""
+        before = self._start_time
+        view = await self._look()
+        if view is not None and view.snapshot is not None and _open(before, view.snapshot):
+            for _ in range(LOOKS):
+                if self.proof is not None:
+                    break
+                await self._look()
+        return view
+
+    async def _look(self) -> EngineView | None:
+        view = await self._observe()
+        if view is None:
+            return None
+        start = view.snapshot.process_start_time if view.snapshot else None
+        if view.mixed or _refused(view):
+            self.proof = self.proof or _SEEN
+        elif start is not None and self._start_time is not None and start < self._start_time:
+            self.proof = self.proof or _OLDER
+        if start is not None:
+            self._start_time = start
+        return view
+
+
+def _refused(view: EngineView | None) -> bool:
+    """Whether the reading was another engine's than the one that is followed."""
+    failure = view.failure if view else None
+    return failure is not None and failure.reason == ScrapeReason.SEVERAL_ENGINES
+
+
+def _open(before: float | None, now: EngineSnapshot) -> bool:
+    """Whether this reading may be of another engine than the one before it."""
+    return now.process_start_time is None or now.process_start_time != before

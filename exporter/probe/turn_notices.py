@@ -1,0 +1,56 @@
+"""What a reader of a session's numbers must know. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.model import LossCause, Notice
+from exporter.probe.cache_math import beyond_ideal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.model import Turn, TurnFacts
+    from exporter.probe.cache_math import EngineCircumstances
+
+_BY_CAUSE = {LossCause.WEDGED: Notice.CACHE_WEDGED, LossCause.MIXED: Notice.MIXED}
+
+
+def turn_notices(
+    turn: Turn, facts: TurnFacts, ideal: int | None, circumstances: EngineCircumstances
+) -> set[Notice]:
+    """What one turn gives rise to. `ideal` is as computed, also where the hit went beyond it."""
+    usage = turn.usage
+    cached = usage.cached_tokens if usage else None
+    no_details = usage is not None and (cached is None or usage.from_counters)
+    by_counters = circumstances.counters_asked
+    no_ids = turn.prompt_token_ids is None or (
+        turn.completion_token_ids is None and not turn.ids_recovered
+    )
+    notices = {
+        Notice.USAGE_MISSING: usage is None,
+        Notice.USAGE_DETAILS_MISSING: no_details and not by_counters,
+        Notice.CACHED_FROM_COUNTERS: no_details and by_counters,
+        Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
+        Notice.TOKEN_IDS_MISSING: no_ids,
+        Notice.TOKEN_IDS_RECOVERED: turn.ids_recovered and not no_ids,
+        Notice.MATCH_UNIT_UNKNOWN: circumstances.match_unit_tokens is None,
+        Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
+        Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
+    }
+    found = {notice for notice, applies in notices.items() if applies}
+    if facts.loss is not None and facts.loss.cause in _BY_CAUSE:
+        found.add(_BY_CAUSE[facts.loss.cause])
+    return found
+
+
+def length_notices(
+    turns: Sequence[TurnFacts], match_unit: int | None, *, padded: bool
+) -> set[Notice]:
+    """What a whole session gives rise to whose prompts are short beside a match unit."""
+    prompts = [turn.prompt_tokens for turn in turns if turn.prompt_tokens is not None]
+    if match_unit is None or not prompts:
+        return set()
+    if padded:
+        return {Notice.BLOCK_TOO_LARGE} if max(prompts) <= match_unit else set()
+    return {Notice.OPENING_SHORT} if prompts[0] < 2 * match_unit else set()
