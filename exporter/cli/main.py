@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ _COMMANDS = {
     "launch": "Make and start a managed target's container once, or print its `docker run` line.",
     "config": "Check the configuration and print what is in force, from where, secrets hidden.",
 }
+_LONG_RUNNING = {"run", "demo", "simulate"}  # these let a held signal through: serving.py
 _MODULES = {"config": "show_config"}  # where the module's name is not the command's
 
 
@@ -86,6 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
+    if _LONG_RUNNING.intersection(sys.argv[1:2]):
+        # To the first process of a container the kernel delivers no SIGTERM that it has no handler
+        # for. Held from here on, one that comes while we still import is not lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         code = main()
         sys.stdout.flush()

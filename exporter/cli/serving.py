@@ -32,6 +32,7 @@ def run_until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, on_signal, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # held since cli/main.py
         await main(stop)
 
     uvloop.run(serve())
