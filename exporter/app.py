@@ -19,6 +19,7 @@ from exporter.publish.cost_state import Prices
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.server import HttpServer, create_app
+from exporter.report.charts import session_picture
 from exporter.supervision import ward_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Daemon:
                 metrics=self._metrics,
                 history=self._history,
                 clock=clock,
+                draw=session_picture,
                 grafana_url=settings.page.grafana_url,
             ),
         )

@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
-from exporter.publish import api, page, runbooks
+from exporter.publish import api, page, report_png, runbooks
 
 if TYPE_CHECKING:
     import ssl
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
+    from exporter.publish.report_png import Draw
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,9 +49,13 @@ def create_app(
     metrics: Metrics,
     history: History,
     clock: Clock,
+    draw: Draw | None = None,
     grafana_url: str | None = None,
 ) -> web.Application:
-    """All routes over what `metrics` and `history` know; `registry` is what /metrics shows."""
+    """All routes over what `metrics` and `history` know; `registry` is what /metrics shows.
+
+    `draw` makes a picture of a session; without it there is no /report.png.
+    """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
 
@@ -74,6 +79,8 @@ def create_app(
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", status_page)
     app.router.add_routes(api.routes(metrics, history))
+    if draw is not None:
+        app.router.add_routes(report_png.routes(metrics, history, draw))
     app.router.add_routes(runbooks.routes())
     return app
 
