@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -10,8 +12,7 @@ from exporter.config import Loaded, load
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 
 class LoadText(Protocol):
@@ -25,6 +26,13 @@ class LoadText(Protocol):
         cli: Mapping[str, str] | None = None,
         targets_required: bool = False,
     ) -> Loaded: ...
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short name: a value that is shown in a message is cut at 80 characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -61,4 +60,4 @@ time.sleep(float(os.environ.get("START_SECONDS", "0.5")))
 server = ThreadingHTTPServer(("", 8000), Handler)
 sys.stdout.write("INFO:     Application startup complete.\n")
 sys.stdout.flush()
-threading.Thread(target=server.serve_forever).start()
+server.serve_forever()  # in the main thread, which is the one that handles signals
