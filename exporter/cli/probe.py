@@ -105,7 +105,8 @@ def write_out(played: Played, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
     elif options.csv:
-        print(session_csv(result), end="")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(session_csv(result).encode())  # UTF-8, whatever the terminal's is
     if options.json or options.csv or not result.turns:
         aside.print(closing(result, interrupted=interrupted))
     else:

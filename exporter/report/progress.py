@@ -52,7 +52,7 @@ def running_line(running: Running, now: float, max_tokens: int) -> str:
     done = min(_BAR, round(_BAR * running.chunks / max_tokens))
     bar = f"{'━' * done}{'·' * (_BAR - done)}"
     first = words.seconds(running.first_seconds)
-    return f"{place}  {bar}  {running.chunks} chunks so far, the first after {first}"
+    return f"{place}  {bar}  {running.chunks} chunks so far, the first after about {first}"
 
 
 def turn_line(turn: TurnFacts, turns: int | None) -> str:

@@ -112,7 +112,7 @@ def _sooner(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds <= 0:
-        return "; the first token came no sooner for it"
+        return "; the first token came no sooner in the median"
     return f"; the first token came {words.seconds(seconds)} sooner in the median"
 
 

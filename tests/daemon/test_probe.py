@@ -176,8 +176,13 @@ async def test_ctrl_c_prints_the_turns_that_finished():
     assert f"interrupted after {len(finished)} turns, in which the cache served" in shown.text
 
 
-@pytest.mark.parametrize("option", ["--json", "--csv"])
-async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(option):
+@pytest.mark.parametrize(
+    ("option", "number", "expected"),
+    [("--json", signal.SIGINT, 130), ("--csv", signal.SIGTERM, 143)],
+)
+async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(
+    option, number, expected
+):
     async with simulator() as engine:
         engine.inject(faults.Hang(after_tokens=0))
         process = await asyncio.create_subprocess_exec(
@@ -187,9 +192,9 @@ async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(opti
             env={"PATH": os.environ["PATH"]},
         )
         await asyncio.wait_for(_asked(engine), PATIENCE)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
-    assert process.returncode == 130
+    assert process.returncode == expected
     assert "Interrupted before the first turn had finished" in errors.decode()
     if option == "--csv":
         assert list(csv.DictReader(io.StringIO(output.decode()))) == []
@@ -333,7 +338,7 @@ async def test_simulated_plays_without_an_engine_and_says_so_twice():
 
 
 @pytest.mark.vllm
-async def test_a_real_engine_fills_the_table_and_names_what_is_wrong(vllm_servers):
+async def test_a_real_engine_fills_the_table_and_a_wrong_model_is_named(vllm_servers):
     url = vllm_servers.get("details32")
     shown = await in_terminal(80, "--url", url, "--cold", "--fail-under-efficiency", "1")
     assert shown.code == 0
@@ -343,6 +348,10 @@ async def test_a_real_engine_fills_the_table_and_names_what_is_wrong(vllm_server
     wrong = await in_terminal(80, "--url", url, "--model", "gpt-9")
     assert wrong.code == 1
     assert "it serves tiny" in wrong.text
+
+
+@pytest.mark.vllm
+async def test_a_real_engine_without_the_details_flag_is_told_which_flag(vllm_servers):
     plain = await in_terminal(80, "--url", vllm_servers.get("plain32"))
     assert plain.code == 0
     assert "--enable-prompt-tokens-details" in plain.text
