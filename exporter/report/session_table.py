@@ -12,13 +12,13 @@ from exporter import words
 from exporter.session_totals import session_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.model import SessionResult, TurnFacts
 
-WIDE = 120
-"""Columns from which there is room for whole words and for bars."""
-_BAR = 24
+WIDE, WIDEST = 120, 150
+"""Columns from which there is room for whole words and a bar, and for more air around them."""
+_BAR, _LONG_BAR = 18, 24
 _RULE = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")  # two rules, nothing else
 _RULE_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 
@@ -62,19 +62,21 @@ def turn_table(
         show_edge=False,
         show_footer=True,
         pad_edge=False,
-        padding=(0, 1) if wide else 0,
+        padding=(0, 1) if width >= WIDEST else 0,
         header_style="bold",
         footer_style="bold",
     )
-    for name, footer in zip(names, _footers(turns, cold=cold), strict=True):
-        table.add_column(name, footer=footer, justify="right")
+    write = words.count if wide else _short_count
+    for name, footer in zip(names, _footers(turns, write, cold=cold), strict=True):
+        # Where it is too narrow for all, a number is broken rather than cut.
+        table.add_column(name, footer=footer, justify="right", overflow="fold")
     table.columns[-1].justify = "left"
     if wide:
         table.add_column(_bar_header(ascii_only=ascii_only))
     for turn in turns:
         cells: list[str | Text] = [*_cells(turn, cold=cold)]
         if wide:
-            cells.append(_bar(turn))
+            cells.append(_bar(turn, _BAR if width < WIDEST else _LONG_BAR))
         table.add_row(*cells)
     return table
 
@@ -110,38 +112,47 @@ def _cells(turn: TurnFacts, *, cold: bool) -> list[Text]:
     ]
 
 
-def _footers(turns: Sequence[TurnFacts], *, cold: bool) -> list[str]:
+def _footers(
+    turns: Sequence[TurnFacts], write: Callable[[float | None], str], *, cold: bool
+) -> list[str]:
     totals = session_totals(turns)
     return [
         "all",
-        words.count(totals.prompt_tokens),
-        words.count(totals.completion_tokens),
-        words.count(totals.cached_tokens),
+        write(totals.prompt_tokens),
+        write(totals.completion_tokens),
+        write(totals.cached_tokens),
         words.percent(totals.hit_ratio),
-        words.count(totals.ideal_tokens),
+        write(totals.ideal_tokens),
         words.percent(totals.efficiency_ratio),
         *([""] * (4 if cold else 3)),
     ]
 
 
-def _bar(turn: TurnFacts) -> Text:
+def _short_count(value: float | None) -> str:
+    """As in 2.05M: the sums of a long context are wider than its turns."""
+    if value is None or value < 1e6:  # noqa: PLR2004
+        return words.count(value)
+    return f"{value / 1e6:.{2 if value < 1e7 else 1}f}M"  # noqa: PLR2004
+
+
+def _bar(turn: TurnFacts, length: int) -> Text:
     """The prompt: what came from cache, what could have, what was new. Empty where unknown."""
     hit = turn.hit_ratio
     if hit is None:
         return Text(words.UNKNOWN)
     ideal = max(hit, turn.ideal_hit_ratio or 0.0)
-    served = int(hit * _BAR)  # rounded down: full is full
-    reachable = max(int(ideal * _BAR), served + (ideal > hit))
+    served = int(hit * length)  # rounded down: full is full
+    reachable = max(int(ideal * length), served + (ideal > hit))
     return Text.assemble(
         ("█" * served, "green"),
         ("▒" * (reachable - served), "red"),
-        ("·" * (_BAR - reachable), "dim"),
+        ("·" * (length - reachable), "dim"),
     )
 
 
 def _bar_header(*, ascii_only: bool) -> str:
     served, lost, new = "#-." if ascii_only else "█▒·"
-    return f"{served} served {lost} lost {new} new"
+    return f"{served} hit {lost} lost {new} new"
 
 
 def heading(result: SessionResult, url: str) -> Text:

@@ -156,7 +156,7 @@ async def test_a_terminal_without_utf8_gets_ascii_and_the_whole_result(environme
     assert shown.code == 0
     assert shown.written.isascii()
     assert "?" not in shown.text
-    assert "# served - lost . new" in shown.text
+    assert "# hit - lost . new" in shown.text
     assert shown.text.endswith("nothing to change.")
 
 

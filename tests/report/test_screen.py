@@ -55,7 +55,7 @@ def test_without_utf8_a_whole_report_is_ascii_with_nothing_left_unsaid():
     page = stream.getvalue()
     assert page.isascii()
     assert "?" not in page.replace(" ? ", " ")  # only the mark of the unknown turn
-    assert "# served - lost . new" in page
+    assert "# hit - lost . new" in page
     assert "SIMULATED" in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -32,13 +33,21 @@ def drawn(turns, width=80, *, cold=False, colour=False) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("width", [80, 100, 120, 149, 150, 160])
 @pytest.mark.parametrize("cold", [False, True])
 def test_each_turn_is_one_line_that_fits(width, cold):
     lines = drawn([TURNS[0], *LONG], width, cold=cold).splitlines()
     assert all(len(line) <= width for line in lines)
+    assert "…" not in "".join(lines)
     starts = [line.split()[0] for line in lines if line.strip()[:1].isdigit()]
     assert starts == [str(n) for n in range(1, 13)]
+
+
+def test_a_terminal_that_is_too_narrow_cuts_no_figure():
+    page = drawn(LONG[:1], 40, cold=True)
+    assert "…" not in page
+    digits = re.sub(r"\D", "", page)
+    assert len(digits) >= len(re.sub(r"\D", "", drawn(LONG[:1], 80, cold=True)))
 
 
 def test_every_figure_of_a_turn_stands_in_its_line():
@@ -48,6 +57,16 @@ def test_every_figure_of_a_turn_stands_in_its_line():
         *("3", "1,500", "32", "1,024", "68.3", "%", "1,280", "80.0", "%"),
         *("125", "ms", "812", "ms", "1.50", "s", "part"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [(999_999, "999,999"), (1_000_000, "1.00M"), (9_990_000, "9.99M"), (12_345_678, "12.3M")],
+)
+def test_sums_that_are_wider_than_their_turns_are_written_in_millions(prompt, shown):
+    turns = [turn(1, prompt, 0, 0)]
+    assert drawn(turns).rstrip().splitlines()[-1].split()[1] == shown
+    assert drawn(turns, 160).rstrip().splitlines()[-1].split()[1] == f"{prompt:,}"
 
 
 def test_cold_ttft_has_a_column_only_where_it_was_asked_for():
