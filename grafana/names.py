@@ -8,10 +8,9 @@ from typing import Final
 TAG: Final = "vllm-cache"
 DATASOURCE_UID: Final = "vllm-prometheus"
 
-# Where the runbooks can be read. The only place: a fork or a mirror changes this line.
-RUNBOOKS_URL: Final = (
-    "https://github.com/vllm-cache-exporter/vllm-cache-exporter/blob/main/docs/runbooks"
-)
+# Where a reader's browser finds the runbooks: the exporter of compose.yaml serves them. The only
+# place that says so for dashboards; alerts have an external label of Prometheus (docs/compose.md).
+RUNBOOKS_URL: Final = "http://127.0.0.1:9477/runbooks"
 
 
 class Uid(StrEnum):

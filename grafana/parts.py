@@ -148,7 +148,7 @@ def runbook(title: str, page: str) -> build.DashboardLink:
     return (
         build.DashboardLink(title)
         .type(model.DashboardLinkType.LINK)
-        .url(f"{names.RUNBOOKS_URL}/{page}.md")
+        .url(f"{names.RUNBOOKS_URL}/{page}")
         .target_blank(True)
     )
 
@@ -275,6 +275,6 @@ def _runbooks() -> build.DashboardLink:
         .type(model.DashboardLinkType.LINK)
         .icon("doc")
         .tooltip("What each alert means, how to confirm it, what to do")
-        .url(names.RUNBOOKS_URL)
+        .url(f"{names.RUNBOOKS_URL}/")
         .target_blank(True)
     )

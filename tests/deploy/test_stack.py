@@ -5,6 +5,8 @@ The tests of this file share one stack and run in their order: each leaves it we
 
 from __future__ import annotations
 
+import urllib.request
+
 import pytest
 from deploy_stack import Stack, run
 
@@ -87,7 +89,10 @@ def test_a_fault_is_in_alertmanager_and_told_to_the_receiver_and_ends_after_the_
     assert line["target"] == stack.engine
     assert line["severity"] == "critical"
     assert line["summary"] == f"{stack.engine}: a cache salt does not isolate"
-    assert line["runbook"] == "docs/runbooks/cache-isolation-leak.md"
+    runbooks = f"http://127.0.0.1:{stack.ports['EXPORTER']}/runbooks"
+    assert line["runbook"] == f"{runbooks}/cache-isolation-leak"
+    with urllib.request.urlopen(line["runbook"], timeout=10) as page:
+        assert "<h1>VllmCacheIsolationLeak" in page.read().decode()
     stack.clear_faults()
     stack.until("it ends", lambda: "VllmCacheIsolationLeak" not in stack.alerts())
 

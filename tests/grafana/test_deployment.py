@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grafana_dashboards import MODELS, strings
 
+from exporter.publish import runbooks
 from grafana.names import DATASOURCE_UID, RUNBOOKS_URL
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +30,21 @@ def test_the_provisioned_data_source_is_the_one_that_the_dashboards_begin_with()
 
 
 def test_links_to_a_runbook_lead_to_a_page_that_exists():
-    urls = [t for model in MODELS.values() for t in strings(model) if t.startswith("https://")]
-    pages = {url for url in urls if url != RUNBOOKS_URL}
-    assert RUNBOOKS_URL in urls
+    urls = {t for model in MODELS.values() for t in strings(model) if re.match(r"https?://", t)}
+    assert f"{RUNBOOKS_URL}/" in urls
+    pages = urls - {f"{RUNBOOKS_URL}/"}
     assert pages
     for url in pages:
         base, _, page = url.rpartition("/")
         assert base == RUNBOOKS_URL
-        assert (ROOT / "docs" / "runbooks" / page).is_file(), url
+        assert page in runbooks.sources(), url
+
+
+def test_the_runbooks_are_where_compose_publishes_the_exporter():
+    compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    (port,) = re.findall(r'"127\.0\.0\.1:\$\{EXPORTER_PORT:-(\d+)\}:9477"', compose)
+    assert f"http://127.0.0.1:{port}/runbooks" == RUNBOOKS_URL
+    assert "RUNBOOKS_URL: ${RUNBOOKS_URL:-http://127.0.0.1:${EXPORTER_PORT:-9477}/runbooks}" in compose
 
 
 def test_the_interval_that_grafana_is_told_is_that_of_the_scrapes():
