@@ -44,7 +44,9 @@ def test_the_runbooks_are_where_compose_publishes_the_exporter():
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     (port,) = re.findall(r'"127\.0\.0\.1:\$\{EXPORTER_PORT:-(\d+)\}:9477"', compose)
     assert f"http://127.0.0.1:{port}/runbooks" == RUNBOOKS_URL
-    assert "RUNBOOKS_URL: ${RUNBOOKS_URL:-http://127.0.0.1:${EXPORTER_PORT:-9477}/runbooks}" in compose
+    assert (
+        "RUNBOOKS_URL: ${RUNBOOKS_URL:-http://127.0.0.1:${EXPORTER_PORT:-9477}/runbooks}" in compose
+    )
 
 
 def test_the_interval_that_grafana_is_told_is_that_of_the_scrapes():
