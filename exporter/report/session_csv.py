@@ -20,7 +20,8 @@ _TURN = (
     *("cold_ttft_seconds", "ttft_saved_seconds"),
 )
 _LOSS = ("tokens", "cause", "evidence")
-COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS))
+_LATER = ("cached_tokens_source",)
+COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER)
 """Columns may be added at the end; none is renamed or left out."""
 
 
@@ -33,7 +34,8 @@ def session_csv(result: SessionResult) -> str:
     table.writerow(COLUMNS)
     for turn in session["turns"]:
         loss: Mapping[str, object] = turn["loss"] or {}
-        table.writerow([*head, *_cells(turn, _TURN), *_cells(loss, _LOSS)])
+        cells = [*_cells(turn, _TURN), *_cells(loss, _LOSS), *_cells(turn, _LATER)]
+        table.writerow([*head, *cells])
     return page.getvalue()
 
 

@@ -32,12 +32,13 @@ _AT_THE_TERMINAL = {
 }
 """What to do where an option of the command does what FAILURE_ADVICE says of a setting."""
 
-_UNKNOWN = (
+_TO_MEND = (
     *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
-    *(Notice.FIRST_TURN_NOT_COLD, Notice.HIT_BEYOND_IDEAL),
-    *(Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING, Notice.OPENING_SHORT),
+    *(Notice.BLOCK_TOO_LARGE, Notice.SALT_IGNORED, Notice.FIRST_TURN_NOT_COLD),
+    *(Notice.HIT_BEYOND_IDEAL, Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING),
+    *(Notice.OPENING_SHORT, Notice.CACHED_FROM_COUNTERS),
 )
-"""Why a figure is unknown; the first that applies is told."""
+"""What to mend where nothing was lost; the first that applies is told."""
 
 
 def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
@@ -153,7 +154,7 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     if prefix is not None and not prefix.stable:
         found = prefix.first_break
         return ADVICE[Notice.PREFIX_UNSTABLE] if found is None else BREAK_ADVICE[found.reason]
-    for notice in _UNKNOWN:
+    for notice in _TO_MEND:
         if notice in result.notices:
             return ADVICE[notice]
     return None

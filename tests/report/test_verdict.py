@@ -71,6 +71,13 @@ def test_an_unknown_ideal_is_not_called_all_that_could_be():
     assert "all that" not in said
 
 
+def test_a_figure_from_counters_is_told_with_the_flag_that_spares_them():
+    said = verdict(session(*SOUND, notices=frozenset({Notice.CACHED_FROM_COUNTERS})))
+    assert "all that it could have" in said
+    assert "the server does not report cached tokens" in said
+    assert "--enable-prompt-tokens-details" in said
+
+
 def test_one_turn_or_an_unknown_one_proves_nothing():
     assert verdict(session(TURNS[0])) == "The cache served 0 of 1,000 prompt tokens (0 %)."
     assert "nothing to change" not in verdict(session(TURNS[0], turn(2, 1250, None, None)))
