@@ -24,9 +24,11 @@ from exporter.supervision import ward_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
     from exporter.clock import Clock
     from exporter.config import ContainerSettings, Settings, Target
+    from exporter.config.web_config import WebConfig
     from exporter.container.records import ContainerView
     from exporter.model import EngineView, SessionResult
 
@@ -60,6 +62,7 @@ class Daemon:
         registry = new_registry()
         self._metrics = Metrics(registry, turn_label_limit=settings.probe.turn_label_limit)
         self._history = History(settings.history.sessions, settings.history.failures)
+        self._web_config = _web_config(settings.web_config_file)
         self._server = HttpServer(
             create_app(
                 registry=registry,
@@ -69,6 +72,7 @@ class Daemon:
                 draw=session_picture,
                 grafana_url=settings.page.grafana_url,
             ),
+            web_config=self._web_config,
         )
         self._loops: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = []
         self._supervisors: dict[str, Supervisor] = {}
@@ -80,7 +84,8 @@ class Daemon:
             self._settings.listen.host, self._settings.listen.host
         )
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{self._server.port}"
+        secure = self._web_config is not None and self._web_config.tls is not None
+        return f"{'https' if secure else 'http'}://{shown}:{self._server.port}"
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
         """Serve and measure until `stop` is set.
@@ -96,11 +101,27 @@ class Daemon:
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)
+            self._watch_web_config()
             log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
             if started is not None:
                 started()
             await self._run_loops(stop)
             log.info("daemon.stopping")
+
+    def _watch_web_config(self) -> None:
+        if self._web_config is None:
+            return
+        from exporter.publish.web_watch import WebConfigWatch  # noqa: PLC0415 - as in _web_config
+
+        def looked(in_force: bool) -> None:
+            self._metrics.web_config_looked_at(in_force=in_force)
+            self._metrics.loop_ran("web_config", self._clock.time())
+
+        def failed() -> None:
+            self._metrics.loop_failed("web_config")
+
+        watch = WebConfigWatch(self._web_config, self._clock, self._server.apply, looked, failed)
+        self._loops.append(("web_config", watch.run))
 
     async def _run_loops(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
@@ -196,6 +217,18 @@ class Daemon:
         supervisor = self._supervisors.get(result.target)
         if supervisor is not None:
             supervisor.session_finished(result)
+
+
+def _web_config(file: Path | None) -> WebConfig | None:
+    if file is None:
+        return None
+    # Only here are the libraries needed that read it.
+    from exporter.config.web_config import read_web_config  # noqa: PLC0415 - see above
+
+    config = read_web_config(file)
+    if config.http2:
+        log.info("web_config.http2_ignored", reason="this server speaks HTTP/1.1 only")
+    return config
 
 
 async def _endless(name: str, loop: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     loaded = load_settings(options)
+    if loaded.settings.web_config_file is not None:
+        # Only here are the libraries needed that read it.
+        from exporter.config.web_config import read_web_config  # noqa: PLC0415 - see above
+
+        read_web_config(loaded.settings.web_config_file)  # raises `ConfigError` too
     load_scenarios(loaded.settings.probe.scenario)  # raises `ConfigError` with their mistakes
     print(config.describe_json(loaded) if options.json else config.describe(loaded))
     return 0

@@ -9,6 +9,8 @@ from exporter.config import keys
 from exporter.config.load import Loaded, load
 
 _DESTINATION = "settings"
+# Names that every exporter of the Prometheus world has.
+_ALSO = {"web_config_file": ("--web.config.file",)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,7 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
     is_list = keys.is_list(keys.node_at(leaf.key))
     group.add_argument(
         f"--{keys.show(leaf.key)}",
+        *_ALSO.get(keys.show(leaf.key), ()),
         action=_Store,
         dest=_DESTINATION,
         metavar="JSON" if is_list else "VALUE",

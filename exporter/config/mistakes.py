@@ -54,7 +54,7 @@ def _mistake(line: Any, merged: Merged) -> Mistake:
         place = merged.place_of(key) or DEFAULT
         # The value stays hidden: it can be a secret under a misspelt key.
         return Mistake(place.text, f"unknown key{keys.suggestion(key)}", keys.show(key))
-    message = _words(line)
+    message = words_of(line)
     if key == ("targets",) and isinstance(merged.get(key), dict):
         message = "must be a list: write [[targets]]"
     value = merged.get(key)
@@ -66,7 +66,7 @@ def _mistake(line: Any, merged: Merged) -> Mistake:
     return Mistake(place.text, message, keys.show(key), shown(key, value))
 
 
-def _words(line: Any) -> str:
+def words_of(line: Any) -> str:
     kind: str = line["type"]
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**line["ctx"])

@@ -375,6 +375,10 @@ class Settings(BaseSettings):
     """Where the exporter serves /metrics and its page. Loopback: the page tells a stranger about
     the engine. Port 0 lets the system choose."""
 
+    web_config_file: ConfigPath | None = None
+    """A YAML file that puts TLS and passwords before these pages, in the format of Prometheus's
+    web configuration. Neither if not set. Read again when it changes."""
+
     log: LogSettings = LogSettings()
 
     probe: ProbeSettings = ProbeSettings()

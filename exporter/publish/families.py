@@ -21,6 +21,7 @@ from exporter.publish.readers import (
     last_session,
     live_engine,
     notices,
+    of_exporter,
     one,
     scrape,
     totals,
@@ -339,6 +340,13 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
         "gauge",
         by_loop(lambda state: state.loop_last_run),
         "Unix time at which a loop last came round.",
+    ),
+    Family(
+        "vllm_exporter_web_config_in_force",
+        "gauge",
+        of_exporter(lambda state: state.web_config_in_force),
+        "1 while what the web configuration's file says is in force, 0 while a mistake in it keeps "
+        "the earlier one; absent without such a file.",
     ),
 )
 

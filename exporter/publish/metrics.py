@@ -114,6 +114,10 @@ class Metrics(Collector):
         """A round of a loop ended in an exception that nobody expected."""
         self._exporter.loop_failures[loop] = self._exporter.loop_failures.get(loop, 0) + 1
 
+    def web_config_looked_at(self, *, in_force: bool) -> None:
+        """Whether what the web configuration's file says now is in force."""
+        self._exporter.web_config_in_force = in_force
+
     def _target(self, name: str) -> TargetState:
         self.target_added(name)
         return self._targets[name]

@@ -213,5 +213,15 @@ def by_loop(values: Callable[[ExporterState], Mapping[str, float]]) -> Reader[Ex
     return Reader(("loop",), lambda state: [((k,), v) for k, v in values(state).items()])
 
 
+def of_exporter(value: Callable[[ExporterState], bool | None]) -> Reader[ExporterState]:
+    """1 or 0 about the exporter itself."""
+
+    def read(state: ExporterState) -> Iterator[Reading]:
+        known = value(state)
+        yield (), None if known is None else float(known)
+
+    return Reader((), read)
+
+
 def build_info() -> Reader[ExporterState]:
     return Reader(("version", "python"), lambda state: [((state.version, state.python), 1)])

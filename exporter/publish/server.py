@@ -6,9 +6,12 @@ probe or wait for an engine.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gzip
-from typing import TYPE_CHECKING
+import os
+import socket
+from typing import TYPE_CHECKING, TypedDict
 
 import structlog
 from aiohttp import web
@@ -16,14 +19,18 @@ from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
 from exporter.publish import api, page, report_png, runbooks
+from exporter.publish.connections import Connections, Limits
+from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable
+    from ssl import SSLContext
 
     from prometheus_client import CollectorRegistry
 
     from exporter.clock import Clock
+    from exporter.config.web_config import WebConfig
+    from exporter.publish.connections import Connection
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
     from exporter.publish.report_png import Draw
@@ -34,7 +41,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 # A client that reads slowly may delay the end of the program by this much and no more.
 SHUTDOWN_SECONDS = 1.0
+LIMITS = Limits()
+_BACKLOG = 128  # connections that wait to be taken in
 
+_HEADERS_OF_ERRORS = ("Allow", "Retry-After", "WWW-Authenticate")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -142,7 +152,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _short(
     request: web.Request, status: int, words: str, headers: dict[str, str]
 ) -> web.StreamResponse:
-    kept = {"Allow": headers["Allow"]} if "Allow" in headers else {}
+    kept = {name: headers[name] for name in _HEADERS_OF_ERRORS if name in headers}
     if request.path.startswith("/api/"):
         return web.json_response({"error": words}, status=status, headers=kept)
     return web.Response(text=f"{status} {words}\n", status=status, headers=kept)
@@ -155,30 +165,90 @@ async def _set_headers(_request: web.Request, response: web.StreamResponse) -> N
     response.headers.popall("Server", None)
 
 
+class _TlsArguments(TypedDict, total=False):
+    ssl: SSLContext
+    ssl_handshake_timeout: float
+    ssl_shutdown_timeout: float
+
+
 class HttpServer:
-    """One listening socket in front of an application."""
+    """A listening socket in front of an application, with bounds on what one client may take.
 
-    def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    With a web configuration also with TLS, passwords and headers as it says.
+    """
 
-    async def start(
-        self, host: str, port: int, *, ssl_context: ssl.SSLContext | None = None
+    def __init__(
+        self, app: web.Application, *, web_config: WebConfig | None = None, limits: Limits = LIMITS
     ) -> None:
+        self._connections = Connections(limits)
+        self._web = web_config
+        self._auth = BasicAuth({} if web_config is None else web_config.users)
+        app.middlewares.insert(0, self._connections.middleware)
+        app.middlewares.append(self._auth.middleware)
+        app.on_response_prepare.append(self._add_headers)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._listeners: list[asyncio.Server] = []
+
+    async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one. ExporterError where that is not possible."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port, ssl_context=ssl_context).start()
+            self._listeners = [
+                await asyncio.get_running_loop().create_server(
+                    self._new_connection, host, port, backlog=_BACKLOG, **self._tls()
+                )
+            ]
         except OSError as exc:
-            await self._runner.cleanup()
+            await self.stop()
             raise ExporterError(_bind_failure(host, port, exc)) from exc
+
+    async def apply(self, web_config: WebConfig) -> None:
+        """From now on this web configuration; connections that stand keep their certificate."""
+        self._web = web_config
+        self._auth.replace(web_config.users)
+        # New listeners on the same sockets: nobody who connects meanwhile is refused.
+        old = self._listeners
+        sockets = [each for server in old for each in server.sockets]
+        self._listeners = [await self._second_listener(each.fileno()) for each in sockets]
+        for server in old:
+            server.close()
+
+    async def _second_listener(self, descriptor: int) -> asyncio.Server:
+        twin = socket.socket(fileno=os.dup(descriptor))
+        return await asyncio.get_running_loop().create_server(
+            self._new_connection, sock=twin, backlog=_BACKLOG, **self._tls()
+        )
+
+    def _tls(self) -> _TlsArguments:
+        if self._web is None or self._web.tls is None:
+            return {}
+        seconds = self._connections.limits.handshake_seconds
+        return {
+            "ssl": self._web.tls,
+            "ssl_handshake_timeout": seconds,
+            "ssl_shutdown_timeout": seconds,
+        }
+
+    def _new_connection(self) -> Connection:
+        server = self._runner.server
+        if server is None:
+            raise ConnectionAbortedError("the server has stopped")
+        return self._connections.new(server)
+
+    async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
+        if self._web is not None:
+            response.headers.update(self._web.headers)
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return int(self._runner.addresses[0][1])
+        return int(self._listeners[0].sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Close the socket and every connection, within SHUTDOWN_SECONDS."""
+        for each in self._listeners:
+            each.close()
+        self._auth.close()
         await self._runner.cleanup()
 
 

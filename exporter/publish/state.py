@@ -234,3 +234,4 @@ class ExporterState:
     python: str
     loop_failures: dict[str, int] = field(default_factory=dict)
     loop_last_run: dict[str, float] = field(default_factory=dict)
+    web_config_in_force: bool | None = None  # None: no such file is configured

@@ -43,6 +43,7 @@ def full(published):
     published.metrics.engine_scraped(engine_view())
     published.metrics.container_changed(container_view())
     published.metrics.loop_ran("probe:local", 5.0)
+    published.metrics.web_config_looked_at(in_force=True)
     return published
 
 

@@ -1,0 +1,220 @@
+"""What one client may take of the server: connections, time and memory, each with a bound.
+
+aiohttp bounds a line, a header and their number, and closes a connection that asks nothing. What is
+here cuts a client that sends its request a byte at a time, one that does not read its answer, and,
+when there are too many, the one that has been idle longest, so that a newcomer is always served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a client may take. Prometheus needs one connection and a second."""
+
+    connections: int = 256
+    """Open at a time: well below the 1024 descriptors that a process has on most systems."""
+
+    handshake_seconds: float = 5.0
+    """A TLS handshake."""
+
+    request_seconds: float = 10.0
+    """From the first byte of a request, or from the connection, to the end of its headers."""
+
+    request_bytes: int = 1 << 16
+    """A request with its headers. Within it a line and a header have 8190 bytes at most, and there
+    are no more than 64 headers."""
+
+    idle_seconds: float = 120.0
+    """Between two requests: longer than most scrape intervals, so that Prometheus can stay."""
+
+    send_seconds: float = 30.0
+    """From an answer that waits to be read until nothing of it waits any more."""
+
+
+class Connection(web.RequestHandler):
+    """One client's connection: aiohttp's, with deadlines of our own."""
+
+    def __init__(self, house: Connections, server: web.Server) -> None:
+        limits = house.limits
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=cast("logging.Logger", None),  # aiohttp's own way to say: none
+            logger=_LOGGER,
+            keepalive_timeout=limits.idle_seconds,
+            max_line_size=8190,
+            max_field_size=8190,
+            max_headers=64,
+            lingering_time=1.0,  # for the rest of a body that nothing here asked for
+        )
+        self._house = house
+        self._limits = limits
+        self._wire: asyncio.Transport | None = None
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._received = 0  # bytes since the last request was complete
+        self._answering = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost if it were cut now."""
+        return not self._answering and self._send_timer is None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._wire = cast("asyncio.Transport", transport)
+        # Told at once when something waits to be sent, and again when nothing does.
+        self._wire.set_write_buffer_limits(high=0)
+        self._expect_request()
+        self._house.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answering:
+            self._received += len(data)
+            if self._received > self._limits.request_bytes:
+                self.cut("the request is too large")
+                return
+            if self._request_timer is None:
+                self._expect_request()
+        super().data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._send_timer is None:
+            self._send_timer = self._later(self._limits.send_seconds, "the answer is not read")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _stop(self._send_timer)
+        self._send_timer = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        _stop(self._request_timer)
+        self._request_timer = None
+        _stop(self._send_timer)
+        self._send_timer = None
+        self._wire = None
+        self._house.closed(self)
+        super().connection_lost(exc)
+
+    def answering(self) -> None:
+        """A request is complete."""
+        self._answering = True
+        self._received = 0
+        _stop(self._request_timer)
+        self._request_timer = None
+
+    def answered(self) -> None:
+        self._answering = False
+        self._house.used(self)
+
+    def cut(self, why: str) -> None:
+        """End the connection at once, whatever waits on it."""
+        if self._wire is not None:
+            log.debug("http.cut", why=why, client=str(self.peername))
+            # With a reset: the kernel would keep what waits to be sent for minutes.
+            self._wire.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            self._wire.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP: aiohttp's would quote it and name its own version."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, there is no place for another")
+        log.debug("http.bad_request", status=status, error=type(exc).__name__)
+        response = web.Response(
+            status=status, text=f"{status}\n", headers={"Server": "vllm-cache-exporter"}
+        )
+        response.force_close()
+        return response
+
+    def _expect_request(self) -> None:
+        self._request_timer = self._later(self._limits.request_seconds, "the request is not sent")
+
+    def _later(self, seconds: float, why: str) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self.cut, why)
+
+
+class Connections:
+    """All connections of one server."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._open: dict[Connection, None] = {}  # that of the longest ago first
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def new(self, server: web.Server) -> Connection:
+        """The protocol of a connection that is about to be made."""
+        return Connection(self, server)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Outermost: it knows when a connection works for its client."""
+        connection = request.protocol
+        if not isinstance(connection, Connection):  # a test's server has other ones
+            return await handler(request)
+        connection.answering()
+        try:
+            return await handler(request)
+        finally:
+            connection.answered()
+
+    def opened(self, connection: Connection) -> None:
+        """Make room for one more, at the cost of the one that has been idle longest, or of it."""
+        if len(self._open) >= self.limits.connections:
+            idle = next((each for each in self._open if each.idle), connection)
+            self._open.pop(idle, None)
+            idle.cut("too many connections")
+            if idle is connection:
+                return
+        self._open[connection] = None
+
+    def used(self, connection: Connection) -> None:
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        self._open.pop(connection, None)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+class _Quiet(logging.Logger):
+    """For aiohttp's words on a request: they quote it, and a stranger can say them without end."""
+
+    def exception(self, msg: object, *_args: Any, **_more: Any) -> None:
+        log.debug("http.error", said=str(msg))
+
+
+_LOGGER = _Quiet("exporter.http")

@@ -1,0 +1,100 @@
+"""Reads the web configuration again when it or a certificate that it names was replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.config.web_config import read_web_config
+from exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
+
+    from exporter.clock import Clock
+    from exporter.config.web_config import WebConfig
+
+log = structlog.stdlib.get_logger(__name__)
+
+INTERVAL_SECONDS = 5.0  # a certificate is renewed weeks before it ends; a user may wait this long
+Print = tuple[tuple[int, int, int] | None, ...]
+
+
+class WebConfigWatch:
+    """Looks at the files every few seconds and hands on what they say when they have changed.
+
+    A file with a mistake changes nothing: what was in force stays, and the log says why. `looked`
+    is told of every look, and whether what the files say now is in force; `failed` of a look that
+    ended in a mistake of ours.
+    """
+
+    def __init__(
+        self,
+        config: WebConfig,
+        clock: Clock,
+        apply: Callable[[WebConfig], Awaitable[None]],
+        looked: Callable[[bool], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._apply = apply
+        self._looked = looked
+        self._failed = failed
+        self._seen = fingerprint(config.files)
+        self._in_force = True
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("web_config.crashed")
+                self._failed()
+            await self._clock.sleep(INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """One look. The disk is read beside the event loop: it can be a slow one."""
+        seen = await asyncio.to_thread(fingerprint, self._config.files)
+        if seen != self._seen:
+            await self._read()
+            self._seen = seen  # as it was before the reading: a later change is seen again
+        self._looked(self._in_force)
+
+    async def _read(self) -> None:
+        try:
+            config = await asyncio.to_thread(read_web_config, self._config.file)
+            _keep_what_protects(self._config, config)
+            await self._apply(config)
+        except (ConfigError, OSError) as error:
+            self._in_force = False
+            log.error("web_config.refused", error=str(error), consequence="the old one stays")  # noqa: TRY400 - no mistake of ours
+        else:
+            self._config = config
+            self._in_force = True
+            log.info("web_config.read", file=str(config.file), users=len(config.users))
+
+
+def fingerprint(files: Iterable[Path]) -> Print:
+    """Changes when one of the files does, also when a link comes to lead elsewhere."""
+    return tuple(_state(file) for file in files)
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _keep_what_protects(old: WebConfig, new: WebConfig) -> None:
+    """A file seen half written must not open what it closed; clients would not follow anyway."""
+    if (old.tls is None) != (new.tls is None):
+        raise ConfigError(f"{new.file}: TLS is turned on or off by a restart only")
+    if old.users and not new.users:
+        raise ConfigError(f"{new.file}: basic_auth_users can be emptied by a restart only")
