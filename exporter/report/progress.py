@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from exporter.model import TurnFacts
 
-_BAR = 20
+_BAR = 12
+_MARGIN = 3  # columns left free: a terminal echoes ^C there, and in the last one it would wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,9 @@ class SessionProgress:
     def tick(self) -> None:
         """Draw the line of the turn that runs."""
         if self._live is not None:
-            line = running_line(self._running, self.clock(), self.max_tokens)
-            self._live.update(Group(self._table, Text(line, no_wrap=True)), refresh=True)
+            line = Text(running_line(self._running, self.clock(), self.max_tokens), no_wrap=True)
+            line.truncate(max(1, self.console.width - _MARGIN))
+            self._live.update(Group(self._table, line), refresh=True)
 
     def turn_started(self, index: int, turns: int) -> None:
         self._running = Running(self.clock(), index, turns)

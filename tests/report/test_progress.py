@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
 from publish_records import TURNS
 from rich.console import Console
 
 from exporter.report.progress import Running, SessionProgress, running_line, turn_line
 
 
-def progress(*, terminal: bool) -> tuple[SessionProgress, io.StringIO, list[float]]:
+def progress(
+    *, terminal: bool, width: int = 80
+) -> tuple[SessionProgress, io.StringIO, list[float]]:
     stream, now = io.StringIO(), [100.0]
-    console = Console(file=stream, width=80, force_terminal=terminal, highlight=False)
+    console = Console(file=stream, width=width, force_terminal=terminal, highlight=False)
     return SessionProgress(console, lambda: now[0], 32, False), stream, now
 
 
@@ -25,7 +29,7 @@ def test_a_turn_waits_then_streams_with_its_time_to_first_token():
         "turn 3 of 8  waiting for the first token, 0.3 s"
     )
     line = running_line(Running(10.0, 3, 8, chunks=16, first_seconds=0.0425), 11.0, 32)
-    assert "━" * 10 + "·" * 10 in line
+    assert "━" * 6 + "·" * 6 in line
     assert line.endswith("16 chunks so far, the first after about 42.5 ms")
 
 
@@ -34,7 +38,7 @@ def test_a_control_is_not_taken_for_the_turn():
 
 
 def test_more_chunks_than_tokens_do_not_burst_the_bar():
-    assert "━" * 20 + "  " in running_line(
+    assert "━" * 12 + "  " in running_line(
         Running(1.0, 1, 1, chunks=99, first_seconds=1.0), 3.0, 32
     )
 
@@ -54,6 +58,21 @@ def test_the_time_to_first_token_counts_from_the_turns_own_request():
     one.tick()
     one.stop()
     assert "2 chunks so far, the first after about 250 ms" in stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_the_line_leaves_room_for_what_the_terminal_echoes(width):
+    one, stream, now = progress(terminal=True, width=width)
+    one.start()
+    one.turn_started(12, 12)
+    one.request_leaves(False)
+    now[0] += 0.4999
+    one.token_came(31)
+    one.tick()
+    one.stop()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "turn 12 of 12" in shown
+    assert max(len(line) for line in re.split(r"[\r\n]", shown)) <= width - 3
 
 
 def test_on_a_terminal_the_table_grows_and_goes_at_the_end():
