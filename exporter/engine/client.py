@@ -19,6 +19,7 @@ from exporter import __version__
 from exporter.engine import stamps
 from exporter.engine.answer import Answer, Json, error_text, refusal
 from exporter.engine.body import content_coding, not_offered, read_body
+from exporter.engine.redaction import without_sent
 from exporter.engine.sse import Decoder
 from exporter.engine.translation import connection_failure, redirected, sent_on
 from exporter.engine.watch import Watch
@@ -128,6 +129,7 @@ class EngineClient:
         self.url = url.rstrip("/")
         self._wanted_model = model
         self._metrics_url = metrics_url or f"{self.url}/metrics"
+        self._api_key = api_key
         self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -218,9 +220,10 @@ class EngineClient:
             raise EngineUnavailableError(FailureReason.NO_MODEL, "/v1/models lists no model")
         wanted = self._wanted_model if self._wanted_model is not None else names[0]
         if wanted not in names:
+            served = without_sent(error_text(", ".join(names)), self._api_key)
             raise EngineUnavailableError(
                 FailureReason.MODEL_NOT_FOUND,
-                f"the engine does not serve {wanted!r}, it serves {error_text(', '.join(names))}",
+                f"the engine does not serve {wanted!r}, it serves {served}",
             )
         return cards[names.index(wanted)]
 
@@ -242,14 +245,18 @@ class EngineClient:
         try:
             status, page = await self._ask(method, URL(url), body, limit)
         except EngineUnavailableError as error:
-            raise EngineUnavailableError(error.reason, f"{url}: {error.detail}") from error
+            raise self._unavailable(
+                url, Failure(FailureReason(error.reason), error.detail), body
+            ) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            failure = connection_failure(error, sent=True)
-            raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}") from error
+            raise self._unavailable(url, connection_failure(error, sent=True), body) from error
         if status != HTTPStatus.OK:
-            failure = refusal(status, page)
-            raise EngineUnavailableError(failure.reason, f"{url}: {failure.detail}")
+            raise self._unavailable(url, refusal(status, page), body)
         return page
+
+    def _unavailable(self, url: str, failure: Failure, body: Json | None) -> EngineUnavailableError:
+        detail = without_sent(failure.detail, self._api_key, body)
+        return EngineUnavailableError(failure.reason, f"{url}: {detail}")
 
     async def _ask(self, method: str, url: URL, body: Json | None, limit: int) -> tuple[int, bytes]:
         """Status and body. A GET may be sent on, but only within the same scheme, host and port."""
@@ -293,6 +300,9 @@ class EngineClient:
             # The server closed a kept-alive connection as we wrote on it: nothing was measured.
             exchange, answer = stamps.Exchange(), Answer()
             failure = await self._attempt(request, deadlines, exchange, answer, on_token)
+        if failure is not None:
+            said = without_sent(failure.detail, self._api_key, (request.messages, request.tools))
+            failure = Failure(failure.reason, said)
         ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
             sent_at=exchange.sent_at,

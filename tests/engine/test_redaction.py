@@ -1,0 +1,52 @@
+"""What was sent does not come back in what is said of a failure."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.engine.redaction import without_sent
+
+KEY = "sk-9f3c2a71b8d04e56"
+PROMPT = "Please look at the invoice of customer 4711 and tell me what is odd about it."
+
+
+def test_a_key_that_is_quoted_is_masked():
+    said = without_sent(f"HTTP 401: no such key: Bearer {KEY}, go away", KEY)
+    assert said == "HTTP 401: no such key: Bearer ***, go away"
+
+
+def test_a_key_that_is_quoted_in_part_is_masked():
+    assert without_sent(f"HTTP 500: {KEY[:12]}", KEY) == "HTTP 500: ***"
+    assert without_sent(f"HTTP 500: …{KEY[5:]}", KEY) == "HTTP 500: …***"
+
+
+def test_a_short_key_is_masked_where_it_is_whole():
+    assert without_sent("the key abc is wrong", "abc") == "the key *** is wrong"
+
+
+def test_a_conversation_that_is_quoted_is_masked():
+    sent = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 3}
+    said = without_sent(f"HTTP 400: bad input {{'content': '{PROMPT[10:60]}", None, sent)
+    assert said == "HTTP 400: bad input {'content': '***"
+
+
+def test_words_that_anybody_says_stay():
+    said = "HTTP 400: the prompt is longer than the maximum context length of 8192 tokens"
+    assert without_sent(said, KEY, [PROMPT, "tell me about the prompt"]) == said
+
+
+@given(
+    before=st.text(max_size=60),
+    after=st.text(max_size=60),
+    prompt=st.text(min_size=30, max_size=200),
+    data=st.data(),
+)
+def test_no_long_run_of_what_was_sent_is_left(before, after, prompt, data):
+    start = data.draw(st.integers(0, len(prompt) - 24))
+    end = data.draw(st.integers(start + 24, len(prompt)))
+    said = without_sent(before + prompt[start:end] + after, None, [prompt])
+    pieces = said.split("***")
+    assert all(
+        piece[at : at + 24] not in prompt for piece in pieces for at in range(len(piece) - 23)
+    )
