@@ -28,6 +28,7 @@ _COMMANDS = {
     "demo": "Show it without an engine: the daemon on a SIMULATED vLLM in the same process.",
     "simulate": "Serve a SIMULATED vLLM: its API, its metrics and its prefix cache, no model.",
     "probe": "Play one session against an engine and show what its cache served, turn by turn.",
+    "compare": "Compare engines, saved results, or one engine with and without its cache.",
     "check": "Examine one engine: what is wrong with its prefix cache, and what mends it.",
     "launch": "Make and start a managed target's container once, or print its `docker run` line.",
     "config": "Check the configuration and print what is in force, from where, secrets hidden.",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from exporter.model import SessionResult
+    from exporter.report.comparison import Comparison
     from exporter.report.drawing import PictureFormat
 
 _FORMATS = (".png", ".svg")
@@ -40,6 +41,14 @@ def check_chart(file: str) -> None:
 def write_session_chart(file: str, result: SessionResult, *, interrupted: bool = False) -> None:
     """Draw a session into `file`. Raises `ConfigError` where that is not possible."""
     _write(file, session_picture(result, picture_format(file), interrupted=interrupted))
+
+
+def write_comparison_chart(file: str, comparison: Comparison) -> None:
+    """Draw a comparison into `file`. Raises `ConfigError` where that is not possible."""
+    _load()
+    from exporter.report.comparison_chart import draw  # noqa: PLC0415 - loads matplotlib
+
+    _write(file, draw(comparison, picture_format(file)))
 
 
 def session_picture(

@@ -8,11 +8,9 @@ from __future__ import annotations
 import io
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -35,7 +33,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 _DPI = 100
-_STYLE = {
+_US = "vllm-cache-exporter"
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10.0,
     "axes.titlesize": 11.0,
@@ -77,12 +76,8 @@ def figure(width: float, height: float) -> Iterator[Figure]:
 def picture(made: Figure, form: PictureFormat) -> bytes:
     """The figure as a file, without the time at which it was drawn."""
     page = io.BytesIO()
-    if form == "png":
-        FigureCanvasAgg(made).print_png(page, metadata={"Software": "vllm-cache-exporter"})
-    else:
-        FigureCanvasSVG(made).print_svg(
-            page, metadata={"Date": None, "Creator": "vllm-cache-exporter"}
-        )
+    told = {"png": {"Software": _US}, "svg": {"Date": None, "Creator": _US}}[form]
+    made.savefig(page, format=form, metadata=told)
     return page.getvalue()
 
 
@@ -130,13 +125,19 @@ def turn_axis(axes: Axes, last: int) -> None:
     axes.set_xlabel("turn")
 
 
-def seconds_axis(axes: Axes, values: Sequence[float]) -> None:
+def seconds_axis(axes: Axes, values: Sequence[float], *, across: bool = False) -> None:
     """Time on a logarithmic scale, in milliseconds or seconds as they fit."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-    axes.yaxis.set_major_formatter(_formatter(words.seconds))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(min(values) / 1.6, max(values) * 1.6)
+    axis = axes.xaxis if across else axes.yaxis
+    (axes.set_xscale if across else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_major_formatter(_formatter(words.seconds))
+    axis.set_minor_formatter(NullFormatter())
+    (axes.set_xlim if across else axes.set_ylim)(min(values) / 1.6, max(values) * 1.6)
+
+
+def signed_seconds_axis(axes: Axes) -> None:
+    """Differences of times, in milliseconds."""
+    axes.yaxis.set_major_formatter(_formatter(lambda value: f"{value * 1000:+g} ms"))
 
 
 def percent_axis(axes: Axes) -> None:

@@ -1,0 +1,222 @@
+"""`compare` as a process: engines, saved results, cached against cold, Ctrl-C, mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter.cli.main import main
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PATIENCE = 120.0  # seconds; a bound for what takes a few
+FAST = ("--probe.max_tokens", "4")
+
+
+@contextlib.asynccontextmanager
+async def simulator(**settings: object) -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(**{"port": 0, "time_scale": 0.0, **settings})) as one:
+        yield one
+
+
+async def command(name: str, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "exporter", name, *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"]},
+    )
+
+
+async def ran(name: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    process = await command(name, *arguments)
+    output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+async def test_two_engines_with_different_flags_are_told_apart(tmp_path):
+    chart = tmp_path / "chart.svg"
+    async with (
+        simulator(model="one") as first,
+        simulator(model="two", enable_prefix_caching=False) as other,
+    ):
+        code, output, errors = await ran(
+            *("compare", f"on={first.url}", f"off={other.url}", "--json", "--sessions", "6"),
+            *("--chart", str(chart), *FAST),
+        )
+    assert code == 0, errors
+    told = json.loads(output)
+    on, off = told["sides"]
+    assert (on["name"], on["model"], on["source"]) == ("on", "one", first.url)
+    assert on["spreads"]["hit_ratio"]["median"] > 0.9
+    assert off["spreads"]["hit_ratio"]["median"] == 0
+    (contrast,) = told["contrasts"]
+    assert contrast["differences"]["hit_ratio"]["pairs"] == 6
+    assert contrast["differences"]["hit_ratio"]["p"] == 0.03125
+    assert told["simulated"] is True
+    drawn = chart.read_text()
+    assert "SIMULATED" in drawn
+    assert "on (one 0.32.0)" in drawn
+    assert "session 6 of 6 on off: 0 % of prompts from cache" in errors
+
+
+async def test_engines_with_other_block_sizes_get_prompts_of_one_length():
+    async with simulator(block_size=16) as first, simulator(block_size=512) as other:
+        code, output, errors = await ran(
+            "compare", first.url, other.url, "--json", "--sessions", "2", *FAST
+        )
+    assert code == 0, errors
+    sides = json.loads(output)["sides"]
+    lengths = [side["sessions"][0][0]["prompt_tokens"] for side in sides]
+    assert min(lengths) >= 4096  # eight blocks of 512
+    assert max(lengths) - min(lengths) < 0.02 * max(lengths)
+
+
+async def test_rounds_are_interleaved_in_an_order_and_its_reverse():
+    async with simulator() as first, simulator() as other:
+        code, _, errors = await ran(
+            "compare", first.url, other.url, "--sessions", "4", "--json", *FAST
+        )
+    assert code == 0, errors
+    order = [
+        line.split()[5].rstrip(":") for line in errors.splitlines() if line.startswith("session")
+    ]
+    assert order[2:4] == order[:2][::-1]
+    assert order[6:8] == order[4:6][::-1]
+    assert set(order) == {"A", "B"}
+
+
+async def test_cached_is_faster_than_cold_where_prefill_takes_time():
+    times = {"prefill_floor_seconds": 0.01, "prefill_seconds_per_token": 0.0002}
+    async with simulator(time_scale=0.5, decode_seconds_per_token=0.0, **times) as engine:
+        code, output, errors = await ran(
+            "compare", "--cold", "--url", engine.url, "--json", "--sessions", "6", *FAST
+        )
+    assert code == 0, errors
+    told = json.loads(output)
+    found = told["contrasts"][0]["differences"]["ttft"]
+    # Half of 0.2 ms for each of the 2,400 tokens and more that the cache serves.
+    assert found["low"] > 0.1
+    assert found["p"] == 0.03125
+    assert told["contrasts"][0]["miss_ttft_seconds"]["estimate"] == found["estimate"]
+    penalty = told["sides"][0]["penalty_of_a_miss"]
+    assert penalty["seconds_per_token"] == pytest.approx(0.0001, rel=0.5)
+
+
+async def test_saved_results_are_compared_without_an_engine(tmp_path):
+    files = []
+    async with simulator() as first, simulator(enable_prefix_caching=False) as other:
+        for name, engine in (("a", first), ("b", other)):
+            code, output, errors = await ran("probe", "--url", engine.url, "--json", *FAST)
+            assert code == 0, errors
+            file = tmp_path / f"{name}.json"
+            file.write_text(output)
+            files.append(str(file))
+    code, output, errors = await ran("compare", *files)
+    assert code == 0, errors
+    assert "not played in turn" in " ".join(output.split())
+    assert "1 pair of sessions cannot show a difference" in " ".join(output.split())
+    code, output, _ = await ran("compare", files[0])
+    assert code == 2
+    assert output == ""
+
+
+async def test_a_saved_probe_with_controls_is_cached_against_cold(tmp_path):
+    file = tmp_path / "cold.json"
+    async with simulator() as engine:
+        _, output, _ = await ran("probe", "--cold", "--url", engine.url, "--json", *FAST)
+    file.write_text(output)
+    code, output, errors = await ran("compare", "--cold", str(file), "--json")
+    assert code == 0, errors
+    assert [side["name"] for side in json.loads(output)["sides"]] == ["cached", "cold"]
+
+
+async def test_without_details_cold_controls_cannot_be_told_and_it_says_why():
+    async with simulator(enable_prompt_tokens_details=False) as engine:
+        code, output, _ = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
+    assert code == 1
+    text = " ".join(output.split())
+    assert "Whether cold is faster than cached is not known" in text
+    assert "--enable-prompt-tokens-details" in text
+
+
+async def test_ctrl_c_shows_the_rounds_that_are_complete():
+    async with simulator() as first, simulator() as other:
+        process = await command(
+            "compare", first.url, other.url, "--sessions", "900", "--json", *FAST
+        )
+        seen = 0
+        while seen < 5:  # the fifth session belongs to the third round
+            line = await asyncio.wait_for(process.stderr.readline(), PATIENCE)
+            assert line, await process.stdout.read()
+            seen += line.startswith(b"session")
+        process.send_signal(signal.SIGINT)
+        output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert process.returncode == 130, errors
+    told = json.loads(output)
+    assert told["interrupted"] is True
+    assert 2 <= told["rounds"] < 900
+    assert len({len(side["sessions"]) for side in told["sides"]}) == 1
+
+
+async def test_an_engine_that_is_not_there_ends_it_at_once():
+    async with simulator() as engine:
+        gone = engine.url
+    async with simulator() as engine:
+        code, output, errors = await ran("compare", engine.url, f"gone={gone}", *FAST)
+    assert (code, output) == (1, "")
+    assert f"gone ({gone}): The session failed" in errors
+    assert "connection refused" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "compare needs two or more engines or files"),
+        (("http://127.0.0.1:9",), "compare needs two or more"),
+        (("http://127.0.0.1:9", "a.json"), "give engines or saved results, not both"),
+        (("none.json", "no.json"), "none.json: No such file or directory"),
+        (("localhost:8000", "localhost:8001"), "is it a URL that lacks http://"),
+        (("a=x.json", "a=y.json"), "two sides have one name"),
+        (("--sessions", "1", "x", "y"), "one session alone says nothing"),
+        (("--cold", "--restart-without-caching"), "not allowed with"),
+        (("--restart-without-caching", "--url", "http://127.0.0.1:9"), "only the container of a"),
+        (("--chart", "x.pdf", "x", "y"), "must end in .png or .svg"),
+        (("--cold", "http://a", "http://b"), "are about one engine"),
+        (("ftp://a", "http://b"), "give engines or saved results, not both"),
+    ],
+)
+def test_a_mistake_is_told_in_words_with_exit_code_2(arguments, message, capsys):
+    try:
+        code = main(["compare", *arguments])
+    except SystemExit as ended:  # argparse's own
+        code = ended.code
+    output, errors = capsys.readouterr()
+    assert (code, output) == (2, ""), errors
+    assert message in errors
+
+
+@pytest.mark.vllm
+async def test_a_real_engine_answers_sooner_from_its_cache(vllm_servers):
+    url = vllm_servers.get("details32")
+    code, output, errors = await ran(
+        "compare", "--cold", url, "--json", "--sessions", "6", "--probe.max_tokens", "8"
+    )
+    assert code == 0, errors
+    told = json.loads(output)
+    cached, cold = told["sides"]
+    assert told["simulated"] is False
+    assert cached["spreads"]["ttft"]["median"] < cold["spreads"]["ttft"]["median"]
+    assert told["contrasts"][0]["differences"]["ttft"]["estimate"] > 0
+    assert cached["spreads"]["hit_ratio"]["median"] > 0.8
+    assert cold["spreads"]["hit_ratio"]["median"] == 0

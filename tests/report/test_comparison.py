@@ -1,0 +1,219 @@
+"""What a comparison concludes from sessions, as figures, as a table, as JSON and as a chart."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+from comparison_records import LENGTHS, played, with_controls
+from hypothesis import given
+from hypothesis import strategies as st
+from publish_records import STARTED, failed_session
+from rich.console import Console
+
+from exporter.model import Notice
+from exporter.report.comparison import arm_of, cold_arms, compare
+from exporter.report.comparison_chart import draw
+from exporter.report.comparison_json import comparison_json
+from exporter.report.comparison_table import comparison_report
+
+SIX = range(6)
+
+
+def two(first, other, **options):
+    arms = (arm_of("A", "http://a", first), arm_of("B", "http://b", other))
+    return compare(arms, **({"started_time": STARTED, "interleaved": True} | options))
+
+
+def said(comparison, *, width=80, **options) -> str:
+    page = io.StringIO()
+    Console(file=page, width=width).print(
+        comparison_report(comparison, **({"interrupted": False} | options))
+    )
+    return page.getvalue()
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def chart_texts(comparison) -> list[str]:
+    root = ET.fromstring(draw(comparison, "svg"))  # noqa: S314 - our own
+    found = root.iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()) for element in found]
+
+
+def test_a_slower_engine_differs_by_what_it_is_slower():
+    comparison = two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])
+    found = comparison.contrasts[0].differences["ttft"]
+    assert found.estimate == pytest.approx(0.03)
+    assert found.pairs == 6
+    assert found.p == 0.03125
+    assert comparison.contrasts[0].differences["latency"].estimate == pytest.approx(0.03)
+    assert comparison.contrasts[0].differences["hit_ratio"].estimate == 0
+    assert "comes 30 ms later than that of A in 6 pairs of sessions: more than chance" in flat(
+        said(comparison)
+    )
+
+
+def test_only_differences_within_a_round_count():
+    """The machine slows down by 20 ms from round to round; within a round the two are 1 ms apart."""
+    first = [played(n, extra=0.02 * n) for n in SIX]
+    other = [played(n, extra=0.02 * n + 0.001) for n in SIX]
+    found = two(first, other).contrasts[0].differences["ttft"]
+    assert found.estimate == pytest.approx(0.001)
+    assert found.high - found.low < 1e-9
+
+
+@given(st.permutations(range(6)))
+def test_the_order_of_the_rounds_says_nothing(order):
+    first, other = [played(n) for n in SIX], [played(n, extra=0.001 * n) for n in SIX]
+    mixed = two([first[n] for n in order], [other[n] for n in order])
+    assert mixed.contrasts == two(first, other).contrasts or (
+        mixed.contrasts[0].differences == two(first, other).contrasts[0].differences
+    )
+
+
+def test_with_fewer_than_six_pairs_it_says_that_they_are_too_few():
+    comparison = two([played(n) for n in range(3)], [played(n, extra=0.03) for n in range(3)])
+    assert comparison.contrasts[0].differences["ttft"].p is None
+    text = flat(said(comparison))
+    assert "too few to tell whether that is more than chance" in text
+    assert "3 pairs of sessions cannot show a difference at 5 %: 6 are the fewest that can" in text
+
+
+def test_the_penalty_of_a_miss_is_measured_where_one_side_never_hits():
+    comparison = two([played(n) for n in SIX], [played(n, caching=False) for n in SIX])
+    missed = comparison.contrasts[0].miss_seconds
+    assert missed.estimate == pytest.approx(0.0002 * 1232)
+    penalty = comparison.sides[0].penalty
+    assert penalty.tokens == 1232
+    assert penalty.seconds == pytest.approx(0.0002 * 1232, rel=0.02)
+    assert comparison.sides[1].penalty is None  # nothing hit: there is no miss to pay for
+    text = flat(said(comparison))
+    assert "Penalty of a miss, measured: +246 ms to the first token" in text
+    assert "0.246 prefill seconds" in text
+    assert "200 µs per token" in text
+
+
+def test_the_penalty_has_the_same_sign_whichever_side_misses():
+    turned = two([played(n, caching=False) for n in SIX], [played(n) for n in SIX])
+    missed = turned.contrasts[0].miss_seconds
+    assert missed.estimate == pytest.approx(0.0002 * 1232)
+    assert missed.low <= missed.estimate <= missed.high
+
+
+def test_cached_against_cold_pairs_each_turn_with_its_control():
+    arms = cold_arms("http://a", [with_controls(played(n)) for n in SIX])
+    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
+    assert [side.arm.name for side in comparison.sides] == ["cached", "cold"]
+    assert set(comparison.contrasts[0].differences) == {"ttft"}
+    assert comparison.contrasts[0].differences["ttft"].estimate == pytest.approx(
+        0.0002 * 1232, abs=1e-3
+    )
+    assert comparison.sides[0].penalty.cost.points == 6 * (4 + 3)
+
+
+def test_turns_without_a_cold_control_are_on_neither_side():
+    arms = cold_arms("http://a", [played(n) for n in SIX])
+    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
+    assert "ttft" not in comparison.contrasts[0].differences
+    assert "Whether cold is faster than cached is not known" in flat(said(comparison))
+
+
+def test_a_failed_session_takes_its_round_out_and_is_named():
+    other = [played(n, extra=0.03) for n in SIX]
+    other[2] = failed_session()
+    comparison = two([played(n) for n in SIX], other)
+    assert comparison.failed
+    assert comparison.contrasts[0].differences["ttft"].pairs == 5
+    assert "http://b: a session failed in turn 1: connection refused" in flat(said(comparison))
+    assert "1 sessions failed and are left out" in chart_texts(comparison)
+
+
+def test_what_is_not_known_is_absent_and_not_zero():
+    comparison = two([played(n, known=False) for n in SIX], [played(n) for n in SIX])
+    assert "hit_ratio" not in comparison.contrasts[0].differences
+    assert "hit_ratio" not in comparison.sides[0].spreads
+    assert comparison.contrasts[0].miss_seconds is None
+    told = comparison_json(comparison, interrupted=False)
+    assert told["sides"][0]["penalty_of_a_miss"] is None
+    assert "hit_ratio" not in told["contrasts"][0]["differences"]
+    assert "not known: A" in chart_texts(comparison)
+
+
+def test_sessions_that_were_not_played_in_turn_are_said_to_be():
+    sessions = [played(n) for n in SIX]
+    assert "not played in turn" in flat(said(two(sessions, sessions, interleaved=False)))
+    assert "not played in turn" not in flat(said(two(sessions, sessions)))
+
+
+def test_prompts_of_other_lengths_are_not_the_same_work():
+    longer = [
+        replace(
+            played(n),
+            turns=tuple(
+                replace(each, prompt_tokens=each.prompt_tokens + 500) for each in played(n).turns
+            ),
+        )
+        for n in SIX
+    ]
+    text = flat(said(two([played(n) for n in SIX], longer)))
+    assert "1,000 tokens on A and 1,500 tokens on B" in text
+
+
+def test_notices_of_a_session_are_told_with_their_engine():
+    notices = frozenset({Notice.USAGE_DETAILS_MISSING, Notice.SIMULATED})
+    text = flat(said(two([played(n, notices=notices) for n in SIX], [played(n) for n in SIX])))
+    assert "http://a: The server does not report cached tokens" in text
+
+
+def test_three_engines_make_the_first_one_the_yardstick_and_allow_for_the_number():
+    arms = [
+        arm_of(name, f"http://{name}", [played(n, extra=extra) for n in SIX])
+        for name, extra in (("A", 0.0), ("B", 0.03), ("C", -0.01))
+    ]
+    comparison = compare(arms, started_time=STARTED, interleaved=True)
+    assert [each.name for each in comparison.contrasts] == ["B", "C"]
+    assert [each.adjusted_p["ttft"] for each in comparison.contrasts] == [0.0625, 0.0625]
+    text = flat(said(comparison))
+    assert "which may be chance (p = 0.062 with the number of engines allowed for)" in text
+    assert "10 ms sooner" in text
+
+
+def test_the_table_fits_eighty_columns():
+    comparison = two([played(n) for n in SIX], [played(n, caching=False) for n in SIX])
+    for line in said(comparison).splitlines():
+        assert len(line) <= 80
+    assert "…" in said(comparison)
+
+
+def test_json_holds_every_reading_and_is_whole():
+    comparison = two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])
+    told = json.loads(json.dumps(comparison_json(comparison, interrupted=True)))
+    assert told["interrupted"] is True
+    assert [len(side["sessions"]) for side in told["sides"]] == [6, 6]
+    assert len(told["sides"][0]["sessions"][0]) == len(LENGTHS)
+    assert told["contrasts"][0]["differences"]["ttft"]["p"] == 0.03125
+    assert told["contrasts"][0]["minus"] == "A"
+
+
+def test_the_chart_names_sides_distributions_and_the_difference():
+    comparison = two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])
+    texts = chart_texts(comparison)
+    for text in (
+        *("A against B on tiny · vLLM 0.32.0", "A (tiny 0.32.0)", "B (tiny 0.32.0)"),
+        *("Distribution of TTFT in turns 2 and later (ECDF)", "+30 ms", "6 pairs, p = 0.031"),
+        "coding-agent · 6 sessions each · 2026-01-01 00:00:00 UTC",
+    ):
+        assert text in texts, text
+    assert not [text for text in texts if "SIMULATED" in text]
+
+
+def test_the_chart_of_a_simulated_side_says_so():
+    comparison = two([played(n, simulated=True) for n in SIX], [played(n) for n in SIX])
+    assert "SIMULATED" in chart_texts(comparison)
+    assert "SIMULATED" in said(comparison)

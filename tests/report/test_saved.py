@@ -1,0 +1,93 @@
+"""Reading results back, and saying what is wrong with a file that is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from comparison_records import played, with_controls
+from publish_records import failed_session
+
+from exporter.errors import ConfigError
+from exporter.report.comparison import arm_of, cold_arms
+from exporter.report.saved import check_same_scenario, read_sessions
+from exporter.session_json import session_json
+
+
+def text_of(*sessions) -> str:
+    return "\n".join(json.dumps(session_json(one), indent=2) for one in sessions)
+
+
+@pytest.mark.parametrize("session", [played(), with_controls(played()), failed_session()])
+def test_a_result_comes_back_as_it_was_compared(session):
+    (read,) = read_sessions("a.json", text_of(session))
+    assert arm_of("A", "a", [read]) == arm_of("A", "a", [session])
+    assert cold_arms("a", [read]) == cold_arms("a", [session])
+    assert read.failure == session.failure
+
+
+def test_a_file_may_hold_several_results_one_after_another():
+    sessions = read_sessions("a.json", text_of(played(2), played(0), played(1)))
+    assert [each.started_time for each in sessions] == sorted(
+        played(n).started_time for n in range(3)
+    )
+
+
+def test_the_answer_of_the_api_is_a_file_of_results():
+    answer = json.dumps({"sessions": [session_json(played(n)) for n in (1, 0)]})
+    assert len(read_sessions("a.json", answer)) == 2
+
+
+def test_keys_of_a_later_version_do_no_harm():
+    told = session_json(played()) | {"something": "new"}
+    assert len(read_sessions("a.json", json.dumps(told))) == 1
+
+
+def changed(**fields) -> str:
+    return json.dumps(session_json(played()) | fields)
+
+
+def broken_turn(**fields) -> str:
+    told = session_json(played())
+    told["turns"][1] |= fields
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a.json: there is no session in it"),
+        ("turn,prompt\n1,2", "a.json: no JSON: "),
+        ("[" * 100_000, "a.json: no JSON"),
+        ("{}", "a.json: turns is missing: this is not what `probe --json` writes"),
+        ('{"url": "x", "tests": []}', "a.json: turns is missing"),
+        ("[1]", "a.json: turns is missing"),
+        ('{"sessions": []}', "a.json: there is no session in it"),
+        ('{"sessions": [{}]}', r"a.json: sessions\[0\].turns is missing"),
+        (changed(turns=3), "a.json: turns: Input should be a valid list"),
+        (changed(started="yesterday"), "a.json: started: "),
+        (broken_turn(ttft_seconds="fast"), r"a.json: turns\[1\].ttft_seconds: "),
+        (broken_turn(ttft_seconds=-1), r"a.json: turns\[1\].ttft_seconds: "),
+        (broken_turn(hit_ratio=1.5), r"a.json: turns\[1\].hit_ratio: "),
+        (broken_turn(cached_tokens=1.5), r"a.json: turns\[1\].cached_tokens: "),
+        (broken_turn(turn=0), r"a.json: turns\[1\].turn: "),
+        (changed(interrupted=True), "a.json: interrupted is true"),
+        (text_of(played(), replace(played(), scenario="tool-trace")), "a.json: scenario is "),
+        (text_of(played(), replace(played(), target="other")), "a.json: target is "),
+        (text_of(played()) + "{}", r"a.json \(result 2\): turns is missing"),
+    ],
+)
+def test_what_is_wrong_is_told_with_file_and_field(text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_sessions("a.json", text)
+
+
+def test_two_files_of_different_scenarios_are_not_compared():
+    files = {"a.json": [played()], "b.json": [replace(played(), scenario="tool-trace")]}
+    with pytest.raises(ConfigError) as caught:
+        check_same_scenario(files)
+    assert str(caught.value) == (
+        'b.json: scenario is "tool-trace", but a.json has "coding-agent": only sessions of one '
+        "scenario can be compared"
+    )
