@@ -22,18 +22,19 @@ from exporter.publish.view import page
 if TYPE_CHECKING:
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
+    from exporter.publish.page_records import Elsewhere
 
 
 def response(
     metrics: Metrics,
     history: History,
     now: float,
-    grafana_url: str | None = None,
+    elsewhere: Elsewhere,
     only: str | None = None,
 ) -> web.Response:
     """The page as it stands at Unix time `now`, of all targets or of `only` one that there is."""
     content = page(
-        metrics.targets, history, now, exporter.__version__, grafana_url=grafana_url, only=only
+        metrics.targets, history, now, exporter.__version__, elsewhere=elsewhere, only=only
     )
     html = _template().render(
         page=content,

@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from exporter.errors import ExporterError
 from exporter.publish import api, page, report_png, runbooks
 from exporter.publish.connections import Connections, Limits
+from exporter.publish.page_records import Elsewhere
 from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def create_app(
         only = request.query.get("target")
         if only is not None and only not in metrics.targets:
             raise web.HTTPNotFound
-        return page.response(metrics, history, clock.time(), grafana_url, only)
+        return page.response(
+            metrics, history, clock.time(), Elsewhere(grafana_url, draw is not None), only
+        )
 
     app.router.add_get("/metrics", serve_metrics)
     app.router.add_get("/-/healthy", healthy)

@@ -8,8 +8,9 @@ from exporter import words
 from exporter.notices import LOSS_ADVICE
 from exporter.publish.chart_view import SessionPoint, trend_chart, turn_charts
 from exporter.publish.page_records import LossRow, Moment, SessionRow, SessionSection, TurnRow
-from exporter.publish.state import ProbeSums
 from exporter.session_json import rfc3339
+from exporter.session_totals import session_totals
+from exporter.session_words import served_and_lost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def session_section(result: SessionResult, now: float) -> SessionSection:
 
 
 def session_row(result: SessionResult, now: float) -> SessionRow:
-    sums = _sums(result)
+    hit_ratio, efficiency = ratios(result)
     return SessionRow(
         started=moment(result.started_time, now),
         outcome="finished"
@@ -49,8 +50,8 @@ def session_row(result: SessionResult, now: float) -> SessionRow:
         else f"failed: {words.spaced(result.failure.reason)}",
         finished=result.failure is None,
         turns=len(result.turns),
-        hit_ratio=words.percent(_hit_ratio(sums)),
-        efficiency=words.percent(_efficiency(sums)),
+        hit_ratio=hit_ratio,
+        efficiency=efficiency,
         duration=words.seconds(result.duration_seconds),
     )
 
@@ -60,12 +61,11 @@ def trend(newest_first: Sequence[SessionResult]) -> Chart | None:
 
 
 def _point(result: SessionResult) -> SessionPoint:
-    sums = _sums(result)
-    known = all(turn.ideal_cached_tokens is not None for turn in result.turns)
-    best = sums.ideal_cached_tokens if known else None
+    totals = session_totals(result.turns)
+    best, prompt = totals.ideal_tokens, totals.prompt_tokens
     return SessionPoint(
-        _hit_ratio(sums),
-        None if best is None or not sums.prompt_tokens else best / sums.prompt_tokens,
+        totals.hit_ratio,
+        None if best is None or not prompt else best / prompt,
         result.failure is not None,
     )
 
@@ -74,7 +74,7 @@ def loss_rows(
     last: SessionResult | None, totals: Mapping[LossCause, int], ideal: int | None
 ) -> tuple[LossRow, ...]:
     """Causes that were met, the largest of all first. `ideal`: what could have been served."""
-    recent: Mapping[LossCause, int] = {} if last is None else _sums(last).lost_tokens
+    recent: Mapping[LossCause, int] = {} if last is None else session_totals(last.turns).lost_by
     met = sorted((cause for cause, n in totals.items() if n), key=lambda cause: -totals[cause])
     return tuple(
         LossRow(
@@ -94,49 +94,18 @@ def verdict(result: SessionResult) -> str:
         return {0: "No turn finished.", 1: "One turn finished."}.get(
             finished, f"{finished} turns finished."
         )
-    sums = _sums(result)
-    if sums.cached_tokens is None:
-        return "How many prompt tokens came from cache is not known."
-    served = (
-        f"{words.count(sums.cached_tokens)} of {words.count(sums.prompt_tokens)} prompt tokens "
-        f"came from cache ({words.percent(_hit_ratio(sums))})"
-    )
-    efficiency = _efficiency(sums)
-    if efficiency is None:
-        return f"{served}."
-    return f"{served}, {words.percent(efficiency)} of what exact-prefix caching could have served."
+    return f"{served_and_lost(session_totals(result.turns))}."
 
 
 def ratios(result: SessionResult) -> tuple[str, str]:
     """Hit ratio and efficiency of a session in words."""
-    sums = _sums(result)
-    return words.percent(_hit_ratio(sums)), words.percent(_efficiency(sums))
+    totals = session_totals(result.turns)
+    return words.percent(totals.hit_ratio), words.percent(totals.efficiency_ratio)
 
 
 def _loss(turn: int, loss: Loss) -> str:
     lost = f"{words.tokens(loss.tokens)} lost, {words.spaced(loss.cause)}"
     return f"Turn {turn}: {lost} ({loss.evidence})"
-
-
-def _sums(result: SessionResult) -> ProbeSums:
-    sums = ProbeSums()
-    for turn in result.turns:
-        sums.add(turn)
-    return sums
-
-
-def _hit_ratio(sums: ProbeSums) -> float | None:
-    return (
-        sums.cached_tokens / sums.prompt_tokens
-        if sums.cached_tokens is not None and sums.prompt_tokens
-        else None
-    )
-
-
-def _efficiency(sums: ProbeSums) -> float | None:
-    if not sums.ideal_cached_tokens:
-        return None
-    return 1 - sum(sums.lost_tokens.values()) / sums.ideal_cached_tokens
 
 
 def _turn_row(turn: TurnFacts) -> TurnRow:

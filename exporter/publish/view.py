@@ -12,6 +12,7 @@ from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_word
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.page_records import (
+    Elsewhere,
     Fact,
     Link,
     OverviewRow,
@@ -50,7 +51,7 @@ def page(
     now: float,
     version: str,
     *,
-    grafana_url: str | None = None,
+    elsewhere: Elsewhere,
     only: str | None = None,
 ) -> Page:
     """All targets, or `only` the one of that name."""
@@ -63,10 +64,10 @@ def page(
         summary=summary,
         title=f"{summary} vllm-cache-exporter",
         simulated=tuple(state.name for state in states if state.simulated),
-        links=_page_links(grafana_url, only, len(targets)),
+        links=_page_links(elsewhere, only, len(targets)),
         overview=_overview(states, shown, now) if len(states) > 1 else (),
         folded=len(states) - len(shown),
-        targets=tuple(_section(state, history, now, grafana_url) for state in shown),
+        targets=tuple(_section(state, history, now, elsewhere) for state in shown),
     )
 
 
@@ -94,7 +95,7 @@ def _summary(tones: Sequence[Tone]) -> str:
 _SUMMARY_WORDS: dict[Tone, str] = {"bad": "failing", "good": "up", "waiting": "not probed yet"}
 
 
-def _page_links(grafana_url: str | None, only: str | None, count: int) -> tuple[Link, ...]:
+def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Link, ...]:
     found = [Link(f"all {count} targets", "./")] if only is not None and count > 1 else []
     found += [
         Link("metrics", "metrics"),
@@ -104,8 +105,8 @@ def _page_links(grafana_url: str | None, only: str | None, count: int) -> tuple[
         Link("readiness", "-/ready"),
     ]
     found.append(Link("runbooks", "runbooks/"))
-    if grafana_url is not None:
-        found.append(Link("Grafana", f"{grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
+    if elsewhere.grafana_url is not None:
+        found.append(Link("Grafana", f"{elsewhere.grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
     return tuple(found)
 
 
@@ -148,7 +149,7 @@ def _overview_row(state: TargetState, place: int | None, now: float) -> Overview
 
 
 def _section(
-    state: TargetState, history: History, now: float, grafana_url: str | None
+    state: TargetState, history: History, now: float, elsewhere: Elsewhere
 ) -> TargetSection:
     status, tone = _status(state)
     last = state.last_session
@@ -173,15 +174,17 @@ def _section(
         losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
         trend=trend(sessions),
         earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
-        links=_target_links(state, grafana_url),
+        links=_target_links(state, elsewhere),
     )
 
 
-def _target_links(state: TargetState, grafana_url: str | None) -> tuple[Link, ...]:
+def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
     query = urlencode({"target": state.name}, errors="replace")
     found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
-    if grafana_url is not None:
-        dashboard = f"{grafana_url}/d/{_SESSION_DASHBOARD}"
+    if elsewhere.pictures and state.last_session is not None:
+        found.append(Link("last session as a picture", f"report.png?{query}"))
+    if elsewhere.grafana_url is not None:
+        dashboard = f"{elsewhere.grafana_url}/d/{_SESSION_DASHBOARD}"
         name = urlencode({"var-target": state.name}, errors="replace")
         found.append(Link("sessions in Grafana", f"{dashboard}?{name}"))
     return tuple(found)

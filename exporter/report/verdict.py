@@ -8,11 +8,10 @@ from exporter import words
 from exporter.model import FailureReason, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.session_totals import session_totals
+from exporter.session_words import served_and_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exporter.model import LossCause, SessionResult
+    from exporter.model import SessionResult
     from exporter.session_totals import SessionTotals
 
 UNREACHED = frozenset(
@@ -44,7 +43,7 @@ _TO_MEND = (
 def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
     """The sentence for a session with at least one turn, finished or not."""
     totals = session_totals(result.turns)
-    head = f"{_saved(totals)}{_lost(totals)}"
+    head = served_and_lost(totals)
     if result.failure is not None:
         head = f"{failure_in_words(result)} Until then {_lower(head)}"
         return _of_engine(result, f"{head}.")
@@ -98,52 +97,6 @@ def loss_lines(result: SessionResult) -> list[str]:
 
 def _of_engine(result: SessionResult, said: str) -> str:
     return f"SIMULATED engine: {_lower(said)}" if result.simulated else said
-
-
-def _saved(totals: SessionTotals) -> str:
-    if totals.cached_tokens is None or totals.prompt_tokens is None:
-        return "How many prompt tokens the cache saved is not known"
-    sooner = _sooner(totals.ttft_saved_seconds)
-    served, prompt = words.count(totals.cached_tokens), words.count(totals.prompt_tokens)
-    share = words.percent(totals.hit_ratio)
-    return f"The cache served {served} of {prompt} prompt tokens ({share}{sooner})"
-
-
-def _sooner(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds <= 0:
-        return "; the first token came no sooner in the median"
-    return f"; the first token came {words.seconds(seconds)} sooner in the median"
-
-
-def _lost(totals: SessionTotals) -> str:
-    if totals.cached_tokens is None or totals.turns == 1:
-        return ""
-    if totals.ideal_tokens == 0:
-        return "; nothing could have been served"
-    if totals.lost_tokens is None:
-        return "; how many it could have served is not known"
-    if totals.lost_tokens == 0:
-        return ", all that it could have"
-    causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
-    return f" and lost {words.count(totals.lost_tokens)} more that it could have served: {causes}"
-
-
-def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
-    where = _places(totals.lost_in[cause])
-    several = len(totals.lost_by) > 1
-    return f"{f'{words.count(tokens)} ' if several else ''}{words.spaced(cause)} in {where}"
-
-
-def _places(turns: Sequence[int]) -> str:
-    """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
-    first, last = turns[0], turns[-1]
-    if len(turns) == 1:
-        return f"turn {first}"
-    if len(turns) > 2 and last - first + 1 == len(turns):  # noqa: PLR2004 - two are named
-        return f"turns {first} to {last}"
-    return f"turns {', '.join(map(str, turns[:-1]))} and {last}"
 
 
 def _advice(result: SessionResult, totals: SessionTotals) -> str | None:

@@ -28,6 +28,7 @@ from exporter.model import FailureReason, Notice
 from exporter.notices import ADVICE, FAILURE_ADVICE
 from exporter.publish import page
 from exporter.publish.container_view import container_problems
+from exporter.publish.page_records import Elsewhere
 from grafana.names import Uid
 
 RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"
@@ -83,7 +84,10 @@ async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
     published.session_finished(session(*TURNS))
     page = (await show()).text
     assert "1 target: 1 up." in page
-    assert "2,016 of 3,750 prompt tokens came from cache (53.8 %), 88.7 % of what" in page
+    assert (
+        "The cache served 2,016 of 3,750 prompt tokens (53.8 %) and lost 256 more that it could "
+        "have served: unexplained in turn 3."
+    ) in page
     assert "3 1,500 1,024 1,280 68.3 % 80.0 % 32 125 ms 1.50 s" in page
     assert "Turn 3: 256 tokens lost, unexplained" in page
     assert "Cache capacity 32,768 tokens" in page
@@ -97,7 +101,7 @@ async def test_unknown_figures_are_dashes_and_the_reason_stands_by(show, publish
         session(turn(1, 1000, None, None), notices=frozenset({Notice.USAGE_DETAILS_MISSING}))
     )
     page = (await show()).text
-    assert "How many prompt tokens came from cache is not known." in page
+    assert "How many prompt tokens the cache saved is not known." in page
     assert "1 1,000 – – – – 32 250 ms 1.50 s" in page  # noqa: RUF001 - the page's dash
     assert ADVICE[Notice.USAGE_DETAILS_MISSING] in page
 
@@ -297,10 +301,20 @@ async def test_nothing_links_to_another_host_unless_grafana_is_named(show, publi
             assert (await client.get(f"/{link}")).status in {200, 503}, link
 
 
+async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(published):
+    published.session_finished(session(*TURNS, target="a b"))
+    published.metrics.target_added("new")
+    elsewhere = Elsewhere(pictures=True)
+    answer = page.response(published.metrics, published.history, STARTED + 60, elsewhere)
+    links = [attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"]
+    assert [link for link in links if "png" in link] == ["report.png?target=a+b"]
+
+
 async def test_grafana_is_linked_where_it_is_said_to_be(published):
     page_scene.three(published.metrics, published.history)
     grafana = page_scene.GRAFANA_URL
-    answer = page.response(published.metrics, published.history, STARTED + 60, grafana)
+    elsewhere = Elsewhere(grafana)
+    answer = page.response(published.metrics, published.history, STARTED + 60, elsewhere)
     links = {attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"}
     assert {link for link in links if "//" in link} == {
         f"{grafana}/d/{Uid.OVERVIEW}",

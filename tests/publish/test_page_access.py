@@ -1,6 +1,6 @@
 """The page for keyboards, screen readers and weak eyes: structure, and contrast of its colours.
 
-A browser with axe-core says more; docs/how-it-measures.md tells how to run it.
+A browser with axe-core says more: see "Looking at the page" in ARCHITECTURE.md.
 """
 
 from __future__ import annotations

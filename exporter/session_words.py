@@ -1,0 +1,64 @@
+"""What the cache served of a session and what it lost, as the beginning of a sentence. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.model import LossCause
+    from exporter.session_totals import SessionTotals
+
+
+def served_and_lost(totals: SessionTotals) -> str:
+    """Without a full stop; for a session with at least one turn."""
+    return f"{_saved(totals)}{_lost(totals)}"
+
+
+def _saved(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.prompt_tokens is None:
+        return "How many prompt tokens the cache saved is not known"
+    sooner = _sooner(totals.ttft_saved_seconds)
+    served, prompt = words.count(totals.cached_tokens), words.count(totals.prompt_tokens)
+    share = words.percent(totals.hit_ratio)
+    return f"The cache served {served} of {prompt} prompt tokens ({share}{sooner})"
+
+
+def _sooner(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds <= 0:
+        return "; the first token came no sooner in the median"
+    return f"; the first token came {words.seconds(seconds)} sooner in the median"
+
+
+def _lost(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.turns == 1:
+        return ""
+    if totals.ideal_tokens == 0:
+        return "; nothing could have been served"
+    if totals.lost_tokens is None:
+        return "; how many it could have served is not known"
+    if totals.lost_tokens == 0:
+        return ", all that it could have"
+    causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
+    return f" and lost {words.count(totals.lost_tokens)} more that it could have served: {causes}"
+
+
+def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
+    where = _places(totals.lost_in[cause])
+    several = len(totals.lost_by) > 1
+    return f"{f'{words.count(tokens)} ' if several else ''}{words.spaced(cause)} in {where}"
+
+
+def _places(turns: Sequence[int]) -> str:
+    """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
+    first, last = turns[0], turns[-1]
+    if len(turns) == 1:
+        return f"turn {first}"
+    if len(turns) > 2 and last - first + 1 == len(turns):  # noqa: PLR2004 - two are named
+        return f"turns {first} to {last}"
+    return f"turns {', '.join(map(str, turns[:-1]))} and {last}"
