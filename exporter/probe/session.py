@@ -18,6 +18,7 @@ from exporter.model import (
     EngineView,
     Failure,
     FailureReason,
+    LossCause,
     Notice,
     PrefixStability,
     SessionResult,
@@ -322,6 +323,8 @@ class SessionRunner:
         played.turns.append(turn)
         played.facts.append(facts)
         played.notices |= turn_notices(turn, facts, ideal, circumstances)
+        if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
+            scene.replicas.proof = facts.loss.evidence  # and stays so for the rest of the session
         if scene.replicas.proof is not None:
             played.notices.add(Notice.MIXED)
         return facts

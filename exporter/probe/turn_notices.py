@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from exporter.model import Turn, TurnFacts
     from exporter.probe.cache_math import EngineCircumstances
 
-_BY_CAUSE = {LossCause.WEDGED: Notice.CACHE_WEDGED, LossCause.MIXED: Notice.MIXED}
-
 
 def turn_notices(
     turn: Turn, facts: TurnFacts, ideal: int | None, circumstances: EngineCircumstances
@@ -39,8 +37,8 @@ def turn_notices(
         Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
     }
     found = {notice for notice, applies in notices.items() if applies}
-    if facts.loss is not None and facts.loss.cause in _BY_CAUSE:
-        found.add(_BY_CAUSE[facts.loss.cause])
+    if facts.loss is not None and facts.loss.cause is LossCause.WEDGED:
+        found.add(Notice.CACHE_WEDGED)
     return found
 
 

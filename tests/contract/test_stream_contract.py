@@ -172,3 +172,22 @@ async def test_a_required_tool_call_is_streamed_with_its_name_first(engine):
     assert all(set(call) == {"index", "function"} for call in calls[1:])
     assert all(set(call["function"]) == {"arguments"} for call in calls[1:])
     assert len(answer.token_ids) == answer.usage["completion_tokens"]
+
+
+async def test_logprobs_name_the_answers_tokens_by_their_ids_where_that_is_asked_for(engine):
+    answer = await engine.stream(ASKED, logprobs=True, return_tokens_as_token_ids=True)
+    names = [
+        entry["token"]
+        for chunk in answer.steps
+        for entry in chunk["choices"][0]["logprobs"]["content"]
+    ]
+    assert names == [f"token_id:{number}" for number in answer.token_ids]
+    assert len(names) == answer.usage["completion_tokens"]
+    assert answer.chunks[0]["choices"][0]["logprobs"] is None
+
+
+async def test_logprobs_do_not_keep_a_prompt_from_the_cache(engine):
+    salt = fresh_salt()
+    first = await engine.stream(ASKED, cache_salt=salt)
+    again = await engine.stream(ASKED, cache_salt=salt, logprobs=True)
+    assert (first.cached, again.cached > 0) == (0, True)

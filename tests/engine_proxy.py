@@ -1,0 +1,69 @@
+"""What may stand between the exporter and a vLLM: a load balancer, or a proxy that drops fields."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+Json = dict[str, Any]
+
+
+def in_turn(upstreams: Sequence[str]) -> Callable[[str], str]:
+    """Each request to the next upstream; those of /metrics have a turn of their own."""
+    turns: dict[bool, Iterator[str]] = {kind: itertools.cycle(upstreams) for kind in (True, False)}
+    return lambda path: next(turns[path == "/metrics"])
+
+
+def without_token_ids(chunk: Json) -> Json:
+    """A chunk as vLLM sent them before 0.10.2."""
+    chunk = {key: value for key, value in chunk.items() if key != "prompt_token_ids"}
+    for choice in chunk.get("choices", []):
+        choice.pop("token_ids", None)
+    return chunk
+
+
+@contextlib.asynccontextmanager
+async def engine_proxy(
+    choose: Callable[[str], str], edit: Callable[[Json], Json] = lambda chunk: chunk
+) -> AsyncIterator[str]:
+    """The URL of a proxy before the engine that `choose` names for a path; `edit` changes chunks."""
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+        async def forward(request: web.Request) -> web.StreamResponse:
+            url = choose(request.path) + request.path_qs
+            headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
+            body = await request.read()
+            async with session.request(request.method, url, data=body, headers=headers) as upstream:
+                kind = upstream.headers.get("Content-Type", "")
+                if not kind.startswith("text/event-stream"):
+                    page = await upstream.read()
+                    return web.Response(
+                        body=page, status=upstream.status, headers={"Content-Type": kind}
+                    )
+                response = web.StreamResponse(headers={"Content-Type": kind})
+                await response.prepare(request)
+                async for line in upstream.content:
+                    await response.write(_edited(line, edit))
+                await response.write_eof()
+                return response
+
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_route("*", "/{path:.*}", forward)
+        async with TestServer(app) as server:
+            yield str(server.make_url("")).rstrip("/")
+
+
+def _edited(line: bytes, edit: Callable[[Json], Json]) -> bytes:
+    data = line.removeprefix(b"data: ").strip()
+    if not line.startswith(b"data: {"):
+        return line
+    return b"data: " + json.dumps(edit(json.loads(data))).encode() + b"\n"
