@@ -31,6 +31,7 @@ PATIENCE = 60.0  # seconds; a bound for what takes a few
 UTF8 = {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+LOG_IN = "import os, sys; os.login_tty(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.argv[2], sys.argv[2:])"
 ERASE = "\x1b[2K"
 
 
@@ -74,6 +75,12 @@ class Terminal:
         self.written += self._decoder.decode(data)
         return bool(data)
 
+    def leave(self) -> None:
+        """Leave the terminal to the process that has it by now: it ends with that process."""
+        if self.slave >= 0:
+            os.close(self.slave)
+        self.slave = -1
+
     def type(self, key: bytes) -> None:
         os.write(self.master, key)
 
@@ -106,17 +113,17 @@ async def in_terminal(
     """Run `probe` with a terminal of its own, where Ctrl-C means what it does to a person."""
     terminal = Terminal(columns)
     process = await asyncio.create_subprocess_exec(
-        *command(*arguments),
+        *(sys.executable, "-c", LOG_IN, os.ttyname(terminal.slave), *command(*arguments)),
         env={"PATH": os.environ["PATH"], **(UTF8 | environment)},
-        preexec_fn=lambda: os.login_tty(terminal.slave),
     )
-    os.close(terminal.slave)
     try:
         async with asyncio.timeout(PATIENCE):
             while await terminal.read():
                 on_output(terminal)
+                terminal.leave()
             return Shown(await process.wait(), terminal.written)
     finally:
+        terminal.leave()
         os.close(terminal.master)
         if process.returncode is None:
             process.kill()
