@@ -21,6 +21,8 @@ _PADDING = 4000
 _STEP = 500
 """Characters: the padding is looked for no closer, a section of it is about as long."""
 _ROUNDS = 4
+_GENEROUS, _CLOSE = 1.1, 1.02
+"""From where on too long a prompt is made anew, and to how much more than is wanted."""
 _CHARACTERS_PER_TOKEN = 4.5
 """More than any common tokenizer needs for English, so that the first guess is seldom short."""
 
@@ -66,16 +68,26 @@ async def _long_enough(
     kind: ScenarioKind, client: EngineClient, info: EngineInfo, wanted: int | None
 ) -> tuple[Scenario, int]:
     """The scenario and the characters of its padding."""
-    padding = _PADDING
-    scenario = kind.build(padding)
-    for _ in range(_ROUNDS if wanted and kind.padded else 0):
-        tokens = await _count(client, info, scenario, scenario.first_messages())
-        missing = (wanted or 0) - tokens
-        if missing <= 0:
-            break
-        padding += int(missing * _CHARACTERS_PER_TOKEN) + 1
+
+    async def first_prompt(padding: int) -> int:
         scenario = kind.build(padding)
-    return scenario, padding
+        return await _count(client, info, scenario, scenario.first_messages())
+
+    padding = _PADDING
+    if wanted is None or not kind.padded or (short := await first_prompt(padding)) >= wanted:
+        return kind.build(padding), padding
+    tokens = short
+    for _ in range(_ROUNDS):
+        padding += int((wanted - tokens) * _CHARACTERS_PER_TOKEN) + 1
+        tokens = await first_prompt(padding)
+        if tokens >= wanted:
+            break
+    if tokens > wanted * _GENEROUS:  # large blocks: what is too much would be paid at each turn
+        per_token = (padding - _PADDING) / (tokens - short)
+        closer = _PADDING + int((wanted * _CLOSE - short) * per_token) + _STEP
+        if closer < padding and await first_prompt(closer) >= wanted:
+            padding = closer
+    return kind.build(padding), padding
 
 
 async def _fits_whole(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.model import Notice
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.scenario import estimate_tokens, fits
 
@@ -62,3 +63,35 @@ async def test_without_tokenize_the_length_is_guessed_and_the_session_still_play
         result = await at.play()
     assert result.failure is None
     assert len(result.turns) == 8
+
+
+@pytest.mark.parametrize(("block_size", "context"), [(1024, 16384), (4096, 49152)])
+async def test_hybrid_blocks_of_thousands_of_tokens_get_eight_of_them(bench, block_size, context):
+    async with bench(block_size=block_size, max_model_len=context, num_blocks=64) as at:
+        result = await at.play()
+    assert 8 * block_size < result.turns[0].prompt_tokens < 8.5 * block_size, "enough, not more"
+    assert result.turns[1].cached_tokens == 8 * block_size
+    assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
+    assert result.notices == {Notice.SIMULATED}
+
+
+@pytest.mark.parametrize(("block_size", "context", "units"), [(1024, 8192, 7), (4096, 16384, 3)])
+async def test_a_context_too_short_for_eight_blocks_gets_as_many_as_fit_and_says_so(
+    bench, block_size, context, units
+):
+    async with bench(block_size=block_size, max_model_len=context, num_blocks=64) as at:
+        result = await at.play()
+    assert result.failure is None
+    assert len(result.turns) == 8
+    assert result.notices == {Notice.SIMULATED, Notice.SCENARIO_SHORTENED}
+    assert [turn.cached_tokens for turn in result.turns[-3:]] == [units * block_size] * 3
+    assert result.turns[-1].prompt_tokens <= context
+
+
+async def test_a_block_that_no_prompt_can_fill_is_told_and_nobody_is_accused(bench):
+    async with bench(block_size=4096, max_model_len=3000, num_blocks=64) as at:
+        result = await at.play()
+    assert result.failure is None
+    assert Notice.BLOCK_TOO_LARGE in result.notices
+    assert {turn.cached_tokens for turn in result.turns} == {0}
+    assert all(turn.loss is None for turn in result.turns)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import ConfigError, ScenarioError
-from exporter.probe.scenario_file import parse_json, parse_lines
-from exporter.probe.scenario_library import BUILT_IN, load_scenarios
+from exporter.probe.scenario_file import MOST_MESSAGES, parse_json, parse_lines
+from exporter.probe.scenario_library import BUILT_IN, MOST_BYTES, load_scenarios
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASK, SAY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -124,3 +124,30 @@ def test_a_folder_is_loaded_in_name_order_and_all_its_mistakes_are_told(tmp_path
         load_scenarios(str(tmp_path))
     with pytest.raises(ConfigError, match="neither a built-in scenario"):
         load_scenarios("nothing")
+
+
+def test_a_conversation_beyond_the_limit_of_messages_is_refused_with_both_numbers(tmp_path):
+    messages = [ASK, SAY] * (MOST_MESSAGES // 2)
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(messages))
+    assert len(load_scenarios(str(path))[0].build(0).steps) == MOST_MESSAGES // 2
+    path.write_text(json.dumps([*messages, ASK]))
+    with pytest.raises(ConfigError) as refused:
+        load_scenarios(str(path))
+    assert str(refused.value) == f"{path}: 2001 messages are more than 2000"
+
+
+@pytest.mark.parametrize("name", ["large.json", "large.jsonl"])
+def test_a_file_beyond_the_limit_of_size_is_refused_by_its_size(tmp_path, name):
+    path = tmp_path / name
+    whole = (
+        json.dumps([ASK, SAY, ASK])
+        if name == "large.json"
+        else "\n".join(map(json.dumps, [ASK, SAY, ASK]))
+    )
+    path.write_text(whole + " " * (MOST_BYTES - len(whole)))
+    assert len(load_scenarios(str(path))) == 1, "exactly the limit is still read"
+    path.write_text(whole + " " * (MOST_BYTES - len(whole) + 1))
+    with pytest.raises(ConfigError) as refused:
+        load_scenarios(str(path))
+    assert str(refused.value) == f"{path}: is larger than 8 MiB"
