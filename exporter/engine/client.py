@@ -19,7 +19,7 @@ from exporter import __version__
 from exporter.engine import stamps
 from exporter.engine.answer import Answer, Json, error_text, refusal
 from exporter.engine.body import content_coding, not_offered, read_body
-from exporter.engine.redaction import without_sent
+from exporter.engine.redaction import page_without, without_sent
 from exporter.engine.sse import Decoder
 from exporter.engine.translation import connection_failure, redirected, sent_on
 from exporter.engine.watch import Watch
@@ -155,7 +155,8 @@ class EngineClient:
 
     async def metrics(self) -> bytes:
         """The page of vLLM's own /metrics."""
-        return await self._read("GET", self._metrics_url, limit=_PAGE_BYTES)
+        page = await self._read("GET", self._metrics_url, limit=_PAGE_BYTES)
+        return page_without(page, self._api_key)
 
     async def healthy(self) -> bool:
         """True when /health answers 200. Raises `EngineUnavailableError` when it does not."""
@@ -301,8 +302,8 @@ class EngineClient:
             exchange, answer = stamps.Exchange(), Answer()
             failure = await self._attempt(request, deadlines, exchange, answer, on_token)
         if failure is not None:
-            said = without_sent(failure.detail, self._api_key, (request.messages, request.tools))
-            failure = Failure(failure.reason, said)
+            told = (request.messages, request.tools, answer.message())
+            failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, told))
         ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
             sent_at=exchange.sent_at,

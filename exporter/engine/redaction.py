@@ -1,8 +1,8 @@
-"""What was sent to an engine, taken out of what it says of a failure.
+"""What was said to and by an engine, taken out of what it says of a failure.
 
 Servers quote what they refuse: a proxy the header with the key, FastAPI the whole body with the
-conversation in it. What an engine says of a failure is logged, exported and shown, so none of that
-may be in it. Quotes can be cut short, so it is not only the whole that is looked for.
+conversation in it. What an engine says of a failure is logged, exported and shown, so neither that
+nor what it answered may be in it. A quote can be cut short, so parts are looked for too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ def without_sent(text: str, key: str | None, sent: Any = None) -> str:
     for each in _strings(sent):
         text = _without(text, each, _SHORTEST_OF_PROMPT)
     return text
+
+
+def page_without(page: bytes, key: str | None) -> bytes:
+    """A page without the key in it, unless that is so short that it is there by chance."""
+    if key is None or len(key) < _SHORTEST_OF_KEY:
+        return page
+    return page.replace(key.encode(), MASK.encode())
 
 
 def _without(text: str, secret: str, shortest: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.redaction import without_sent
+from exporter.engine.redaction import page_without, without_sent
 
 KEY = "sk-9f3c2a71b8d04e56"
 PROMPT = "Please look at the invoice of customer 4711 and tell me what is odd about it."
@@ -34,6 +34,12 @@ def test_a_conversation_that_is_quoted_is_masked():
 def test_words_that_anybody_says_stay():
     said = "HTTP 400: the prompt is longer than the maximum context length of 8192 tokens"
     assert without_sent(said, KEY, [PROMPT, "tell me about the prompt"]) == said
+
+
+def test_a_page_that_quotes_the_key_is_rid_of_it():
+    page = f"vllm:x 1\nfor {KEY} only\n".encode()
+    assert page_without(page, KEY) == b"vllm:x 1\nfor *** only\n"
+    assert page_without(page, None) == page_without(page, "1") == page
 
 
 @given(

@@ -1,0 +1,159 @@
+"""Secrets and conversations are seen nowhere, whatever happens to the engines they are sent to."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from canaries import ECHOES, PASSWORD, PLANTED, configuration, echo_engine, seen_in
+from fake_clock import FakeClock
+
+from exporter.publish.history import History
+from exporter.publish.metrics import Metrics, new_registry
+from exporter.publish.server import create_app
+
+ENVIRONMENT = {"VLLM_EXPORTER_TARGETS__1__API_KEY": PLANTED["key in the environment"]}
+ALICE = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+WRONG = "Basic " + base64.b64encode(f"alice:{PASSWORD}x".encode()).decode()
+
+
+def every_path(targets) -> list[str]:
+    """Every page that the server has, for every target where it is one of a target."""
+    app = create_app(
+        registry=new_registry(),
+        metrics=Metrics(new_registry()),
+        history=History(),
+        clock=FakeClock(),
+        draw=lambda *_: b"",
+    )
+    paths = {resource.canonical for resource in app.router.resources()}
+    plain = [re.sub(r"{[^}]*}", PLANTED["first prompt"], path) for path in paths]
+    of_targets = [f"{path}?target={name}" for path in plain for name in targets]
+    return sorted([*plain, *of_targets, "/nothing", f"/%00/{PLANTED['token']}"])
+
+
+def ask(url: str, path: str, authorization: str | None = ALICE) -> str:
+    """Headers and body of the answer, whatever its status."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    request = urllib.request.Request(url + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return f"{answer.headers}{answer.read().decode('utf-8', 'replace')}"
+    except urllib.error.HTTPError as answer:
+        return f"{answer.headers}{answer.read().decode('utf-8', 'replace')}"
+
+
+def command_line(pid: int) -> str:
+    """What everybody sees of a process in the list of all."""
+    return Path(f"/proc/{pid}/cmdline").read_text("utf-8")
+
+
+def ended_everywhere(metrics: str) -> bool:
+    """Whether each target had a session, and those that can fail did with a reason."""
+    ended = {
+        found[1]
+        for found in re.finditer(
+            r'vllm_probe_session_failures_total\{.*target="([^"]+)".*\} [1-9]', metrics
+        )
+    }
+    return {*ECHOES, "nobody", "no-host"} <= ended and bool(
+        re.search(r'vllm_probe_sessions_total\{target="sound"\} [2-9]', metrics)
+    )
+
+
+@pytest.fixture
+async def engine():
+    async with contextlib.AsyncExitStack() as stack:
+        yield await echo_engine(stack)
+
+
+async def test_nothing_that_the_daemon_says_has_a_secret_or_a_conversation_in_it(
+    engine, daemon, tmp_path
+):
+    file, log = configuration(tmp_path, engine), tmp_path / "log"
+    async with daemon(log, "--config", str(file), "--log.level", "debug", **ENVIRONMENT) as at:
+
+        async def all_ended():
+            return ended_everywhere(await asyncio.to_thread(ask, at.url, "/metrics"))
+
+        await at.until("every target had its session", all_ended)
+        pages = {}
+        for path in every_path(("sound", *ECHOES, "nobody", "managed")):
+            pages[path] = await asyncio.to_thread(ask, at.url, path)
+        pages["a stranger's"] = await asyncio.to_thread(ask, at.url, "/metrics", None)
+        pages["a guesser's"] = await asyncio.to_thread(ask, at.url, "/metrics", WRONG)
+        pages["the process list"] = command_line(at.process.pid)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(at.url.rpartition(":")[2]))
+        writer.write(f"GET / HTTP/1.1\r\nAuthorization: {ALICE}\0\r\n\r\n".encode())
+        pages["an answer to no HTTP"] = (await reader.read()).decode()
+        writer.close()
+        assert await at.stop() == 0
+    pages["the log"] = log.read_text("utf-8")
+    events = {json.loads(line)["event"] for line in pages["the log"].splitlines()}
+    assert {"session.failed", "http.not_admitted", "http.bad_request", "docker.failed"} <= events
+    assert not any("crash" in event or "unforeseen" in event for event in events)
+    # The one canary that we put into the path ourselves is the client's own.
+    found = {place: seen for place, page in pages.items() if (seen := seen_in(page))}
+    assert found == {}
+    assert "/api/v1/sessions?target=broken" in pages
+    assert "HTTP 500" in pages["/api/v1/sessions?target=broken"]  # the reason is told
+
+
+COMMANDS = [
+    ("config",),
+    ("config", "--json"),
+    *(("probe", "--target", name, "--json") for name in ("sound", "unprocessable", "sent-on")),
+    ("probe", "--target", "sound", "--csv"),
+    ("probe", "--target", "broken"),
+    ("probe", "--target", "no-events", "--cold"),
+    ("check", "--target", "sound"),
+    ("check", "--target", "unauthorized", "--json"),
+    ("launch", "--print"),
+    ("launch",),
+    ("probe", "--target", "no-such-target"),
+    ("config", "--set", f"targets[1].api_kye={PLANTED['token']}"),
+    ("config", "--set", f"targets[1].url=http://alice:{PASSWORD}@host"),
+    ("config", "--set", f"targets[1].url=http://host/?key={PASSWORD}"),
+    ("config", "--web_config_file", "bad.yml"),
+    ("run", "--web_config_file", "bad.yml"),
+]
+
+
+async def test_nothing_that_a_command_prints_has_a_secret_or_a_conversation_in_it(engine, tmp_path):
+    file = configuration(tmp_path, engine)
+    bad = f"basic_auth_users: {{alice: {PASSWORD}, bob: {{{PASSWORD}: x}}}}\n"
+    (tmp_path / "bad.yml").write_text(bad, encoding="utf-8")
+    at_a_time = asyncio.Semaphore(3)
+
+    async def said_by(arguments):
+        async with at_a_time:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "exporter", *arguments),
+                *("--config", str(file), "--log.level", "debug"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=tmp_path,
+                env={"PATH": os.environ["PATH"], **ENVIRONMENT},
+            )
+            said = (await process.communicate())[0].decode()
+        return process.returncode, said
+
+    results = dict(
+        zip(COMMANDS, await asyncio.gather(*(said_by(each) for each in COMMANDS)), strict=True)
+    )
+    found = {each: seen for each, (_, said) in results.items() if (seen := seen_in(said))}
+    assert found == {}
+    assert not [each for each, (_, said) in results.items() if "Traceback" in said]
+    codes = {each: code for each, (code, _) in results.items()}
+    assert codes["config",] == codes["launch", "--print"] == 0
+    assert codes["probe", "--target", "broken"] == codes["launch",] == 1
+    assert {code for each, code in codes.items() if each in COMMANDS[12:]} == {2}
