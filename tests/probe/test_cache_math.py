@@ -190,3 +190,60 @@ def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data
         assert ratio is None or 0 <= ratio <= 1
     assert (facts.hit_ratio is None) == (cached is None)
     assert (facts.efficiency_ratio is not None) <= (cached is not None and bool(ideal))
+
+
+def turn_of(index, prompt, answer, *, known=True):
+    """A turn whose answer's ids are known, or only their number."""
+    return Turn(
+        index=index,
+        sent_at=0.0,
+        first_token_at=None,
+        finished_at=1.0,
+        usage=Usage(len(prompt), len(answer), None),
+        finish_reason="length",
+        prompt_token_ids=tuple(prompt),
+        completion_token_ids=tuple(answer) if known else None,
+    )
+
+
+few_tokens = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(few_tokens, few_tokens, st.booleans(), st.booleans()), min_size=1, max_size=4
+    ),
+    last=few_tokens,
+    unit=st.integers(1, 6),
+)
+def test_an_ideal_without_the_answers_ids_is_the_true_one_or_unknown(parts, last, unit):
+    prompt, exact, partial = [], [], []
+    for index, (more, answer, kept, known) in enumerate(parts, start=1):
+        prompt = prompt + more
+        exact.append(turn_of(index, prompt, answer))
+        partial.append(turn_of(index, prompt, answer, known=known))
+        prompt = prompt + answer if kept else prompt
+    turn = turn_of(len(parts) + 1, prompt + last, [0])
+    true = turn_ideal(turn, exact, unit)
+    assert true is not None
+    assert turn_ideal(turn, partial, unit) in (None, true)
+    if all(known for *_, known in parts):
+        assert turn_ideal(turn, partial, unit) == true
+
+
+@given(prompt=few_tokens, more=few_tokens, answer=few_tokens, unit=st.integers(1, 6))
+def test_where_a_prompt_parts_from_the_one_before_its_answer_does_not_matter(
+    prompt, more, answer, unit
+):
+    first = turn_of(1, [*prompt, 3], answer, known=False)
+    turn = turn_of(2, [*prompt, 4, *more], [0])
+    assert turn_ideal(turn, [first], unit) == len(prompt) // unit * unit
+
+
+def test_an_answer_of_unknown_ids_leaves_the_ideal_open_only_where_it_may_fill_a_block():
+    first = turn_of(1, range(60), range(60, 65), known=False)
+    later = turn_of(2, range(80), [0])
+    assert turn_ideal(later, [first], 16) is None, "64 tokens may be four blocks, 60 are three"
+    assert turn_ideal(later, [first], 32) is None
+    assert turn_ideal(later, [first], 128) == 0
+    assert turn_ideal(later, [turn_of(1, range(50), range(50, 55), known=False)], 16) == 48
