@@ -281,7 +281,7 @@ async def test_of_a_very_long_session_the_last_turns_are_shown(show, published):
 async def test_losses_are_shown_by_cause_with_what_to_do(show, published):
     page_scene.well(published.metrics, published.history)
     text = (await show()).text
-    assert "evicted 1,264 2,528 3.6 % The cache is too small for its traffic" in text
+    assert "evicted 1,264 2,528 3.6 % If evicted: The cache is too small for its traffic" in text
 
 
 async def test_the_last_exit_is_still_told_when_the_container_runs_again(show, published):
