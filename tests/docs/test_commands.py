@@ -152,7 +152,8 @@ async def place(tmp_path) -> AsyncIterator[Place]:
         yield Place(tmp_path, simulator.url)
 
 
-ENDS = unique("vllm-cache-exporter", "probe", "check", "config", "launch", "compare")
+# `compare` plays many sessions against several engines: tests/daemon/test_compare.py runs it.
+ENDS = unique("vllm-cache-exporter", "probe", "check", "config", "launch")
 STAYS = unique("vllm-cache-exporter", "run", "simulate")
 
 
