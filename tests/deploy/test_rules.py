@@ -143,3 +143,16 @@ def test_alertmanager_speaks_of_alerts_that_exist():
     told = re.findall(r'about=~?"([^"]+)"', ALERTMANAGER)
     assert told
     assert {name for text in told for name in text.split("|")} <= about
+
+
+def test_the_list_of_alerts_has_each_of_them():
+    text = (ROOT / "docs" / "alerts.md").read_text("utf-8")
+    first, _, _ = text.partition("What Alertmanager held back")
+    assert re.findall(r"^\| `(Vllm\w+)`", first, re.MULTILINE) == list(BY_NAME)
+
+
+def test_the_test_of_a_healthy_engine_has_every_metric_that_an_alert_reads():
+    healthy = (Path(__file__).parent / "rules" / "cache.yml").read_text("utf-8")
+    series = names_in(healthy.partition("promql_expr_test")[0])
+    read = re.sub(r"(?:description|summary): .*|# .*", "", ALERTS + RECORDING)
+    assert names_in(read) - RECORDED <= series
