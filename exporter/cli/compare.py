@@ -205,7 +205,7 @@ async def _one_engine(
         return await _restarted(settings, target, options.sessions)
     clock = SystemClock()
     started = clock.time()
-    (player,) = await players_of(settings, [target], [target.name], stack, clock, cold=True)
+    (player,) = await players_of(settings, [target], ["the engine"], stack, clock, cold=True)
     _, number = await until_signal(play_rounds([player], options.sessions, tell))
     arms = cold_arms(player.url, _some(player, number))
     return Played(arms, started, interleaved=True, signal=number)

@@ -129,7 +129,14 @@ def _times(axes: Axes, arms: Sequence[Arm], turns: int) -> None:
     values = [_by_turn(arm, turns, lambda reading: reading.ttft_seconds) for arm in arms]
     for place, (arm, each) in enumerate(zip(arms, values, strict=True)):
         _curve(axes, place, arm, each)
-    seen = [value for each in values for turn in each for value in turn if value]
+    halves = [spread(turn) for each in values for turn in each]
+    seen = [
+        edge
+        for half in halves
+        if half is not None
+        for edge in (half.lower_quartile, half.upper_quartile)
+        if edge > 0
+    ]
     if not seen:
         drawing.say(axes, "TTFT not known")
         return

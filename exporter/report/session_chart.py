@@ -115,20 +115,25 @@ def _served(axes: Axes, series: SessionSeries) -> None:
                  if pair[1] is not None), None)  # fmt: skip
     if last is not None and last[1] is not None:
         axes.annotate(
-            f"{last[1]:,}", (last[0], last[1]), xytext=(4, -9), textcoords="offset points",
+            f"{last[1]:,}", (last[0], last[1]), xytext=(0, -20), textcoords="offset points",
             ha="center", va="top", fontweight="bold", color=BLUE,
         )  # fmt: skip
     drawing.count_axis(axes)
-    if any(value is not None for value in (*series.served, *series.served_ideal)):
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", ncols=2)
+    else:
+        axes.set_yticks([])
     if None in series.served:
         from_turn = series.turns[series.served.index(None)]
         drawing.say(axes, f"cached tokens not known, from turn {from_turn} on no sum", high=0.3)
 
 
 def _ideal(axes: Axes, series: SessionSeries, values: Sequence[float | None]) -> None:
-    """A broad band, so that it is seen where what was served lies upon it."""
-    if any(value is not None for value in values):
+    """A broad band, so that it is seen where what was served lies upon it.
+
+    That of a first turn is 0 on every engine: alone it says nothing.
+    """
+    if any(value is not None for value in values[1:]):
         axes.plot(
             list(series.turns), with_gaps(values), color=GREEN, alpha=0.4, linewidth=8,
             solid_capstyle="round", label="ideal",

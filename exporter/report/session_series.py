@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 60
 """Characters of a string that an engine chose; a title has no room for more."""
+_LONGEST_DETAIL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,10 @@ def running_sum(values: list[int | None]) -> tuple[int | None, ...]:
     return tuple(sums)
 
 
-def shown(text: str) -> str:
+def shown(text: str, longest: int = _LONGEST) -> str:
     """A string that an engine or a person chose, fit for one line of a picture."""
     line = "".join(c if c.isprintable() else "?" for c in text)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _title(result: SessionResult) -> str:
@@ -112,7 +113,7 @@ def _banner(result: SessionResult, *, interrupted: bool) -> str | None:
     """What is wrong with the session as a whole; None where it finished."""
     if result.failure is not None:
         where = "" if result.failed_turn is None else f" in turn {result.failed_turn}"
-        detail = shown(result.failure.detail)
+        detail = shown(result.failure.detail, _LONGEST_DETAIL)
         return f"FAILED{where}: {words.spaced(result.failure.reason)} ({detail})"
     if interrupted:
         return f"Interrupted after turn {result.turns[-1].index if result.turns else 0}"
