@@ -38,7 +38,7 @@ from exporter.config.values import (
     mistake,
     mistake_at,
 )
-from exporter.config.vllm_flags import flag_mistakes
+from exporter.config.vllm_flags import flag_mistakes, secret_mistakes
 
 _SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
 _KEYS_FOR = {
@@ -181,7 +181,8 @@ class LaunchSettings(Section):
     """More environment variables. They can be read in `docker inspect`."""
 
     secret_environment: Mapping[EnvironmentName, SecretStr] = Field(default_factory=dict)
-    """Environment variables whose values are secret; they are never shown or logged."""
+    """Environment variables whose values are secret: the exporter never shows or logs them.
+    `docker inspect` shows them, as all variables, to whoever may ask Docker."""
 
     @field_validator("args", mode="wrap")
     @classmethod
@@ -190,6 +191,12 @@ class LaunchSettings(Section):
     ) -> Any:
         args = value if isinstance(value, list | tuple) else ()
         found = flag_mistakes(args, info.data.get("image"), info.data)
+        return check_with(handler, value, [mistake_at(text, place) for place, text in found])
+
+    @field_validator("command", mode="wrap")
+    @classmethod
+    def _no_secret_flags(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        found = secret_mistakes(value if isinstance(value, list | tuple) else ())
         return check_with(handler, value, [mistake_at(text, place) for place, text in found])
 
     @field_validator("environment", mode="wrap")

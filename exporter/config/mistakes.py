@@ -81,7 +81,7 @@ def shown(key: Key, value: Any) -> str | None:
         flag = flag_of(value) if isinstance(value, str) else None
         # A secret can follow the flag, as in "--api-key sk-…".
         return _quoted(flag.split(maxsplit=1)[0]) if flag is not None else None
-    if "environment" in key or keys.is_secret(keys.node_at(key)):
+    if "command" in key or "environment" in key or keys.is_secret(keys.node_at(key)):
         return None
     if isinstance(value, dict | list):
         return None  # long, and its parts have messages of their own

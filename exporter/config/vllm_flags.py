@@ -59,6 +59,16 @@ def flag_mistakes(
     return found
 
 
+def secret_mistakes(command: Sequence[object]) -> list[tuple[int, str]]:
+    """The same for a whole command line, where only a secret is wrong, also within a script."""
+    found = []
+    for position, word in enumerate(command):
+        flag = re.search(r"--(api[-_]key|hf[-_]token)\b", word) if isinstance(word, str) else None
+        if flag is not None:
+            found.append((position, _NEVER[flag[0].replace("_", "-")]))
+    return found
+
+
 def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> str | None:
     flag = flag_of(argument)
     if flag is None:
