@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from exporter.model import Loss, LossCause, SessionResult, TurnFacts
     from exporter.publish.chart_view import Chart
 
-TURNS_SHOWN = 32
-"""A recorded conversation may have thousands; of a longer one the last are shown."""
+TURNS_ALONE, TURNS_BESIDE_OTHERS = 32, 12
+"""A recorded conversation may have thousands of turns; of a longer one the last so many are shown:
+of a target that has the page for itself, and of one among several."""
 
 
 def moment(unix_time: float, now: float) -> Moment:
     return Moment(words.moment(unix_time), rfc3339(unix_time), words.ago(unix_time, now))
 
 
-def session_section(result: SessionResult, now: float) -> SessionSection:
-    shown = result.turns[-TURNS_SHOWN:]
+def session_section(result: SessionResult, now: float, *, alone: bool) -> SessionSection:
+    shown = result.turns[-(TURNS_ALONE if alone else TURNS_BESIDE_OTHERS) :]
     return SessionSection(
         scenario=result.scenario,
         started=moment(result.started_time, now),
@@ -37,7 +38,7 @@ def session_section(result: SessionResult, now: float) -> SessionSection:
         turns=tuple(_turn_row(turn) for turn in shown),
         left_out=len(result.turns) - len(shown),
         charts=turn_charts(shown),
-        losses=tuple(_loss(turn.index, turn.loss) for turn in shown if turn.loss is not None),
+        losses=_first_losses(shown),
     )
 
 
@@ -101,6 +102,15 @@ def ratios(result: SessionResult) -> tuple[str, str]:
     """Hit ratio and efficiency of a session in words."""
     totals = session_totals(result.turns)
     return words.percent(totals.hit_ratio), words.percent(totals.efficiency_ratio)
+
+
+def _first_losses(turns: Sequence[TurnFacts]) -> tuple[str, ...]:
+    """The first loss of each cause, with its evidence; the verdict names the other turns."""
+    first: dict[LossCause, str] = {}
+    for turn in turns:
+        if turn.loss is not None:
+            first.setdefault(turn.loss.cause, _loss(turn.index, turn.loss))
+    return tuple(first.values())
 
 
 def _loss(turn: int, loss: Loss) -> str:

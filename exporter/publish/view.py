@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from exporter.publish.state import TargetState
 
 EARLIER_SESSIONS = 8
-FULL_SECTIONS = 6
+FULL_SECTIONS = 4
 """Of more targets the unwell ones come first, and the rest stand in the overview alone: so the page
 stays below 100 kB. Each can be had in full by its name."""
 TREND_SESSIONS = 50
@@ -67,7 +67,9 @@ def page(
         links=_page_links(elsewhere, only, len(targets)),
         overview=_overview(states, shown, now) if len(states) > 1 else (),
         folded=len(states) - len(shown),
-        targets=tuple(_section(state, history, now, elsewhere) for state in shown),
+        targets=tuple(
+            _section(state, history, now, elsewhere, alone=len(shown) == 1) for state in shown
+        ),
     )
 
 
@@ -149,7 +151,7 @@ def _overview_row(state: TargetState, place: int | None, now: float) -> Overview
 
 
 def _section(
-    state: TargetState, history: History, now: float, elsewhere: Elsewhere
+    state: TargetState, history: History, now: float, elsewhere: Elsewhere, *, alone: bool
 ) -> TargetSection:
     status, tone = _status(state)
     last = state.last_session
@@ -170,7 +172,7 @@ def _section(
         container=()
         if state.container is None
         else container_facts(state.container, state.last_exit, now),
-        session=None if last is None else session_section(last, now),
+        session=None if last is None else session_section(last, now, alone=alone),
         losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
         trend=trend(sessions),
         earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
