@@ -122,7 +122,7 @@ def penalty_lines(comparison: Comparison) -> list[str]:
             low, high = contrast.miss_seconds.low, contrast.miss_seconds.high
             interval = ""
             if low is not None and high is not None:
-                interval = f" (95 % interval {words.seconds(low)} to {words.seconds(high)})"
+                interval = f" (95 % interval {signed('ttft', low)} to {signed('ttft', high)})"
             lines.append(
                 f"Penalty of a miss, measured: {signed('ttft', contrast.miss_seconds.estimate)} to "
                 f"the first token{interval}."

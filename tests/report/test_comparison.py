@@ -99,6 +99,14 @@ def test_the_penalty_of_a_miss_is_measured_where_one_side_never_hits():
     assert "200 µs per token" in text
 
 
+def test_an_interval_that_reaches_below_zero_is_shown_so():
+    extras = (-0.26, -0.25, 0.0, 0.01, 0.02, 0.03)
+    other = [played(n, caching=False, extra=extra) for n, extra in enumerate(extras)]
+    missed = two([played(n) for n in SIX], other).contrasts[0].miss_seconds
+    assert missed.low < 0 < missed.high
+    assert "(95 % interval -13.6 ms to +276 ms)" in flat(said(two([played(n) for n in SIX], other)))
+
+
 def test_the_penalty_has_the_same_sign_whichever_side_misses():
     turned = two([played(n, caching=False) for n in SIX], [played(n) for n in SIX])
     missed = turned.contrasts[0].miss_seconds
