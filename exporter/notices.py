@@ -26,8 +26,9 @@ ADVICE: dict[Notice, str] = {
         "Start vLLM without --no-enable-prefix-caching."
     ),
     Notice.TOKEN_IDS_MISSING: (
-        "The server does not return token ids, so the ideal and the efficiency are unknown. "
-        "vLLM gives them for return_token_ids since 0.10.2."
+        "The server does not return token ids, and /tokenize does not tell those of the prompts, so "
+        "the ideal and the efficiency are unknown. vLLM gives them for return_token_ids since "
+        "0.10.2."
     ),
     Notice.MATCH_UNIT_UNKNOWN: (
         "The size of a cache block is unknown, so the ideal and the efficiency are too. "
@@ -35,8 +36,9 @@ ADVICE: dict[Notice, str] = {
         "and that the server runs without --disable-log-stats."
     ),
     Notice.FIRST_TURN_NOT_COLD: (
-        "The first turn of a session under a salt never used before hit the cache: "
-        "this server ignores cache_salt, so the ratios include what other requests left behind."
+        "The first turn of a session hit the cache although its first message began with words of "
+        "its own: this server ignores cache_salt, and its chat template puts a text before them "
+        "that other requests share. The ideal of that turn is not exported."
     ),
     Notice.HIT_BEYOND_IDEAL: (
         "The server reported more cached tokens than exact-prefix caching can give this session, "
