@@ -26,8 +26,8 @@ ADVICE: dict[Notice, str] = {
         "Start vLLM without --no-enable-prefix-caching."
     ),
     Notice.TOKEN_IDS_MISSING: (
-        "The server does not return token ids, and /tokenize does not tell those of the prompts, so "
-        "the ideal and the efficiency are unknown. vLLM gives them for return_token_ids since "
+        "The server does not return token ids, and /tokenize does not tell those of the prompts, "
+        "so the ideal and the efficiency are unknown. vLLM gives them for return_token_ids since "
         "0.10.2."
     ),
     Notice.MATCH_UNIT_UNKNOWN: (
