@@ -27,7 +27,7 @@ WRONG = "Basic " + base64.b64encode(f"alice:{PASSWORD}x".encode()).decode()
 
 
 def every_path(targets) -> list[str]:
-    """Every page that the server has, for every target where it is one of a target."""
+    """Every page that the server has, and those that tell of a failure for every target."""
     app = create_app(
         registry=new_registry(),
         metrics=Metrics(new_registry()),
@@ -37,7 +37,7 @@ def every_path(targets) -> list[str]:
     )
     paths = {resource.canonical for resource in app.router.resources()}
     plain = [re.sub(r"{[^}]*}", PLANTED["first prompt"], path) for path in paths]
-    of_targets = [f"{path}?target={name}" for path in plain for name in targets]
+    of_targets = [f"{path}?target={name}" for path in ("/", "/api/v1/sessions") for name in targets]
     return sorted([*plain, *of_targets, "/nothing", f"/%00/{PLANTED['token']}"])
 
 
