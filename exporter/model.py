@@ -384,6 +384,7 @@ class RetentionUnknown(StrEnum):
     NOT_COLD = "not_cold"  # the prefix was cached before it was written
     TOO_SHORT = "too_short"  # not one whole block fits the model's context
     RESTARTED = "restarted"  # another process answered: nothing can have survived that
+    MIXED = "mixed"  # several engines answer at this URL, and the read may have met another one
     LATE = "late"  # the prefix was read too long after the gap
 
 

@@ -159,6 +159,8 @@ class RetentionLoop:
             unknown = RetentionUnknown.FAILED
         elif retention.restarted(engine.snapshot, view.snapshot if view else None):
             unknown = RetentionUnknown.RESTARTED
+        elif view is not None and view.mixed:
+            unknown = RetentionUnknown.MIXED
         elif ratio is None:
             unknown = RetentionUnknown.UNREPORTED
         self._tell(prefix.gap, ratio, unknown)

@@ -194,6 +194,18 @@ async def test_an_engine_restarted_within_the_gap_says_nothing_about_the_gap():
         assert await unknown_of(scene) is RetentionUnknown.RESTARTED
 
 
+async def test_where_several_engines_answer_nothing_is_said_about_the_gap():
+    async with scene_of(gaps=(10.0,)) as scene:
+        await scene.until_asleep()
+        observe = scene.loop._observe
+
+        async def observe_two():
+            return replace(await observe(), mixed=True)
+
+        scene.loop._observe = observe_two
+        assert await unknown_of(scene) is RetentionUnknown.MIXED
+
+
 async def _answers(client):
     async with asyncio.timeout(30):
         while True:
