@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporter import words
 from exporter.report import drawing
 from exporter.report.comparison import ttfts
+from exporter.report.comparison_table import p_in_words
 from exporter.report.drawing import COLOURS, DASHES, GREY, INK, MARKERS, with_gaps
 from exporter.report.paired import ecdf, spread
 from exporter.report.session_series import shown
@@ -172,7 +173,7 @@ def _distributions(axes: Axes, arms: Sequence[Arm]) -> None:
 def _differences(axes: Axes, comparison: Comparison) -> None:
     """One dot for each round, and the estimate with its interval."""
     first = comparison.sides[0].arm
-    axes.set_title(f"TTFT less that of {shown(first.name)}, per pair of sessions")
+    axes.set_title(f"TTFT minus that of {shown(first.name)}, per pair of sessions")
     axes.axhline(0, color=INK, linewidth=1)
     axes.set_xlim(-0.6, len(comparison.contrasts) - 0.4)
     axes.set_xticks(
@@ -195,7 +196,9 @@ def _differences(axes: Axes, comparison: Comparison) -> None:
             axes.plot([place + 0.1] * 2, [found.low, found.high], color=colour, linewidth=3)
             said += f"\n95 %: {found.low * 1000:.3g} … {found.high * 1000:.3g} ms"
         p = contrast.adjusted_p.get("ttft")
-        said += f"\n{found.pairs} pairs" + (", too few to tell" if p is None else f", p = {p:.3f}")
+        said += f"\n{found.pairs} pairs" + (
+            ", too few to tell" if p is None else f", {p_in_words(p)}"
+        )
         axes.annotate(
             said, (place + 0.1, found.estimate), xytext=(12, 0), textcoords="offset points",
             va="center", color=INK,

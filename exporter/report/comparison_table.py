@@ -67,7 +67,7 @@ def heading(comparison: Comparison) -> Text:
 def comparison_table(comparison: Comparison) -> Table:
     """A block of rows for each quantity, a row for each side."""
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("", "median", "middle half", f"less {comparison.sides[0].arm.name}",
+    for name in ("", "median", "middle half", f"minus {comparison.sides[0].arm.name}",
                  "95 % interval", "p"):  # fmt: skip
         table.add_column(name, justify="left" if not name else "right", header_style="bold")
     for quantity, title in _TITLES.items():
@@ -106,6 +106,10 @@ def signed(quantity: Quantity, value: float) -> str:
     if quantity == "hit_ratio":
         return f"{sign}{abs(value) * 100:.1f} pp"
     return f"{sign}{words.seconds(abs(value))}"
+
+
+def p_in_words(p: float) -> str:
+    return f"p {p_value(p)}" if p < _LEAST_P else f"p = {p_value(p)}"
 
 
 def p_value(p: float | None) -> str:
@@ -170,5 +174,5 @@ def _sentence(first: str, contrast: Contrast, found: Difference) -> str:
         return f"{head} in {pairs}: too few to tell whether that is more than chance."
     allowed = " with the number of engines allowed for" if p != found.p else ""
     if p < _ALPHA:
-        return f"{head} in {pairs}: more than chance (p = {p_value(p)}{allowed})."
-    return f"{head} in {pairs}, which may be chance (p = {p_value(p)}{allowed})."
+        return f"{head} in {pairs}: more than chance ({p_in_words(p)}{allowed})."
+    return f"{head} in {pairs}, which may be chance ({p_in_words(p)}{allowed})."

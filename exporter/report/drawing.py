@@ -147,7 +147,8 @@ def percent_axis(axes: Axes) -> None:
 
 
 def count_axis(axes: Axes) -> None:
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(_formatter(words.count))
 
 

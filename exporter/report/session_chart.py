@@ -113,7 +113,7 @@ def _served(axes: Axes, series: SessionSeries) -> None:
     _line(axes, series, series.served, BLUE, "served", marker="o")
     last = next((pair for pair in reversed(list(zip(series.turns, series.served, strict=True)))
                  if pair[1] is not None), None)  # fmt: skip
-    if last is not None and last[1] is not None:
+    if last is not None and last[1]:
         axes.annotate(
             f"{last[1]:,}", (last[0], last[1]), xytext=(0, -20), textcoords="offset points",
             ha="center", va="top", fontweight="bold", color=BLUE,

@@ -141,6 +141,25 @@ async def test_a_saved_probe_with_controls_is_cached_against_cold(tmp_path):
     assert [side["name"] for side in json.loads(output)["sides"]] == ["cached", "cold"]
 
 
+@pytest.mark.parametrize("name", ["probe", "compare"])
+def test_a_chart_without_the_extra_is_refused_before_anything_is_played(
+    name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([name, "--chart", str(tmp_path / "chart.png")]) == 2
+    assert "pip install 'vllm-cache-exporter[report]'" in capsys.readouterr().err
+
+
+async def test_probe_draws_its_session_beside_what_it_prints(tmp_path):
+    async with simulator(model="drawn") as engine:
+        code, output, errors = await ran(
+            "probe", "--url", engine.url, "--chart", str(tmp_path / "chart.svg"), "--json", *FAST
+        )
+    assert code == 0, errors
+    assert json.loads(output)["model"] == "drawn"
+    assert "SIMULATED: drawn · vLLM 0.32.0" in (tmp_path / "chart.svg").read_text()
+
+
 async def test_without_details_cold_controls_cannot_be_told_and_it_says_why():
     async with simulator(enable_prompt_tokens_details=False) as engine:
         code, output, _ = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
