@@ -183,7 +183,7 @@ def _section(
 def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
     query = urlencode({"target": state.name}, errors="replace")
     found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
-    if elsewhere.pictures and state.last_session is not None:
+    if elsewhere.pictures and state.last_session is not None and state.last_session.turns:
         found.append(Link("last session as a picture", f"report.png?{query}"))
     if elsewhere.grafana_url is not None:
         dashboard = f"{elsewhere.grafana_url}/d/{_SESSION_DASHBOARD}"

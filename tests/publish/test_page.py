@@ -325,6 +325,7 @@ async def test_nothing_links_to_another_host_unless_grafana_is_named(show, publi
 async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(published):
     published.session_finished(session(*TURNS, target="a b"))
     published.metrics.target_added("new")
+    published.session_finished(failed_session(target="down"))
     elsewhere = Elsewhere(pictures=True)
     answer = page.response(published.metrics, published.history, STARTED + 60, elsewhere)
     links = [attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"]
