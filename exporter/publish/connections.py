@@ -12,10 +12,12 @@ import logging
 import socket
 import struct
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -146,7 +148,10 @@ class Connection(web.RequestHandler):
         """The answer to what is no HTTP: aiohttp's would quote it and name its own version."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun, there is no place for another")
-        log.debug("http.bad_request", status=status, error=type(exc).__name__)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("http.failed", method=request.method, path=request.path, exc_info=exc)
+        else:
+            log.debug("http.bad_request", status=status, error=type(exc).__name__)
         response = web.Response(
             status=status, text=f"{status}\n", headers={"Server": "vllm-cache-exporter"}
         )
@@ -213,8 +218,13 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 class _Quiet(logging.Logger):
     """For aiohttp's words on a request: they quote it, and a stranger can say them without end."""
 
-    def exception(self, msg: object, *_args: Any, **_more: Any) -> None:
-        log.debug("http.error", said=str(msg))
+    def exception(self, msg: object, *_args: Any, **more: Any) -> None:
+        error = more.get("exc_info")
+        if isinstance(error, _CLIENTS_DOING):
+            log.debug("http.error", said=str(msg), error=type(error).__name__)
+        else:
+            log.error("http.failed", said=str(msg), exc_info=error)
 
 
+_CLIENTS_DOING = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 _LOGGER = _Quiet("exporter.http")

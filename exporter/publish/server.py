@@ -206,15 +206,25 @@ class HttpServer:
             raise ExporterError(_bind_failure(host, port, exc)) from exc
 
     async def apply(self, web_config: WebConfig) -> None:
-        """From now on this web configuration; connections that stand keep their certificate."""
-        self._web = web_config
-        self._auth.replace(web_config.users)
+        """From now on this web configuration; connections that stand keep their certificate.
+
+        Raises OSError where that cannot be, and then nothing has changed.
+        """
+        before, self._web = self._web, web_config
         # New listeners on the same sockets: nobody who connects meanwhile is refused.
-        old = self._listeners
-        sockets = [each for server in old for each in server.sockets]
-        self._listeners = [await self._second_listener(each.fileno()) for each in sockets]
-        for server in old:
-            server.close()
+        old, new = self._listeners, list[asyncio.Server]()
+        try:
+            for each in [each for server in old for each in server.sockets]:
+                new.append(await self._second_listener(each.fileno()))
+        except OSError:  # then those that were made must be closed again
+            self._web, old, new = before, new, old
+            raise
+        else:
+            self._auth.replace(web_config.users)
+        finally:
+            self._listeners = new
+            for server in old:
+                server.close()
 
     async def _second_listener(self, descriptor: int) -> asyncio.Server:
         twin = socket.socket(fileno=os.dup(descriptor))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 INTERVAL_SECONDS = 5.0  # a certificate is renewed weeks before it ends; a user may wait this long
-Print = tuple[tuple[int, int, int] | None, ...]
+Print = tuple[tuple[int, ...] | None, ...]
 
 
 class WebConfigWatch:
@@ -45,7 +45,7 @@ class WebConfigWatch:
         self._looked = looked
         self._failed = failed
         self._seen = fingerprint(config.files)
-        self._in_force = True
+        self._told = ""  # why the files are not in force
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -60,23 +60,30 @@ class WebConfigWatch:
     async def look(self) -> None:
         """One look. The disk is read beside the event loop: it can be a slow one."""
         seen = await asyncio.to_thread(fingerprint, self._config.files)
-        if seen != self._seen:
-            await self._read()
+        if seen != self._seen and await self._read():
             self._seen = seen  # as it was before the reading: a later change is seen again
-        self._looked(self._in_force)
+        self._looked(not self._told)
 
-    async def _read(self) -> None:
+    async def _read(self) -> bool:
+        """Whether all is done that can be done about the files as they are now."""
         try:
             config = await asyncio.to_thread(read_web_config, self._config.file)
             _keep_what_protects(self._config, config)
             await self._apply(config)
-        except (ConfigError, OSError) as error:
-            self._in_force = False
-            log.error("web_config.refused", error=str(error), consequence="the old one stays")  # noqa: TRY400 - no mistake of ours
-        else:
-            self._config = config
-            self._in_force = True
-            log.info("web_config.read", file=str(config.file), users=len(config.users))
+        except ConfigError as error:
+            self._refuse(str(error))
+            return True
+        except OSError as error:  # no descriptor is left, or the like: that passes
+            self._refuse(error.strerror or type(error).__name__)
+            return False
+        self._config, self._told = config, ""
+        log.info("web_config.read", file=str(config.file), users=len(config.users))
+        return True
+
+    def _refuse(self, why: str) -> None:
+        if why != self._told:
+            log.error("web_config.refused", error=why, consequence="the old one stays")
+        self._told = why
 
 
 def fingerprint(files: Iterable[Path]) -> Print:
@@ -84,12 +91,13 @@ def fingerprint(files: Iterable[Path]) -> Print:
     return tuple(_state(file) for file in files)
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
+def _state(file: Path) -> tuple[int, ...] | None:
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # The last is for rights that were mended.
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def _keep_what_protects(old: WebConfig, new: WebConfig) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from exporter.publish.connections import Limits
 from exporter.publish.server import HttpServer
@@ -217,3 +218,30 @@ async def test_where_all_are_busy_the_newcomer_waits_in_vain(serve, published):
             writer.write(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
     release.set()
     assert (await until_answered(reader)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_mistake_of_ours_outside_the_pages_is_logged_with_its_trace(serve, published):
+    async def broken(_request, _response):
+        raise RuntimeError("the secret inside")
+
+    published.app.on_response_prepare.append(broken)
+    reader, writer = await (await serve())()
+    with capture_logs() as logged:
+        writer.write(REQUEST)
+        assert await ended(reader) == b""
+    assert [(line["event"], line["log_level"]) for line in logged] == [("http.failed", "error")]
+    assert isinstance(logged[0]["exc_info"], RuntimeError)
+
+
+async def test_a_client_that_leaves_within_a_body_is_no_mistake_of_ours(serve):
+    connect = await serve()
+    reader, writer = await connect()
+    with capture_logs() as logged:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        async with asyncio.timeout(PATIENCE):
+            await reader.readuntil(b"405 Method Not Allowed\n")
+        writer.transport.abort()
+        other, to_other = await connect()
+        to_other.write(REQUEST)
+        await until_answered(other)
+    assert [line for line in logged if line["log_level"] != "debug"] == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
+import os
 import ssl
 
 import pytest
@@ -147,6 +149,36 @@ async def test_a_mistake_that_is_taken_back_is_in_force_again(serve):
     await served.watch.look()
     write(served.folder, TLS + USERS)
     await served.watch.look()
+    assert served.looks == [False, False, True]
+
+
+async def test_rights_that_were_mended_are_seen(serve):
+    served = await serve(TLS)
+    (served.folder / "server.key").rename(served.folder / "away")
+    await served.watch.look()
+    (served.folder / "away").rename(served.folder / "server.key")  # with its old times
+    (served.folder / "server.key").chmod(0o600)
+    await served.watch.look()
+    assert served.looks == [False, True]
+
+
+async def test_a_lack_that_passes_is_tried_again_and_told_once(serve, monkeypatch):
+    served = await serve(TLS + USERS)
+    sockets = served.server._second_listener
+
+    async def no_descriptors(_descriptor):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(served.server, "_second_listener", no_descriptors)
+    write(served.folder, TLS + USERS.replace("alice", "bobby"), certificate="second")
+    with capture_logs() as logged:
+        await served.watch.look()
+        await served.watch.look()
+    assert [line["error"] for line in logged] == ["Too many open files"]
+    assert await served.status(**ALICE) == (200, "first")  # all of it is the old one
+    monkeypatch.setattr(served.server, "_second_listener", sockets)
+    await served.watch.look()
+    assert await served.status(**ALICE) == (401, "second")
     assert served.looks == [False, False, True]
 
 
