@@ -8,7 +8,7 @@ COPY requirements/run.txt requirements/build.txt requirements/
 RUN python -m venv --without-pip /opt/vllm-cache-exporter \
  && python -m venv --without-pip /opt/build \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
-      --no-cache-dir --require-hashes --requirement requirements/run.txt \
+      --no-cache-dir --no-compile --require-hashes --requirement requirements/run.txt \
  && python -m pip --python /opt/build/bin/python install \
       --no-cache-dir --require-hashes --requirement requirements/build.txt
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
@@ -18,7 +18,8 @@ RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
       --no-cache-dir --no-deps --no-index /wheels/*.whl \
  # The file system is read-only later: what is compiled now need not be compiled at each start.
- && /opt/vllm-cache-exporter/bin/python -m compileall -q /opt/vllm-cache-exporter/lib
+ # Of pygments, which comes with rich, next to nothing is ever imported.
+ && /opt/vllm-cache-exporter/bin/python -m compileall -q -x /pygments/ /opt/vllm-cache-exporter/lib
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
