@@ -15,6 +15,7 @@ class Mood(Enum):
     STEADY = "passes everything on"
     HANGING = "takes requests and never answers"
     TRICKLING = "answers one byte at a time"
+    BROKEN = "answers what is no HTTP"
 
 
 class UnsteadyDocker:
@@ -63,6 +64,9 @@ class UnsteadyDocker:
             back = asyncio.create_task(self._answers(up_reader, writer))
             while data := await reader.read(65536):
                 self.requests += 1
+                if self.mood is Mood.BROKEN:
+                    writer.write(b"\x00\xff this is no HTTP\r\n\r\n")
+                    break
                 if self.mood is not Mood.HANGING:
                     up_writer.write(data)
                     await up_writer.drain()

@@ -1,16 +1,20 @@
-"""The whole body of an answer, within a bound: no engine may fill this program's memory."""
+"""What an answer holds, within a bound: no engine may fill this program's memory."""
 
 from __future__ import annotations
 
 import zlib
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from exporter.engine.answer import refusal
+from exporter.engine.translation import redirected, sent_on
 from exporter.errors import EngineUnavailableError
-from exporter.model import FailureReason
+from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
     import aiohttp
 
+_REFUSAL_BYTES = 1 << 20
 _GZIP = 31  # zlib's window bits for a gzip header
 _SHOWN = 40  # characters of a header that a message shows
 
@@ -26,20 +30,35 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
         body += piece
         if len(body) > limit:
             raise _too_long(limit)
-    coding = content_coding(response)
+    coding = _coding(response)
     if coding == "identity":
         return bytes(body)
     if coding != "gzip":
-        raise EngineUnavailableError(FailureReason.PROTOCOL, not_offered(coding))
+        raise EngineUnavailableError(FailureReason.PROTOCOL, _not_offered(coding))
     return _unpacked(bytes(body), limit)
 
 
-def content_coding(response: aiohttp.ClientResponse) -> str:
+async def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
+    """Why an answer's head does not announce a stream, None where it does."""
+    if (onward := sent_on(response)) is not None:
+        return redirected(response.status, onward)
+    if response.status != HTTPStatus.OK:
+        return refusal(response.status, await response.content.read(_REFUSAL_BYTES))
+    if response.content_type != "text/event-stream":
+        return Failure(
+            FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"
+        )
+    if (coding := _coding(response)) != "identity":
+        return Failure(FailureReason.PROTOCOL, _not_offered(coding))
+    return None
+
+
+def _coding(response: aiohttp.ClientResponse) -> str:
     """How the body is packed, "identity" where it is not; cut to what a message can show."""
     return (response.headers.get("Content-Encoding") or "identity").strip().lower()[:_SHOWN]
 
 
-def not_offered(coding: str) -> str:
+def _not_offered(coding: str) -> str:
     """The words for a body that is packed in a way that was not asked for."""
     return f"the answer is packed as {coding!r}, which was not offered"
 

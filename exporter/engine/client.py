@@ -18,7 +18,7 @@ from yarl import URL
 from exporter import __version__
 from exporter.engine import stamps
 from exporter.engine.answer import Answer, Json, error_text, refusal
-from exporter.engine.body import content_coding, not_offered, read_body
+from exporter.engine.body import no_stream, read_body
 from exporter.engine.redaction import page_without, without_sent
 from exporter.engine.sse import Decoder
 from exporter.engine.translation import connection_failure, redirected, sent_on
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there
-_REFUSAL_BYTES = 1 << 20
 _PAGE_BYTES = 8 << 20
 """The most that /metrics may have: eight ranks write 0.3 MiB."""
 _JSON_BYTES = 8 << 20
@@ -42,6 +41,7 @@ _STREAM_BYTES = 16 << 20
 """The most that a streamed answer may have: those ids, and thousands of chunks of text."""
 _MOST_TEXT_CHUNKS = 8192
 """Twice the tokens that one can ask for; an engine that sends more does not keep to max_tokens."""
+_MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every few seconds
 _MOST_REDIRECTS = 3
 _LONGEST_NAME = 500  # characters; it is kept with every session
 
@@ -348,13 +348,15 @@ class EngineClient:
         session = self._measuring_session(watch.deadlines)
         url = f"{self.url}/v1/chat/completions"
         async with session.post(url, json=request.body(), allow_redirects=False) as response:
-            if (failure := await _no_stream(response)) is not None:
+            if (failure := await no_stream(response)) is not None:
                 return failure
             decoder, left = Decoder(), _STREAM_BYTES
             async for chunk in response.content.iter_any():
                 left -= len(chunk)
-                if left < 0 or len(answer.token_times) > _MOST_TEXT_CHUNKS:
+                if left < 0 or decoder.skipped > _MOST_SKIPPED_LINES:
                     return Failure(FailureReason.PROTOCOL, "the answer does not end")
+                if len(answer.token_times) > _MOST_TEXT_CHUNKS:
+                    return Failure(FailureReason.PROTOCOL, "the answer has more tokens than asked")
                 for event in decoder.feed(chunk):
                     if answer.take(event.data, exchange.arrival(event.end)):
                         watch.token()
@@ -375,21 +377,6 @@ class EngineClient:
                 auto_decompress=False,  # a stream is asked for as it is
             )
         return self._measuring
-
-
-async def _no_stream(response: aiohttp.ClientResponse) -> Failure | None:
-    """Why an answer's head does not announce a stream, None where it does."""
-    if (onward := sent_on(response)) is not None:
-        return redirected(response.status, onward)
-    if response.status != HTTPStatus.OK:
-        return refusal(response.status, await response.content.read(_REFUSAL_BYTES))
-    if response.content_type != "text/event-stream":
-        return Failure(
-            FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"
-        )
-    if (coding := content_coding(response)) != "identity":
-        return Failure(FailureReason.PROTOCOL, not_offered(coding))
-    return None
 
 
 def _items(models: Json) -> list[Mapping[str, Any]]:

@@ -25,13 +25,17 @@ class Event:
 
 
 class Decoder:
-    """Feed it the body as it comes; it keeps what is incomplete."""
+    """Feed it the body as it comes; it keeps what is incomplete.
+
+    `skipped` counts the lines that belong to no event, such as comments.
+    """
 
     def __init__(self) -> None:
         self._pending = b""
         self._start = 0  # stream offset of the first pending byte
         self._data: list[bytes] = []
         self._data_end = 0
+        self.skipped = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completed, in order."""
@@ -48,6 +52,8 @@ class Decoder:
             elif self._data:
                 events.append(Event(b"\n".join(self._data), self._data_end))
                 self._data = []
+            else:
+                self.skipped += 1
             offset = following
         self._pending = buffer[offset:]
         self._start += offset
@@ -66,6 +72,8 @@ class Decoder:
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
             self._data_end = end
+        else:
+            self.skipped += 1
 
 
 def _line_end(buffer: bytes, offset: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,9 +61,16 @@ async def test_a_gzip_page_is_unpacked():
 async def test_a_gzip_bomb_is_refused_before_it_is_unpacked_whole():
     bomb = zlib.compressobj(9, wbits=31)
     packed = b"".join(bomb.compress(bytes(MIB)) for _ in range(256)) + bomb.flush()
-    error = await refused(page_of(packed, **{"Content-Encoding": "gzip"}))
+    handler = page_of(packed, **{"Content-Encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        error = await refused(handler)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert error.reason == FailureReason.PROTOCOL
     assert "beyond 8 MiB" in error.detail
+    assert most < 64 * MIB, "the whole of it has 256"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""As much of Docker's API as watching one container takes, on a unix socket, over aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+NAME = "vllm-engine"
+INSPECT = {
+    "Id": "c0ffee" * 10 + "c0ff",
+    "Name": f"/{NAME}",
+    "Image": "sha256:" + "1" * 64,
+    "RestartCount": 0,
+    "State": {
+        "Status": "running",
+        "ExitCode": 0,
+        "OOMKilled": False,
+        "Error": "",
+        "StartedAt": "2026-01-01T00:00:00Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+    },
+    "Config": {"Image": "vllm/vllm-openai:v0.32.0", "Labels": {}, "Tty": False},
+    "NetworkSettings": {"Ports": {}},
+}
+
+
+@contextlib.asynccontextmanager
+async def small_docker(socket: Path) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/{version}/version", _version)
+    app.router.add_get("/version", _version)
+    app.router.add_get("/{version}/events", _silence)
+    app.router.add_get("/{version}/containers/{id}/json", _inspect)
+    app.router.add_get("/{version}/containers/{id}/logs", _silence)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _version(_request: web.Request) -> web.Response:
+    return web.json_response({"ApiVersion": "1.44", "MinAPIVersion": "1.24", "Version": "26.1.0"})
+
+
+async def _inspect(_request: web.Request) -> web.Response:
+    return web.json_response(INSPECT)
+
+
+async def _silence(request: web.Request) -> web.StreamResponse:
+    """An endless answer in which nothing happens."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await asyncio.Event().wait()
+    return response
