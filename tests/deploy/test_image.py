@@ -94,7 +94,14 @@ def test_docker_sees_it_healthy_whichever_command_it_runs(image, start, until_he
 
 def test_docker_sees_it_unhealthy_when_nothing_answers(image, start, until_health):
     name = start(
-        "--health-start-period", "0s", "--health-retries", "1", "--entrypoint", "sleep", image, "99"
+        "--health-start-period",
+        "1ms",
+        "--health-retries",
+        "1",
+        "--entrypoint",
+        "sleep",
+        image,
+        "99",
     )
     until_health(name, "unhealthy")
 

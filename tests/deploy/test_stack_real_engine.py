@@ -16,6 +16,8 @@ MODEL = os.environ.get("TEST_VLLM_IMAGE_MODEL", "/models/tiny")
 LOADING_SECONDS = 400.0  # a real engine on a busy CPU
 
 
+# A group of their own: these stacks come up beside the one of test_stack.py.
+@pytest.mark.xdist_group("stacks of other engines")
 @pytest.mark.vllm_image
 def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
     image, stack_images, have_image, free_ports
@@ -52,6 +54,7 @@ def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
         stack.remove()
 
 
+@pytest.mark.xdist_group("stacks of other engines")
 def test_the_attached_way_watches_a_service_of_another_compose_file(
     image, stack_images, free_ports, tmp_path
 ):
