@@ -8,9 +8,12 @@ when there are too many, the one that has been idle longest, so that a newcomer 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
+import sys
+import termios
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -72,6 +75,7 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._request_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._sent_timer: asyncio.TimerHandle | None = None
         self._received = 0  # bytes since the last request was complete
         self._answering = False
 
@@ -84,7 +88,8 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._wire = cast("asyncio.Transport", transport)
         # Told at once when something waits to be sent, and again when nothing does.
-        self._wire.set_write_buffer_limits(high=0)
+        # Not 0: for TLS an empty buffer would then count as full.
+        self._wire.set_write_buffer_limits(high=1, low=0)
         self._expect_request()
         self._house.opened(self)
 
@@ -109,6 +114,8 @@ class Connection(web.RequestHandler):
         self._send_timer = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        _stop(self._sent_timer)
+        self._sent_timer = None
         _stop(self._request_timer)
         self._request_timer = None
         _stop(self._send_timer)
@@ -125,7 +132,12 @@ class Connection(web.RequestHandler):
         self._request_timer = None
 
     def answered(self) -> None:
+        """The answer is made, and is sent from now on."""
         self._answering = False
+        _stop(self._sent_timer)
+        self._sent_timer = asyncio.get_running_loop().call_later(
+            self._limits.send_seconds, self._look_at_sent
+        )
         self._house.used(self)
 
     def cut(self, why: str) -> None:
@@ -160,6 +172,11 @@ class Connection(web.RequestHandler):
 
     def _expect_request(self) -> None:
         self._request_timer = self._later(self._limits.request_seconds, "the request is not sent")
+
+    def _look_at_sent(self) -> None:
+        """Cut a client that leaves its answer unread. Over TLS nothing else tells of one answer."""
+        if not self._answering and self._wire is not None and _unsent(self._wire):
+            self.cut("the answer is not read")
 
     def _later(self, seconds: float, why: str) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self.cut, why)
@@ -208,6 +225,15 @@ class Connections:
 
     def closed(self, connection: Connection) -> None:
         self._open.pop(connection, None)
+
+
+def _unsent(wire: asyncio.Transport) -> int:
+    """Bytes that the kernel holds until the client takes them; 0 too where it does not tell."""
+    try:
+        answer = fcntl.ioctl(wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:
