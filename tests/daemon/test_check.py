@@ -53,7 +53,7 @@ async def test_a_sound_engine_passes_within_eighty_columns_and_the_exit_code_is_
     lines = output.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line.split()[1] for line in lines[:-1] if not line.startswith(" ")] == list(TESTS)
-    assert lines[-1].startswith("13 tests: 13 passed, 0 failed, 0 unknown.")
+    assert lines[-1].startswith("15 tests: 15 passed, 0 failed, 0 unknown.")
     assert "SIMULATED" in lines[-1]
 
 
@@ -67,6 +67,7 @@ async def test_a_failed_test_is_exit_code_1_with_its_remedy(tmp_path):
 async def test_what_is_unknown_is_not_a_failure(tmp_path):
     async with simulator() as engine:
         engine.inject(faults.NoTokenIds())
+        engine.inject(faults.NoTokenize())
         code, output, _ = await check("--url", engine.url, cwd=tmp_path)
     assert code == 0
     assert "unknown token_ids" in output
@@ -79,7 +80,7 @@ async def test_the_json_goes_to_standard_output_alone(tmp_path):
     assert shape["well"] is True
     assert shape["simulated"] is True
     assert [test["name"] for test in shape["tests"]] == list(TESTS)
-    assert "13 passed" in errors
+    assert "15 passed" in errors
 
 
 @pytest.mark.parametrize(

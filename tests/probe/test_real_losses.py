@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,8 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def bench_of(url: str) -> AsyncIterator[Bench]:
-    salts = iter([f"losses-{n}" for n in range(1000)])
+    fresh = secrets.token_hex(8)  # the server lives on, and no salt may come twice
+    salts = iter([f"losses-{fresh}-{n}" for n in range(1000)])
     async with EngineClient(url) as client:
         scraper = Scraper(
             "t",
