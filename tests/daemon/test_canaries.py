@@ -124,9 +124,11 @@ COMMANDS = [
     ("launch", "--print"),
     ("launch",),
     ("probe", "--target", "no-such-target"),
-    ("config", "--set", f"targets[1].api_kye={PLANTED['token']}"),
-    ("config", "--set", f"targets[1].url=http://alice:{PASSWORD}@host"),
-    ("config", "--set", f"targets[1].url=http://host/?key={PASSWORD}"),
+    (
+        *("config", "--set", f"targets[1].api_kye={PLANTED['token']}"),
+        *("--set", f"targets[1].url=http://alice:{PASSWORD}@host"),
+        *("--set", f"targets[2].url=http://host/?key={PASSWORD}"),
+    ),
     ("config", "--web_config_file", "bad.yml"),
     ("run", "--web_config_file", "bad.yml"),
 ]
