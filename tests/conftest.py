@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from vllm_server import VllmServers
 
@@ -29,6 +30,13 @@ def vllm_servers() -> Iterator[VllmServers]:
     servers = VllmServers()
     yield servers
     servers.stop_all()
+
+
+@pytest.fixture(autouse=True)
+def log_as_at_the_start() -> Iterator[None]:
+    """A command that a test runs in this process sets up its log, which is no other test's."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.hookimpl(tryfirst=True)

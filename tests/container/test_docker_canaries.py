@@ -64,9 +64,9 @@ async def test_a_container_that_tells_its_secrets_tells_them_to_its_own_log_alon
 ):
     async with supervised(config) as daemon:
         await daemon.until("its end is explained", lambda page: page.cause is not None)
+        await daemon.until("its lines are read", lambda _: "gated repo" in daemon.log.read_text())
         pages = [((await daemon.get(path)) or b"").decode() for path in PAGES]
         await daemon.stop()
-    assert "gated repo" in daemon.log.read_text()  # its lines are in the log at this level
     said = "\n".join([*pages, daemon.log.read_text()])
     assert [each for each in (TOKEN, KEY, VARIABLE) if each in said] == []
     seen = docker_api.inspect_container(name)
