@@ -109,7 +109,14 @@ class RetentionLoop:
                 return
             # The longest gap first: the shortest must not pass while others are still written.
             gaps = sorted(self._plan.gaps_seconds, reverse=True)
-            written = [await self._write(gap, engine, bill) for gap in gaps]
+            written: list[_Written] = []
+            for gap in gaps:
+                if written and written[-1].unknown is RetentionUnknown.FAILED:
+                    # An engine that hangs must not hold the gate for a deadline more: a session
+                    # that fails says what is wrong.
+                    self._tell(gap, None, RetentionUnknown.FAILED)
+                else:
+                    written.append(await self._write(gap, engine, bill))
         for prefix in sorted(written, key=lambda one: one.at + one.gap):
             await self._clock.sleep(max(0.0, prefix.at + prefix.gap - self._clock.monotonic()))
             await self._read(prefix, engine)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -23,13 +24,13 @@ pytestmark = [pytest.mark.docker, pytest.mark.vllm_image]
 IMAGE = os.environ.get("TEST_VLLM_IMAGE", "vllm/vllm-openai:v0.32.0")
 MODEL = os.environ.get("TEST_VLLM_IMAGE_MODEL", "/models/tiny")
 START_SECONDS = 400.0  # on two cores that others use as well it takes 50 to 90
-KILL_ENGINE = (
-    "import os\n"
+SIGNAL_ENGINE = (
+    "import os, sys\n"
     "for process in filter(str.isdigit, os.listdir('/proc')):\n"
     "    with open(f'/proc/{process}/cmdline') as words:\n"
     "        if words.read().startswith('VLLM::EngineCore'):\n"
-    "            os.kill(int(process), 9)\n"
-    "            print('killed')\n"
+    "            os.kill(int(process), int(sys.argv[1]))\n"
+    "            print('sent')\n"
 )
 
 
@@ -43,10 +44,14 @@ class RealContainer:
         self._host = docker_host
         self._port = free_port()
 
-    def config(self, *args: str):
+    def config(self, *args: str, **facts):
+        """As in the daemon's file; `facts` are further lines of the container's section."""
+        more = "\n".join(f"{key} = {json.dumps(value)}" for key, value in facts.items())
         file = self._folder / "exporter.toml"
         file.write_text(f"""
             probe.interval_seconds = 5
+            probe.first_token_timeout_seconds = 5
+            probe.tokens_per_hour = 0
             scrape.interval_seconds = 3
             [[targets]]
             name = "{self.name}"
@@ -65,6 +70,7 @@ class RealContainer:
             shm_size = "1g"
             hf_cache = "none"
             vllm_cache = "none"
+            {more}
             [targets.container.backoff]
             initial_seconds = 2
             jitter_ratio = 0
@@ -91,8 +97,8 @@ def vllm(docker_api, docker_host, missing, tmp_path_factory):
 
 
 @asynccontextmanager
-async def ready(vllm):
-    async with supervised(vllm.config()) as daemon:
+async def ready(vllm, **facts):
+    async with supervised(vllm.config(**facts)) as daemon:
         await daemon.until_state("ready", START_SECONDS)
         yield daemon
 
@@ -155,10 +161,53 @@ async def test_a_daemon_that_was_killed_adopts_vllm_without_restarting_it(vllm):
     )
 
 
+async def test_a_paused_vllm_is_noticed_and_goes_on_after_the_deadline(vllm):
+    async with ready(vllm, paused_deadline_seconds=8) as daemon:
+        before = vllm.state()["StartedAt"]
+        fault = time.monotonic()
+        vllm.api.pause(vllm.name)
+        seen = await daemon.until_state("unwell")
+        assert seen.cause == "paused"
+        again = await daemon.until_state("ready", START_SECONDS)
+        assert again.count("vllm_container_restarts_total") == 0
+    assert vllm.state()["StartedAt"] == before
+    note(
+        Row(
+            "vLLM's container paused, for at most 8 s",
+            seen.at - fault,
+            "unwell, unpaused → ready",
+            "paused",
+            'state{state="unwell"}',
+            again.at - fault,
+        )
+    )
+
+
+async def test_a_hanging_engine_process_is_found_by_the_probes_though_health_says_200(vllm):
+    async with ready(vllm, probe_failures=2, stop_grace_seconds=3) as daemon:
+        await daemon.until("probes succeed", lambda page: page.value("vllm_probe_up") == 1)
+        fault = time.monotonic()
+        await asyncio.to_thread(signal_engine, vllm, signal.SIGSTOP)
+        down = await daemon.until_state("backing_off", START_SECONDS)
+        assert down.cause == "probes_failed"
+        assert down.value("vllm_probe_up") == 0
+        up = await daemon.until_state("starting")
+    note(
+        Row(
+            "vLLM's engine process stopped (SIGSTOP): /health still says 200",
+            down.at - fault,
+            "unwell → stopping → backing_off → starting",
+            "probes_failed",
+            'restarts_total{reason="probes_failed"}',
+            up.at - fault,
+        )
+    )
+
+
 async def test_a_killed_engine_process_is_a_failure_although_the_exit_code_is_0(vllm):
     async with ready(vllm) as daemon:
         fault = time.monotonic()
-        await asyncio.to_thread(kill_engine, vllm)
+        await asyncio.to_thread(signal_engine, vllm, signal.SIGKILL)
         seen = await daemon.until(
             "it is noticed", lambda page: page.state in {"unwell", "backing_off", "stopping"}
         )
@@ -183,16 +232,18 @@ async def test_a_killed_engine_process_is_a_failure_although_the_exit_code_is_0(
     )
 
 
-def kill_engine(vllm):
-    run = vllm.api.exec_create(vllm.name, ["python3", "-c", KILL_ENGINE])
-    assert "killed" in vllm.api.exec_start(run["Id"]).decode()
+def signal_engine(vllm, number):
+    command = ["python3", "-c", SIGNAL_ENGINE, str(int(number))]
+    run = vllm.api.exec_create(vllm.name, command)
+    assert "sent" in vllm.api.exec_start(run["Id"]).decode()
 
 
 async def test_a_killed_container_is_started_again(vllm):
     async with ready(vllm) as daemon:
         before = vllm.state()["StartedAt"]
         fault = time.monotonic()
-        vllm.api.kill(vllm.name)
+        with suppress(docker.errors.APIError):  # dockerd may not see its end in time
+            vllm.api.kill(vllm.name)
         down = await daemon.until_state("backing_off")
         assert down.cause == "killed"
         assert down.value("vllm_container_exit_code") == 137
@@ -210,6 +261,48 @@ async def test_a_killed_container_is_started_again(vllm):
             "killed",
             'restarts_total{reason="killed"}, exit_code 137',
             up.at - fault,
+        )
+    )
+
+
+async def test_a_vllm_that_was_removed_by_hand_is_made_again(vllm):
+    async with supervised(vllm.config()) as daemon:
+        await daemon.until("it is adopted", lambda page: page.state in {"starting", "ready"})
+        before = vllm.api.inspect_container(vllm.name)["Id"]
+        fault = time.monotonic()
+        vllm.api.remove_container(vllm.name, force=True)
+        down = await daemon.until_state("backing_off")
+        assert down.cause in {"removed", "killed"}  # killed: seen between the kill and the removal
+        up = await daemon.until_state("starting")
+        assert vllm.api.inspect_container(vllm.name)["Id"] != before
+    note(
+        Row(
+            "vLLM's container removed by hand",
+            down.at - fault,
+            "backing_off → creating → starting",
+            down.cause,
+            "restarts_total",
+            up.at - fault,
+        )
+    )
+
+
+async def test_a_vllm_that_outgrows_its_memory_limit_is_named(vllm):
+    vllm.remove()
+    begin = time.monotonic()
+    async with supervised(vllm.config(memory_limit="600m")) as daemon:
+        seen = await daemon.until("it is named", lambda page: page.cause is not None, START_SECONDS)
+        assert seen.cause == "oom_killed"
+        assert seen.value("vllm_container_oom_kills_total") == 1
+    vllm.remove()
+    note(
+        Row(
+            "vLLM in a container with too little memory (600 MB)",
+            seen.at - begin,
+            "starting → backing_off, growing delays",
+            "oom_killed",
+            "oom_kills_total",
+            None,
         )
     )
 

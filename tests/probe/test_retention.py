@@ -222,6 +222,16 @@ async def test_an_engine_that_fails_the_read_leaves_the_gap_unknown():
         assert await unknown_of(scene) is RetentionUnknown.FAILED
 
 
+async def test_an_engine_that_fails_a_write_is_not_asked_for_the_others():
+    async with scene_of() as scene:
+        scene.simulator.inject(faults.Errors())
+        await scene.until_asleep()
+        await scene.wait(GAPS[-1])
+        told = [(reading.gap_seconds, reading.unknown) for reading in scene.readings]
+        assert sorted(told) == [(gap, RetentionUnknown.FAILED) for gap in GAPS]
+        assert len(scene.consumed) == 1
+
+
 async def test_an_engine_that_is_gone_leaves_every_gap_unknown():
     async with scene_of() as scene:
         await scene.until_asleep()
