@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE = 60.0  # seconds
+_ATTEMPTS = 3
 
 
 def dockerd_program() -> Path | None:
@@ -81,6 +82,20 @@ class PrivateDockerd:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it, and again where it gave up: it waits 15 s for its containerd, and a busy
+        machine may need more.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._start()
+            except RuntimeError:
+                self.stop()
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _start(self) -> None:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log
