@@ -20,8 +20,22 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from exporter.clock import Clock
     from exporter.engine.scraper import MetricsSource
     from exporter.model import EngineView
+
+
+def unheard_scraper(client: EngineClient, clock: Clock) -> Scraper:
+    """A scraper of target "t" for those who ask it themselves, and whom nobody listens to."""
+    return Scraper(
+        "t",
+        client,
+        clock,
+        interval_seconds=10,
+        timeout_seconds=5,
+        publish=lambda _view: None,
+        on_loop_failure=lambda: None,
+    )
 
 
 class FakeEngine:

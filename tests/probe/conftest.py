@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
 from exporter.engine.client import Deadlines, EngineClient
-from exporter.engine.scraper import Scraper
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.session import SessionHooks, SessionPlan, SessionRunner
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -45,15 +45,7 @@ async def bench_of(
         Simulator(SimulatorSettings(**options)) as simulator,
         EngineClient(simulator.url) as client,
     ):
-        scraper = Scraper(
-            "t",
-            client,
-            SystemClock(),
-            interval_seconds=10,
-            timeout_seconds=5,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
+        scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
         runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
         yield Bench(simulator, client, runner)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
 from exporter.engine.client import ChatRequest, Deadlines, EngineClient
-from exporter.engine.scraper import Scraper
 from exporter.model import LossCause
 from exporter.probe.scenario import Scenario, ScenarioKind
 from exporter.probe.session import SessionPlan, SessionRunner
@@ -98,15 +98,7 @@ async def bench_of(url: str) -> AsyncIterator[Bench]:
     fresh = secrets.token_hex(8)  # the server lives on, and no salt may come twice
     salts = iter([f"losses-{fresh}-{n}" for n in range(1000)])
     async with EngineClient(url) as client:
-        scraper = Scraper(
-            "t",
-            client,
-            SystemClock(),
-            interval_seconds=10,
-            timeout_seconds=5,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
+        scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", KIND, ANSWER_TOKENS, DEADLINES, match_units=1)
         runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
         yield Bench(client, runner, salts)

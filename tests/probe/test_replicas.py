@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from engine_proxy import engine_proxy, in_turn
+from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
 from exporter.engine.client import Deadlines, EngineClient
 from exporter.engine.exposition import parse
-from exporter.engine.scraper import Scraper
 from exporter.model import EngineTotals, EngineView, LossCause, Notice, ScrapeFailure
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.doctor import Doctor
@@ -23,6 +23,8 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from exporter.engine.scraper import Scraper
 
 DEADLINES = Deadlines(connect=5, first_token=10, between_tokens=10, whole=30)
 PLAN = SessionPlan("t", CODING_AGENT, 16, DEADLINES)
@@ -47,15 +49,7 @@ async def two_replicas(choose=None, **settings: object) -> AsyncIterator[Scene]:
         balancer = (choose or in_turn)([one.url, two.url])
         url = await stack.enter_async_context(engine_proxy(balancer))
         client = await stack.enter_async_context(EngineClient(url))
-        scraper = Scraper(
-            "t",
-            client,
-            SystemClock(),
-            interval_seconds=10,
-            timeout_seconds=5,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
+        scraper = unheard_scraper(client, SystemClock())
         yield Scene([one, two], client, scraper)
 
 

@@ -9,9 +9,9 @@ import structlog
 from fake_clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from scraper_bench import unheard_scraper
 
 from exporter.engine.client import ChatRequest, Deadlines, EngineClient
-from exporter.engine.scraper import Scraper
 from exporter.model import RetentionUnknown, Usage
 from exporter.probe import retention
 from exporter.probe.gate import Gate
@@ -32,15 +32,7 @@ class Scene:
         self.simulator, self.client = simulator, client
         self.clock = FakeClock(monotonic=0.0)
         self.readings, self.consumed, self.failures = [], [], []
-        scraper = Scraper(
-            "t",
-            client,
-            self.clock,
-            interval_seconds=10,
-            timeout_seconds=5,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
+        scraper = unheard_scraper(client, self.clock)
         salts = iter(f"salt-{number}" for number in range(10_000))
         self.gate = Gate(
             "t", GuestPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
