@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
 from exporter.engine.client import Deadlines, EngineClient
-from exporter.engine.scraper import Scraper
 from exporter.model import Notice
 from exporter.probe.scenario_library import load_scenarios
 from exporter.probe.session import SessionPlan, SessionRunner
@@ -33,13 +33,7 @@ class OverheardClient(EngineClient):
 async def play(url, *names, sessions=1, salt="salt", client=None):
     kind, *others = (one for name in names for one in load_scenarios(name))
     async with client or EngineClient(url) as open_client:
-        scraper = Scraper(
-            *("t", open_client, SystemClock()),
-            interval_seconds=10,
-            timeout_seconds=5,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
+        scraper = unheard_scraper(open_client, SystemClock())
         plan = SessionPlan("t", kind, 8, DEADLINES, others=tuple(others))
         salts = iter(f"{salt}-{number}" for number in range(100))
         runner = SessionRunner(
