@@ -53,16 +53,25 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class PrefillCost:
-    """The fitted line. `error` is the standard error of the slope, in the slope's unit."""
+    """The fitted line. `error` is the standard error of the slope, in the slope's unit.
+
+    The intercept is the line's value at nothing to compute. It may lie below 0: where the requests
+    pay next to nothing besides prefill, or where the cost bends upwards over long prompts.
+    """
 
     seconds_per_token: float
     error: float
-    floor_seconds: float
+    intercept_seconds: float
     points: int
+
+    @property
+    def floor_seconds(self) -> float | None:
+        """What every request pays; None where the line says less than nothing."""
+        return self.intercept_seconds if self.intercept_seconds >= 0 else None
 
     def ttft_seconds(self, uncached_tokens: float) -> float:
         """What the line says of a request that computes so many prompt tokens."""
-        return self.floor_seconds + self.seconds_per_token * uncached_tokens
+        return self.intercept_seconds + self.seconds_per_token * uncached_tokens
 
 
 def points_of(turns: Iterable[TurnFacts]) -> list[Point]:

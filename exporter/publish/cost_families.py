@@ -113,7 +113,8 @@ ENGINE_COST: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefill_floor_seconds",
         "gauge",
         one(lambda t: None if (fitted := _prefill(t)) is None else fitted.floor_seconds),
-        "Time to first token that the same line says of a prompt with nothing to compute.",
+        "Time to first token that the same line says of a prompt with nothing to compute. Absent "
+        "where it says less than nothing.",
     ),
     Family(
         "vllm_engine_prefill_seconds_saved_total",

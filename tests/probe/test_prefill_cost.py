@@ -47,6 +47,14 @@ def test_a_line_without_noise_is_found_exactly():
     assert cost.points == 72
 
 
+def test_a_line_that_meets_nothing_to_compute_below_zero_seconds_has_no_floor():
+    points = [Point(tokens, SLOPE * tokens - 0.001) for tokens in range(100, 2000, 100)]
+    cost = prefill_cost(points)
+    assert cost.seconds_per_token == pytest.approx(SLOPE)
+    assert cost.ttft_seconds(0) == pytest.approx(-0.001)
+    assert cost.floor_seconds is None
+
+
 @pytest.mark.parametrize("noise", [0.03, 0.2])
 def test_the_error_is_as_large_as_the_scatter_of_the_slope(noise):
     costs = [prefill_cost(requests(random.Random(seed), noise=noise)) for seed in range(100)]
