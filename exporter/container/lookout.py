@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.container.door import DockerDoor
-    from exporter.container.records import ContainerSnapshot
+    from exporter.container.records import ContainerSnapshot, DockerProblem
     from exporter.container.ward import Ward
 
 LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
@@ -47,6 +47,7 @@ class Lookout:
         self.snapshot: ContainerSnapshot | None = None
         self.drifted: bool | None = None
         self.docker: DockerError | None = None
+        self._told: set[DockerProblem] = set()
         self.probe_failures = 0
         self._ward = ward
         self._door = door
@@ -128,8 +129,12 @@ class Lookout:
         return [mask(line.text, self._secrets) for line in tail if line.time >= begins]
 
     def docker_failed(self, error: DockerError) -> None:
-        """Remember that Docker does not answer; one line for each kind of failure."""
-        if self.docker is None or self.docker.problem is not error.problem:
+        """Remember that Docker does not answer; one line for each kind of failure, until it does.
+
+        A Docker that goes down or comes up fails in several ways in turn.
+        """
+        if error.problem not in self._told:
+            self._told.add(error.problem)
             self._log.warning("docker.failed", problem=error.problem, detail=error.detail)
         self.docker = error
 
@@ -147,6 +152,7 @@ class Lookout:
         if self.docker is not None:
             self._log.info("docker.recovered", after=self.docker.problem)
         self.docker = None
+        self._told.clear()
 
     async def _image_present(
         self, container: ContainerSnapshot | None, drifted: bool | None

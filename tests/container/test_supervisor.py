@@ -183,6 +183,20 @@ async def test_docker_that_goes_away_makes_the_state_unknown_and_comes_back_by_i
         assert "docker.recovered" in at.events("info")
 
 
+async def test_docker_that_fails_in_two_ways_by_turns_is_told_once_of_each():
+    async with scene_of() as at:
+        await at.wait(40)
+        for problem in [DockerProblem.UNREACHABLE, DockerProblem.TIMEOUT] * 3:
+            at.world.go_down(problem)
+            await at.wait(10)
+        assert at.events("warning") == ["docker.failed", "docker.failed"]
+        at.world.down = None
+        await at.wait(10)
+        at.world.go_down()
+        await at.wait(30)
+        assert at.events("warning") == ["docker.failed"] * 3
+
+
 async def test_a_running_container_of_ours_is_adopted_without_a_restart():
     async with scene_of() as first:
         await first.wait(40)
