@@ -6,9 +6,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := .venv-release
+TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench lock release-check clean
+.PHONY: help install demo test check format bench lock release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -53,9 +55,24 @@ lock: install  ## write requirements/*.txt anew from pyproject.toml
 	  --extra report --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --group release --output-file requirements/release.txt
 
-release-check: install  ## build sdist and wheel, install the wheel alone, see its demo measure
+release-tools: $(TOOLS_STAMP)  ## make the environment of what checks a release, in .venv-release/
+
+$(TOOLS_STAMP): requirements/release.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/release.txt
+	@touch $@
+
+sbom: release-tools  ## write what the exporter is made of to dist/, as CycloneDX
+	$(TOOLS)/bin/python release/sbom.py
+
+audit: release-tools  ## ask whether a locked package has a known vulnerability; needs the network
+	$(TOOLS)/bin/python release/audit.py
+
+release-check: install release-tools  ## build sdist and wheel, install the wheel alone, see its demo measure
 	$(BIN)/python release/check.py
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -16,6 +16,8 @@ import urllib.request
 import venv
 from pathlib import Path
 
+from version import version as written_version
+
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 PATIENCE = 60.0  # seconds until the demo has measured a session; it takes five
@@ -24,7 +26,7 @@ MEASURED = re.compile(r'^vllm_probe_turn_hit_ratio\{[^}]*turn="8"[^}]*\} 0\.\d+'
 
 def main() -> None:
     """Build, install into an empty environment, run the demo."""
-    version = _version()
+    version = written_version()
     if f"\n## {version}" not in (ROOT / "CHANGELOG.md").read_text():
         print(f"note: CHANGELOG.md has no section for {version} yet")
     wheel, sdist = _build(version)
@@ -32,21 +34,13 @@ def main() -> None:
         names = archive.getnames()
     if not any(name.endswith("exporter/publish/templates/status.html") for name in names):
         raise SystemExit(f"{sdist.name} lacks the page's template")
+    _list_packages()
     program = _install(wheel)
     said = subprocess.run([program, "--version"], text=True, capture_output=True, check=True)
     if said.stdout.split()[-1] != version:
         raise SystemExit(f"the wheel says version {said.stdout.strip()!r}, not {version}")
     _see_demo(program)
-    print(f"{wheel.name} and {sdist.name} are in {DIST}")
-
-
-def _version() -> str:
-    """From the one place where it is written."""
-    text = (ROOT / "exporter/__init__.py").read_text()
-    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
-    if found is None:
-        raise SystemExit("exporter/__init__.py has no __version__")
-    return found[1]
+    print(f"{wheel.name}, {sdist.name} and the SBOM are in {DIST}")
 
 
 def _build(version: str) -> tuple[Path, Path]:
@@ -56,6 +50,13 @@ def _build(version: str) -> tuple[Path, Path]:
     subprocess.run(hatchling, cwd=ROOT, check=True)
     name = f"vllm_cache_exporter-{version}"
     return DIST / f"{name}-py3-none-any.whl", DIST / f"{name}.tar.gz"
+
+
+def _list_packages() -> None:
+    """The SBOM, beside what it is about; its tool lives in an environment of its own."""
+    print("listing the packages")
+    tools = ROOT / ".venv-release/bin/python"
+    subprocess.run([tools, ROOT / "release/sbom.py"], check=True)
 
 
 def _install(wheel: Path) -> Path:

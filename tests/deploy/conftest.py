@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -41,6 +42,19 @@ def missing():
 def promtool(missing) -> str:
     found = os.environ.get("PROMTOOL") or shutil.which("promtool")
     return found or missing("no promtool: install Prometheus, or name it in PROMTOOL")
+
+
+@pytest.fixture(scope="session")
+def release_tools(missing) -> Path:
+    """The folder of the programs of requirements/release.txt."""
+    folder = Path(__file__).parents[2] / ".venv-release" / "bin"
+    return folder if (folder / "cyclonedx-py").exists() else missing("run `make release-tools`")
+
+
+@pytest.fixture(scope="session")
+def kubectl(missing) -> str:
+    found = os.environ.get("KUBECTL") or shutil.which("kubectl")
+    return found or missing("no kubectl: install it, or name it in KUBECTL")
 
 
 @pytest.fixture(scope="session")
