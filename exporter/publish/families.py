@@ -15,6 +15,7 @@ from exporter.publish.readers import (
     build_info,
     by,
     by_loop,
+    by_outcome,
     by_scenario,
     each_turn,
     engine_info,
@@ -347,6 +348,25 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
         of_exporter(lambda state: state.web_config_in_force),
         "1 while what the web configuration's file says is in force, 0 while a mistake in it keeps "
         "the earlier one; absent without such a file.",
+    ),
+    Family(
+        "vllm_exporter_config_last_reload_successful",
+        "gauge",
+        of_exporter(lambda state: state.reloads.last_successful),
+        "1 while the configuration as it was last read is in force, 0 while a mistake in it keeps "
+        "the earlier one.",
+    ),
+    Family(
+        "vllm_exporter_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        of_exporter(lambda state: state.reloads.last_success_time),
+        "Unix time at which the configuration in force was read.",
+    ),
+    Family(
+        "vllm_exporter_config_reloads_total",
+        "counter",
+        by_outcome(lambda state: state.reloads.outcomes),
+        "Times that the configuration was read again, by outcome.",
     ),
 )
 

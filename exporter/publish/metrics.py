@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from exporter.publish.cost_state import Prices
     from exporter.publish.readers import Family, Reading, StateT
 
+log = structlog.stdlib.get_logger(__name__)
+
 MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
@@ -48,8 +51,15 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
+TARGET_LOOPS = frozenset({"scrape", "probe", "retention", "isolation", "supervise"})
+"""Kinds of the loops that a target has: such a loop is called KIND:NAME. Any other loop is one of
+the exporter itself."""
+
+
 class Metrics(Collector):
     """Every `vllm_*` family of this program, in the registry that is passed in.
+
+    What is said of a target that was not added, or that was removed, is dropped.
 
     Turns above `turn_label_limit` have no series of their own; they count in every sum.
     """
@@ -74,53 +84,97 @@ class Metrics(Collector):
         self._targets.setdefault(name, TargetState(name, mode, shown, self._turn_label_limit))
 
     def target_removed(self, name: str) -> None:
-        """Drop everything about a target: its series end."""
+        """Drop everything about a target: its series end, and those of its loops.
+
+        What its loops still say afterwards is not heard. One that is not there changes nothing.
+        """
         self._targets.pop(name, None)
+        for kind in TARGET_LOOPS:
+            self._exporter.forget_loop(f"{kind}:{name}")
 
     def session_finished(self, result: SessionResult) -> None:
-        self._target(result.target).add_session(result)
+        if (target := self._target(result.target)) is not None:
+            target.add_session(result)
 
     def engine_scraped(self, view: EngineView) -> None:
-        self._target(view.target).add_view(view)
+        if (target := self._target(view.target)) is not None:
+            target.add_view(view)
 
     def target_budget(self, name: str, tokens_per_hour: int | None, prices: Prices) -> None:
         """What the probe may ask of a target, None without a limit, and what the target costs."""
-        cost = self._target(name).cost
-        cost.budget_tokens_per_hour, cost.prices = tokens_per_hour, prices
+        if (target := self._target(name)) is not None:
+            target.cost.budget_tokens_per_hour, target.cost.prices = tokens_per_hour, prices
 
     def gate_looked(self, name: str, paused: PauseReason | None) -> None:
         """Sessions of a target are held back for a reason, or not."""
-        self._target(name).cost.gate_looked(paused)
+        if (target := self._target(name)) is not None:
+            target.cost.gate_looked(paused)
 
     def salts_tried(self, reading: SaltReading) -> None:
-        self._target(reading.target).add_salts(reading)
+        if (target := self._target(reading.target)) is not None:
+            target.add_salts(reading)
 
     def retention_read(self, reading: RetentionReading) -> None:
-        self._target(reading.target).cost.add_retention(reading)
+        if (target := self._target(reading.target)) is not None:
+            target.cost.add_retention(reading)
 
     def consumed(self, name: str, tokens: int) -> None:
         """Tokens of a request that belongs to no session."""
-        self._target(name).sums.add_beside(tokens)
+        if (target := self._target(name)) is not None:
+            target.sums.add_beside(tokens)
 
     def container_changed(self, view: ContainerView) -> None:
-        self._target(view.target).add_container(view)
+        if (target := self._target(view.target)) is not None:
+            target.add_container(view)
 
     def loop_ran(self, loop: str, time: float) -> None:
         """A loop came round at Unix time `time`, whatever it found."""
-        self._exporter.loop_last_run[loop] = time
-        self._exporter.loop_failures.setdefault(loop, 0)
+        if self._is_there(loop):
+            self._exporter.loop_ran(loop, time)
 
     def loop_failed(self, loop: str) -> None:
         """A round of a loop ended in an exception that nobody expected."""
-        self._exporter.loop_failures[loop] = self._exporter.loop_failures.get(loop, 0) + 1
+        if self._is_there(loop):
+            self._exporter.loop_failed(loop)
+
+    def loop_gone(self, loop: str) -> None:
+        """A loop does not run any more: its series end."""
+        self._exporter.forget_loop(loop)
+
+    def limit_turns(self, turn_label_limit: int) -> None:
+        """From now on turns above this one have no series of their own."""
+        self._turn_label_limit = turn_label_limit
+        for target in self._targets.values():
+            target.turn_label_limit = turn_label_limit
+
+    def config_loaded(self, time: float) -> None:
+        """The configuration that the program begins with came into force at Unix time `time`."""
+        self._exporter.reloads.in_force(time)
+
+    def config_reloaded(self, time: float) -> None:
+        """The configuration was read again and came into force at Unix time `time`."""
+        self._exporter.reloads.in_force(time)
+        self._exporter.reloads.outcomes["success"] += 1
+
+    def config_refused(self) -> None:
+        """The configuration was read again and cannot be in force."""
+        self._exporter.reloads.last_successful = False
+        self._exporter.reloads.outcomes["failure"] += 1
 
     def web_config_looked_at(self, *, in_force: bool) -> None:
         """Whether what the web configuration's file says now is in force."""
         self._exporter.web_config_in_force = in_force
 
-    def _target(self, name: str) -> TargetState:
-        self.target_added(name)
-        return self._targets[name]
+    def _target(self, name: str) -> TargetState | None:
+        """None where it was removed: a session that was under way then may end after that."""
+        found = self._targets.get(name)
+        if found is None:
+            log.debug("metrics.no_such_target", target=name)
+        return found
+
+    def _is_there(self, loop: str) -> bool:
+        kind, colon, target = loop.partition(":")
+        return not colon or kind not in TARGET_LOOPS or target in self._targets
 
     def describe(self) -> Iterator[Metric]:
         """Every family without values, which tells a registry the names."""

@@ -213,8 +213,12 @@ def by_loop(values: Callable[[ExporterState], Mapping[str, float]]) -> Reader[Ex
     return Reader(("loop",), lambda state: [((k,), v) for k, v in values(state).items()])
 
 
-def of_exporter(value: Callable[[ExporterState], bool | None]) -> Reader[ExporterState]:
-    """1 or 0 about the exporter itself."""
+def by_outcome(values: Callable[[ExporterState], Mapping[str, float]]) -> Reader[ExporterState]:
+    return Reader(("outcome",), lambda state: [((k,), v) for k, v in values(state).items()])
+
+
+def of_exporter(value: Callable[[ExporterState], float | None]) -> Reader[ExporterState]:
+    """One value about the exporter itself, such as 1 or 0 for what is so or not."""
 
     def read(state: ExporterState) -> Iterator[Reading]:
         known = value(state)

@@ -227,6 +227,18 @@ class TargetState:
 
 
 @dataclass(slots=True)
+class Reloads:
+    """How the configuration was read: None before it was in force, which is before it listens."""
+
+    last_successful: bool | None = None
+    last_success_time: float | None = None
+    outcomes: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0})
+
+    def in_force(self, time: float) -> None:
+        self.last_successful, self.last_success_time = True, time
+
+
+@dataclass(slots=True)
 class ExporterState:
     """The exporter about itself: its loops by name."""
 
@@ -235,3 +247,15 @@ class ExporterState:
     loop_failures: dict[str, int] = field(default_factory=dict)
     loop_last_run: dict[str, float] = field(default_factory=dict)
     web_config_in_force: bool | None = None  # None: no such file is configured
+    reloads: Reloads = field(default_factory=Reloads)
+
+    def loop_ran(self, loop: str, time: float) -> None:
+        self.loop_last_run[loop] = time
+        self.loop_failures.setdefault(loop, 0)
+
+    def loop_failed(self, loop: str) -> None:
+        self.loop_failures[loop] = self.loop_failures.get(loop, 0) + 1
+
+    def forget_loop(self, loop: str) -> None:
+        self.loop_last_run.pop(loop, None)
+        self.loop_failures.pop(loop, None)

@@ -111,6 +111,8 @@ def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
     registry = new_registry()
     metrics = Metrics(registry)
+    for target in (WELL, ILL):
+        metrics.target_added(target)
     metrics.container_changed(
         container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False)
     )

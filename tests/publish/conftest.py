@@ -37,6 +37,7 @@ class Published:
         )
 
     def session_finished(self, result: SessionResult) -> None:
+        self.metrics.target_added(result.target)
         self.metrics.session_finished(result)
         self.history.add(result)
 

@@ -121,6 +121,7 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
 
 
 async def test_a_well_target_tells_of_its_engine(client, published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(engine_view())
     published.session_finished(session(*TURNS, notices=frozenset({Notice.SCENARIO_SHORTENED})))
     _, answer = await ask(client, "/api/v1/targets")
@@ -146,6 +147,7 @@ async def test_a_well_target_tells_of_its_engine(client, published):
 
 
 async def test_an_unwell_target_says_what_is_wrong_and_what_to_do(client, published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(failed_engine_view())
     published.metrics.container_changed(container_view())
     published.session_finished(failed_session())

@@ -32,6 +32,7 @@ async def description(client):
 
 
 def well(published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(engine_view())
     published.metrics.target_budget("local", 5000, Prices())
     published.metrics.retention_read(RetentionReading("local", 60.0, 0.25))
@@ -41,6 +42,7 @@ def well(published):
 
 
 def unwell(published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(failed_engine_view())
     published.metrics.container_changed(container_view())
     published.metrics.gate_looked("local", PauseReason.BUDGET)
@@ -50,6 +52,7 @@ def unwell(published):
 
 
 def unknown(published):
+    published.metrics.target_added("local")
     published.metrics.target_added("new", url="http://host:8000")
     published.metrics.container_changed(
         container_view(

@@ -39,7 +39,9 @@ def registry():
 
 @pytest.fixture
 def metrics(registry):
-    return Metrics(registry)
+    metrics = Metrics(registry)
+    metrics.target_added("local")
+    return metrics
 
 
 def session_with(control, **options):
@@ -162,7 +164,6 @@ def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(me
 
 
 def test_what_holds_the_probe_back_is_one_of_the_reasons_or_none(metrics, registry):
-    metrics.target_added("local")
     assert Page(registry).series("vllm_probe_paused") == {}
     metrics.gate_looked("local", PauseReason.QUEUE)
     page = Page(registry)

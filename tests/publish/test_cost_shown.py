@@ -7,6 +7,7 @@ from exporter.publish.cost_state import Prices
 
 
 async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(client, published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(engine_view())
     published.metrics.gate_looked("local", PauseReason.QUEUE)
     published.metrics.retention_read(RetentionReading("local", 60.0, 0.25))

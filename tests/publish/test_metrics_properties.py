@@ -106,6 +106,8 @@ def expected_turn_gauges(result: SessionResult | None) -> dict[tuple[str, str], 
 def test_counters_never_fall_and_turns_are_those_of_the_last_session(happenings):
     registry = CollectorRegistry()
     metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    for target in TARGETS:
+        metrics.target_added(target)
     last: dict[str, SessionResult] = {}
     highest: dict[tuple[str, frozenset], float] = {}
     for step in happenings:
@@ -133,6 +135,8 @@ def test_counters_never_fall_and_turns_are_those_of_the_last_session(happenings)
 def test_ratios_of_counters_are_those_of_the_turns_that_are_known(results):
     registry = CollectorRegistry()
     metrics = Metrics(registry)
+    for target in TARGETS:
+        metrics.target_added(target)
     for result in results:
         metrics.session_finished(result)
     samples = {(name, labels): s.value for (_, name, labels), s in read(registry).items()}

@@ -80,6 +80,7 @@ async def test_without_targets_the_page_says_so(show):
 
 
 async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
+    published.metrics.target_added("local")
     published.metrics.engine_scraped(engine_view())
     published.session_finished(session(*TURNS))
     page = (await show()).text
@@ -133,6 +134,7 @@ async def test_a_failed_scrape_is_told_beside_a_session_that_went_well(show, pub
 
 
 async def test_a_simulated_engine_is_called_so_in_capitals(show, published):
+    published.metrics.target_added("local")
     simulated = dataclasses.replace(engine_view().info, simulated=True)
     published.metrics.engine_scraped(engine_view(info=simulated))
     page = (await show()).text
@@ -160,6 +162,7 @@ async def test_a_container_shows_its_state_and_what_ails_it(show, published):
 
 
 async def test_a_silent_docker_is_told_and_nothing_old_is_shown_of_it(show, published):
+    published.metrics.target_added("local")
     published.metrics.container_changed(
         container_view(
             state=LifecycleState.UNKNOWN,
@@ -287,6 +290,7 @@ async def test_the_page_stays_small_when_long_sessions_lose_at_every_turn(client
     detail = "could not be reached " * 20
     for number in range(20):
         name = f"a-target-with-a-rather-long-name-{number}"
+        published.metrics.target_added(name)
         published.metrics.container_changed(container_view(target=name))
         published.metrics.engine_scraped(failed_engine_view(target=name))
         failed = failed_session(*turns, target=name, detail=detail)

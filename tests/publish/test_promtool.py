@@ -28,6 +28,7 @@ def promtool() -> str:
 @pytest.mark.promtool
 def test_promtool_has_nothing_to_say(promtool, published):
     metrics = published.metrics
+    metrics.target_added("local")
     metrics.session_finished(session(*TURNS, turn(4, 1700, None, None), notices=frozenset(Notice)))
     metrics.engine_scraped(engine_view(hit_rate_gauge=0.5))
     metrics.container_changed(container_view(pull=PullProgress(1, 4, 100, 900)))

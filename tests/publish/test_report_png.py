@@ -36,6 +36,7 @@ class Scene:
         return self._draw(result)
 
     def played(self, result):
+        self.metrics.target_added(result.target)
         self.metrics.session_finished(result)
         self.history.add(result)
 

@@ -35,6 +35,7 @@ PROMETHEUS_ACCEPT = (
 
 @pytest.fixture
 def full(published):
+    published.metrics.target_added("local")
     published.metrics.target_budget("local", 2_000_000, Prices(2.5, "EUR", 400.0))
     published.metrics.gate_looked("local", None)
     published.metrics.retention_read(RetentionReading("local", 60.0, 1.0))
@@ -44,6 +45,7 @@ def full(published):
     published.metrics.container_changed(container_view())
     published.metrics.loop_ran("probe:local", 5.0)
     published.metrics.web_config_looked_at(in_force=True)
+    published.metrics.config_loaded(5.0)
     return published
 
 
