@@ -1,7 +1,13 @@
 # The exporter, and the simulator of `simulate` with it.
+#
+# The same sources and lock give the same files, times included; docs/security.md says how to see it.
+# A base image changes under its tag: name one by digest (BASE_IMAGE) for the same bytes next year.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
+# The time of every file that is made here.
+ARG SOURCE_DATE_EPOCH=315532800
+ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY requirements/run.txt requirements/build.txt requirements/
 # The environments have no pip of their own: the build's pip fills them.
@@ -16,12 +22,19 @@ COPY exporter exporter
 COPY docs/runbooks docs/runbooks
 RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
-      --no-cache-dir --no-deps --no-index /wheels/*.whl \
- # The file system is read-only later: what is compiled now need not be compiled at each start.
- # Of pygments, which comes with rich, next to nothing is ever imported.
- && /opt/vllm-cache-exporter/bin/python -m compileall -q -x /pygments/ /opt/vllm-cache-exporter/lib
+      --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl
+COPY deploy/healthcheck.py /opt/vllm-cache-exporter/healthcheck.py
+# The file system is read-only later: what is compiled now need not be compiled at each start, and
+# need not be compared with its source, whose time would be in it. Of pygments, which comes with
+# rich, next to nothing is ever imported.
+RUN /opt/vllm-cache-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash \
+      -x /pygments/ /opt/vllm-cache-exporter/lib \
+ && chmod 644 /opt/vllm-cache-exporter/healthcheck.py \
+ && rm -rf /opt/build \
+ && find /opt -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
 
 FROM ${BASE_IMAGE}
+ARG SOURCE_DATE_EPOCH=315532800
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="vllm-cache-exporter" \
@@ -30,10 +43,10 @@ LABEL org.opencontainers.image.title="vllm-cache-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # A program that is reached over the network has no use for an installer.
-RUN python -c "import pip, pathlib, shutil; shutil.rmtree(pathlib.Path(pip.__file__).parent)" \
- && rm -f /usr/bin/pip* /usr/local/bin/pip*
-COPY --from=build /opt/vllm-cache-exporter /opt/vllm-cache-exporter
-COPY deploy/healthcheck.py /opt/vllm-cache-exporter/healthcheck.py
+RUN pip=$(python -B -c "import pathlib, pip; print(pathlib.Path(pip.__file__).parent)") \
+ && rm -rf "$pip" /usr/bin/pip* /usr/local/bin/pip* \
+ && touch --date=@${SOURCE_DATE_EPOCH} "$(dirname "$pip")" /usr/bin /usr/local/bin
+COPY --from=build /opt /opt
 # Inside a container loopback is nobody's: what may reach the port is said by who publishes it.
 ENV PATH=/opt/vllm-cache-exporter/bin:$PATH \
     PYTHONUNBUFFERED=1 \
