@@ -1,81 +1,70 @@
-"""The daemon: builds the objects, owns the root tasks, orders start and shutdown."""
+"""The daemon: builds the objects, owns the root tasks, orders start, reload and shutdown."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.container.supervisor import Supervisor
-from exporter.engine.client import EngineClient
-from exporter.engine.scraper import Scraper
-from exporter.errors import EngineUnavailableError, ExporterError
-from exporter.probe.guest import first_delays
-from exporter.probing import Probing
-from exporter.publish.cost_state import Prices
+from exporter import logs, web_access
+from exporter.errors import ExporterError
+from exporter.fleet import Changes, Fleet
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
+from exporter.publish.reload_route import routes as reload_routes
 from exporter.publish.server import HttpServer, create_app
+from exporter.reload import Reloader, refuse_what_needs_a_restart
 from exporter.report.charts import session_picture
-from exporter.supervision import ward_of
+from exporter.rules import rules_of
+from exporter.target_lists import TargetLists
+from exporter.tools import Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine, Sequence
 
     from exporter.clock import Clock
-    from exporter.config import ContainerSettings, Settings, Target
-    from exporter.config.web_config import WebConfig
-    from exporter.container.records import ContainerView
-    from exporter.model import EngineView, SessionResult
+    from exporter.config import Settings, Target
 
 log = structlog.get_logger(__name__)
 
 
-def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
-    """The client of one target. Raises `ExporterError` where its certificates cannot be read."""
-    try:
-        return EngineClient(
-            target.base_url,
-            api_key=None if target.api_key is None else target.api_key.get_secret_value(),
-            model=target.model,
-            metrics_url=target.metrics_url,
-            verify_tls=target.verify_tls,
-            ca_file=None if target.ca_file is None else str(target.ca_file),
-            timeout_seconds=timeout_seconds,
-        )
-    except OSError as error:
-        raise ExporterError(
-            f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
-        ) from error
-
-
 class Daemon:
-    """Measures every target of the settings and publishes what it finds, until it is stopped."""
+    """Measures every target of the settings and publishes what it finds, until it is stopped.
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    `read_again` reads the settings from their sources, for a reload; it may block, and raises
+    `ConfigError` with every mistake. Raises `ConfigError` for mistakes in the files that the
+    settings name.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, read_again: Callable[[], Settings] | None = None
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._read_again = read_again
+        self._group: asyncio.TaskGroup | None = None
         registry = new_registry()
         self._metrics = Metrics(registry, turn_label_limit=settings.probe.turn_label_limit)
         self._history = History(settings.history.sessions, settings.history.failures)
-        self._web_config = _web_config(settings.web_config_file)
-        self._server = HttpServer(
-            create_app(
-                registry=registry,
-                metrics=self._metrics,
-                history=self._history,
-                clock=clock,
-                draw=session_picture,
-                grafana_url=settings.page.grafana_url,
-            ),
-            web_config=self._web_config,
+        self._tools = Tools(clock, self._metrics, self._history, self._spawn)
+        self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
+        self._lists = TargetLists(settings.targets)
+        self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
+        self._reloader = Reloader(self._reload, self._metrics, clock)
+        config = web_access.read(settings.web_config_file)
+        self._web = web_access.WebAccess(config, self._tools)
+        app = create_app(
+            registry=registry,
+            metrics=self._metrics,
+            history=self._history,
+            clock=clock,
+            draw=session_picture,
+            grafana_url=settings.page.grafana_url,
         )
-        self._loops: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = []
-        self._supervisors: dict[str, Supervisor] = {}
+        app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
+        self._server = HttpServer(app, web_config=config)
 
     @property
     def url(self) -> str:
@@ -84,7 +73,8 @@ class Daemon:
             self._settings.listen.host, self._settings.listen.host
         )
         shown = f"[{host}]" if ":" in host else host
-        secure = self._web_config is not None and self._web_config.tls is not None
+        config = self._web.config
+        secure = config is not None and config.tls is not None
         return f"{'https' if secure else 'http'}://{shown}:{self._server.port}"
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
@@ -94,141 +84,77 @@ class Daemon:
         mistake of ours and ends the daemon.
         """
         async with AsyncExitStack() as stack:
-            targets = self._settings.targets
-            delays = first_delays(len(targets), self._settings.probe.interval_seconds)
-            for target, delay in zip(targets, delays, strict=True):
-                await self._add(target, delay, stack)
+            stack.push_async_callback(self._fleet.close)
+            plan = await self._fleet.prepare(self._lists.merged())
+            for each in plan.made:
+                each.announce()
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)
-            self._watch_web_config()
-            log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
-            if started is not None:
-                started()
-            await self._run_loops(stop)
+            self._metrics.config_loaded(self._clock.time())
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._fleet.swap(plan)
+                self._web.start(self._server)
+                own = [self._spawn("reload", self._reloader.run)]
+                log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
+                if started is not None:
+                    started()
+                await stop.wait()
+                await self._end(own)
             log.info("daemon.stopping")
 
-    def _watch_web_config(self) -> None:
-        if self._web_config is None:
-            return
-        from exporter.publish.web_watch import WebConfigWatch  # noqa: PLC0415 - as in _web_config
+    def hang_up(self) -> None:
+        """Read the configuration again; what comes of it is in the log. For SIGHUP."""
+        self._reloader.ask()
 
-        def looked(in_force: bool) -> None:
-            self._metrics.web_config_looked_at(in_force=in_force)
-            self._metrics.loop_ran("web_config", self._clock.time())
+    async def discovered(self, source: str, targets: Sequence[Target]) -> Changes | None:
+        """Measure these too: all that `source` knows of now, in place of what it knew before.
 
-        def failed() -> None:
-            self._metrics.loop_failed("web_config")
-
-        watch = WebConfigWatch(self._web_config, self._clock, self._server.apply, looked, failed)
-        self._loops.append(("web_config", watch.run))
-
-    async def _run_loops(self, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_endless(name, loop), name=name) for name, loop in self._loops
-            ]
-            await stop.wait()
-            for task in tasks:
-                task.cancel()
-
-    async def _add(self, target: Target, delay: float, stack: AsyncExitStack) -> None:
-        settings = self._settings
-        # A loop of one target that hangs must be seen although those of other targets run.
-        scrape_loop = f"scrape:{target.name}"
-        client = await stack.enter_async_context(
-            engine_client(target, settings.scrape.timeout_seconds)
-        )
-        self._metrics.target_added(target.name, mode=target.mode, url=target.base_url)
-        scraper = Scraper(
-            target.name,
-            client,
-            self._clock,
-            interval_seconds=settings.scrape.interval_seconds,
-            timeout_seconds=settings.scrape.timeout_seconds,
-            publish=lambda view: self._engine_scraped(view, scrape_loop),
-            on_loop_failure=lambda: self._metrics.loop_failed(scrape_loop),
-        )
-        self._loops.append((scrape_loop, scraper.run))
-        prices = Prices(target.price_per_hour, target.currency, target.watts)
-        budget = settings.probe.tokens_per_hour or None
-        self._metrics.target_budget(target.name, budget, prices)
-        probing = Probing(
-            target.name,
-            settings.probe,
-            client,
-            scraper.refresh,
-            delay=delay,
-            clock=self._clock,
-            metrics=self._metrics,
-        )
-        self._loops += probing.loops(self._session_finished)
-        if target.container is not None:
-            await self._supervise(target, target.container, stack)
-
-    async def _supervise(
-        self, target: Target, container: ContainerSettings, stack: AsyncExitStack
-    ) -> None:
-        # Only here is Docker's library needed: a daemon without containers never loads it.
-        from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
-            DockerEngine,
-            DockerLimits,
-        )
-
-        loop = f"supervise:{target.name}"
-        door = DockerEngine(
-            container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
-        )
-        stack.push_async_callback(door.close)
-        client = await stack.enter_async_context(
-            engine_client(target, container.health_timeout_seconds)
-        )
-
-        async def healthy() -> bool:
+        A target whose name is taken, by the configuration or by a source that came before, is left
+        out and logged. None where one of them cannot be run: then all stays as it was, and the log
+        says why.
+        """
+        async with self._changing:
+            lists = self._lists.with_found(source, targets)
             try:
-                return await client.healthy()
-            except EngineUnavailableError:
-                return False
+                changes = await self._fleet.apply(lists.merged())
+            except ExporterError as error:
+                log.warning("targets.refused", source=source, error=str(error))
+                return None
+            self._lists = lists
+            return changes
 
-        def publish(view: ContainerView) -> None:
-            self._metrics.container_changed(view)
-            self._metrics.loop_ran(loop, self._clock.time())
+    async def _reload(self) -> str:
+        """Read again and apply. Says what changed. Raises `ExporterError`, with nothing changed."""
+        if self._read_again is None:
+            raise ExporterError("this daemon was started without a configuration to read again")
+        old, new = self._settings, await asyncio.to_thread(self._read_again)
+        refuse_what_needs_a_restart(old, new)
+        put_web_config = await self._web.check(new.web_config_file)
+        rules = await asyncio.to_thread(rules_of, new.probe, new.scrape)
+        async with self._changing:
+            lists = self._lists.with_static(new.targets)
+            changes = await self._fleet.apply(lists.merged(), rules, commit=put_web_config)
+            self._lists = lists
+        self._settings = new
+        self._metrics.limit_turns(new.probe.turn_label_limit)
+        self._history.resize(new.history.sessions, new.history.failures)
+        logs.configure(new.log.format, new.log.level)
+        return changes.in_words()
 
-        supervisor = Supervisor(
-            ward_of(target),
-            door,
-            self._clock,
-            healthy=healthy,
-            jitter=random.random,
-            publish=publish,
-            on_loop_failure=lambda: self._metrics.loop_failed(loop),
-        )
-        self._supervisors[target.name] = supervisor
-        stack.push_async_callback(supervisor.shutdown)
-        self._loops.append((loop, supervisor.run))
+    async def _end(self, own: Sequence[asyncio.Task[None]]) -> None:
+        self._reloader.end()
+        for task in (*own, *self._web.tasks()):
+            task.cancel()
+        await self._fleet.halt()
 
-    def _engine_scraped(self, view: EngineView, loop: str) -> None:
-        self._metrics.engine_scraped(view)
-        self._metrics.loop_ran(loop, self._clock.time())
-
-    def _session_finished(self, result: SessionResult) -> None:
-        self._history.add(result)
-        self._metrics.session_finished(result)
-        supervisor = self._supervisors.get(result.target)
-        if supervisor is not None:
-            supervisor.session_finished(result)
-
-
-def _web_config(file: Path | None) -> WebConfig | None:
-    if file is None:
-        return None
-    # Only here are the libraries needed that read it.
-    from exporter.config.web_config import read_web_config  # noqa: PLC0415 - see above
-
-    config = read_web_config(file)
-    if config.http2:
-        log.info("web_config.http2_ignored", reason="this server speaks HTTP/1.1 only")
-    return config
+    def _spawn(
+        self, name: str, loop: Callable[[], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
+        if self._group is None:
+            raise RuntimeError(f"the loop {name} has nobody to own it")
+        return self._group.create_task(_endless(name, loop), name=name)
 
 
 async def _endless(name: str, loop: Callable[[], Coroutine[None, None, None]]) -> None:

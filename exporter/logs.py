@@ -22,7 +22,11 @@ _DICT_TRACEBACKS = structlog.processors.ExceptionRenderer(
 
 
 def configure(log_format: LogFormat, level: LogLevel) -> None:
-    """Send every log line, our own and the libraries', to standard error in one format."""
+    """Send every log line, our own and the libraries', to standard error in one format.
+
+    Called again it changes format and level for the loggers that there are, too: that is why
+    structlog leaves the level to the standard library, where it is not part of a logger.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -39,8 +43,12 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )

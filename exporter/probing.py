@@ -6,28 +6,46 @@ import random
 import secrets
 from typing import TYPE_CHECKING
 
-from exporter.engine.client import Deadlines
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.errors import ExporterError
 from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.prober import Prober
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.probe.scenario_library import load_scenarios
 from exporter.probe.session import SessionPlan, SessionRunner
 from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from exporter.clock import Clock
-    from exporter.config import ProbeSettings
-    from exporter.engine.client import EngineClient
+    from exporter.config import ProbeSettings, Target
     from exporter.model import PauseReason, SessionResult
     from exporter.probe.inquiry import Observe
+    from exporter.probe.scenario import ScenarioKind
     from exporter.publish.metrics import Metrics
 
 Loop = tuple[str, "Callable[[], Coroutine[None, None, None]]"]
+
+
+def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
+    """The client of one target. Raises `ExporterError` where its certificates cannot be read."""
+    try:
+        return EngineClient(
+            target.base_url,
+            api_key=None if target.api_key is None else target.api_key.get_secret_value(),
+            model=target.model,
+            metrics_url=target.metrics_url,
+            verify_tls=target.verify_tls,
+            ca_file=None if target.ca_file is None else str(target.ca_file),
+            timeout_seconds=timeout_seconds,
+        )
+    except OSError as error:
+        raise ExporterError(
+            f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
+        ) from error
 
 
 def deadlines(probe: ProbeSettings) -> Deadlines:
@@ -40,12 +58,11 @@ def deadlines(probe: ProbeSettings) -> Deadlines:
     )
 
 
-def session_plan(target: str, probe: ProbeSettings) -> SessionPlan:
-    """What all sessions of a target have in common, from the settings.
-
-    Raises `ConfigError` where a scenario file has mistakes.
-    """
-    kind, *others = load_scenarios(probe.scenario)
+def session_plan(
+    target: str, probe: ProbeSettings, scenarios: Sequence[ScenarioKind]
+) -> SessionPlan:
+    """What all sessions of a target have in common: the settings, and the scenarios they name."""
+    kind, *others = scenarios
     return SessionPlan(
         target,
         kind,
@@ -62,24 +79,26 @@ def new_salt() -> str:
 
 
 class Probing:
-    """Makes the loops of one target. The first session starts after `delay` seconds."""
+    """Makes the loops of one target."""
 
     def __init__(
         self,
         target: str,
         settings: ProbeSettings,
+        scenarios: Sequence[ScenarioKind],
         client: EngineClient,
         observe: Observe,
         *,
-        delay: float,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._target = target
         self._settings = settings
+        self._scenarios = scenarios
         self._client = client
         self._observe = observe
-        self._delay = delay
+        self._delay = 0.0
+        self._prober: Prober | None = None
         self._clock = clock
         self._metrics = metrics
         policy = GuestPolicy(
@@ -89,8 +108,20 @@ class Probing:
         )
         self._gate = Gate(target, policy, observe, clock, self._gate_looked)
 
-    def loops(self, publish: Callable[[SessionResult], None]) -> list[Loop]:
-        """Each loop with its name; `publish` is told of every session."""
+    @property
+    def due_at(self) -> float | None:
+        """When the next session is due, in monotonic seconds; None before the loops run."""
+        return None if self._prober is None else self._prober.due_at
+
+    def take_over(self, other: Probing) -> None:
+        """Go on with the budget of the loops that another one made for the same engine."""
+        self._gate.take_over(other._gate)
+
+    def loops(self, publish: Callable[[SessionResult], None], delay: float) -> list[Loop]:
+        """Each loop with its name. The first session starts after `delay` seconds, and `publish`
+        is told of every session.
+        """
+        self._delay = delay
         loops = [self._sessions(publish)]
         if self._settings.retention_gaps_seconds:
             loops.append(self._retention())
@@ -101,14 +132,14 @@ class Probing:
     def _sessions(self, publish: Callable[[SessionResult], None]) -> Loop:
         probe, name = self._settings, f"probe:{self._target}"
         runner = SessionRunner(
-            session_plan(self._target, probe),
+            session_plan(self._target, probe, self._scenarios),
             self._client,
             self._observe,
             self._clock,
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
         )
-        prober = Prober(
+        self._prober = Prober(
             self._target,
             runner,
             self._gate,
@@ -117,7 +148,7 @@ class Probing:
             publish=publish,
             life=self._life(name),
         )
-        return name, prober.run
+        return name, self._prober.run
 
     def _retention(self) -> Loop:
         probe, name = self._settings, f"retention:{self._target}"

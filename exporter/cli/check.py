@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.app import engine_client
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
@@ -20,7 +19,7 @@ from exporter.cli.one_engine import (
 )
 from exporter.clock import SystemClock
 from exporter.probe.doctor import Doctor
-from exporter.probing import new_salt
+from exporter.probing import engine_client, new_salt
 from exporter.report.doctor import checkup_json, closing_line, finding_lines
 
 if TYPE_CHECKING:

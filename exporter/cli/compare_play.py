@@ -11,12 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter import words
-from exporter.app import engine_client
 from exporter.cli.one_engine import plan_of, scraper_of
 from exporter.errors import ExporterError
 from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionRunner
-from exporter.probing import new_salt
+from exporter.probing import engine_client, new_salt
 from exporter.report.verdict import failure_in_words
 from exporter.session_totals import session_totals
 

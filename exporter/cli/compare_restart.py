@@ -11,7 +11,6 @@ import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from exporter.app import engine_client
 from exporter.cli.compare_play import Player, play_rounds, players_of
 from exporter.container.docker_engine import DockerEngine, DockerLimits
 from exporter.container.records import (
@@ -21,6 +20,7 @@ from exporter.container.records import (
 )
 from exporter.container.supervisor import Supervisor
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
+from exporter.probing import engine_client
 from exporter.supervision import container_of, ward_of
 
 if TYPE_CHECKING:

@@ -93,6 +93,10 @@ def entry() -> None:
         # To the first process of a container the kernel delivers no SIGTERM that it has no handler
         # for. Held from here on, one that comes while we still import is not lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if sys.argv[1:2] == ["run"]:
+        # Before `run` has a handler for this one, which has it read its configuration again, it
+        # would be the end of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         code = main()
         sys.stdout.flush()

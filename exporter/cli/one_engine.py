@@ -9,6 +9,7 @@ from exporter import config, logs
 from exporter.cli.settings import load_settings
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
+from exporter.probe.scenario_library import load_scenarios
 from exporter.probing import session_plan
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -83,8 +84,11 @@ def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
 
 
 def plan_of(settings: Settings, target: Target) -> SessionPlan:
-    """A session as the daemon would play it."""
-    return session_plan(target.name, settings.probe)
+    """A session as the daemon would play it.
+
+    Raises `ConfigError` where a scenario file has mistakes.
+    """
+    return session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
 
 
 def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.app import engine_client
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
@@ -26,7 +25,7 @@ from exporter.cli.one_engine import (
 from exporter.clock import SystemClock
 from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionHooks, SessionRunner
-from exporter.probing import new_salt
+from exporter.probing import engine_client, new_salt
 from exporter.report.charts import check_chart, write_session_chart
 from exporter.report.limits import Limits, shortfalls
 from exporter.report.progress import SessionProgress

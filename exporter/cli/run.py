@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
@@ -13,6 +14,8 @@ from exporter.clock import SystemClock
 if TYPE_CHECKING:
     import argparse
 
+    from exporter.config import Settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config.add_arguments(parser)
@@ -21,4 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     settings = load_settings(options, targets_required=True).settings
     logs.configure(settings.log.format, settings.log.level)
-    return run_until_signal(Daemon(settings, SystemClock()).run)
+
+    def read_again() -> Settings:
+        return config.load_from(options, os.environ, targets_required=True).settings
+
+    daemon = Daemon(settings, SystemClock(), read_again)
+    return run_until_signal(daemon.run, on_hangup=daemon.hang_up)

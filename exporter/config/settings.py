@@ -141,6 +141,11 @@ class ScrapeSettings(Section):
     timeout_seconds: Seconds = 3.0
     """How long one reading may take, in seconds: well below the interval."""
 
+    concurrency: Annotated[Count, Field(le=1000)] = 64
+    """The most engines that are read at once. Each takes a connection and a few milliseconds of
+    one core, so that a thousand never come together; and 150 of a thousand may hang for 3 s in each
+    15 s, in the half of these places that such engines share, and delay nobody."""
+
     @field_validator("timeout_seconds")
     @classmethod
     def _below_interval(cls, value: float, info: ValidationInfo) -> float:
@@ -378,6 +383,10 @@ class Settings(BaseSettings):
     web_config_file: ConfigPath | None = None
     """A YAML file that puts TLS and passwords before these pages, in the format of Prometheus's
     web configuration. Neither if not set. Read again when it changes."""
+
+    web_reload_enabled: bool = False
+    """Whether `POST /-/reload` reads the configuration again, as the signal SIGHUP always does.
+    Off: whoever reaches the page could have it read again and again."""
 
     log: LogSettings = LogSettings()
 

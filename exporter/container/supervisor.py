@@ -96,6 +96,10 @@ class Supervisor:
         self._pull: PullProgress | None = None
         self._not_before: float | None = None
 
+    def take_over(self, other: Supervisor) -> None:
+        """Go on with what another supervisor counted of the same container."""
+        self._tally.take_over(other._tally)
+
     def session_finished(self, result: SessionResult) -> None:
         """Count failed probes in a row; only those that speak of an ill engine count.
 

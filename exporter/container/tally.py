@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from exporter.container.records import Cause
@@ -25,6 +25,11 @@ class Tally:
     startup_seconds: float | None = None
     diagnosis: Diagnosis | None = None
     _reason: Cause | None = None
+
+    def take_over(self, other: Tally) -> None:
+        """Go on from what another tally of the same container has come to."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
     def failed(self, diagnosis: Diagnosis, *, in_start: bool, oom_killed: bool = False) -> None:
         """A run ended that nobody asked to end, or something to bring one up was refused."""

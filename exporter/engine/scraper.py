@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from exporter.engine import exposition, totals, windows
+from exporter.engine.places import Places
 from exporter.engine.reasons import ScrapeReason, scrape_reason
 from exporter.engine.totals import EngineHistory
 from exporter.errors import EngineUnavailableError, ExpositionError
@@ -47,6 +48,9 @@ class Scraper:
     value in it: the snapshot and the hit ratios are gone, the totals stand. An exception that
     nobody foresaw makes the view a failure too, is logged with its trace and reported to
     `on_loop_failure`; the loop goes on.
+
+    Each reading waits for one of `places`, which it may share with other engines: that wait counts
+    neither towards the timeout nor as part of how long the reading took.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Scraper:
         timeout_seconds: float,
         publish: Callable[[EngineView], None],
         on_loop_failure: Callable[[], None],
+        places: Places | None = None,
     ) -> None:
         self._target = target
         self._source = source
@@ -67,6 +72,9 @@ class Scraper:
         self._timeout = timeout_seconds
         self._publish = publish
         self._on_loop_failure = on_loop_failure
+        self._places = places or Places(1)
+        self._slow = False
+        self._due_at: float | None = None
         self._log = structlog.get_logger().bind(target=target)
         self._one_at_a_time = asyncio.Lock()
         self._history = EngineHistory()
@@ -83,17 +91,37 @@ class Scraper:
         """The view of the last reading, None before the first."""
         return self._latest
 
-    async def run(self) -> None:
-        """Read for ever, each round `interval_seconds` after the last one began."""
+    @property
+    def due_at(self) -> float | None:
+        """When the loop reads next, in monotonic seconds; None before it runs."""
+        return self._due_at
+
+    def take_over(self, other: Scraper) -> None:
+        """Go on from what another scraper has learned of the same engine."""
+        self._history, self._samples, self._info = other._history, other._samples, other._info
+        self._latest, self._mixed_at = other._latest, other._mixed_at
+
+    async def run(self, first: float = 0.0, second: float | None = None) -> None:
+        """Read for ever, each round `interval_seconds` after the last one began.
+
+        But the first after `first` seconds, and the second after `second`, if that is given: a
+        fleet that begins wants to know soon, and to be evenly spread from then on.
+        """
+        origin = self._clock.monotonic()
+        next_after = self._interval if second is None else second - first
+        self._due_at = origin + first + next_after
+        await self._clock.sleep(first)
         while True:
             began = self._clock.monotonic()
+            self._due_at = began + next_after
             try:
                 await self.refresh()
             except Exception:  # noqa: BLE001 - one bad round must not end the loop; the trace is logged
                 self._log.exception("scrape.publish_failed")
                 self._on_loop_failure()
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(0.0, self._interval - took))
+            await self._clock.sleep(max(0.0, next_after - took))
+            next_after = self._interval
 
     async def refresh(self) -> EngineView:
         """Read once, now, and publish the view. What `publish` raises is raised."""
@@ -112,18 +140,29 @@ class Scraper:
         return view
 
     async def _read(self) -> EngineSnapshot | ScrapeFailure:
+        async with self._places.taken(slow=self._slow):
+            outcome = await self._read_page()
+        if isinstance(outcome, ScrapeFailure):
+            self._slow = outcome.reason == ScrapeReason.TIMEOUT
+            return outcome
+        self._slow = False
+        return self._judged(outcome)
+
+    async def _read_page(self) -> EngineSnapshot | ScrapeFailure:
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 page = await self._source.metrics()
             at = self._clock.monotonic()
-            snapshot = exposition.parse(page, at=at, scrape_seconds=at - began)
+            return exposition.parse(page, at=at, scrape_seconds=at - began)
         except EngineUnavailableError as error:
             return self._failure(scrape_reason(error.reason), error.detail)
         except TimeoutError:
             return self._failure(ScrapeReason.TIMEOUT, f"no whole page within {self._timeout:g} s")
         except ExpositionError as error:
             return self._failure(ScrapeReason.NOT_PROMETHEUS, str(error))
+
+    def _judged(self, snapshot: EngineSnapshot) -> EngineSnapshot | ScrapeFailure:
         if snapshot.ranks == 0:
             return self._failure(ScrapeReason.NO_VLLM_METRICS, _NO_VLLM_METRICS)
         returned = totals.returned(self._history, snapshot)
@@ -162,7 +201,7 @@ class Scraper:
 
     async def _ask_info(self) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._places.taken(slow=self._slow), asyncio.timeout(self._timeout):
                 self._info = await self._source.info()
         except EngineUnavailableError as error:
             reason, detail = error.reason, error.detail

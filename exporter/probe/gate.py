@@ -54,6 +54,10 @@ class Gate:
         self._ledger = Ledger()
         self._told: PauseReason | None = None
 
+    def take_over(self, other: Gate) -> None:
+        """Go on with what was spent at another gate before the same engine."""
+        self._ledger, self._told = other._ledger, other._told
+
     @asynccontextmanager
     async def admitted(self, *, announce: bool = False) -> AsyncIterator[Bill]:
         """Wait until one may start, and charge the bill at the end, also of what ends badly.

@@ -113,8 +113,3 @@ def _turn_tokens(turn: TurnFacts) -> int:
 
 def _sum_or_guess(prompt: int | None, completion: int | None) -> int:
     return UNKNOWN_TURN_TOKENS if prompt is None else prompt + (completion or 0)
-
-
-def first_delays(targets: int, interval_seconds: float) -> list[float]:
-    """When each of several targets is first probed, so that they do not go all at once."""
-    return [interval_seconds * place / targets for place in range(targets)]

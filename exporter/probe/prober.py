@@ -50,6 +50,11 @@ class Prober:
         self._failing: FailureReason | None = None
         self._notices: frozenset[Notice] = frozenset()
 
+    @property
+    def due_at(self) -> float | None:
+        """When the next session is due, in monotonic seconds, jitter apart; None before it runs."""
+        return self._rounds.due_at
+
     async def run(self) -> None:
         """Loop until cancelled."""
         await self._rounds.run()

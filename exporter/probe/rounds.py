@@ -64,9 +64,16 @@ class Rounds:
         self._clock = clock
         self._life = life
         self._began = 0.0
+        self._due_at: float | None = None
+
+    @property
+    def due_at(self) -> float | None:
+        """When the next round is due, in monotonic seconds, jitter apart; None before it runs."""
+        return self._due_at
 
     async def run(self) -> None:
         """Loop until cancelled. A mistake of ours in one round is logged and counted."""
+        self._due_at = self._clock.monotonic() + self._schedule.first_delay_seconds
         await self._clock.sleep(self._schedule.first_delay_seconds)
         while True:
             self._begun()
@@ -80,6 +87,7 @@ class Rounds:
 
     def _begun(self) -> None:
         self._began = self._clock.monotonic()
+        self._due_at = self._began + self._schedule.interval_seconds
 
     def _wait(self, took: float) -> float:
         interval = self._schedule.interval_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,23 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
     if not paths:
         raise ConfigError(f"probe.scenario: the folder {wanted} has no .json or .jsonl file")
     return _load(paths)
+
+
+def fingerprint(wanted: str) -> str:
+    """Changes when a file does that `load_scenarios` would read; what cannot be read has none."""
+    if wanted in BUILT_IN:
+        return wanted
+    path = Path(wanted).expanduser()
+    paths = sorted(path.iterdir()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for each in paths:
+        if each.suffix in _PARSERS:
+            digest.update(f"{each}\n".encode())
+            try:
+                digest.update(_read(each).encode())
+            except ScenarioError as error:
+                digest.update(str(error).encode())
+    return digest.hexdigest()
 
 
 def _load(paths: list[Path]) -> tuple[ScenarioKind, ...]:

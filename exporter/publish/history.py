@@ -19,17 +19,26 @@ class History:
     """
 
     def __init__(self, capacity: int = 50, failures: int = 10) -> None:
+        self._sessions: dict[str, list[SessionResult]] = {}
+        self.resize(capacity, failures)
+
+    def resize(self, capacity: int, failures: int) -> None:
+        """Keep so many from now on; what is too much goes at once, in the order as above."""
         if not 0 <= failures < capacity:
             message = f"{failures} places for failures do not fit into a history of {capacity}"
             raise ValueError(message)
         self._capacity = capacity
         self._failures = failures
-        self._sessions: dict[str, list[SessionResult]] = {}
+        for kept in self._sessions.values():
+            self._shrink(kept)
 
     def add(self, result: SessionResult) -> None:
         kept = self._sessions.setdefault(result.target, [])
         kept.append(result)
-        if len(kept) > self._capacity:
+        self._shrink(kept)
+
+    def _shrink(self, kept: list[SessionResult]) -> None:
+        while len(kept) > self._capacity:
             del kept[self._expendable(kept)]
 
     def _expendable(self, kept: list[SessionResult]) -> int:

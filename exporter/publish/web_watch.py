@@ -47,6 +47,11 @@ class WebConfigWatch:
         self._seen = fingerprint(config.files)
         self._told = ""  # why the files are not in force
 
+    @property
+    def config(self) -> WebConfig:
+        """What is in force."""
+        return self._config
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
@@ -68,7 +73,7 @@ class WebConfigWatch:
         """Whether all is done that can be done about the files as they are now."""
         try:
             config = await asyncio.to_thread(read_web_config, self._config.file)
-            _keep_what_protects(self._config, config)
+            keep_what_protects(self._config, config)
             await self._apply(config)
         except ConfigError as error:
             self._refuse(str(error))
@@ -100,9 +105,12 @@ def _state(file: Path) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
-def _keep_what_protects(old: WebConfig, new: WebConfig) -> None:
-    """A file seen half written must not open what it closed; clients would not follow anyway."""
-    if (old.tls is None) != (new.tls is None):
+def keep_what_protects(old: WebConfig | None, new: WebConfig) -> None:
+    """Raise `ConfigError` where `new` would open what `old` closed, or turn TLS on or off.
+
+    A file may be seen half written, and clients would not follow anyway.
+    """
+    if (old is None or old.tls is None) != (new.tls is None):
         raise ConfigError(f"{new.file}: TLS is turned on or off by a restart only")
-    if old.users and not new.users:
+    if old is not None and old.users and not new.users:
         raise ConfigError(f"{new.file}: basic_auth_users can be emptied by a restart only")

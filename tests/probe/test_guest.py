@@ -15,7 +15,6 @@ from exporter.probe.guest import (
     Ledger,
     budget_pause,
     busy_pause,
-    first_delays,
     session_tokens,
 )
 
@@ -106,8 +105,3 @@ def test_a_turn_that_failed_is_charged_if_the_engine_may_have_seen_it(reason, ch
 def test_a_first_turn_that_failed_is_charged_by_a_guess():
     assert session_tokens(failed_session(reason=FailureReason.STALLED)) == UNKNOWN_TURN_TOKENS
     assert session_tokens(failed_session()) == 0
-
-
-def test_several_targets_begin_one_after_the_other_within_one_interval():
-    assert first_delays(4, 60.0) == [0.0, 15.0, 30.0, 45.0]
-    assert first_delays(1, 60.0) == [0.0]

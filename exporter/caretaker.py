@@ -1,0 +1,114 @@
+"""One target's container, looked after: the supervisor with its doors to Docker and the engine."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from exporter.container.supervisor import Supervisor
+from exporter.errors import EngineUnavailableError
+from exporter.supervision import container_of, ward_of
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from exporter.config import Target
+    from exporter.container.records import ContainerView
+    from exporter.engine.client import EngineClient
+    from exporter.model import SessionResult
+    from exporter.tools import Tools
+
+# What a supervisor has nothing to do with.
+_NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}
+
+
+class Caretaker:
+    """Made, then started or left, in the end closed.
+
+    Only whoever is responsible for the container stops or removes it at the end: that is the one
+    who was started, or took over, and did not hand over since.
+    """
+
+    def __init__(self, target: Target, client: EngineClient, tools: Tools) -> None:
+        """`client` is for the container's health alone, and is closed with the rest.
+
+        Raises `DockerError` where there can be no Docker at that address.
+        """
+        # Only here is Docker's library needed: a daemon without containers never loads it.
+        from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
+            DockerEngine,
+            DockerLimits,
+        )
+
+        container = container_of(target)
+        self._target = target
+        self._client = client
+        self._tools = tools
+        self._loop = f"supervise:{target.name}"
+        self._door = DockerEngine(
+            container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
+        )
+        self._supervisor = Supervisor(
+            ward_of(target),
+            self._door,
+            tools.clock,
+            healthy=self._healthy,
+            jitter=random.random,
+            publish=self._publish,
+            on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
+        )
+        self._responsible = False
+        self._task: Task[None] | None = None
+
+    def serves(self, target: Target) -> bool:
+        """Whether this one would do the very same for a target with other settings."""
+        return target.container is not None and _matters(target) == _matters(self._target)
+
+    def start(self) -> None:
+        self._responsible = True
+        self._task = self._tools.spawn(self._loop, self._supervisor.run)
+
+    def take_over(self, other: Caretaker) -> None:
+        """Go on from another one of the same target, if it looked after the same container.
+
+        That container then neither stops nor loses its counts. Where it is another one, the other
+        caretaker does with its own what its settings say.
+        """
+        if _which(self._target) == _which(other._target):
+            self._supervisor.take_over(other._supervisor)
+            self._responsible, other._responsible = True, False
+
+    def session_finished(self, result: SessionResult) -> None:
+        self._supervisor.session_finished(result)
+
+    def tasks(self) -> list[Task[None]]:
+        return [] if self._task is None else [self._task]
+
+    async def close(self) -> None:
+        """After the loop: do with the container what its settings say, and close the doors."""
+        responsible, self._responsible = self._responsible, False
+        try:
+            if responsible:
+                await self._supervisor.shutdown()
+        finally:
+            await self._client.close()
+            await self._door.close()
+
+    async def _healthy(self) -> bool:
+        try:
+            return await self._client.healthy()
+        except EngineUnavailableError:
+            return False
+
+    def _publish(self, view: ContainerView) -> None:
+        self._tools.metrics.container_changed(view)
+        self._tools.metrics.loop_ran(self._loop, self._tools.clock.time())
+
+
+def _matters(target: Target) -> dict[str, Any]:
+    return target.model_dump(exclude=_NOT_ABOUT_IT)
+
+
+def _which(target: Target) -> tuple[str, str, str | None, str | None]:
+    container = container_of(target)
+    return target.mode, container.docker_host, target.container_name, container.label

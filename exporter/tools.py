@@ -1,0 +1,32 @@
+"""What every running target works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Callable, Coroutine
+
+    from exporter.clock import Clock
+    from exporter.publish.history import History
+    from exporter.publish.metrics import Metrics
+
+
+class Spawn(Protocol):
+    """Runs a loop as a task with that name, which somebody owns."""
+
+    def __call__(
+        self, name: str, loop: Callable[[], Coroutine[None, None, None]], /
+    ) -> Task[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where it publishes, what time it is, and who owns its loops."""
+
+    clock: Clock
+    metrics: Metrics
+    history: History
+    spawn: Spawn
