@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from exporter.notices import ADVICE, FAILURE_ADVICE
-from exporter.publish.api_description import MAX_LIMIT, description
 from exporter.publish.cost_view import cost_json
 from exporter.session_json import failure_json, rfc3339, session_json
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
     from exporter.publish.state import TargetState
+
+
+MAX_LIMIT = 1000
 
 
 class BadQueryError(Exception):
@@ -53,13 +56,20 @@ def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
         return web.json_response(answer)
 
     async def openapi(_request: web.Request) -> web.Response:
-        return web.json_response(description())
+        return web.json_response(await asyncio.to_thread(_description))
 
     return [
         web.get("/api/v1/sessions", sessions),
         web.get("/api/v1/targets", targets),
         web.get("/api/v1/openapi.json", openapi),
     ]
+
+
+def _description() -> dict[str, object]:
+    # Few ever ask for it, and pydantic takes its time to make it.
+    from exporter.publish.api_description import description  # noqa: PLC0415 - see above
+
+    return description()
 
 
 def _session_query(request: web.Request, metrics: Metrics) -> tuple[str | None, int | None]:

@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 import exporter
+from exporter.publish.api import MAX_LIMIT
 from exporter.publish.api_shape import ErrorJson, SessionsJson, TargetsJson
-
-MAX_LIMIT = 1000
 
 _REF = "#/components/schemas/{model}"
 

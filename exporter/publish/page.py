@@ -20,9 +20,9 @@ from exporter.publish import chart_view
 from exporter.publish.view import page
 
 if TYPE_CHECKING:
+    from exporter.publish.elsewhere import Elsewhere
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
-    from exporter.publish.page_records import Elsewhere
 
 
 def response(
@@ -50,6 +50,11 @@ def response(
         charset="utf-8",
         headers={"Content-Security-Policy": _policy()},
     )
+
+
+def prepare() -> None:
+    """Do now what the first page takes longer for, which may be in another thread."""
+    _template()
 
 
 @cache

@@ -31,14 +31,6 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """What else there is to link to. `pictures`: whether /report.png is served."""
-
-    grafana_url: str | None = None
-    pictures: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Link:
     text: str
     url: str

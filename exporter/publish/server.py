@@ -18,9 +18,9 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
-from exporter.publish import api, page, report_png, runbooks
+from exporter.publish import api, report_png, runbooks
 from exporter.publish.connections import Connections, Limits
-from exporter.publish.page_records import Elsewhere
+from exporter.publish.elsewhere import Elsewhere
 from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from exporter.publish.metrics import Metrics
     from exporter.publish.report_png import Draw
 
+    PageMaker = Callable[[Metrics, History, float, Elsewhere, str | None], web.Response]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.stdlib.get_logger(__name__)
@@ -69,6 +70,7 @@ def create_app(
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
+    elsewhere = Elsewhere(grafana_url, draw is not None)
 
     async def serve_metrics(request: web.Request) -> web.Response:
         return exposition(registry, request)
@@ -83,9 +85,9 @@ def create_app(
         only = request.query.get("target")
         if only is not None and only not in metrics.targets:
             raise web.HTTPNotFound
-        return page.response(
-            metrics, history, clock.time(), Elsewhere(grafana_url, draw is not None), only
-        )
+        # What it takes to make a page is loaded for the first one, and beside the event loop.
+        respond = await asyncio.to_thread(_page_maker)
+        return respond(metrics, history, clock.time(), elsewhere, only)
 
     app.router.add_get("/metrics", serve_metrics)
     app.router.add_get("/-/healthy", healthy)
@@ -96,6 +98,13 @@ def create_app(
         app.router.add_routes(report_png.routes(metrics, history, draw))
     app.router.add_routes(runbooks.routes())
     return app
+
+
+def _page_maker() -> PageMaker:
+    from exporter.publish import page  # noqa: PLC0415 - see where it is called
+
+    page.prepare()
+    return page.response
 
 
 def exposition(registry: CollectorRegistry, request: web.Request) -> web.Response:

@@ -12,7 +12,6 @@ from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_word
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.page_records import (
-    Elsewhere,
     Fact,
     Link,
     OverviewRow,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exporter.model import CacheConfig, EngineInfo, EngineSnapshot, EngineView, PrefixBreak
+    from exporter.publish.elsewhere import Elsewhere
     from exporter.publish.history import History
     from exporter.publish.state import TargetState
 

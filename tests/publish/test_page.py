@@ -28,7 +28,7 @@ from exporter.model import FailureReason, LossCause, Notice
 from exporter.notices import ADVICE, FAILURE_ADVICE
 from exporter.publish import page
 from exporter.publish.container_view import container_problems
-from exporter.publish.page_records import Elsewhere
+from exporter.publish.elsewhere import Elsewhere
 from grafana.names import Uid
 
 RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"
