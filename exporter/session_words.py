@@ -49,12 +49,12 @@ def _lost(totals: SessionTotals) -> str:
 
 
 def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
-    where = _places(totals.lost_in[cause])
+    where = places(totals.lost_in[cause])
     several = len(totals.lost_by) > 1
     return f"{f'{words.count(tokens)} ' if several else ''}{words.spaced(cause)} in {where}"
 
 
-def _places(turns: Sequence[int]) -> str:
+def places(turns: Sequence[int]) -> str:
     """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
     first, last = turns[0], turns[-1]
     if len(turns) == 1:

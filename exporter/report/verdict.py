@@ -8,10 +8,10 @@ from exporter import words
 from exporter.model import FailureReason, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.session_totals import session_totals
-from exporter.session_words import served_and_lost
+from exporter.session_words import places, served_and_lost
 
 if TYPE_CHECKING:
-    from exporter.model import SessionResult
+    from exporter.model import LossCause, SessionResult
     from exporter.session_totals import SessionTotals
 
 UNREACHED = frozenset(
@@ -86,12 +86,16 @@ def notes(result: SessionResult) -> list[str]:
 
 
 def loss_lines(result: SessionResult) -> list[str]:
-    """One line for each turn that lost tokens: how many, why, and how one knows."""
+    """One line for each finding: which turns lost how many tokens, why, and how one knows."""
+    found: dict[tuple[LossCause, str], list[tuple[int, int]]] = {}
+    for turn in result.turns:
+        if turn.loss is not None:
+            same = found.setdefault((turn.loss.cause, turn.loss.evidence), [])
+            same.append((turn.index, turn.loss.tokens))
     return [
-        f"Turn {turn.index} lost {words.tokens(turn.loss.tokens)}, "
-        f"{words.spaced(turn.loss.cause)}: {turn.loss.evidence}."
-        for turn in result.turns
-        if turn.loss is not None
+        f"{places([turn for turn, _ in lost]).capitalize()} lost "
+        f"{words.tokens(sum(tokens for _, tokens in lost))}, {words.spaced(cause)}: {evidence}."
+        for (cause, evidence), lost in found.items()
     ]
 
 

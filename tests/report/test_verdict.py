@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
-from exporter.model import Control, ControlOutcome, FailureReason, LossCause, Notice
+from exporter.model import Control, ControlOutcome, FailureReason, Loss, LossCause, Notice
 from exporter.notices import LOSS_ADVICE
 from exporter.report.verdict import failure_in_words, loss_lines, notes, verdict
 
@@ -146,6 +146,17 @@ def test_a_session_that_failed_on_its_way_tells_both():
 def test_losses_are_listed_with_their_evidence():
     assert loss_lines(session(*TURNS)) == [
         "Turn 3 lost 256 tokens, unexplained: caching is on and the engine was not restarted."
+    ]
+
+
+def test_turns_that_lost_by_the_same_finding_share_a_line():
+    off = Loss(100, LossCause.DISABLED, "caching is off")
+    gone = Loss(50, LossCause.EVICTED, "one preemption")
+    lost = [None, off, off, gone, off]
+    turns = [replace(turn(place, 1000, 0, 100), loss=loss) for place, loss in enumerate(lost, 1)]
+    assert loss_lines(session(*turns)) == [
+        "Turns 2, 3 and 5 lost 300 tokens, disabled: caching is off.",
+        "Turn 4 lost 50 tokens, evicted: one preemption.",
     ]
 
 
