@@ -1,0 +1,41 @@
+"""The soak itself, on a few sessions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "soak/soak.py", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_few_hundred_sessions_leave_the_daemon_as_it_was():
+    run = soak("--sessions", "300", "--targets", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""
+    sessions, failed = re.search(
+        r"^(\d+) sessions .*; (\d+) of them failed", run.stdout, re.MULTILINE
+    ).groups()
+    assert int(sessions) >= 300
+    assert (
+        0 < int(failed) < int(sessions) / 2
+    )  # the engine was made to fail, and was well in between
+    assert run.stdout.count(": flat") == 5
+
+
+def test_a_run_that_is_too_short_to_judge_is_not_called_flat():
+    run = soak("--sessions", "2", "--targets", "1")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "TOO SHORT" in run.stdout
