@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.caretaker import Caretaker
 from exporter.engine.scraper import Scraper
 from exporter.probing import Probing, engine_client
 from exporter.publish.cost_state import Prices
 
 if TYPE_CHECKING:
+    from exporter.caretaker import Caretaker
     from exporter.config import Target
     from exporter.model import EngineView, SessionResult
     from exporter.rules import Rules
@@ -82,6 +82,9 @@ class Running:
         """None also where the one of before can stay; see `take_over_container`."""
         if self.target.container is None or self._can_keep(before):
             return None
+        # The container room is loaded where there is a container, and nowhere else.
+        from exporter.caretaker import Caretaker  # noqa: PLC0415 - see above
+
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
         return Caretaker(self.target, client, self._tools)
 

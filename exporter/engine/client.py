@@ -7,7 +7,6 @@ request is a `Chat` with a failure. The readings beside it raise `EngineUnavaila
 from __future__ import annotations
 
 import json
-import ssl as ssl_module
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from exporter import __version__
-from exporter.engine import stamps
+from exporter.engine import stamps, tls
 from exporter.engine.answer import Answer, Json, error_text, refusal
 from exporter.engine.body import no_stream, read_body
 from exporter.engine.redaction import page_without, without_sent
@@ -133,7 +132,8 @@ class EngineClient:
         self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._ssl = _tls(verify=verify_tls, ca_file=ca_file)
+        secure = "https" in {URL(each).scheme for each in (self.url, self._metrics_url)}
+        self._ssl = tls.trust(verify=verify_tls, ca_file=ca_file, secure=secure)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._measuring: aiohttp.ClientSession | None = None
         self._plain: aiohttp.ClientSession | None = None
@@ -382,11 +382,3 @@ class EngineClient:
 def _items(models: Json) -> list[Mapping[str, Any]]:
     data = models.get("data")
     return [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
-
-
-def _tls(*, verify: bool, ca_file: str | None) -> ssl_module.SSLContext | bool:
-    if not verify:
-        return False
-    if ca_file is not None:
-        return ssl_module.create_default_context(cafile=ca_file)
-    return True

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +70,9 @@ def _response(name: str) -> web.Response:
 
 @cache
 def _page(name: str) -> str:
-    from markdown_it import MarkdownIt  # noqa: PLC0415 - few daemons are ever asked for a page
+    # Few daemons are ever asked for a page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see above
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - see above
 
     text = sources()[name]
     title = text.partition("\n")[0].removeprefix("# ")
