@@ -46,20 +46,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
-    description = " ".join((leaf.field.description or "").split())
     is_list = keys.is_list(keys.node_at(leaf.key))
-    group.add_argument(
+    flag = group.add_argument(
         f"--{keys.show(leaf.key)}",
         *_ALSO.get(keys.show(leaf.key), ()),
         action=_Store,
         dest=_DESTINATION,
         metavar="JSON" if is_list else "VALUE",
-        help=description.replace("%", "%%"),
     )
+    if isinstance(flag, _Store):
+        flag.leaf = leaf
 
 
 class _Store(argparse.Action):
-    """Collects `--probe.interval_seconds 30` under its key."""
+    """Collects `--probe.interval_seconds 30` under its key.
+
+    Its help is looked up when it is asked for, which at most starts it is not.
+    """
+
+    leaf: keys.Leaf | None = None
+
+    @property
+    def help(self) -> str | None:
+        return None if self.leaf is None else self.leaf.description.replace("%", "%%")
+
+    @help.setter  # noqa: A003 - this class has no use for the function
+    def help(self, text: str | None) -> None:
+        """Set at first by argparse."""
 
     def __call__(
         self,

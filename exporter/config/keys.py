@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from exporter.config.docstrings import descriptions
 from exporter.config.settings import Settings
 from exporter.config.values import InConfigFolder
 
@@ -25,6 +26,12 @@ class Leaf:
 
     key: Key
     field: FieldInfo
+    section: type[BaseModel]
+
+    @property
+    def description(self) -> str:
+        """What it is, on one line."""
+        return descriptions(self.section).get(str(self.key[-1]), "")
 
 
 class NotJsonError(ValueError):
@@ -149,10 +156,10 @@ def leaves(section: type[BaseModel] = Settings, at: Key = ()) -> Iterator[Leaf]:
         if is_section(node):
             yield from leaves(node, key)
         elif is_list(node) and is_section(inner := bare(get_args(node)[0])):
-            yield Leaf(key, field)
+            yield Leaf(key, field, section)
             yield from leaves(inner, (*key, 0))
         else:
-            yield Leaf(key, field)
+            yield Leaf(key, field, section)
 
 
 def from_text(key: Key, text: str) -> Any:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from exporter.config import keys
 from exporter.config.container import MANAGED_ONLY, ContainerSettings
+from exporter.config.docstrings import descriptions
 from exporter.config.keys import Key
 from exporter.config.settings import Settings
 from exporter.config.values import Gpus, ListenAddress, show_bytes
@@ -82,7 +83,7 @@ def _intro(section: type[BaseModel]) -> list[str]:
 
 def _row(name: str, field: FieldInfo, section: type[BaseModel]) -> str:
     managed = "*managed* " if section is ContainerSettings and name in MANAGED_ONLY else ""
-    text = managed + " ".join((field.description or "").split())
+    text = managed + descriptions(section).get(name, "")
     cells = (f"`{name}`", _allowed(field), _default(field), text)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

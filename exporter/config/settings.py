@@ -370,7 +370,6 @@ class Settings(BaseSettings):
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
         validate_default=True,
         env_prefix="VLLM_EXPORTER_",
         env_nested_delimiter="__",

@@ -35,7 +35,6 @@ class Section(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,  # an input can be a secret
-        use_attribute_docstrings=True,
         validate_default=True,
     )
 
