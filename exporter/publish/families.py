@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.publish.container_families import CONTAINER
 from exporter.publish.cost_families import ENGINE_COST, PROBE_COST
+from exporter.publish.discovery_families import DISCOVERY
 from exporter.publish.readers import (
     Family,
     build_info,
@@ -30,7 +31,7 @@ from exporter.publish.readers import (
 
 if TYPE_CHECKING:
     from exporter.publish.readers import Value
-    from exporter.publish.state import ExporterState, TargetState
+    from exporter.publish.state import ExporterState, Loops, TargetState
 
 
 def _probe_up(target: TargetState) -> Value:
@@ -331,16 +332,17 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
         "1, with the versions of the exporter and of Python as labels.",
     ),
     Family(
-        "vllm_exporter_loop_failures_total",
-        "counter",
-        by_loop(lambda state: state.loop_failures),
-        "Rounds of a loop that ended in an error of the exporter's own.",
+        "vllm_exporter_targets",
+        "gauge",
+        of_exporter(lambda state: state.targets),
+        "Targets that are measured now.",
     ),
     Family(
-        "vllm_exporter_loop_last_run_timestamp_seconds",
+        "vllm_exporter_whole_page",
         "gauge",
-        by_loop(lambda state: state.loop_last_run),
-        "Unix time at which a loop last came round.",
+        of_exporter(lambda state: state.whole_page),
+        "1 while /metrics has the families of every target; 0 while there are more targets than "
+        "metrics.whole_page_targets, whose families stand on /metrics?target=NAME alone.",
     ),
     Family(
         "vllm_exporter_web_config_in_force",
@@ -367,6 +369,23 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
         "counter",
         by_outcome(lambda state: state.reloads.outcomes),
         "Times that the configuration was read again, by outcome.",
+    ),
+    *DISCOVERY,
+)
+
+LOOPS: Final[tuple[Family[Loops], ...]] = (
+    Family(
+        "vllm_exporter_loop_failures_total",
+        "counter",
+        by_loop(lambda loops: loops.failures),
+        "Rounds of a loop that ended in an error of the exporter's own. "
+        "The loops of a target are called KIND:TARGET, and stand on the page of the target.",
+    ),
+    Family(
+        "vllm_exporter_loop_last_run_timestamp_seconds",
+        "gauge",
+        by_loop(lambda loops: loops.last_run),
+        "Unix time at which a loop last came round.",
     ),
 )
 

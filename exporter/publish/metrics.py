@@ -13,20 +13,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
 from prometheus_client.registry import Collector
 
 import exporter
-from exporter.publish.families import EXPORTER, TARGET_FAMILIES
-from exporter.publish.state import Distribution, ExporterState, TargetState
+from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.publish.samples import add, empty
+from exporter.publish.state import DiscoveryState, ExporterState, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
 
     from exporter.container.records import ContainerView
     from exporter.model import (
@@ -37,16 +34,26 @@ if TYPE_CHECKING:
         SessionResult,
     )
     from exporter.publish.cost_state import Prices
-    from exporter.publish.readers import Family, Reading, StateT
+    from exporter.publish.state import Loops
 
 log = structlog.stdlib.get_logger(__name__)
 
-MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+class Registry(CollectorRegistry):
+    """A registry that knows its collectors one by one, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collectors: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        super().register(collector)
+        self.collectors.append(collector)
 
 
-def new_registry() -> CollectorRegistry:
+def new_registry() -> Registry:
     """A registry with the `process_*` families: what the exporter itself costs."""
-    registry = CollectorRegistry()
+    registry = Registry()
     ProcessCollector(registry=registry)
     return registry
 
@@ -56,16 +63,28 @@ TARGET_LOOPS = frozenset({"scrape", "probe", "retention", "isolation", "supervis
 the exporter itself."""
 
 
+WHOLE_PAGE_TARGETS = 100
+"""Targets whose families stand together on one page, where nothing else is said."""
+
+
 class Metrics(Collector):
     """Every `vllm_*` family of this program, in the registry that is passed in.
 
     What is said of a target that was not added, or that was removed, is dropped.
 
-    Turns above `turn_label_limit` have no series of their own; they count in every sum.
+    Turns above `turn_label_limit` have no series of their own; they count in every sum. Above
+    `whole_page_targets` targets /metrics shows none of them: each has a page of its own.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, turn_label_limit: int = 32) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        turn_label_limit: int = 32,
+        whole_page_targets: int = WHOLE_PAGE_TARGETS,
+    ) -> None:
         self._turn_label_limit = turn_label_limit
+        self._whole_page_targets = whole_page_targets
         self._targets: dict[str, TargetState] = {}
         self._exporter = ExporterState(exporter.__version__, platform.python_version())
         registry.register(self)
@@ -75,6 +94,11 @@ class Metrics(Collector):
         """The state of each target by name, to be read only."""
         return MappingProxyType(self._targets)
 
+    @property
+    def exporter(self) -> ExporterState:
+        """What the exporter knows of itself, to be read only."""
+        return self._exporter
+
     def target_added(self, name: str, *, mode: str = "external", url: str | None = None) -> None:
         """Begin the counters of a target at zero. Adding one that is there changes nothing.
 
@@ -82,6 +106,7 @@ class Metrics(Collector):
         """
         shown = None if url is None else _without_secrets(url)
         self._targets.setdefault(name, TargetState(name, mode, shown, self._turn_label_limit))
+        self._counted()
 
     def target_removed(self, name: str) -> None:
         """Drop everything about a target: its series end, and those of its loops.
@@ -89,8 +114,7 @@ class Metrics(Collector):
         What its loops still say afterwards is not heard. One that is not there changes nothing.
         """
         self._targets.pop(name, None)
-        for kind in TARGET_LOOPS:
-            self._exporter.forget_loop(f"{kind}:{name}")
+        self._counted()
 
     def session_finished(self, result: SessionResult) -> None:
         if (target := self._target(result.target)) is not None:
@@ -129,17 +153,23 @@ class Metrics(Collector):
 
     def loop_ran(self, loop: str, time: float) -> None:
         """A loop came round at Unix time `time`, whatever it found."""
-        if self._is_there(loop):
-            self._exporter.loop_ran(loop, time)
+        if (loops := self._loops(loop)) is not None:
+            loops.ran(loop, time)
 
     def loop_failed(self, loop: str) -> None:
         """A round of a loop ended in an exception that nobody expected."""
-        if self._is_there(loop):
-            self._exporter.loop_failed(loop)
+        if (loops := self._loops(loop)) is not None:
+            loops.failed(loop)
 
     def loop_gone(self, loop: str) -> None:
         """A loop does not run any more: its series end."""
-        self._exporter.forget_loop(loop)
+        if (loops := self._loops(loop)) is not None:
+            loops.gone(loop)
+
+    def limit_whole_page(self, targets: int) -> None:
+        """From now on one page has the families of at most so many targets."""
+        self._whole_page_targets = targets
+        self._counted()
 
     def limit_turns(self, turn_label_limit: int) -> None:
         """From now on turns above this one have no series of their own."""
@@ -161,6 +191,32 @@ class Metrics(Collector):
         self._exporter.reloads.last_successful = False
         self._exporter.reloads.outcomes["failure"] += 1
 
+    def discovery_added(self, source: str, reasons: Iterable[str]) -> None:
+        """A source of targets is asked from now on; `reasons` are those that it can fail for.
+
+        One that is there keeps its counts.
+        """
+        zeros = dict.fromkeys(map(str, reasons), 0)
+        self._exporter.discovery.setdefault(source, DiscoveryState(zeros))
+
+    def discovery_answered(
+        self, source: str, *, targets: int, left_out: Mapping[str, int], time: float
+    ) -> None:
+        """A source answered at Unix time `time`; `left_out` counts by reason."""
+        if (state := self._exporter.discovery.get(source)) is not None:
+            state.targets, state.last_success_time = targets, time
+            state.left_out = {str(reason): count for reason, count in left_out.items()}
+
+    def discovery_failed(self, source: str, reason: str) -> None:
+        """A look at a source failed."""
+        if (state := self._exporter.discovery.get(source)) is not None:
+            state.failures[str(reason)] = state.failures.get(str(reason), 0) + 1
+
+    def discovery_gone(self, source: str) -> None:
+        """A source is not asked any more: its series end, and that of its loop."""
+        self._exporter.discovery.pop(source, None)
+        self.loop_gone(f"discovery:{source}")
+
     def web_config_looked_at(self, *, in_force: bool) -> None:
         """Whether what the web configuration's file says now is in force."""
         self._exporter.web_config_in_force = in_force
@@ -172,67 +228,55 @@ class Metrics(Collector):
             log.debug("metrics.no_such_target", target=name)
         return found
 
-    def _is_there(self, loop: str) -> bool:
-        kind, colon, target = loop.partition(":")
-        return not colon or kind not in TARGET_LOOPS or target in self._targets
+    def _loops(self, loop: str) -> Loops | None:
+        """Those that a loop stands among; None where its target was removed."""
+        kind, colon, name = loop.partition(":")
+        if not colon or kind not in TARGET_LOOPS:
+            return self._exporter.loops
+        target = self._target(name)
+        return None if target is None else target.loops
+
+    def _counted(self) -> None:
+        state, before = self._exporter, self._exporter.whole_page
+        state.targets = len(self._targets)
+        state.whole_page = state.targets <= self._whole_page_targets
+        if state.whole_page != before:
+            say = log.info if state.whole_page else log.warning
+            say(
+                "metrics.whole_page" if state.whole_page else "metrics.page_of_each_target",
+                targets=state.targets,
+                whole_page_targets=self._whole_page_targets,
+            )
 
     def describe(self) -> Iterator[Metric]:
         """Every family without values, which tells a registry the names."""
         for family in TARGET_FAMILIES:
-            yield _empty(family, "target")
-        for family_of_exporter in EXPORTER:
-            yield _empty(family_of_exporter)
+            yield empty(family, "target")
+        for about_exporter in EXPORTER:
+            yield empty(about_exporter)
+        for about_loops in LOOPS:
+            yield empty(about_loops)
 
     def collect(self) -> Iterator[Metric]:
-        """Every family that has a value now."""
+        """Every family that has a value now, of all targets: what exposition.py writes in parts."""
+        return (metric for metric in self._families() if metric.samples)
+
+    def _families(self) -> Iterator[Metric]:
         for family in TARGET_FAMILIES:
-            metric = _empty(family, "target")
+            metric = empty(family, "target")
             for name, state in self._targets.items():
-                _add(metric, family.reader.read(state), name)
-            if metric.samples:
-                yield metric
-        for family_of_exporter in EXPORTER:
-            metric = _empty(family_of_exporter)
-            _add(metric, family_of_exporter.reader.read(self._exporter))
-            if metric.samples:
-                yield metric
-
-
-_LONGEST_LABEL = 1000
-"""Characters of a label's value: an engine chooses some of them, and each page would carry them."""
-
-_TYPES: Mapping[str, type[MetricFamily]] = {
-    "gauge": GaugeMetricFamily,
-    "counter": CounterMetricFamily,
-    "histogram": HistogramMetricFamily,
-}
-
-
-def _empty(family: Family[StateT], *leading: str) -> MetricFamily:
-    return _TYPES[family.kind](family.name, family.help, labels=(*leading, *family.reader.labels))
-
-
-def _add(metric: MetricFamily, readings: Iterable[Reading], *leading: str) -> None:
-    for labels, value in readings:
-        if value is None:
-            continue
-        written = [_encodable(label) for label in (*leading, *labels)]
-        if isinstance(metric, HistogramMetricFamily) and isinstance(value, Distribution):
-            metric.add_metric(written, _buckets(value), value.sum)
-        elif not isinstance(metric, HistogramMetricFamily) and not isinstance(value, Distribution):
-            metric.add_metric(written, value)
-        else:
-            raise TypeError(f"{metric.name} is a {metric.type} and was given {value!r}")
-
-
-def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
-    bounds = [*map(str, distribution.bounds), "+Inf"]
-    return list(zip(bounds, distribution.cumulative(), strict=True))
-
-
-def _encodable(label: str) -> str:
-    """JSON from an engine may hold half a surrogate pair, with which no page could be encoded."""
-    return label[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
+                add(metric, family.reader.read(state), name)
+            yield metric
+        for about_exporter in EXPORTER:
+            metric = empty(about_exporter)
+            add(metric, about_exporter.reader.read(self._exporter))
+            yield metric
+        for about_loops in LOOPS:
+            metric = empty(about_loops)
+            add(metric, about_loops.reader.read(self._exporter.loops))
+            for state in self._targets.values():
+                add(metric, about_loops.reader.read(state.loops))
+            yield metric
 
 
 def _without_secrets(url: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from exporter.container.records import Cause, DockerProblem, LifecycleState
-from exporter.publish.state import Distribution, ExporterState, TargetState
+from exporter.publish.state import Distribution, ExporterState, Loops, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Value = float | Distribution | None
 Reading = tuple[tuple[str, ...], Value]
-StateT = TypeVar("StateT", TargetState, ExporterState)
+StateT = TypeVar("StateT", TargetState, ExporterState, Loops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def container_info() -> Reader[TargetState]:
     return Reader(("mode", "name", "image", "image_id"), read)
 
 
-def by_loop(values: Callable[[ExporterState], Mapping[str, float]]) -> Reader[ExporterState]:
+def by_loop(values: Callable[[Loops], Mapping[str, float]]) -> Reader[Loops]:
     return Reader(("loop",), lambda state: [((k,), v) for k, v in values(state).items()])
 
 

@@ -6,13 +6,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from exporter.publish.container_families import CONTAINER
-from exporter.publish.families import ENGINE, EXPORTER, PROBE
+from exporter.publish.families import ENGINE, EXPORTER, LOOPS, PROBE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from exporter.publish.readers import Family
-    from exporter.publish.state import ExporterState, TargetState
+    from exporter.publish.state import ExporterState, Loops, TargetState
+
+    AnyFamily = Family[TargetState] | Family[ExporterState] | Family[Loops]
 
 _INTRODUCTION = """\
 # Metrics
@@ -62,7 +64,7 @@ def render() -> str:
             *_section("The probe", PROBE, "target"),
             *_section("The engine", ENGINE, "target"),
             *_section("The container", CONTAINER, "target"),
-            *_section("The exporter", EXPORTER),
+            *_section("The exporter", (*EXPORTER, *LOOPS)),
             _EXPORTER_WORDS,
             "",
         )
@@ -71,7 +73,7 @@ def render() -> str:
 
 def _section(
     title: str,
-    families: Iterable[Family[TargetState]] | Iterable[Family[ExporterState]],
+    families: Iterable[AnyFamily],
     *leading: str,
 ) -> list[str]:
     rows = [_row(family, leading) for family in families]
@@ -85,7 +87,7 @@ def _section(
     ]
 
 
-def _row(family: Family[TargetState] | Family[ExporterState], leading: tuple[str, ...]) -> str:
+def _row(family: AnyFamily, leading: tuple[str, ...]) -> str:
     labels = ", ".join(f"`{label}`" for label in (*leading, *family.reader.labels))
     return f"| `{family.name}` | {family.kind} | {labels} | {family.help} |"
 

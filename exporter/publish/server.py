@@ -1,39 +1,36 @@
 """The HTTP server: /metrics, health, the status page and the JSON API.
 
-Everything is answered from memory in the event loop, in milliseconds, so no request can hold up a
-probe or wait for an engine.
+Everything is answered from memory in the event loop, in milliseconds at a time, so no request can
+hold up a probe or wait for an engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import gzip
 import os
 import socket
 from typing import TYPE_CHECKING, TypedDict
 
 import structlog
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
 
 from exporter.errors import ExporterError
 from exporter.publish import api, report_png, runbooks
 from exporter.publish.connections import Connections, Limits
 from exporter.publish.elsewhere import Elsewhere
+from exporter.publish.exposition import Exposition
 from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from ssl import SSLContext
 
-    from prometheus_client import CollectorRegistry
-
     from exporter.clock import Clock
     from exporter.config.web_config import WebConfig
     from exporter.publish.connections import Connection
     from exporter.publish.history import History
-    from exporter.publish.metrics import Metrics
+    from exporter.publish.metrics import Metrics, Registry
     from exporter.publish.report_png import Draw
 
     PageMaker = Callable[[Metrics, History, float, Elsewhere, str | None], web.Response]
@@ -57,7 +54,7 @@ _HEADERS = {
 
 def create_app(
     *,
-    registry: CollectorRegistry,
+    registry: Registry,
     metrics: Metrics,
     history: History,
     clock: Clock,
@@ -70,10 +67,9 @@ def create_app(
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
+    exposition = Exposition(registry, metrics)
+    app.on_cleanup.append(lambda _: exposition.close())
     elsewhere = Elsewhere(grafana_url, draw is not None)
-
-    async def serve_metrics(request: web.Request) -> web.Response:
-        return exposition(registry, request)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
@@ -89,7 +85,7 @@ def create_app(
         respond = await asyncio.to_thread(_page_maker)
         return respond(metrics, history, clock.time(), elsewhere, only)
 
-    app.router.add_get("/metrics", serve_metrics)
+    app.router.add_get("/metrics", exposition.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", status_page)
@@ -105,35 +101,6 @@ def _page_maker() -> PageMaker:
 
     page.prepare()
     return page.response
-
-
-def exposition(registry: CollectorRegistry, request: web.Request) -> web.Response:
-    """Prometheus text or OpenMetrics, as the client asks; `name[]` picks series by name."""
-    accept = ",".join(request.headers.getall("Accept", []))
-    try:
-        encode, content_type = choose_encoder(accept)
-    except TypeError:  # a version that is not numbers: prometheus_client compares it to some
-        encode, content_type = choose_encoder("")
-    names = request.query.getall("name[]", [])
-    body = encode(registry.restricted_registry(names) if names else registry)
-    response = web.Response(
-        headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-    )
-    if _accepts_gzip(request):
-        response.headers["Content-Encoding"] = "gzip"
-        body = gzip.compress(body, compresslevel=5, mtime=0)
-    response.body = body
-    return response
-
-
-def _accepts_gzip(request: web.Request) -> bool:
-    for offer in ",".join(request.headers.getall("Accept-Encoding", [])).split(","):
-        coding, *parameters = (part.strip().lower() for part in offer.split(";"))
-        if coding in {"gzip", "*"}:
-            return not any(
-                p.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for p in parameters
-            )
-    return False
 
 
 def readiness(metrics: Metrics) -> web.Response:

@@ -117,6 +117,25 @@ class ProbeSums:
             self.lost_tokens[turn.loss.cause] += turn.loss.tokens
 
 
+@dataclass(slots=True)
+class Loops:
+    """Loops by their whole name: of one target, or those of the exporter itself."""
+
+    failures: dict[str, int] = field(default_factory=dict)
+    last_run: dict[str, float] = field(default_factory=dict)
+
+    def ran(self, loop: str, time: float) -> None:
+        self.last_run[loop] = time
+        self.failures.setdefault(loop, 0)
+
+    def failed(self, loop: str) -> None:
+        self.failures[loop] = self.failures.get(loop, 0) + 1
+
+    def gone(self, loop: str) -> None:
+        self.last_run.pop(loop, None)
+        self.failures.pop(loop, None)
+
+
 @dataclass(frozen=True, slots=True)
 class LastExit:
     """How a container ended last: it may run again since. `why` is None where nothing says."""
@@ -155,6 +174,7 @@ class TargetState:
     container: ContainerView | None = None
     last_exit: LastExit | None = None
     cost: CostState = field(default_factory=CostState)
+    loops: Loops = field(default_factory=Loops)
 
     def add_session(self, result: SessionResult) -> None:
         self.last_session = result
@@ -239,23 +259,24 @@ class Reloads:
 
 
 @dataclass(slots=True)
+class DiscoveryState:
+    """One source of targets: None until it answered for the first time."""
+
+    failures: dict[str, int]  # every reason that the source can have
+    targets: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    last_success_time: float | None = None
+
+
+@dataclass(slots=True)
 class ExporterState:
-    """The exporter about itself: its loops by name."""
+    """The exporter about itself, and the loops that belong to no target."""
 
     version: str
     python: str
-    loop_failures: dict[str, int] = field(default_factory=dict)
-    loop_last_run: dict[str, float] = field(default_factory=dict)
+    targets: int = 0
+    whole_page: bool = True
+    loops: Loops = field(default_factory=Loops)
     web_config_in_force: bool | None = None  # None: no such file is configured
     reloads: Reloads = field(default_factory=Reloads)
-
-    def loop_ran(self, loop: str, time: float) -> None:
-        self.loop_last_run[loop] = time
-        self.loop_failures.setdefault(loop, 0)
-
-    def loop_failed(self, loop: str) -> None:
-        self.loop_failures[loop] = self.loop_failures.get(loop, 0) + 1
-
-    def forget_loop(self, loop: str) -> None:
-        self.loop_last_run.pop(loop, None)
-        self.loop_failures.pop(loop, None)
+    discovery: dict[str, DiscoveryState] = field(default_factory=dict)  # by source

@@ -11,7 +11,7 @@ import pytest
 from exporter.container.records import Cause, LifecycleState
 from exporter.model import Notice
 from exporter.publish import runbooks
-from exporter.publish.families import EXPORTER, TARGET_FAMILIES
+from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules"
@@ -25,7 +25,7 @@ BY_NAME = dict(
 )
 RUNBOOK_URL = r'runbook_url: "\{\{ \$externalLabels\.runbooks \}\}/([a-z-]+)"'
 RECORDED = set(re.findall(r"record: (\S+)", RECORDING))
-FAMILIES = (*TARGET_FAMILIES, *EXPORTER)
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
 SERIES = {f.name for f in FAMILIES} | {
     f.name + suffix
     for f in FAMILIES

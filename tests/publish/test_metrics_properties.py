@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import engine_view, failed_engine_view, failed_session, session, turn
 
 from exporter.model import EngineTotals, EngineView, FailureReason, LossCause, SessionResult
-from exporter.publish.metrics import Metrics
+from exporter.publish.exposition import Exposition, PageKind
+from exporter.publish.metrics import Metrics, Registry
+from exporter.publish.page_writer import writer_for
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -128,6 +132,38 @@ def test_counters_never_fall_and_turns_are_those_of_the_last_session(happenings)
                 if name.startswith("vllm_probe_turn_") and sample.labels["target"] == target
             }
             assert found == expected_turn_gauges(last.get(target))
+
+
+accepted = st.sampled_from(
+    [
+        f"{kind};version=1.0.0;escaping={escaping}"
+        for kind in ("text/plain", "application/openmetrics-text")
+        for escaping in ("underscores", "allow-utf-8", "dots", "values")
+    ]
+    + ["text/plain", "application/openmetrics-text"]
+)
+texts = st.text(max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(steps, max_size=6), accepted, texts, st.lists(st.floats() | st.integers()))
+def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, accept, text, times):
+    registry = Registry()
+    metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    for target in TARGETS:
+        metrics.target_added(target)
+    for step in happenings:
+        if isinstance(step, SessionResult):
+            metrics.session_finished(step)
+        else:
+            metrics.engine_scraped(engines.view(*step))
+    info = replace(engine_view().info, model=text, version=text[:3])
+    metrics.engine_scraped(replace(engines.view("one", [1] * 6), info=info))
+    for number, time in enumerate(times):
+        metrics.loop_ran(f"{text}{number}", time)
+    encode, _ = choose_encoder(accept)
+    shown, kind = Exposition(registry, metrics), PageKind(writer_for(accept)[0], None, gzip=False)
+    assert asyncio.run(shown.page(None, kind)) == encode(registry)
 
 
 @settings(deadline=None)

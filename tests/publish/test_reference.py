@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.publish.families import ENGINE, EXPORTER, PROBE, TARGET_FAMILIES
+from exporter.publish.families import ENGINE, EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
 from exporter.publish.reference import RATIOS, render
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
-FAMILIES = (*TARGET_FAMILIES, *EXPORTER)
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
 
 
 def test_the_reference_is_current():
@@ -63,7 +63,7 @@ def test_the_names_that_are_promised_are_there():
 
 
 def test_labels_are_those_of_the_contract():
-    labels = {family.name: family.reader.labels for family in (*PROBE, *ENGINE, *EXPORTER)}
+    labels = {family.name: family.reader.labels for family in (*PROBE, *ENGINE, *EXPORTER, *LOOPS)}
     assert labels["vllm_probe_turn_hit_ratio"] == ("scenario", "turn")
     assert labels["vllm_probe_session_failures_total"] == ("reason",)
     assert labels["vllm_probe_lost_tokens_total"] == ("cause",)

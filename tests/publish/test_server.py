@@ -23,7 +23,8 @@ from structlog.testing import capture_logs
 from exporter.errors import ExporterError
 from exporter.model import RetentionReading
 from exporter.publish.cost_state import Prices
-from exporter.publish.families import EXPORTER, TARGET_FAMILIES
+from exporter.publish.discovery_families import DISCOVERY
+from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.publish.server import HttpServer
 
 PROMETHEUS_ACCEPT = (
@@ -62,12 +63,13 @@ async def test_metrics_are_prometheus_text_by_default(client, accept):
     answer, body = await metrics_page(client, accept)
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     names = {family.name for family in plain_text(body.decode())}
-    expected = {family.name.removesuffix("_total") for family in TARGET_FAMILIES + EXPORTER}
+    expected = {family.name.removesuffix("_total") for family in TARGET_FAMILIES + EXPORTER + LOOPS}
     missing = {
         "vllm_engine_prefix_cache_reported_hit_ratio",  # not of this version of vLLM
         "vllm_probe_notice",  # no notice
         "vllm_container_pull_done_bytes",  # no pull
         "vllm_container_pull_expected_bytes",
+        *(family.name.removesuffix("_total") for family in DISCOVERY),  # no source of targets
     }
     assert expected - names == missing
 
@@ -187,13 +189,16 @@ async def test_every_answer_is_guarded_and_none_names_the_servers_version(client
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(
-    client, published, monkeypatch
-):
-    def broken():
+class Broken:
+    def describe(self):
+        return ()
+
+    def collect(self):
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr(published.metrics, "collect", broken)
+
+async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(client, published):
+    published.registry.register(Broken())
     with capture_logs() as logged:
         answer = await client.get("/metrics")
     assert (answer.status, await answer.text()) == (500, "500 Internal Server Error\n")
