@@ -9,7 +9,17 @@ import yaml
 
 
 class StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would silently take the last of two equal keys."""
+    """PyYAML's safe loader, which would silently take the last of two equal keys, and which raises
+    whatever it comes upon where a text is not what its tag says (`!!timestamp x`).
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+            raise yaml.constructor.ConstructorError(
+                problem="it is not what its tag says", problem_mark=node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Hashable] = set()

@@ -90,6 +90,11 @@ def test_http2_is_remembered_as_asked_for_because_it_is_not_spoken(read):
         ("a: [", "is not YAML, or has a key twice: line 1, column 5"),
         (USERS + "  alice: again\n", "is not YAML, or has a key twice: line 3, column 3"),
         ("a: !!python/name:os.system x", "is not YAML, or has a key twice: line 1, column 4"),
+        # PyYAML itself raises AttributeError, KeyError and IndexError for these.
+        ("!!timestamp x: 1", "is not YAML, or has a key twice: line 1, column 1"),
+        ("a: !!bool x", "is not YAML, or has a key twice: line 1, column 4"),
+        ("a: !!int ''", "is not YAML, or has a key twice: line 1, column 4"),
+        ("a: 2001-02-31", "is not YAML, or has a key twice: line 1, column 4"),
         (
             "user: x",
             "user: unknown key; allowed here: tls_server_config, http_server_config, basic",
