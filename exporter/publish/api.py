@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from exporter.notices import ADVICE, FAILURE_ADVICE
 from exporter.publish.cost_view import cost_json
+from exporter.publish.parameters import BadQueryError, asked_target, only, whole_number
 from exporter.session_json import failure_json, rfc3339, session_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from exporter.container.records import ContainerView
     from exporter.model import EngineView, SessionResult
     from exporter.publish.api_shape import (
         ContainerJson,
         EngineJson,
-        SessionsJson,
         TargetFailureJson,
         TargetJson,
-        TargetsJson,
     )
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
     from exporter.publish.state import TargetState
+    from exporter.session_shape import SessionJson
 
 
 MAX_LIMIT = 1000
-
-
-class BadQueryError(Exception):
-    """A query parameter is not what it must be; the text says which, and what is allowed."""
+_AT_A_TIME = 10  # sessions or targets: each takes 0.1 ms
 
 
 def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
     async def sessions(request: web.Request) -> web.Response:
         try:
-            target, limit = _session_query(request, metrics)
-        except BadQueryError as exc:
-            return web.json_response({"error": str(exc)}, status=400)
-        found = history.sessions(target, limit)
-        answer: SessionsJson = {"sessions": [session_json(result) for result in found]}
-        return web.json_response(answer)
+            only(request, "target", "limit")
+            target = asked_target(request, metrics.targets)
+            limit = whole_number(request, "limit", MAX_LIMIT) or MAX_LIMIT
+        except BadQueryError as error:
+            return _refused(error)
+        return await _in_parts("sessions", map(session_json, history.each(target, limit)))
 
     async def targets(request: web.Request) -> web.Response:
         try:
-            _only(request, set())
-        except BadQueryError as exc:
-            return web.json_response({"error": str(exc)}, status=400)
-        answer: TargetsJson = {
-            "targets": [target_json(state) for state in metrics.targets.values()]
-        }
-        return web.json_response(answer)
+            only(request, "target")
+            target = asked_target(request, metrics.targets)
+        except BadQueryError as error:
+            return _refused(error)
+        known = metrics.targets
+        shown = tuple(known.values()) if target is None else (known[target],)
+        return await _in_parts("targets", map(target_json, shown))
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(_description))
@@ -72,28 +71,19 @@ def _description() -> dict[str, object]:
     return description()
 
 
-def _session_query(request: web.Request, metrics: Metrics) -> tuple[str | None, int | None]:
-    _only(request, {"target", "limit"})
-    target = request.query.get("target")
-    if target is not None and target not in metrics.targets:
-        known = ", ".join(metrics.targets) or "none"
-        raise BadQueryError(f"target: there is no target {target!r}; there are: {known}")
-    limit = request.query.get("limit")
-    if limit is None:
-        return target, None
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise BadQueryError(f"limit: {limit!r} is not a whole number from 1 to {MAX_LIMIT}")
-    return target, int(limit)
+async def _in_parts(key: str, items: Iterable[SessionJson | TargetJson]) -> web.Response:
+    """An object with one list. A fleet's is long, so the event loop goes on in between."""
+    written: list[str] = []
+    for item in items:
+        written.append(json.dumps(item))
+        if len(written) % _AT_A_TIME == 0:
+            await asyncio.sleep(0)
+    text = f"{{{json.dumps(key)}: [{', '.join(written)}]}}"
+    return web.Response(text=text, content_type="application/json")
 
 
-def _only(request: web.Request, allowed: set[str]) -> None:
-    names = sorted(set(request.query) - allowed)
-    if names:
-        expected = " and ".join(sorted(allowed)) or "none"
-        raise BadQueryError(f"{names[0]}: unknown parameter; allowed: {expected}")
-    for name in allowed:
-        if len(request.query.getall(name, [])) > 1:
-            raise BadQueryError(f"{name}: given more than once")
+def _refused(error: BadQueryError) -> web.Response:
+    return web.json_response({"error": str(error)}, status=400)
 
 
 def target_json(state: TargetState) -> TargetJson:

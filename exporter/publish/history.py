@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.model import SessionResult
+
+
+class _Kept(NamedTuple):
+    """A session as it is kept: 2 kB where the objects have 15, so that a large fleet fits."""
+
+    ended: float
+    failed: bool
+    packed: bytes
 
 
 class History:
@@ -19,7 +31,8 @@ class History:
     """
 
     def __init__(self, capacity: int = 50, failures: int = 10) -> None:
-        self._sessions: dict[str, list[SessionResult]] = {}
+        self._sessions: dict[str, list[_Kept]] = {}
+        self._latest: dict[str, SessionResult] = {}
         self.resize(capacity, failures)
 
     def resize(self, capacity: int, failures: int) -> None:
@@ -34,32 +47,49 @@ class History:
 
     def add(self, result: SessionResult) -> None:
         kept = self._sessions.setdefault(result.target, [])
-        kept.append(result)
+        ended = result.started_time + result.duration_seconds
+        kept.append(_Kept(ended, result.failure is not None, _pack(result)))
+        self._latest[result.target] = result
         self._shrink(kept)
 
-    def _shrink(self, kept: list[SessionResult]) -> None:
+    def _shrink(self, kept: list[_Kept]) -> None:
         while len(kept) > self._capacity:
             del kept[self._expendable(kept)]
 
-    def _expendable(self, kept: list[SessionResult]) -> int:
-        if sum(result.failure is not None for result in kept) > self._failures:
+    def _expendable(self, kept: list[_Kept]) -> int:
+        """Never the newest: there are fewer places for failures than places."""
+        if sum(each.failed for each in kept) > self._failures:
             return 0
-        return next(place for place, result in enumerate(kept) if result.failure is None)
+        return next(place for place, each in enumerate(kept) if not each.failed)
 
     def forget(self, target: str) -> None:
         """Drop a target that is no longer there."""
         self._sessions.pop(target, None)
+        self._latest.pop(target, None)
 
     def latest(self, target: str) -> SessionResult | None:
-        kept = self._sessions.get(target)
-        return kept[-1] if kept else None
+        """The session that was added last: the same object until there is another."""
+        return self._latest.get(target)
 
     def sessions(self, target: str | None = None, limit: int | None = None) -> list[SessionResult]:
         """Newest first, of one target or of all; those of one target in the order they ended."""
+        return list(self.each(target, limit))
+
+    def each(self, target: str | None = None, limit: int | None = None) -> Iterator[SessionResult]:
+        """The same one by one, as they are at the first: each takes a moment to unpack."""
         wanted = self._sessions.values() if target is None else [self._sessions.get(target, [])]
         newest_first = merge(*(reversed(kept) for kept in wanted), key=_ended, reverse=True)
-        return list(islice(newest_first, limit))
+        return map(_unpack, list(islice(newest_first, limit)))
 
 
-def _ended(result: SessionResult) -> float:
-    return result.started_time + result.duration_seconds
+def _ended(kept: _Kept) -> float:
+    return kept.ended
+
+
+def _pack(result: SessionResult) -> bytes:
+    return zlib.compress(pickle.dumps(result, protocol=5), level=1)
+
+
+def _unpack(kept: _Kept) -> SessionResult:
+    result: SessionResult = pickle.loads(zlib.decompress(kept.packed))  # noqa: S301 - this process made it
+    return result

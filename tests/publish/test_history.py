@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from publish_records import failed_session, session
+from publish_records import TURNS, failed_session, session, turn
 
 from exporter.publish.history import History
 
@@ -86,3 +88,38 @@ def test_the_bounds_hold_for_any_run_of_sessions(outcomes, capacity, data):
     failed = [float(m) for m, good in enumerate(outcomes) if not good]
     # The newest failures, as many as have places, are never dropped.
     assert set(failed[len(failed) - min(failures, len(failed)) :]) <= {r.started_time for r in kept}
+
+
+def test_what_is_kept_comes_back_as_it_was():
+    history = History()
+    first, second = session(*TURNS, started=1.0), failed_session(started=2.0)
+    history.add(first)
+    history.add(second)
+    assert history.sessions() == [second, first]
+    assert history.latest("local") is second
+
+
+def test_a_reading_under_way_is_of_the_sessions_as_they_were():
+    history = History(capacity=2, failures=0)
+    history.add(session(started=1.0))
+    history.add(session(started=2.0))
+    reading = history.each()
+    history.add(session(started=3.0))
+    history.forget("local")
+    assert [each.started_time for each in reading] == [2.0, 1.0]
+    assert history.sessions() == []
+    assert history.latest("local") is None
+
+
+def test_a_large_history_takes_a_fraction_of_what_its_objects_would():
+    history = History(capacity=200, failures=0)
+    gaps = tuple(0.011 + place / 7e5 for place in range(31))
+    turns = [turn(index, 2500, 2400, 2400, gaps=gaps) for index in range(1, 9)]
+    tracemalloc.start()
+    try:
+        for moment in range(200):
+            history.add(session(*turns, started=float(moment)))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 200 < 3000
