@@ -46,7 +46,11 @@ class Daemon:
         self._read_again = read_again
         self._group: asyncio.TaskGroup | None = None
         registry = new_registry()
-        self._metrics = Metrics(registry, turn_label_limit=settings.probe.turn_label_limit)
+        self._metrics = Metrics(
+            registry,
+            turn_label_limit=settings.probe.turn_label_limit,
+            whole_page_targets=settings.metrics.whole_page_targets,
+        )
         self._history = History(settings.history.sessions, settings.history.failures)
         self._tools = Tools(clock, self._metrics, self._history, self._spawn)
         self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
@@ -62,6 +66,7 @@ class Daemon:
             clock=clock,
             draw=session_picture,
             grafana_url=settings.page.grafana_url,
+            http_sd_address=settings.metrics.http_sd_address,
         )
         app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
         self._server = HttpServer(app, web_config=config)
@@ -139,6 +144,7 @@ class Daemon:
             self._lists = lists
         self._settings = new
         self._metrics.limit_turns(new.probe.turn_label_limit)
+        self._metrics.limit_whole_page(new.metrics.whole_page_targets)
         self._history.resize(new.history.sessions, new.history.failures)
         logs.configure(new.log.format, new.log.level)
         return changes.in_words()

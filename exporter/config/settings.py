@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.config.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
+from exporter.config.metrics_pages import MetricsSettings
 from exporter.config.values import (
     BaseUrl,
     ConfigPath,
@@ -396,6 +397,8 @@ class Settings(BaseSettings):
     history: HistorySettings = HistorySettings()
 
     page: PageSettings = PageSettings()
+
+    metrics: MetricsSettings = MetricsSettings()
 
     shutdown: ShutdownSettings = ShutdownSettings()
 

@@ -9,7 +9,14 @@ from pydantic import TypeAdapter
 
 import exporter
 from exporter.publish.api import MAX_LIMIT
-from exporter.publish.api_shape import ErrorJson, SessionsJson, TargetsJson
+from exporter.publish.api_shape import ErrorJson, HttpSdGroupJson, SessionsJson, TargetsJson
+
+_TARGET = {
+    "name": "target",
+    "in": "query",
+    "description": "Only this target. An unknown one is refused.",
+    "schema": {"type": "string"},
+}
 
 _REF = "#/components/schemas/{model}"
 
@@ -17,7 +24,12 @@ _REF = "#/components/schemas/{model}"
 @cache
 def description() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1: its schemas are JSON Schema 2020-12."""
-    shapes = {"sessions": SessionsJson, "targets": TargetsJson, "error": ErrorJson}
+    shapes = {
+        "sessions": SessionsJson,
+        "targets": TargetsJson,
+        "pages": list[HttpSdGroupJson],
+        "error": ErrorJson,
+    }
     answers, schemas = TypeAdapter.json_schemas(
         [(name, "serialization", TypeAdapter(shape)) for name, shape in shapes.items()],
         ref_template=_REF,
@@ -52,8 +64,19 @@ def description() -> dict[str, Any]:
                 "get": {
                     "operationId": "targets",
                     "summary": "Every target as it is known now",
+                    "parameters": [_TARGET],
                     "responses": {
                         "200": _answer("The targets.", schema["targets"]),
+                        "400": refused,
+                    },
+                }
+            },
+            "/api/v1/http-sd": {
+                "get": {
+                    "operationId": "http_sd",
+                    "summary": "The page of each target, for Prometheus's http_sd",
+                    "responses": {
+                        "200": _answer("The pages.", schema["pages"]),
                         "400": refused,
                     },
                 }
@@ -72,16 +95,11 @@ def description() -> dict[str, Any]:
 
 def _session_parameters() -> list[dict[str, Any]]:
     return [
-        {
-            "name": "target",
-            "in": "query",
-            "description": "Only those of this target. An unknown one is refused.",
-            "schema": {"type": "string"},
-        },
+        _TARGET,
         {
             "name": "limit",
             "in": "query",
-            "description": "At most so many; without it all that are kept.",
+            "description": f"At most so many; without it {MAX_LIMIT}.",
             "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
         },
     ]

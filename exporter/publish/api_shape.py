@@ -131,6 +131,16 @@ class TargetsJson(TypedDict):
 
 
 @documented
+class HttpSdGroupJson(TypedDict):
+    """One page that Prometheus reads, in the format of its http_sd."""
+
+    targets: list[str]
+    """Host and port of this exporter."""
+    labels: dict[str, str]
+    """`target`, and how its page is asked for."""
+
+
+@documented
 class ErrorJson(TypedDict):
     """What was wrong with a request, and what is allowed."""
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from exporter.publish.asked_target import BadQueryError, NoSuchTargetError, asked_target
 from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.publish.page_writer import Writer, writer_for
+from exporter.publish.parameters import BadQueryError, NoSuchTargetError, asked_target
 
 if TYPE_CHECKING:
     from exporter.publish.metrics import Metrics, Registry

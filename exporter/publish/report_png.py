@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from exporter.errors import ExporterError
+from exporter.publish.parameters import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ def routes(metrics: Metrics, history: History, draw: Draw) -> list[web.RouteDef]
     async def report(request: web.Request) -> web.Response:
         target = _target(request.query.get("target"), metrics)
         if target is None:
-            known = ", ".join(metrics.targets) or "none"
+            known = some_of(metrics.targets)
             return _not_found(f"Which target? Ask for /report.png?target=NAME, one of: {known}.")
         try:
             picture = await pictures.latest(target)

@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 
 from exporter.errors import ExporterError
-from exporter.publish import api, report_png, runbooks
+from exporter.publish import api, http_sd, report_png, runbooks
 from exporter.publish.connections import Connections, Limits
 from exporter.publish.elsewhere import Elsewhere
 from exporter.publish.exposition import Exposition
+from exporter.publish.parameters import some_of
 from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
@@ -60,10 +61,12 @@ def create_app(
     clock: Clock,
     draw: Draw | None = None,
     grafana_url: str | None = None,
+    http_sd_address: str | None = None,
 ) -> web.Application:
     """All routes over what `metrics` and `history` know; `registry` is what /metrics shows.
 
-    `draw` makes a picture of a session; without it there is no /report.png.
+    `draw` makes a picture of a session; without it there is no /report.png. `http_sd_address` is
+    where Prometheus is told to find the page of each target.
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
@@ -90,6 +93,7 @@ def create_app(
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", status_page)
     app.router.add_routes(api.routes(metrics, history))
+    app.router.add_routes(http_sd.routes(metrics, http_sd_address))
     if draw is not None:
         app.router.add_routes(report_png.routes(metrics, history, draw))
     app.router.add_routes(runbooks.routes())
@@ -113,8 +117,7 @@ def readiness(metrics: Metrics) -> web.Response:
     waiting = [name for name, state in metrics.targets.items() if not state.looked_at]
     if not waiting:
         return web.Response(text="ready\n")
-    lines = [f"not looked at yet: {name}\n" for name in waiting]
-    return web.Response(status=503, text="".join(lines))
+    return web.Response(status=503, text=f"not looked at yet: {some_of(waiting)}\n")
 
 
 @web.middleware

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -83,9 +84,42 @@ async def test_a_number_of_thousands_of_digits_is_refused_too(client):
     assert answer["error"].startswith("limit: ")
 
 
-async def test_targets_take_no_parameters(client):
-    status, answer = await ask(client, "/api/v1/targets?x=1")
-    assert (status, answer) == (400, {"error": "x: unknown parameter; allowed: none"})
+async def test_targets_can_be_picked_by_name(client, published):
+    for name in ("one", "two"):
+        published.metrics.target_added(name)
+    status, answer = await ask(client, "/api/v1/targets?target=two")
+    assert (status, [each["target"] for each in answer["targets"]]) == (200, ["two"])
+    assert await ask(client, "/api/v1/targets?target=no") == (
+        400,
+        {"error": "target: there is no target 'no'; there are: one, two"},
+    )
+    assert await ask(client, "/api/v1/targets?x=1") == (
+        400,
+        {"error": "x: unknown parameter; allowed: target"},
+    )
+
+
+async def test_a_fleet_is_answered_in_parts_and_its_sessions_are_bounded(client, published):
+    for number in range(300):
+        for _ in range(4):
+            published.session_finished(session(*TURNS[:1], target=f"t{number}"))
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    _, targets = await ask(client, "/api/v1/targets")
+    assert len(targets["targets"]) == 300
+    assert turns > 300 / 10
+    _, answer = await ask(client, "/api/v1/sessions")
+    assert len(answer["sessions"]) == 1000
+    _, answer = await ask(client, "/api/v1/sessions?target=t7")
+    assert len(answer["sessions"]) == 4
+    counting.cancel()
 
 
 async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
