@@ -111,14 +111,27 @@ def test_a_reading_under_way_is_of_the_sessions_as_they_were():
     assert history.latest("local") is None
 
 
+def measured(started):
+    """A session of eight turns that shares no object with another."""
+    turns = [
+        turn(
+            index,
+            2500,
+            2400,
+            2400,
+            gaps=tuple(0.011 + (index + place) / 7e5 for place in range(31)),
+        )
+        for index in range(1, 9)
+    ]
+    return session(*turns, started=started)
+
+
 def test_a_large_history_takes_a_fraction_of_what_its_objects_would():
     history = History(capacity=200, failures=0)
-    gaps = tuple(0.011 + place / 7e5 for place in range(31))
-    turns = [turn(index, 2500, 2400, 2400, gaps=gaps) for index in range(1, 9)]
     tracemalloc.start()
     try:
         for moment in range(200):
-            history.add(session(*turns, started=float(moment)))
+            history.add(measured(float(moment)))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
