@@ -36,6 +36,8 @@ FIRST_LOOK_SECONDS = 0.02
 """From the first reading of one target to that of the next, when many begin: each is known soon,
 and a thousand do not come down on the loop at once."""
 
+_SHOWN = 20  # names in a line of the log
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -55,6 +57,19 @@ class Changes:
             f"{len(self.added)} targets added, {len(self.retired)} retired, "
             f"{len(self.changed)} changed, {len(self.kept)} kept"
         )
+
+    def shown(self) -> dict[str, str | int]:
+        """For the log: the first names of each that are many, and how many stayed."""
+        lists = {"added": self.added, "retired": self.retired, "changed": self.changed}
+        return {
+            **{key: _first(names) for key, names in lists.items() if names},
+            "kept": len(self.kept),
+        }
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +176,7 @@ class Fleet:
                 name = each.target.name
                 swaps.create_task(self._begin(each, turns[name]), name=f"begin:{name}")
         if changes:
-            log.info(
-                "fleet.changed",
-                added=changes.added,
-                retired=changes.retired,
-                changed=changes.changed,
-                kept=len(changes.kept),
-            )
+            log.info("fleet.changed", **changes.shown())
         return changes
 
     async def halt(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -288,6 +290,53 @@ async def test_a_daemon_without_a_descriptor_left_says_so_and_comes_back(tmp_pat
                 page.at - ended,
             )
         )
+        assert await daemon.stop() == 0
+
+
+RUBBISH = {
+    "a MiB of random bytes": random.Random(7).randbytes(1 << 20),
+    "TOML with mistakes": b'[probe]\ninterval_seconds = "soon"\n[[targets]]\nurl = "ftp://t"\n',
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("words", RUBBISH)
+async def test_a_configuration_file_replaced_by_rubbish_keeps_the_old_one_in_force(tmp_path, words):
+    rubbish = RUBBISH[words]
+    engine = FaultyEngine()
+    config = configured(tmp_path, engine.url)
+    good = config.read_text()
+    async with serving([engine]), faulted(config) as daemon:
+        began = await daemon.until("all is well", well)
+
+        def replace() -> None:
+            config.unlink() if rubbish is None else config.write_bytes(rubbish)
+            daemon.process.send_signal(signal.SIGHUP)
+
+        def mend() -> None:
+            config.write_text(good)
+            daemon.process.send_signal(signal.SIGHUP)
+
+        await endured(
+            daemon,
+            f"configuration file replaced by {words} on reload",
+            "`vllm_exporter_config_last_reload_successful` 0; the old one stays in force",
+            begin=replace,
+            shows=lambda page: page.value("vllm_exporter_config_last_reload_successful") == 0,
+            end=mend,
+            recovered=lambda page: (
+                well(page) and page.value("vllm_exporter_config_last_reload_successful") == 1
+            ),
+        )
+        last = await daemon.until(
+            "sessions go on",
+            lambda page: (
+                page.count("vllm_probe_sessions_total")
+                > began.count("vllm_probe_sessions_total") + 2
+            ),
+        )
+        assert last.count("vllm_probe_session_failures_total") == 0
+        assert len(daemon.events("config.reload_refused")) == 1
         assert await daemon.stop() == 0
 
 
