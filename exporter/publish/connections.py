@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import resource
 import socket
 import struct
 import sys
 import termios
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,12 +31,23 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 
+MOST_CONNECTIONS = 256
+
+
+def connections_at_a_time() -> int:
+    """At most half of the descriptors that the process may have: the engines need the rest."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, descriptors // 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much a client may take. Prometheus needs one connection and a second."""
 
-    connections: int = 256
-    """Open at a time: well below the 1024 descriptors that a process has on most systems."""
+    connections: int = field(default_factory=connections_at_a_time)
+    """Open at a time."""
 
     handshake_seconds: float = 5.0
     """A TLS handshake."""

@@ -1,4 +1,4 @@
-"""Where else the status page can lead: a record of its own, known before a page is asked for."""
+"""Where the status page leads and what is asked of it: records that are known before it is made."""
 
 from __future__ import annotations
 
@@ -11,3 +11,14 @@ class Elsewhere:
 
     grafana_url: str | None = None
     pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is wanted of the status page: `only` one target, or a `part` of a fleet, from 1 on."""
+
+    only: str | None = None
+    part: int = 1
+
+
+ALL = Asked()

@@ -17,10 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import exporter
 from exporter.publish import chart_view
+from exporter.publish.elsewhere import ALL
 from exporter.publish.view import page
 
 if TYPE_CHECKING:
-    from exporter.publish.elsewhere import Elsewhere
+    from exporter.publish.elsewhere import Asked, Elsewhere
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
 
@@ -30,11 +31,11 @@ def response(
     history: History,
     now: float,
     elsewhere: Elsewhere,
-    only: str | None = None,
+    asked: Asked = ALL,
 ) -> web.Response:
-    """The page as it stands at Unix time `now`, of all targets or of `only` one that there is."""
+    """The page as it stands at Unix time `now`; of what is asked for there must be something."""
     content = page(
-        metrics.targets, history, now, exporter.__version__, elsewhere=elsewhere, only=only
+        metrics.targets, history, now, exporter.__version__, elsewhere=elsewhere, asked=asked
     )
     html = _template().render(
         page=content,

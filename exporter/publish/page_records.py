@@ -139,7 +139,10 @@ class OverviewRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything on the page. `folded` counts the targets that stand in the overview alone."""
+    """Everything on the page. `folded` counts the targets that stand in the overview alone.
+
+    `part` says which of the targets these are, and `parts` lead to the others.
+    """
 
     version: str
     now: Moment
@@ -147,6 +150,8 @@ class Page:
     title: str
     simulated: tuple[str, ...]
     links: tuple[Link, ...]
+    part: str
+    parts: tuple[Link, ...]
     overview: tuple[OverviewRow, ...]
     folded: int
     targets: tuple[TargetSection, ...]

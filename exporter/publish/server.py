@@ -18,9 +18,9 @@ from aiohttp import web
 from exporter.errors import ExporterError
 from exporter.publish import api, http_sd, report_png, runbooks
 from exporter.publish.connections import Connections, Limits
-from exporter.publish.elsewhere import Elsewhere
+from exporter.publish.elsewhere import Asked, Elsewhere
 from exporter.publish.exposition import Exposition
-from exporter.publish.parameters import some_of
+from exporter.publish.parameters import BadQueryError, asked_target, some_of, whole_number
 from exporter.publish.web_auth import BasicAuth
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exporter.publish.metrics import Metrics, Registry
     from exporter.publish.report_png import Draw
 
-    PageMaker = Callable[[Metrics, History, float, Elsewhere, str | None], web.Response]
+    PageMaker = Callable[[Metrics, History, float, Elsewhere, Asked], web.Response]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.stdlib.get_logger(__name__)
@@ -81,12 +81,14 @@ def create_app(
         return readiness(metrics)
 
     async def status_page(request: web.Request) -> web.Response:
-        only = request.query.get("target")
-        if only is not None and only not in metrics.targets:
-            raise web.HTTPNotFound
         # What it takes to make a page is loaded for the first one, and beside the event loop.
-        respond = await asyncio.to_thread(_page_maker)
-        return respond(metrics, history, clock.time(), elsewhere, only)
+        respond, parts = await asyncio.to_thread(_page_maker)
+        try:
+            only = asked_target(request, metrics.targets)
+            part = whole_number(request, "page", parts(len(metrics.targets))) or 1
+        except BadQueryError:
+            raise web.HTTPNotFound from None
+        return respond(metrics, history, clock.time(), elsewhere, Asked(only, part))
 
     app.router.add_get("/metrics", exposition.answer)
     app.router.add_get("/-/healthy", healthy)
@@ -100,11 +102,11 @@ def create_app(
     return app
 
 
-def _page_maker() -> PageMaker:
-    from exporter.publish import page  # noqa: PLC0415 - see where it is called
+def _page_maker() -> tuple[PageMaker, Callable[[int], int]]:
+    from exporter.publish import page, view  # noqa: PLC0415 - see where it is called
 
     page.prepare()
-    return page.response
+    return page.response, view.parts
 
 
 def readiness(metrics: Metrics) -> web.Response:

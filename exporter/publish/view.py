@@ -11,6 +11,7 @@ from exporter.model import Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
+from exporter.publish.elsewhere import ALL
 from exporter.publish.page_records import (
     Fact,
     Link,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exporter.model import CacheConfig, EngineInfo, EngineSnapshot, EngineView, PrefixBreak
-    from exporter.publish.elsewhere import Elsewhere
+    from exporter.publish.elsewhere import Asked, Elsewhere
     from exporter.publish.history import History
     from exporter.publish.state import TargetState
 
@@ -42,6 +43,8 @@ EARLIER_SESSIONS = 8
 FULL_SECTIONS = 4
 """Of more targets the unwell ones come first, and the rest stand in the overview alone: so the page
 stays below 100 kB. Each can be had in full by its name."""
+OVERVIEW_ROWS = 100
+"""Of a larger fleet the page has so many at a time: 30 kB and a few milliseconds."""
 TREND_SESSIONS = 50
 
 
@@ -52,12 +55,14 @@ def page(
     version: str,
     *,
     elsewhere: Elsewhere,
-    only: str | None = None,
+    asked: Asked = ALL,
 ) -> Page:
-    """All targets, or `only` the one of that name."""
-    states = list(targets.values()) if only is None else [targets[only]]
+    """What is asked for, of which there is something."""
+    only, part = asked.only, asked.part
+    everyone = list(targets.values()) if only is None else [targets[only]]
+    states = _part(everyone, part)
     shown = _in_full(states)
-    summary = _summary([_status(state)[1] for state in states])
+    summary = _summary([_status(state)[1] for state in everyone])
     return Page(
         version=version,
         now=moment(now, now),
@@ -65,11 +70,42 @@ def page(
         title=f"{summary} vllm-cache-exporter",
         simulated=tuple(state.name for state in states if state.simulated),
         links=_page_links(elsewhere, only, len(targets)),
+        part=_part_words(part, len(everyone)),
+        parts=_part_links(part, len(everyone)),
         overview=_overview(states, shown, now) if len(states) > 1 else (),
         folded=len(states) - len(shown),
         targets=tuple(
             _section(state, history, now, elsewhere, alone=len(shown) == 1) for state in shown
         ),
+    )
+
+
+def parts(count: int) -> int:
+    """Pages that so many targets take."""
+    return max(1, -(-count // OVERVIEW_ROWS))
+
+
+def _part(states: list[TargetState], part: int) -> list[TargetState]:
+    if len(states) <= OVERVIEW_ROWS:
+        return states
+    unwell_first = sorted(states, key=lambda state: not _unwell(state))
+    return unwell_first[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
+
+
+def _part_words(part: int, count: int) -> str:
+    if parts(count) == 1:
+        return "All targets by their last session"
+    first, last = (part - 1) * OVERVIEW_ROWS + 1, min(part * OVERVIEW_ROWS, count)
+    return f"Targets {first} to {last} of {count} by their last session, the unwell ones first"
+
+
+def _part_links(part: int, count: int) -> tuple[Link, ...]:
+    last = parts(count)
+    wanted = {"first": 1, "previous": part - 1, "next": part + 1, "last": last}
+    return tuple(
+        Link(text, f"?page={number}")
+        for text, number in wanted.items()
+        if last > 1 and 1 <= number <= last and number != part
     )
 
 

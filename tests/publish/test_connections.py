@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import time
 
@@ -245,3 +246,14 @@ async def test_a_client_that_leaves_within_a_body_is_no_mistake_of_ours(serve):
         to_other.write(REQUEST)
         await until_answered(other)
     assert [line for line in logged if line["log_level"] != "debug"] == []
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [(1024, 256), (512, 256), (511, 255), (64, 32), (1, 1), (resource.RLIM_INFINITY, 256)],
+)
+def test_the_connections_leave_half_of_the_descriptors_to_the_engines(
+    monkeypatch, descriptors, connections
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, resource.RLIM_INFINITY))
+    assert Limits().connections == connections
