@@ -6,11 +6,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SOAK_SESSIONS ?= 100000
+FUZZ_SECONDS ?= 60
+FUZZ := .venv-fuzz
+FUZZ_STAMP := $(FUZZ)/.installed
 TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench lock release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench soak fuzz lock release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -47,6 +51,17 @@ bench: install  ## measure the exporter itself; fails when a bound is not kept
 	$(BIN)/python bench/bench_idle.py
 	$(BIN)/python bench/bench_prefill_cost.py --sessions 4
 
+soak: install  ## 100,000 sessions without a pause (SOAK_SESSIONS=N); fails when anything grows
+	$(BIN)/python soak/soak.py --sessions $(SOAK_SESSIONS)
+
+fuzz: $(FUZZ_STAMP)  ## feed rubbish to whatever reads, a minute for each target (FUZZ_SECONDS=N)
+	$(FUZZ)/bin/python fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
+
+$(FUZZ_STAMP): requirements/fuzz.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/fuzz.txt
+	@touch $@
+
 lock: install  ## write requirements/*.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -57,6 +72,8 @@ lock: install  ## write requirements/*.txt anew from pyproject.toml
 	  --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --group release --output-file requirements/release.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  pyproject.toml --group fuzz --constraint requirements/dev.txt --output-file requirements/fuzz.txt
 
 release-tools: $(TOOLS_STAMP)  ## make the environment of what checks a release, in .venv-release/
 
@@ -75,4 +92,4 @@ release-check: install release-tools  ## build sdist and wheel, install the whee
 	$(BIN)/python release/check.py
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(TOOLS) $(FUZZ) fuzz/findings .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,0 +1,214 @@
+"""What an engine may send: pages of metrics, streams of events, refusals.
+
+Each target takes any bytes and raises AssertionError where they were read wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from dataclasses import fields
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.engine import exposition, names
+from exporter.engine.answer import Answer, refusal
+from exporter.engine.sse import Decoder, Event
+from exporter.errors import ExpositionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.samples import Sample
+
+    from exporter.model import EngineSnapshot
+
+MOST_SAID = 1000  # characters of an error's text
+
+_SUMMED = {
+    "queried_tokens": names.QUERIED_TOKENS,
+    "hit_tokens": names.HIT_TOKENS,
+    "cached_prompt_tokens": names.CACHED_PROMPT_TOKENS,
+    "prompt_tokens": names.PROMPT_TOKENS,
+    "generation_tokens": names.GENERATION_TOKENS,
+    "preemptions": names.PREEMPTIONS,
+    "requests_running": names.REQUESTS_RUNNING,
+    "requests_waiting": names.REQUESTS_WAITING,
+}
+_RATIOS = ("kv_cache_usage_ratio", "hit_rate_gauge")
+_OWN_LIMITS = ("too much to read", "the page breaks off", "not UTF-8")
+
+
+def metrics_page(page: bytes) -> None:
+    """The page is read as prometheus_client's parser reads the whole of it, or refused in words."""
+    whole = _all_samples(page)
+    try:
+        snapshot = _read(page)
+    except ExpositionError as error:
+        said = str(error)
+        line = re.search(r"line ([0-9]+)", said)
+        assert line is not None, said
+        assert 0 < int(line[1]) <= max(2501, page.count(b"\n") + 1), said
+        assert len(said) <= MOST_SAID
+        assert whole is None or said.startswith(_OWN_LIMITS), f"refused a good page: {said}"
+        return
+    exposition.forget()
+    assert _read(page) == snapshot, "read otherwise the second time"
+    assert _read(page + b'# a comment\nother_metric{a="b"} 1\n') == snapshot, "led astray"
+    _check_values(snapshot)
+    if whole is not None:
+        for field, family in _SUMMED.items():
+            assert getattr(snapshot, field) == _sum(family, whole), field
+
+
+def _read(page: bytes) -> EngineSnapshot:
+    return exposition.parse(page, at=10.0, scrape_seconds=0.25)
+
+
+def _all_samples(page: bytes) -> list[Sample] | None:
+    """What prometheus_client makes of the whole page, None where that is nothing."""
+    try:
+        text = page.decode()
+        return [s for family in text_string_to_metric_families(text) for s in family.samples]
+    except (ValueError, IndexError, OverflowError):
+        return None
+
+
+def _check_values(snapshot: EngineSnapshot) -> None:
+    for field in fields(snapshot):
+        value = getattr(snapshot, field.name)
+        if isinstance(value, float):
+            assert math.isfinite(value), field.name
+            assert value >= 0, field.name
+    assert all((getattr(snapshot, name) or 0) <= 1 for name in _RATIOS)
+    assert snapshot.ranks >= 0
+
+
+def _sum(family: names.Family, samples: list[Sample]) -> float | None:
+    """The plainest reading of the rules: newest name, all ranks, each once, finite, not below 0."""
+    engines = {
+        sample.labels["engine"]
+        for each in names.VLLM_FAMILIES
+        for sample in _of(each, samples)
+        if "engine" in sample.labels
+    }
+    found = _of(family, samples)
+    if not found:
+        return None
+    total = []
+    for sample in found:
+        try:
+            value = float(sample.value)
+        except OverflowError:
+            return None
+        if not (math.isfinite(value) and value >= 0):
+            return None
+        total.append(value)
+    named = {sample.labels["engine"] for sample in found if "engine" in sample.labels}
+    distinct = {frozenset(sample.labels.items()) for sample in found}
+    if len(distinct) < len(found) or (named and named != engines):
+        return None
+    return math.fsum(total)
+
+
+def _of(family: names.Family, samples: list[Sample]) -> list[Sample]:
+    for name in family.names:
+        if found := [sample for sample in samples if sample.name == name]:
+            return found
+    return []
+
+
+def stream(data: bytes) -> None:
+    """The first byte says where the rest is cut; the same comes out however it is cut."""
+    step, body = (data[0] or 1, data[1:]) if data else (1, b"")
+    whole = _decoded([body])
+    events, skipped = whole
+    assert _decoded([body[n : n + 1] for n in range(len(body))]) == whole, "cut into bytes"
+    assert _decoded([body[n : n + step] for n in range(0, len(body), step)]) == whole, f"by {step}"
+    chance = random.Random(step)
+    cuts = sorted(chance.randint(0, len(body)) for _ in range(8))
+    ragged = [body[n:m] for n, m in pairwise([0, *cuts, len(body)])]
+    assert _decoded(ragged) == whole, f"cut at {cuts}"
+    assert [event.data for event in events] == list(_plainly(body))
+    ends = [event.end for event in events]
+    assert ends == sorted(set(ends))
+    assert all(0 < end <= len(body) for end in ends)
+    assert skipped <= len(body)
+    first, second = _answered(events), _answered(events)
+    assert _facts(first) == _facts(second), "read otherwise the second time"
+    _check_answer(first)
+
+
+def _decoded(chunks: Iterable[bytes]) -> tuple[list[Event], int]:
+    decoder = Decoder()
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
+    return events, decoder.skipped
+
+
+def _plainly(body: bytes) -> Iterable[bytes]:
+    """The events' data by the WHATWG rules, with a regular expression over the whole stream."""
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if body.endswith(b"\r"):
+        body = body[:-1]  # a line feed may follow, so its line is not over
+    *lines, _unfinished = re.split(rb"\r\n|\r|\n", body)
+    data: list[bytes] = []
+    for line in lines:
+        if not line and data:
+            yield b"\n".join(data)
+            data = []
+        name, colon, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" ") if colon else b"")
+
+
+def _answered(events: list[Event]) -> Answer:
+    answer = Answer()
+    for number, event in enumerate(events):
+        failed = answer.failure
+        had_text = answer.take(event.data, float(number))
+        assert failed is None or (answer.failure is failed and not had_text), (
+            "went on after a failure"
+        )
+    return answer
+
+
+def _facts(answer: Answer) -> tuple[object, ...]:
+    return (
+        answer.token_times,
+        answer.usage,
+        answer.finish_reason,
+        answer.prompt_token_ids,
+        answer.completion_token_ids,
+        answer.logprob_token_ids,
+        answer.end(),
+        json.dumps(answer.message()),
+    )
+
+
+def _check_answer(answer: Answer) -> None:
+    json.dumps(answer.message())  # it goes into the next request
+    if answer.usage is not None:
+        usage = answer.usage
+        hit = usage.cached_tokens or 0
+        assert all(type(n) is int for n in (usage.prompt_tokens, usage.completion_tokens, hit))
+        assert 0 <= hit <= usage.prompt_tokens
+        assert usage.completion_tokens >= 0
+    if (failure := answer.end()) is not None:
+        assert failure.detail
+        assert len(failure.detail) <= MOST_SAID
+    for ids in (answer.prompt_token_ids, answer.completion_token_ids, answer.logprob_token_ids):
+        assert all(type(each) is int for each in ids or ())
+
+
+def refused(data: bytes) -> None:
+    """Two bytes of status, then the body of an answer that is no stream."""
+    status, body = int.from_bytes(data[:2]) % 700, data[2:]
+    failure = refusal(status, body)
+    assert failure == refusal(status, body)
+    assert str(status) in failure.detail
+    assert len(failure.detail) <= MOST_SAID
+    assert "\n" not in failure.detail or b"\\n" in body
