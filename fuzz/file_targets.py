@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.probe.scenario import ScenarioKind
 
 T = TypeVar("T")
-MOST_SAID = 20_000  # characters of all mistakes together
+MOST_SAID, LONGEST_LINE = 100_000, 1200  # characters of all mistakes, and of one
 CANARY = f"q{secrets.token_hex(12)}"
 HASH = "$2b$04$ZALv2K4mS6uDYSlWxaGYFu5ZA2FI2TOK5tonl0tLFgxr1DCDe4m/G"
 _SEPARATOR = b"\n%%\n"  # between a file and the environment
@@ -76,7 +76,7 @@ def _scenario(
     assert said == said_again, "refused otherwise the second time"
     if kind is None or again is None:
         assert said.startswith(name)
-        assert len(said) <= MOST_SAID, f"{len(said)} characters are said"
+        _check_length(said)
         return None
     assert again.build(0) == kind.build(0)
     return kind
@@ -154,4 +154,11 @@ def web_config(data: bytes) -> None:
 def _check_said(said: str) -> None:
     assert said.startswith("The configuration has ")
     assert CANARY not in said, "a secret is in an error"
+    _check_length(said)
+
+
+def _check_length(said: str) -> None:
+    """That somebody can read it, whatever the input has in it."""
     assert len(said) <= MOST_SAID, f"{len(said)} characters are said"
+    longest = max(map(len, said.splitlines()))
+    assert longest <= LONGEST_LINE, f"a mistake has {longest} characters"

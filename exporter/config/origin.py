@@ -6,6 +6,8 @@ from typing import Any
 
 from exporter.config.keys import Key
 
+_LONGEST = 200  # characters of a key or a value in a mistake
+
 
 class Rung(IntEnum):
     """How strong a source is: the higher one wins.
@@ -59,7 +61,12 @@ class Mistake:
     value: str | None = None
 
     def __str__(self) -> str:
-        subjects = [part for part in (self.place, self.key) if part]
+        subjects = [part for part in (self.place, _cut(self.key or "")) if part]
         if self.value is not None:
-            subjects[-1] = f"{subjects[-1]} = {self.value}"
+            subjects[-1] = f"{subjects[-1]} = {_cut(self.value)}"
         return ": ".join([*subjects, self.message])
+
+
+def _cut(text: str) -> str:
+    """Nobody reads more, and a key or a number can fill the whole file."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -32,6 +32,7 @@ PLAIN = frozenset(
 _SERVICE_LINK = re.compile(
     r"VLLM_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )
+_DEEPEST = 20  # levels of tables and lists; settings have six
 _LARGEST_SECRET = 1 << 20  # bytes; anything larger in a secrets directory is not for us
 
 
@@ -69,15 +70,33 @@ def read_toml(path: Path, into: Reading) -> None:
         into.mistakes.append(Mistake(place.text, f"is not TOML: {error}"))
     except UnicodeDecodeError as error:
         into.mistakes.append(Mistake(place.text, f"is not UTF-8: byte {error.start + 1}"))
+    except ValueError:  # Python's own limit, 4300 digits
+        into.mistakes.append(Mistake(place.text, "has a number that is too long to be one"))
     except RecursionError:
         into.mistakes.append(Mistake(place.text, "is nested too deeply"))
     else:
+        if _is_deep(data):
+            into.mistakes.append(Mistake(place.text, "is nested too deeply"))
+            return
         folder = path.absolute().parent
         into.givens += [
             Given((name,), _paths_from(folder, (name,), value), place)
             for name, value in data.items()
         ]
         into.readable = True
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether tables lie in each other deeper than any setting, too deep for what walks them."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(level)
 
 
 def _paths_from(folder: Path, key: Key, value: Any) -> Any:
@@ -152,9 +171,11 @@ def _is_ours(name: str) -> bool:
 def read_secret(file: Path) -> str | Mistake:
     """The text of a file that holds one secret, without the space around it."""
     try:
-        if file.stat().st_size > _LARGEST_SECRET:
+        with file.open("rb") as opened:  # a device has the size 0 and no end
+            content = opened.read(_LARGEST_SECRET + 1)
+        if len(content) > _LARGEST_SECRET:
             return Mistake(f"secrets file {file}", "is larger than a secret")
-        text = file.read_text(encoding="utf-8").strip()
+        text = content.decode().strip()
     except OSError as error:
         return Mistake(f"secrets file {file}", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
@@ -205,9 +226,14 @@ def _read_variables(
 
 def _take(key: Key, text: str, place: Place, into: Reading) -> None:
     try:
-        into.givens.append(Given(key, keys.from_text(key, text), place))
+        value = keys.from_text(key, text)
     except keys.NotJsonError as error:
         into.mistakes.append(Mistake(place.text, str(error), keys.show(key)))
+        return
+    if _is_deep(value):
+        into.mistakes.append(Mistake(place.text, "is nested too deeply", keys.show(key)))
+    else:
+        into.givens.append(Given(key, value, place))
 
 
 def each_name(plains: Iterable[Plain]) -> Iterator[Plain]:

@@ -18,6 +18,7 @@ from exporter.probe.scenario_message import Reporter, check_message, check_tool,
 
 MOST_MESSAGES = 2000
 _MOST_TOLD = 20
+_LONGEST_KEY = 100  # characters of a key that a mistake shows
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _HEAD = ("name", "replay", "tools")
 _REPLAYS = ("recorded", "own")
@@ -38,7 +39,8 @@ class _Draft:
 
         def tell(where: str, what: str) -> None:
             glue = ": " if place.startswith("line ") else "."
-            full = f"{place}{glue if place and where else ''}{where}"
+            cut = where if len(where) <= _LONGEST_KEY else f"{where[:_LONGEST_KEY]}…"
+            full = f"{place}{glue if place and where else ''}{cut}"
             self.mistakes.append(": ".join(part for part in (self.source, full, what) if part))
 
         return tell

@@ -241,6 +241,36 @@ def test_a_deeply_nested_value_is_a_mistake_and_no_crash(mistakes_of):
     ]
 
 
+def test_what_its_parser_takes_and_nothing_else_can_walk_is_a_mistake_and_no_crash(mistakes_of):
+    told = ["exporter.toml: is nested too deeply"]
+    assert mistakes_of(".".join("a" * 500) + " = 1") == told
+    assert mistakes_of(f"a = {'[' * 300}{']' * 300}") == told
+    environment = "VLLM_EXPORTER_TARGETS__0__CONTAINER__ENVIRONMENT"
+    assert mistakes_of(env={environment: '{"a":' * 300 + "1" + "}" * 300})[0] == (
+        f"environment variable {environment}: targets[0].container.environment: "
+        "is nested too deeply"
+    )
+
+
+def test_a_number_that_python_does_not_read_is_a_mistake_and_no_crash(mistakes_of):
+    assert mistakes_of(f"probe.max_tokens = {'9' * 4301}") == [
+        "exporter.toml: has a number that is too long to be one"
+    ]
+
+
+def test_a_mistake_shows_the_beginning_of_a_key_and_a_number_that_fill_the_file(mistakes_of):
+    (unknown,) = mistakes_of(f"{'a' * 100_000} = 1")
+    assert unknown == f"exporter.toml: {'a' * 200}…: unknown key"
+    (large,) = mistakes_of(f"probe.max_tokens = {'9' * 4000}")
+    assert large.startswith(f"exporter.toml: probe.max_tokens = {'9' * 200}…: ")
+
+
+def test_a_secret_is_not_read_out_of_a_device_without_an_end(mistakes_of):
+    told = mistakes_of('[[targets]]\nurl = "http://e"\napi_key_file = "/dev/zero"')
+    assert len(told) == 1
+    assert told[0].endswith("is larger than a secret")
+
+
 def test_variables_of_a_kubernetes_service_are_not_taken_for_settings(load_text):
     links = {
         "VLLM_EXPORTER_SERVICE_HOST": "10.0.0.1",

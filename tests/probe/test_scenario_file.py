@@ -151,3 +151,10 @@ def test_a_file_beyond_the_limit_of_size_is_refused_by_its_size(tmp_path, name):
     with pytest.raises(ConfigError) as refused:
         load_scenarios(str(path))
     assert str(refused.value) == f"{path}: is larger than 8 MiB"
+
+
+def test_a_mistake_shows_the_beginning_of_a_key_that_fills_the_file():
+    with pytest.raises(ScenarioError) as caught:
+        parse_json(json.dumps({"k" * 100_000: 1, "messages": [ASK, SAY, ASK]}), "t.json", "t")
+    assert str(caught.value).startswith(f"t.json: {'k' * 100}…: is not known")
+    assert len(str(caught.value)) < 300
