@@ -59,7 +59,10 @@ PAGES = ("/metrics", "/metrics?target=soak0", "/", "/?target=soak1", "/api/v1/se
 
 
 class Soak:
-    """One run. `sessions` is how many are to end, good or bad."""
+    """One run. `sessions` is how many are to be played, well or badly.
+
+    Those that a restarting engine refused at the door are not counted: they cost next to nothing.
+    """
 
     def __init__(self, sessions: int, targets: int, engine: str) -> None:
         self.sessions = sessions
@@ -75,7 +78,7 @@ class Soak:
 
     @property
     def done(self) -> int:
-        return sum(self._ended.values())
+        return sum(self._ended.values()) - self.failed["connection_refused"]
 
     @property
     def seconds(self) -> float:
@@ -153,7 +156,7 @@ class Soak:
     def _tell(self) -> None:
         now, rate = self.readings[-1], self.done / self.seconds
         print(
-            f"{now.sessions:7} sessions, {rate:5.1f}/s, {self.failed.total()} failed; "
+            f"{now.sessions:7} sessions, {rate:5.1f}/s; "
             f"{now.rss_mib:.1f} MiB, {now.descriptors} descriptors, {now.tasks} tasks, "
             f"{now.threads} threads, {now.objects} objects (+{now.window_samples}); "
             f"{max(0, self.sessions - self.done) / rate / 60:.1f} min to go",
@@ -234,10 +237,16 @@ async def grown(run: Soak) -> None:
 
 def report(run: Soak) -> int:
     """Print what came out. 1 where something grew."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in run.failed.most_common() if count)
+    refused = run.failed["connection_refused"]
+    reasons = ", ".join(
+        f"{count} {reason}"
+        for reason, count in run.failed.most_common()
+        if count and reason != "connection_refused"
+    )
     print(
-        f"{run.done} sessions in {run.seconds:.0f} s ({run.done / run.seconds:.1f}/s); "
-        f"{run.failed.total()} of them failed ({reasons}); {run.pages} pages read"
+        f"{run.done} sessions in {run.seconds:.0f} s ({run.done / run.seconds:.1f}/s), of which "
+        f"{run.failed.total() - refused} failed ({reasons}); {refused} more were refused at the "
+        f"door of an engine that restarted; {run.pages} pages read"
     )
     verdicts = run.verdicts()
     for each in verdicts:
