@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,24 +13,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import docker
-import docker.errors
 import pytest
 from prometheus_client import start_http_server
 from publish_records import INFO, container_view, engine_view, failed_engine_view
+from real_prometheus import free_port, prometheus
 
 from exporter.container.records import LifecycleState
 from exporter.publish.metrics import Metrics, new_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from docker.models.containers import Container
-
-PROMETHEUS_IMAGE = "prom/prometheus:v3.5.3"
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
 DEMO, WELL, ILL = "demo", "well", "ill"
 
@@ -66,28 +59,6 @@ class Stack:
         """The values of the answer that are numbers: neither NaN nor infinite."""
         values = [float(series["value"][1]) for series in self.ask(expr, target)]
         return [value for value in values if math.isfinite(value)]
-
-
-def leave_out(what: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def wait_until_ready(url: str, container: Container, give_up: float) -> None:
-    while time.monotonic() < give_up:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=5):
-            return
-        container.reload()
-        if container.status == "exited":
-            break
-        time.sleep(0.1)
-    pytest.fail(f"Prometheus is not ready:\n{container.logs(tail=20).decode()}")
 
 
 @contextlib.contextmanager
@@ -126,41 +97,6 @@ def containers() -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@contextlib.contextmanager
-def prometheus(config: Path, give_up: float) -> Iterator[str]:
-    """Prometheus as an image, on this machine's own network. Yields its address."""
-    try:
-        client = docker.from_env(timeout=60)
-    except docker.errors.DockerException as error:
-        leave_out(f"no Docker Engine answers: {error}")
-    with contextlib.closing(client):
-        try:
-            client.images.get(PROMETHEUS_IMAGE)
-        except docker.errors.ImageNotFound:
-            try:
-                client.images.pull(PROMETHEUS_IMAGE)
-            except docker.errors.APIError as error:
-                leave_out(f"the image {PROMETHEUS_IMAGE} is not here and not to be had: {error}")
-        port = free_port()
-        container = client.containers.run(
-            PROMETHEUS_IMAGE,
-            [
-                "--config.file=/config.yml",
-                "--storage.tsdb.path=/prometheus",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            network_mode="host",
-            volumes={str(config): {"bind": "/config.yml", "mode": "ro"}},
-            detach=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until_ready(url, container, give_up)
-            yield url
-        finally:
-            container.remove(force=True, v=True)
 
 
 @pytest.fixture(scope="module")

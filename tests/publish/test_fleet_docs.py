@@ -1,0 +1,146 @@
+"""What docs/fleet.md has Prometheus read is what a real Prometheus makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from publish_records import TURNS, session
+from real_prometheus import prometheus
+
+from exporter.publish.server import HttpServer
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/fleet.md").read_text("utf-8")
+SHOWN = dict(re.findall(r"<!-- prometheus: (\w+) -->\n```yaml\n(.*?)```", DOCUMENT, re.DOTALL))
+PATIENCE = 80.0  # seconds, for all of a test: a bound, it takes about ten
+
+
+@pytest.fixture
+def promtool() -> str:
+    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    if found is None:
+        reason = "no promtool: install Prometheus, or name it in the variable PROMTOOL"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def tool(*words) -> tuple[int, str]:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.promtool
+@pytest.mark.parametrize(("name", "what"), [("small", "config"), ("large", "config"), ("rule", "rules")])  # fmt: skip
+def test_what_is_shown_is_right_by_prometheus_own_checker(promtool, tmp_path, name, what):
+    file = tmp_path / "shown.yml"
+    file.write_text(SHOWN[name])
+    code, words = tool(promtool, "check", what, str(file))
+    assert code == 0, words
+
+
+@pytest.fixture
+async def config(published, tmp_path):
+    """The document's configuration of a large fleet, with the address of a real server."""
+    published.metrics.limit_whole_page(0)
+    for name in ("one", "two"):
+        published.session_finished(session(*TURNS, target=name))
+        published.metrics.loop_ran(f"scrape:{name}", 5.0)
+    published.metrics.loop_ran("web_config", 5.0)
+    server = HttpServer(published.app)
+    await server.start("127.0.0.1", 0)
+    fast = "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+    large = SHOWN["large"].replace("exporter.example:9477", f"127.0.0.1:{server.port}")
+    file = tmp_path / "prometheus.yml"
+    file.write_text(fast + large.replace("refresh_interval: 30s", "refresh_interval: 1s"))
+    file.chmod(0o644)  # Prometheus runs as nobody
+    yield file
+    await server.stop()
+
+
+@pytest.mark.promtool
+async def test_prometheus_own_checker_finds_the_page_of_each_target(promtool, config):
+    job = "vllm-cache-exporter-targets"
+    code, words = await asyncio.to_thread(
+        tool, promtool, "check", "service-discovery", "--timeout=3s", str(config), job
+    )
+    assert code == 0, words
+    found = [each["labels"] for each in json.loads(words)]
+    address = re.search(r"127\.0\.0\.1:[0-9]+", config.read_text())[0]
+    wanted = {"instance": address, "job": job}
+    shown = [
+        {name: value for name, value in labels.items() if not name.startswith("__")}
+        for labels in found
+    ]
+    assert sorted(shown, key=lambda labels: labels["target"]) == [
+        wanted | {"target": name} for name in ("one", "two")
+    ]
+    assert all(labels["__param_target"] == labels["target"] for labels in found)
+
+
+def ask(url: str, query: str) -> list[dict[str, str]]:
+    body = urllib.parse.urlencode({"query": query}).encode()
+    with urllib.request.urlopen(f"{url}/api/v1/query", body, timeout=10) as answer:
+        return [series["metric"] for series in json.load(answer)["data"]["result"]]
+
+
+async def once(url: str, query: str, count: int, give_up: float) -> list[dict[str, str]]:
+    """The labels of the query's series, as soon as there are so many."""
+    while True:
+        found = await asyncio.to_thread(ask, url, query)
+        if len(found) == count:
+            return found
+        assert time.monotonic() < give_up, (query, found)
+        await asyncio.sleep(0.2)
+
+
+@pytest.mark.docker
+async def test_a_real_prometheus_reads_each_target_by_itself_with_the_right_labels(
+    config, published
+):
+    give_up = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        url = await asyncio.to_thread(stack.enter_context, prometheus(config, give_up))
+        targets = 'job="vllm-cache-exporter-targets"'
+        pages = await once(url, f"up{{{targets}}} == 1", 2, give_up)
+        assert {labels["target"] for labels in pages} == {"one", "two"}
+        address = pages[0]["instance"]
+        series = await once(url, "vllm_probe_up", 2, give_up)
+        assert sorted(series, key=lambda labels: labels["target"]) == [
+            {
+                "__name__": "vllm_probe_up",
+                "instance": address,
+                "job": "vllm-cache-exporter-targets",
+                "target": name,
+            }
+            for name in ("one", "two")
+        ]
+        loops = await once(url, "vllm_exporter_loop_last_run_timestamp_seconds", 3, give_up)
+        assert {(labels["loop"], labels.get("target")) for labels in loops} == {
+            ("scrape:one", "one"),
+            ("scrape:two", "two"),
+            ("web_config", None),
+        }
+        assert await asyncio.to_thread(ask, url, '{exported_target!=""}') == []
+        assert await once(url, "vllm_exporter_targets == 2", 1, give_up)
+        # The alert that the document shows is silent, for the pages are read.
+        alert = "vllm_exporter_whole_page == 0"
+        assert await once(url, alert, 1, give_up)
+        await once(url, f'{alert} unless on (instance) up{{target!=""}}', 0, give_up)
+
+        published.metrics.target_removed("two")
+        await once(url, f"up{{{targets}}}", 1, give_up)
+        [left] = await once(url, "vllm_probe_up", 1, give_up)
+        assert left["target"] == "one"
+        await asyncio.to_thread(stack.close)  # beside the loop, which serves its last scrape
