@@ -127,7 +127,8 @@ class Fleet:
 
     async def prepare(self, targets: Sequence[Target], rules: Rules | None = None) -> Plan:
         """Make what is new, without a word to anybody. Raises `ConfigError` with every mistake."""
-        rules = rules or self._rules
+        if rules is None or rules == self._rules:
+            rules = self._rules  # with the places that those who stay hold their readings to
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
         if any(each.container is not None for each in targets):
