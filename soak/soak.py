@@ -35,7 +35,7 @@ from exporter.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PAUSE_SECONDS = 0.001  # from session to session of one target; settings allow no less than 1 s
 TOLD_SECONDS = 10.0
 LONGEST_SILENCE = 120.0  # seconds without a finished session: something hangs

@@ -10,9 +10,23 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 
 
-def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+LEAK = """
+import runpy, sys
+sys.path.insert(0, "soak")
+from exporter.publish.history import History
+kept, add = [], History.add
+def add_and_keep(self, result):
+    kept.append(result)
+    add(self, result)
+History.add = add_and_keep
+sys.argv[1:] = ["--sessions", "400", "--targets", "2"]
+runpy.run_path("soak/soak.py", run_name="__main__")
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "soak/soak.py", *arguments],
+        [sys.executable, *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -22,7 +36,7 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_few_hundred_sessions_leave_the_daemon_as_it_was():
-    run = soak("--sessions", "300", "--targets", "2")
+    run = python("soak/soak.py", "--sessions", "300", "--targets", "2")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
     sessions, failed = re.search(
@@ -36,6 +50,12 @@ def test_a_few_hundred_sessions_leave_the_daemon_as_it_was():
 
 
 def test_a_run_that_is_too_short_to_judge_is_not_called_flat():
-    run = soak("--sessions", "2", "--targets", "1")
+    run = python("soak/soak.py", "--sessions", "2", "--targets", "1")
     assert run.returncode == 1, run.stdout + run.stderr
     assert "TOO SHORT" in run.stdout
+
+
+def test_sessions_that_are_never_let_go_are_found():
+    run = python("-c", LEAK)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert re.search(r"^objects: .*: NOT FLAT$", run.stdout, re.MULTILINE), run.stdout
