@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter import logs, web_access
+from exporter.discovery.finders import Finders, sources_of
 from exporter.errors import ExporterError
 from exporter.fleet import Changes, Fleet
 from exporter.publish.history import History
@@ -55,6 +56,7 @@ class Daemon:
         self._tools = Tools(clock, self._metrics, self._history, self._spawn)
         self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
         self._lists = TargetLists(settings.targets)
+        self._finders = Finders(self._tools, self.discovered)
         self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
         self._reloader = Reloader(self._reload, self._metrics, clock)
         config = web_access.read(settings.web_config_file)
@@ -101,6 +103,7 @@ class Daemon:
                 self._group = group
                 await self._fleet.swap(plan)
                 self._web.start(self._server)
+                self._finders.apply(self._settings.discovery)
                 own = [self._spawn("reload", self._reloader.run)]
                 log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
                 if started is not None:
@@ -113,20 +116,16 @@ class Daemon:
         """Read the configuration again; what comes of it is in the log. For SIGHUP."""
         self._reloader.ask()
 
-    async def discovered(self, source: str, targets: Sequence[Target]) -> Changes | None:
+    async def discovered(self, source: str, targets: Sequence[Target]) -> Changes:
         """Measure these too: all that `source` knows of now, in place of what it knew before.
 
         A target whose name is taken, by the configuration or by a source that came before, is left
-        out and logged. None where one of them cannot be run: then all stays as it was, and the log
-        says why.
+        out and logged. Raises `ExporterError` where one of them cannot be run: then all stays as it
+        was.
         """
         async with self._changing:
             lists = self._lists.with_found(source, targets)
-            try:
-                changes = await self._fleet.apply(lists.merged())
-            except ExporterError as error:
-                log.warning("targets.refused", source=source, error=str(error))
-                return None
+            changes = await self._fleet.apply(lists.merged())
             self._lists = lists
             return changes
 
@@ -140,8 +139,11 @@ class Daemon:
         rules = await asyncio.to_thread(rules_of, new.probe, new.scrape)
         async with self._changing:
             lists = self._lists.with_static(new.targets)
+            for gone in sources_of(old.discovery).keys() - sources_of(new.discovery).keys():
+                lists = lists.without(gone)
             changes = await self._fleet.apply(lists.merged(), rules, commit=put_web_config)
             self._lists = lists
+            self._finders.apply(new.discovery)  # before one that is gone can deliver again
         self._settings = new
         self._metrics.limit_turns(new.probe.turn_label_limit)
         self._metrics.limit_whole_page(new.metrics.whole_page_targets)
@@ -151,7 +153,7 @@ class Daemon:
 
     async def _end(self, own: Sequence[asyncio.Task[None]]) -> None:
         self._reloader.end()
-        for task in (*own, *self._web.tasks()):
+        for task in (*own, *self._web.tasks(), *self._finders.tasks()):
             task.cancel()
         await self._fleet.halt()
 

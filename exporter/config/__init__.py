@@ -6,22 +6,35 @@ Everything outside this package imports from here.
 from exporter.config.arguments import add_arguments, collected, load_from
 from exporter.config.container import BackoffSettings, ContainerSettings, LaunchSettings
 from exporter.config.describe import describe, describe_json
+from exporter.config.discovery import (
+    LABEL_PREFIX,
+    ContainerLabels,
+    DiscoverySettings,
+    DnsDiscovery,
+    DockerDiscovery,
+    SourceSettings,
+)
 from exporter.config.load import Loaded, load
+from exporter.config.mistakes import words_of
 from exporter.config.settings import (
     HistorySettings,
     LogSettings,
-    Mode,
     ProbeSettings,
     ScrapeSettings,
     Settings,
     ShutdownSettings,
-    Target,
 )
+from exporter.config.target import Mode, Target, TargetTemplate
 from exporter.config.values import ListenAddress
 
 __all__ = [
+    "LABEL_PREFIX",
     "BackoffSettings",
+    "ContainerLabels",
     "ContainerSettings",
+    "DiscoverySettings",
+    "DnsDiscovery",
+    "DockerDiscovery",
     "HistorySettings",
     "LaunchSettings",
     "ListenAddress",
@@ -32,11 +45,14 @@ __all__ = [
     "ScrapeSettings",
     "Settings",
     "ShutdownSettings",
+    "SourceSettings",
     "Target",
+    "TargetTemplate",
     "add_arguments",
     "collected",
     "describe",
     "describe_json",
     "load",
     "load_from",
+    "words_of",
 ]

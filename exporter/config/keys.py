@@ -86,7 +86,9 @@ def default_at(key: Key) -> Any | None:
     if not is_section(section) or not isinstance(key[-1], str):
         return None
     field = section.model_fields.get(key[-1])
-    return field.get_default(call_default_factory=True, validated_data={}) if field else None
+    if field is None or field.is_required():
+        return None
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def _step(node: Any, part: str) -> tuple[str | int, Any] | None:

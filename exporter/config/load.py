@@ -66,7 +66,7 @@ def load(
     _check_authorities(merged)
     mistakes = [*reading.mistakes, *merged.mistakes]
     settings = _validated(merged, mistakes)
-    if targets_required and not merged.tree.get("targets"):
+    if targets_required and not _has_targets(merged):
         mistakes.append(
             Mistake("", "at least one is required: [[targets]] in a file, or VLLM_HOST", "targets")
         )
@@ -103,6 +103,12 @@ def _read(
         read_secrets(secrets_dir.expanduser(), reading)
     read_command_line(cli, reading)
     return reading
+
+
+def _has_targets(merged: Merged) -> bool:
+    """Whether some are listed, or looked for."""
+    places: tuple[keys.Key, ...] = (("targets",), ("discovery", "dns"), ("discovery", "docker"))
+    return any(merged.get(place) for place in places)
 
 
 def _validated(merged: Merged, mistakes: list[Mistake]) -> Settings | None:

@@ -16,6 +16,7 @@ from exporter.errors import ConfigError
 
 HIDDEN = "********"
 _WORDS = {
+    "missing": "is required",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "mapping_type": "must be a table",

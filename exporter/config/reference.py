@@ -68,7 +68,9 @@ def _title(at: Key) -> str:
     if not at:
         return "Top level"
     path = ".".join(str(part) for part in at)
-    return f"`[[{path}]]`" if at == ("targets",) else f"`[{path}]`"
+    field = keys.field_at(at)
+    is_list = field is not None and keys.is_list(keys.bare(field.annotation))
+    return f"`[[{path}]]`" if is_list else f"`[{path}]`"
 
 
 def _intro(section: type[BaseModel]) -> list[str]:
@@ -132,6 +134,8 @@ def _is_bytes(field: FieldInfo) -> bool:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None:
         return ""

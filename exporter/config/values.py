@@ -88,6 +88,24 @@ def _again(line: Any) -> InitErrorDetails:
     return details
 
 
+def doubles(listed: Any, default: str | None, others: str) -> list[InitErrorDetails]:
+    """A mistake for each name in a list of sections that one before it has.
+
+    `default` is the name of one that gives none; `others` says what the list holds.
+    """
+    each_one = listed if isinstance(listed, list | tuple) else []
+    names = [
+        each.get("name", default) if isinstance(each, dict) else getattr(each, "name", None)
+        for each in each_one
+    ]
+    first: dict[str, int] = {}
+    return [
+        mistake_at(f"must differ from the names of the other {others}", place, "name")
+        for place, name in enumerate(names)
+        if isinstance(name, str) and first.setdefault(name, place) < place
+    ]
+
+
 def keys_of(value: Any) -> list[str]:
     """The keys, sorted, that somebody wrote, in a table not yet validated or in a section."""
     if isinstance(value, Section):
@@ -139,6 +157,29 @@ TargetName = Annotated[
         'must be 1 to 64 letters, digits, "_", "." or "-": it becomes a label value',
     ),
 ]
+SourceName = Annotated[
+    str,
+    _matching(  # with "-" and an IPv6 address of 39 characters it is a target's name
+        r"[a-zA-Z0-9_.-]{1,24}",
+        'must be 1 to 24 letters, digits, "_", "." or "-": names of targets begin with it',
+    ),
+]
+HostName = Annotated[
+    str,
+    Field(max_length=253),
+    _matching(  # a last part of digits alone would be an address
+        r"([a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.)*"
+        r"(?![0-9]+\.?$)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.?",
+        'must be a DNS name, as "vllm.models.svc.cluster.local", without port and scheme',
+    ),
+]
+UrlPath = Annotated[
+    str,
+    _matching(
+        r"|(/(?!v1/*$)[a-zA-Z0-9._~-]+)+",
+        'must be empty or a path as "/llm", without /v1 and without a slash at its end',
+    ),
+]
 CurrencyName = Annotated[
     str, _matching(r"[A-Z]{3}", 'must be three capital letters, as "EUR" (ISO 4217)')
 ]
@@ -148,6 +189,9 @@ ContainerName = Annotated[
         r"[a-zA-Z0-9][a-zA-Z0-9_.-]+",
         'must be a container name: a letter or digit, then letters, digits, "_", "." or "-"',
     ),
+]
+NetworkName = Annotated[
+    str, _matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "must be the name of a Docker network")
 ]
 ContainerLabel = Annotated[
     str, _matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')

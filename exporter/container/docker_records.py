@@ -51,6 +51,7 @@ def snapshot_from(inspect: Mapping[str, Any]) -> ContainerSnapshot:
         finished_time=unix_time(state["FinishedAt"]),
         labels=config.get("Labels") or {},
         published_ports=_published(inspect),
+        networks=_networks(inspect),
         restart_count=inspect.get("RestartCount") or 0,
     )
 
@@ -128,3 +129,11 @@ def _published(inspect: Mapping[str, Any]) -> dict[int, tuple[str, int]]:
         first = min(bindings, key=lambda each: ":" in each["HostIp"])
         published[int(port)] = (first["HostIp"], int(first["HostPort"]))
     return published
+
+
+def _networks(inspect: Mapping[str, Any]) -> dict[str, str]:
+    """The address in each network, IPv4 where there is one; empty where Docker gave none."""
+    return {
+        name: network.get("IPAddress") or network.get("GlobalIPv6Address") or ""
+        for name, network in (inspect["NetworkSettings"].get("Networks") or {}).items()
+    }

@@ -84,6 +84,7 @@ class ContainerSnapshot:
     finished_time: float | None
     labels: Mapping[str, str] = field(default_factory=dict)
     published_ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    networks: Mapping[str, str] = field(default_factory=dict)  # name to address; "": it has none
     restart_count: int = 0  # Docker's own restart policy at work
 
 

@@ -1,0 +1,57 @@
+"""Containers with a label: asks Docker, through the one door to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from exporter.container.records import DockerError, DockerProblem
+from exporter.discovery.labels import targets_of
+from exporter.discovery.records import Look, LookError, LookFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.config import DockerDiscovery
+    from exporter.container.docker_engine import DockerEngine
+
+_REASONS = {
+    DockerProblem.TIMEOUT: LookFailure.TIMEOUT,
+    DockerProblem.UNREACHABLE: LookFailure.UNREACHABLE,
+    DockerProblem.PERMISSION_DENIED: LookFailure.PERMISSION_DENIED,
+}
+
+
+class DockerSource:
+    """One Docker Engine and one label."""
+
+    def __init__(self, settings: DockerDiscovery) -> None:
+        self._settings = settings
+        self._door: DockerEngine | None = None
+
+    async def look(self) -> Look:
+        if self._door is None:
+            make = await asyncio.to_thread(_load)
+            self._door = make(self._settings)
+        try:
+            containers = await self._door.find(self._settings.label)
+        except DockerError as error:
+            reason = _REASONS.get(error.problem, LookFailure.API_ERROR)
+            raise LookError(reason, error.detail) from error
+        return targets_of(containers, self._settings)
+
+    async def close(self) -> None:
+        if self._door is not None:
+            await self._door.close()
+
+
+def _load() -> Callable[[DockerDiscovery], DockerEngine]:
+    """Beside the event loop, and only where it is needed: Docker's library takes half a second."""
+    from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
+        DockerEngine,
+        DockerLimits,
+    )
+
+    return lambda settings: DockerEngine(
+        settings.docker_host, DockerLimits(query=settings.docker_timeout_seconds)
+    )

@@ -1,0 +1,109 @@
+"""All sources of the settings: which are asked, and which begin, end or begin anew in a reload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.config import DockerDiscovery
+from exporter.discovery.dns import DnsSource
+from exporter.discovery.docker_labels import DockerSource
+from exporter.discovery.finder import Finder
+from exporter.discovery.records import LookFailure
+from exporter.discovery.roster import Allowance, Roster
+
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from exporter.config import DiscoverySettings, DnsDiscovery, Target
+    from exporter.tools import Tools
+
+    Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
+
+_REASONS = {
+    "dns": (
+        LookFailure.TIMEOUT,
+        LookFailure.TEMPORARY,
+        LookFailure.FAILED,
+        LookFailure.REFUSED,
+    ),
+    "docker": (
+        LookFailure.TIMEOUT,
+        LookFailure.UNREACHABLE,
+        LookFailure.PERMISSION_DENIED,
+        LookFailure.API_ERROR,
+        LookFailure.REFUSED,
+    ),
+}
+
+
+def sources_of(
+    settings: DiscoverySettings,
+) -> Mapping[str, DnsDiscovery | DockerDiscovery]:
+    """The sources by the name that they have in the log and the metrics: `dns:vllm`."""
+    dns = {f"dns:{each.name}": each for each in settings.dns}
+    docker = {f"docker:{each.name}": each for each in settings.docker}
+    return dns | docker
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    settings: DnsDiscovery | DockerDiscovery
+    task: Task[None]
+
+
+class Finders:
+    """Asks every source of the settings that `apply` was given last.
+
+    `deliver` is given a source's name with all targets that it has now. It raises `ExporterError`
+    where it cannot take them.
+    """
+
+    def __init__(self, tools: Tools, deliver: Deliver) -> None:
+        self._tools = tools
+        self._deliver = deliver
+        self._asked: dict[str, _Asked] = {}
+        self._allowance = Allowance(0)
+
+    def apply(self, settings: DiscoverySettings) -> None:
+        """Ask these sources from now on. One whose settings are the same goes on as it was.
+
+        Whoever was given targets by a source that is gone must drop them.
+        """
+        self._allowance.limit = settings.max_targets
+        wanted = sources_of(settings)
+        for name, asked in list(self._asked.items()):
+            if wanted.get(name) != asked.settings:
+                asked.task.cancel()
+                del self._asked[name]
+            if name not in wanted:
+                self._allowance.forget(name)
+                self._tools.metrics.discovery_gone(name)
+        for name, each in wanted.items():
+            if name not in self._asked:
+                self._asked[name] = _Asked(each, self._begin(name, each))
+
+    def tasks(self) -> list[Task[None]]:
+        """The loops that run."""
+        return [asked.task for asked in self._asked.values()]
+
+    def _begin(self, name: str, settings: DnsDiscovery | DockerDiscovery) -> Task[None]:
+        kind = name.partition(":")[0]
+        self._tools.metrics.discovery_added(name, _REASONS[kind])
+        finder = Finder(
+            name,
+            _source(settings, self._tools),
+            Roster(name, settings.gone_after_seconds, self._allowance),
+            refresh_seconds=settings.refresh_seconds,
+            clock=self._tools.clock,
+            metrics=self._tools.metrics,
+            deliver=lambda targets: self._deliver(name, targets),
+        )
+        return self._tools.spawn(f"discovery:{name}", finder.run)
+
+
+def _source(settings: DnsDiscovery | DockerDiscovery, tools: Tools) -> DnsSource | DockerSource:
+    if isinstance(settings, DockerDiscovery):
+        return DockerSource(settings)
+    return DnsSource(settings, tools.clock)

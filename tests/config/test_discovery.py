@@ -1,0 +1,110 @@
+"""The section that says where targets are looked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from exporter.config import describe, describe_json
+
+DNS = '[[discovery.dns]]\nname = "vllm"\nhost = "vllm.models.svc"\n'
+DOCKER = "[[discovery.docker]]\n"
+
+
+@pytest.mark.parametrize("source", [DNS, DOCKER])
+def test_a_source_will_do_where_targets_are_required(load_text, source):
+    assert load_text(source, targets_required=True).settings.targets == ()
+
+
+def test_without_targets_and_sources_the_mistake_is_the_same_as_ever(mistakes_of):
+    found = mistakes_of("[discovery]\nmax_targets = 5\ndns = []\n", targets_required=True)
+    assert found == ["targets: at least one is required: [[targets]] in a file, or VLLM_HOST"]
+
+
+def test_sources_come_from_variables_too(load_text):
+    settings = load_text(
+        env={
+            "VLLM_EXPORTER_DISCOVERY__DNS__0__NAME": "vllm",
+            "VLLM_EXPORTER_DISCOVERY__DNS__0__HOST": "vllm.models.svc",
+            "VLLM_EXPORTER_DISCOVERY__DOCKER": '[{"label": "vllm"}]',
+        }
+    ).settings.discovery
+    assert [each.host for each in settings.dns] == ["vllm.models.svc"]
+    assert [each.label for each in settings.docker] == ["vllm"]
+
+
+def test_all_mistakes_are_told_at_once(mistakes_of):
+    found = mistakes_of(
+        "[discovery]\nmax_targets = 0\n"
+        '[[discovery.dns]]\nhost = "vllm:8000"\nprt = 1\nrefresh_seconds = 0.5\n'
+        f'{DNS}{DNS}currency = "euro"\n[[discovery.docker]]\npath = "/v1"\nmode = "managed"\n'
+    )
+    assert found == [
+        "exporter.toml: discovery.max_targets = 0: must be 1 or more",
+        "exporter.toml: discovery.dns[0].name: is required",
+        (
+            'exporter.toml: discovery.dns[0].host = "vllm:8000": must be a DNS name, as '
+            '"vllm.models.svc.cluster.local", without port and scheme'
+        ),
+        "exporter.toml: discovery.dns[0].refresh_seconds = 0.5: must be 1 or more",
+        "exporter.toml: discovery.dns[0].prt: unknown key; did you mean discovery.dns[0].port?",
+        (
+            'exporter.toml: discovery.dns[2].currency = "euro": must be three capital letters, as '
+            '"EUR" (ISO 4217)'
+        ),
+        (
+            'exporter.toml: discovery.dns[2].name = "vllm": must differ from the names of the other '
+            "sources"
+        ),
+        'exporter.toml: discovery.docker[0].mode = "managed": must be "external" or "attached"',
+        (
+            'exporter.toml: discovery.docker[0].path = "/v1": must be empty or a path as "/llm", '
+            "without /v1 and without a slash at its end"
+        ),
+    ]
+
+
+def test_two_docker_engines_need_names(mistakes_of):
+    assert mistakes_of(DOCKER * 2) == [
+        (
+            'default: discovery.docker[1].name = "docker": must differ from the names of the other '
+            "sources"
+        )
+    ]
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "fd00::7", "http://vllm", "a..b", "-a", "a" * 64, ""])
+def test_what_is_no_name_is_no_host(mistakes_of, host):
+    (found,) = mistakes_of(f'[[discovery.dns]]\nname = "vllm"\nhost = "{host}"\n')
+    assert "must be a DNS name" in found
+
+
+@pytest.mark.parametrize("host", ["vllm", "localhost", "_vllm._tcp.x", "vllm.svc.", "3com.example"])
+def test_names_of_all_kinds_are_hosts(load_text, host):
+    toml = f'[[discovery.dns]]\nname = "vllm"\nhost = "{host}"\n'
+    assert load_text(toml).settings.discovery.dns[0].host == host
+
+
+def test_a_network_has_no_effect_where_published_ports_count(mistakes_of):
+    (found,) = mistakes_of(f'{DOCKER}address = "published"\nnetwork = "models"\n')
+    assert 'network = "models": has no effect with address = "published"' in found
+
+
+def test_a_key_from_a_file_is_read_and_stays_hidden(load_text, tmp_path):
+    (tmp_path / "key").write_text("sk-canary\n")
+    loaded = load_text(f'{DNS}api_key_file = "key"\n{DOCKER}api_key = "sk-canary"\n')
+    discovery = loaded.settings.discovery
+    assert discovery.dns[0].api_key.get_secret_value() == "sk-canary"
+    assert "canary" not in describe(loaded) + describe_json(loaded) + repr(loaded.settings)
+
+
+def test_what_is_in_force_is_printed_with_its_source_and_can_be_read_again(load_text):
+    loaded = load_text(f"{DNS}port = 8001\n{DOCKER}")
+    printed = describe(loaded)
+    assert "[[discovery.dns]]" in printed
+    assert "port = 8001  # " in printed
+    assert load_text(printed).settings.discovery == loaded.settings.discovery
+    sources = json.loads(describe_json(loaded))["sources"]
+    assert sources["discovery.dns[0].port"].endswith("exporter.toml")
+    assert sources["discovery.dns[0].scheme"] == "default"

@@ -1,0 +1,147 @@
+"""What the resolver says becomes a list of targets, or the reason why it is not known."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+import pytest
+from fake_clock import FakeClock
+
+from exporter.config import DnsDiscovery
+from exporter.discovery.dns import PATIENCE_SECONDS, DnsSource, resolve
+from exporter.discovery.records import Look, LookError, LookFailure
+
+
+class Resolver:
+    """Answers with what it was told to, an error or addresses, or not at all."""
+
+    def __init__(self) -> None:
+        self.says: list[str] | Exception | None = []
+        self.asked: list[tuple[str, int]] = []
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, host, family):
+        self.asked.append((host, family))
+        if self.says is None:
+            await self.let_go.wait()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says or []
+
+
+@pytest.fixture
+def resolver() -> Resolver:
+    return Resolver()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def source(resolver, clock):
+    made = DnsSource(DnsDiscovery(name="vllm", host="vllm.example"), clock, resolver)
+    yield made
+    await made.close()
+
+
+async def failure(source) -> LookError:
+    with pytest.raises(LookError) as caught:
+        await source.look()
+    return caught.value
+
+
+async def test_each_address_of_the_name_is_a_target(source, resolver):
+    resolver.says = ["10.0.0.8", "10.0.0.7", "10.0.0.8"]
+    look = await source.look()
+    assert [each.name for each in look.targets] == ["vllm-10.0.0.7", "vllm-10.0.0.8"]
+    assert resolver.asked == [("vllm.example", socket.AF_INET)]
+
+
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
+async def test_a_name_that_does_not_exist_or_has_no_address_has_no_targets(source, resolver, code):
+    resolver.says = socket.gaierror(code, "Name or service not known")
+    assert await source.look() == Look()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+            LookFailure.TEMPORARY,
+        ),
+        (
+            socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure in name resolution"),
+            LookFailure.FAILED,
+        ),
+        (OSError(24, "Too many open files"), LookFailure.FAILED),
+        (UnicodeError("label too long"), LookFailure.FAILED),
+    ],
+)
+async def test_an_error_of_the_resolver_is_no_answer(source, resolver, error, reason):
+    resolver.says = error
+    found = await failure(source)
+    assert found.reason is reason
+    assert found.detail == f"vllm.example: {getattr(error, 'strerror', error)}"
+
+
+async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source, resolver, clock):
+    resolver.says = None
+    for _ in range(3):
+        looking = asyncio.create_task(failure(source))
+        await clock.until_asleep()
+        await clock.advance(PATIENCE_SECONDS)
+        assert (await looking).reason is LookFailure.TIMEOUT
+    assert len(resolver.asked) == 1
+    resolver.says = ["10.0.0.7"]
+    resolver.let_go.set()
+    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.7"]
+    await source.look()
+    assert len(resolver.asked) == 2
+
+
+async def test_a_source_that_is_closed_leaves_no_question_behind(source, resolver, clock):
+    resolver.says = None
+    looking = asyncio.create_task(source.look())
+    await clock.until_asleep()
+    looking.cancel()
+    await asyncio.wait({looking})
+    await source.close()
+    await clock.settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_the_systems_resolver_knows_this_machine():
+    assert set(await resolve("localhost", socket.AF_INET)) == {"127.0.0.1"}
+
+
+async def test_the_systems_errors_come_through():
+    # 64 characters are one more than a part of a name may have: no server is asked.
+    with pytest.raises(UnicodeError):
+        await resolve("a" * 64, socket.AF_INET)
+    with pytest.raises(socket.gaierror):
+        await resolve("10.0.0.7", socket.AF_INET6)
+
+
+async def test_a_thread_that_hangs_in_the_resolver_holds_nobody_up(monkeypatch):
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def hang(*_):
+        hanging.set()
+        let_go.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    asking = asyncio.ensure_future(resolve("vllm.example", socket.AF_INET))
+    await asyncio.to_thread(hanging.wait, 60)
+    (thread,) = [each for each in threading.enumerate() if each.name == "resolve-vllm.example"]
+    assert thread.daemon
+    asking.cancel()
+    await asyncio.wait({asking})
+    let_go.set()
+    await asyncio.to_thread(thread.join, 60)
+    assert not thread.is_alive()
