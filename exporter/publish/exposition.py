@@ -27,6 +27,7 @@ _LARGE = 1 << 18
 
 _MANY = 100
 """Targets from which it takes more than a moment to join the lines of a family."""
+_LEVEL, _GZIP = 5, zlib.MAX_WBITS | 16
 
 
 class PageKind(NamedTuple):
@@ -169,12 +170,12 @@ async def _packed(parts: list[bytes], kind: PageKind) -> bytes:
     if not kind.gzip:
         return b"".join(parts)
     if sum(map(len, parts)) < _LARGE:
-        return _compressed(parts)
+        return zlib.compress(b"".join(parts), _LEVEL, _GZIP)
     return await asyncio.to_thread(_compressed, parts)
 
 
 def _compressed(parts: list[bytes]) -> bytes:
-    pack = zlib.compressobj(5, zlib.DEFLATED, zlib.MAX_WBITS | 16)  # 16: as gzip
+    pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     return b"".join([*map(pack.compress, parts), pack.flush()])
 
 
