@@ -171,6 +171,7 @@ class SessionRunner:
             played.failure = Failure(FailureReason(error.reason), error.detail)
         except ScenarioError as error:
             played.failure = Failure(FailureReason.PROMPT_TOO_LONG, str(error))
+        played.turns.clear()  # their token ids take 0.8 MB, until the next session and for nothing
         return self._result(played)
 
     def so_far(self) -> SessionResult | None:

@@ -1,9 +1,18 @@
 """Whole sessions over HTTP: what is found on a sound engine, and on each unsound one."""
 
+import gc
+
 import pytest
 
 from exporter.engine.client import Deadlines
-from exporter.model import BreakReason, FailureReason, LossCause, Notice, PrefixStability
+from exporter.model import (
+    BreakReason,
+    FailureReason,
+    LossCause,
+    Notice,
+    PrefixStability,
+    Turn,
+)
 from exporter.session_json import session_json
 from exporter.simulator import faults
 
@@ -187,3 +196,11 @@ async def test_the_text_around_a_break_is_not_in_the_json_nor_in_a_printed_recor
     assert session_json(result)["prefix"]["first_break"]["reason"] == "system_prompt_moved"
     assert "careful" not in str(session_json(result))
     assert "careful" not in repr(result)
+
+
+async def test_token_ids_are_not_held_until_the_next_session(bench):
+    async with bench() as at:
+        result = await at.play()
+        assert result.failure is None
+        assert [each for each in gc.get_objects() if type(each) is Turn] == []
+        assert at.runner.so_far().turns == result.turns
