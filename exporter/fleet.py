@@ -173,9 +173,11 @@ class Fleet:
         async with asyncio.TaskGroup() as swaps:
             for each in gone:
                 swaps.create_task(self._retire(each), name=f"retire:{each.target.name}")
+                await asyncio.sleep(0)  # as in `prepare`
             for each in plan.made:
                 name = each.target.name
                 swaps.create_task(self._begin(each, turns[name]), name=f"begin:{name}")
+                await asyncio.sleep(0)
         if changes:
             log.info("fleet.changed", **changes.shown())
         return changes
