@@ -21,6 +21,7 @@ class Page:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+        self.names = {name for name, _ in self.samples}
 
     def value(self, family: str, /, **labels: str) -> float | None:
         return self.samples.get((family, frozenset({"target": "local", **labels}.items())))

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
+from prometheus_client import CollectorRegistry
 from publish_records import STARTED
 
 from exporter.publish.history import History
@@ -40,6 +41,20 @@ class Published:
         self.metrics.target_added(result.target)
         self.metrics.session_finished(result)
         self.history.add(result)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """One without the families of the process."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    """The sink, with the target `local`."""
+    metrics = Metrics(registry)
+    metrics.target_added("local")
+    return metrics
 
 
 @pytest.fixture

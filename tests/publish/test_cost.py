@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 from publish_records import (
     TURNS,
     engine_view,
@@ -25,23 +24,10 @@ from exporter.model import (
     RetentionUnknown,
 )
 from exporter.publish.cost_state import CostState, Prices
-from exporter.publish.metrics import Metrics
 from exporter.session_json import session_json
 
 COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
 SECOND = {"scenario": "coding-agent", "turn": "2"}
-
-
-@pytest.fixture
-def registry():
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def metrics(registry):
-    metrics = Metrics(registry)
-    metrics.target_added("local")
-    return metrics
 
 
 def session_with(control, **options):
