@@ -117,11 +117,13 @@ def test_it_says(line):
 
 def test_its_credentials_are_names_of_settings(tmp_path):
     names = re.findall(r"^LoadCredential=(\w+)$", TEXT, re.MULTILINE)
-    assert len(names) == TEXT.count("LoadCredential=") == 1
+    assert len(names) == TEXT.count("LoadCredential=") == 2
     for name in names:
         (tmp_path / name).write_text("sk-canary")
     config = tmp_path / "exporter.toml"
-    config.write_text('[[targets]]\nurl = "http://e:8000"\n')
+    config.write_text(
+        '[[targets]]\nurl = "http://e:8000"\n[[discovery.dns]]\nname = "r"\nhost = "replicas"\n'
+    )
     command = [sys.executable, "-m", "exporter", "config", "--config", config]
     done = subprocess.run(
         [*command, "--secrets-dir", tmp_path],
@@ -132,5 +134,5 @@ def test_its_credentials_are_names_of_settings(tmp_path):
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("# secrets file") == 1
+    assert done.stdout.count("# secrets file") == 2
     assert "sk-canary" not in done.stdout
