@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from exporter.clock import SystemClock
+from exporter.config import Settings
 from exporter.errors import ConfigError, ExporterError
 from exporter.publish.metrics import Metrics
-from exporter.reload import Reloader
+from exporter.reload import Reloader, refuse_what_needs_a_restart
 
 
 class Scene:
@@ -133,3 +134,28 @@ async def test_while_the_daemon_ends_nothing_is_read_and_everybody_is_told():
         assert outcome.status == 503
         assert "stopped" in outcome.text
     assert scene.begun == 1
+
+
+# What becomes of each setting in a reload; `shutdown` is read at the end only.
+APPLIED = {
+    *("web_config_file", "log", "probe", "scrape", "history", "metrics", "discovery", "targets"),
+    "shutdown",
+}
+REFUSED = {
+    "listen": {"listen": "127.0.0.1:1"},
+    "web_reload_enabled": {"web_reload_enabled": True},
+    "page": {"page": {"grafana_url": "http://grafana:3000"}},
+}
+
+
+def test_no_setting_is_passed_over_in_silence():
+    """A new one must be applied in exporter/app.py, or refused in exporter/reload.py."""
+    assert set(Settings.model_fields) == APPLIED | set(REFUSED)
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "metrics.http_sd_address"])
+def test_what_needs_a_restart_is_refused_by_its_name(name):
+    other = REFUSED.get(name, {"metrics": {"http_sd_address": "exporter:9477"}})
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        refuse_what_needs_a_restart(Settings(), Settings(**other))
+    refuse_what_needs_a_restart(Settings(**other), Settings(**other))
