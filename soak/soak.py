@@ -5,7 +5,8 @@ connections. The engine is a simulator in another process that answers at once. 
 are read as Prometheus and a browser would, and the engine is made to fail in turn: errors, streams
 cut and aborted, restarts. Only the interval between sessions is not one that could be configured.
 
-Exits with 1 where memory, descriptors, tasks, threads or objects grew beyond their bounds.
+Ctrl-C ends it early, and what there is is judged. Exits with 1 where memory, descriptors, tasks,
+threads or objects grew beyond their bounds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -110,12 +112,12 @@ class Soak:
         probe = loaded.probe.model_copy(update={"interval_seconds": PAUSE_SECONDS})
         return loaded.model_copy(update={"probe": probe})
 
-    async def watch(self, url: str) -> None:
-        """Read and disturb until enough sessions have ended."""
+    async def watch(self, url: str, enough: asyncio.Event) -> None:
+        """Read and disturb until all sessions have ended, or `enough` is set."""
         every = max(0.1, min(3.0, self.sessions / 3000))
         async with aiohttp.ClientSession() as client:
             told, changed = 0.0, time.monotonic()
-            while self.done < self.sessions:
+            while self.done < self.sessions and not enough.is_set():
                 await asyncio.sleep(every)
                 await self._disturb(client)
                 before = self.done
@@ -173,7 +175,7 @@ class Soak:
 
     def verdicts(self) -> list[Verdict]:
         return [
-            judged(bound, [(r.sessions, getattr(r, key)) for r in self.readings], self.sessions)
+            judged(bound, [(r.sessions, getattr(r, key)) for r in self.readings], self.done)
             for key, bound in BOUNDS.items()
         ]
 
@@ -189,6 +191,7 @@ async def simulator() -> AsyncIterator[str]:
         *(sys.executable, str(HERE / "engine.py")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the soak alone
     )
     if process.stdin is None or process.stdout is None:  # cannot be: both were asked for
         raise AssertionError
@@ -206,13 +209,14 @@ async def soak(sessions: int, targets: int, *, trace: bool) -> Soak:
             settings = run.settings(Path(folder))
             logs.configure(settings.log.format, settings.log.level)
             daemon = Daemon(settings, SystemClock())
-            stop, up = asyncio.Event(), asyncio.Event()
+            stop, up, enough = asyncio.Event(), asyncio.Event(), asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(daemon.run(stop, up.set), name="daemon")
                 await up.wait()
                 if trace:
                     group.create_task(grown(run), name="trace")
-                await run.watch(daemon.url)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGINT, enough.set)
+                await run.watch(daemon.url, enough)
                 stop.set()
     return run
 
