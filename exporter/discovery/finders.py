@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.config import DockerDiscovery
-from exporter.discovery.dns import DnsSource
-from exporter.discovery.docker_labels import DockerSource
 from exporter.discovery.finder import Finder
 from exporter.discovery.records import LookFailure
 from exporter.discovery.roster import Allowance, Roster
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from exporter.config import DiscoverySettings, DnsDiscovery, Target
+    from exporter.discovery.records import Source
     from exporter.tools import Tools
 
     Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
@@ -103,7 +102,12 @@ class Finders:
         return self._tools.spawn(f"discovery:{name}", finder.run)
 
 
-def _source(settings: DnsDiscovery | DockerDiscovery, tools: Tools) -> DnsSource | DockerSource:
+def _source(settings: DnsDiscovery | DockerDiscovery, tools: Tools) -> Source:
+    # Few daemons have a source: what one needs is loaded for those.
     if isinstance(settings, DockerDiscovery):
+        from exporter.discovery.docker_labels import DockerSource  # noqa: PLC0415 - see above
+
         return DockerSource(settings)
+    from exporter.discovery.dns import DnsSource  # noqa: PLC0415 - see above
+
     return DnsSource(settings, tools.clock)

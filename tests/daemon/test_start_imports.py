@@ -42,6 +42,8 @@ NOT_TO_MEASURE = {
     "exporter.caretaker",
     "exporter.container.launch",
     "exporter.container.supervisor",
+    "exporter.discovery.dns",
+    "exporter.discovery.docker_labels",
     "exporter.publish.api_description",
     "exporter.publish.api_shape",
     "exporter.publish.chart_view",
