@@ -44,6 +44,13 @@ BAD = {
             'exporter.toml: log.format = "xml": must be "json" or "console"',
         ],
     ),
+    "address of the pages": (
+        {"toml": '[metrics]\nhttp_sd_address = "http://exporter:9477/"'},
+        [
+            'exporter.toml: metrics.http_sd_address = "http://exporter:9477/": must be a host, with '
+            'a port or without, as "exporter.example:9477"',
+        ],
+    ),
     "unknown key": (
         {"toml": "[probe]\nintervall_seconds = 3"},
         [

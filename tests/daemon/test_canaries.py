@@ -24,6 +24,7 @@ from exporter.publish.server import create_app
 ENVIRONMENT = {"VLLM_EXPORTER_TARGETS__1__API_KEY": PLANTED["key in the environment"]}
 ALICE = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
 WRONG = "Basic " + base64.b64encode(f"alice:{PASSWORD}x".encode()).decode()
+OF_A_TARGET = ("/", "/metrics", "/api/v1/sessions", "/api/v1/targets", "/report.png")
 
 
 def every_path(targets) -> list[str]:
@@ -37,7 +38,7 @@ def every_path(targets) -> list[str]:
     )
     paths = {resource.canonical for resource in app.router.resources()}
     plain = [re.sub(r"{[^}]*}", PLANTED["first prompt"], path) for path in paths]
-    of_targets = [f"{path}?target={name}" for path in ("/", "/api/v1/sessions") for name in targets]
+    of_targets = [f"{path}?target={name}" for path in OF_A_TARGET for name in targets]
     return sorted([*plain, *of_targets, "/nothing", f"/%00/{PLANTED['token']}"])
 
 
