@@ -47,8 +47,10 @@ BAD = {
     "address of the pages": (
         {"toml": '[metrics]\nhttp_sd_address = "http://exporter:9477/"'},
         [
-            'exporter.toml: metrics.http_sd_address = "http://exporter:9477/": must be a host, with '
-            'a port or without, as "exporter.example:9477"',
+            (
+                'exporter.toml: metrics.http_sd_address = "http://exporter:9477/": must be a host, '
+                'with a port or without, as "exporter.example:9477"'
+            ),
         ],
     ),
     "unknown key": (
