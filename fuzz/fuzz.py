@@ -34,12 +34,13 @@ def fuzz(target: str, seconds: int, *, shaped: bool) -> None:
 
     `shaped`: atheris chooses among the inputs of a strategy of Hypothesis, else it makes bytes.
     """
-    import atheris  # noqa: PLC0415 - only here: the environment of the tests has none
+    import atheris  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - only here: the environment of the tests has none
 
     with atheris.instrument_imports(include=["exporter", "prometheus_client", "yaml", "tomllib"]):
         from targets import TARGETS  # noqa: PLC0415 - instrumented as it is imported
     chosen = TARGETS[target]
-    run, longest = chosen.run, chosen.longest
+    run: Callable[[bytes], object] = chosen.run
+    longest = chosen.longest
     with tempfile.TemporaryDirectory() as folder:
         corpus, words = Path(folder, "corpus"), Path(folder, "words")
         if shaped:
@@ -67,7 +68,7 @@ def fuzz(target: str, seconds: int, *, shaped: bool) -> None:
         atheris.Fuzz()
 
 
-def _shaped(target: str, run: Callable[[bytes], None]) -> Callable[[bytes], object]:
+def _shaped(target: str, run: Callable[[bytes], object]) -> Callable[[bytes], object]:
     """`run` on inputs of the target's strategy, which the fuzzer's bytes choose."""
     from hypothesis import given, settings  # noqa: PLC0415 - not where bytes are made
     from strategies import STRATEGIES  # noqa: PLC0415 - the same
@@ -81,7 +82,7 @@ def _shaped(target: str, run: Callable[[bytes], None]) -> Callable[[bytes], obje
             print(f"the input was {data!r}", flush=True)
             raise
 
-    choose: Callable[[bytes], object] = play.hypothesis.fuzz_one_input
+    choose: Callable[[bytes], object] = play.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
     return choose
 
 

@@ -121,6 +121,51 @@ _REFUSALS = st.tuples(
     ),
 ).map(lambda pair: pair[0].to_bytes(2) + written(pair[1]))
 
+# Docker
+
+_STAMP = st.sampled_from(["2026-11-24T20:21:57.123456789Z", "0001-01-01T00:00:00Z", "yesterday"])
+_INSPECT = objects(
+    Id=TEXT,
+    Name=TEXT,
+    Image=TEXT,
+    RestartCount=_COUNT,
+    State=objects(
+        Status=st.sampled_from(["running", "exited", "created"]),
+        ExitCode=_COUNT,
+        OOMKilled=st.booleans(),
+        Error=TEXT,
+        StartedAt=_STAMP,
+        FinishedAt=_STAMP,
+    ),
+    Config=objects(Image=TEXT, Labels=st.dictionaries(TEXT, TEXT, max_size=2)),
+    NetworkSettings=objects(
+        Ports=st.dictionaries(
+            st.sampled_from(["8000/tcp", "53/udp", "x"]),
+            st.lists(objects(HostIp=st.just("::1"), HostPort=st.just("1")), max_size=2),
+        )
+    ),
+)
+_DOCKER_EVENTS = objects(
+    Type=st.just("container"),
+    Actor=objects(ID=TEXT, Attributes=objects(name=TEXT, exitCode=st.sampled_from(["0", "x"]))),
+    Action=st.sampled_from(["die", "start"]),
+    timeNano=st.integers(),
+)
+_LOG_LINES = st.tuples(_STAMP, TEXT).map(lambda pair: " ".join(pair).encode("utf-8", "replace"))
+_DOCKER = st.one_of(
+    _INSPECT.map(written),
+    st.lists(_DOCKER_EVENTS.map(written), max_size=4).map(b"\n".join),
+    st.lists(_LOG_LINES, max_size=4).map(b"\n".join),
+    st.lists(
+        st.tuples(st.integers(0, 4), _LOG_LINES, st.sampled_from([b"\n", b""])), max_size=4
+    ).map(
+        lambda frames: b"".join(
+            bytes([output, 0, 0, 0]) + (len(line) + len(end)).to_bytes(4) + line + end
+            for output, line, end in frames
+        )
+    ),
+)
+
 # Scenarios
 
 _CALLS = objects(
@@ -218,6 +263,7 @@ STRATEGIES: dict[str, st.SearchStrategy[bytes]] = {
     "metrics_page": _PAGES,
     "stream": _streams(),
     "refused": _REFUSALS,
+    "docker": _DOCKER,
     "scenario": _SCENARIOS,
     "toml": st.tuples(st.sampled_from([b"", b"+"]), _SETTINGS.map(_toml)).map(b"".join),
     "environment": _SETTINGS.map(_variables),

@@ -72,6 +72,23 @@ TARGETS = {
         2048,
         ('{"error":{"message":"', '"param":"model"', '"object":"error"', "maximum context length"),
     ),
+    "docker": Target(
+        wire_targets.docker,
+        4096,
+        (
+            '"Type":"container"',
+            '"Actor":{"ID":"a","Attributes":{"exitCode":"1"}}',
+            '"Action":"die"',
+            '"timeNano":1',
+            '"State":{"Status":"running"',
+            "0001-01-01T00:00:00Z",
+            "2026-11-24T20:21:57.123456789Z ",
+            "\x01\x00\x00\x00\x00\x00\x00\x20",
+            "\x03\x00\x00\x00\x00\x00\x00\x20",
+            "Loading weights took 1 s\n",
+            "Application startup complete",
+        ),
+    ),
     "scenario": Target(
         file_targets.scenario,
         4096,

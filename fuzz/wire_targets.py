@@ -5,29 +5,37 @@ Each target takes any bytes and raises AssertionError where they were read wrong
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
 import re
 from dataclasses import fields
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.container.docker_errors import translated
+from exporter.container.docker_records import snapshot_from
+from exporter.container.docker_streams import events, log_lines
+from exporter.container.loading import LoadProgress, read_line
+from exporter.container.records import DockerError, LogLine
 from exporter.engine import exposition, names
 from exporter.engine.answer import Answer, refusal
 from exporter.engine.sse import Decoder, Event
 from exporter.errors import ExpositionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prometheus_client.samples import Sample
 
     from exporter.model import EngineSnapshot
 
 MOST_SAID = 1000  # characters of an error's text
+_LONGEST_LOG_LINE = 2 * 65536
 
 _SUMMED = {
     "queried_tokens": names.QUERIED_TOKENS,
@@ -212,3 +220,42 @@ def refused(data: bytes) -> None:
     assert str(status) in failure.detail
     assert len(failure.detail) <= MOST_SAID
     assert "\n" not in failure.detail or b"\\n" in body
+
+
+def docker(body: bytes) -> None:
+    """The body as each kind of answer of Docker's: records, or a DockerError in words."""
+    readers: tuple[Callable[[], list[Any]], ...] = (
+        lambda: [snapshot_from(json.loads(body))],
+        lambda: list(events(_answer_of(body))),
+        lambda: list(log_lines(_answer_of(body), terminal=True)),
+        lambda: list(log_lines(_answer_of(body), terminal=False)),
+    )
+    for read in readers:
+        found, said = _translated(read)
+        again, said_again = _translated(read)
+        assert repr(found) == repr(again), "read otherwise the second time"
+        assert said == said_again, "refused otherwise the second time"
+        assert len(said) <= MOST_SAID, f"{len(said)} characters are said"
+        assert all(len(each.text) <= _LONGEST_LOG_LINE for each in found if type(each) is LogLine)
+    progress = LoadProgress()
+    for number, text in enumerate(body.decode("utf-8", "replace").splitlines(), start=1):
+        before, progress = progress, read_line(progress, text)
+        assert progress.lines == number
+        assert before.marks <= progress.marks <= number
+        assert before.loads <= progress.loads <= progress.marks
+        assert progress.served >= before.served
+
+
+def _translated(read: Callable[[], list[Any]]) -> tuple[list[Any], str]:
+    """What is read, or the words of the error."""
+    try:
+        with translated("fuzz"):
+            return read(), ""
+    except DockerError as error:
+        return [], str(error)
+
+
+def _answer_of(body: bytes) -> requests.Response:
+    response = requests.Response()
+    response.raw = io.BytesIO(body)
+    return response

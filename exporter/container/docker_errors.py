@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What an answer of another shape than the API's leads to, here and within docker-py.
-_MISREAD = (ValueError, LookupError, TypeError, AttributeError)
+_MISREAD = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError),  # a time of 400 digits; JSON nested without end
+)
+_LONGEST_QUOTE = 200  # characters of what was not understood
 # RequestException is an OSError, and so is TimeoutError.
 _OUTSIDE = (
     docker.errors.DockerException,
@@ -137,7 +141,8 @@ def _words_for(chain: tuple[BaseException, ...]) -> str:
     if any(isinstance(each, _TIMEOUTS) for each in chain):
         return "no answer in time"
     if isinstance(outermost, _MISREAD):
-        return f"not an answer of Docker's ({type(outermost).__name__}: {outermost})"
+        quote = str(outermost)[:_LONGEST_QUOTE]
+        return f"not an answer of Docker's ({type(outermost).__name__}: {quote})"
     return str(outermost) or type(outermost).__name__
 
 

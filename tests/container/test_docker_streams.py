@@ -13,6 +13,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.container.docker_errors import translated
 from exporter.container.docker_streams import events, log_lines
 from exporter.container.records import DockerError, DockerProblem
 
@@ -134,3 +135,26 @@ def test_events_are_read_line_by_line_and_others_left_out():
 def test_an_event_that_is_not_json_is_an_error():
     with pytest.raises(ValueError, match="Expecting value"):
         list(events(answer(b"<html>\n")))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"[" * 5000, id="nested without end"),
+        pytest.param(
+            b'{"Type":"container","Action":"x","Actor":{"ID":"a"},"timeNano":' + b"9" * 400 + b"}",
+            id="a time of 400 digits",
+        ),
+        pytest.param(b'{"Type":"container","Action":"x"}', id="no actor"),
+    ],
+)
+def test_an_event_that_is_none_of_dockers_is_an_error_of_dockers(line):
+    with pytest.raises(DockerError) as caught, translated("events"):
+        list(events(answer(line + b"\n")))
+    assert caught.value.problem is DockerProblem.API_ERROR
+
+
+def test_the_words_for_a_line_that_is_not_understood_are_short():
+    with pytest.raises(DockerError) as caught, translated("log"):
+        read(b"x" * 60_000, terminal=True)
+    assert len(str(caught.value)) < 400
