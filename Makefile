@@ -14,10 +14,10 @@ TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench soak fuzz lock release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill soak fuzz lock release-check release-tools sbom audit clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## make the environment in .venv/
 
@@ -45,10 +45,16 @@ format: install  ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measure the exporter itself; fails when a bound is not kept
-	$(BIN)/python bench/bench_ttft.py
-	$(BIN)/python bench/bench_exposition.py
-	$(BIN)/python bench/bench_idle.py
+bench: install  ## measure the exporter itself, beside the baseline; less than five minutes
+	$(BIN)/python bench/bench.py
+
+bench-baseline: install  ## … and make this the baseline
+	$(BIN)/python bench/bench.py --write-baseline
+
+bench-page: install  ## … and put the table into docs/performance.md
+	$(BIN)/python bench/bench.py --write-baseline --markdown docs/performance.md
+
+bench-prefill: install  ## see whether the fitted prefill cost predicts the TTFT of other prompts
 	$(BIN)/python bench/bench_prefill_cost.py --sessions 4
 
 soak: install  ## 100,000 sessions without a pause (SOAK_SESSIONS=N); fails when anything grows

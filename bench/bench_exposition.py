@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from figures import Figure
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.engine import exposition
@@ -61,22 +62,32 @@ def seconds(read: Callable[[bytes], None], data: bytes) -> float:
     return time.perf_counter() - began
 
 
-def measure(page: str) -> tuple[float, float, float]:
-    """Median seconds of the whole page's parse, of ours at first, and of ours from then on."""
+def times(page: str, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of the whole page's parse, of ours at first, and of ours from then on."""
     whole, first, following = [], [], []
-    for scrape in range(ROUNDS):
+    for scrape in range(rounds):
         data = later(page, scrape)
         whole.append(seconds(theirs, data))
         exposition.forget()
         first.append(seconds(ours, data))
         following.append(seconds(ours, later(page, scrape + 1)))
-    return statistics.median(whole), statistics.median(first), statistics.median(following)
+    return whole, first, following
+
+
+def figures(rounds: int = ROUNDS) -> list[Figure]:
+    """Milliseconds for a page of eight ranks."""
+    _, first, following = times(eight_ranks(RECORDED.read_text()), rounds)
+    title = f"reading of a page of {RANKS} ranks"
+    return [
+        Figure("read_first", f"{title}, first", "ms", tuple(each * 1e3 for each in first)),
+        Figure("read_next", f"{title}, next", "ms", tuple(each * 1e3 for each in following)),
+    ]
 
 
 def main() -> int:
     """Print the figures; 1 when ours is too slow."""
     page = eight_ranks(RECORDED.read_text())
-    whole, first, following = measure(page)
+    whole, first, following = map(statistics.median, times(page, ROUNDS))
     print(f"a page of {RANKS} ranks: {len(page) / 1000:.0f} kB, {page.count(chr(10))} lines")
     print(f"prometheus_client, whole page {whole * 1e3:8.2f} ms   (medians of {ROUNDS})")
     print(f"ours, first scrape            {first * 1e3:8.2f} ms {whole / first:6.1f}x faster")

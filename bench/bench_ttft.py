@@ -22,6 +22,7 @@ import time
 
 import aiohttp
 import uvloop
+from figures import Figure
 
 from exporter.engine.client import ChatRequest, Deadlines, EngineClient
 
@@ -167,21 +168,57 @@ def report(title: str, errors: dict[str, list[float]]) -> tuple[float, float]:
     return statistics.median(ours_) / raw_median, p99(ours_) / raw_p99
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=300, help="rounds at concurrency 1")
-    parser.add_argument("--crowd-rounds", type=int, default=12, help=f"rounds at {CROWD}")
-    options = parser.parse_args()
+def run(rounds: int, crowd_rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The errors of each client, alone and in a crowd, against a server that is started for it."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     port = listener.getsockname()[1]
     server = multiprocessing.get_context("fork").Process(target=_serve, args=(listener,))
     server.start()
     try:
-        alone = report("one stream", uvloop.run(measure(port, 1, options.rounds)))
-        crowd = report(f"{CROWD} streams", uvloop.run(measure(port, CROWD, options.crowd_rounds)))
+        return (
+            uvloop.run(measure(port, 1, rounds)),
+            uvloop.run(measure(port, CROWD, crowd_rounds)),
+        )
     finally:
         server.terminate()
         server.join()
+
+
+def parts(values: list[float], count: int = 10) -> list[list[float]]:
+    """In the order of time, so that each has a spread of its own."""
+    size = -(-len(values) // count)
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def figures(rounds: int, crowd_rounds: int) -> list[Figure]:
+    """The client's error and how far it is from the raw socket's."""
+    made = []
+    for errors, count in zip(run(rounds, crowd_rounds), (1, CROWD), strict=True):
+        ours_, raw_ = errors["exporter"], errors["raw"]
+        streams = f"{count} stream{'s' if count > 1 else ''}"
+        title = f"own error on time to first token, {streams}"
+        ratios = [
+            statistics.median(mine) / statistics.median(theirs)
+            for mine, theirs in zip(parts(ours_), parts(raw_), strict=True)
+        ]
+        bound = MEDIAN_BOUND_ALONE if count == 1 else MEDIAN_BOUND_CROWD
+        in_ms = tuple(each * 1e3 for each in ours_)
+        made += [
+            Figure(f"ttft_{count}", title, "ms", in_ms),
+            Figure(
+                f"ttft_ratio_{count}", f"{title}, over a raw socket's", "x", tuple(ratios), bound
+            ),
+        ]
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=300, help="rounds at concurrency 1")
+    parser.add_argument("--crowd-rounds", type=int, default=12, help=f"rounds at {CROWD}")
+    options = parser.parse_args()
+    one, many = run(options.rounds, options.crowd_rounds)
+    alone, crowd = report("one stream", one), report(f"{CROWD} streams", many)
     good = (
         alone[0] <= MEDIAN_BOUND_ALONE
         and alone[1] <= P99_BOUND_ALONE

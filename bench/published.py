@@ -1,0 +1,121 @@
+"""Serves the pages of COUNT targets that all have everything: `python published.py COUNT`.
+
+One session is played and one reading made, both real, against a SIMULATED engine; each target gets
+copies of its own, and with `--history N` so many sessions to remember. Prints its port, then runs
+until its standard input is closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import pickle
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from exporter import logs
+from exporter.clock import SystemClock
+from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.probe.coding_agent import CODING_AGENT
+from exporter.probe.control import ColdControl
+from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.publish.history import History
+from exporter.publish.metrics import Metrics, new_registry
+from exporter.publish.server import HttpServer, create_app
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from exporter.model import EngineView, SessionResult
+
+MAX_TOKENS = 32
+EVERY_PAGE = 1 << 30  # targets up to which all of them are on one page
+
+
+def salts() -> str:
+    salts.count += 1  # type: ignore[attr-defined]
+    return f"salt-{salts.count}"  # type: ignore[attr-defined]
+
+
+salts.count = 0  # type: ignore[attr-defined]
+
+
+def bench_scraper(client: EngineClient) -> Scraper:
+    """A scraper that is only asked."""
+    return Scraper(
+        "bench",
+        client,
+        SystemClock(),
+        interval_seconds=15,
+        timeout_seconds=10,
+        publish=lambda _view: None,
+        on_loop_failure=lambda: None,
+    )
+
+
+def bench_runner(client: EngineClient, scraper: Scraper, *, controls: float) -> SessionRunner:
+    """Sessions as the daemon plays them; `controls` of their turns are sent again without cache."""
+    return SessionRunner(
+        SessionPlan("bench", CODING_AGENT, MAX_TOKENS, Deadlines()),
+        client,
+        scraper.refresh,
+        SystemClock(),
+        salts,
+        control=ColdControl(controls, lambda: 0.5, salts),
+    )
+
+
+async def real_records() -> tuple[SessionResult, EngineView]:
+    """A session with a control at each turn, and the reading after it."""
+    async with (
+        Simulator(SimulatorSettings(port=0, time_scale=0.1)) as simulator,
+        EngineClient(simulator.url) as client,
+    ):
+        scraper = bench_scraper(client)
+        await scraper.refresh()
+        session = await bench_runner(client, scraper, controls=1.0).play()
+        view = await scraper.refresh()
+    if session.failure is not None or view.snapshot is None:
+        raise RuntimeError(f"no sound record to publish: {session.failure}")
+    return session, view
+
+
+def own_copy(session: SessionResult, target: str, started: float) -> SessionResult:
+    """Shares nothing with the original, as one that was measured."""
+    copy: SessionResult = pickle.loads(pickle.dumps(session))  # noqa: S301 - made a moment ago
+    return replace(copy, target=target, started_time=started)
+
+
+async def serve(count: int, sessions: int) -> None:
+    session, view = await real_records()
+    registry, clock = new_registry(), SystemClock()
+    metrics, history = Metrics(registry), History()
+    metrics.limit_whole_page(EVERY_PAGE)
+    for place in range(count):
+        name = f"engine-{place:04}"
+        metrics.target_added(name, url=f"http://{name}:8000")
+        metrics.engine_scraped(replace(view, target=name))
+        for number in range(sessions):
+            result = own_copy(session, name, session.started_time + 600 * number)
+            metrics.session_finished(result)
+            history.add(result)
+        for loop in ("scrape", "probe", "retention", "isolation"):
+            metrics.loop_ran(f"{loop}:{name}", clock.time())
+    app = create_app(registry=registry, metrics=metrics, history=history, clock=clock)
+    server = HttpServer(app)
+    await server.start("127.0.0.1", 0)
+    print(server.port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int)
+    parser.add_argument("--history", type=int, default=1)
+    options = parser.parse_args()
+    logs.configure("console", "error")
+    uvloop.run(serve(options.count, options.history))
