@@ -42,19 +42,22 @@ _BOUNDS = {
     "less_than_equal": "must be {le:g} or less",
 }
 _URL_KEYS = frozenset({"url", "metrics_url", "docker_host"})
+_MOST_TOLD = 100  # mistakes; to look what each of thousands of unknown keys is like takes seconds
 _LONGEST = 80  # characters of a value that are shown
 
 
 def mistakes_of(error: ValidationError, merged: Merged) -> list[Mistake]:
-    return [_mistake(line, merged) for line in error.errors(include_url=False)]
+    lines = error.errors(include_url=False)
+    return [_mistake(line, merged, hint=n < _MOST_TOLD) for n, line in enumerate(lines)]
 
 
-def _mistake(line: Any, merged: Merged) -> Mistake:
+def _mistake(line: Any, merged: Merged, *, hint: bool) -> Mistake:
     key: Key = tuple(part for part in line["loc"] if part != "[key]")
     if line["type"] == "extra_forbidden":
         place = merged.place_of(key) or DEFAULT
         # The value stays hidden: it can be a secret under a misspelt key.
-        return Mistake(place.text, f"unknown key{keys.suggestion(key)}", keys.show(key))
+        near = keys.suggestion(key) if hint else ""
+        return Mistake(place.text, f"unknown key{near}", keys.show(key))
     message = words_of(line)
     if key == ("targets",) and isinstance(merged.get(key), dict):
         message = "must be a list: write [[targets]]"
@@ -110,7 +113,10 @@ def _quoted(text: str) -> str:
 def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
     lines = list(dict.fromkeys(str(mistake) for mistake in _without_echoes(mistakes)))
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return ConfigError("\n".join([f"The configuration has {count}:", *(f"  {x}" for x in lines)]))
+    told = lines[:_MOST_TOLD]
+    if len(lines) > len(told):
+        told.append(f"and {len(lines) - len(told)} more")
+    return ConfigError("\n".join([f"The configuration has {count}:", *(f"  {x}" for x in told)]))
 
 
 def _without_echoes(mistakes: Sequence[Mistake]) -> Iterable[Mistake]:

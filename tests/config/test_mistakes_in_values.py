@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from exporter.errors import ConfigError
+
 EXTERNAL = '[[targets]]\nurl = "http://e:8000"\n'
 MANAGED = '[[targets]]\nmode = "managed"\n[targets.container]\nmodel = "m"\n'
 
@@ -361,3 +363,12 @@ def test_each_mistake_is_told_with_place_key_value_and_what_is_allowed(
     mistakes_of, configuration, lines
 ):
     assert mistakes_of(**configuration) == lines
+
+
+def test_of_thousands_of_mistakes_the_first_are_told_and_the_others_counted(load_text):
+    with pytest.raises(ConfigError) as caught:
+        load_text("\n".join(f"wrong{number} = 1" for number in range(5000)))
+    first, *told = str(caught.value).splitlines()
+    assert first == "The configuration has 5000 mistakes:"
+    assert len(told) == 101
+    assert told[-1] == "  and 4900 more"
