@@ -60,6 +60,21 @@ def test_a_snapshot_says_what_inspect_says():
     assert seen.labels == {"a": "b"}
 
 
+def test_the_address_in_each_network_is_ipv4_where_there_is_one():
+    answer = copy.deepcopy(INSPECT)
+    answer["NetworkSettings"]["Networks"] = {
+        "models": {"IPAddress": "172.20.0.7", "GlobalIPv6Address": "fd00::7"},
+        "six": {"IPAddress": "", "GlobalIPv6Address": "fd00::8"},
+        "host": {"IPAddress": "", "GlobalIPv6Address": ""},
+    }
+    assert snapshot_from(answer).networks == {
+        "models": "172.20.0.7",
+        "six": "fd00::8",
+        "host": "",
+    }
+    assert snapshot_from(INSPECT).networks == {}
+
+
 def test_a_published_port_is_the_ipv4_one_and_tcp():
     assert snapshot_from(INSPECT).published_ports == {8000: ("127.0.0.1", 18001)}
 
