@@ -142,7 +142,8 @@ accepted = st.sampled_from(
     ]
     + ["text/plain", "application/openmetrics-text"]
 )
-texts = st.text(max_size=30)
+# What a line's text must be written with care for, and anything else.
+texts = st.text(st.sampled_from('"\\\n%{}=, \0\ud800é1a'), max_size=30) | st.text(max_size=30)
 
 
 @settings(deadline=None, max_examples=60)
