@@ -17,7 +17,21 @@ _DETAIL_LIMIT = 300
 _MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
 _MOST_TEXT = 1 << 20
 """Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
+_CALL_CHARACTERS = 100  # what a tool call counts for among them, its arguments apart
 _TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    """A call as far as it was told; the arguments come in pieces."""
+
+    id: Any = ""
+    name: Any = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def message(self) -> Json:
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass(slots=True)
@@ -33,7 +47,7 @@ class Answer:
     done: bool = False
     failure: Failure | None = None
     _content: list[str] = field(default_factory=list, repr=False)
-    _tool_calls: dict[int, Json] = field(default_factory=dict, repr=False)
+    _tool_calls: dict[int, _ToolCall] = field(default_factory=dict, repr=False)
     _text_left: int = _MOST_TEXT
 
     def take(self, data: bytes, at: float) -> bool:
@@ -75,7 +89,8 @@ class Answer:
 
     def _take_choice(self, choice: Json, at: float) -> bool:
         if (ids := choice.get("token_ids")) is not None:
-            self.completion_token_ids = [*(self.completion_token_ids or []), *map(int, ids)]
+            self.completion_token_ids = self.completion_token_ids or []
+            self.completion_token_ids += [int(token) for token in ids]
         for entry in (choice.get("logprobs") or {}).get("content") or []:
             self._take_logprob(str(entry.get("token")))
         if choice.get("finish_reason") is not None:
@@ -95,18 +110,19 @@ class Answer:
         """A generated token, as "token_id:123" where the engine was asked to write it so."""
         number = token.removeprefix(_TOKEN_ID)
         if token.startswith(_TOKEN_ID) and number.isdecimal():
-            self.logprob_token_ids = [*(self.logprob_token_ids or []), int(number)]
+            self.logprob_token_ids = self.logprob_token_ids or []
+            self.logprob_token_ids.append(int(number))
 
     def _take_tool_call(self, delta: Json) -> None:
-        call = self._tool_calls.setdefault(
-            int(delta.get("index", 0)),
-            {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
-        )
-        function = delta.get("function") or {}
-        call["id"] = delta.get("id") or call["id"]
-        call["function"]["name"] = function.get("name") or call["function"]["name"]
-        call["function"]["arguments"] += function.get("arguments") or ""
-        self._text_left -= len(function.get("arguments") or "")
+        index = int(delta.get("index", 0))
+        if index not in self._tool_calls:
+            self._tool_calls[index] = _ToolCall()
+            self._text_left -= _CALL_CHARACTERS
+        call, function = self._tool_calls[index], delta.get("function") or {}
+        call.id = delta.get("id") or call.id
+        call.name = function.get("name") or call.name
+        call.arguments.append("" + (function.get("arguments") or ""))  # TypeError: it is no text
+        self._text_left -= len(call.arguments[-1])
 
     def _fail(self, reason: FailureReason, detail: str) -> bool:
         self.failure = Failure(reason, detail)
@@ -126,7 +142,7 @@ class Answer:
         """The assistant's message as the next request's history holds it."""
         message: Json = {"role": "assistant", "content": "".join(self._content)}
         if self._tool_calls:
-            message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+            message["tool_calls"] = [call.message() for _, call in sorted(self._tool_calls.items())]
         return message
 
 

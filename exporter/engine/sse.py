@@ -8,9 +8,11 @@ unfinished is not delivered.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n?|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,13 @@ class Event:
 class Decoder:
     """Feed it the body as it comes; it keeps what is incomplete.
 
+    Each byte is looked at once, however the stream is cut and however long its lines are.
     `skipped` counts the lines that belong to no event, such as comments.
     """
 
     def __init__(self) -> None:
-        self._pending = b""
+        self._pending = bytearray()
+        self._searched = 0  # so many of the pending bytes end no line
         self._start = 0  # stream offset of the first pending byte
         self._data: list[bytes] = []
         self._data_end = 0
@@ -40,32 +44,34 @@ class Decoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completed, in order."""
         events: list[Event] = []
-        buffer = self._pending + chunk
-        offset = self._skip_mark(buffer)
+        self._pending += chunk
+        buffer = self._pending
+        offset = self._skip_mark()
         if offset is None:
-            self._pending = buffer
             return events
-        while (line_end := _line_end(buffer, offset)) is not None:
-            end, following = line_end
+        searched = max(offset, self._searched)
+        while (line_end := _line_end(buffer, searched)) is not None:
+            end, searched = line_end
             if end > offset:
-                self._take_line(buffer[offset:end], self._start + following)
+                self._take_line(bytes(buffer[offset:end]), self._start + searched)
             elif self._data:
                 events.append(Event(b"\n".join(self._data), self._data_end))
                 self._data = []
             else:
                 self.skipped += 1
-            offset = following
-        self._pending = buffer[offset:]
+            offset = searched
+        self._searched = len(buffer) - offset - buffer.endswith(b"\r")
         self._start += offset
+        del buffer[:offset]
         return events
 
-    def _skip_mark(self, buffer: bytes) -> int | None:
-        """Where to go on in `buffer`: past a byte order mark, None while it may yet become one."""
+    def _skip_mark(self) -> int | None:
+        """Where to go on: past a byte order mark, None while it may yet become one."""
         if self._start:
             return 0
-        if buffer.startswith(_BOM):
+        if self._pending.startswith(_BOM):
             return len(_BOM)
-        return None if _BOM.startswith(buffer) else 0
+        return None if _BOM.startswith(self._pending) else 0
 
     def _take_line(self, line: bytes, end: int) -> None:
         name, _, value = line.partition(b":")
@@ -76,13 +82,9 @@ class Decoder:
             self.skipped += 1
 
 
-def _line_end(buffer: bytes, offset: int) -> tuple[int, int] | None:
-    """Where the line at `offset` ends and the next begins; None while it is incomplete."""
-    line_feed = buffer.find(b"\n", offset)
-    carriage_return = buffer.find(b"\r", offset, line_feed if line_feed >= 0 else len(buffer))
-    if carriage_return < 0:
-        return None if line_feed < 0 else (line_feed, line_feed + 1)
-    if carriage_return + 1 == len(buffer):
-        return None  # an LF may follow in the next chunk
-    width = 2 if buffer[carriage_return + 1] == ord("\n") else 1
-    return carriage_return, carriage_return + width
+def _line_end(buffer: bytearray, searched: int) -> tuple[int, int] | None:
+    """Where the line that goes on at `searched` ends and the next begins; None: not yet."""
+    found = _LINE_END.search(buffer, searched)
+    if found is None or (found[0] == b"\r" and found.end() == len(buffer)):
+        return None  # after a CR at the end an LF may follow in the next chunk
+    return found.span()

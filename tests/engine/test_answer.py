@@ -150,3 +150,20 @@ def test_each_refusal_has_its_reason(status, body, reason):
 def test_a_long_error_is_cut_before_it_reaches_a_log():
     body = json.dumps({"error": {"message": "x" * 5000}}).encode()
     assert len(refusal(500, body).detail) < 400
+
+
+@pytest.mark.timeout(120)  # it takes seconds; where each chunk copies all before it, half an hour
+def test_token_ids_in_very_many_chunks_cost_no_more_than_their_number():
+    answer = Answer()
+    logprobs = {"content": [{"token": "token_id:7"}]}
+    chunk = json.dumps({"choices": [{"token_ids": [7], "logprobs": logprobs}]}).encode()
+    for _ in range(100_000):
+        answer.take(chunk, 1.0)
+    assert len(answer.completion_token_ids) == len(answer.logprob_token_ids) == 100_000
+
+
+def test_tool_calls_without_end_are_a_failure():
+    answer = Answer()
+    pieces = [{"index": number, "function": {"name": "f"}} for number in range(20_000)]
+    answer.take(json.dumps({"choices": [{"delta": {"tool_calls": pieces}}]}).encode(), 1.0)
+    assert answer.failure.reason is FailureReason.PROTOCOL

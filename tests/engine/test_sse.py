@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +53,10 @@ def test_what_is_written_as_an_event_is_read_as_that_event(payloads):
 def test_any_bytes_at_all_are_taken_without_an_error(noise):
     for event in decode(noise):
         assert event.end <= len(noise)
+
+
+@pytest.mark.timeout(120)  # it takes a second; where each piece looks at the whole line, minutes
+def test_a_line_that_never_ends_costs_no_more_than_its_length():
+    decoder = Decoder()
+    for _ in range(1 << 16):
+        assert decoder.feed(b"x" * 256) == []
