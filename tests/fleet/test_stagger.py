@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from math import ceil
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.stagger import among, spread
@@ -39,6 +39,7 @@ def test_several_that_join_divide_the_widest_gap_evenly():
     assert among([0.0, 30.0], 2, INTERVAL) == [15.0, 45.0]
 
 
+@example([0.0, 5e-324], 1)
 @given(st.lists(seconds, min_size=1, max_size=30), st.integers(1, 30))
 def test_those_who_join_leave_no_gap_wider_than_it_must_be(due, count):
     joined = among(due, count, INTERVAL)
@@ -46,7 +47,7 @@ def test_those_who_join_leave_no_gap_wider_than_it_must_be(due, count):
     assert joined == sorted(joined)
     assert all(0 <= each < INTERVAL for each in joined)
     narrower = widest_gap([*due, *joined]) * 0.999
-    needed = sum(ceil(gap / narrower) - 1 for gap in gaps(due))
+    needed = sum(max(0, ceil(gap / narrower) - 1) for gap in gaps(due))
     assert needed > count, "so many could not have kept all gaps narrower"
 
 
