@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 """How long a look may take: two tries of 5 s each, as the resolver makes them by default."""
 
+# Asked for both at once, the resolver gives one kind where the question for the other failed.
 _FAMILIES = {
-    "ipv4": socket.AF_INET,
-    "ipv6": socket.AF_INET6,
-    "both": socket.AF_UNSPEC,
+    "ipv4": (socket.AF_INET,),
+    "ipv6": (socket.AF_INET6,),
+    "both": (socket.AF_INET, socket.AF_INET6),
 }
 _NO_ADDRESS = {
     getattr(socket, name)
@@ -86,8 +87,6 @@ class DnsSource:
         try:
             addresses = await self._answer()
         except socket.gaierror as error:
-            if error.errno in _NO_ADDRESS:
-                return Look()
             reason = (
                 LookFailure.TEMPORARY if error.errno == socket.EAI_AGAIN else LookFailure.FAILED
             )
@@ -106,9 +105,7 @@ class DnsSource:
 
     async def _answer(self) -> list[str]:
         if self._asking is None:
-            self._asking = asyncio.ensure_future(
-                self._resolve(self._settings.host, _FAMILIES[self._settings.addresses])
-            )
+            self._asking = asyncio.ensure_future(self._addresses())
         asking = self._asking
         patience = asyncio.ensure_future(self._clock.sleep(PATIENCE_SECONDS))
         either: set[asyncio.Future[Any]] = {asking, patience}
@@ -123,3 +120,14 @@ class DnsSource:
             )
         self._asking = None
         return asking.result()
+
+    async def _addresses(self) -> list[str]:
+        """Those of every kind that counts: all of them, or the error of one."""
+        found: list[str] = []
+        for family in _FAMILIES[self._settings.addresses]:
+            try:
+                found += await self._resolve(self._settings.host, family)
+            except socket.gaierror as error:
+                if error.errno not in _NO_ADDRESS:
+                    raise
+        return found

@@ -89,6 +89,23 @@ async def test_an_error_of_the_resolver_is_no_answer(source, resolver, error, re
     assert found.detail == f"vllm.example: {getattr(error, 'strerror', error)}"
 
 
+async def test_one_kind_of_address_is_no_answer_where_the_other_is_not_known(clock):
+    says = {socket.AF_INET: ["10.0.0.7"], socket.AF_INET6: ["fd00::7"]}
+
+    async def resolver(_host, family):
+        if isinstance(says[family], Exception):
+            raise says[family]
+        return says[family]
+
+    settings = DnsDiscovery(name="vllm", host="vllm.example", addresses="both")
+    source = DnsSource(settings, clock, resolver)
+    assert len((await source.look()).targets) == 2
+    says[socket.AF_INET6] = socket.gaierror(socket.EAI_NODATA, "No address")
+    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.7"]
+    says[socket.AF_INET6] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+    assert (await failure(source)).reason is LookFailure.TEMPORARY
+
+
 async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source, resolver, clock):
     resolver.says = None
     for _ in range(3):
