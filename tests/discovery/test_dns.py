@@ -59,6 +59,12 @@ async def test_each_address_of_the_name_is_a_target(source, resolver):
     look = await source.look()
     assert [each.name for each in look.targets] == ["vllm-10.0.0.7", "vllm-10.0.0.8"]
     assert resolver.asked == [("vllm.example", socket.AF_INET)]
+    resolver.says = ["10.0.0.7", "10.0.0.8"]
+    assert await source.look() == look
+    resolver.says = ["10.0.0.9"]
+    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.9"]
+    resolver.says = []
+    assert await source.look() == Look()
 
 
 @pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
