@@ -92,9 +92,7 @@ def start_engines(stack: ExitStack, count: int, on: set[int]) -> list[str]:
     for _ in range(min(PROCESSES, count)):
         engines = stack.enter_context(
             # They give way to the client beside them, whose time would else be counted as ours.
-            running(
-                ["nice", "-n", "19", sys.executable, str(HERE / "engines.py"), str(each)], on=on
-            )
+            running(["nice", "-n", "5", sys.executable, str(HERE / "engines.py"), str(each)], on=on)
         )
         if engines.stdout is None:
             raise AssertionError("it has a pipe")
