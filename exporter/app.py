@@ -11,16 +11,16 @@ import structlog
 from exporter import logs, web_access
 from exporter.discovery.finders import Finders, sources_of
 from exporter.errors import ExporterError
-from exporter.fleet import Changes, Fleet
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.reload_route import routes as reload_routes
 from exporter.publish.server import HttpServer, create_app
 from exporter.reload import Reloader, refuse_what_needs_a_restart
 from exporter.report.charts import session_picture
-from exporter.rules import rules_of
-from exporter.target_lists import TargetLists
-from exporter.tools import Tools
+from exporter.targets.fleet import Changes, Fleet
+from exporter.targets.rules import rules_of
+from exporter.targets.target_lists import TargetLists
+from exporter.targets.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

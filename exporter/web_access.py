@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.config.web_config import WebConfig
     from exporter.publish.server import HttpServer
     from exporter.publish.web_watch import WebConfigWatch
-    from exporter.tools import Tools
+    from exporter.targets.tools import Tools
 
 log = structlog.get_logger(__name__)
 

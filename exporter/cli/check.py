@@ -19,8 +19,8 @@ from exporter.cli.one_engine import (
 )
 from exporter.clock import SystemClock
 from exporter.probe.doctor import Doctor
-from exporter.probing import engine_client, new_salt
 from exporter.report.doctor import checkup_json, closing_line, finding_lines
+from exporter.targets.probing import engine_client, new_salt
 
 if TYPE_CHECKING:
     import argparse

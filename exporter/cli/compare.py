@@ -27,7 +27,7 @@ from exporter.report.comparison_table import comparison_report
 from exporter.report.paired import LEAST_PAIRS
 from exporter.report.saved import check_same_scenario, read_sessions
 from exporter.report.screen import screen
-from exporter.supervision import container_of
+from exporter.targets.supervision import container_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

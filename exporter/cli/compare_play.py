@@ -15,9 +15,9 @@ from exporter.cli.one_engine import plan_of, scraper_of
 from exporter.errors import ExporterError
 from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionRunner
-from exporter.probing import engine_client, new_salt
 from exporter.report.verdict import failure_in_words
 from exporter.session_totals import session_totals
+from exporter.targets.probing import engine_client, new_salt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -20,8 +20,8 @@ from exporter.container.records import (
 )
 from exporter.container.supervisor import Supervisor
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
-from exporter.probing import engine_client
-from exporter.supervision import container_of, ward_of
+from exporter.targets.probing import engine_client
+from exporter.targets.supervision import container_of, ward_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -11,7 +11,7 @@ from exporter.cli.settings import load_settings
 from exporter.container.launch import docker_run_line, has_drifted
 from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
 from exporter.errors import ConfigError, ExporterError
-from exporter.supervision import container_of, launch_of, secrets_of
+from exporter.targets.supervision import container_of, launch_of, secrets_of
 
 if TYPE_CHECKING:
     import argparse

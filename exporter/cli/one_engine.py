@@ -10,8 +10,8 @@ from exporter.cli.settings import load_settings
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
 from exporter.probe.scenario_library import load_scenarios
-from exporter.probing import session_plan
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.targets.probing import session_plan
 
 if TYPE_CHECKING:
     import argparse

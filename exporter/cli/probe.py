@@ -25,7 +25,6 @@ from exporter.cli.one_engine import (
 from exporter.clock import SystemClock
 from exporter.probe.control import ColdControl
 from exporter.probe.session import SessionHooks, SessionRunner
-from exporter.probing import engine_client, new_salt
 from exporter.report.charts import check_chart, write_session_chart
 from exporter.report.limits import Limits, shortfalls
 from exporter.report.progress import SessionProgress
@@ -33,6 +32,7 @@ from exporter.report.screen import screen
 from exporter.report.session_csv import session_csv
 from exporter.report.session_report import closing, session_report
 from exporter.session_json import session_json
+from exporter.targets.probing import engine_client, new_salt
 
 if TYPE_CHECKING:
     from exporter.config import Settings, Target

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from exporter.config import DiscoverySettings, DnsDiscovery, Target
     from exporter.discovery.records import Source
-    from exporter.tools import Tools
+    from exporter.targets.tools import Tools
 
     Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
 

@@ -39,7 +39,7 @@ asyncio.run(serve())
 # For pages, charts, terminals, containers, simulations and other commands.
 NOT_TO_MEASURE = {
     "docker",
-    "exporter.caretaker",
+    "exporter.targets.caretaker",
     "exporter.container.launch",
     "exporter.container.supervisor",
     "exporter.discovery.dns",
@@ -52,7 +52,7 @@ NOT_TO_MEASURE = {
     "exporter.report.drawing",
     "exporter.report.screen",
     "exporter.simulator",
-    "exporter.supervision",
+    "exporter.targets.supervision",
     "jinja2",
     "markdown",
     "matplotlib",

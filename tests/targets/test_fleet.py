@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
 from exporter.errors import ConfigError
-from exporter.fleet import Changes
-from exporter.rules import rules_of
 from exporter.simulator import faults
+from exporter.targets.fleet import Changes
+from exporter.targets.rules import rules_of
 
 
 def target(name: str, url: str, **more: object) -> Target:
@@ -177,7 +177,7 @@ async def test_an_engine_that_hangs_delays_no_other(bench, engines):
 
 
 async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engines, monkeypatch):
-    monkeypatch.setattr("exporter.running.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("exporter.targets.running.HALT_SECONDS", 0.2)
     release = asyncio.Event()
     await bench.fleet.apply([target("a", engines[0].url)])
     running = bench.fleet._running["a"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.container.supervisor import Supervisor
 from exporter.errors import EngineUnavailableError
-from exporter.supervision import container_of, ward_of
+from exporter.targets.supervision import container_of, ward_of
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.container.records import ContainerView
     from exporter.engine.client import EngineClient
     from exporter.model import SessionResult
-    from exporter.tools import Tools
+    from exporter.targets.tools import Tools
 
 # What a supervisor has nothing to do with.
 _NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.engine.scraper import Scraper
-from exporter.probing import Probing, engine_client
 from exporter.publish.cost_state import Prices
+from exporter.targets.probing import Probing, engine_client
 
 if TYPE_CHECKING:
-    from exporter.caretaker import Caretaker
     from exporter.config import Target
     from exporter.model import EngineView, SessionResult
-    from exporter.rules import Rules
-    from exporter.tools import Tools
+    from exporter.targets.caretaker import Caretaker
+    from exporter.targets.rules import Rules
+    from exporter.targets.tools import Tools
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Running:
         if self.target.container is None or self._can_keep(before):
             return None
         # The container room is loaded where there is a container, and nowhere else.
-        from exporter.caretaker import Caretaker  # noqa: PLC0415 - see above
+        from exporter.targets.caretaker import Caretaker  # noqa: PLC0415 - see above
 
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
         return Caretaker(self.target, client, self._tools)

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
-from exporter.running import Identity, Running, Turns
-from exporter.stagger import among
+from exporter.targets.running import Identity, Running, Turns
+from exporter.targets.stagger import among
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from exporter.config import Target
-    from exporter.rules import Rules
-    from exporter.tools import Tools
+    from exporter.targets.rules import Rules
+    from exporter.targets.tools import Tools
 
 log = structlog.get_logger(__name__)
 

@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from exporter.clock import SystemClock
 from exporter.config import ProbeSettings, ScrapeSettings, Target
-from exporter.fleet import Fleet
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics
-from exporter.rules import Rules, rules_of
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.tools import Tools
+from exporter.targets.fleet import Fleet
+from exporter.targets.rules import Rules, rules_of
+from exporter.targets.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
