@@ -71,7 +71,9 @@ class Daemon:
             http_sd_address=settings.metrics.http_sd_address,
         )
         app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
-        self._server = HttpServer(app, web_config=config)
+        self._server = HttpServer(
+            app, web_config=config, grace_seconds=settings.shutdown.grace_seconds
+        )
 
     @property
     def url(self) -> str:

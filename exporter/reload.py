@@ -109,6 +109,7 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     changed = {
         "listen": old.listen != new.listen,
         "page.grafana_url": old.page != new.page,
+        "shutdown.grace_seconds": old.shutdown != new.shutdown,
         "metrics.http_sd_address": old.metrics.http_sd_address != new.metrics.http_sd_address,
         "web_reload_enabled": old.web_reload_enabled != new.web_reload_enabled,
     }

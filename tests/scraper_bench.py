@@ -87,6 +87,7 @@ class Bench:
         self.clock = FakeClock()
         self.views: list[EngineView] = []
         self.loop_failures = 0
+        self.loop_rounds = 0
         self.publish_error: Exception | None = None
         self.source = EngineClient(url, timeout_seconds=30.0)
         self.scraper = Scraper(
@@ -97,6 +98,7 @@ class Bench:
             timeout_seconds=timeout,
             publish=self._publish,
             on_loop_failure=self._count,
+            on_loop_round=self._round,
         )
 
     def _publish(self, view: EngineView) -> None:
@@ -106,6 +108,9 @@ class Bench:
 
     def _count(self) -> None:
         self.loop_failures += 1
+
+    def _round(self) -> None:
+        self.loop_rounds += 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:

@@ -174,9 +174,9 @@ class PageSettings(Section):
 class ShutdownSettings(Section):
     """The end of the daemon."""
 
-    grace_seconds: Seconds = 4.0
-    """How long running requests may take to end after SIGTERM, in seconds. Below the 10 s after
-    which Docker kills, and the 5 s within which the daemon promises to end."""
+    grace_seconds: Annotated[Seconds, Field(le=60)] = 1.0
+    """How long a client that is still reading a page may take after SIGTERM, in seconds. The daemon
+    promises to end within 5 s, and Docker kills after 10."""
 
 
 class Settings(BaseSettings):

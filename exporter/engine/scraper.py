@@ -47,7 +47,8 @@ class Scraper:
     Every reading, good or bad, makes an `EngineView` that goes to `publish`. A failed reading is a
     value in it: the snapshot and the hit ratios are gone, the totals stand. An exception that
     nobody foresaw makes the view a failure too, is logged with its trace and reported to
-    `on_loop_failure`; the loop goes on.
+    `on_loop_failure`; the loop goes on. `on_loop_round` is called after each of the loop's own
+    rounds.
 
     Each reading waits for one of `places`, which it may share with other engines: that wait counts
     neither towards the timeout nor as part of how long the reading took.
@@ -63,6 +64,7 @@ class Scraper:
         timeout_seconds: float,
         publish: Callable[[EngineView], None],
         on_loop_failure: Callable[[], None],
+        on_loop_round: Callable[[], None] = lambda: None,
         places: Places | None = None,
     ) -> None:
         self._target = target
@@ -72,6 +74,7 @@ class Scraper:
         self._timeout = timeout_seconds
         self._publish = publish
         self._on_loop_failure = on_loop_failure
+        self._on_loop_round = on_loop_round
         self._places = places or Places(1)
         self._slow = False
         self._due_at: float | None = None
@@ -119,6 +122,7 @@ class Scraper:
             except Exception:  # noqa: BLE001 - one bad round must not end the loop; the trace is logged
                 self._log.exception("scrape.publish_failed")
                 self._on_loop_failure()
+            self._on_loop_round()
             took = self._clock.monotonic() - began
             await self._clock.sleep(max(0.0, next_after - took))
             next_after = self._interval

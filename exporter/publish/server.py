@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A client that reads slowly may delay the end of the program by this much and no more.
-SHUTDOWN_SECONDS = 1.0
 LIMITS = Limits()
 _BACKLOG = 128  # connections that wait to be taken in
 
@@ -162,7 +160,12 @@ class HttpServer:
     """
 
     def __init__(
-        self, app: web.Application, *, web_config: WebConfig | None = None, limits: Limits = LIMITS
+        self,
+        app: web.Application,
+        *,
+        web_config: WebConfig | None = None,
+        limits: Limits = LIMITS,
+        grace_seconds: float = 1.0,
     ) -> None:
         self._connections = Connections(limits)
         self._web = web_config
@@ -170,7 +173,7 @@ class HttpServer:
         app.middlewares.insert(0, self._connections.middleware)
         app.middlewares.append(self._auth.middleware)
         app.on_response_prepare.append(self._add_headers)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace_seconds)
         self._listeners: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> None:
@@ -239,7 +242,7 @@ class HttpServer:
         return int(self._listeners[0].sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Close the socket and every connection, within SHUTDOWN_SECONDS."""
+        """Close the socket and every connection, within the grace."""
         for each in self._listeners:
             each.close()
         self._auth.close()

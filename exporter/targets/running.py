@@ -14,7 +14,7 @@ from exporter.targets.probing import Probing, engine_client
 
 if TYPE_CHECKING:
     from exporter.config import Target
-    from exporter.model import EngineView, SessionResult
+    from exporter.model import SessionResult
     from exporter.targets.caretaker import Caretaker
     from exporter.targets.rules import Rules
     from exporter.targets.tools import Tools
@@ -63,8 +63,10 @@ class Running:
             tools.clock,
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
-            publish=self._scraped,
+            publish=tools.metrics.engine_scraped,
             on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
+            # Not at each reading: a session's own must not hide a loop that has stopped.
+            on_loop_round=lambda: tools.metrics.loop_ran(self._loop, tools.clock.time()),
             places=identity.rules.places,
         )
         self._probing = Probing(
@@ -168,10 +170,6 @@ class Running:
         finally:
             if caretaker is not None:
                 await caretaker.close()
-
-    def _scraped(self, view: EngineView) -> None:
-        self._tools.metrics.engine_scraped(view)
-        self._tools.metrics.loop_ran(self._loop, self._tools.clock.time())
 
     def _finished(self, result: SessionResult) -> None:
         if self._halted:

@@ -253,3 +253,38 @@ async def test_the_server_stops_under_a_client_that_stays_connected(server):
     await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def stopped_under_a_request(grace_seconds: float, answer: asyncio.Event) -> bytes:
+    """What a client reads whose request runs while the server stops, until `answer` is set."""
+    began = asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        began.set()
+        await answer.wait()
+        return web.Response(text="done")
+
+    app = web.Application()
+    app.router.add_get("/", slow)
+    server = HttpServer(app, grace_seconds=grace_seconds)
+    await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await began.wait()
+    async with asyncio.timeout(30):
+        stopping = asyncio.create_task(server.stop())
+        if grace_seconds > 1:
+            answer.set()
+        await stopping
+        said = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return said
+
+
+async def test_a_request_that_runs_when_the_server_stops_has_the_grace_to_end():
+    assert (await stopped_under_a_request(60, asyncio.Event())).endswith(b"done")
+
+
+async def test_a_request_that_outlives_the_grace_is_cut():
+    assert await stopped_under_a_request(0.05, asyncio.Event()) == b""

@@ -136,14 +136,14 @@ async def test_while_the_daemon_ends_nothing_is_read_and_everybody_is_told():
     assert scene.begun == 1
 
 
-# What becomes of each setting in a reload; `shutdown` is read at the end only.
+# What becomes of each setting in a reload.
 APPLIED = {
     *("web_config_file", "log", "probe", "scrape", "history", "metrics", "discovery", "targets"),
-    "shutdown",
 }
 REFUSED = {
     "listen": {"listen": "127.0.0.1:1"},
     "web_reload_enabled": {"web_reload_enabled": True},
+    "shutdown": {"shutdown": {"grace_seconds": 2}},
     "page": {"page": {"grafana_url": "http://grafana:3000"}},
 }
 
