@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import random
+import resource
 import signal
 import socket
 import statistics
@@ -258,22 +260,52 @@ async def test_a_full_disk_takes_nothing_from_a_daemon_that_writes_no_file(tmp_p
     assert [path.name for path in folder.rglob("*")] == ["daemon.toml"]
 
 
+def _with_descriptors(count: int) -> tuple[str, ...]:
+    """The daemon's command line, with so many descriptors from its start."""
+    limited = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({count},) * 2); "
+    )
+    return (sys.executable, "-c", limited + "os.execv(sys.argv[1], sys.argv[1:])", *PROGRAM)
+
+
+async def test_a_crowd_of_idle_clients_leaves_descriptors_for_the_engine(tmp_path):
+    engine = FaultyEngine()
+    config = configured(tmp_path, engine.url)
+    async with serving([engine]), faulted(config, program=_with_descriptors(64)) as daemon:
+        before = await daemon.until("all is well", well)
+        host, port = daemon.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as crowd:
+            for _ in range(100):
+                client = await asyncio.to_thread(socket.create_connection, (host, int(port)), 5)
+                crowd.enter_context(client)
+            page = await daemon.until(
+                "sessions and readings go on",
+                lambda page: (
+                    page.count("vllm_probe_sessions_total")
+                    > before.count("vllm_probe_sessions_total") + 2
+                ),
+            )
+        assert page.count("vllm_probe_session_failures_total") == 0
+        assert page.count("vllm_engine_scrape_failures_total") == 0
+        assert await daemon.stop() == 0
+
+
 async def test_a_daemon_without_a_descriptor_left_says_so_and_comes_back(tmp_path):
     engine = FaultyEngine()
     config = configured(tmp_path, engine.url)
-    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
-    program = (sys.executable, "-c", limited + "os.execv(sys.argv[1], sys.argv[1:])", *PROGRAM)
-    async with serving([engine]), faulted(config, program=program) as daemon:
+    async with serving([engine]), faulted(config) as daemon:
         await daemon.until("all is well", well)
         had, began = daemon.memory("VmRSS"), time.monotonic()
         kept = await asyncio.to_thread(_kept_open, daemon.url)
-        crowd: list[socket.socket] = []
+        process = daemon.process.pid
+        soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
         try:
-            took = await asyncio.to_thread(_crowded, daemon, kept, crowd)
+            # What is open stays open, and nothing more can be opened.
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (3, hard))
+            took = await asyncio.to_thread(_told_on, kept, daemon)
             shown = time.monotonic()
         finally:
-            for each in crowd:
-                each.close()
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (soft, hard))
             kept.close()
         ended = time.monotonic()
         page = await daemon.until("all is well again", well)
@@ -282,7 +314,7 @@ async def test_a_daemon_without_a_descriptor_left_says_so_and_comes_back(tmp_pat
         assert "no_descriptors" in daemon.log.read_text()
         note(
             Line(
-                "file descriptors exhausted (limit 64, by idle clients)",
+                "file descriptors exhausted (none can be opened)",
                 "session `no_descriptors`, scrape `no_descriptors`",
                 shown - began,
                 (statistics.median(took), max(took)),
@@ -347,17 +379,13 @@ def _kept_open(url: str) -> http.client.HTTPConnection:
     return connection
 
 
-def _crowded(
-    daemon: FaultedDaemon, kept: http.client.HTTPConnection, crowd: list[socket.socket]
-) -> list[float]:
-    """Open connections until the daemon says, on one that it has already, that none is left.
+def _told_on(kept: http.client.HTTPConnection, daemon: FaultedDaemon) -> list[float]:
+    """Read the page on a connection that stands until it says that no descriptor is left.
 
     Returns the milliseconds that its answers took.
     """
-    host, port = daemon.url.removeprefix("http://").split(":")
     give_up, took = time.monotonic() + PATIENCE, []
     while time.monotonic() < give_up:
-        crowd.append(socket.create_connection((host, int(port)), timeout=5))
         began = time.monotonic()
         kept.request("GET", "/metrics")
         answer = kept.getresponse()
@@ -367,4 +395,5 @@ def _crowded(
         lines = [line for line in text.splitlines() if 'reason="no_descriptors"' in line]
         if len(lines) == 2 and not any(line.endswith(" 0.0") for line in lines):
             return took
+        time.sleep(0.1)
     raise AssertionError(f"never out of descriptors\n{daemon.tail()}")
