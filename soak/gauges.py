@@ -14,8 +14,11 @@ from exporter.engine.windows import Sample
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The process at one moment. `objects` are those that the garbage collector tracks, without
-    `window_samples`: the points of the rolling hit ratios, which fill for an hour and then stay.
+    """The process at one moment.
+
+    `objects` are those that the garbage collector tracks, without the soak's own readings and
+    without `window_samples`: the points of the rolling hit ratios, which fill for an hour and then
+    stay.
     """
 
     sessions: int
@@ -33,15 +36,15 @@ def read(sessions: int) -> Reading:
     gc.collect()
     samples = objects = 0
     for each in gc.get_objects():
-        objects += 1
         samples += type(each) is Sample
+        objects += type(each) not in (Sample, Reading)
     return Reading(
         sessions,
         rss,
         len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - names; one is the listing's own
         len(asyncio.all_tasks()),
         threading.active_count(),
-        objects - samples,
+        objects,
         samples,
     )
 
