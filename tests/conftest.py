@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import structlog
@@ -30,6 +31,24 @@ def vllm_servers() -> Iterator[VllmServers]:
     servers = VllmServers()
     yield servers
     servers.stop_all()
+
+
+@pytest.fixture(scope="session")
+def missing():
+    """Leave a test out, with the reason; on CI everything must be there."""
+
+    def leave_out(what: str) -> NoReturn:
+        if os.environ.get("CI") == "true":
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return leave_out
+
+
+@pytest.fixture(scope="session")
+def promtool(missing) -> str:
+    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    return found or missing("no promtool: install Prometheus, or name it in PROMTOOL")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import docker
 import docker.errors
@@ -23,18 +22,6 @@ from exporter.container.records import Launch
 
 RUN_LABEL = "io.vllm-cache-exporter.test-run"
 PYTHON_IMAGE = os.environ.get("TEST_PYTHON_IMAGE", "python:3.11-slim")
-
-
-@pytest.fixture(scope="session")
-def missing():
-    """Leave a test out, with the reason; on CI everything must be there."""
-
-    def leave_out(what: str) -> NoReturn:
-        if os.environ.get("CI") == "true":
-            pytest.fail(what)
-        pytest.skip(what)
-
-    return leave_out
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 from deploy_stack import PATIENCE, run
@@ -24,24 +24,6 @@ STACK_IMAGES = (
     "prom/alertmanager:v0.33.1",
     "grafana/grafana:12.3.0",
 )
-
-
-@pytest.fixture(scope="session")
-def missing():
-    """Leave a test out, with the reason; on CI everything must be there."""
-
-    def leave_out(what: str) -> NoReturn:
-        if os.environ.get("CI") == "true":
-            pytest.fail(what)
-        pytest.skip(what)
-
-    return leave_out
-
-
-@pytest.fixture(scope="session")
-def promtool(missing) -> str:
-    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    return found or missing("no promtool: install Prometheus, or name it in PROMTOOL")
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.parse
@@ -23,17 +21,6 @@ from exporter.publish.server import HttpServer
 DOCUMENT = (Path(__file__).parents[2] / "docs/fleet.md").read_text("utf-8")
 SHOWN = dict(re.findall(r"<!-- prometheus: (\w+) -->\n```yaml\n(.*?)```", DOCUMENT, re.DOTALL))
 PATIENCE = 80.0  # seconds, for all of a test: a bound, it takes about ten
-
-
-@pytest.fixture
-def promtool() -> str:
-    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    if found is None:
-        reason = "no promtool: install Prometheus, or name it in the variable PROMTOOL"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 def tool(*words) -> tuple[int, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 
 import pytest
@@ -12,17 +10,6 @@ from publish_records import TURNS, container_view, engine_view, session, turn
 
 from exporter.container.records import PullProgress
 from exporter.model import Notice
-
-
-@pytest.fixture
-def promtool() -> str:
-    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    if found is None:
-        reason = "no promtool: install Prometheus, or name it in the variable PROMTOOL"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @pytest.mark.promtool
