@@ -24,7 +24,7 @@ PATIENCE = 80.0  # seconds, for all of a test: a bound, it takes about ten
 
 
 def tool(*words) -> tuple[int, str]:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -59,11 +59,16 @@ async def config(published, tmp_path):
 @pytest.mark.promtool
 async def test_prometheus_own_checker_finds_the_page_of_each_target(promtool, config):
     job = "vllm-cache-exporter-targets"
-    code, words = await asyncio.to_thread(
-        tool, promtool, "check", "service-discovery", "--timeout=3s", str(config), job
-    )
-    assert code == 0, words
-    found = [each["labels"] for each in json.loads(words)]
+    found: list[dict[str, str]] = []
+    for patience in ("3s", "12s", "40s"):  # it always takes all of it, and a busy machine more
+        code, words = await asyncio.to_thread(
+            *(tool, promtool, "check", "service-discovery", f"--timeout={patience}"),
+            *(str(config), job),
+        )
+        assert code == 0, words
+        found = [each["labels"] for each in json.loads(words) or []]
+        if found:
+            break
     address = re.search(r"127\.0\.0\.1:[0-9]+", config.read_text())[0]
     wanted = {"instance": address, "job": job}
     shown = [
