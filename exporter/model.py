@@ -188,6 +188,15 @@ class TurnFacts:
     cached_tokens_source: CachedTokensSource | None = None
 
     @property
+    def consumed_tokens(self) -> int | None:
+        """Prompt and completion tokens, the control's too, as far as they are known."""
+        requests = [(self.prompt_tokens, self.completion_tokens)]
+        if self.control is not None:
+            requests.append((self.control.prompt_tokens, self.control.completion_tokens))
+        known = [prompt + (answer or 0) for prompt, answer in requests if prompt is not None]
+        return sum(known) if known else None
+
+    @property
     def cold_ttft_seconds(self) -> float | None:
         """Time to first token of this turn's control, where that was cold."""
         control = self.control
@@ -268,6 +277,11 @@ class SessionResult:
     prefix: PrefixStability | None = None
     extra_tokens: int = 0
     nonce_in_prompt: bool = False
+
+    @property
+    def consumed_tokens(self) -> int:
+        """All that the session is known to have asked of the engine, in tokens."""
+        return self.extra_tokens + sum(turn.consumed_tokens or 0 for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.model import PauseReason
-from exporter.probe.guest import GuestPolicy, Ledger, Pause, budget_pause, busy_pause
+from exporter.probe.guest import (
+    UNKNOWN_TURN_TOKENS,
+    GuestPolicy,
+    Ledger,
+    Pause,
+    budget_pause,
+    busy_pause,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -55,12 +62,18 @@ class Gate:
         self._told: PauseReason | None = None
 
     def take_over(self, other: Gate) -> None:
-        """Go on with what was spent at another gate before the same engine."""
-        self._ledger, self._told = other._ledger, other._told
+        """Go on with what was spent at another gate before the same engine, at this budget."""
+        self._ledger = other._ledger.under(
+            self._clock.monotonic(),
+            before=other._policy.tokens_per_hour,
+            tokens_per_hour=self._policy.tokens_per_hour,
+        )
+        self._told = other._told
 
     @asynccontextmanager
     async def admitted(self, *, announce: bool = False) -> AsyncIterator[Bill]:
         """Wait until one may start, and charge the bill at the end, also of what ends badly.
+        What is cut off is charged a guess beside its bill, for the request that was under way.
 
         With `announce`, what one waits for is published and logged.
         """
@@ -68,6 +81,9 @@ class Gate:
         bill = Bill()
         try:
             yield bill
+        except asyncio.CancelledError:
+            bill.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
+            raise
         finally:
             now = self._clock.monotonic()
             self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)

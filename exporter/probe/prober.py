@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,11 +17,19 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.model import FailureReason, Notice, SessionResult
-    from exporter.probe.gate import Gate
+    from exporter.probe.gate import Bill, Gate
     from exporter.probe.rounds import Life, Schedule
     from exporter.probe.session import SessionRunner
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSinks:
+    """Who is told of a session that has finished, and of the tokens of one that was cut off."""
+
+    finished: Callable[[SessionResult], None]
+    consumed: Callable[[int], None]
 
 
 class Prober:
@@ -37,13 +47,13 @@ class Prober:
         clock: Clock,
         *,
         schedule: Schedule,
-        publish: Callable[[SessionResult], None],
+        sinks: SessionSinks,
         life: Life,
     ) -> None:
         self._log = log.bind(target=target)
         self._runner = runner
         self._gate = gate
-        self._publish = publish
+        self._sinks = sinks
         self._rounds = Rounds(
             "probe", target, self._once, schedule=schedule, clock=clock, life=life
         )
@@ -63,10 +73,21 @@ class Prober:
         async with self._gate.admitted(announce=True) as bill:
             begun()
             bill.tokens = UNKNOWN_TURN_TOKENS  # if a mistake of ours hides the true bill
-            result = await self._runner.play()
+            try:
+                result = await self._runner.play()
+            except asyncio.CancelledError:
+                self._cut_off(bill)
+                raise
             bill.tokens = session_tokens(result)
         self._tell(result)
-        self._publish(result)
+        self._sinks.finished(result)
+
+    def _cut_off(self, bill: Bill) -> None:
+        """Account for a session that ends with this loop: it is no result, but it was paid."""
+        played = self._runner.so_far()
+        if played is not None:
+            bill.tokens = session_tokens(played)
+            self._sinks.consumed(played.consumed_tokens)
 
     def _tell(self, result: SessionResult) -> None:
         """Log what changed since the last session, and nothing else."""

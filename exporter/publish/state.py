@@ -88,22 +88,16 @@ class ProbeSums:
     lost_tokens: dict[LossCause, int] = field(default_factory=dict)
 
     def add_beside(self, tokens: int) -> None:
-        """Tokens of requests that are no turns."""
+        """Tokens of requests that are no turns, or of no session that finished."""
         if tokens:
             self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
     def add(self, turn: TurnFacts) -> None:
-        control = turn.control
-        if control is not None:
-            self.add_beside((control.prompt_tokens or 0) + (control.completion_tokens or 0))
+        if turn.consumed_tokens is not None:
+            self.consumed_tokens = (self.consumed_tokens or 0) + turn.consumed_tokens
         if turn.completion_tokens is not None:
             self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
-        if turn.prompt_tokens is None:
-            return
-        self.consumed_tokens = (
-            (self.consumed_tokens or 0) + turn.prompt_tokens + (turn.completion_tokens or 0)
-        )
-        if turn.cached_tokens is None:
+        if turn.prompt_tokens is None or turn.cached_tokens is None:
             return
         self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
         self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens

@@ -11,7 +11,7 @@ from exporter.errors import ExporterError
 from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
-from exporter.probe.prober import Prober
+from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
 from exporter.probe.session import SessionPlan, SessionRunner
@@ -145,7 +145,7 @@ class Probing:
             self._gate,
             self._clock,
             schedule=self._every(probe.interval_seconds, self._delay),
-            publish=publish,
+            sinks=SessionSinks(publish, self._consumed),
             life=self._life(name),
         )
         return name, self._prober.run

@@ -13,8 +13,8 @@ from publish_records import session, turn
 
 from exporter.model import PauseReason
 from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
-from exporter.probe.prober import Prober
+from exporter.probe.guest import UNKNOWN_TURN_TOKENS, GuestPolicy
+from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import Life, Schedule
 
 
@@ -160,6 +160,51 @@ async def test_one_who_gives_up_waiting_or_is_stopped_inside_leaves_the_gate_fre
     await scene.pass_through()
 
 
+async def test_what_is_cut_off_is_charged_for_what_was_under_way_beside_its_bill():
+    scene = Scene()
+    inside = asyncio.Event()
+
+    async def stay():
+        async with scene.gate.admitted() as bill:
+            bill.tokens = 2_000
+            inside.set()
+            await asyncio.Event().wait()
+
+    staying = asyncio.create_task(stay())
+    await inside.wait()
+    staying.cancel()
+    with suppress(asyncio.CancelledError):
+        await staying
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance((2_000 + UNKNOWN_TURN_TOKENS) * 3600 / 10_000 - 1)
+    assert not waiting.done()
+    await scene.clock.advance(2.0)
+    await waiting
+
+
+@pytest.mark.parametrize(("tokens_per_hour", "seconds"), [(100_000, 360.0), (5_000, 7200.0)])
+async def test_another_budget_holds_for_what_was_spent_under_the_one_before(
+    tokens_per_hour, seconds
+):
+    before, scene = Scene(), Scene(tokens_per_hour=tokens_per_hour)
+    await before.pass_through(tokens=10_000)
+    scene.gate.take_over(before.gate)
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(seconds - 1)
+    assert not waiting.done()
+    await scene.clock.advance(2.0)
+    await waiting
+
+
+async def test_without_a_limit_nothing_of_the_budget_before_is_waited_for():
+    before, scene = Scene(), Scene(tokens_per_hour=0)
+    await before.pass_through(tokens=10_000)
+    scene.gate.take_over(before.gate)
+    await scene.pass_through()
+
+
 class CostlyRunner:
     """Sessions of random cost and length; remembers when each ended and what it cost."""
 
@@ -185,7 +230,7 @@ async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed)
         scene.gate,
         scene.clock,
         schedule=Schedule(0.0, 60.0),
-        publish=lambda _result: None,
+        sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
         life=Life(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())

@@ -55,6 +55,34 @@ def test_what_is_spent_while_something_is_owed_is_owed_on_top():
     assert ledger.free_at == 1800.0
 
 
+@pytest.mark.parametrize(
+    ("tokens_per_hour", "seconds"), [(20_000, 900.0), (5_000, 3600.0), (10_000, 1800.0), (0, None)]
+)
+def test_another_budget_asks_for_as_long_as_the_same_tokens_take_there(tokens_per_hour, seconds):
+    ledger = (
+        Ledger()
+        .spent(6_000, 0.0, 10_000)
+        .under(360.0, before=10_000, tokens_per_hour=tokens_per_hour)
+    )
+    pause = budget_pause(ledger, 360.0)
+    assert (pause and pause.seconds) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_what_was_spent_without_a_limit_is_not_owed_under_one():
+    ledger = Ledger().spent(10**9, 0.0, 0).under(1.0, before=0, tokens_per_hour=10)
+    assert budget_pause(ledger, 1.0) is None
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.floats(0, 10**5))
+def test_a_budget_there_and_back_changes_nothing(tokens, one, other, now):
+    ledger = Ledger().spent(tokens, 0.0, one)
+    back = ledger.under(now, before=one, tokens_per_hour=other).under(
+        now, before=other, tokens_per_hour=one
+    )
+    owed, was = budget_pause(back, now), budget_pause(ledger, now)
+    assert (owed.seconds if owed else 0.0) == pytest.approx(was.seconds if was else 0.0, abs=1e-5)
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 60_000), st.floats(0, 900)), min_size=1, max_size=200),
     st.integers(1_000, 200_000),

@@ -13,7 +13,7 @@ from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
-from exporter.probe.prober import Prober
+from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
 from exporter.probe.session import SessionPlan, SessionRunner
@@ -55,7 +55,7 @@ class Day:
             gate,
             self.clock,
             schedule=Schedule(0.0, 60.0),
-            publish=self.sessions.append,
+            sinks=SessionSinks(self.sessions.append, lambda _tokens: None),
             life=Life(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
         )
         retention = RetentionLoop(

@@ -2,14 +2,16 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 from fake_clock import FakeClock
+from publish_records import session, turn
 
-from exporter.model import Failure, FailureReason, Notice, SessionResult
+from exporter.model import Control, ControlOutcome, Failure, FailureReason, Notice, SessionResult
 from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
-from exporter.probe.prober import Prober
+from exporter.probe.guest import UNKNOWN_TURN_TOKENS, GuestPolicy
+from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import Life, Schedule
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
@@ -49,10 +51,7 @@ class ScriptedRunner:
 
 
 def open_gate(clock: FakeClock) -> Gate:
-    async def idle_engine():
-        return None
-
-    return Gate("t", GuestPolicy(0, 0, 1.0), idle_engine, clock, lambda _reason: None)
+    return Gate("t", GuestPolicy(0, 0, 1.0), _idle_engine, clock, lambda _reason: None)
 
 
 async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
@@ -67,7 +66,7 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
         open_gate(clock),
         clock,
         schedule=Schedule(0.0, interval, lambda: jitter),
-        publish=published.append,
+        sinks=SessionSinks(published.append, lambda _tokens: None),
         life=Life(failed=lambda: failures.append(1), ran=lambda: rounds.append(1)),
     )
     with structlog.testing.capture_logs() as logged:
@@ -92,7 +91,7 @@ async def started_at(session_seconds: float, *waits: float) -> list[list[float]]
         open_gate(clock),
         clock,
         schedule=Schedule(0.0, 60.0),
-        publish=lambda _result: None,
+        sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
         life=Life(failed=lambda: None, ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())
@@ -145,3 +144,59 @@ async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():
     assert [line["event"] for line in logged if line["log_level"] == "error"] == [
         "probe.round_failed"
     ]
+
+
+class EndlessRunner:
+    """A session that has come as far as `played`, and gets no further."""
+
+    def __init__(self, played: SessionResult | None) -> None:
+        self._played = played
+        self.begun = asyncio.Event()
+
+    async def play(self) -> SessionResult:
+        self.begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def so_far(self) -> SessionResult | None:
+        return self._played
+
+
+async def test_a_session_that_is_cut_off_is_no_result_but_what_it_asked_for_counts():
+    clock = FakeClock(monotonic=0.0)
+    control = Control(ControlOutcome.COLD, False, 900, None, 0.1)
+    turns = (replace(turn(1, 900, 0, 0), control=control), turn(2, 1100, 896, 896))
+    runner = EndlessRunner(session(*turns, extra_tokens=33))
+    published, consumed = [], []
+    gate = Gate("t", GuestPolicy(3600, 0, 1.0), _idle_engine, clock, lambda _reason: None)
+    prober = Prober(
+        "t",
+        runner,
+        gate,
+        clock,
+        schedule=Schedule(0.0, 60.0),
+        sinks=SessionSinks(published.append, consumed.append),
+        life=Life(failed=lambda: None, ran=lambda: None),
+    )
+    task = asyncio.create_task(prober.run())
+    await runner.begun.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    known = 900 + 32 + 900 + 1100 + 32 + 33
+    assert (published, consumed) == ([], [known])
+    waits = asyncio.create_task(_pass(gate))
+    await clock.until_asleep()
+    await clock.advance(known + UNKNOWN_TURN_TOKENS - 1)  # a token a second
+    assert not waits.done()
+    await clock.advance(2.0)
+    await waits
+
+
+async def _idle_engine() -> None:
+    return None
+
+
+async def _pass(gate: Gate) -> None:
+    async with gate.admitted():
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fleet_bench import rules, simulator
 from structlog.testing import capture_logs
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
@@ -82,6 +83,37 @@ async def test_the_totals_carried_over_a_restart_outlive_a_change(bench, engines
     await bench.sessions_of("a", int(sessions) + 1)
     assert bench.value("vllm_engine_restarts_total", target="a") == 1
     assert bench.value("vllm_engine_prefix_cache_queried_tokens_total", target="a") >= queried
+
+
+@pytest.mark.parametrize("mended", [0, 10**9])
+async def test_a_budget_that_was_too_small_holds_nothing_back_once_it_is_mended(
+    bench, engines, mended
+):
+    wanted = [target("a", engines[0].url)]
+    await bench.fleet.apply(wanted, rules(tokens_per_hour=1))
+    await bench.sessions_of("a", 1)
+    await bench.until(
+        "the budget holds sessions back",
+        lambda: bench.value("vllm_probe_paused", target="a", reason="budget") == 1,
+    )
+    assert bench.value("vllm_probe_sessions_total", target="a") == 1
+    await bench.fleet.apply(wanted, rules(tokens_per_hour=mended))
+    await bench.sessions_of("a", 3)
+
+
+async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consumed(bench):
+    async with simulator(time_scale=0.2) as engine:
+        await bench.fleet.apply([target("a", engine.url)])
+        await bench.until(
+            "a second turn is under way",
+            lambda: bench.value("vllm_engine_prefix_cache_hit_tokens_total", target="a"),
+        )
+        engine.inject(faults.Hang())
+        assert bench.value("vllm_probe_consumed_tokens_total", target="a") is None
+        await bench.fleet.apply([target("a", engine.url, price_per_hour=2.0, currency="EUR")])
+        assert bench.value("vllm_probe_sessions_total", target="a") == 0
+        assert bench.value("vllm_probe_consumed_tokens_total", target="a") > 500
+        await bench.fleet.apply([])
 
 
 async def test_another_engine_under_the_same_name_begins_at_zero(bench, engines):
