@@ -75,8 +75,10 @@ def create_app(
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
 
+    readiness = Readiness(metrics)
+
     async def ready(_request: web.Request) -> web.Response:
-        return readiness(metrics)
+        return readiness.answer()
 
     async def status_page(request: web.Request) -> web.Response:
         # What it takes to make a page is loaded for the first one, and beside the event loop.
@@ -107,17 +109,28 @@ def _page_maker() -> tuple[PageMaker, Callable[[int], int]]:
     return page.response, view.parts
 
 
-def readiness(metrics: Metrics) -> web.Response:
-    """Ready once every target has been looked at, whatever was found.
+class Readiness:
+    """Ready once every target has been looked at, whatever was found; and from then on.
 
     Looked at: its engine was scraped or a session with it ended, well or not; and where the
     target has a container, that was inspected. An engine that is down keeps nobody waiting: that
-    is what this program is there to say.
+    is what this program is there to say. Nor does a target that is found later: while it is new
+    the pages of all others must stay in reach.
     """
-    waiting = [name for name, state in metrics.targets.items() if not state.looked_at]
-    if not waiting:
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._ready = False
+
+    def answer(self) -> web.Response:
+        """200, or 503 with the names of those that are waited for."""
+        waiting = []
+        if not self._ready:
+            waiting = [name for name, each in self._metrics.targets.items() if not each.looked_at]
+        if waiting:
+            return web.Response(status=503, text=f"not looked at yet: {some_of(waiting)}\n")
+        self._ready = True
         return web.Response(text="ready\n")
-    return web.Response(status=503, text=f"not looked at yet: {some_of(waiting)}\n")
 
 
 @web.middleware

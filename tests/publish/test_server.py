@@ -152,6 +152,8 @@ async def test_ready_once_every_target_has_been_looked_at(client, published):
     assert await ready() == (503, "not looked at yet: late\n")
     published.metrics.engine_scraped(engine_view(target="late"))
     assert await ready() == (200, "ready\n")
+    published.metrics.target_added("found later")
+    assert await ready() == (200, "ready\n"), "the pages of all others are wanted meanwhile"
 
 
 async def test_a_target_with_a_container_is_ready_once_that_was_inspected(client, published):
