@@ -1,8 +1,8 @@
 """The plain variables that people have set for vLLM already, and what they fill.
 
 They speak of one engine, so they fill the sole target. Where there is none and VLLM_HOST or
-MODEL_ID is set, they make one of mode `external`, by default at 127.0.0.1:8000. With several
-targets they are ignored, and that is told.
+MODEL_ID is set, they make one of mode `external`, by default at 127.0.0.1:8000; beside discovery
+only VLLM_HOST does. With several targets they are ignored, and that is told.
 
 | variable | a `managed` target | any other target |
 | --- | --- | --- |
@@ -41,8 +41,11 @@ def fill_in(plains: Sequence[Plain], merged: Merged) -> tuple[str, ...]:
     targets = merged.tree.get("targets", [])
     if isinstance(targets, list) and len(targets) > 1:
         return _ignored(found, f"there are {len(targets)} targets, and it speaks of one")
-    if not targets and not found.keys() & {"VLLM_HOST", "MODEL_ID"}:
-        return _ignored(found, "there is no target")
+    if not targets and "VLLM_HOST" not in found:
+        if merged.get(("discovery", "dns")) or merged.get(("discovery", "docker")):
+            return _ignored(found, "it speaks of one target, and discovery finds many")
+        if "MODEL_ID" not in found:
+            return _ignored(found, "there is no target")
     _refuse_two_tokens(found, merged)
     if merged.get((*_TARGET, "mode")) == "managed":
         return _fill_managed(found, merged)

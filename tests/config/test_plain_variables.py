@@ -129,3 +129,25 @@ def test_a_port_alone_makes_no_target(load_text):
     loaded = load_text(env={"PORT": "3000"})
     assert loaded.settings.targets == ()
     assert loaded.ignored == ("environment variable PORT has no effect: there is no target",)
+
+
+def test_beside_discovery_only_an_address_makes_a_target(load_text):
+    found = '[[discovery.dns]]\nname = "vllm"\nhost = "vllm.models.svc"\n'
+    loaded = load_text(found, env={"MODEL_ID": "m"})
+    assert loaded.settings.targets == ()
+    assert loaded.ignored == (
+        (
+            "environment variable MODEL_ID has no effect: "
+            "it speaks of one target, and discovery finds many"
+        ),
+    )
+    loaded = load_text(found, env={"MODEL_ID": "m", "VLLM_HOST": "gpu1"})
+    assert [(each.url, each.model) for each in loaded.settings.targets] == [
+        ("http://gpu1:8000", "m")
+    ]
+    assert loaded.ignored == ()
+
+
+def test_settings_of_discovery_that_find_nothing_leave_the_plain_variables_as_they_are(load_text):
+    loaded = load_text("[discovery]\nmax_targets = 5\n", env={"MODEL_ID": "m"})
+    assert [each.model for each in loaded.settings.targets] == ["m"]
