@@ -46,7 +46,7 @@ def _joules(target: TargetState) -> Value:
 def _money() -> Reader[TargetState]:
     def read(target: TargetState) -> Iterator[Reading]:
         if live_engine(target) is not None:
-            yield (target.cost.prices.currency or "",), target.cost.money_saved
+            yield (target.cost.currency,), target.cost.money_saved
 
     return Reader(("currency",), read)
 
@@ -128,14 +128,14 @@ ENGINE_COST: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefill_energy_saved_joules_total",
         "counter",
         one(_joules),
-        "vllm_engine_prefill_seconds_saved_total times the watts of the configuration. "
-        "Absent without them.",
+        "vllm_engine_prefill_seconds_saved_total times the watts of the configuration, from the "
+        "time on when they were set. Absent without them.",
     ),
     Family(
         "vllm_engine_prefill_cost_saved_total",
         "counter",
         _money(),
         "vllm_engine_prefill_seconds_saved_total in hours times the price per hour of the "
-        "configuration. Absent without it.",
+        "configuration, from the time on when it was set. Absent without it.",
     ),
 )

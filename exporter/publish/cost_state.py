@@ -12,6 +12,8 @@ from exporter.model import ControlOutcome, PauseReason
 from exporter.probe.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from exporter.model import EngineView, RetentionReading, SessionResult
 
 
@@ -30,7 +32,8 @@ class CostState:
 
     `prefill` is the fitted cost, None until the points show one. `prefill_seconds_saved` adds up
     the growth of the engine's tokens saved, each times the cost known at that time; growth while
-    none is known does not count.
+    none is known does not count. Money and joules add up the same growth, each at the price or
+    the watts then in force, so that another price changes nothing of what was counted.
     """
 
     budget_tokens_per_hour: int | None = None
@@ -43,6 +46,8 @@ class CostState:
     retention: dict[float, float] = field(default_factory=dict)
     prefill: PrefillCost | None = None
     prefill_seconds_saved: float | None = None
+    _money: dict[str, float] = field(default_factory=dict)  # by currency
+    _joules: float = 0.0
     _points: tuple[Point, ...] = ()
     _engine: tuple[str | None, str | None] | None = None
     _restarts: int | None = None
@@ -71,6 +76,12 @@ class CostState:
         else:
             self.retention[reading.gap_seconds] = reading.ratio
 
+    def keep_retention(self, gaps_seconds: Collection[float]) -> None:
+        """Forget the gaps that are not measured any more."""
+        self.retention = {
+            gap: share for gap, share in self.retention.items() if gap in gaps_seconds
+        }
+
     def engine_scraped(self, view: EngineView) -> None:
         if self._restarts not in (None, view.restarts):
             # Another process, perhaps with other flags: what was measured is not about it.
@@ -83,16 +94,31 @@ class CostState:
         if self.prefill is not None:
             growth = 0.0 if before is None else max(0.0, now - before)
             seconds = growth * self.prefill.seconds_per_token
-            self.prefill_seconds_saved = (self.prefill_seconds_saved or 0.0) + seconds
+            self._add_saved(seconds)
+
+    def _add_saved(self, seconds: float) -> None:
+        self.prefill_seconds_saved = (self.prefill_seconds_saved or 0.0) + seconds
+        price, watts = self.prices.price_per_hour, self.prices.watts
+        if price is not None:
+            currency = self.currency
+            self._money[currency] = self._money.get(currency, 0.0) + seconds / 3600 * price
+        if watts is not None:
+            self._joules += seconds * watts
+
+    @property
+    def currency(self) -> str:
+        """Of the price; empty where the user names none."""
+        return self.prices.currency or ""
 
     @property
     def money_saved(self) -> float | None:
-        """In the user's currency; None without a price."""
-        seconds, price = self.prefill_seconds_saved, self.prices.price_per_hour
-        return None if seconds is None or price is None else seconds / 3600 * price
+        """In the currency of the price in force; None without a price."""
+        if self.prefill_seconds_saved is None or self.prices.price_per_hour is None:
+            return None
+        return self._money.get(self.currency, 0.0)
 
     @property
     def joules_saved(self) -> float | None:
         """None without the user's watts."""
-        seconds, watts = self.prefill_seconds_saved, self.prices.watts
-        return None if seconds is None or watts is None else seconds * watts
+        unknown = self.prefill_seconds_saved is None or self.prices.watts is None
+        return None if unknown else self._joules

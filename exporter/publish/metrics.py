@@ -21,7 +21,7 @@ from exporter.publish.samples import add, empty
 from exporter.publish.state import DiscoveryState, ExporterState, TargetState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
@@ -128,6 +128,11 @@ class Metrics(Collector):
         """What the probe may ask of a target, None without a limit, and what the target costs."""
         if (target := self._target(name)) is not None:
             target.cost.budget_tokens_per_hour, target.cost.prices = tokens_per_hour, prices
+
+    def retention_wanted(self, name: str, gaps_seconds: Collection[float]) -> None:
+        """The gaps that are measured from now on. What is known of any other is no news of it."""
+        if (target := self._target(name)) is not None:
+            target.cost.keep_retention(gaps_seconds)
 
     def gate_looked(self, name: str, paused: PauseReason | None) -> None:
         """Sessions of a target are held back for a reason, or not."""

@@ -115,9 +115,9 @@ class Running:
         target, metrics = self.target, self._tools.metrics
         metrics.target_added(target.name, mode=target.mode, url=target.base_url)
         prices = Prices(target.price_per_hour, target.currency, target.watts)
-        metrics.target_budget(
-            target.name, self.identity.rules.probe.tokens_per_hour or None, prices
-        )
+        probe = self.identity.rules.probe
+        metrics.target_budget(target.name, probe.tokens_per_hour or None, prices)
+        metrics.retention_wanted(target.name, probe.retention_gaps_seconds)
 
     def take_over_container(self, before: Running) -> None:
         """Go on with the container of before: before that one is halted."""

@@ -1,5 +1,6 @@
 """What the probe costs, what prefill costs, and what the cache saved: exact values, or none."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -81,18 +82,61 @@ def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(
 
 
 def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics, registry):
-    metrics.engine_scraped(saved(0.0))
-    for result in measured():
-        metrics.session_finished(result)
-    metrics.engine_scraped(saved(18_000_000.0))
+    hour = an_hour_saved(metrics)
+    next(hour)
     page = Page(registry)
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(3600)
     assert page.series("vllm_engine_prefill_energy_saved_joules_total") == {}
     assert page.series("vllm_engine_prefill_cost_saved_total") == {}
     metrics.target_budget("local", None, Prices(2.5, "EUR", 400.0))
-    page = Page(registry)
-    assert page.value("vllm_engine_prefill_cost_saved_total", currency="EUR") == pytest.approx(2.5)
-    assert page.value("vllm_engine_prefill_energy_saved_joules_total") == pytest.approx(1_440_000)
+    assert money_and_joules(registry) == {"EUR": 0, "joules": 0}, "what was before has no price"
+    next(hour)
+    assert money_and_joules(registry) == {"EUR": 2.5, "joules": 1_440_000}
+
+
+def test_another_price_counts_from_its_time_on_and_no_counter_goes_back(metrics, registry):
+    hour = an_hour_saved(metrics)
+    metrics.target_budget("local", None, Prices(2.0, "EUR", 400.0))
+    next(hour)
+    assert money_and_joules(registry) == {"EUR": 2.0, "joules": 1_440_000}
+    metrics.target_budget("local", None, Prices(1.0, "EUR", 200.0))
+    assert money_and_joules(registry) == {"EUR": 2.0, "joules": 1_440_000}
+    next(hour)
+    assert money_and_joules(registry) == {"EUR": 3.0, "joules": 2_160_000}
+
+
+def test_money_of_one_currency_is_never_counted_as_another(metrics, registry):
+    hour = an_hour_saved(metrics)
+    metrics.target_budget("local", None, Prices(2.0, "EUR"))
+    next(hour)
+    metrics.target_budget("local", None, Prices(3.0, "USD"))
+    next(hour)
+    assert money_and_joules(registry) == {"USD": 3.0}
+    metrics.target_budget("local", None, Prices())
+    next(hour)
+    assert money_and_joules(registry) == {}, "without a price nobody knows"
+    metrics.target_budget("local", None, Prices(2.0, "EUR"))
+    assert money_and_joules(registry) == {"EUR": 2.0}, "and it goes on where it was"
+
+
+def an_hour_saved(metrics):
+    """Each step saves an hour of prefill more."""
+    metrics.engine_scraped(saved(0.0))
+    for result in measured():
+        metrics.session_finished(result)
+    for hours in itertools.count(1):
+        metrics.engine_scraped(saved(18_000_000.0 * hours))
+        yield
+
+
+def money_and_joules(registry):
+    """The counters by currency, and "joules", rounded; what is absent is left out."""
+    found = {
+        dict(labels)["currency"]: round(value, 6)
+        for labels, value in Page(registry).series("vllm_engine_prefill_cost_saved_total").items()
+    }
+    joules = Page(registry).value("vllm_engine_prefill_energy_saved_joules_total")
+    return found if joules is None else found | {"joules": round(joules, 3)}
 
 
 def test_each_growth_counts_at_the_cost_of_its_time():
@@ -177,6 +221,15 @@ def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics, registry
     page = Page(registry)
     assert page.value("vllm_probe_retention_ratio", gap_seconds="300") is None
     assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
+
+
+def test_a_gap_that_is_not_measured_any_more_has_no_value_any_more(metrics, registry):
+    metrics.retention_read(RetentionReading("local", 0.5, 1.0))
+    metrics.retention_read(RetentionReading("local", 300.0, 0.25))
+    metrics.retention_wanted("local", (300.0, 600.0))
+    page = Page(registry)
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") is None
+    assert page.value("vllm_probe_retention_ratio", gap_seconds="300") == 0.25
 
 
 def test_tokens_of_no_session_count_in_what_the_probe_consumed(metrics, registry):

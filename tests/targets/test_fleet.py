@@ -101,6 +101,17 @@ async def test_a_budget_that_was_too_small_holds_nothing_back_once_it_is_mended(
     await bench.sessions_of("a", 3)
 
 
+async def test_a_retention_whose_gap_is_not_measured_any_more_ends_with_the_change(bench, engines):
+    wanted, gap = [target("a", engines[0].url)], {"target": "a", "gap_seconds": "2"}
+    measured = rules(retention_gaps_seconds=(2.0,))
+    await bench.fleet.apply(wanted, measured)
+    await bench.until(
+        "the retention was measured", lambda: bench.value("vllm_probe_retention_ratio", **gap)
+    )
+    await bench.fleet.apply(wanted, rules(retention_gaps_seconds=(500.0,)))
+    assert bench.value("vllm_probe_retention_ratio", **gap) is None
+
+
 async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consumed(bench):
     async with simulator(time_scale=0.2) as engine:
         await bench.fleet.apply([target("a", engine.url)])
