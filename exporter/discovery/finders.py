@@ -49,6 +49,7 @@ def sources_of(
 @dataclass(frozen=True, slots=True)
 class _Asked:
     settings: DnsDiscovery | DockerDiscovery
+    roster: Roster[Target]
     task: Task[None]
 
 
@@ -68,32 +69,49 @@ class Finders:
     def apply(self, settings: DiscoverySettings) -> None:
         """Ask these sources from now on. One whose settings are the same goes on as it was.
 
+        One with other settings under its name goes on with the targets that stand: what it does not
+        find any more has its grace.
+
         Whoever was given targets by a source that is gone must drop them.
         """
         self._allowance.limit = settings.max_targets
         wanted = sources_of(settings)
-        for name, asked in list(self._asked.items()):
+        before = self._asked
+        for name, asked in before.items():
             if wanted.get(name) != asked.settings:
                 asked.task.cancel()
-                del self._asked[name]
             if name not in wanted:
                 self._allowance.forget(name)
                 self._tools.metrics.discovery_gone(name)
-        for name, each in wanted.items():
-            if name not in self._asked:
-                self._asked[name] = _Asked(each, self._begin(name, each))
+        self._asked = {
+            name: self._go_on(name, each, before.get(name)) for name, each in wanted.items()
+        }
+
+    def _go_on(
+        self, name: str, settings: DnsDiscovery | DockerDiscovery, before: _Asked | None
+    ) -> _Asked:
+        if before is None:
+            roster: Roster[Target] = Roster(name, settings.gone_after_seconds, self._allowance)
+        elif before.settings == settings:
+            return before
+        else:
+            roster = before.roster
+            roster.gone_after_seconds = settings.gone_after_seconds
+        return _Asked(settings, roster, self._begin(name, settings, roster))
 
     def tasks(self) -> list[Task[None]]:
         """The loops that run."""
         return [asked.task for asked in self._asked.values()]
 
-    def _begin(self, name: str, settings: DnsDiscovery | DockerDiscovery) -> Task[None]:
+    def _begin(
+        self, name: str, settings: DnsDiscovery | DockerDiscovery, roster: Roster[Target]
+    ) -> Task[None]:
         kind = name.partition(":")[0]
         self._tools.metrics.discovery_added(name, _REASONS[kind])
         finder = Finder(
             name,
             _source(settings, self._tools),
-            Roster(name, settings.gone_after_seconds, self._allowance),
+            roster,
             refresh_seconds=settings.refresh_seconds,
             clock=self._tools.clock,
             metrics=self._tools.metrics,

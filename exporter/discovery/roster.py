@@ -47,7 +47,7 @@ class Roster(Generic[NamedT]):
 
     def __init__(self, source: str, gone_after_seconds: float, allowance: Allowance) -> None:
         self._source = source
-        self._gone_after = gone_after_seconds
+        self.gone_after_seconds = gone_after_seconds
         self._allowance = allowance
         self._standing: dict[str, NamedT] = {}
         self._missing_since: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Roster(Generic[NamedT]):
         kept = {
             name: by_name.get(name, each)
             for name, each in self._standing.items()
-            if name in there or now - self._missing_since[name] < self._gone_after
+            if name in there or now - self._missing_since[name] < self.gone_after_seconds
         }
         wanted = kept | {name: each for name, each in by_name.items() if name not in kept}
         allowed = self._allowance.take(self._source, len(wanted))

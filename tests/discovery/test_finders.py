@@ -217,3 +217,16 @@ async def test_a_reload_keeps_sources_that_are_as_before_and_ends_those_that_are
         await at.reloaded()
         assert not await at.sessions()
         assert "discovery" not in await at.page()
+
+
+async def test_a_source_whose_settings_change_goes_on_with_the_targets_that_stand(names, engines):
+    names.says = ["127.0.0.2", "127.0.0.3"]
+    current = {"settings": settings_of(engines)}
+    async with running(current["settings"], lambda: current["settings"]) as at:
+        await at.until_measured("127.0.0.2", "127.0.0.3")
+        names.says = AWAY
+        await at.until_failed_looks(1)
+        current["settings"] = settings_of(engines, dns={"gone_after_seconds": 300})
+        await at.reloaded()
+        names.says = ["127.0.0.3", "127.0.0.4"]
+        await at.until_measured("127.0.0.2", "127.0.0.3", "127.0.0.4")
