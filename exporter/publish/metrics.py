@@ -7,6 +7,7 @@ disappears and nothing freezes. All calls come from the event loop's thread.
 from __future__ import annotations
 
 import platform
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -86,6 +87,7 @@ class Metrics(Collector):
         self._turn_label_limit = turn_label_limit
         self._whole_page_targets = whole_page_targets
         self._targets: dict[str, TargetState] = {}
+        self._swaps = 0
         self._exporter = ExporterState(exporter.__version__, platform.python_version())
         registry.register(self)
 
@@ -115,6 +117,20 @@ class Metrics(Collector):
         """
         self._targets.pop(name, None)
         self._counted()
+
+    @contextmanager
+    def targets_swapped(self) -> Iterator[None]:
+        """Within it targets come and go: what /metrics is made of is decided at the end.
+
+        Old and new ones stand side by side for a moment; a fleet at its limit must not lose its
+        page for that.
+        """
+        self._swaps += 1
+        try:
+            yield
+        finally:
+            self._swaps -= 1
+            self._counted()
 
     def session_finished(self, result: SessionResult) -> None:
         if (target := self._target(result.target)) is not None:
@@ -244,6 +260,8 @@ class Metrics(Collector):
     def _counted(self) -> None:
         state, before = self._exporter, self._exporter.whole_page
         state.targets = len(self._targets)
+        if self._swaps:
+            return
         state.whole_page = state.targets <= self._whole_page_targets
         if state.whole_page != before:
             say = log.info if state.whole_page else log.warning

@@ -170,17 +170,23 @@ class Fleet:
             changed=tuple(name for name in _names(plan.made) if name in self._running),
             kept=tuple(_names(plan.kept)),
         )
+        with self._tools.metrics.targets_swapped():
+            await self._carry_out(gone, plan.made, turns)
+        if changes:
+            log.info("fleet.changed", **changes.shown())
+        return changes
+
+    async def _carry_out(
+        self, gone: Iterable[Running], made: Iterable[Running], turns: Mapping[str, Turns]
+    ) -> None:
         async with asyncio.TaskGroup() as swaps:
             for each in gone:
                 swaps.create_task(self._retire(each), name=f"retire:{each.target.name}")
                 await asyncio.sleep(0)  # as in `prepare`
-            for each in plan.made:
+            for each in made:
                 name = each.target.name
                 swaps.create_task(self._begin(each, turns[name]), name=f"begin:{name}")
                 await asyncio.sleep(0)
-        if changes:
-            log.info("fleet.changed", **changes.shown())
-        return changes
 
     async def halt(self) -> None:
         """End all loops. Nothing begins from here on."""

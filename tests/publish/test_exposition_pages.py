@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import TURNS, engine_view, session
+from structlog.testing import capture_logs
 
 from exporter.publish import exposition
 from exporter.publish.families import TARGET_FAMILIES
@@ -99,6 +100,26 @@ async def test_a_large_fleet_has_no_whole_page_and_says_so(client, published):
     assert "process_cpu_seconds_total" in large
     published.metrics.target_removed("one")
     assert "vllm_probe_up" in await page(client)
+
+
+async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_exchanged(
+    client, published
+):
+    metrics = published.metrics
+    for name in ("a", "b"):
+        metrics.target_added(name)
+    metrics.limit_whole_page(len(metrics.targets))
+    with capture_logs() as logged:
+        with metrics.targets_swapped():
+            metrics.target_added("c")
+            assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+            metrics.target_removed("a")
+        assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+        assert logged == []
+        with metrics.targets_swapped():
+            metrics.target_added("d")
+        assert "vllm_exporter_whole_page 0.0\n" in await page(client)
+    assert [line["event"] for line in logged] == ["metrics.page_of_each_target"]
 
 
 async def test_no_target_has_a_whole_page_where_none_may(client, published):

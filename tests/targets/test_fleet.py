@@ -127,6 +127,16 @@ async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consume
         await bench.fleet.apply([])
 
 
+async def test_a_fleet_at_the_limit_of_the_whole_page_keeps_it_while_one_takes_anothers_place(
+    bench, engines
+):
+    bench.metrics.limit_whole_page(1)
+    await bench.fleet.apply([target("a", engines[0].url)])
+    with capture_logs() as logs:
+        await bench.fleet.apply([target("b", engines[1].url)])
+    assert [each["event"] for each in logs if each["event"].startswith("metrics.")] == []
+
+
 async def test_another_engine_under_the_same_name_begins_at_zero(bench, engines):
     await bench.fleet.apply([target("a", engines[0].url)])
     await bench.sessions_of("a", 2)
