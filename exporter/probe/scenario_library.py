@@ -33,7 +33,14 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
         text = files("exporter").joinpath("scenarios", f"{wanted}.json").read_text("utf-8")
         return (parse_json(text, f"{wanted}.json", wanted),)
     path = Path(wanted).expanduser()
-    if not path.is_dir():
+    try:
+        within = _within(path)
+    except OSError as error:
+        raise ConfigError(
+            f"probe.scenario: {wanted!r} cannot be looked into: {error.strerror}; the user that "
+            "runs this must be able to read it"
+        ) from error
+    if within is None:
         if path.suffix not in _PARSERS:
             known = ", ".join(BUILT_IN)
             raise ConfigError(
@@ -41,7 +48,7 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
                 "nor a .json or .jsonl file nor a folder of these"
             )
         return _load([path])
-    paths = sorted(each for each in path.iterdir() if each.suffix in _PARSERS)
+    paths = [each for each in within if each.suffix in _PARSERS]
     if not paths:
         raise ConfigError(f"probe.scenario: the folder {wanted} has no .json or .jsonl file")
     return _load(paths)
@@ -52,7 +59,10 @@ def fingerprint(wanted: str) -> str:
     if wanted in BUILT_IN:
         return wanted
     path = Path(wanted).expanduser()
-    paths = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        paths = _within(path) or [path]
+    except OSError:
+        paths = [path]
     digest = hashlib.sha256()
     for each in paths:
         if each.suffix in _PARSERS:
@@ -62,6 +72,11 @@ def fingerprint(wanted: str) -> str:
             except ScenarioError as error:
                 digest.update(str(error).encode())
     return digest.hexdigest()
+
+
+def _within(path: Path) -> list[Path] | None:
+    """What is in the folder, by name; None where it is none. Raises `OSError`."""
+    return sorted(path.iterdir()) if path.is_dir() else None
 
 
 def _load(paths: list[Path]) -> tuple[ScenarioKind, ...]:

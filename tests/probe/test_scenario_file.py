@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import ConfigError, ScenarioError
 from exporter.probe.scenario_file import MOST_MESSAGES, parse_json, parse_lines
-from exporter.probe.scenario_library import BUILT_IN, MOST_BYTES, load_scenarios
+from exporter.probe.scenario_library import BUILT_IN, MOST_BYTES, fingerprint, load_scenarios
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASK, SAY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -124,6 +124,14 @@ def test_a_folder_is_loaded_in_name_order_and_all_its_mistakes_are_told(tmp_path
         load_scenarios(str(tmp_path))
     with pytest.raises(ConfigError, match="neither a built-in scenario"):
         load_scenarios("nothing")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_mistake_with_its_reason():
+    wanted = "x" * 5000
+    with pytest.raises(ConfigError) as refused:
+        load_scenarios(wanted)
+    assert str(refused.value).startswith(f"probe.scenario: {wanted!r} cannot be looked into: File")
+    assert fingerprint(wanted), "it is something, so that a reload sees when it changes"
 
 
 def test_a_conversation_beyond_the_limit_of_messages_is_refused_with_both_numbers(tmp_path):
