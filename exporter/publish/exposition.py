@@ -8,6 +8,7 @@ made once for all who ask for it meanwhile, and never twice at a time.
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,7 @@ _LARGE = 1 << 18
 _MANY = 100
 """Targets from which it takes more than a moment to join the lines of a family."""
 _LEVEL, _GZIP = 5, zlib.MAX_WBITS | 16
+_WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
 class PageKind(NamedTuple):
@@ -180,10 +182,19 @@ def _compressed(parts: list[bytes]) -> bytes:
 
 
 def _accepts_gzip(request: web.Request) -> bool:
+    """RFC 9110, 12.5.3: the weight of a coding that is named; `*` speaks of those that are not."""
+    weights = dict[str, float]()
     for offer in ",".join(request.headers.getall("Accept-Encoding", [])).split(","):
         coding, *parameters = (part.strip().lower() for part in offer.split(";"))
-        if coding in {"gzip", "*"}:
-            return not any(
-                p.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for p in parameters
-            )
-    return False
+        weights[coding] = _weight(parameters)
+    gzip = weights.get("gzip", weights.get("*", 0.0))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def _weight(parameters: list[str]) -> float:
+    """1 where none is given, 0 where it cannot be read: then the page is sent as it is."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            return float(value) if _WEIGHT.fullmatch(value.strip()) else 0.0
+    return 1.0

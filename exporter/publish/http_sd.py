@@ -26,7 +26,8 @@ def routes(metrics: Metrics, address: str | None) -> list[web.RouteDef]:
             only(request)
         except BadQueryError as error:
             return web.json_response({"error": str(error)}, status=400)
-        # Not request.host: without the header that asks DNS for a name of this machine, and waits.
+        # Not request.host: without the header that is this end's own address, behind a proxy or a
+        # port that is published one that Prometheus cannot reach.
         reached = address or request.headers.get("Host")
         if not reached:
             return web.json_response({"error": _NO_HOST}, status=400)

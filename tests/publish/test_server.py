@@ -102,7 +102,9 @@ async def test_a_nonsensical_accept_header_gets_plain_text(client, accept):
 
 
 @pytest.mark.usefixtures("full")
-@pytest.mark.parametrize("encoding", ["gzip", "deflate, gzip;q=0.5", "GZIP", "*"])
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "deflate, gzip;q=0.5", "GZIP", "*", "*;q=0, gzip", "gzip, identity;q=0.5"]
+)
 async def test_metrics_are_compressed_where_the_client_can_read_it(client, encoding):
     answer, body = await metrics_page(client, encoding=encoding)
     assert answer.headers["Content-Encoding"] == "gzip"
@@ -110,7 +112,22 @@ async def test_metrics_are_compressed_where_the_client_can_read_it(client, encod
 
 
 @pytest.mark.usefixtures("full")
-@pytest.mark.parametrize("encoding", ["identity", "gzip;q=0", "gzip; q=0.0", "deflate", "br"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "identity",
+        "gzip;q=0",
+        "gzip; q=0.0",
+        "deflate",
+        "br",
+        "*, gzip;q=0",
+        "gzip;q=0, *",
+        "gzip;q=2",
+        "identity, gzip;q=0.5",
+        "*;q=0",
+        "gzip;q=",
+    ],
+)
 async def test_metrics_are_not_compressed_where_the_client_cannot(client, encoding):
     answer, body = await metrics_page(client, encoding=encoding)
     assert "Content-Encoding" not in answer.headers
