@@ -136,3 +136,8 @@ def test_its_credentials_are_names_of_settings(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("# secrets file") == 2
     assert "sk-canary" not in done.stdout
+
+
+def test_the_process_may_read_when_the_machine_was_started():
+    """Without /proc/stat the client library has no families process_*."""
+    assert "ProcSubset=" not in {line.partition("=")[0] + "=" for line in TEXT.splitlines()}
