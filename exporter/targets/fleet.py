@@ -112,6 +112,10 @@ class Fleet:
     ) -> Changes:
         """Run exactly these targets from now on, under these rules or those in force.
 
+        Without `rules` nothing was read again: whoever runs with the same settings stays, whatever
+        became of the files that they name. A certificate that is being exchanged must not keep
+        those out that were found meanwhile.
+
         `commit` is awaited when all that can be wrong with them has shown, and nothing was done.
         Raises `ConfigError` with every mistake, or what `commit` raises; then all is as it was.
         """
@@ -127,6 +131,7 @@ class Fleet:
 
     async def prepare(self, targets: Sequence[Target], rules: Rules | None = None) -> Plan:
         """Make what is new, without a word to anybody. Raises `ConfigError` with every mistake."""
+        read_again = rules is not None
         if rules is None or rules == self._rules:
             rules = self._rules  # with the places that those who stay hold their readings to
         files = {each.ca_file for each in targets if each.ca_file is not None}
@@ -137,7 +142,10 @@ class Fleet:
         for target in targets:
             await asyncio.sleep(0)  # a large fleet must not hold up those who run
             before = self._running.get(target.name)
-            identity = Identity(target, rules, authorities.get(target.ca_file, ""))
+            authority = authorities.get(target.ca_file, "")
+            if before is not None and not read_again:
+                authority = before.identity.authority
+            identity = Identity(target, rules, authority)
             if before is not None and before.identity == identity:
                 kept.append(before)
                 continue

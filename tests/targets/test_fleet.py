@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from fleet_bench import rules, simulator
@@ -13,6 +14,8 @@ from exporter.errors import ConfigError
 from exporter.simulator import faults
 from exporter.targets.fleet import Changes
 from exporter.targets.rules import rules_of
+
+AUTHORITY = Path(__file__).parents[1] / "publish" / "certificates" / "ca.pem"
 
 
 def target(name: str, url: str, **more: object) -> Target:
@@ -201,6 +204,22 @@ async def test_one_target_that_cannot_be_made_changes_nothing_of_the_fleet(
     assert bench.tasks == before
     assert not any(task.done() for task in before.values())
     assert bench.series_of("one") == []
+
+
+async def test_what_is_found_is_measured_while_the_certificates_of_another_are_exchanged(
+    bench, engines, tmp_path
+):
+    authority = tmp_path / "authority.pem"
+    authority.write_text(AUTHORITY.read_text())
+    secured = target("secured", "https://127.0.0.1:1", ca_file=authority)
+    await bench.fleet.apply([secured], rules())
+    authority.write_text("half of a certificate")
+    changes = await bench.fleet.apply([secured, target("found", engines[0].url)])
+    assert changes == Changes(added=("found",), kept=("secured",))
+    await bench.sessions_of("found", 1)
+    with pytest.raises(ConfigError, match=r"authority\.pem"):  # whoever reads all again is told
+        await bench.fleet.apply([secured], rules())
+    assert bench.fleet.names == ("secured", "found")
 
 
 async def test_what_the_commit_refuses_changes_nothing_of_the_fleet(bench, engines):
