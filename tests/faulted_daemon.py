@@ -181,6 +181,7 @@ async def _url(daemon: FaultedDaemon) -> str:
 
 async def _read(watch: asyncio.subprocess.Process, daemon: FaultedDaemon) -> None:
     assert watch.stdout is not None
-    while line := await watch.stdout.readline():
+    # Where it was killed in the middle of a line, that one ends without its end.
+    while (line := await watch.stdout.readline()).endswith(b"\n"):
         began, took, status = line.split()
         daemon.readings.append((float(began), float(took), int(status)))
