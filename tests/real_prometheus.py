@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import docker
 import docker.errors
 import pytest
+from docker_here import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +48,9 @@ def _wait_until_ready(url: str, container: Container, give_up: float) -> None:
 @contextlib.contextmanager
 def prometheus(config: Path, give_up: float) -> Iterator[str]:
     """Run it with that file, which everybody must be able to read. Yields its address."""
-    try:
-        client = docker.from_env(timeout=60)
-    except docker.errors.DockerException as error:
-        leave_out(f"no Docker Engine answers: {error}")
+    client = reach(lambda: docker.from_env(timeout=60))
+    if isinstance(client, str):
+        leave_out(f"no Docker Engine answers: {client}")
     with contextlib.closing(client):
         try:
             client.images.get(PROMETHEUS_IMAGE)

@@ -14,6 +14,7 @@ import docker
 import docker.errors
 import pytest
 from container_case import Case
+from docker_here import reach
 from private_dockerd import PrivateDockerd, dockerd_program
 from unsteady_docker import UnsteadyDocker
 
@@ -32,10 +33,9 @@ def docker_host() -> str:
 @pytest.fixture(scope="session")
 def docker_api(docker_host, missing):
     """docker-py itself, for the faults that tests make by hand and for an independent look."""
-    try:
-        api = docker.APIClient(docker_host, version="auto", timeout=60)
-    except docker.errors.DockerException as exc:
-        missing(f"no Docker Engine answers at {docker_host}: {exc}")
+    api = reach(lambda: docker.APIClient(docker_host, version="auto", timeout=60))
+    if isinstance(api, str):
+        missing(f"no Docker Engine answers at {docker_host}: {api}")
     yield api
     api.close()
 
