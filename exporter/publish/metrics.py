@@ -119,12 +119,14 @@ class Metrics(Collector):
         self._counted()
 
     @contextmanager
-    def targets_swapped(self) -> Iterator[None]:
-        """Within it targets come and go: what /metrics is made of is decided at the end.
+    def targets_swapped(self, wanted: int) -> Iterator[None]:
+        """Within it targets come and go until there are `wanted`.
 
         Old and new ones stand side by side for a moment; a fleet at its limit must not lose its
-        page for that.
+        whole page for that, so it is by what there will be, or at the end by what there is.
         """
+        if wanted > self._whole_page_targets:
+            self._decide_page(wanted)
         self._swaps += 1
         try:
             yield
@@ -258,16 +260,18 @@ class Metrics(Collector):
         return None if target is None else target.loops
 
     def _counted(self) -> None:
+        self._exporter.targets = len(self._targets)
+        if not self._swaps:
+            self._decide_page(len(self._targets))
+
+    def _decide_page(self, targets: int) -> None:
         state, before = self._exporter, self._exporter.whole_page
-        state.targets = len(self._targets)
-        if self._swaps:
-            return
-        state.whole_page = state.targets <= self._whole_page_targets
+        state.whole_page = targets <= self._whole_page_targets
         if state.whole_page != before:
             say = log.info if state.whole_page else log.warning
             say(
                 "metrics.whole_page" if state.whole_page else "metrics.page_of_each_target",
-                targets=state.targets,
+                targets=targets,
                 whole_page_targets=self._whole_page_targets,
             )
 

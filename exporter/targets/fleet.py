@@ -178,7 +178,7 @@ class Fleet:
             changed=tuple(name for name in _names(plan.made) if name in self._running),
             kept=tuple(_names(plan.kept)),
         )
-        with self._tools.metrics.targets_swapped():
+        with self._tools.metrics.targets_swapped(len(staying)):
             await self._carry_out(gone, plan.made, turns)
         if changes:
             log.info("fleet.changed", **changes.shown())

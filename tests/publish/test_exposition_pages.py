@@ -110,16 +110,25 @@ async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_excha
         metrics.target_added(name)
     metrics.limit_whole_page(len(metrics.targets))
     with capture_logs() as logged:
-        with metrics.targets_swapped():
+        with metrics.targets_swapped(len(metrics.targets)):
             metrics.target_added("c")
             assert "vllm_exporter_whole_page 1.0\n" in await page(client)
             metrics.target_removed("a")
         assert "vllm_exporter_whole_page 1.0\n" in await page(client)
         assert logged == []
-        with metrics.targets_swapped():
+        with metrics.targets_swapped(len(metrics.targets) + 1):
+            # At once: nobody shall be given a page of a thousand because most are not there yet.
+            assert "vllm_exporter_whole_page 0.0\n" in await page(client)
             metrics.target_added("d")
         assert "vllm_exporter_whole_page 0.0\n" in await page(client)
-    assert [line["event"] for line in logged] == ["metrics.page_of_each_target"]
+        with metrics.targets_swapped(1):
+            metrics.target_removed("d")
+            assert "vllm_exporter_whole_page 0.0\n" in await page(client)
+        assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+    assert [line["event"] for line in logged] == [
+        "metrics.page_of_each_target",
+        "metrics.whole_page",
+    ]
 
 
 async def test_no_target_has_a_whole_page_where_none_may(client, published):
