@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.model import SessionResult
 
-DEADLINES = Deadlines(connect=5, first_token=2, between_tokens=2, whole=30)
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 
 
 @dataclass

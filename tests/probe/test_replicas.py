@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from exporter.engine.scraper import Scraper
 
-DEADLINES = Deadlines(connect=5, first_token=10, between_tokens=10, whole=30)
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 PLAN = SessionPlan("t", CODING_AGENT, 16, DEADLINES)
 
 

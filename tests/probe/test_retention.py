@@ -22,7 +22,7 @@ from exporter.simulator import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 GAPS = (1.0, 10.0, 60.0, 300.0, 900.0)
-DEADLINES = Deadlines(connect=5, first_token=5, between_tokens=5, whole=30)
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 
 
 class Scene:

@@ -1,6 +1,7 @@
 """Whole sessions over HTTP: what is found on a sound engine, and on each unsound one."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,15 @@ async def test_what_the_engine_does_not_tell_leaves_the_ideal_unknown_and_says_w
     assert all(turn.efficiency_ratio is None for turn in result.turns)
 
 
+def of_fault(fault) -> Deadlines:
+    """Deadlines of which only the one that the fault is to miss is short."""
+    if fault == faults.Hang():
+        return Deadlines(first_token=0.3, between_tokens=60, whole=120)
+    if isinstance(fault, faults.Hang):
+        return Deadlines(first_token=60, between_tokens=0.3, whole=120)
+    return Deadlines(first_token=60, between_tokens=60, whole=120)
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -112,11 +122,15 @@ async def test_what_the_engine_does_not_tell_leaves_the_ideal_unknown_and_says_w
     ],
 )
 async def test_a_session_that_fails_has_a_reason_and_keeps_the_turns_before(bench, fault, reason):
-    deadlines = Deadlines(first_token=0.3, between_tokens=0.3)
-    async with bench(deadlines=deadlines) as at:
-        result = await at.play(
-            lambda facts: at.simulator.inject(fault) if facts.index == 2 else None
-        )
+    async with bench() as at:
+
+        def break_it(facts):
+            if facts.index == 2:
+                at.simulator.inject(fault)
+                # Only now: a slow machine must not miss a deadline before the fault.
+                at.runner._plan = replace(at.runner._plan, deadlines=of_fault(fault))
+
+        result = await at.play(break_it)
     assert result.failure.reason is reason
     assert result.failed_turn == 3
     assert [turn.index for turn in result.turns] == [1, 2]

@@ -18,7 +18,7 @@ from exporter.probe.rounds import Life, Schedule
 from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
 from exporter.simulator import faults
 
-DEADLINES = Deadlines(connect=5, first_token=5, between_tokens=5, whole=30)
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 
 
 @dataclass

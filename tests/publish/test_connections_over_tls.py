@@ -1,4 +1,7 @@
-"""The bounds over TLS, and on uvloop, whose transports are others than asyncio's."""
+"""The bounds over TLS, and on uvloop, whose transports are others than asyncio's.
+
+The server's deadlines are so long that they never pass by themselves: the test lets them expire.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import contextlib
 import ssl
 
 import pytest
-import uvloop
 from aiohttp import web
+from held_timers import LONG, HeldAsyncio, HeldUvloop
 from web_files import CERTIFICATES, TLS, write
 
 from exporter.config.web_config import read_web_config
@@ -21,7 +24,7 @@ SIZES = {"/empty": 0, "/small": 10, "/page": 50_000, "/large": 1 << 20, "/huge":
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def runner(request):
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    factory = HeldUvloop if request.param == "uvloop" else HeldAsyncio
     with asyncio.Runner(loop_factory=factory) as runner:
         yield runner
 
@@ -74,12 +77,20 @@ def test_one_connection_serves_answers_of_every_size(runner, tls):
     runner.run(scene())
 
 
+async def until(holds) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens at the other end
+            await asyncio.sleep(0.001)
+
+
 def test_a_client_that_does_not_read_is_cut(runner, tls):
     async def scene():
-        async with connected(tls, send_seconds=0.3) as (reader, writer):
+        async with connected(tls, send_seconds=LONG) as (reader, writer):
+            loop = asyncio.get_running_loop()
             writer.transport.pause_reading()
             writer.write(request("/huge"))
-            await asyncio.sleep(1)  # the deadline is the server's, and it passes in silence
+            await until(lambda: loop.held() > 0)  # the answer waits to be read
+            loop.let_expire()
             writer.transport.resume_reading()
             got = 0
             with contextlib.suppress(ConnectionError):
@@ -90,13 +101,51 @@ def test_a_client_that_does_not_read_is_cut(runner, tls):
     runner.run(scene())
 
 
+async def read_answer(reader, path: str) -> None:
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    await reader.readexactly(SIZES[path])
+
+
 def test_a_client_that_has_read_all_is_not_cut_for_it(runner, tls):
     async def scene():
-        async with connected(tls, send_seconds=0.3) as (reader, writer):
+        async with connected(tls, send_seconds=LONG) as (reader, writer):
+            loop = asyncio.get_running_loop()
             for _ in range(2):
                 writer.write(request("/large"))
-                await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(SIZES["/large"])
-                await asyncio.sleep(0.6)  # twice the deadline
+                await read_answer(reader, "/large")
+                await until(lambda: loop.held() > 0)  # the look at whether it was read
+                loop.let_expire()
+            writer.write(request("/small"))
+            await read_answer(reader, "/small")
+
+    runner.run(scene())
+
+
+def test_a_second_request_that_does_not_end_is_cut(runner, tls):
+    async def scene():
+        async with connected(tls, request_seconds=LONG) as (reader, writer):
+            loop = asyncio.get_running_loop()
+            writer.write(request("/small"))
+            await read_answer(reader, "/small")
+            await until(lambda: loop.held() == 0)
+            writer.write(b"GET / HTTP/1.1\r\nX: y")
+            await until(lambda: loop.held() > 0)
+            writer.write(b"yyy")
+            loop.let_expire()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+
+    runner.run(scene())
+
+
+def test_a_connection_in_use_outlives_every_deadline_of_a_request(runner, tls):
+    async def scene():
+        async with connected(tls, request_seconds=LONG) as (reader, writer):
+            loop = asyncio.get_running_loop()
+            for _ in range(3):
+                writer.write(request("/small"))
+                await read_answer(reader, "/small")
+                await until(lambda: loop.held() == 0)  # no request is awaited, so nothing can end
+                loop.let_expire()
 
     runner.run(scene())
