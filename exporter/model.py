@@ -327,7 +327,8 @@ class EngineSnapshot:
     """One reading of vLLM's own /metrics, all engine ranks together. Counters are as vLLM counts.
 
     Counters and the two request gauges are added up over the ranks; `kv_cache_usage_ratio` is the
-    ranks' mean (their caches have one size). None: the family is missing or NaN.
+    ranks' mean (their caches have one size). None: the family is missing or NaN. `asleep`: a rank
+    sleeps (/sleep), so requests wait until somebody wakes it.
     """
 
     at: float
@@ -346,6 +347,8 @@ class EngineSnapshot:
     requests_waiting: float | None
     hit_rate_gauge: float | None  # vLLM 0.8.5 with its V0 engine has this ratio and no counters
     cache: CacheConfig | None
+    iteration_tokens: float | None = None
+    asleep: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

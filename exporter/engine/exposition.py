@@ -208,7 +208,17 @@ def _snapshot(
         requests_waiting=value(names.REQUESTS_WAITING),
         hit_rate_gauge=_ratio(value(names.HIT_RATE)),
         cache=_cache_config(configs) if configs else None,
+        iteration_tokens=value(names.ITERATION_TOKENS),
+        asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
     )
+
+
+def _asleep(samples: Sequence[Sample]) -> bool | None:
+    """Whether a rank sleeps; None where the page does not say so of each."""
+    awake = [_known(s.value) for s in samples if s.labels.get("sleep_state") == "awake"]
+    if 0 in awake:
+        return True
+    return None if not awake or None in awake else False
 
 
 def _newest(family: Family, by_name: Mapping[str, Sequence[Sample]]) -> Sequence[Sample]:

@@ -40,6 +40,8 @@ HIT_TOKENS = Family(("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits
 CACHED_PROMPT_TOKENS = Family(("vllm:prompt_tokens_cached_total",), Ranks.SUM)
 PROMPT_TOKENS = Family(("vllm:prompt_tokens_total",), Ranks.SUM)
 GENERATION_TOKENS = Family(("vllm:generation_tokens_total",), Ranks.SUM)
+# Tokens of all engine steps: the sum of a histogram, in spite of the name.
+ITERATION_TOKENS = Family(("vllm:iteration_tokens_total_sum",), Ranks.SUM)
 PREEMPTIONS = Family(("vllm:num_preemptions_total",), Ranks.SUM)
 # In spite of the name a ratio: "1 means 100 percent usage". Renamed in 0.9.2.
 KV_CACHE_USAGE = Family(("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"), Ranks.MEAN)
@@ -54,12 +56,16 @@ PROCESS_START = Family(("process_start_time_seconds",), Ranks.ONLY)
 # A gauge that is always 1; what it says is in its labels.
 CACHE_CONFIG = "vllm:cache_config_info"
 
+# A gauge for each state and rank, since 0.11.2: 0 for `sleep_state="awake"` says that it sleeps.
+SLEEP_STATE = "vllm:engine_sleep_state"
+
 VLLM_FAMILIES = (
     QUERIED_TOKENS,
     HIT_TOKENS,
     CACHED_PROMPT_TOKENS,
     PROMPT_TOKENS,
     GENERATION_TOKENS,
+    ITERATION_TOKENS,
     PREEMPTIONS,
     KV_CACHE_USAGE,
     REQUESTS_RUNNING,
@@ -67,6 +73,7 @@ VLLM_FAMILIES = (
     HIT_RATE,
 )
 
+_SINGLE = (CACHE_CONFIG, SLEEP_STATE)
 WANTED_NAMES: frozenset[str] = frozenset(
-    (CACHE_CONFIG, *(name for family in (*VLLM_FAMILIES, PROCESS_START) for name in family.names))
+    (*_SINGLE, *(name for family in (*VLLM_FAMILIES, PROCESS_START) for name in family.names))
 )

@@ -26,6 +26,7 @@ ONE_RANK_FIELDS = {
     "prompt_tokens": "vllm:prompt_tokens_total",
     "generation_tokens": "vllm:generation_tokens_total",
     "preemptions": "vllm:num_preemptions_total",
+    "iteration_tokens": "vllm:iteration_tokens_total_sum",
     "kv_cache_usage_ratio": "vllm:kv_cache_usage_perc",
     "requests_running": "vllm:num_requests_running",
     "requests_waiting": "vllm:num_requests_waiting",
@@ -311,3 +312,25 @@ def test_the_configuration_of_one_engine_is_not_taken_for_anothers():
     assert (first and first.block_size, second and second.block_size) == (16, 32)
     assert first is not None
     assert first.labels == {"block_size": "16"}
+
+
+@pytest.mark.parametrize(
+    ("awake", "asleep"),
+    [((1.0,), False), ((0.0,), True), ((1.0, 0.0), True), ((1.0, "NaN"), None), ((), None)],
+)
+def test_an_engine_is_asleep_where_a_rank_says_that_it_is_not_awake(awake, asleep):
+    page = rank("vllm:num_requests_running", 0.0)
+    for engine, value in enumerate(awake):
+        page += rank("vllm:engine_sleep_state", value, engine, sleep_state="awake")
+        page += rank("vllm:engine_sleep_state", 0.0, engine, sleep_state="discard_all")
+    assert read(page).asleep is asleep
+
+
+def test_the_tokens_of_engine_steps_are_the_sum_of_a_histogram_over_all_ranks():
+    page = "".join(
+        rank("vllm:iteration_tokens_total_bucket", 3.0, engine, le="+Inf")
+        + rank("vllm:iteration_tokens_total_count", 3.0, engine)
+        + rank("vllm:iteration_tokens_total_sum", 700.0 + engine, engine)
+        for engine in range(2)
+    )
+    assert read(page).iteration_tokens == 1401.0
