@@ -1,7 +1,10 @@
-"""What one scrape and one probe turn cost the exporter, in milliseconds of processor time.
+"""What a scrape, a probe turn and a finished session cost the exporter, in ms of processor time.
 
 The engine is SIMULATED and runs in another process, at a tenth of its usual times. What is counted
 is this process: the client, the reading of the page, the judging of the turn, and the event loop.
+A finished session is published and remembered in one go on the event loop, so it has a goal: all
+other targets wait for it. It is the next one of a target that has a full history and all the points
+that the prefill cost is fitted to.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ import time
 import uvloop
 from figures import Figure
 from processes import HERE, cores, running
-from published import bench_runner, bench_scraper
+from published import bench_runner, bench_scraper, own_copy, real_records
 
 from exporter.engine.client import EngineClient
+from exporter.publish.history import History
+from exporter.publish.metrics import Metrics, new_registry
 
 SCRAPES = 100
+SESSIONS = 50  # as many as are remembered
+SESSION_GOAL_MS = 1.0
 
 
 def measure(runs: int, scrapes: int = SCRAPES) -> list[Figure]:
@@ -28,9 +35,17 @@ def measure(runs: int, scrapes: int = SCRAPES) -> list[Figure]:
             raise AssertionError("it has a pipe")
         url = engines.stdout.readline().decode().strip()
         scrape, turn = uvloop.run(costs(url, runs, scrapes))
+    finished = uvloop.run(finished_sessions(runs))
     return [
         Figure("cpu_scrape", "processor time of one scrape", "ms", tuple(scrape)),
         Figure("cpu_turn", "processor time of one probe turn", "ms", tuple(turn)),
+        Figure(
+            "cpu_session",
+            f"processor time at the end of a session, {SESSIONS} before it",
+            "ms",
+            tuple(finished),
+            SESSION_GOAL_MS,
+        ),
     ]
 
 
@@ -55,3 +70,18 @@ async def costs(url: str, runs: int, scrapes: int) -> tuple[list[float], list[fl
                 of_turn.append((time.process_time() - after) / len(session.turns) * 1e3)
             await asyncio.sleep(0)
         return of_scrape, of_turn
+
+
+async def finished_sessions(runs: int) -> list[float]:
+    """Milliseconds that the end of a session holds the loop, once `SESSIONS` have ended before."""
+    session, view = await real_records()
+    metrics, history, took = Metrics(new_registry()), History(SESSIONS), list[float]()
+    metrics.target_added("bench")
+    metrics.engine_scraped(view)
+    for number in range(SESSIONS + runs):
+        result = own_copy(session, "bench", session.started_time + 60 * number)
+        before = time.process_time()
+        metrics.session_finished(result)
+        history.add(result)
+        took.append((time.process_time() - before) * 1e3)
+    return took[SESSIONS:]

@@ -80,6 +80,37 @@ def test_requests_that_waited_in_a_queue_do_not_move_it():
     assert prefill_cost(points).seconds_per_token == pytest.approx(SLOPE, rel=0.05)
 
 
+def test_a_third_of_each_kind_of_request_may_wait_in_a_queue():
+    slopes = []
+    for seed in range(50):
+        chance = random.Random(seed)
+        points = [
+            Point(
+                point.uncached_tokens, point.ttft_seconds + chance.choice((0, 0, chance.random()))
+            )
+            for point in requests(chance, sessions=14)
+        ]
+        slopes.append(prefill_cost(points).seconds_per_token)
+    assert min(slopes) > 0.9 * SLOPE
+    assert max(slopes) < 1.1 * SLOPE
+
+
+class Counted(float):
+    """A time that counts how often something is subtracted from it, which each residual is."""
+
+    subtractions = 0
+
+    def __sub__(self, other):
+        Counted.subtractions += 1
+        return float(self) - other
+
+
+def test_a_fit_looks_at_each_point_a_few_times_and_not_at_each_pair_of_points():
+    points = requests(random.Random(1), sessions=20)[-POINTS_KEPT:]
+    prefill_cost([Point(each.uncached_tokens, Counted(each.ttft_seconds)) for each in points])
+    assert len(points) <= Counted.subtractions <= 10 * len(points)
+
+
 def test_one_cold_request_among_warm_ones_shows_no_cost():
     warm = [Point(100 + number, 0.04 + number / 10000) for number in range(20)]
     assert prefill_cost([*warm, Point(2000, 0.4), Point(2100, 0.42)]) is None
