@@ -169,8 +169,9 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_cache_wedged",
         "gauge",
         one(lambda t: t.wedged),
-        "1 when an identical prompt, sent twice in a row, did not hit although there was room; 0 "
-        "when one hit: by the last session or isolation test. Absent where neither was seen.",
+        "1 when an identical prompt, sent again, did not hit although there was room and this "
+        "engine process had hit before; 0 when one hit: by the latest session or isolation test "
+        "that could tell. Absent where none could, after a restart, and while sessions fail.",
     ),
     Family(
         "vllm_probe_isolation_tests_total",

@@ -156,7 +156,7 @@ class TargetState:
     sums: ProbeSums = field(default_factory=ProbeSums)
     isolation_tests: int = 0  # those that could tell
     isolation_leaks: int = 0
-    wedged: bool | None = None  # by the latest that could tell
+    wedged: bool | None = None  # by the latest that could tell, of the process that answers now
     ttft: dict[CacheTemperature, Distribution] = field(
         default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
     )
@@ -177,20 +177,22 @@ class TargetState:
             self.last_success_time = result.started_time + result.duration_seconds
         else:
             self.failures[result.failure.reason] += 1
+            self.wedged = None  # as all that is known of a target only while it answers
         for turn in result.turns:
             self._add_turn(turn)
         self.sums.add_beside(result.extra_tokens)
-        self.wedged = wedged(result)
+        self._cache_tested(wedged(result))
         self.cost.add_session(result)
 
     def add_salts(self, reading: SaltReading) -> None:
         if reading.leaked is not None:
             self.isolation_tests += 1
             self.isolation_leaks += reading.leaked
-        if reading.wedged is not None:
-            self.wedged = reading.wedged
+        self._cache_tested(reading.wedged)
 
     def add_view(self, view: EngineView) -> None:
+        if self.engine is not None and view.restarts != self.engine.restarts:
+            self.wedged = None  # that was another process
         self.engine = view
         if view.failure is not None:
             reason = view.failure.reason
@@ -208,6 +210,10 @@ class TargetState:
         if view.diagnosis is not None:
             why = view.diagnosis.summary
         self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
+
+    def _cache_tested(self, wedged: bool | None) -> None:
+        if wedged is not None:
+            self.wedged = wedged
 
     def _add_turn(self, turn: TurnFacts) -> None:
         self.sums.add(turn)

@@ -8,6 +8,7 @@ from publish_records import (
     STARTED,
     TURNS,
     UNSTABLE,
+    engine_view,
     failed_session,
     session,
     turn,
@@ -227,10 +228,21 @@ def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metri
     assert said() == 1
     metrics.salts_tried(SaltReading("local", leaked=None, wedged=None))
     assert said() == 1
+    metrics.session_finished(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
+    assert said() == 1, "a session without cached tokens could not tell"
     metrics.session_finished(session(*TURNS))
     assert said() == 0
     metrics.session_finished(failed_session(*TURNS))
     assert said() is None
+
+
+def test_a_wedge_ends_with_the_process_that_had_it(metrics, registry):
+    metrics.engine_scraped(engine_view(restarts=1))
+    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    metrics.engine_scraped(engine_view(restarts=1))
+    assert Page(registry).value("vllm_probe_cache_wedged") == 1
+    metrics.engine_scraped(engine_view(restarts=2))
+    assert Page(registry).value("vllm_probe_cache_wedged") is None
 
 
 def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics, registry):
