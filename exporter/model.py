@@ -328,7 +328,10 @@ class EngineSnapshot:
 
     Counters and the two request gauges are added up over the ranks; `kv_cache_usage_ratio` is the
     ranks' mean (their caches have one size). None: the family is missing or NaN. `asleep`: a rank
-    sleeps (/sleep), so requests wait until somebody wakes it.
+    sleeps (/sleep), so requests wait until somebody wakes it. `queried_tokens` and `hit_tokens` are
+    multiples of `lookup_step_tokens`: an engine that counts blocks leaves out what fills none.
+
+    `queried_tokens` may be far more than all prompts (engine/lookups.py), `prompt_tokens` never is.
     """
 
     at: float
@@ -345,10 +348,11 @@ class EngineSnapshot:
     kv_cache_usage_ratio: float | None
     requests_running: float | None
     requests_waiting: float | None
-    hit_rate_gauge: float | None  # vLLM 0.8.5 with its V0 engine has this ratio and no counters
+    hit_rate_gauge: float | None  # of a V0 engine, which has no counters of lookups
     cache: CacheConfig | None
     iteration_tokens: float | None = None
     asleep: bool | None = None
+    lookup_step_tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +382,9 @@ class EngineView:
 
     `hit_ratios` maps a window ("1m", "5m", "1h") to hits / queries of all traffic within it; a
     window without traffic is not in it. `restarts` counts the process starts seen. `mixed`: not
-    long ago more than one process answered at this URL, in turn.
+    long ago more than one process answered at this URL, in turn. `recounted`: within the last hour
+    the engine counted more lookups than its prompts explain; `totals` and `hit_ratios` leave those
+    times out.
     """
 
     target: str
@@ -389,6 +395,7 @@ class EngineView:
     restarts: int
     info: EngineInfo | None
     mixed: bool = False
+    recounted: bool = False
 
 
 class RetentionUnknown(StrEnum):

@@ -19,8 +19,8 @@ def recorded(name: str) -> bytes:
     return (DATA / f"metrics_{name}.txt").read_bytes()
 
 
-def read(page: bytes | str) -> EngineSnapshot:
-    return exposition.parse(page, at=10.0, scrape_seconds=0.25)
+def read(page: bytes | str, *, version: str | None = None) -> EngineSnapshot:
+    return exposition.parse(page, at=10.0, scrape_seconds=0.25, version=version)
 
 
 def escaped(value: str) -> str:

@@ -1,11 +1,11 @@
 """vLLM's metric names in every version since 0.8.5, and what becomes of them over the ranks.
 
-Each family lists its names newest first. Where a page has several of them (0.9.2 and 0.10.2 show
+Each family lists its names newest first. Where a page has several of them (0.9.2 to 0.10.2 show
 an old name beside the new one, with the same value) the newest is read and the others are not.
 A counter that vLLM declares as `vllm:x` is on the page as `vllm:x_total`.
 
 Read in vLLM's `v1/metrics/loggers.py` (and `engine/metrics.py` of the V0 engine) of 0.8.5, 0.9.2,
-0.10.2, 0.11.2, 0.12.0, 0.17.1 and 0.32.0.
+0.10.2, 0.11.2, 0.12.0, 0.17.1 and 0.32.0, and on the pages of running engines of 0.8.5 to 0.32.0.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class Family:
     ranks: Ranks
 
 
-# Tokens of prompts looked up in the prefix cache, and those found. The old names were deprecated
-# in 0.9.2, hidden in 0.11 and are gone since 0.12.0.
+# Tokens of prompts looked up in the prefix cache, and those found. 0.8.5 to 0.9.1 have the old
+# names alone, and 0.8.5 counts blocks under them; they were deprecated in 0.9.2, hidden in 0.11 and
+# are gone since 0.12.0. The V0 engine has neither.
 QUERIED_TOKENS = Family(
     ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"), Ranks.SUM
 )
 HIT_TOKENS = Family(("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"), Ranks.SUM)
-# Since 0.17: prompt tokens not computed, from the engine's own cache or from an external one.
+# Since 0.16: prompt tokens not computed, from the engine's own cache or from an external one.
 CACHED_PROMPT_TOKENS = Family(("vllm:prompt_tokens_cached_total",), Ranks.SUM)
 PROMPT_TOKENS = Family(("vllm:prompt_tokens_total",), Ranks.SUM)
 GENERATION_TOKENS = Family(("vllm:generation_tokens_total",), Ranks.SUM)
@@ -47,10 +48,12 @@ PREEMPTIONS = Family(("vllm:num_preemptions_total",), Ranks.SUM)
 KV_CACHE_USAGE = Family(("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"), Ranks.MEAN)
 REQUESTS_RUNNING = Family(("vllm:num_requests_running",), Ranks.SUM)
 REQUESTS_WAITING = Family(("vllm:num_requests_waiting",), Ranks.SUM)
-# Only the V0 engine, last in 0.8.5; -1 there says "not supported or disabled".
+# Only the V0 engine of 0.8.5 to 0.9.1, and only with --show-hidden-metrics-for-version; -1 there
+# says "not supported or disabled".
 HIT_RATE = Family(("vllm:gpu_prefix_cache_hit_rate",), Ranks.ONLY)
 
-# From the Python client, not from vLLM: absent where several API server processes share a page.
+# From the Python client, not from vLLM: absent where several API server processes share a page, and
+# on every page of the V0 engine.
 PROCESS_START = Family(("process_start_time_seconds",), Ranks.ONLY)
 
 # A gauge that is always 1; what it says is in its labels.
@@ -58,6 +61,8 @@ CACHE_CONFIG = "vllm:cache_config_info"
 
 # A gauge for each state and rank, since 0.11.2: 0 for `sleep_state="awake"` says that it sleeps.
 SLEEP_STATE = "vllm:engine_sleep_state"
+
+LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)
 
 VLLM_FAMILIES = (
     QUERIED_TOKENS,

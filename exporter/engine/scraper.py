@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from exporter.engine import exposition, totals, windows
+from exporter.engine.lookups import Count
 from exporter.engine.places import Places
 from exporter.engine.reasons import ScrapeReason, scrape_reason
 from exporter.engine.totals import EngineHistory
@@ -29,6 +30,8 @@ _SEVERAL_ENGINES = (
 )
 MIXED_SECONDS = 600.0
 """How long after the last proof a URL is taken to have several engines behind it."""
+RECOUNTED_SECONDS = max(windows.WINDOWS.values())
+"""How long it is said that lookups were left out: as long as a window has a gap for it."""
 
 
 class MetricsSource(Protocol):
@@ -158,7 +161,8 @@ class Scraper:
             async with asyncio.timeout(self._timeout):
                 page = await self._source.metrics()
             at = self._clock.monotonic()
-            return exposition.parse(page, at=at, scrape_seconds=at - began)
+            version = self._info.version if self._info else None
+            return exposition.parse(page, at=at, scrape_seconds=at - began, version=version)
         except EngineUnavailableError as error:
             return self._failure(scrape_reason(error.reason), error.detail)
         except TimeoutError:
@@ -191,17 +195,24 @@ class Scraper:
         return self._compose(None, failure, {})
 
     def _carry(self, snapshot: EngineSnapshot) -> None:
-        restarts = self._history.restarts
-        self._history = totals.carry(self._history, snapshot)
+        before, self._history = self._history, totals.carry(self._history, snapshot)
+        self._observe_window(snapshot)
+        if self._history.restarts > before.restarts:
+            self._info = None  # another version or model may have come up
+            self._log.info("engine.restarted", restarts=self._history.restarts)
+        if self._history.recounted_at == snapshot.at and not self._recounted(before):
+            self._log.warning("engine.lookups_recounted")
+
+    def _observe_window(self, snapshot: EngineSnapshot) -> None:
+        count = self._history.lookups.count
+        if count is Count.OPEN:
+            return  # what was looked up since the last sample is not known yet
         self._samples = windows.observe(
-            self._samples,
+            self._samples if count is Count.KNOWN else (),
             self._history.totals(),
             at=snapshot.at,
             whole=snapshot.queried_tokens is not None and snapshot.hit_tokens is not None,
         )
-        if self._history.restarts > restarts:
-            self._info = None  # another version or model may have come up
-            self._log.info("engine.restarted", restarts=self._history.restarts)
 
     async def _ask_info(self) -> None:
         try:
@@ -231,11 +242,16 @@ class Scraper:
             restarts=self._history.restarts,
             info=self._info,
             mixed=self._mixed(),
+            recounted=self._recounted(self._history),
         )
 
     def _mixed(self) -> bool:
         since = self._mixed_at
         return since is not None and self._clock.monotonic() - since < MIXED_SECONDS
+
+    def _recounted(self, history: EngineHistory) -> bool:
+        since = history.recounted_at
+        return since is not None and self._clock.monotonic() - since < RECOUNTED_SECONDS
 
     def _failure(self, reason: ScrapeReason, detail: str) -> ScrapeFailure:
         return ScrapeFailure(at=self._clock.monotonic(), reason=reason, detail=detail)

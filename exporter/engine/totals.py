@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from exporter.engine.lookups import Count, Lookups
 from exporter.model import EngineTotals
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FASTEST_START_SECONDS = 30.0
 """No vLLM starts faster: it loads a model, and warms up."""
+_LOOKUPS = ("queried_tokens", "hit_tokens")
 _STARTS_KEPT = 32  # more replicas than this behind one URL are found out all the same, later
 
 
@@ -27,34 +29,41 @@ class SavedSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """One counter: what processes that are gone had counted, and what the running one says."""
+    """One counter. `total` is None until first known, and never smaller than before.
 
-    base: float | None = None
+    `last` is what the running process said last, `counted` what of that is in the total or was
+    left out of it.
+    """
+
+    total: float | None = None
     last: float | None = None
-
-    @property
-    def total(self) -> float | None:
-        """None until first seen; never smaller than before."""
-        if self.base is None:
-            return self.last
-        return self.base + (self.last or 0.0)
+    counted: float = 0.0
 
     def fell_to(self, value: float | None) -> bool:
         """Whether a process that counts on could not have said `value`."""
         return value is not None and self.last is not None and value < self.last
 
-    def after(self, value: float | None, *, anew: bool) -> Carried:
-        """With the next value, counted from 0 again where `anew`; None keeps the total."""
-        if anew and self.last is not None:
-            return Carried(base=self.total, last=value)
-        return self if value is None else replace(self, last=value)
+    def after(self, value: float | None, *, anew: bool, count: Count = Count.KNOWN) -> Carried:
+        """With the next value, counted from 0 again where `anew`; None keeps the total.
+
+        Growth that is open waits for a later reading; recounted growth is left out for good.
+        """
+        counted = 0.0 if anew else self.counted
+        if value is None:
+            return Carried(self.total, None if anew else self.last, counted)
+        if count is Count.OPEN:
+            return Carried(self.total, value, counted)
+        if count is Count.RECOUNTED:
+            return Carried(self.total, value, value)
+        return Carried((self.total or 0.0) + (value - counted), value, value)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHistory:
     """What one engine's snapshots have added up to so far. The empty one is `EngineHistory()`.
 
-    `counts` has the fields of `EngineTotals` as its keys.
+    `counts` has the fields of `EngineTotals` as its keys. `recounted_at` is when lookups were last
+    left out because they were more than the prompts explain.
     """
 
     counts: Mapping[str, Carried] = field(default_factory=dict)
@@ -63,6 +72,8 @@ class EngineHistory:
     earlier_starts: tuple[float, ...] = ()
     restarts: int = 0
     fell_at: float | None = None  # when a counter was last seen to fall
+    lookups: Lookups = field(default_factory=Lookups)
+    recounted_at: float | None = None
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
@@ -81,10 +92,12 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     known to be the same (vLLM makes its counters anew when it is scaled up in place) is no
     restart.
 
-    `saved_tokens` is `prompt_tokens_cached` where the engine has it (0.17 and later), else the
+    `saved_tokens` is `prompt_tokens_cached` where the engine has it (0.16 and later), else the
     prefix cache's hits, which leave out what an external cache supplied. An engine's source is
     settled when it is first seen and again at each restart, where the version may have changed,
     and never in between: two counters must not be spliced.
+
+    Lookups that the prompts do not explain (lookups.py) are left out, with the hits among them.
     """
     before, now = history.process_start_time, snapshot.process_start_time
     both_known = before is not None and now is not None
@@ -96,9 +109,13 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     if source is None or anew:
         source = _source(snapshot)
         values = _values(snapshot, source)
+    lookups = (Lookups() if anew else history.lookups).after(snapshot)
+    held = {*_LOOKUPS, *(("saved_tokens",) if source is SavedSource.HIT_TOKENS else ())}
     return EngineHistory(
         counts={
-            name: history.counts.get(name, Carried()).after(value, anew=anew)
+            name: history.counts.get(name, Carried()).after(
+                value, anew=anew, count=lookups.count if name in held else Count.KNOWN
+            )
             for name, value in values.items()
         },
         saved_source=source,
@@ -112,6 +129,8 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
         ),
         restarts=history.restarts + restarted,
         fell_at=snapshot.at if has_fallen else history.fell_at,
+        lookups=lookups,
+        recounted_at=snapshot.at if lookups.count is Count.RECOUNTED else history.recounted_at,
     )
 
 

@@ -129,6 +129,7 @@ def _engine_json(view: EngineView) -> EngineJson:
         "match_unit_tokens": cache.match_unit_tokens if cache else None,
         "capacity_tokens": cache.capacity_tokens if cache else None,
         "hit_ratios": dict(view.hit_ratios) if failure is None else {},
+        "lookups_recounted": view.recounted,
         "restarts": view.restarts,
     }
 

@@ -56,6 +56,8 @@ class EngineJson(TypedDict):
     capacity_tokens: int | None
     hit_ratios: dict[str, Ratio]
     """Of all traffic, by window (1m, 5m, 1h); one without traffic is not there."""
+    lookups_recounted: bool
+    """Within the last hour it counted more lookups than its prompts explain; they are left out."""
     restarts: Count
 
 

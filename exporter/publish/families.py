@@ -250,15 +250,25 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefix_cache_queried_tokens_total",
         "counter",
         totals(lambda total: total.queried_tokens),
-        "Tokens of all traffic that were looked up in the prefix cache, "
-        "all ranks together, carried over restarts.",
+        "Tokens of all traffic that were looked up in the prefix cache, all ranks together, "
+        "carried over restarts. Without those that its prompts do not explain: "
+        "vllm_engine_lookups_recounted.",
     ),
     Family(
         "vllm_engine_prefix_cache_hit_tokens_total",
         "counter",
         totals(lambda total: total.hit_tokens),
-        "Tokens of all traffic that were found in the prefix cache, "
-        "all ranks together, carried over restarts.",
+        "Tokens of all traffic that were found in the prefix cache, all ranks together, carried "
+        "over restarts. Of the same lookups as vllm_engine_prefix_cache_queried_tokens_total.",
+    ),
+    Family(
+        "vllm_engine_lookups_recounted",
+        "gauge",
+        one(lambda t: None if (view := live_engine(t)) is None else float(view.recounted)),
+        "1 when, within the last hour, the engine counted more lookups in the prefix cache than "
+        "its prompts explain: vLLM before 0.27 counts a waiting request again at each step, and "
+        "prompts given up before their first token count too. No figure has those lookups or the "
+        "hits among them.",
     ),
     Family(
         "vllm_engine_prefix_cache_hit_ratio",
@@ -270,14 +280,16 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefix_cache_reported_hit_ratio",
         "gauge",
         scrape(lambda s: s.hit_rate_gauge),
-        "The hit rate that vLLM computes itself. Only of versions that have it: 0.8.5 and before.",
+        "The hit rate that vLLM computes itself: the V0 engine of 0.8.5 to 0.9.1 started with "
+        "--show-hidden-metrics-for-version.",
     ),
     Family(
         "vllm_engine_tokens_saved_total",
         "counter",
         totals(lambda total: total.saved_tokens),
-        "Prompt tokens of all traffic that were served from cache instead of computed, "
-        "all ranks together, carried over restarts.",
+        "Prompt tokens of all traffic that were served from cache instead of computed, all ranks "
+        "together, carried over restarts. Before vLLM 0.16 "
+        "vllm_engine_prefix_cache_hit_tokens_total.",
     ),
     Family(
         "vllm_engine_kv_cache_usage_ratio",
@@ -290,7 +302,8 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_kv_cache_capacity_tokens",
         "gauge",
         scrape(lambda s: None if s.cache is None else s.cache.capacity_tokens),
-        "Tokens that the KV cache of one rank has room for.",
+        "Tokens that the KV cache of one rank has room for. Before vLLM 0.24 its blocks times "
+        "their size, which is too much where layers are of several kinds.",
     ),
     Family(
         "vllm_engine_requests_running",

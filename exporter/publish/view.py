@@ -303,11 +303,19 @@ def _cache_facts(cache: CacheConfig | None) -> list[tuple[str, str | None]]:
     ]
 
 
+_RECOUNTED = (
+    "within the last hour the engine counted more lookups than its prompts explain, as vLLM before "
+    "0.27 does while requests wait for room; the hit ratio and tokens saved leave them out"
+)
+
+
 def _traffic_facts(view: EngineView) -> list[tuple[str, str | None]]:
-    ratios = [
+    ratios: list[tuple[str, str | None]] = [
         (f"Hit ratio of all traffic, {window}", words.percent(ratio))
         for window, ratio in view.hit_ratios.items()
     ]
+    if view.recounted:
+        ratios.append(("Lookups left out", _RECOUNTED))
     return [*ratios, ("Restarts seen", str(view.restarts) if view.restarts else None)]
 
 

@@ -33,6 +33,9 @@ ONE_RANK_FIELDS = {
 }
 
 
+CONFIG_OF_32 = series("vllm:cache_config_info", 1.0, {"engine": "0", "block_size": "32"})
+
+
 def line_of(page: bytes, name: str) -> float:
     """The value on the one line of this name, read without any parser."""
     (line,) = [
@@ -95,13 +98,48 @@ def test_an_empty_page_is_a_page_without_ranks():
 # Other versions
 
 
-def test_vllm_0_8_5_has_only_the_names_that_begin_with_gpu():
-    snapshot = read(
-        rank("vllm:gpu_prefix_cache_queries_total", 100.0)
-        + rank("vllm:gpu_prefix_cache_hits_total", 60.0)
-        + rank("vllm:gpu_cache_usage_perc", 0.25)
-    )
-    assert (snapshot.queried_tokens, snapshot.hit_tokens) == (100.0, 60.0)
+OLD_NAMES = (
+    rank("vllm:gpu_prefix_cache_queries_total", 258.0)
+    + rank("vllm:gpu_prefix_cache_hits_total", 129.0)
+    + rank("vllm:gpu_cache_usage_perc", 0.25)
+)
+IN_BLOCKS = "".join(
+    f"# HELP vllm:gpu_prefix_cache_{name}_total GPU prefix cache {name}, in terms of number of "
+    f"{what} blocks.\n# TYPE vllm:gpu_prefix_cache_{name}_total counter\n"
+    for name, what in [("queries", "queried"), ("hits", "cached")]
+)
+IN_TOKENS = IN_BLOCKS.replace("blocks", "tokens")
+
+
+def test_the_recorded_page_of_0_8_5_v1_counts_blocks_which_become_tokens():
+    """A prompt of 2071 tokens twice, in blocks of 16: 129 whole ones each time."""
+    snapshot = read(recorded("0_8_5_v1"))
+    assert (snapshot.queried_tokens, snapshot.hit_tokens) == (258 * 16, 129 * 16)
+    assert snapshot.lookup_step_tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("page", "version", "counted"),
+    [
+        (IN_BLOCKS + OLD_NAMES + CONFIG_OF_32, None, (258 * 32, 129 * 32)),
+        (IN_BLOCKS + OLD_NAMES + CONFIG_OF_32, "0.9.1", (258 * 32, 129 * 32)),
+        (IN_BLOCKS + OLD_NAMES, "0.8.5", (None, None)),
+        (IN_TOKENS + OLD_NAMES + CONFIG_OF_32, None, (258, 129)),
+        (IN_TOKENS + OLD_NAMES, "0.8.5", (258, 129)),
+        (OLD_NAMES + CONFIG_OF_32, "0.8.5", (258 * 32, 129 * 32)),
+        (OLD_NAMES + CONFIG_OF_32, "0.8.5.post1", (258 * 32, 129 * 32)),
+        (OLD_NAMES, "0.8.5", (None, None)),
+        (OLD_NAMES + CONFIG_OF_32, "0.9.1", (258, 129)),
+        (OLD_NAMES + CONFIG_OF_32, "0.10.2", (258, 129)),
+        (OLD_NAMES + CONFIG_OF_32, None, (None, None)),
+        (OLD_NAMES + CONFIG_OF_32, "unknown", (None, None)),
+    ],
+)
+def test_the_unit_of_the_old_names_is_by_their_help_or_the_version_else_unknown(
+    page, version, counted
+):
+    snapshot = read(page, version=version)
+    assert (snapshot.queried_tokens, snapshot.hit_tokens) == counted
     assert snapshot.kv_cache_usage_ratio == 0.25
     assert snapshot.cached_prompt_tokens is None
 
@@ -246,6 +284,35 @@ def test_a_usage_above_one_is_no_ratio():
 
 def config(engine: int = 0, **labels: str) -> str:
     return series("vllm:cache_config_info", 1.0, {**labels, "engine": str(engine)})
+
+
+@pytest.mark.parametrize(
+    ("ranks", "labels", "capacity"),
+    [
+        (1, {"num_gpu_blocks": "16384", "block_size": "32"}, 524288),
+        (1, {"num_gpu_blocks": "100", "block_size": "32", "kv_cache_size_tokens": "999"}, 999),
+        # vLLM says the sum of all ranks' blocks on the line of each.
+        (4, {"num_gpu_blocks": "400", "block_size": "16"}, 1600),
+        (4, {"num_gpu_blocks": "400", "block_size": "16", "kv_cache_size_tokens": "999"}, 999),
+        (1, {"num_gpu_blocks": "100", "block_size": "32", "kv_cache_size_tokens": "None"}, None),
+        (1, {"num_gpu_blocks": "None", "block_size": "32"}, None),
+        (1, {"num_gpu_blocks": "100"}, None),
+    ],
+)
+def test_the_capacity_is_that_of_one_rank_from_its_blocks_where_no_label_says_it(
+    ranks, labels, capacity
+):
+    cache = read("".join(config(engine, **labels) for engine in range(ranks))).cache
+    assert cache is not None
+    assert cache.capacity_tokens == capacity
+
+
+def test_a_sole_line_of_configuration_beside_several_ranks_is_about_all_of_their_blocks():
+    page = eight("vllm:num_requests_running", [0] * 8)
+    page += config(0, num_gpu_blocks="800", block_size="16")
+    cache = read(page).cache
+    assert cache is not None
+    assert cache.capacity_tokens == 1600
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def oracle(page: str) -> dict[str, float | None]:
 
 @given(pages())
 def test_a_page_gives_what_a_parser_of_the_whole_page_gives(page: str):
-    snapshot = read(page)
+    snapshot = read(page, version="0.9.1")  # which counts tokens under the old names, too
     assert {field: getattr(snapshot, field) for field in SUMMED} == oracle(page)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from engine_pages import recorded, vllm_page
+from engine_pages import rank, recorded, series, vllm_page
 from scraper_bench import Bench, BrokenSource, events
 
 from exporter.model import EngineInfo, EngineTotals
@@ -159,6 +159,44 @@ async def test_replicas_behind_one_url_are_found_out_and_not_added_up(engine, be
             assert view.failure is None
     assert view.totals.queried_tokens == 3000.0
     assert view.restarts == 1
+
+
+async def test_lookups_that_prompts_do_not_explain_are_said_for_an_hour_and_in_no_window(
+    engine, bench, logs
+):
+    engine.page = vllm_page(queried=2_000.0, hit=1_000.0, prompt=2_000.0)
+    async with bench.running():
+        engine.page = vllm_page(queried=3_000.0, hit=1_800.0, prompt=3_000.0)
+        assert (await bench.next_round()).hit_ratios["1m"] == 0.8
+        engine.page = vllm_page(queried=3_682_660.0, hit=1_220_000.0, prompt=8_650.0)
+        view = await bench.next_round()
+        assert view.totals.queried_tokens == 3_000
+        assert (view.recounted, view.hit_ratios["1m"]) == (False, 0.8)
+        view = await bench.next_round()
+        assert (view.totals.queried_tokens, view.totals.hit_tokens) == (3_000, 1_800)
+        assert (view.recounted, view.hit_ratios) == (True, {})
+        engine.page = vllm_page(queried=3_683_660.0, hit=1_220_250.0, prompt=9_650.0)
+        view = await bench.next_round()
+        assert (view.totals.queried_tokens, view.totals.hit_tokens) == (4_000, 2_050)
+        assert (view.recounted, view.hit_ratios["1m"]) == (True, 0.25)
+        for _ in range(358):
+            assert (await bench.next_round()).recounted is True
+        assert (await bench.next_round()).recounted is False
+    assert events(logs) == ["engine.lookups_recounted"]
+
+
+async def test_the_unit_of_old_names_is_known_once_the_engine_said_its_version(engine, bench):
+    engine.version = "0.8.5"
+    labels = {"engine": "0", "block_size": "16"}
+    engine.page = (
+        rank("vllm:gpu_prefix_cache_queries_total", 258.0)
+        + rank("vllm:gpu_prefix_cache_hits_total", 129.0)
+        + series("vllm:cache_config_info", 1.0, labels)
+    ).encode()
+    async with bench.running():
+        assert bench.views[-1].totals.queried_tokens is None
+        view = await bench.next_round()
+    assert (view.totals.queried_tokens, view.totals.hit_tokens) == (4128, 2064)
 
 
 async def test_what_was_seen_behind_one_url_is_remembered_for_a_while_and_then_forgotten(

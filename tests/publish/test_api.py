@@ -182,6 +182,7 @@ async def test_a_well_target_tells_of_its_engine(client, published):
         "match_unit_tokens": 32,
         "capacity_tokens": 32768,
         "hit_ratios": {"1m": 0.5, "1h": 0.8},
+        "lookups_recounted": False,
         "restarts": 1,
     }
 

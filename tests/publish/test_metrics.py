@@ -58,6 +58,13 @@ def test_an_engine_view_shows_what_it_holds(metrics, registry):
     ) == 1  # fmt: skip
 
 
+def test_lookups_that_were_left_out_are_said(metrics, registry):
+    metrics.engine_scraped(engine_view())
+    assert Page(registry).value("vllm_engine_lookups_recounted") == 0
+    metrics.engine_scraped(dataclasses.replace(engine_view(), recounted=True))
+    assert Page(registry).value("vllm_engine_lookups_recounted") == 1
+
+
 def test_a_failed_scrape_takes_the_engines_values_away(metrics, registry):
     metrics.engine_scraped(engine_view())
     metrics.engine_scraped(failed_engine_view())

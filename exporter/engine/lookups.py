@@ -1,0 +1,89 @@
+"""Whether the prefix cache's counters can be believed: held against the prompt tokens. Pure.
+
+vLLM looks a prompt up once, before it computes it, so over time it looks up no more tokens than
+its prompts have. Up to 0.26 it also counts a request that waits for room in the KV cache, again at
+each step (`v1/core/kv_cache_manager.py`, `get_computed_blocks`): a thousand times the truth on a
+crowded engine. A prompt counts as looked up when it is admitted and as a prompt when its first
+token is there, so lookups may be ahead for a while: by the prompts in between, which the counters
+make good later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.model import EngineSnapshot
+
+TOLERANCE = 0.02
+"""Share of the prompt tokens that lookups may exceed them by: prompts looked up and then given up
+before their first token are never counted as prompts."""
+LONGEST_OPEN_SECONDS = 600.0
+"""No prompt takes longer from its lookup to its first token."""
+
+
+class Count(Enum):
+    """What the growth of the lookups since the last settled reading is worth."""
+
+    KNOWN = auto()
+    OPEN = auto()  # ahead of the prompts, which may still follow
+    RECOUNTED = auto()  # more than the prompts can explain
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """One engine process: its counters at the last settled reading, and what was seen since.
+
+    A process begins with zeros, so all that it counted before it was first read is held to the
+    same rule. `open_since` is when the growth was first ahead of the prompts.
+    """
+
+    queried: float = 0.0
+    prompt: float = 0.0
+    last: tuple[float | None, ...] = ()
+    open_since: float | None = None
+    count: Count = Count.KNOWN
+
+    def after(self, snapshot: EngineSnapshot) -> Lookups:
+        """With the next reading of the same process."""
+        last = _counters(snapshot)
+        queried, prompt = snapshot.queried_tokens, snapshot.prompt_tokens
+        if queried is None or not prompt:  # nothing to hold the one against the other
+            known = self.queried if queried is None else queried
+            return Lookups(known, prompt or self.prompt, last)
+        ahead = queried - self.queried - (prompt - self.prompt) * (1 + TOLERANCE)
+        if ahead <= 0:
+            return Lookups(queried, prompt, last)
+        if self._explained(ahead, snapshot):
+            since = snapshot.at if self.open_since is None else self.open_since
+            return Lookups(self.queried, self.prompt, last, since, Count.OPEN)
+        return Lookups(queried, prompt, last, None, Count.RECOUNTED)
+
+    def _explained(self, ahead: float, snapshot: EngineSnapshot) -> bool:
+        """Whether prompts that were looked up and have no first token yet can be so many."""
+        since, held = self.open_since, _capacity(snapshot)
+        if since is not None and snapshot.at - since >= LONGEST_OPEN_SECONDS:
+            return False
+        # A prompt that is being computed has its place in the KV cache.
+        return not (held is not None and ahead > held) and not self._stands(snapshot)
+
+    def _stands(self, snapshot: EngineSnapshot) -> bool:
+        """Whether nothing runs or waits and nothing was counted since the reading before."""
+        idle = snapshot.requests_running == 0 and not snapshot.requests_waiting
+        return idle and self.last == _counters(snapshot)
+
+
+def _counters(snapshot: EngineSnapshot) -> tuple[float | None, ...]:
+    return (
+        snapshot.queried_tokens,
+        snapshot.prompt_tokens,
+        snapshot.generation_tokens,
+        snapshot.iteration_tokens,
+    )
+
+
+def _capacity(snapshot: EngineSnapshot) -> float | None:
+    capacity = snapshot.cache.capacity_tokens if snapshot.cache else None
+    return None if capacity is None else capacity * max(1, snapshot.ranks)
