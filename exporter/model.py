@@ -210,7 +210,9 @@ class TurnFacts:
 
 
 class BreakReason(StrEnum):
-    """Why a prompt does not begin with the turn before it; the last is not the template's fault."""
+    """Why a prompt does not begin with the turn before it; the last two are not the template's
+    fault.
+    """
 
     SYSTEM_PROMPT_MOVED = "system_prompt_moved"
     REASONING_STRIPPED = "reasoning_stripped"
@@ -218,6 +220,7 @@ class BreakReason(StrEnum):
     VALUE_CHANGED = "value_changed"  # a date, a time or an id that is another one at each request
     HISTORY_REWRITTEN = "history_rewritten"
     COMPLETION_REENCODED = "completion_reencoded"  # the answer's text encodes to other ids
+    ANSWER_LEFT_OUT = "answer_left_out"  # it was all reasoning, of which a history keeps nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +248,8 @@ class PrefixBreak:
 class PrefixStability:
     """Whether each turn's prompt began with the turn before, over `turns_compared` pairs of turns.
 
-    `stable` is about the chat template: an answer whose text does not encode back to its ids is a
-    `first_break` of its own reason and leaves it true.
+    `stable` is about the chat template: an answer whose text does not encode back to its ids, or
+    that had no text, is a `first_break` of its own reason and leaves it true.
     """
 
     stable: bool

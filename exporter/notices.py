@@ -117,6 +117,11 @@ BREAK_ADVICE: dict[BreakReason, str] = {
         "The text of an answer encodes to other token ids than those that were generated. The "
         "template is not at fault; only that answer, and what follows it, is computed again once."
     ),
+    BreakReason.ANSWER_LEFT_OUT: (
+        "The whole answer was reasoning, which a conversation does not repeat, so nothing of it is "
+        "in the next prompt. Where max_tokens cut the reasoning off, raise probe.max_tokens. The "
+        "template is not at fault; only that answer is computed for nothing."
+    ),
 }
 
 FAILURE_ADVICE: dict[FailureReason, str] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.model import BreakReason, LossCause, Notice
+from exporter.model import LossCause, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.probe.loss import long_enough
 
@@ -242,8 +242,8 @@ def of_prefix(session: SessionResult) -> Finding:
         return passed(name, f"{prefix.turns_compared} prompts began with the turn before them")
     reason = found.reason.replace("_", " ")
     text = f"{reason}: {break_in_words(found)}"
-    if found.reason is BreakReason.COMPLETION_REENCODED:
-        return passed(name, text)
+    if prefix.stable:
+        return passed(name, f"{text} {BREAK_ADVICE[found.reason]}")
     return failed(name, text, BREAK_ADVICE[found.reason])
 
 

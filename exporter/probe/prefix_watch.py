@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from exporter.model import Turn
 
+_NOT_THE_TEMPLATE = (BreakReason.COMPLETION_REENCODED, BreakReason.ANSWER_LEFT_OUT)
+
 Detokenize = Callable[[Sequence[int]], Awaitable["str | None"]]
 """The text of token ids; None where the engine does not serve that."""
 
@@ -37,7 +39,7 @@ class PrefixWatch:
         self._before: tuple[Turn, list[Mapping[str, Any]]] | None = None
         self._compared = 0
         self._unstable: PrefixBreak | None = None
-        self._reencoded: PrefixBreak | None = None
+        self._in_answer: PrefixBreak | None = None
 
     async def turn(self, turn: Turn, messages: Sequence[Mapping[str, Any]]) -> None:
         """Compare a turn that ended with the one before; `messages` are those of its request."""
@@ -53,9 +55,10 @@ class PrefixWatch:
         if index is None or self._unstable is not None:
             return
         text = await self._text(around(pair, index))
-        found = explain(pair, index, text, before[1], self._tools)
-        if found.reason is BreakReason.COMPLETION_REENCODED:
-            self._reencoded = self._reencoded or found
+        wordless = self._answers_kept and _wordless(messages[len(before[1]) :])
+        found = explain(pair, index, text, before[1], self._tools, wordless=wordless)
+        if found.reason in _NOT_THE_TEMPLATE:
+            self._in_answer = self._in_answer or found
         else:
             self._unstable = found
 
@@ -66,12 +69,19 @@ class PrefixWatch:
         return PrefixStability(
             stable=self._unstable is None,
             turns_compared=self._compared,
-            first_break=self._unstable or self._reencoded,
+            first_break=self._unstable or self._in_answer,
         )
 
     async def _text(self, ids: Around) -> Around | None:
         texts = [await self._detokenize(part) for part in (ids.before, ids.earlier, ids.later)]
         return None if None in texts else Around(*texts)
+
+
+def _wordless(since: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the answer, which comes first of the messages since, has neither text nor a call."""
+    answer = since[0] if since else {}
+    said = str(answer.get("content") or "").strip() or answer.get("tool_calls")
+    return answer.get("role") == "assistant" and not said
 
 
 def _pair(before: Turn, turn: Turn, *, answers_kept: bool) -> TurnPair | None:

@@ -27,6 +27,8 @@ _RESYNC_RUN = 16
 """So many equal tokens in a row are the same text again, not chance."""
 _ANSWER_START = 4
 """Tokens that a template may write between the generation prompt and the reasoning."""
+_GENERATION_PROMPT = 12
+"""More tokens than open an answer at the end of a prompt, a mark that begins reasoning included."""
 _PIECE, _SHORTEST_PIECE = 24, 12
 """Characters by which a text is found again in a message."""
 _REASONING_OPENS = re.compile(r"\s*(<think>|\[THINK\]|<\|channel\|>analysis|<reasoning>)")
@@ -79,8 +81,11 @@ def explain(
     text: Around | None,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]],
+    *,
+    wordless: bool = False,
 ) -> PrefixBreak:
-    """The record of a difference. `messages` are those of the earlier request.
+    """The record of a difference. `messages` are those of the earlier request; its answer was
+    `wordless` where the history has neither text nor a tool call of it.
 
     `text` is `around` as text, None where the engine does not turn ids into text: then the message
     is unknown and the reason is only as good as the ids.
@@ -93,7 +98,8 @@ def explain(
         turn=pair.turn,
         token_index=index,
         sequence_tokens=len(pair.sequence),
-        reason=_reason(pair, index, text, place, later_place),
+        reason=_answer_reason(pair, index, text, place, wordless=wordless)
+        or _reason(pair, index, place, later_place),
         message=place[0] if place else None,
         role=place[1] if place else None,
         before=text.before if text else None,
@@ -106,16 +112,25 @@ Place = tuple[int | None, str]
 """A message's number and role; tools have no number."""
 
 
-def _reason(
-    pair: TurnPair, index: int, text: Around | None, place: Place | None, later: Place | None
-) -> BreakReason:
+def _answer_reason(
+    pair: TurnPair, index: int, text: Around | None, place: Place | None, *, wordless: bool
+) -> BreakReason | None:
+    """The reason where the difference is in the answer, or where its reasoning opens."""
     opens_reasoning = text is not None and bool(_REASONING_OPENS.match(text.earlier))
-    role = place[1] if place else None
-    if index >= len(pair.prompt):
-        stripped = opens_reasoning or _answer_lost_its_head(pair, index)
-        return BreakReason.REASONING_STRIPPED if stripped else BreakReason.COMPLETION_REENCODED
-    if opens_reasoning and role in (None, "assistant"):
+    opens_reasoning = opens_reasoning and (place is None or place[1] == "assistant")
+    begins = -_GENERATION_PROMPT <= index - len(pair.prompt) <= _ANSWER_START
+    if wordless and (opens_reasoning or begins):
+        return BreakReason.ANSWER_LEFT_OUT
+    if opens_reasoning:
         return BreakReason.REASONING_STRIPPED
+    if index < len(pair.prompt):
+        return None
+    stripped = _answer_lost_its_head(pair, index)
+    return BreakReason.REASONING_STRIPPED if stripped else BreakReason.COMPLETION_REENCODED
+
+
+def _reason(pair: TurnPair, index: int, place: Place | None, later: Place | None) -> BreakReason:
+    role = place[1] if place else None
     moved = _stands_further_on(pair, index)
     if role == "system" and (moved or (later is not None and later[1] != role)):
         return BreakReason.SYSTEM_PROMPT_MOVED

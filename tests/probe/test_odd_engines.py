@@ -15,6 +15,7 @@ from exporter.model import (
     Notice,
 )
 from exporter.probe.control import ColdControl
+from exporter.probe.findings import Verdict, of_prefix
 from exporter.probe.scenario import Scenario, ScenarioKind
 from exporter.session_json import session_json
 from exporter.simulator import faults
@@ -220,6 +221,25 @@ async def test_a_rewritten_prompt_is_found_without_the_answers_ids(bench):
     assert result.prefix.first_break.reason is BreakReason.SYSTEM_PROMPT_MOVED
     assert not result.prefix.stable
     assert all(ideal is not None for ideal in ideals(result)), "it parts before any answer"
+
+
+async def test_an_answer_cut_off_within_its_reasoning_is_said_to_be_left_out(bench):
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def only_reasoning(request, *arguments):
+            answer = await chat(request, *arguments)
+            return replace(answer, message={"role": "assistant", "content": ""})
+
+        at.client.chat = only_reasoning
+        result = await at.play()
+    assert result.prefix.first_break.reason is BreakReason.ANSWER_LEFT_OUT
+    assert result.prefix.stable, "no fault of the template"
+    assert Notice.PREFIX_UNSTABLE not in result.notices
+    found = of_prefix(result)
+    assert found.verdict is Verdict.PASS
+    assert "The whole answer was reasoning" in found.evidence
+    assert "max_tokens" in found.evidence
 
 
 # Usage details

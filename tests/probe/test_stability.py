@@ -41,12 +41,12 @@ def pair(earlier: str, later: str, answer: str = ANSWER) -> TurnPair:
     )
 
 
-def told(two: TurnPair, *, with_text: bool = True):
+def told(two: TurnPair, *, with_text: bool = True, wordless: bool = False):
     index = two.first_difference()
     assert index is not None
     ids = around(two, index)
     text = Around(*map(tokens.decode, (ids.before, ids.earlier, ids.later)))
-    return explain(two, index, text if with_text else None, MESSAGES, TOOLS)
+    return explain(two, index, text if with_text else None, MESSAGES, TOOLS, wordless=wordless)
 
 
 def chatml(system=SYSTEM, tools="", answer=None, tail="", head=""):
@@ -115,6 +115,30 @@ def test_reasoning_left_out_is_told_from_ids_alone_by_the_answer_that_follows_it
     thought = "<think>\nThe rows are sorted, so it is the cursor.\n</think>\n\n"
     two = pair(chatml(), chatml(answer=ANSWER), answer=thought + ANSWER)
     assert told(two, with_text=False).reason is BreakReason.REASONING_STRIPPED
+
+
+@pytest.mark.parametrize("with_text", [True, False])
+@pytest.mark.parametrize(
+    ("tail", "said", "kept"),
+    [  # the end of the generation prompt, the answer, and what the history has of it
+        ("", "<think>\nThe rows are sorted, so the fault must be", ""),
+        ("", "<think>\nThe rows are sorted, so the fault must be", "<think>\n\n</think>\n\n"),
+        ("<think>\n", "The rows are sorted, so the fault must be", ""),
+        ("<think>\n", "The rows are sorted, so the fault must be", "<think>\n\n</think>\n\n"),
+        ("", "[THINK]The rows are sorted, so the fault must be", ""),
+        ("", "The rows are sorted, so the fault must be", ""),
+    ],
+)
+def test_an_answer_of_which_nothing_is_in_the_history_was_left_out(tail, said, kept, with_text):
+    two = pair(chatml(tail=tail), chatml(answer=kept), answer=said)
+    found = told(two, with_text=with_text, wordless=True)
+    assert found.reason is BreakReason.ANSWER_LEFT_OUT
+
+
+@pytest.mark.parametrize("wordless", [True, False])
+def test_a_break_before_the_answer_is_told_whatever_became_of_the_answer(wordless):
+    two = pair(chatml(system=f"It is 9:59 now. {SYSTEM}"), chatml(f"It is 10:01 now. {SYSTEM}"))
+    assert told(two, wordless=wordless).reason is BreakReason.VALUE_CHANGED
 
 
 def test_an_answer_that_encodes_to_other_ids_is_not_the_templates_fault():
