@@ -23,6 +23,7 @@ STATE_COLORS: Final = {
     LifecycleState.CREATING: "light-blue",
     LifecycleState.STARTING: BLUE,
     LifecycleState.READY: GREEN,
+    LifecycleState.BUSY: "light-yellow",
     LifecycleState.UNWELL: RED,
     LifecycleState.STOPPING: "yellow",
     LifecycleState.BACKING_OFF: ORANGE,

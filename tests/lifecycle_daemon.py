@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fake_docker import LIVE, World
 
 from exporter.container.accounting import action_failed
+from exporter.container.activity import Activity
 from exporter.container.launch import LaunchSpec, has_drifted, plan
 from exporter.container.lifecycle import decide
 from exporter.container.loading import LoadProgress, read_line
@@ -41,7 +42,8 @@ class Daemon:
         self.decisions: list[Decision] = []
         self.acted: list[Action] = []
         self.held = False
-        self.probe_failures = 0
+        self.activity = Activity(counts_from=0.0)
+        self.at_rest = False
         self.jitter = 0.5
         self.log_readable = True
 
@@ -70,7 +72,8 @@ class Daemon:
             image_present=image_present,
             drifted=None if container is None else has_drifted(container, self.launch),
             health=health,
-            probe_failures=self.probe_failures,
+            activity=self.activity,
+            at_rest=self.at_rest,
             running_seconds=age,
             log=self._log(container),
             held=self.held,

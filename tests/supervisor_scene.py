@@ -13,6 +13,7 @@ from fake_docker import FakeDoor, World
 from lifecycle_daemon import POLICY, SPEC
 
 from exporter.container.launch import plan
+from exporter.container.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
 from exporter.container.ward import Ward
 from exporter.model import Failure, FailureReason, SessionResult
@@ -49,19 +50,25 @@ class Scene:
         self.door = FakeDoor(self.world)
         self.views = []
         self.mishaps = 0
+        self.resting = False
+        self.health_deadlines: list[float] = []
         self.logged: list[dict[str, object]] = []
         self.supervisor = Supervisor(
             ward,
             self.door,
             self.clock,
-            healthy=self._healthy,
+            engine=self,
             jitter=lambda: 0.5,
             publish=self.views.append,
             on_loop_failure=self._count_mishap,
         )
 
-    async def _healthy(self) -> bool:
-        return self.world.healthy()
+    async def health(self, seconds: float) -> HealthAnswer:
+        self.health_deadlines.append(seconds)
+        return HealthAnswer(Health.OK if self.world.healthy() else Health.FAILED)
+
+    async def rests(self) -> bool:
+        return self.resting
 
     def _count_mishap(self) -> None:
         self.mishaps += 1

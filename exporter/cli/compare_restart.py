@@ -21,7 +21,7 @@ from exporter.container.records import (
 from exporter.container.supervisor import Supervisor
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
 from exporter.targets.probing import engine_client
-from exporter.targets.supervision import container_of, ward_of
+from exporter.targets.supervision import EngineChecks, container_of, ward_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -109,15 +109,11 @@ async def started(
     container = container_of(target)
     views: asyncio.Queue[ContainerView] = asyncio.Queue()
     async with engine_client(target, container.health_timeout_seconds) as client:
-
-        async def healthy() -> bool:
-            return await _answers(client)
-
         supervisor = Supervisor(
             ward_of(target),
             door,
             clock,
-            healthy=healthy,
+            engine=EngineChecks(client),
             jitter=random.random,
             publish=views.put_nowait,
             on_loop_failure=lambda: None,

@@ -247,15 +247,21 @@ class ContainerSettings(LaunchSettings):
     """Between two looks at /health, in seconds."""
 
     health_timeout_seconds: Seconds = 5.0
-    """How long /health may take to answer, in seconds."""
+    """How long /health may take to answer, in seconds; longer where this engine was seen to be
+    slow, and after each failed look, up to half a minute."""
 
     health_failures: Count = 3
-    """This many failed looks at /health in a row make a ready container unwell. One alone can be
-    a long prefill that holds the server up."""
+    """This many failed looks at /health in a row make a ready container unwell, unless its own
+    counters advance meanwhile. One alone can be a long prefill that holds the server up."""
 
     probe_failures: CountOrZero = 3
     """This many failed probe sessions in a row make it unwell although /health answers 200, as it
-    does after some GPU faults; 0: never."""
+    does after some GPU faults, unless its own counters advance meanwhile; 0: never."""
+
+    restarts_per_hour: Count = 3
+    """A running container is stopped and started at most so often in an hour, for failed checks or
+    a start that hangs. A restart drops every request; what three did not mend a fourth will not
+    either. One that ended by itself is always started again, after `backoff`."""
 
     restart: Literal["auto", "always", "never"] = "auto"
     """Whether to restart a container that ended or is unwell. `auto`: yes if managed, no if

@@ -7,8 +7,9 @@ while nobody could look. `not_before` alone is on the caller's clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from exporter.container.checks import is_up
 from exporter.container.observation import (
     Action,
     Failed,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from exporter.container.policy import Policy, Terms
     from exporter.container.records import ContainerSnapshot
 
+_NO_FAILED_LOOKS: dict[str, Any] = {"health_failures": 0, "failing_since": None, "slow_looks": 0}
 LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
 ENDED = frozenset({ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING})
 
@@ -163,7 +165,7 @@ def _live(memory: Memory, seen: Observation, container: ContainerSnapshot, terms
         run = _new_run(key, time, seen, terms.policy, by_us=by_us)
         memory = replace(memory, ran=True, asked=None, cause=None, not_before=None)
     was_ready = run.ever_ready
-    run = _watch(run, seen, container, time, terms.policy)
+    run = _watch(run, seen, container, time, terms)
     memory = replace(memory, run=run)
     if run.ready_since is not None and time - run.ready_since >= terms.policy.stable_seconds:
         memory = replace(memory, failures=0)
@@ -188,7 +190,7 @@ def _new_run(key: RunKey, time: float, seen: Observation, policy: Policy, *, by_
 
 
 def _watch(
-    run: Run, seen: Observation, container: ContainerSnapshot, time: float, policy: Policy
+    run: Run, seen: Observation, container: ContainerSnapshot, time: float, terms: Terms
 ) -> Run:
     if container.status is ContainerStatus.PAUSED:
         since = time if run.paused_since is None else run.paused_since
@@ -200,8 +202,8 @@ def _watch(
             began=run.began + (time - run.paused_since),
             line_at=time,
             mark_at=time,
-            health_failures=0,
             paused_since=None,
+            **_NO_FAILED_LOOKS,
         )
     if seen.log is not None:
         run = replace(
@@ -211,25 +213,35 @@ def _watch(
             lines=seen.log.lines,
             marks=seen.log.marks,
         )
-    return _health(run, seen, time, policy)
+    return _health(run, seen, time, terms)
 
 
-def _health(run: Run, seen: Observation, time: float, policy: Policy) -> Run:
+def _health(run: Run, seen: Observation, time: float, terms: Terms) -> Run:
     if seen.health is Health.OK:
         return replace(
             run,
-            health_failures=0,
             ever_ready=True,
             ready_since=time if run.ready_since is None else run.ready_since,
+            **_NO_FAILED_LOOKS,
         )
+    if seen.at_rest:
+        return replace(run, **_NO_FAILED_LOOKS)
     # While the server is not up yet, /health cannot answer and that is no failure.
-    up = run.ever_ready or run.past_start or (seen.log is not None and seen.log.served)
-    if seen.health is Health.FAILED and up:
-        failures = run.health_failures + 1
-        well = failures < policy.health_failures
-        return replace(
-            run,
-            health_failures=failures,
-            ready_since=run.ready_since if well else None,
-        )
+    if seen.health is Health.FAILED and is_up(run, seen):
+        run = _failed_look(run, seen, terms.now)
+        well = run.health_failures < terms.policy.health_failures
+        return replace(run, ready_since=run.ready_since if well else None)
     return run
+
+
+def _failed_look(run: Run, seen: Observation, now: float) -> Run:
+    """One more; those before the engine was last seen at work only tell that it is slow."""
+    since = run.failing_since
+    if since is not None and not seen.activity.worked_since(since):
+        return replace(run, health_failures=run.health_failures + 1)
+    return replace(
+        run,
+        health_failures=1,
+        failing_since=now,
+        slow_looks=run.slow_looks + run.health_failures,
+    )

@@ -134,6 +134,17 @@ WORDS: dict[Cause, Words] = {
         "The failures of the sessions say how; an engine that hangs on a GPU fault looks like "
         "this.",
     ),
+    Cause.BUSY: Words(
+        "Its checks fail and its own counters advance: it is slow, not dead. It is not restarted.",
+        "Look for the load: the requests that run and wait, other programs on the same processors "
+        "or GPU. Raise health_timeout_seconds and the probe's timeouts if this is its usual pace.",
+    ),
+    Cause.RESTART_LIMIT: Words(
+        "It is unwell again, after as many restarts within an hour as restarts_per_hour allows. It "
+        "stays as it is until the hour is over.",
+        "Restarts do not mend it: look at the container's log and at `nvidia-smi`. "
+        "`docker restart` restarts it now.",
+    ),
     Cause.REMOVED: Words(
         "The container was removed by somebody.",
         "If that was on purpose, tell the exporter to hold the target, so that it stays away.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from exporter.container.observation import HealthAnswer
     from exporter.container.records import (
         ContainerEvent,
         ContainerSnapshot,
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
         LogLine,
         PullProgress,
     )
+
+
+class EngineDoor(Protocol):
+    """What the supervisor asks of the engine itself. Nothing here raises."""
+
+    async def health(self, seconds: float) -> HealthAnswer:
+        """GET /health, which may take so long."""
+
+    async def rests(self) -> bool:
+        """Whether the engine says that it sleeps or is paused; False where it does not say."""
 
 
 class DockerDoor(Protocol):

@@ -13,6 +13,9 @@ What holds for every decision, and what the tests walk through:
 - A start or a creation comes no sooner than the delay after the failure before it. The delay
   grows with each failure in a row up to a cap, and begins anew after a stable time.
 - A start that goes on is not ended while its log tells of progress, until twice its deadline.
+- Nothing that works is stopped: while its own counters advance it is busy, whatever /health and
+  the probes say. Nor is what sleeps, is paused or is being scaled.
+- A running container is stopped for failed checks at most so often within an hour.
 - A run that is met already going on is taken over as it is; nothing is restarted for our own
   restart. What was stopped is started.
 - A paused container is not killed. After a while it is let go on.
@@ -30,6 +33,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.container.accounting import Account, account, counted_time, fail, pass_time
+from exporter.container.checks import failed_check, is_up
 from exporter.container.observation import (
     Action,
     Asked,
@@ -38,6 +42,7 @@ from exporter.container.observation import (
     Memory,
     run_key,
 )
+from exporter.container.policy import HOUR
 from exporter.container.records import Cause, ContainerStatus, LifecycleState
 
 if TYPE_CHECKING:
@@ -77,6 +82,8 @@ class Situation(Enum):
     OUTDATED_NO_IMAGE = auto()
     HEALTH_FAILS = auto()
     PROBES_FAIL = auto()
+    BUSY = auto()
+    STOPPED_TOO_OFTEN = auto()
 
 
 class Right(Enum):
@@ -124,6 +131,8 @@ TABLE: dict[Situation, Row] = {
     Situation.OUTDATED_NO_IMAGE: Row(S.READY, Action.PULL, Right.OWN, None, S.READY),
     Situation.HEALTH_FAILS: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.HEALTH_FAILED, S.UNWELL),
     Situation.PROBES_FAIL: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.PROBES_FAILED, S.UNWELL),
+    Situation.BUSY: Row(S.BUSY, cause=Cause.BUSY),
+    Situation.STOPPED_TOO_OFTEN: Row(S.UNWELL, cause=Cause.RESTART_LIMIT),
 }
 
 # The state while an action is under way.
@@ -134,6 +143,12 @@ UNDER_WAY: dict[Action, LifecycleState] = {
     Action.STOP: S.STOPPING,
     Action.REMOVE: S.CREATING,
     Action.UNPAUSE: S.UNWELL,
+}
+
+_BY_CHECK = {
+    Cause.HEALTH_FAILED: Situation.HEALTH_FAILS,
+    Cause.PROBES_FAILED: Situation.PROBES_FAIL,
+    Cause.BUSY: Situation.BUSY,
 }
 
 # A stop for one of these is the failure of the run that it ends.
@@ -171,7 +186,8 @@ def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> S
     if container.status is ContainerStatus.RUNNING:
         if waiting and _asked_to_stop(memory, run_key(container)):
             return Situation.BEING_STOPPED
-        return _running(memory, seen, container, policy, waiting=waiting)
+        situation = _running(memory, seen, container, now, policy)
+        return _within_the_limit(situation, memory, container, now, policy)
     return _down(memory, seen, container, policy, waiting=waiting)
 
 
@@ -222,26 +238,45 @@ def _running(
     memory: Memory,
     seen: Observation,
     container: ContainerSnapshot,
+    now: float,
     policy: Policy,
-    *,
-    waiting: bool,
 ) -> Situation:
     run = memory.run
     if run is None:  # cannot be after accounting; the next look will have it
         return Situation.LOADING
-    if run.health_failures >= policy.health_failures:
-        return Situation.HEALTH_FAILS
+    failing = failed_check(run, seen, now, policy)
+    if failing is not None:
+        return _BY_CHECK[failing]
     if not run.ever_ready:
-        if run.past_start:
+        if is_up(run, seen):
             return Situation.LOADING  # until /health has said how it is, often enough
         return _loading(run, seen, counted_time(memory), policy)
-    if 0 < policy.probe_failures <= seen.probe_failures:
-        return Situation.PROBES_FAIL
     if policy.recreate_on_drift and _is_outdated(memory, seen, container):
         if seen.image_present is not False:
             return Situation.OUTDATED
+        waiting = memory.not_before is not None and now < memory.not_before
         return Situation.WELL if waiting else Situation.OUTDATED_NO_IMAGE
     return Situation.WELL
+
+
+def _within_the_limit(
+    situation: Situation,
+    memory: Memory,
+    container: ContainerSnapshot,
+    now: float,
+    policy: Policy,
+) -> Situation:
+    """The situation, or that the limit keeps from what it asks for."""
+    row = TABLE[situation]
+    limited = row.cause in _AILMENTS and _may(row.right, memory, policy)
+    if not limited or _asked_to_stop(memory, run_key(container)):
+        return situation
+    spent = len(_recent(memory.stops, now)) >= policy.restarts_per_hour
+    return Situation.STOPPED_TOO_OFTEN if spent else situation
+
+
+def _recent(stops: tuple[float, ...], now: float) -> tuple[float, ...]:
+    return tuple(at for at in stops if now - at < HOUR)
 
 
 def _loading(run: Run, seen: Observation, time: float, policy: Policy) -> Situation:
@@ -279,11 +314,14 @@ def _act(situation: Situation, result: Account, seen: Observation, terms: Terms)
     elif situation is Situation.WELL and _asked_to_stop(memory, key):
         # That stop did not work and is not needed any more: a later end was not asked for.
         memory = replace(memory, asked=None)
+    not_before = _pending(memory, terms.now) if allowed else None
+    if situation is Situation.STOPPED_TOO_OFTEN:
+        not_before = _recent(memory.stops, terms.now)[0] + HOUR
     return Decision(
         state=row.state if allowed or row.otherwise is None else row.otherwise,
         action=action,
         container_id=key[0] if key is not None else None,
-        not_before=_pending(memory, terms.now) if allowed else None,
+        not_before=not_before,
         cause=row.cause or memory.cause,
         failed=failed,
         started=result.started,
@@ -300,6 +338,8 @@ def _ask(
         if not _asked_to_stop(memory, key):
             run = memory.run
             failed = Failed(row.cause, in_start=run is None or not run.ever_ready)
+            stops = (*_recent(memory.stops, terms.now), terms.now)
+            memory = replace(memory, stops=stops)
         memory = fail(memory, row.cause, terms)
     elif row.cause is Cause.PAUSED:
         # No run ends by it, but the next attempt has to wait as after a failure.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.container import activity
+from exporter.container.activity import Activity
 from exporter.container.following import KEPT_LINES, RunFollower
 from exporter.container.launch import has_drifted
 from exporter.container.masking import mask
-from exporter.container.observation import Health, Observation, run_key
+from exporter.container.observation import Health, HealthAnswer, Observation, run_key
+from exporter.container.policy import health_deadline
 from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     import structlog
 
     from exporter.clock import Clock
-    from exporter.container.door import DockerDoor
+    from exporter.container.door import DockerDoor, EngineDoor
     from exporter.container.records import ContainerSnapshot, DockerProblem
     from exporter.container.ward import Ward
 
@@ -31,7 +34,7 @@ class Lookout:
     """Looks when asked to, and follows the log of the run that goes on in between.
 
     `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
-    look. `probe_failures` is for others to count and begins anew with each run.
+    look. `activity` is for others to keep up to date, and begins anew with each run.
     """
 
     def __init__(
@@ -41,24 +44,27 @@ class Lookout:
         clock: Clock,
         log: structlog.typing.FilteringBoundLogger,
         *,
-        healthy: Callable[[], Awaitable[bool]],
+        engine: EngineDoor,
         on_load: Callable[[], None],
     ) -> None:
         self.snapshot: ContainerSnapshot | None = None
         self.drifted: bool | None = None
         self.docker: DockerError | None = None
         self._told: set[DockerProblem] = set()
-        self.probe_failures = 0
+        self.activity = Activity()
         self._ward = ward
         self._door = door
         self._clock = clock
         self._log = log
-        self._healthy = healthy
+        self._engine = engine
         self._on_load = on_load
         self._began_time = clock.time()
         self._secrets = tuple((ward.secrets or {}).values())
         self._follower: RunFollower | None = None
         self._health_failed_at: float | None = None
+        self._failed_looks = 0
+        self._slowest_health = 0.0
+        self._at_rest = False
 
     async def look(self) -> Observation:
         """One look. Docker that fails is part of it; nothing else is asked then."""
@@ -75,13 +81,16 @@ class Lookout:
         own = None if self._is_stranger(container) else container
         self.snapshot, self.drifted = own, drifted
         await self._follow(own)
+        answer = await self._health(own)
+        at_rest = await self._rests(answer)
         return Observation(
             container=container,
             ours=own is container,
             image_present=image_present,
             drifted=drifted,
-            health=await self._health(own),
-            probe_failures=self.probe_failures,
+            health=answer.health,
+            activity=self.activity,
+            at_rest=at_rest,
             running_seconds=self.age(own),
             log=self._follower.progress if self._follower is not None else None,
             held=held,
@@ -162,19 +171,40 @@ class Lookout:
             return None  # not needed: no container is going to be made
         return await self._door.has_image(launch.image)
 
-    async def _health(self, container: ContainerSnapshot | None) -> Health:
+    async def _health(self, container: ContainerSnapshot | None) -> HealthAnswer:
         if container is None or container.status is not ContainerStatus.RUNNING:
-            return Health.NOT_ASKED
+            return HealthAnswer(Health.NOT_ASKED)
         since = self._health_failed_at
         if since is not None and self._clock.monotonic() - since < self._ward.look_seconds / 2:
             # Docker's events bring looks in quick succession: they must not use up the failures
             # that a look every few seconds is meant to give.
-            return Health.NOT_ASKED
-        if await self._healthy():
-            self._health_failed_at = None
-            return Health.OK
-        self._health_failed_at = self._clock.monotonic()
-        return Health.FAILED
+            return HealthAnswer(Health.NOT_ASKED)
+        asked = self._clock.monotonic()
+        answer = await self._engine.health(
+            health_deadline(self._ward.health_seconds, self._slowest_health, self._failed_looks)
+        )
+        answered = self._clock.monotonic()
+        if answer.health is Health.OK:
+            self._slowest_health = max(self._slowest_health, answered - asked)
+            self._health_failed_at, self._failed_looks = None, 0
+        else:
+            self._health_failed_at, self._failed_looks = answered, self._failed_looks + 1
+        return answer
+
+    async def _rests(self, answer: HealthAnswer) -> bool:
+        """Whether it sleeps, is paused or is being scaled: then nothing that fails is held
+        against it. It is asked where something fails, for its answers cost the engine a request.
+        """
+        known = self.activity
+        rests = answer.at_rest or known.asleep
+        if not rests and (known.failed or known.slow) and answer.health is Health.OK:
+            rests = await self._engine.rests()
+        if rests:
+            self.activity = activity.at_rest(self.activity, self._clock.monotonic())
+        if rests is not self._at_rest:
+            self._at_rest = rests
+            self._log.info("engine.at_rest" if rests else "engine.rest_over")
+        return rests
 
     def _drift(self, container: ContainerSnapshot | None) -> bool | None:
         launch = self._ward.launch
@@ -189,8 +219,8 @@ class Lookout:
         if self._follower is not None and self._follower.key == key:
             return
         await self.close()
-        self.probe_failures = 0
-        self._health_failed_at = None
+        self.activity = activity.new_run(self.activity)
+        self._health_failed_at, self._failed_looks = None, 0
         # The log of a server that has served for days is long, and its start of no interest.
         old = (self.age(container) or 0.0) > self._ward.policy.start_deadline_seconds
         self._follower = RunFollower(

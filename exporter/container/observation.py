@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from exporter.container.activity import Activity
+
 if TYPE_CHECKING:
     from exporter.container.loading import LoadProgress
     from exporter.container.records import (
@@ -22,6 +24,15 @@ class Health(StrEnum):
     OK = "ok"
     FAILED = "failed"
     NOT_ASKED = "not_asked"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """What /health said, in words where it failed. `at_rest`: it is paused or being scaled."""
+
+    health: Health
+    detail: str = ""
+    at_rest: bool = False
 
 
 class Action(StrEnum):
@@ -42,9 +53,10 @@ class Observation:
 
     `docker` is why Docker could not be observed; then nothing else of it is known. `ours` is
     False where a container has the name and was not made by us for this target. `image_present`
-    is about the image that a container would be made from. `probe_failures` is how many probe
-    sessions in a row have failed in this run. `running_seconds` is the age of the run by Docker's
-    word. `log` is what this run has written, None where the log cannot be read.
+    is about the image that a container would be made from. `activity` is what is known of the
+    engine's work in this run, and `at_rest` says that it sleeps, is paused or is being scaled.
+    `running_seconds` is the age of the run by Docker's word. `log` is what this run has written,
+    None where the log cannot be read.
     """
 
     docker: DockerProblem | None = None
@@ -53,7 +65,8 @@ class Observation:
     image_present: bool | None = None
     drifted: bool | None = None
     health: Health = Health.NOT_ASKED
-    probe_failures: int = 0
+    activity: Activity = field(default_factory=Activity)
+    at_rest: bool = False
     running_seconds: float | None = None
     log: LoadProgress | None = None
     held: bool = False
@@ -74,6 +87,9 @@ class Run:
     """What is remembered of the run that goes on. Times count only while Docker answered.
 
     `past_start`: it was older than a start may take when it was first met, so it counts as up.
+    `health_failures` counts the failed looks at /health in a row since the engine was last seen at
+    work, the first of them at `failing_since` of the caller's clock; `slow_looks` counts those of
+    the same row before that.
     """
 
     key: RunKey
@@ -83,6 +99,8 @@ class Run:
     lines: int = 0
     marks: int = 0
     health_failures: int = 0
+    failing_since: float | None = None
+    slow_looks: int = 0
     past_start: bool = False
     ever_ready: bool = False
     ready_since: float | None = None
@@ -105,7 +123,8 @@ class Memory:
     `had` is the container that was there at the last look, `ran` whether any run was seen,
     `ended` the last run whose end was accounted for, `cause` why the next start is needed, `made`
     the container that our own last create brought forth. `not_before` is a time of the caller's
-    clock, as `last_look` is.
+    clock, as `last_look` is, and as those in `stops` are: when it was last stopped for failed
+    checks, within an hour.
     """
 
     known: bool = False
@@ -121,6 +140,7 @@ class Memory:
     not_before: float | None = None
     cause: Cause | None = None
     made: str | None = None
+    stops: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

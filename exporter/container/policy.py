@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from exporter.model import FailureReason
+from exporter.model import Failure, FailureReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Policy:
     paused_deadline_seconds: float = 60.0
     health_failures: int = 3
     probe_failures: int = 3  # 0: probes never make it unwell
+    # A running container is stopped for failed checks at most so often within an hour.
+    restarts_per_hour: int = 3
     first_delay_seconds: float = 5.0
     delay_factor: float = 2.0
     longest_delay_seconds: float = 300.0
@@ -63,6 +66,40 @@ ILLNESS: frozenset[FailureReason] = frozenset(
         FailureReason.SERVER_ERROR,
     }
 )
+
+# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py, since 0.33, and
+# entrypoints/serve/elastic_ep/middleware.py). As an error within a stream they look like a fault.
+_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
+
+HOUR = 3600.0
+# It takes two pages of an engine's /metrics to see it work. Where they come more seldom than this
+# nothing waits for them.
+PAGES_WITHIN_SECONDS = 120.0
+# An engine that has been seen to take this long for a healthy answer may take so many times as long
+# before it counts as silent.
+SLACK = 3.0
+# The longest wait for one answer of /health, where the settings do not ask for a longer one.
+LONGEST_HEALTH_SECONDS = 30.0
+
+
+def speaks_of_illness(failure: Failure) -> bool:
+    """Whether a failed session says that the engine is ill."""
+    return failure.reason in ILLNESS and not said_to_rest(failure.detail)
+
+
+def said_to_rest(words: str) -> bool:
+    """Whether an engine's words say that it is paused or being scaled."""
+    return _AT_REST.search(words) is not None
+
+
+def health_deadline(configured: float, slowest: float, failures: int) -> float:
+    """Seconds that /health may take, `slowest` being the longest healthy answer so far.
+
+    After each failed look the next one waits twice as long: an answer that comes late tells a slow
+    engine from a dead one.
+    """
+    patient = max(configured, SLACK * slowest) * 2.0 ** min(failures, 2)
+    return max(configured, min(patient, LONGEST_HEALTH_SECONDS))
 
 
 def delay_after(failures: int, policy: Policy, jitter: float) -> float:

@@ -36,6 +36,7 @@ class LifecycleState(StrEnum):
     CREATING = "creating"
     STARTING = "starting"
     READY = "ready"
+    BUSY = "busy"  # its checks fail and it works: slow, not dead
     UNWELL = "unwell"
     STOPPING = "stopping"
     BACKING_OFF = "backing_off"
@@ -190,6 +191,8 @@ class Cause(StrEnum):
     LOADING_HANGS = "loading_hangs"
     HEALTH_FAILED = "health_failed"
     PROBES_FAILED = "probes_failed"
+    BUSY = "busy"  # its checks fail while its own counters advance
+    RESTART_LIMIT = "restart_limit"  # unwell, and restarted too often within an hour
     REMOVED = "removed"
     PAUSED = "paused"
     CONFIG_CHANGED = "config_changed"  # made anew from other settings, as told

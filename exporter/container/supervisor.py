@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.container import activity
 from exporter.container.accounting import action_failed
 from exporter.container.diagnosis import Traces, diagnose
 from exporter.container.lifecycle import UNDER_WAY, decide
 from exporter.container.lookout import LIVE, Lookout
 from exporter.container.observation import Action, Decision, Memory, Observation
-from exporter.container.policy import ILLNESS, Terms
+from exporter.container.policy import Terms
 from exporter.container.records import (
     Cause,
     ContainerView,
@@ -29,10 +30,10 @@ from exporter.container.records import (
 from exporter.container.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from exporter.clock import Clock
-    from exporter.container.door import DockerDoor
+    from exporter.container.door import DockerDoor, EngineDoor
     from exporter.container.records import (
         ContainerEvent,
         ContainerSnapshot,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         PullProgress,
     )
     from exporter.container.ward import Ward
-    from exporter.model import SessionResult
+    from exporter.model import EngineView, SessionResult
 
 # What of Docker's events makes a look worth its while; the others are healthchecks and the like.
 _TELLING = frozenset(
@@ -52,18 +53,17 @@ _OWN_WORDS = frozenset(
     {
         Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED,
         Cause.REMOVED, Cause.RESTARTED_ELSEWHERE, Cause.CONFIG_CHANGED, Cause.PAUSED,
-        Cause.NAME_TAKEN,
+        Cause.NAME_TAKEN, Cause.BUSY, Cause.RESTART_LIMIT,
     }
 )  # fmt: skip
 # States in which a cause that only the supervisor sees is worth telling without a failure.
-_AILING = frozenset({LifecycleState.UNWELL, LifecycleState.ABSENT})
+_AILING = frozenset({LifecycleState.UNWELL, LifecycleState.ABSENT, LifecycleState.BUSY})
 _RAISING = frozenset({Action.PULL, Action.CREATE, Action.START})
 
 
 class Supervisor:
     """Looks after one container until it is cancelled; then `shutdown` does what the policy says.
 
-    `healthy` asks the engine's /health: True for 200, False for anything else, never an exception.
     `jitter` gives a number from 0 to 1.
     """
 
@@ -73,7 +73,7 @@ class Supervisor:
         door: DockerDoor,
         clock: Clock,
         *,
-        healthy: Callable[[], Awaitable[bool]],
+        engine: EngineDoor,
         jitter: Callable[[], float],
         publish: Callable[[ContainerView], None],
         on_loop_failure: Callable[[], None],
@@ -89,7 +89,7 @@ class Supervisor:
         self._memory = Memory()
         self._tally = Tally()
         self._lookout = Lookout(
-            ward, door, clock, self._log, healthy=healthy, on_load=self._tally.model_loaded
+            ward, door, clock, self._log, engine=engine, on_load=self._tally.model_loaded
         )
         self._state: LifecycleState | None = None
         self._since_time = clock.time()
@@ -101,15 +101,15 @@ class Supervisor:
         self._tally.take_over(other._tally)
 
     def session_finished(self, result: SessionResult) -> None:
-        """Count failed probes in a row; only those that speak of an ill engine count.
-
-        While the engine is not ready yet a session cannot but fail, and says nothing.
-        """
-        if result.failure is None or self._state is not LifecycleState.READY:
-            self._lookout.probe_failures = 0
-        elif result.failure.reason in ILLNESS:
-            self._lookout.probe_failures += 1
+        """Take a session of the probe into account."""
+        lookout = self._lookout
+        lookout.activity = activity.session_ended(lookout.activity, result, self._clock.monotonic())
+        if result.failure is not None:
             self._wake.set()
+
+    def engine_read(self, view: EngineView) -> None:
+        """Take a reading of the engine's own /metrics into account."""
+        self._lookout.activity = activity.page_read(self._lookout.activity, view)
 
     async def run(self) -> None:
         """Look, decide and act until cancelled."""
@@ -194,6 +194,8 @@ class Supervisor:
                 container=container.name if container else None,
             )
         if decision.became_ready:
+            lookout = self._lookout
+            lookout.activity = activity.became_ready(lookout.activity, self._clock.monotonic())
             at_first_look = decision.started is not None and decision.started.adopted
             self._tally.became_ready(None if at_first_look else self._lookout.age(container))
 

@@ -17,8 +17,9 @@ class Ward:
     """Whom the supervisor looks after, and how.
 
     `launch` is None for a container that somebody else makes; `reference` is its name, or `label`
-    ("key" or "key=value") is what it carries. Seconds are those between two looks, and those from
-    SIGTERM to SIGKILL. `held` says whether an operator wants it left alone.
+    ("key" or "key=value") is what it carries. Seconds are those between two looks, those that
+    /health may take, and those from SIGTERM to SIGKILL. `held` says whether an operator wants it
+    left alone.
     """
 
     target: str
@@ -29,6 +30,7 @@ class Ward:
     reference: str | None = None
     label: str | None = None
     look_seconds: float = 5.0
+    health_seconds: float = 5.0
     stop_grace_seconds: float = 30.0
     stop_at_shutdown: bool = False
     remove_at_shutdown: bool = False

@@ -158,10 +158,26 @@ class EngineClient:
         page = await self._read("GET", self._metrics_url, limit=_PAGE_BYTES)
         return page_without(page, self._api_key)
 
-    async def healthy(self) -> bool:
-        """True when /health answers 200. Raises `EngineUnavailableError` when it does not."""
-        await self._read("GET", f"{self.url}/health")
+    async def healthy(self, seconds: float | None = None) -> bool:
+        """True when /health answers 200. Raises `EngineUnavailableError` when it does not.
+
+        It may take `seconds` in place of the client's own timeout, half of them to connect.
+        """
+        await self._read("GET", f"{self.url}/health", seconds=seconds)
         return True
+
+    async def rests(self) -> bool:
+        """Whether it says that it sleeps or is paused; False where it does not say.
+
+        vLLM serves these paths with VLLM_SERVER_DEV_MODE=1, which /sleep and /pause need, too.
+        """
+        for state in ("is_sleeping", "is_paused"):
+            try:
+                if (await self._read_json("GET", f"{self.url}/{state}")).get(state) is True:
+                    return True
+            except EngineUnavailableError:
+                continue
+        return False
 
     async def info(self) -> EngineInfo:
         """What the engine is: the wanted model or the first of /v1/models, and its version."""
@@ -241,10 +257,15 @@ class EngineClient:
         return parsed
 
     async def _read(
-        self, method: str, url: str, body: Json | None = None, limit: int = _JSON_BYTES
+        self,
+        method: str,
+        url: str,
+        body: Json | None = None,
+        limit: int = _JSON_BYTES,
+        seconds: float | None = None,
     ) -> bytes:
         try:
-            status, page = await self._ask(method, URL(url), body, limit)
+            status, page = await self._ask(method, URL(url), body, limit, seconds)
         except EngineUnavailableError as error:
             raise self._unavailable(
                 url, Failure(FailureReason(error.reason), error.detail), body
@@ -259,11 +280,16 @@ class EngineClient:
         detail = without_sent(failure.detail, self._api_key, body)
         return EngineUnavailableError(failure.reason, f"{url}: {detail}")
 
-    async def _ask(self, method: str, url: URL, body: Json | None, limit: int) -> tuple[int, bytes]:
+    async def _ask(
+        self, method: str, url: URL, body: Json | None, limit: int, seconds: float | None
+    ) -> tuple[int, bytes]:
         """Status and body. A GET may be sent on, but only within the same scheme, host and port."""
+        timeout = self._timeout
+        if seconds is not None:
+            timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
         for hop in range(_MOST_REDIRECTS + 1):
             async with self._plain_session().request(
-                method, url, json=body, allow_redirects=False
+                method, url, json=body, allow_redirects=False, timeout=timeout
             ) as response:
                 onward = sent_on(response)
                 if onward is None:

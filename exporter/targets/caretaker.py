@@ -6,8 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from exporter.container.supervisor import Supervisor
-from exporter.errors import EngineUnavailableError
-from exporter.targets.supervision import container_of, ward_of
+from exporter.targets.supervision import EngineChecks, container_of, ward_of
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from exporter.config import Target
     from exporter.container.records import ContainerView
     from exporter.engine.client import EngineClient
-    from exporter.model import SessionResult
+    from exporter.model import EngineView, SessionResult
     from exporter.targets.tools import Tools
 
 # What a supervisor has nothing to do with.
@@ -52,7 +51,7 @@ class Caretaker:
             ward_of(target),
             self._door,
             tools.clock,
-            healthy=self._healthy,
+            engine=EngineChecks(client),
             jitter=random.random,
             publish=self._publish,
             on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
@@ -81,6 +80,9 @@ class Caretaker:
     def session_finished(self, result: SessionResult) -> None:
         self._supervisor.session_finished(result)
 
+    def engine_read(self, view: EngineView) -> None:
+        self._supervisor.engine_read(view)
+
     def tasks(self) -> list[Task[None]]:
         return [] if self._task is None else [self._task]
 
@@ -93,12 +95,6 @@ class Caretaker:
         finally:
             await self._client.close()
             await self._door.close()
-
-    async def _healthy(self) -> bool:
-        try:
-            return await self._client.healthy()
-        except EngineUnavailableError:
-            return False
 
     def _publish(self, view: ContainerView) -> None:
         self._tools.metrics.container_changed(view)

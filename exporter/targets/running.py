@@ -14,7 +14,7 @@ from exporter.targets.probing import Probing, engine_client
 
 if TYPE_CHECKING:
     from exporter.config import Target
-    from exporter.model import SessionResult
+    from exporter.model import EngineView, SessionResult
     from exporter.targets.caretaker import Caretaker
     from exporter.targets.rules import Rules
     from exporter.targets.tools import Tools
@@ -63,7 +63,7 @@ class Running:
             tools.clock,
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
-            publish=tools.metrics.engine_scraped,
+            publish=self._read,
             on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
             # Not at each reading: a session's own must not hide a loop that has stopped.
             on_loop_round=lambda: tools.metrics.loop_ran(self._loop, tools.clock.time()),
@@ -178,6 +178,11 @@ class Running:
         self._tools.metrics.session_finished(result)
         if self._caretaker is not None:
             self._caretaker.session_finished(result)
+
+    def _read(self, view: EngineView) -> None:
+        self._tools.metrics.engine_scraped(view)
+        if self._caretaker is not None and not self._halted:
+            self._caretaker.engine_read(view)
 
 
 def _engine(target: Target) -> tuple[str, str, str]:

@@ -8,16 +8,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.container.launch import LaunchSpec, TokenPlace, plan
-from exporter.container.policy import Policy
+from exporter.container.observation import Health, HealthAnswer
+from exporter.container.policy import Policy, said_to_rest
 from exporter.container.records import GpuRequest, Mount
 from exporter.container.ward import Ward
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from exporter.config import ContainerSettings, Target
     from exporter.container.records import Launch
+    from exporter.engine.client import EngineClient
 
 _API_KEY = "VLLM_API_KEY"  # vLLM demands this key on /v1 (vllm/envs.py)
+
+
+class EngineChecks:
+    """`exporter.container.door.EngineDoor` by a client."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+
+    async def health(self, seconds: float) -> HealthAnswer:
+        """GET /health, which may take so long."""
+        try:
+            await self._client.healthy(seconds)
+        except EngineUnavailableError as error:
+            at_rest = said_to_rest(error.detail)
+            return HealthAnswer(Health.FAILED, error.detail, at_rest=at_rest)
+        return HealthAnswer(Health.OK)
+
+    async def rests(self) -> bool:
+        """Whether the engine says that it sleeps or is paused."""
+        return await self._client.rests()
 
 
 def container_of(target: Target) -> ContainerSettings:
@@ -89,6 +111,7 @@ def policy_of(target: Target) -> Policy:
         paused_deadline_seconds=container.paused_deadline_seconds,
         health_failures=container.health_failures,
         probe_failures=container.probe_failures,
+        restarts_per_hour=container.restarts_per_hour,
         first_delay_seconds=container.backoff.initial_seconds,
         delay_factor=container.backoff.factor,
         longest_delay_seconds=container.backoff.max_seconds,
@@ -111,6 +134,7 @@ def ward_of(target: Target) -> Ward:
         reference=target.container_name,
         label=container.label,
         look_seconds=container.health_interval_seconds,
+        health_seconds=container.health_timeout_seconds,
         stop_grace_seconds=container.stop_grace_seconds,
         stop_at_shutdown=container.on_shutdown == "stop",
         remove_at_shutdown=container.on_shutdown == "remove",

@@ -10,6 +10,7 @@ from fake_clock import FakeClock
 from fake_docker import World
 from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
 
+from exporter.container.activity import Activity
 from exporter.container.observation import Action
 from exporter.container.records import (
     Cause,
@@ -278,12 +279,12 @@ def test_too_many_failed_health_checks_restart(world, daemon):
 
 def test_failed_probes_restart_although_health_is_fine(daemon):
     ready(daemon)
-    daemon.probe_failures = 2
+    daemon.activity = Activity(failed=(1.0, 2.0))
     daemon.run(20)
     assert daemon.last.state is S.READY
-    daemon.probe_failures = 3
+    daemon.activity = Activity(failed=(1.0, 2.0, 3.0))
     daemon.round()
-    daemon.probe_failures = 0
+    daemon.activity = Activity()
     daemon.run(60)
     assert failures(daemon) == [(Cause.PROBES_FAILED, False)]
     assert daemon.acted == [Action.STOP, Action.START]
@@ -291,7 +292,7 @@ def test_failed_probes_restart_although_health_is_fine(daemon):
 
 def test_probes_can_be_left_out_of_it(world):
     daemon = ready(Daemon(world, replace(POLICY, probe_failures=0)))
-    daemon.probe_failures = 100
+    daemon.activity = Activity(failed=tuple(map(float, range(100))))
     daemon.run(50)
     assert daemon.acted == []
 

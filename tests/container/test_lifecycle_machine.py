@@ -29,7 +29,9 @@ class Life(RuleBasedStateMachine):
         self.world.in_registry.add(SPEC.image)
         if has_image:
             self.world.images.add(SPEC.image)
-        self.daemon = Daemon(self.world, replace(POLICY, recreate_on_drift=recreate))
+        # Without a limit: it must get well within minutes of the last misfortune.
+        policy = replace(POLICY, recreate_on_drift=recreate, restarts_per_hour=1000)
+        self.daemon = Daemon(self.world, policy)
         self.ends = 0  # that befell a live container, asked for by nobody
 
     @rule(seconds=st.sampled_from([1, 5, 40]), jitter=st.floats(0, 1))

@@ -12,6 +12,7 @@ from fake_docker import World
 from lifecycle_daemon import POLICY, SPEC, Daemon
 
 from exporter.container.accounting import account, pass_time
+from exporter.container.activity import Activity
 from exporter.container.lifecycle import TABLE, UNDER_WAY, Situation, classify, decide
 from exporter.container.loading import LoadProgress
 from exporter.container.observation import Action, Decision, Health, Memory, Observation, run_key
@@ -38,6 +39,14 @@ POLICIES = {
 LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
 GONE_OR_DOWN = {Action.CREATE, Action.START, Action.REMOVE}
 IMAGE_AND_DRIFT = [*product((True, False), (True, False)), (None, None)]
+FAILED_PROBES = Activity(failed=(0.0, 1.0, 2.0), counts_from=0.0)
+SLOW = Activity(slow=3, counts_from=0.0, moved_from=5.0)
+AILMENTS = {
+    Cause.HEALTH_FAILED,
+    Cause.PROBES_FAILED,
+    Cause.START_TIMEOUT,
+    Cause.LOADING_HANGS,
+}
 MAKING = {Action.PULL, Action.CREATE, Action.REMOVE}
 
 
@@ -46,6 +55,22 @@ class Past:
     memory: Memory
     now: float
     container: ContainerSnapshot | None
+
+
+def refuse_to_stop(daemon: Daemon) -> None:
+    daemon.world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop")
+    daemon.policy = replace(daemon.policy, first_delay_seconds=60.0)
+    daemon.run(10)
+
+
+def fall_ill_again_and_again(daemon: Daemon) -> None:
+    for _ in range(daemon.policy.restarts_per_hour):
+        daemon.world.only().ill = True
+        daemon.run(200)
+        daemon.world.only().ill = False
+        daemon.run(100)
+    daemon.world.only().ill = True
+    daemon.run(15)
 
 
 def pasts(policy: Policy) -> dict[str, Past]:
@@ -77,10 +102,11 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon.world.only().ill = True
     daemon.run(10)
     keep("nearly unwell", daemon)
-    daemon.world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop")
-    daemon.policy = replace(policy, first_delay_seconds=60.0)
-    daemon.run(10)
+    refuse_to_stop(daemon)
     keep("unwell or being stopped", daemon)
+    daemon = life()
+    fall_ill_again_and_again(daemon)
+    keep("ill again and again", daemon)
     daemon = life()
     daemon.world.pause(daemon.world.only())
     daemon.run(20)
@@ -130,8 +156,8 @@ def looks(past: Past) -> Iterator[Observation]:
     for container in containers(past):
         run = past.memory.run
         same = container is not None and run is not None and run.key == run_key(container)
-        for ours, (image, drifted), (health, log) in product(
-            (True, False), IMAGE_AND_DRIFT, inside(past, container)
+        for ours, (image, drifted), (health, log), (activity, at_rest) in product(
+            (True, False), IMAGE_AND_DRIFT, inside(past, container), activities(same=same)
         ):
             yield Observation(
                 container=container,
@@ -140,9 +166,17 @@ def looks(past: Past) -> Iterator[Observation]:
                 drifted=drifted,
                 health=health,
                 log=log,
-                probe_failures=3 if same and health is Health.OK else 0,
+                activity=activity if health is Health.OK else Activity(),
+                at_rest=at_rest,
                 running_seconds=None if container is None else 10.0,
             )
+
+
+def activities(*, same: bool) -> list[tuple[Activity, bool]]:
+    """What the probes and the engine's counters may say of this run, and whether it rests."""
+    if not same:
+        return [(Activity(), False)]
+    return [(FAILED_PROBES, False), (FAILED_PROBES, True), (SLOW, False)]
 
 
 def inside(
@@ -170,10 +204,16 @@ def check(past: Past, seen: Observation, terms: Terms, decision: Decision) -> No
         return
     check_rights(seen, policy, action)
     check_fit(seen, action)
+    if action is Action.STOP and decision.cause in AILMENTS:
+        assert not (seen.at_rest and decision.cause is Cause.PROBES_FAILED)
+        assert seen.activity is not SLOW or decision.cause is not Cause.PROBES_FAILED
+        assert len(decision.memory.stops) <= policy.restarts_per_hour
+    if decision.state is LifecycleState.BUSY:
+        assert action is Action.NOTHING
     if action in GONE_OR_DOWN:
         assert not live
         assert decision.memory.not_before is None or decision.memory.not_before <= terms.now
-    if decision.state is LifecycleState.READY:
+    if decision.state in {LifecycleState.READY, LifecycleState.BUSY}:
         assert live
     if decision.state in {LifecycleState.BACKING_OFF, LifecycleState.ABSENT}:
         assert not live or not seen.ours

@@ -1,0 +1,48 @@
+"""What the checks of a running engine say: /health, the probe sessions, its own counters. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.container.policy import SLACK
+from exporter.container.records import Cause
+
+if TYPE_CHECKING:
+    from exporter.container.activity import Activity
+    from exporter.container.observation import Observation, Run
+    from exporter.container.policy import Policy
+
+
+def is_up(run: Run, seen: Observation) -> bool:
+    """Whether the server can answer: it did, its log said so, or it is too old to be starting."""
+    return run.ever_ready or run.past_start or (seen.log is not None and seen.log.served)
+
+
+def failed_check(run: Run, seen: Observation, now: float, policy: Policy) -> Cause | None:
+    """HEALTH_FAILED or PROBES_FAILED where the engine is dead, BUSY where it is only slow.
+
+    None where no check failed, or not often enough, or where it is not known yet which it is.
+    """
+    since = run.failing_since
+    enough = run.health_failures >= policy.health_failures
+    if enough and since is not None and not seen.activity.may_tell_more(since, now):
+        return Cause.HEALTH_FAILED
+    if run.slow_looks and run.slow_looks + run.health_failures >= policy.health_failures:
+        return Cause.BUSY
+    if run.ever_ready and policy.probe_failures and not seen.at_rest:
+        return _failed_probes(seen.activity, now, policy.probe_failures)
+    return None
+
+
+def _failed_probes(activity: Activity, now: float, limit: int) -> Cause | None:
+    if len(activity.failed) >= limit and _is_silent(activity, now):
+        return Cause.PROBES_FAILED
+    enough = activity.slow + len(activity.failed) >= limit
+    return Cause.BUSY if activity.slow and enough else None
+
+
+def _is_silent(activity: Activity, now: float) -> bool:
+    """Whether it has shown no work for longer than it was ever seen to need, with some slack."""
+    since = activity.failed[0]
+    needed = SLACK * activity.slowest_seconds
+    return now - since >= needed and not activity.may_tell_more(since, now)
