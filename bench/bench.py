@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import bench_cost
 import bench_exposition
 import bench_fleet
+import bench_https
 import bench_pages
 import bench_start
 import bench_ttft
@@ -40,6 +41,7 @@ END = "<!-- bench: end -->"
 PARTS: Mapping[str, Callable[[], list[Figure]]] = {
     "start": lambda: bench_start.measure(runs=11),
     "ttft": lambda: bench_ttft.figures(rounds=200, crowd_rounds=10),
+    "https": lambda: bench_https.figures(rounds=200),
     "exposition": bench_exposition.figures,
     "cost": lambda: bench_cost.measure(runs=7),
     "pages": lambda: bench_pages.measure((1, 100, 1000), runs=7),
@@ -51,6 +53,7 @@ PARTS: Mapping[str, Callable[[], list[Figure]]] = {
 SMALL: Mapping[str, Callable[[], list[Figure]]] = {
     "start": lambda: bench_start.measure(runs=1),
     "ttft": lambda: bench_ttft.figures(rounds=2, crowd_rounds=1),
+    "https": lambda: bench_https.figures(rounds=2),
     "exposition": lambda: bench_exposition.figures(rounds=2),
     "cost": lambda: bench_cost.measure(runs=1, scrapes=2),
     "pages": lambda: bench_pages.measure((2,), runs=1, asked=2),

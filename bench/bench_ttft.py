@@ -19,12 +19,18 @@ import socket
 import statistics
 import sys
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import aiohttp
 import uvloop
 from figures import Figure
 
 from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
 
 MEDIAN_BOUND_ALONE, P99_BOUND_ALONE, MEDIAN_BOUND_CROWD = 1.5, 2.0, 3.0
 CROWD = 64
@@ -47,12 +53,14 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
                 if line.lower().startswith(b"content-length:")
             )
             await reader.readexactly(length)
+            read_at = time.perf_counter()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
                 b"transfer-encoding: chunked\r\n\r\n" + _event({"role": "assistant", "content": ""})
             )
             await asyncio.sleep(random.uniform(0.01, 0.02))
-            writer.write(_event({"content": f"{MARK}{time.perf_counter()!r}"}))
+            at = time.perf_counter()
+            writer.write(_event({"content": f"{MARK}{at!r} after {at - read_at!r} s"}))
             for _ in range(8):
                 await asyncio.sleep(0.001)
                 writer.write(_event({"content": " word"}))
@@ -66,9 +74,9 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         writer.close()
 
 
-def _serve(listener: socket.socket) -> None:
+def _serve(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     async def main() -> None:
-        server = await asyncio.start_server(_serve_one, sock=listener)
+        server = await asyncio.start_server(_serve_one, sock=listener, ssl=tls)
         async with server:
             await server.serve_forever()
 
@@ -89,7 +97,7 @@ class RawClient(asyncio.Protocol):
         self._seen += data
         found = self._seen.find(MARK.encode())
         if found >= before:
-            self.error = at - float(self._seen[found + len(MARK) :].split(b'"')[0])
+            self.error = at - float(self._seen[found + len(MARK) :].split(b" ")[0])
         if self._seen.endswith(b"0\r\n\r\n") and not self.done.done():
             self.done.set_result(None)
 
@@ -125,7 +133,8 @@ async def plain(session: aiohttp.ClientSession, port: int) -> float:
             at = time.perf_counter()
             if error is None and MARK.encode() in line:
                 chunk = json.loads(line.removeprefix(b"data: "))
-                error = at - float(chunk["choices"][0]["delta"]["content"][len(MARK) :])
+                text = chunk["choices"][0]["delta"]["content"]
+                error = at - float(text[len(MARK) :].split(" ")[0])
     if error is None:
         raise RuntimeError("the stream had no mark")
     return error
@@ -168,20 +177,26 @@ def report(title: str, errors: dict[str, list[float]]) -> tuple[float, float]:
     return statistics.median(ours_) / raw_median, p99(ours_) / raw_p99
 
 
+@contextmanager
+def server(tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port of a server in a process of its own."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener, tls))
+    process.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        process.terminate()
+        process.join()
+
+
 def run(rounds: int, crowd_rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """The errors of each client, alone and in a crowd, against a server that is started for it."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    port = listener.getsockname()[1]
-    server = multiprocessing.get_context("fork").Process(target=_serve, args=(listener,))
-    server.start()
-    try:
+    with server() as port:
         return (
             uvloop.run(measure(port, 1, rounds)),
             uvloop.run(measure(port, CROWD, crowd_rounds)),
         )
-    finally:
-        server.terminate()
-        server.join()
 
 
 def parts(values: list[float], count: int) -> list[list[float]]:

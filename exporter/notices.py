@@ -189,7 +189,8 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "holds so many connections to it."
     ),
     FailureReason.INTERNAL: (
-        "This is a mistake of the exporter's own. Its log has the trace: please report it."
+        "This is a mistake of the exporter's own and says nothing about the server. Please report "
+        "it, with the exporter's log."
     ),
 }
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 Json = dict[str, Any]
@@ -33,9 +34,14 @@ def without_token_ids(chunk: Json) -> Json:
 
 @contextlib.asynccontextmanager
 async def engine_proxy(
-    choose: Callable[[str], str], edit: Callable[[Json], Json] = lambda chunk: chunk
+    choose: Callable[[str], str],
+    edit: Callable[[Json], Json] = lambda chunk: chunk,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """The URL of a proxy before the engine that `choose` names for a path; `edit` changes chunks."""
+    """The URL of a proxy before the engine that `choose` names for a path; `edit` changes chunks.
+
+    With `tls` the proxy is reached by https.
+    """
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
@@ -58,7 +64,9 @@ async def engine_proxy(
 
         app = web.Application(client_max_size=1 << 24)
         app.router.add_route("*", "/{path:.*}", forward)
-        async with TestServer(app) as server:
+        server = TestServer(app)
+        await server.start_server(ssl=tls)
+        async with server:
             yield str(server.make_url("")).rstrip("/")
 
 

@@ -6,6 +6,7 @@ request is a `Chat` with a failure. The readings beside it raise `EngineUnavaila
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -97,7 +98,8 @@ class Chat:
     """What came of one request. Times are monotonic seconds, as in `exporter.model.Turn`.
 
     `sent_at` is None when the request never left. After a failure the other fields hold what had
-    come until then.
+    come until then. An answer that precedes its request is a failure of the exporter's own: no
+    time can be taken from it.
     """
 
     sent_at: float | None
@@ -109,6 +111,11 @@ class Chat:
     completion_token_ids: tuple[int, ...] | None = field(repr=False)
     message: Json = field(repr=False)
     failure: Failure | None
+
+    def __post_init__(self) -> None:
+        first = min((*self.token_times[:1], self.finished_at))
+        if self.failure is None and (failure := _out_of_order(self.sent_at, first)) is not None:
+            object.__setattr__(self, "failure", failure)
 
 
 class EngineClient:
@@ -289,7 +296,7 @@ class EngineClient:
             timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
         for hop in range(_MOST_REDIRECTS + 1):
             async with self._plain_session().request(
-                method, url, json=body, allow_redirects=False, timeout=timeout
+                method, url, **_packed(body), allow_redirects=False, timeout=timeout
             ) as response:
                 onward = sent_on(response)
                 if onward is None:
@@ -373,7 +380,8 @@ class EngineClient:
     ) -> Failure | None:
         session = self._measuring_session(watch.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        async with session.post(url, json=request.body(), allow_redirects=False) as response:
+        sent = _packed(request.body())
+        async with session.post(url, **sent, allow_redirects=False) as response:
             if (failure := await no_stream(response)) is not None:
                 return failure
             decoder, left = Decoder(), _STREAM_BYTES
@@ -390,7 +398,7 @@ class EngineClient:
                             on_token(len(answer.token_times))
                 if answer.failure is not None:
                     break
-        return answer.end()
+        return answer.end() or _out_of_order(exchange.sent_at, exchange.first_byte_at)
 
     def _measuring_session(self, deadlines: Deadlines) -> aiohttp.ClientSession:
         if self._measuring is None:
@@ -403,6 +411,28 @@ class EngineClient:
                 auto_decompress=False,  # a stream is asked for as it is
             )
         return self._measuring
+
+
+def _packed(body: Json | None) -> dict[str, Any]:
+    """JSON as aiohttp is to send it: a file goes out in parts, so a long one blocks nothing."""
+    if body is None:
+        return {}
+    data = io.BytesIO(json.dumps(body).encode())
+    return {"data": data, "headers": {"Content-Type": "application/json"}}
+
+
+def _out_of_order(sent_at: float | None, answered_at: float | None) -> Failure | None:
+    """What is wrong with the stamps of a whole answer, if anything."""
+    if sent_at is None or answered_at is None:
+        return Failure(FailureReason.INTERNAL, "the exporter did not see when the request was sent")
+    if answered_at < sent_at:
+        early = f"{sent_at - answered_at:.3g} s"
+        return Failure(
+            FailureReason.INTERNAL,
+            f"by the exporter's stamps the answer came {early} before its request was sent, which "
+            "cannot be: no time of this request is known",
+        )
+    return None
 
 
 def _items(models: Json) -> list[Mapping[str, Any]]:

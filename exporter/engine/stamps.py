@@ -4,12 +4,18 @@ A stamp taken where the body is iterated waits for the HTTP parser, the future a
 wakes up, and for those of every other stream on the loop. Here it is taken in `data_received`,
 before anything is parsed, and the parsing is put off until the answer ends or 50 ms have passed.
 
-Only `TCPConnector._factory` and `ResponseHandler._payload` are not aiohttp's public names; the
-tests of this module fail if an aiohttp release moves them.
+The last byte of a request is sent when the TCP transport has handed it to the kernel. Under TLS the
+transport that a request is written to cannot tell that: it is empty as soon as all is encrypted. So
+TLS is started on a TCP connection that is known here, and both kinds are asked alike.
+
+Only `TCPConnector._factory`, `TCPConnector._wrap_create_connection` and `ResponseHandler._payload`
+are not aiohttp's public names; the tests of this module fail if an aiohttp release moves them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from bisect import bisect_left
 from collections import deque
@@ -17,12 +23,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import TCPConnector
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorError,
+    ClientConnectorSSLError,
+    TCPConnector,
+)
 from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from aiohttp import ClientRequest, ClientTimeout
     from aiohttp.connector import Connection
@@ -81,30 +91,69 @@ def observe(exchange: Exchange) -> None:
     _exchange.set(exchange)
 
 
-class _StampingTransport:
-    """A transport that notes when a write began, and is the real one in all else.
+class StampingTransport:
+    """A transport that notes when a request left, and is the real one in all else.
 
-    The stamp is taken before the write: the system call wakes the server, and on a busy machine
-    the server runs before this process comes back from it. A stamp taken afterwards was seen to be
+    `below` is the TCP transport: the real one itself, or under TLS the one that carries it. With a
+    limit of 0 it (asyncio's and uvloop's) writes at once, pauses the protocol above it if a byte
+    has to wait and resumes it when the last one has gone to the kernel: then that moment is what
+    TTFT counts from. Of these pauses only those that a request caused count: under TLS a read too
+    can lead to a write, of a new key.
+
+    The stamp is taken before a write: the system call wakes the server, and on a busy machine the
+    server runs before this process comes back from it. A stamp taken afterwards was seen to be
     later than the whole answer.
     """
 
-    __slots__ = ("_handler", "_real")
+    __slots__ = ("_below", "_handler", "_real", "_unsent")
 
-    def __init__(self, real: asyncio.Transport, handler: _StampingHandler) -> None:
+    def __init__(
+        self, real: asyncio.Transport, below: asyncio.Transport, handler: _StampingHandler
+    ) -> None:
         self._real = real
+        self._below = below
         self._handler = handler
+        self._unsent = False  # whether a part of the request waits to be sent
+        below.set_write_buffer_limits(high=0)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._handler.exchange.sent_at = now()
         self._real.write(data)
+        self._unsent = self._waits()
 
     def writelines(self, chunks: Iterable[bytes | bytearray | memoryview]) -> None:
         self._handler.exchange.sent_at = now()
         self._real.writelines(chunks)
+        self._unsent = self._waits()
+
+    def emptied(self, go_on: Callable[[], None]) -> None:
+        """The transport below is empty; `go_on` writes what was held back until then."""
+        if self._unsent:
+            self._handler.exchange.sent_at = now()
+        go_on()
+        self._unsent = self._unsent and self._waits()
+
+    def _waits(self) -> bool:
+        return bool(self._real.get_write_buffer_size() or self._below.get_write_buffer_size())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+
+class _BelowTLS(asyncio.BufferedProtocol):
+    """Stands between the TCP transport and the TLS protocol, and hears when the first is empty."""
+
+    def __init__(self, tls: asyncio.BufferedProtocol, wire: StampingTransport) -> None:
+        self._tls = tls
+        self._wire = wire
+        self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
+        self.eof_received = tls.eof_received  # type: ignore[method-assign]
+        self.connection_lost = tls.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
+
+    def resume_writing(self) -> None:
+        self._wire.emptied(self._tls.resume_writing)
 
 
 class _StampingHandler(ResponseHandler):
@@ -117,6 +166,7 @@ class _StampingHandler(ResponseHandler):
         self._arrived: deque[tuple[float, bytes]] = deque()
         self._waiting_bytes = 0
         self._body: StreamReader | None = None
+        self._tcp: StampingTransport | None = None
 
     def begin(self, exchange: Exchange) -> None:
         """From here on, what happens belongs to `exchange`."""
@@ -127,15 +177,20 @@ class _StampingHandler(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         real = cast("asyncio.Transport", transport)
-        # With a limit of 0 the transport (asyncio's and uvloop's) writes at once, pauses us if a
-        # byte has to wait and resumes us when the last one has gone to the kernel: then that
-        # moment is what TTFT counts from.
-        real.set_write_buffer_limits(high=0)
-        super().connection_made(cast("asyncio.Transport", _StampingTransport(real, self)))
+        self._tcp = StampingTransport(real, real, self)
+        super().connection_made(cast("asyncio.Transport", self._tcp))
+
+    def secured(self, transport: asyncio.Transport, below: asyncio.Transport) -> None:
+        """As `connection_made`, for a TLS transport and the TCP transport that carries it."""
+        wire = StampingTransport(transport, below, self)
+        below.set_protocol(_BelowTLS(cast("asyncio.BufferedProtocol", below.get_protocol()), wire))
+        super().connection_made(cast("asyncio.Transport", wire))
 
     def resume_writing(self) -> None:
-        self.exchange.sent_at = now()
-        super().resume_writing()
+        if self._tcp is not None:
+            self._tcp.emptied(super().resume_writing)
+        else:
+            super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         at = now()
@@ -181,6 +236,47 @@ class StampingConnector(TCPConnector):
 
     def _make_handler(self) -> _StampingHandler:
         return _StampingHandler(self._loop)
+
+    async def _wrap_create_connection(
+        self, *args: Any, req: ClientRequest, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        """As aiohttp's, but TLS is a second step: so the TCP transport below it is known."""
+        context = options.pop("ssl", None)
+        hostname = options.pop("server_hostname", None)
+        if context is None:
+            return await super()._wrap_create_connection(*args, req=req, **options)
+        below, _ = await super()._wrap_create_connection(asyncio.Protocol, req=req, **options)
+        handler = self._make_handler()
+        try:
+            transport = await self._start_tls(below, handler, context, hostname, req)
+        except BaseException:
+            below.abort()
+            raise
+        handler.secured(transport, below)
+        return transport, handler
+
+    async def _start_tls(
+        self,
+        below: asyncio.Transport,
+        handler: _StampingHandler,
+        context: ssl.SSLContext,
+        hostname: str | None,
+        req: ClientRequest,
+    ) -> asyncio.Transport:
+        key = req.connection_key
+        try:
+            transport = await self._loop.start_tls(
+                below, handler, context, server_hostname=hostname
+            )
+        except ssl.CertificateError as error:
+            raise ClientConnectorCertificateError(key, error) from error
+        except ssl.SSLError as error:
+            raise ClientConnectorSSLError(key, error) from error
+        except OSError as error:
+            raise ClientConnectorError(key, error) from error
+        if transport is None:  # asyncio: the connection was lost meanwhile
+            raise ClientConnectorError(key, ConnectionResetError("the connection was lost"))
+        return transport
 
     async def connect(
         self,

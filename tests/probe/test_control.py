@@ -1,9 +1,15 @@
 """Cold controls in whole sessions over HTTP."""
 
+import asyncio
 import random
+from dataclasses import replace
 
 import pytest
+import uvloop
+from engine_proxy import engine_proxy
+from stamped_server import AUTHORITY, server_tls
 
+from exporter.engine.client import EngineClient
 from exporter.model import ControlOutcome
 from exporter.probe.control import ColdControl, Place
 from exporter.probe.session import SessionRunner
@@ -95,3 +101,25 @@ def test_the_share_of_turns_is_the_one_asked_for_and_the_order_is_a_coin(ratio):
 def test_the_first_turn_is_cold_by_itself_and_never_gets_a_control():
     control = ColdControl(1.0, random.Random(7).random, lambda: "salt")
     assert {control.place(1) for _ in range(100)} == {None}
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("tls", [None, server_tls()], ids=["http", "https"])
+def test_the_times_of_a_session_and_its_controls_are_true_over_http_and_https(bench, loop, tls):
+    async def scene():
+        async with bench(time_scale=0.2, jitter_ratio=0.0) as at:
+            async with (
+                engine_proxy(lambda _path: at.simulator.url, tls=tls) as url,
+                EngineClient(url, ca_file=AUTHORITY) as client,
+            ):
+                return await with_controls(replace(at, client=client)).play()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        result = runner.run(scene())
+    assert result.failure is None
+    for turn in result.turns:
+        assert 0 < turn.ttft_seconds < turn.latency_seconds
+        assert turn.ttft_seconds + sum(turn.inter_token_seconds) <= turn.latency_seconds
+    for turn in result.turns[1:]:
+        assert turn.control.outcome is ControlOutcome.COLD
+        assert turn.cold_ttft_seconds > turn.ttft_seconds
