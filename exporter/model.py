@@ -37,6 +37,22 @@ class FailureReason(StrEnum):
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
     INTERNAL = "internal"  # a mistake of ours; the log has the trace
 
+    @property
+    def is_of_the_target(self) -> bool:
+        """Whether it says something of the target as a whole: no other scenario gets through."""
+        return self not in _OF_ONE_SCENARIO
+
+
+_OF_ONE_SCENARIO = frozenset(
+    {
+        FailureReason.TURN_TIMEOUT,
+        FailureReason.PROMPT_TOO_LONG,
+        FailureReason.BAD_REQUEST,
+        FailureReason.NO_DESCRIPTORS,
+        FailureReason.INTERNAL,
+    }
+)
+
 
 class LossCause(StrEnum):
     """What took the tokens that exact-prefix caching could have served. Exactly one per turn."""

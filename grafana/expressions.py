@@ -11,6 +11,8 @@ from typing import Final
 from exporter.container.records import LifecycleState
 
 TARGET: Final = 'target=~"$target"'
+SCENARIO: Final = 'scenario="$scenario"'
+"""Of a dashboard of one target: each scenario has turns of its own."""
 
 
 def increase(family: str, *labels: str, by: str = "target", over: str = "$window") -> str:

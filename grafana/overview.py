@@ -92,11 +92,11 @@ def _sound() -> list[stat.Panel]:
         dress(
             kinds.verdict(stable, "unknown"),
             "Prompt prefix",
-            "Whether every prompt of the last session began with the turn before it. If not, the "
-            "chat template rewrites history and no cache can help.",
+            "Whether every prompt of the last session of each scenario began with the turn before "
+            "it. If not, the chat template rewrites history and no cache can help.",
             "none",
             (5, 4),
-            now("A", promql.gauge("vllm_probe_prefix_stable")),
+            now("A", f"min by (target) (vllm_probe_prefix_stable{{{promql.TARGET}}})"),
         ),
         dress(
             kinds.verdict(wedged, "unknown"),
@@ -128,8 +128,9 @@ def _sound() -> list[stat.Panel]:
         .links([parts.runbook("Isolation leak", "cache-isolation-leak")]),
         dress(
             kinds.name_of_series(((None, GREY), (1, ORANGE))),
-            "Notices of the last session",
-            "What a reader of the last session must know, such as why a value is absent.",
+            "Notices of the last sessions",
+            "What a reader of the last session of each scenario must know, such as why a value is "
+            "absent.",
             "none",
             (8, 4),
             now(

@@ -167,7 +167,14 @@ def frame(
         .time("now-1h", "now")
         .refresh("30s")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .variables([_datasource(), _target(one_target=one_target), _window()])
+        .variables(
+            [
+                _datasource(),
+                _target(one_target=one_target),
+                *([_scenario()] if one_target else []),
+                _window(),
+            ]
+        )
         .annotations([_container_restarts(), _engine_restarts()])
         .links([_other_dashboards(), _runbooks()])
     )
@@ -209,6 +216,18 @@ def _target(*, one_target: bool) -> build.QueryVariable:
         return variable
     everything = model.VariableOption(text=["All"], value=["$__all"], selected=True)
     return variable.multi(True).include_all(True).current(everything)
+
+
+def _scenario() -> build.QueryVariable:
+    return (
+        build.QueryVariable("scenario")
+        .label("Scenario")
+        .description("The scenarios that are played against this engine, in turn.")
+        .datasource(SOURCE)
+        .query(f"label_values(vllm_probe_scenario_up{{{TARGET}}}, scenario)")
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.NATURAL_ASC)
+    )
 
 
 def _window() -> build.IntervalVariable:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _of_turn(family: str) -> str:
-    return promql.gauge(f"vllm_probe_turn_{family}", by="turn")
+    return promql.gauge(f"vllm_probe_turn_{family}", promql.SCENARIO, by="turn")
 
 
 IDEAL_TOKENS: Final = f"{_of_turn('ideal_hit_ratio')} * {_of_turn('prompt_tokens')}"
@@ -59,8 +59,8 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
         dress(
             kinds.bars_by("turn", *in_tokens),
             "Tokens by turn: prompt, ideal, cached",
-            "For each turn of the last session: the prompt's tokens, the most of them that "
-            "exact-prefix caching could have served, and those that it did serve.",
+            "For each turn of the scenario's last session: the prompt's tokens, the most of them "
+            "that exact-prefix caching could have served, and those that it did serve.",
             parts.TOKENS,
             (8, 9),
             *tokens,
@@ -97,8 +97,8 @@ def _all_values() -> table.Panel:
     panel = dress(
         table.Panel(),
         "The last session in figures",
-        "Every value of the last finished session. A value that is not known is absent; when a "
-        "session fails, all of them go.",
+        "Every value of the scenario's last session. A value that is not known is absent; when "
+        "that session failed, all of them are.",
         "none",
         (24, 8),
         *queries,
@@ -187,8 +187,9 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
 
 
 def _controls() -> list[barchart.Panel | timeseries.Panel]:
+    turns = f"{promql.TARGET}, {promql.SCENARIO}"
     averaged = {
-        name: f"avg by (turn) (avg_over_time({family}{{{promql.TARGET}}}[$window]))"
+        name: f"avg by (turn) (avg_over_time({family}{{{turns}}}[$window]))"
         for name, family in (
             ("cold control", "vllm_probe_turn_cold_ttft_seconds"),
             ("as it was", "vllm_probe_turn_ttft_seconds"),

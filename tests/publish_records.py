@@ -80,6 +80,7 @@ STABLE = PrefixStability(stable=True, turns_compared=2)
 def session(
     *turns: TurnFacts,
     target: str = "local",
+    scenario: str = "coding-agent",
     failure: Failure | None = None,
     failed_turn: int | None = None,
     started: float = STARTED,
@@ -92,7 +93,7 @@ def session(
 ) -> SessionResult:
     return SessionResult(
         target=target,
-        scenario="coding-agent",
+        scenario=scenario,
         simulated=simulated,
         model=model,
         engine_version="0.32.0",
@@ -124,6 +125,7 @@ UNSTABLE = PrefixStability(stable=False, turns_compared=2, first_break=BREAK)
 def failed_session(
     *turns: TurnFacts,
     target: str = "local",
+    scenario: str = "coding-agent",
     reason: FailureReason = FailureReason.CONNECTION_REFUSED,
     detail: str = "127.0.0.1:8000 refused the connection",
     started: float = STARTED,
@@ -131,6 +133,7 @@ def failed_session(
     return session(
         *turns,
         target=target,
+        scenario=scenario,
         failure=Failure(reason, detail),
         failed_turn=len(turns) + 1,
         started=started,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
-    from exporter.model import FailureReason, Notice, SessionResult
+    from exporter.model import Failure, FailureReason, Notice, SessionResult
     from exporter.probe.gate import Bill, Gate
     from exporter.probe.rounds import Life, Schedule
     from exporter.probe.session import SessionRunner
@@ -57,8 +57,8 @@ class Prober:
         self._rounds = Rounds(
             "probe", target, self._once, schedule=schedule, clock=clock, life=life
         )
-        self._failing: FailureReason | None = None
-        self._notices: frozenset[Notice] = frozenset()
+        self._failing: dict[str | None, FailureReason] = {}  # by scenario; None: the target itself
+        self._notices: dict[str, frozenset[Notice]] = {}  # by scenario
 
     @property
     def due_at(self) -> float | None:
@@ -90,27 +90,49 @@ class Prober:
             self._sinks.consumed(played.consumed_tokens)
 
     def _tell(self, result: SessionResult) -> None:
-        """Log what changed since the last session, and nothing else."""
-        failure = result.failure
-        if failure is not None and failure.reason is not self._failing:
-            self._log.warning(
-                "session.failed",
-                reason=failure.reason,
-                detail=failure.detail,
-                turn=result.failed_turn,
-            )
-        elif failure is None and self._failing is not None:
-            self._log.info("session.recovered", after=self._failing)
-        self._failing = failure.reason if failure else None
-        for notice in sorted(result.notices - self._notices):
-            self._log.warning("session.notice", notice=notice, meaning=ADVICE[notice])
-        if failure is None:
-            for notice in sorted(self._notices - result.notices):
-                self._log.info("session.notice_gone", notice=notice)
-            self._notices = result.notices
+        """Log what changed since the last sessions of all scenarios, and nothing else."""
+        if result.failure is None:
+            self._tell_recovery(result.scenario)
+        else:
+            self._tell_failure(result, result.failure)
+        self._tell_notices(result)
         self._log.debug(
             "session.finished",
             turns=len(result.turns),
             seconds=round(result.duration_seconds, 3),
-            failure=failure.reason if failure else None,
+            failure=result.failure.reason if result.failure else None,
         )
+
+    def _tell_failure(self, result: SessionResult, failure: Failure) -> None:
+        what = None if failure.reason.is_of_the_target else result.scenario
+        if self._failing.get(what) is not failure.reason:
+            self._log.warning(
+                "session.failed",
+                reason=failure.reason,
+                detail=failure.detail,
+                scenario=result.scenario,
+                turn=result.failed_turn,
+            )
+        if what is not None:
+            self._failing.pop(None, None)  # the last failure is another one now
+        self._failing[what] = failure.reason
+
+    def _tell_recovery(self, scenario: str) -> None:
+        for what in (None, scenario):
+            reason = self._failing.pop(what, None)
+            if reason is not None:
+                self._log.info("session.recovered", after=reason, scenario=scenario)
+
+    def _tell_notices(self, result: SessionResult) -> None:
+        """One that a session of any scenario has is known; a failed session takes none back."""
+        before = self._all_notices()
+        kept = frozenset() if result.failure is None else self._notices.get(result.scenario, ())
+        self._notices[result.scenario] = result.notices.union(kept)
+        now = self._all_notices()
+        for notice in sorted(now - before):
+            self._log.warning("session.notice", notice=notice, meaning=ADVICE[notice])
+        for notice in sorted(before - now):
+            self._log.info("session.notice_gone", notice=notice)
+
+    def _all_notices(self) -> frozenset[Notice]:
+        return frozenset(notice for each in self._notices.values() for notice in each)

@@ -31,8 +31,8 @@ def _per_token(target: TargetState) -> Value:
 
 
 def _prefill(target: TargetState) -> PrefillCost | None:
-    """As every value of a last session, it goes when a session fails."""
-    return None if target.finished_session is None else target.cost.prefill
+    """As every value of last sessions, it goes when the target fails."""
+    return target.cost.prefill if any(target.finished) else None
 
 
 def _saved(target: TargetState) -> Value:

@@ -25,6 +25,7 @@ from exporter.publish.readers import (
     notices,
     of_exporter,
     one,
+    scenarios_up,
     scrape,
     totals,
 )
@@ -68,6 +69,13 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "Unix time at which the last finished session ended.",
     ),
     Family(
+        "vllm_probe_scenario_up",
+        "gauge",
+        scenarios_up(),
+        "1 when the last session of this scenario finished, 0 when it failed. When a session shows "
+        "that the target itself fails, those of its other scenarios are absent.",
+    ),
+    Family(
         "vllm_probe_session_duration_seconds",
         "gauge",
         last_session(lambda s: s.duration_seconds),
@@ -77,13 +85,14 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_notice",
         "gauge",
         notices(),
-        "1 for each thing a reader of the last session must know, such as why a value is absent.",
+        "1 for each thing a reader of the last session of any scenario must know, such as why a "
+        "value is absent.",
     ),
     Family(
         "vllm_probe_turn_hit_ratio",
         "gauge",
         each_turn(lambda turn: turn.hit_ratio),
-        "Cached / prompt tokens of this turn of the last session. "
+        "Cached / prompt tokens of this turn of the last session of this scenario. "
         "Absent where the server does not report cached tokens.",
     ),
     Family(
@@ -162,8 +171,8 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_prefix_stable",
         "gauge",
         by_scenario(lambda s: None if s.prefix is None else s.prefix.stable),
-        "1 when every prompt of the last session began with the turn before it, 0 when the chat "
-        "template rewrote history. Absent where token ids are unknown.",
+        "1 when every prompt of the last session of this scenario began with the turn before it, "
+        "0 when the chat template rewrote history. Absent where token ids are unknown.",
     ),
     Family(
         "vllm_probe_cache_wedged",
@@ -171,7 +180,7 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         one(lambda t: t.wedged),
         "1 when an identical prompt, sent again, did not hit although there was room and this "
         "engine process had hit before; 0 when one hit: by the latest session or isolation test "
-        "that could tell. Absent where none could, after a restart, and while sessions fail.",
+        "that could tell. Absent where none could, after a restart, and while the target fails.",
     ),
     Family(
         "vllm_probe_isolation_tests_total",

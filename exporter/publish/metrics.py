@@ -152,6 +152,11 @@ class Metrics(Collector):
         if (target := self._target(name)) is not None:
             target.cost.keep_retention(gaps_seconds)
 
+    def scenarios_wanted(self, name: str, scenarios: Collection[str]) -> None:
+        """Set the scenarios that are played; drops values of scenarios no longer played."""
+        if (target := self._target(name)) is not None:
+            target.keep_scenarios(scenarios)
+
     def gate_looked(self, name: str, paused: PauseReason | None) -> None:
         """Sessions of a target are held back for a reason, or not."""
         if (target := self._target(name)) is not None:

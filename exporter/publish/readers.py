@@ -58,32 +58,42 @@ def last_session(value: Callable[[SessionResult], Value]) -> Reader[TargetState]
 
 
 def by_scenario(value: Callable[[SessionResult], Value]) -> Reader[TargetState]:
-    """A value of the last session under its scenario, if that finished."""
+    """A value of the last session of each scenario, if that finished."""
 
     def read(target: TargetState) -> Iterator[Reading]:
-        session = target.finished_session
-        if session is not None:
+        for session in target.finished:
             yield (session.scenario,), value(session)
 
     return Reader(("scenario",), read)
 
 
+def scenarios_up() -> Reader[TargetState]:
+    """Whether the last session of each scenario finished."""
+    return by(
+        "scenario",
+        lambda target: {
+            name: float(each.failure is None) for name, each in target.scenarios.items()
+        },
+    )
+
+
 def each_turn(value: Callable[[TurnFacts], Value]) -> Reader[TargetState]:
-    """A value of each turn of the last session, if that finished."""
+    """A value of each turn of the last session of each scenario, if that finished."""
 
     def read(target: TargetState) -> Iterator[Reading]:
-        session = target.finished_session
-        for turn in session.turns if session else ():
-            if turn.index <= target.turn_label_limit:
-                yield (session.scenario if session else "", str(turn.index)), value(turn)
+        for session in target.finished:
+            for turn in session.turns:
+                if turn.index <= target.turn_label_limit:
+                    yield (session.scenario, str(turn.index)), value(turn)
 
     return Reader(("scenario", "turn"), read)
 
 
 def notices() -> Reader[TargetState]:
+    """Those of the sessions whose values are shown."""
+
     def read(target: TargetState) -> Iterator[Reading]:
-        session = target.finished_session
-        for notice in sorted(session.notices if session else ()):
+        for notice in sorted({notice for each in target.finished for notice in each.notices}):
             yield (notice,), 1
 
     return Reader(("notice",), read)

@@ -23,9 +23,10 @@ Written by `python -m exporter.publish.reference` from the tables in `exporter/p
 tables, not this file.
 
 Base units: seconds, tokens, bytes, ratios from 0 to 1. A value that is not known is absent: it is
-neither 0 nor the last one that was known. When a session fails, the values of the last session go;
-when a scrape fails, the values of the engine go. Counters that come from a sum of what an engine
-reports are absent until it reports something; counts of the exporter's own begin at 0.
+neither 0 nor the last one that was known. When a session fails, the values of the last session of
+its scenario go, and where the target itself fails, those of all scenarios; when a scrape fails, the
+values of the engine go. Counters that come from a sum of what an engine reports are absent until it
+reports something; counts of the exporter's own begin at 0.
 
 Ratios over any time come from the counters, and are right even where an engine reported only part:
 

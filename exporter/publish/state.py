@@ -16,7 +16,7 @@ from exporter.model import FailureReason, LossCause
 from exporter.publish.cost_state import CostState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from exporter.container.records import ContainerView
     from exporter.model import EngineView, SaltReading, SessionResult, TurnFacts
@@ -141,7 +141,11 @@ class LastExit:
 
 @dataclass(slots=True)
 class TargetState:
-    """One target: what its loops said last, and the sums of what they said before."""
+    """One target: what its loops said last, and the sums of what they said before.
+
+    `scenarios` has the last session of each scenario, finished or not. When a session shows that
+    the target itself fails, what was known of its other scenarios goes.
+    """
 
     name: str
     mode: str = "external"
@@ -152,6 +156,7 @@ class TargetState:
         default_factory=lambda: dict.fromkeys(FailureReason, 0)
     )
     last_session: SessionResult | None = None
+    scenarios: dict[str, SessionResult] = field(default_factory=dict)
     last_success_time: float | None = None
     sums: ProbeSums = field(default_factory=ProbeSums)
     isolation_tests: int = 0  # those that could tell
@@ -176,13 +181,23 @@ class TargetState:
         if result.failure is None:
             self.last_success_time = result.started_time + result.duration_seconds
         else:
-            self.failures[result.failure.reason] += 1
-            self.wedged = None  # as all that is known of a target only while it answers
+            self._add_failure(result.failure.reason)
+        self.scenarios[result.scenario] = result
         for turn in result.turns:
             self._add_turn(turn)
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged(result))
         self.cost.add_session(result)
+
+    def _add_failure(self, reason: FailureReason) -> None:
+        self.failures[reason] += 1
+        if reason.is_of_the_target:
+            self.scenarios.clear()
+            self.wedged = None
+
+    def keep_scenarios(self, names: Collection[str]) -> None:
+        """Drop the sessions of scenarios that are not played any more."""
+        self.scenarios = {name: each for name, each in self.scenarios.items() if name in names}
 
     def add_salts(self, reading: SaltReading) -> None:
         if reading.leaked is not None:
@@ -225,9 +240,14 @@ class TargetState:
 
     @property
     def finished_session(self) -> SessionResult | None:
-        """The last session if it finished; a failed one has no last-session values."""
+        """The last session of all scenarios, if that finished."""
         last = self.last_session
         return last if last is not None and last.failure is None else None
+
+    @property
+    def finished(self) -> Iterator[SessionResult]:
+        """The last session of each scenario, if that finished; a failed one has no values."""
+        return (each for each in self.scenarios.values() if each.failure is None)
 
     @property
     def simulated(self) -> bool | None:

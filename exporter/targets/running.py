@@ -118,6 +118,7 @@ class Running:
         probe = self.identity.rules.probe
         metrics.target_budget(target.name, probe.tokens_per_hour or None, prices)
         metrics.retention_wanted(target.name, probe.retention_gaps_seconds)
+        metrics.scenarios_wanted(target.name, {each.name for each in self.identity.rules.scenarios})
 
     def take_over_container(self, before: Running) -> None:
         """Go on with the container of before: before that one is halted."""

@@ -47,6 +47,7 @@ class Stack:
     def ask(self, expr: str, target: str, window: str = "1m") -> list[dict[str, Any]]:
         """The answer to a dashboard's query, its variables filled in as Grafana does."""
         values = {"target": target, "window": window, "__rate_interval": "1m", "__range": "5m"}
+        values["scenario"] = "coding-agent"
         filled = re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
         body = urllib.parse.urlencode({"query": filled}).encode()
         try:

@@ -164,7 +164,8 @@ def test_panels_have_numbers_of_their_own_and_lie_neither_over_nor_beside_the_gr
 def test_a_dashboard_has_the_variables_and_the_annotations(name):
     model = MODELS[name]
     variables = {variable["name"]: variable for variable in model["templating"]["list"]}
-    assert list(variables) == ["datasource", "target", "window"]
+    of_turns = ["scenario"] if name == "session" else []
+    assert list(variables) == ["datasource", "target", *of_turns, "window"]
     assert variables["datasource"]["current"]["value"] == DATASOURCE_UID
     assert variables["target"]["datasource"]["uid"] == "${datasource}"
     assert variables["target"]["refresh"] == 2, "new targets appear when the time changes"

@@ -17,10 +17,12 @@ from exporter.probe.rounds import Life, Schedule
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
 
 
-def result(failure: Failure | None = None, *notices: Notice) -> SessionResult:
+def result(
+    failure: Failure | None = None, *notices: Notice, scenario: str = "coding-agent"
+) -> SessionResult:
     return SessionResult(
         target="t",
-        scenario="coding-agent",
+        scenario=scenario,
         simulated=False,
         model="m",
         engine_version=None,
@@ -136,6 +138,53 @@ async def test_a_notice_is_logged_once_with_what_to_do_and_once_when_it_is_gone(
     lines = [line for line in logged if line["event"].startswith("session.notice")]
     assert [line["event"] for line in lines] == ["session.notice", "session.notice_gone"]
     assert "--enable-prompt-tokens-details" in lines[0]["meaning"]
+
+
+def transitions(logged):
+    return [line["event"] for line in logged if line["log_level"] != "debug"]
+
+
+async def test_a_notice_of_sessions_that_fail_each_time_is_logged_once():
+    noticed = result(DOWN, Notice.SALT_IGNORED)
+    _, _, _, logged = await run_rounds([noticed] * 5)
+    assert transitions(logged) == ["session.failed", "session.notice"]
+
+
+async def test_a_notice_of_a_failed_session_is_gone_once_a_session_finishes_without_it():
+    script = [result(DOWN, Notice.SALT_IGNORED), result(DOWN), result(), result()]
+    _, _, _, logged = await run_rounds(script)
+    assert transitions(logged) == [
+        *("session.failed", "session.notice"),
+        *("session.recovered", "session.notice_gone"),
+    ]
+
+
+async def test_a_notice_of_one_scenario_of_two_is_logged_once():
+    script = [result(None, Notice.OPENING_SHORT), result(scenario="other")] * 4
+    _, _, _, logged = await run_rounds(script)
+    assert transitions(logged) == ["session.notice"]
+
+
+async def test_a_notice_of_every_scenario_is_logged_once_and_gone_with_the_last():
+    def each(*notices):
+        return [result(None, *notices, scenario=name) for name in ("one", "other")]
+
+    _, _, _, logged = await run_rounds([*each(Notice.MIXED), *each()])
+    assert transitions(logged) == ["session.notice", "session.notice_gone"]
+
+
+async def test_a_scenario_that_fails_each_time_is_logged_once_though_another_finishes():
+    too_long = Failure(FailureReason.PROMPT_TOO_LONG, "9000 tokens")
+    script = [result(too_long, scenario="long"), result()] * 4
+    _, _, _, logged = await run_rounds([*script, result(scenario="long"), result()])
+    assert transitions(logged) == ["session.failed", "session.recovered"]
+
+
+async def test_a_target_that_fails_is_logged_once_whatever_the_scenario():
+    down = [result(DOWN, scenario=name) for name in ("one", "other")]
+    well = [result(scenario=name) for name in ("one", "other")]
+    _, _, _, logged = await run_rounds([*well, *down, *down, *well])
+    assert transitions(logged) == ["session.failed", "session.recovered"]
 
 
 async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():

@@ -115,6 +115,20 @@ async def test_a_retention_whose_gap_is_not_measured_any_more_ends_with_the_chan
     assert bench.value("vllm_probe_retention_ratio", **gap) is None
 
 
+async def test_a_scenario_that_is_not_played_any_more_ends_with_the_change(bench, engines):
+    wanted = [target("a", engines[0].url)]
+    review = {"target": "a", "scenario": "document-review"}
+    agent = {"target": "a", "scenario": "coding-agent"}
+    await bench.fleet.apply(wanted, rules(scenario="document-review"))
+    await bench.sessions_of("a", 1)
+    assert bench.value("vllm_probe_prefix_stable", **review) == 1
+    await bench.fleet.apply(wanted, rules(scenario="coding-agent"))
+    assert bench.value("vllm_probe_prefix_stable", **review) is None
+    assert bench.value("vllm_probe_scenario_up", **review) is None
+    await bench.sessions_of("a", 2)
+    assert bench.value("vllm_probe_prefix_stable", **agent) == 1
+
+
 async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consumed(bench):
     async with simulator(time_scale=0.2) as engine:
         await bench.fleet.apply([target("a", engine.url)])

@@ -1,0 +1,52 @@
+"""Alerts about scenarios that are played in turn, by the series that the real sink shows."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+from publish_records import TURNS, UNSTABLE, failed_session, session
+from rule_course import Course
+
+from exporter.model import FailureReason
+from exporter.publish.metrics import Metrics
+
+pytestmark = pytest.mark.promtool
+
+A_MINUTE = 6  # scrapes
+
+
+def in_turn(*kinds, minutes):
+    """A session of each kind in turn, one a minute, as the series of its scrapes."""
+    registry = CollectorRegistry()
+    metrics, course = Metrics(registry), Course(registry)
+    metrics.target_added("local")
+    for minute in range(minutes):
+        metrics.session_finished(kinds[minute % len(kinds)])
+        course.scrape(A_MINUTE)
+    return course
+
+
+def test_a_template_that_breaks_one_scenario_of_three_is_alerted(promtool, tmp_path):
+    sound = [session(*TURNS[:2], scenario=name) for name in ("one", "two")]
+    broken = session(*TURNS[:2], scenario="broken", prefix=UNSTABLE)
+    in_turn(*sound, broken, minutes=12).check(
+        promtool, tmp_path, {170: (), 360: ["VllmPrefixUnstable"], 700: ["VllmPrefixUnstable"]}
+    )
+
+
+def test_a_scenario_that_never_gets_through_is_alerted_and_the_probe_is_not_said_to_fail(
+    promtool, tmp_path
+):
+    sound = session(*TURNS[:2], scenario="short")
+    too_long = failed_session(scenario="long", reason=FailureReason.PROMPT_TOO_LONG)
+    in_turn(sound, too_long, too_long, too_long, too_long, minutes=12).check(
+        promtool, tmp_path, {300: (), 500: ["VllmProbeScenarioFailing"]}
+    )
+
+
+def test_a_target_that_fails_is_alerted_whatever_its_scenarios_were(promtool, tmp_path):
+    sound = [session(*TURNS[:2], scenario=name) for name in ("one", "two")]
+    failed = [failed_session(scenario=name) for name in ("one", "two")]
+    in_turn(*sound, *failed * 5, minutes=12).check(
+        promtool, tmp_path, {110: (), 400: ["VllmProbeFailing"]}
+    )
