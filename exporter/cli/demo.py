@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.app import Daemon
 from exporter.cli.serving import run_until_signal
+from exporter.cli.simulate import add_like
 from exporter.clock import SystemClock
+from exporter.simulator.profiles import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Press Ctrl-C to stop."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_like(parser)
     parser.add_argument(
         "--listen", default="127.0.0.1:9477", help="where to serve (default: %(default)s)"
     )
@@ -42,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     print(_FIRST_LINE, file=sys.stderr)
+    plain = SimulatorSettings(port=0)
+    engine = settings_like(options.like, plain) if options.like else plain
     logs.configure("console", "info")
 
     async def serve(stop: asyncio.Event) -> None:
-        async with Simulator(replace(SimulatorSettings(), port=0)) as simulator:
+        async with Simulator(engine) as simulator:
             settings = config.load(
                 config_file=None,
                 cli={

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from exporter import logs
 from exporter.cli.serving import run_until_signal
 from exporter.errors import ExporterError
+from exporter.simulator.profiles import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
-    import argparse
     import asyncio
 
 _DEFAULTS = SimulatorSettings()
 
 
+def add_like(parser: argparse.ArgumentParser) -> None:
+    """`--like NAME`, with all names and what they stand for below the help."""
+    parser.add_argument(
+        "--like",
+        metavar="NAME",
+        help="simulate a server of this kind; see below, and docs/simulator.md",
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(parser.description or "", 78)
+    width = max(map(len, PROFILES)) + 4
+    indent = " " * width
+    listed = [
+        textwrap.fill(f"{'  ' + name:{width}}{one.server}", 78, subsequent_indent=indent)
+        for name, one in PROFILES.items()
+    ]
+    parser.epilog = "\n".join(["names for --like:", *listed])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_like(parser)
     parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
     parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="default: %(default)s")
     parser.add_argument("--served-model-name", default=_DEFAULTS.model, metavar="NAME")
@@ -47,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     logs.configure(options.log_format, "info")
-    settings = SimulatorSettings(
+    given = SimulatorSettings(
         host=options.host,
         port=options.port,
         model=options.served_model_name,
@@ -61,6 +82,7 @@ def main(options: argparse.Namespace) -> int:
         log_stats=not options.disable_log_stats,
         api_key=_read_key(options.api_key_file),
     )
+    settings = settings_like(options.like, given) if options.like else given
 
     async def serve(stop: asyncio.Event) -> None:
         simulator = Simulator(settings, on_exit=os._exit)
@@ -72,7 +94,8 @@ def main(options: argparse.Namespace) -> int:
                 "set another --port"
             ) from error
         print(
-            f"SIMULATED vLLM {settings.model!r} at {simulator.url}. No model runs here.",
+            f"SIMULATED vLLM {settings.model!r} at {simulator.url}. No model runs here."
+            + (f" It is like {options.like}." if options.like else ""),
             file=sys.stderr,
         )
         try:

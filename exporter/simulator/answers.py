@@ -36,11 +36,16 @@ class Answer:
     tool_calls: tuple[dict[str, Any], ...]
     finish_reason: str
     stop_reason: str | None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a request asks of its answer. `seed` None means greedy: the prompt alone decides."""
+    """What a request asks of its answer. `seed` None means greedy: the prompt alone decides.
+
+    `swallowed` are tokens that a parser takes from its head. With `all_reasoning` it thinks until
+    it is cut off.
+    """
 
     max_tokens: int
     usual_tokens: int
@@ -49,6 +54,8 @@ class Wish:
     seed: str | None = None
     forced_tool: Mapping[str, Any] | None = None
     named_tool: bool = False  # OpenAI ends a call of a named tool with "stop"
+    swallowed: int = 0
+    all_reasoning: bool = False
 
 
 def plan(prompt_ids: Sequence[int], wish: Wish) -> Answer:
@@ -61,6 +68,8 @@ def plan(prompt_ids: Sequence[int], wish: Wish) -> Answer:
 
 def _text(random: Random, wish: Wish) -> Answer:
     natural = random.randint(max(1, wish.usual_tokens // 2), wish.usual_tokens)
+    if wish.all_reasoning:
+        natural = wish.max_tokens
     length = wish.max_tokens if wish.ignore_eos else min(wish.max_tokens, natural)
     ids: list[int] = []
     for word in _words(random):
@@ -74,10 +83,15 @@ def _text(random: Random, wish: Wish) -> Answer:
     pieces = [tokens.decode([number], special=False) for number in ids]
     pieces, hit = _stop_at(pieces, wish.stop)
     finish = "stop" if hit is not None or ended else "length"
+    text = "".join(pieces[min(wish.swallowed, len(pieces) - 1) :])
+    name = "reasoning" if wish.all_reasoning else "content"
     return Answer(
         token_ids=tuple(ids[: len(pieces)]),
-        deltas=tuple({"content": piece} for piece in pieces),
-        content="".join(pieces),
+        deltas=tuple(
+            None if place < wish.swallowed else {name: piece} for place, piece in enumerate(pieces)
+        ),
+        content=None if wish.all_reasoning else text,
+        reasoning=text if wish.all_reasoning else None,
         tool_calls=(),
         finish_reason=finish,
         stop_reason=hit,

@@ -11,6 +11,8 @@ The rules are those of vLLM 0.32.0 (v1/core/block_pool.py and kv_cache_manager.p
   gives its blocks back tail first, so a prefix is evicted from its end. Blocks without a key
   (a partial tail) go to the head, since nobody can hit them.
 - One block of the pool is the null block, which never holds anything.
+
+`PrefixCache.rule` makes less of it, as engines of other kinds do (reuse.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from array import array
 from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from exporter.simulator import reuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,10 +44,11 @@ class Block:
 class Holding:
     """One request's tokens and the blocks that it holds for them, in order."""
 
-    __slots__ = ("blocks", "ids", "keys", "registered", "salt")
+    __slots__ = ("blocks", "ids", "keys", "prompt_tokens", "registered", "salt")
 
     def __init__(self, ids: Sequence[int], salt: str | None) -> None:
         self.ids = list(ids)
+        self.prompt_tokens = len(self.ids)
         self.salt = salt
         self.blocks: list[Block] = []
         self.keys: list[bytes] = []  # of the full blocks of `ids`, as far as they were needed
@@ -56,6 +61,7 @@ class PrefixCache:
     def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
         self.block_size = block_size
         self.caching = caching
+        self.rule = reuse.PLAIN
         self.num_blocks = num_blocks
         self._next_number = num_blocks
         first = (Block(number) for number in range(1, num_blocks))  # 0 is the null block
@@ -85,11 +91,13 @@ class PrefixCache:
         self._extend_keys(holding)
         found: list[Block] = []
         for key in holding.keys[: (len(holding.ids) - 1) // self.block_size]:
-            blocks = self._by_key.get(key)
-            if not blocks:
+            blocks = self._by_key.get(key, {})
+            # Each sighting that did not hit has left a block of its own.
+            if len(blocks) < self.rule.sightings - 1:
                 break
             found.append(next(iter(blocks.values())))
-        return found
+        served = self.rule.served(len(found) * self.block_size, self.block_size)
+        return found[: served // self.block_size]
 
     def begin(self, holding: Holding, hits: list[Block]) -> bool:
         """Let a request hold its `hits`, if the rest of its tokens fits too; False if not."""
@@ -119,7 +127,8 @@ class PrefixCache:
             holding.blocks.append(self._take())
         if self.caching:
             self._extend_keys(holding)
-            full = tokens // self.block_size
+            kept = tokens if self.rule.keeps_answers else min(tokens, holding.prompt_tokens - 1)
+            full = kept // self.block_size
             for place in range(holding.registered, full):
                 block = holding.blocks[place]
                 block.key = holding.keys[place]

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, streamed or whole, in the shapes of vLLM 0.32.0."""
+"""POST /v1/chat/completions, streamed or whole; shapes.py knows what the answers look like."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from exporter.simulator import answers, faults, requests, tokens, wire
-from exporter.simulator.settings import VERSION
+from exporter.simulator import (
+    ages,
+    answers,
+    behaviours,
+    faults,
+    gateway,
+    requests,
+    shapes,
+    template,
+    tokens,
+    wire,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -21,12 +31,15 @@ if TYPE_CHECKING:
     from exporter.simulator.requests import ChatRequest
     from exporter.simulator.scheduler import Job, Rank
 
-FINGERPRINT = f"vllm-simulator-{VERSION}"
 # What a stream says when vLLM's engine process was killed under it (seen on 0.32.0).
 _ENGINE_DEAD = requests.error_body(
     "EngineCore encountered an issue. See stack trace (above) for the root cause.",
     500,
     "InternalServerError",
+)
+# What a paused engine says since 0.33; before, requests wait.
+_PAUSED = requests.error_body(
+    "Generation is paused. Please retry after it resumes.", 503, "ServiceUnavailableError"
 )
 _EVENT_STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 
@@ -47,7 +60,12 @@ class Chat:
     @property
     def shows_ids(self) -> bool:
         hidden = self.engine.faults.get(faults.NoTokenIds) is not None
-        return bool(self.request.return_token_ids) and not hidden
+        told = self.engine.age in ages.TOKEN_IDS
+        return bool(self.request.return_token_ids) and told and not hidden
+
+    @property
+    def model(self) -> str:
+        return self.request.model or self.engine.settings.model
 
     def logprobs(self, ids: Sequence[int]) -> dict[str, Any] | None:
         """What is said of each generated token where a request asks for it; all are certain."""
@@ -77,10 +95,15 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
         error = requests.error_body("Internal server error", failing.status, "InternalServerError")
         return wire.answer(error, failing.status)
     body = requests.parse_json(await http.read(), http.headers.get("Content-Type", ""))
-    request = requests.parse_chat(body)
-    requests.check_model(request.model, engine.settings.model)
+    if strict := engine.faults.get(behaviours.StrictFields):
+        requests.refuse_field(body, strict.refused)
+    request = requests.parse_chat(engine.age, body)
+    requests.check_model(request.model, *engine.models)
     if request.logprobs and engine.faults.get(faults.NoLogprobs) is not None:
         raise requests.WireError("logprobs are not supported here")
+    paused = engine.faults.get(behaviours.Paused)
+    if paused is not None and paused.answer != "waits":
+        return await _refused(http, streamed=paused.answer == "stream_error" and request.stream)
     chat = _begin(engine, request)
     try:
         if request.stream:
@@ -94,12 +117,41 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
         chat.rank.abort(chat.job)
 
 
+async def _refused(http: web.Request, *, streamed: bool | None) -> web.StreamResponse:
+    """The answer of a paused engine, as an error of its status or within a stream."""
+    if not streamed:
+        return wire.answer(_PAUSED, _PAUSED["error"]["code"])
+    response = web.StreamResponse(headers=_EVENT_STREAM)
+    await response.prepare(http)
+    await _send(response, _PAUSED)
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+def prompt_of(
+    engine: Engine,
+    messages: Sequence[requests.ChatMessage],
+    tools: list[dict[str, Any]] | None,
+    *,
+    generation_prompt: bool = True,
+) -> list[int]:
+    """The ids of a prompt; a template's own refusal is a bad request, as in vLLM."""
+    plain = [message.model_dump(exclude_none=True) for message in messages]
+    try:
+        return engine.encode_chat(plain, tools, generation_prompt=generation_prompt)
+    except template.RefusedError as exc:
+        raise requests.WireError(str(exc)) from exc
+
+
 def _begin(engine: Engine, request: ChatRequest) -> Chat:
-    messages = [message.model_dump(exclude_none=True) for message in request.messages]
     tools = [tool.model_dump() for tool in request.tools] if request.tools else None
     forced = _forced_tool(engine, request, tools)
-    prompt_ids = engine.encode_chat(messages, tools)
-    limits = requests.limits(request, len(prompt_ids), engine.max_model_len)
+    unused = request.tool_choice in (None, "none")
+    left_out = unused and engine.age in ages.TOOLS_LEFT_OUT
+    prompt_ids = prompt_of(engine, request.messages, None if left_out else tools)
+    limits = requests.limits(engine.age, request, len(prompt_ids), engine.max_model_len)
+    swallowed = engine.faults.get(behaviours.SwallowedIds)
     answer = answers.plan(
         prompt_ids,
         answers.Wish(
@@ -110,6 +162,8 @@ def _begin(engine: Engine, request: ChatRequest) -> Chat:
             seed=_sampling_seed(request),
             forced_tool=forced,
             named_tool=isinstance(request.tool_choice, dict),
+            swallowed=0 if swallowed is None else swallowed.tokens,
+            all_reasoning=engine.faults.get(behaviours.AllReasoning) is not None,
         ),
     )
     rank, job = engine.submit(
@@ -166,43 +220,39 @@ async def _whole(chat: Chat) -> web.Response:
         content: str | None = "".join(delta.get("content") or "" for delta in deltas)
     else:
         content = answer.content
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": content,
-        "refusal": None,
-        "annotations": None,
-        "audio": None,
-        "function_call": None,
-        "reasoning": None,
-    }
-    if answer.tool_calls and not aborted:
-        message["tool_calls"] = list(answer.tool_calls)
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": chat.logprobs(answer.token_ids[:emitted]),
-        "finish_reason": "abort" if aborted else answer.finish_reason,
-        "stop_reason": None if aborted else answer.stop_reason,
-        "token_ids": list(answer.token_ids[:emitted]) if chat.shows_ids else None,
-        "routed_experts": None,
-    }
-    body = {
-        "id": chat.id,
-        "object": "chat.completion",
-        "created": chat.created,
-        "model": chat.engine.settings.model,
-        "choices": [choice],
-        "service_tier": None,
-        "system_fingerprint": FINGERPRINT,
-        "usage": _usage(chat, emitted) | {"prompt_tokens_details": _whole_details(chat)},
-        "prompt_logprobs": None,
-        "prompt_token_ids": chat.prompt_ids if chat.shows_ids else None,
-        "prompt_text": None,
-        "kv_transfer_params": None,
-        "ec_transfer_params": None,
-        "metrics": None,
-    }
-    return wire.answer(body)
+    age = chat.engine.age
+    reasoning = None if aborted else answer.reasoning
+    calls = () if aborted else answer.tool_calls
+    ids = shapes.Ids(
+        prompt=chat.prompt_ids if chat.shows_ids else None,
+        answer=answer.token_ids[:emitted] if chat.shows_ids else None,
+    )
+    choice = shapes.whole_choice(
+        age,
+        shapes.message(age, content, reasoning, calls),
+        chat.logprobs(answer.token_ids[:emitted]),
+        _end(chat, aborted=aborted),
+        ids,
+    )
+    used = shapes.usage(age, len(chat.prompt_ids), emitted)
+    used = gateway.usage(
+        chat.engine, shapes.whole_usage(age, used, gateway.details(chat.engine, chat.job))
+    )
+    head = _head(chat, "chat.completion")
+    return wire.answer(gateway.edited(chat.engine, head | shapes.whole(age, choice, used, ids)))
+
+
+def _head(chat: Chat, kind: str) -> dict[str, Any]:
+    return {"id": chat.id, "object": kind, "created": chat.created, "model": chat.model}
+
+
+def _end(chat: Chat, *, aborted: bool) -> shapes.End:
+    answer = chat.answer
+    return (
+        shapes.End("abort", None)
+        if aborted
+        else shapes.End(answer.finish_reason, answer.stop_reason)
+    )
 
 
 async def _stream(chat: Chat, http: web.Request) -> web.StreamResponse:
@@ -219,7 +269,7 @@ async def _stream(chat: Chat, http: web.Request) -> web.StreamResponse:
             if broken is not None and sent >= broken.after_chunks:
                 await _send(response, _ENGINE_DEAD)
                 break
-            await _send(response, chunk)
+            await _send(response, gateway.edited(chat.engine, chunk))
             sent += 1
     await response.write(b"data: [DONE]\n\n")
     await response.write_eof()
@@ -231,92 +281,49 @@ async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
 
 
 async def _chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
-    options = chat.request.stream_options
-    hidden = chat.engine.faults.get(faults.NoUsage) is not None
+    engine, options = chat.engine, chat.request.stream_options
+    age, head = engine.age, _head(chat, "chat.completion.chunk")
+    hidden = engine.faults.get(faults.NoUsage) is not None
     usage_wanted = options is not None and bool(options.include_usage) and not hidden
     continuous = usage_wanted and options is not None and bool(options.continuous_usage_stats)
+    swallows = engine.faults.get(behaviours.SwallowedIds) is not None
     emitted, last = 0, False
+
+    def used() -> dict[str, Any]:
+        return shapes.usage(age, len(chat.prompt_ids), emitted)
+
     while not last:
         step = await chat.job.progress.get()
         last, aborted = step.last, step.aborted
         if emitted == 0:
-            yield _role_chunk(chat, continuous=continuous)
+            first = head | shapes.role_chunk(age, chat.prompt_ids if chat.shows_ids else None)
+            yield first | ({"usage": used()} if continuous else {})
         new = chat.answer.token_ids[emitted : step.tokens]
         delta = {"content": ""} if aborted else chat.answer.deltas[step.tokens - 1]
         emitted = step.tokens
         if delta is None:
             # Part of a tool call with nothing to show: sent only to carry ids or the end.
-            if not last and not chat.shows_ids:
+            if not last and (swallows or not chat.shows_ids):
                 continue
             delta = {}
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": chat.logprobs(new)}
-        if last:
-            choice["finish_reason"] = "abort" if aborted else chat.answer.finish_reason
-            choice["stop_reason"] = None if aborted else chat.answer.stop_reason
-        else:
-            choice["finish_reason"] = None
-        choice["token_ids"] = list(new) if chat.shows_ids else None
-        chunk = _chunk(chat, [choice])
-        if last and not usage_wanted:
-            chunk["system_fingerprint"] = FINGERPRINT
-        if continuous:
-            chunk["usage"] = _usage(chat, emitted)
-        yield chunk
+        end = _end(chat, aborted=aborted) if last else None
+        shown = new if chat.shows_ids else None
+        chunk = head | shapes.step_chunk(age, delta, chat.logprobs(new), end, shown)
+        if last and not usage_wanted and (mark := shapes.fingerprint(age)):
+            chunk["system_fingerprint"] = mark
+        yield chunk | ({"usage": used()} if continuous else {})
     if usage_wanted:
-        yield _usage_chunk(chat, emitted)
+        yield head | {"choices": []} | _usage_chunk(chat, used())
 
 
-def _role_chunk(chat: Chat, *, continuous: bool) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "delta": {"role": "assistant", "content": ""},
-        "logprobs": None,
-        "finish_reason": None,
-    }
-    chunk = _chunk(chat, [choice])
-    if continuous:
-        chunk["usage"] = _usage(chat, 0)
-    chunk["prompt_token_ids"] = chat.prompt_ids if chat.shows_ids else None
-    chunk["prompt_text"] = None
-    return chunk
-
-
-def _usage_chunk(chat: Chat, emitted: int) -> dict[str, Any]:
-    usage = _usage(chat, emitted)
-    del usage["completion_tokens_details"]  # vLLM leaves out what is null in this chunk
-    if chat.engine.usage_details:
-        usage["prompt_tokens_details"] = _details(chat)
-    return _chunk(chat, []) | {"usage": usage, "system_fingerprint": FINGERPRINT}
-
-
-def _chunk(chat: Chat, choices: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": chat.id,
-        "object": "chat.completion.chunk",
-        "created": chat.created,
-        "model": chat.engine.settings.model,
-        "choices": choices,
-    }
-
-
-def _usage(chat: Chat, emitted: int) -> dict[str, Any]:
-    prompt = len(chat.prompt_ids)
-    return {
-        "prompt_tokens": prompt,
-        "total_tokens": prompt + emitted,
-        "completion_tokens": emitted,
-        "completion_tokens_details": None,
-    }
-
-
-def _details(chat: Chat) -> dict[str, Any]:
-    return {"cached_tokens": chat.job.cached, "created_cache_tokens": chat.job.created}
-
-
-def _whole_details(chat: Chat) -> dict[str, Any] | None:
-    if not chat.engine.usage_details:
-        return None
-    return _details(chat) | {"multimodal_tokens": None}
+def _usage_chunk(chat: Chat, used: dict[str, Any]) -> dict[str, Any]:
+    used.pop("completion_tokens_details", None)  # vLLM leaves out what is null in this chunk
+    told = gateway.details(chat.engine, chat.job)
+    if told is not None:
+        used["prompt_tokens_details"] = told
+    mark = shapes.fingerprint(chat.engine.age)
+    chunk = {"usage": gateway.usage(chat.engine, used)}
+    return chunk if mark is None else chunk | {"system_fingerprint": mark}
 
 
 def tokenize(engine: Engine, body: object) -> dict[str, Any]:
@@ -327,11 +334,13 @@ def tokenize(engine: Engine, body: object) -> dict[str, Any]:
         raise requests.invalid(
             [{**missing, "loc": ("body", name)} for name in ("prompt", "messages")]
         )
-    requests.check_model(request.model, engine.settings.model)
+    requests.check_model(request.model, *engine.models)
     if request.messages is not None:
-        ids = engine.encode_chat(
-            [message.model_dump(exclude_none=True) for message in request.messages],
-            [tool.model_dump() for tool in request.tools] if request.tools else None,
+        known = request.tools and engine.age in ages.TOKENIZED_TOOLS
+        ids = prompt_of(
+            engine,
+            request.messages,
+            [tool.model_dump() for tool in request.tools or ()] if known else None,
             generation_prompt=request.add_generation_prompt,
         )
     else:

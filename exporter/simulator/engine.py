@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.simulator import faults, metrics, template, tokens
+from exporter.simulator import ages, answers, behaviours, faults, metrics, template, tokens
+from exporter.simulator.ages import Age
 from exporter.simulator.cache import Holding, PrefixCache
-from exporter.simulator.scheduler import Job, Rank
+from exporter.simulator.reuse import rule_of
+from exporter.simulator.scheduler import Habits, Job, Rank
 from exporter.simulator.timing import StepTimer
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.simulator.answers import Answer
+    from exporter.simulator.fault_fields import Fault
     from exporter.simulator.settings import SimulatorSettings
 
 _log = structlog.get_logger("exporter.simulator")
@@ -27,8 +31,13 @@ class Engine:
 
     def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
         self.settings = settings
+        self.age = Age(settings.version, settings.v0)
         self.clock = clock
         self.faults = faults.ActiveFaults()
+        for behaviour in settings.behaviours:
+            self.faults.set(behaviour)
+        self._random = Random(settings.seed)
+        self._submitted = 0
         self._loops: list[asyncio.Task[None]] = []
         self._http_open = asyncio.Event()
         self._http_open.set()
@@ -38,7 +47,9 @@ class Engine:
         """Be a new process: empty caches, counters at 0, a new start time."""
         given = self.settings
         self.started_time = self.clock.time()
-        self.process = metrics.ProcessMetrics(given.model, given.engine_ranks, self.started_time)
+        self.process = metrics.ProcessMetrics(
+            self.age, given.model, given.engine_ranks, self.started_time, given.block_size
+        )
         self.ranks = [
             Rank(
                 given,
@@ -49,6 +60,10 @@ class Engine:
             )
             for rank in range(given.engine_ranks)
         ]
+        for rank in self.process.ranks:
+            rank.follow("engine_sleep_state", lambda: float(self.sleep_level == 0), "awake")
+            rank.follow("engine_sleep_state", lambda: self.sleep_level == 1, "weights_offloaded")
+            rank.follow("engine_sleep_state", lambda: self.sleep_level == 2, "discard_all")  # noqa: PLR2004
         self._apply()
 
     @property
@@ -71,6 +86,25 @@ class Engine:
         given = self.settings.enable_prompt_tokens_details
         return given and self.faults.get(faults.NoUsageDetails) is None
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names that are served, the base model's first."""
+        card = self.faults.get(behaviours.ModelCard)
+        name = self.settings.model
+        return (name, f"{name}-lora") if card and card.kind == "adapter" else (name,)
+
+    @property
+    def sleep_level(self) -> int:
+        """0 is awake."""
+        asleep = self.faults.get(behaviours.Asleep)
+        return 0 if asleep is None else asleep.level
+
+    @property
+    def open_ranks(self) -> list[Rank]:
+        """Those that requests go to."""
+        gone = self.faults.get(behaviours.PodGone) is not None and len(self.ranks) > 1
+        return self.ranks[:-1] if gone else self.ranks
+
     def start(self) -> None:
         self._loops = [
             asyncio.create_task(rank.run(), name=f"simulator.rank{number}")
@@ -91,11 +125,11 @@ class Engine:
         self._begin()
         self.start()
 
-    def inject(self, fault: faults.Fault) -> None:
+    def inject(self, fault: Fault) -> None:
         self.faults.set(fault)
         self._apply()
 
-    def clear(self, kind: type[faults.Fault] | None = None) -> None:
+    def clear(self, kind: type[Fault] | None = None) -> None:
         self.faults.clear(kind)
         self._apply()
 
@@ -107,22 +141,51 @@ class Engine:
         for rank in self.ranks:
             rank.timer.slowdown = 1.0 if slow is None else slow.factor
             rank.wedged = self.faults.get(faults.Wedge) is not None
+            rank.habits = self._habits()
+            rank.cache.rule = rule_of(self.faults)
             if rank.cache.caching != self.prefix_caching:
                 rank.cache.caching = self.prefix_caching
                 rank.cache.forget()
             if rank.cache.num_blocks != self.num_blocks:
                 rank.resize(self.num_blocks)
             rank.hang_after(hang.after_tokens if hang and engine_hangs else None)
+            rank.sleep(asleep=self._waits())
         if hang is not None and hang.scope == "http":
             self._http_open.clear()
         else:
             self._http_open.set()
+        self._publish_cache_config()
+
+    def _waits(self) -> bool:
+        paused = self.faults.get(behaviours.Paused)
+        return self.sleep_level > 0 or (paused is not None and paused.answer == "waits")
+
+    def _habits(self) -> Habits:
+        queue = self.faults.get(behaviours.FrozenQueue)
+        recounted = self.faults.get(behaviours.RecountedLookups)
+        transfer = self.faults.get(behaviours.Transfer)
+        return Habits(
+            counts_retries=self.age in ages.COUNTS_RETRIES,
+            lookups_counted=1 if recounted is None else recounted.times,
+            computed_of_transfer=None if transfer is None else transfer.computed,
+            phantom_requests=0 if queue is None else queue.requests,
+            drafts=self.faults.get(behaviours.Drafts) is not None,
+        )
+
+    def _publish_cache_config(self) -> None:
+        block_size, blocks = self.settings.block_size, self.num_blocks
+        size = block_size * blocks
+        if unit := self.faults.get(behaviours.HitUnit):
+            blocks = max(1, size // unit.tokens)  # vLLM counts pages of the largest group
+        label = self.faults.get(behaviours.BlockLabel)
         self.process.set_cache_config(
             metrics.cache_config_labels(
-                block_size=self.settings.block_size,
-                num_blocks=self.num_blocks,
+                self.age,
+                block_size=block_size if label is None else label.tokens,
+                num_blocks=blocks,
+                tokens=size,
                 max_model_len=self.max_model_len,
-                prefix_caching=self.prefix_caching,
+                caching=self.prefix_caching,
             )
         )
 
@@ -137,20 +200,26 @@ class Engine:
         *,
         generation_prompt: bool = True,
     ) -> list[int]:
-        """The prompt's token ids, by the chat template in force."""
+        """The prompt's token ids, by the chat template in force.
+
+        Raises `template.RefusedError` where the template refuses the messages.
+        """
+        clock = self.faults.get(behaviours.ClockInTemplate) is not None
         text = template.render(
             messages,
             tools,
             generation_prompt=generation_prompt,
             moving_system_prompt=self.faults.get(faults.MovingSystemPrompt) is not None,
+            system_role=self.faults.get(behaviours.NoSystemRole) is None,
+            head=f"Current time: {self.clock.time():.6f}\n" if clock else "",
         )
         return tokens.encode(text)
 
     def submit(
         self, prompt_ids: Sequence[int], answer: Answer, *, salt: str | None, max_tokens: int
     ) -> tuple[Rank, Job]:
-        """Queue a request on the least loaded rank."""
-        if self.faults.get(faults.IgnoreSalts) is not None:
+        """Queue a request, on the least loaded rank where nothing else is asked for."""
+        if self.age not in ages.SALTS or self.faults.get(faults.IgnoreSalts) is not None:
             salt = None
         abort = self.faults.take(faults.Abort)
         job = Job(
@@ -161,9 +230,33 @@ class Engine:
             arrived=self.clock.monotonic(),
             prompt_tokens=len(prompt_ids),
         )
-        rank = min(self.ranks, key=lambda each: each.load)
+        rank = self._chosen_rank()
+        if company := self.faults.get(behaviours.Company):
+            rank.submit(self._job_of_somebody_else(company.tokens))
         rank.submit(job)
+        self._submitted += 1
         return rank, job
+
+    def _chosen_rank(self) -> Rank:
+        ranks = self.open_ranks
+        spread = self.faults.get(behaviours.Spread)
+        if spread is None:
+            return min(ranks, key=lambda each: each.load)
+        if spread.how == "shuffled":
+            return self._random.choice(ranks)
+        return ranks[self._submitted % len(ranks)]
+
+    def _job_of_somebody_else(self, prompt_tokens: int) -> Job:
+        text = f"request {self._submitted} of another user " * prompt_tokens
+        ids = tokens.encode(text)[:prompt_tokens]
+        wish = answers.Wish(max_tokens=2, usual_tokens=2, ignore_eos=True)
+        return Job(
+            answer=answers.plan(ids, wish),
+            holding=Holding(ids, None),
+            max_tokens=wish.max_tokens,
+            arrived=self.clock.monotonic(),
+            prompt_tokens=len(ids),
+        )
 
     def abort_all(self) -> None:
         """End every request with finish reason "abort", as on SIGTERM."""

@@ -1,17 +1,20 @@
 """What can be made to go wrong, and the checks on how it is asked for.
 
 Each fault is a record whose fields say what is allowed. Most last until they are cleared; those
-with a `count` end after that many requests; `crash` and `restart` happen once.
+with a `count` end after that many requests; `crash` and `restart` happen once. What a server or
+a gateway does by design is in behaviours.py, and is switched on in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
 
 from exporter.errors import ExporterError
+from exporter.simulator import behaviours
+from exporter.simulator.fault_fields import MANY, UNTIL_CLEARED, Fault, choice, number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,56 +36,14 @@ class FaultInputError(ExporterError):
         self.mistakes = mistakes
 
 
-def _whole(default: int | None, low: int, high: int, *, none: str | None = None) -> Any:
-    allowed = f"a whole number from {low} to {high}" + (f", or null: {none}" if none else "")
-
-    def check(value: object) -> bool:
-        if value is None:
-            return none is not None
-        return type(value) is int and low <= value <= high
-
-    return _declared(default, allowed, check)
-
-
-def _number(default: float | None, low: float, high: float, *, none: str | None = None) -> Any:
-    allowed = f"a number from {low:g} to {high:g}" + (f", or null: {none}" if none else "")
-
-    def check(value: object) -> bool:
-        if value is None:
-            return none is not None
-        return type(value) in (int, float) and low <= float(str(value)) <= high
-
-    return _declared(default, allowed, check)
-
-
-def _choice(default: str, *choices: str) -> Any:
-    allowed = " or ".join(f'"{choice}"' for choice in choices)
-    return _declared(default, allowed, lambda value: value in choices)
-
-
-def _declared(default: object, allowed: str, check: Callable[[object], bool]) -> Any:
-    return field(default=default, metadata={"allowed": allowed, "check": check})
-
-
-_MANY = 1_000_000
-_ALL = "every one until it is cleared"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that goes wrong."""
-
-    name: ClassVar[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Crash(Fault):
     """All connections are cut and the port is refused, or the process exits."""
 
     name: ClassVar[str] = "crash"
-    mode: Literal["refuse", "exit"] = _choice("refuse", "refuse", "exit")
-    exit_code: int = _whole(1, 0, 255)
-    down_seconds: float | None = _number(None, 0, 86400, none="it stays down")
+    mode: Literal["refuse", "exit"] = choice("refuse", "refuse", "exit")
+    exit_code: int = whole(1, 0, 255)
+    down_seconds: float | None = number(None, 0, 86400, none="it stays down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +51,7 @@ class Restart(Fault):
     """The process is replaced: connections cut, cache lost, counters at 0, a new start time."""
 
     name: ClassVar[str] = "restart"
-    down_seconds: float = _number(1.0, 0, 86400)
+    down_seconds: float = number(1.0, 0, 86400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +62,8 @@ class Hang(Fault):
     """
 
     name: ClassVar[str] = "hang"
-    scope: Literal["engine", "http"] = _choice("engine", "engine", "http")
-    after_tokens: int = _whole(0, 0, _MANY)
+    scope: Literal["engine", "http"] = choice("engine", "engine", "http")
+    after_tokens: int = whole(0, 0, MANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +71,8 @@ class Errors(Fault):
     """Chat requests are answered with an HTTP error."""
 
     name: ClassVar[str] = "errors"
-    status: int = _whole(500, 400, 599)
-    count: int | None = _whole(None, 1, _MANY, none=_ALL)
+    status: int = whole(500, 400, 599)
+    count: int | None = whole(None, 1, MANY, none=UNTIL_CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +87,8 @@ class CutStream(Fault):
     """A stream's connection ends after so many chunks, without [DONE]."""
 
     name: ClassVar[str] = "cut_stream"
-    after_chunks: int = _whole(3, 0, _MANY)
-    count: int | None = _whole(None, 1, _MANY, none=_ALL)
+    after_chunks: int = whole(3, 0, MANY)
+    count: int | None = whole(None, 1, MANY, none=UNTIL_CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +96,8 @@ class StreamError(Fault):
     """An error object inside a stream that began with 200, then [DONE]."""
 
     name: ClassVar[str] = "stream_error"
-    after_chunks: int = _whole(3, 0, _MANY)
-    count: int | None = _whole(None, 1, _MANY, none=_ALL)
+    after_chunks: int = whole(3, 0, MANY)
+    count: int | None = whole(None, 1, MANY, none=UNTIL_CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +105,8 @@ class Abort(Fault):
     """The engine drops a request after so many tokens: finish reason "abort"."""
 
     name: ClassVar[str] = "abort"
-    after_tokens: int = _whole(3, 0, _MANY)
-    count: int | None = _whole(None, 1, _MANY, none=_ALL)
+    after_tokens: int = whole(3, 0, MANY)
+    count: int | None = whole(None, 1, MANY, none=UNTIL_CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +121,7 @@ class SmallCache(Fault):
     """The cache has this many blocks; what does not fit is evicted at once."""
 
     name: ClassVar[str] = "small_cache"
-    blocks: int = _whole(64, 2, _MANY)
+    blocks: int = whole(64, 2, MANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +171,7 @@ class Slow(Fault):
     """Every step takes `factor` times as long."""
 
     name: ClassVar[str] = "slow"
-    factor: float = _number(3.0, 0.01, 10000)
+    factor: float = number(3.0, 0.01, 10000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +195,12 @@ class NoLogStats(Fault):
     name: ClassVar[str] = "no_log_stats"
 
 
-KINDS: dict[str, type[Fault]] = {
-    kind.name: kind
-    for kind in (
-        Crash, Restart, Hang, Errors, Unhealthy, CutStream, StreamError, Abort, Wedge, SmallCache,
-        IgnoreSalts, NoUsageDetails, NoUsage, NoTokenIds, NoTokenize, NoLogprobs, Slow,
-        MovingSystemPrompt, NoPrefixCaching, NoLogStats,
-    )
-}  # fmt: skip
+_ALL: tuple[type[Fault], ...] = (
+    Crash, Restart, Hang, Errors, Unhealthy, CutStream, StreamError, Abort, Wedge, SmallCache,
+    IgnoreSalts, NoUsageDetails, NoUsage, NoTokenIds, NoTokenize, NoLogprobs, Slow,
+    MovingSystemPrompt, NoPrefixCaching, NoLogStats, *behaviours.ALL,
+)  # fmt: skip
+KINDS: dict[str, type[Fault]] = {kind.name: kind for kind in _ALL}
 
 
 def parse(body: object) -> Fault:

@@ -1,158 +1,102 @@
-"""vLLM's own metric families, with its names, labels and buckets (version 0.32.0).
+"""What one simulated process shows on /metrics, with the names of its release of vLLM.
 
 Rebuilt for each simulated process: a restart begins again at 0.
 """
 
 from __future__ import annotations
 
+from collections import Counter as Sums
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from exporter.simulator import ages, families
+from exporter.simulator.ages import Span
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exporter.simulator.ages import Age
+    from exporter.simulator.families import Family
+
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
-
-_LABELS = ("model_name", "engine")
-_TTFT = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40,
-    80, 160, 640, 2560,
-)  # fmt: skip
-_INTER_TOKEN = (
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
-)  # fmt: skip
-_REQUEST = (
-    0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
-)  # fmt: skip
-_STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-_PREEMPTIONS = (1, 2, 3, 4, 5, 10, 20)
-_N = (1, 2, 5, 10, 20)
-
-_COUNTERS: dict[str, str] = {
-    "prefix_cache_queries": "Prefix cache queries, in terms of number of queried tokens.",
-    "prefix_cache_hits": "Prefix cache hits, in terms of number of cached tokens.",
-    "external_prefix_cache_queries": "External prefix cache queries, in queried tokens.",
-    "external_prefix_cache_hits": "External prefix cache hits, in cached tokens.",
-    "num_preemptions": "Cumulative number of preemption from the engine.",
-    "prompt_tokens": "Number of prefill tokens processed.",
-    "prompt_tokens_cached": "Number of cached prompt tokens (local + external).",
-    "generation_tokens": "Number of generation tokens processed.",
-}
-_HISTOGRAMS: dict[str, tuple[str, tuple[float, ...] | None]] = {
-    "time_to_first_token_seconds": ("Time to first token in seconds.", _TTFT),
-    "inter_token_latency_seconds": ("Inter-token latency in seconds.", _INTER_TOKEN),
-    "request_time_per_output_token_seconds": ("Time per output token, a request.", _INTER_TOKEN),
-    "e2e_request_latency_seconds": ("End to end request latency in seconds.", _REQUEST),
-    "request_queue_time_seconds": ("Time spent in WAITING phase.", _REQUEST),
-    "request_inference_time_seconds": ("Time spent in RUNNING phase.", _REQUEST),
-    "request_prefill_time_seconds": ("Time spent in PREFILL phase.", _REQUEST),
-    "request_decode_time_seconds": ("Time spent in DECODE phase.", _REQUEST),
-    "request_prompt_tokens": ("Number of prefill tokens processed.", None),
-    "request_generation_tokens": ("Number of generation tokens processed.", None),
-    "request_max_num_generation_tokens": ("Most generation tokens asked for.", None),
-    "request_params_max_tokens": ("The max_tokens request parameter.", None),
-    "request_params_n": ("The n request parameter.", _N),
-    "request_num_preemptions": ("Number of times a request was preempted.", _PREEMPTIONS),
-    "request_prefill_kv_computed_tokens": ("New KV tokens computed during prefill.", None),
-    "iteration_tokens_total": ("Number of tokens per engine_step.", _STEP_TOKENS),
-}
-_FINISHED = ("stop", "length", "abort", "error", "repetition")
-_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
-_TIERS = ("device", "host", "p2p", "disk", "external_unspecified")
-_WAITING_REASONS = ("capacity", "deferred")
+DRAFTS = "vllm:spec_decode_"
+_KINDS = {"counter": Counter, "gauge": Gauge}
+_CONFIG_RANK = Span((0, 9), v0=False)
 
 
 class RankMetrics:
-    """The series of one engine rank."""
+    """The series of one engine rank. `totals` are sums of what was counted, shown or not."""
 
-    def __init__(self, families: Families, model: str, rank: int) -> None:
-        labels = {"model_name": model, "engine": str(rank)}
-        self.counters = {name: c.labels(**labels) for name, c in families.counters.items()}
-        self.histograms = {name: h.labels(**labels) for name, h in families.histograms.items()}
-        self.gauges = {name: g.labels(**labels) for name, g in families.gauges.items()}
-        self.finished = {
-            reason: families.finished.labels(**labels, finished_reason=reason)
-            for reason in _FINISHED
-        }
-        self.by_source = {
-            source: families.by_source.labels(**labels, source=source) for source in _SOURCES
-        }
-        self.by_tier = {tier: families.by_tier.labels(**labels, source=tier) for tier in _TIERS}
-        self.waiting_for = {
-            reason: families.waiting_for.labels(**labels, reason=reason)
-            for reason in _WAITING_REASONS
-        }
+    def __init__(self, shown: Families, model: str, rank: int) -> None:
+        self.totals: Sums[str] = Sums()
+        self._block_size = shown.block_size
+        labels = {"model_name": model} | ({"engine": str(rank)} if shown.ranked else {})
+        self._counters: dict[tuple[str, str], list[tuple[Family, Counter]]] = {}
+        self._gauges: dict[tuple[str, str], list[Gauge]] = {}
+        self._histograms: dict[str, list[Histogram]] = {}
+        for family, metric in shown.metrics:
+            for value in family.values:
+                more = {} if family.label is None else {family.label: value}
+                series = metric.labels(**labels, **more)
+                key = (family.quantity, value)
+                if isinstance(series, Counter):
+                    self._counters.setdefault(key, []).append((family, series))
+                elif isinstance(series, Gauge):
+                    self._gauges.setdefault(key, []).append(series)
+                else:
+                    self._histograms.setdefault(family.quantity, []).append(series)
 
-    def count(self, name: str, amount: float = 1) -> None:
-        self.counters[name].inc(amount)
+    def count(self, quantity: str, amount: float = 1, value: str = "") -> None:
+        """Count up every family that shows this; none does where the release has none."""
+        self.totals[quantity] += int(amount)
+        for family, series in self._counters.get((quantity, value), ()):
+            series.inc(amount // self._block_size if family.in_blocks else amount)
 
-    def observe(self, name: str, value: float) -> None:
-        self.histograms[name].observe(value)
+    def observe(self, quantity: str, seen: float) -> None:
+        for series in self._histograms.get(quantity, ()):
+            series.observe(seen)
 
-    def follow(
-        self,
-        running: Callable[[], float],
-        waiting: Callable[[], float],
-        usage: Callable[[], float],
-    ) -> None:
-        """Read the gauges from the engine whenever the page is read."""
-        self.gauges["num_requests_running"].set_function(running)
-        self.gauges["num_requests_waiting"].set_function(waiting)
-        self.gauges["kv_cache_usage_perc"].set_function(usage)
-        self.waiting_for["capacity"].set_function(waiting)
+    def follow(self, quantity: str, read: Callable[[], float], value: str = "") -> None:
+        """Read a gauge from the engine whenever the page is read."""
+        for series in self._gauges.get((quantity, value), ()):
+            series.set_function(read)
 
 
 class Families:
-    """All `vllm:` families of one process, on one registry."""
+    """All `vllm:` families that a release has, on one registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"vllm:{name}", text, (*_LABELS, *labels), registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"vllm:{name}", text, (*_LABELS, *labels), registry=registry)
-
-        self.gauges = {
-            "num_requests_running": gauge(
-                "num_requests_running", "Number of requests in model execution batches."
-            ),
-            "num_requests_waiting": gauge(
-                "num_requests_waiting", "Number of requests waiting to be processed."
-            ),
-            "kv_cache_usage_perc": gauge(
-                "kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage."
-            ),
-        }
-        self.waiting_for = gauge(
-            "num_requests_waiting_by_reason", "Number of waiting requests by reason.", "reason"
-        )
-        self.counters = {name: counter(name, text) for name, text in _COUNTERS.items()}
-        self.by_source = counter(
-            "prompt_tokens_by_source", "Number of prompt tokens by source.", "source"
-        )
-        self.by_tier = counter(
-            "prompt_tokens_cached_by_source", "Prefix-cache hit tokens by cache tier.", "source"
-        )
-        self.finished = counter(
-            "request_success", "Count of successfully processed requests.", "finished_reason"
-        )
-        self.histograms = {
-            name: Histogram(f"vllm:{name}", text, _LABELS, registry=registry, buckets=bounds)
-            for name, (text, given) in _HISTOGRAMS.items()
-            for bounds in (_length_buckets() if given is None else given,)
-        }
-
-
-def _length_buckets() -> tuple[float, ...]:
-    return (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+    def __init__(self, registry: CollectorRegistry, age: Age, block_size: int) -> None:
+        self.ranked = age in ages.RANK_LABEL
+        self.block_size = block_size
+        names = ("model_name", "engine") if self.ranked else ("model_name",)
+        self.metrics: list[tuple[Family, Counter | Gauge | Histogram]] = []
+        for family in families.ALL:
+            if age not in family.ages:
+                continue
+            name, labels = f"vllm:{family.name}", (*names, *filter(None, (family.label,)))
+            if family.kind == "histogram":
+                self.metrics.append(
+                    (
+                        family,
+                        Histogram(
+                            name, family.help, labels, registry=registry, buckets=family.buckets
+                        ),
+                    )
+                )
+            else:
+                made = _KINDS[family.kind](name, family.help, labels, registry=registry)
+                self.metrics.append((family, made))
 
 
 class ProcessMetrics:
     """What one simulated process shows on /metrics."""
 
-    def __init__(self, model: str, ranks: int, started_time: float) -> None:
+    def __init__(
+        self, age: Age, model: str, ranks: int, started_time: float, block_size: int
+    ) -> None:
+        self._age = age
         self._process = CollectorRegistry()
         start = Gauge(
             "process_start_time_seconds",
@@ -161,42 +105,62 @@ class ProcessMetrics:
         )
         start.set(started_time)
         self._vllm = CollectorRegistry()
-        families = Families(self._vllm)
-        self.ranks = [RankMetrics(families, model, rank) for rank in range(ranks)]
+        shown = Families(self._vllm, age, block_size)
+        self.ranks = [RankMetrics(shown, model, rank) for rank in range(ranks)]
         self._config: Gauge | None = None
 
     def set_cache_config(self, labels: Mapping[str, str]) -> None:
         """Publish `vllm:cache_config_info`, a gauge of 1 whose labels are the facts."""
         if self._config is not None:
             self._vllm.unregister(self._config)
+        ranked = self._age in _CONFIG_RANK
         self._config = Gauge(
             "vllm:cache_config_info",
             "Information of the LLMEngine CacheConfig",
-            (*labels, "engine"),
+            (*labels, *(("engine",) if ranked else ())),
             registry=self._vllm,
         )
-        for rank in range(len(self.ranks)):
-            self._config.labels(**labels, engine=str(rank)).set(1)
+        for rank in range(len(self.ranks) if ranked else 1):
+            one = self._config.labels(**labels, **({"engine": str(rank)} if ranked else {}))
+            one.set(1)
 
     def page(self, *, log_stats: bool) -> bytes:
         """The page; without any `vllm:` name where statistics are off, as in vLLM."""
-        page = generate_latest(self._process)
+        page = generate_latest(self._process) if self._age in ages.PROCESS_START else b""
         return page + generate_latest(self._vllm) if log_stats else page
 
 
+# The labels of `vllm:cache_config_info` that came after 0.8.5.
+_NEW_LABELS: dict[tuple[int, ...], tuple[str, ...]] = {
+    (0, 10): ("mamba_page_size_padded",),
+    (0, 10, 2): (
+        *("kv_cache_memory_bytes", "kv_sharing_fast_prefill", "mamba_cache_dtype"),
+        "mamba_ssm_cache_dtype",
+    ),
+    (0, 16): (
+        *("kv_offloading_backend", "kv_offloading_size", "mamba_block_size", "mamba_cache_mode"),
+    ),
+    (0, 22): ("_block_size_resolved", "kv_cache_dtype_skip_layers", "user_specified_block_size"),
+    (0, 24): ("kv_cache_max_concurrency", "kv_cache_size_tokens"),
+    (0, 26): ("prefix_match_unit",),
+    (0, 29): ("kv_cache_layout", "prefix_cache_retention_interval"),
+    (0, 31): ("effective_attention_block_size", "enable_mamba_shared_prefix_checkpoint"),
+    (0, 32): ("cache_hit_alignment_tokens", "hash_block_size"),
+}
+
+
 def cache_config_labels(
-    *, block_size: int, num_blocks: int, max_model_len: int, prefix_caching: bool
+    age: Age, *, block_size: int, num_blocks: int, tokens: int, max_model_len: int, caching: bool
 ) -> dict[str, str]:
-    """The labels of `vllm:cache_config_info` on a GPU server with plain attention."""
-    tokens = block_size * num_blocks
-    return {
+    """The labels of `vllm:cache_config_info` on a GPU server; `tokens` is the cache's size."""
+    labels = {
         "_block_size_resolved": "True",
         "block_size": str(block_size),
         "cache_dtype": "auto",
         "cache_hit_alignment_tokens": "None",
         "effective_attention_block_size": str(block_size),
         "enable_mamba_shared_prefix_checkpoint": "False",
-        "enable_prefix_caching": str(prefix_caching),
+        "enable_prefix_caching": str(caching),
         "gpu_memory_utilization": "0.92",
         "hash_block_size": "None",
         "is_attention_free": "False",
@@ -222,3 +186,8 @@ def cache_config_labels(
         "sliding_window": "None",
         "user_specified_block_size": "True",
     }
+    for since, names in _NEW_LABELS.items():
+        if age.release < since:
+            for name in names:
+                del labels[name]
+    return labels

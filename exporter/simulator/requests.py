@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.errors import ExporterError
+from exporter.simulator import ages, refusals
+
+if TYPE_CHECKING:
+    from exporter.simulator.ages import Age
 
 _BAD_REQUEST, _NOT_FOUND = 400, 404
 
@@ -29,7 +33,7 @@ class WireError(ExporterError):
         self.body = error_body(message, status, kind, param)
 
 
-def error_body(message: str, status: int, kind: str, param: str | None = None) -> dict[str, object]:
+def error_body(message: str, status: int, kind: str, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
@@ -149,7 +153,7 @@ def parse(kind: type[_M], body: object) -> _M:
         raise invalid([{**error, "loc": ("body", *error["loc"])} for error in errors]) from exc
 
 
-def parse_chat(body: object) -> ChatRequest:
+def parse_chat(age: Age, body: object) -> ChatRequest:
     """A chat request, after the checks that vLLM makes before it knows the prompt."""
     if isinstance(body, dict):
         if body.get("stream_options") and not body.get("stream"):
@@ -169,6 +173,8 @@ def parse_chat(body: object) -> ChatRequest:
             request.temperature,
         )
     salt = request.cache_salt
+    if salt is not None and age in ages.SALTS_REFUSED:
+        raise _salt_unsupported(body)
     if salt is not None and not (isinstance(salt, str) and salt):
         raise bad_value(
             "Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt"
@@ -178,32 +184,65 @@ def parse_chat(body: object) -> ChatRequest:
     return request
 
 
-def check_model(asked: str | None, served: str) -> None:
-    """Refuse a model that is not served; none at all, or an empty name, means the served one."""
-    if asked and asked != served:
+def _salt_unsupported(body: object) -> WireError:
+    """The V0 engine's refusal, which repeats the whole request."""
+    why = (
+        "Parameter 'cache_salt' is not supported with this instance of vLLM, which uses engine V0."
+    )
+    shown = {"type": "value_error", "loc": ("body",), "msg": f"Value error, {why}", "input": body}
+    return WireError(str([shown | {"ctx": {"error": ValueError(why)}}]), kind="Bad Request")
+
+
+_OPENAI_FIELDS = frozenset(
+    {
+        *(
+            "messages",
+            "model",
+            "temperature",
+            "seed",
+            "max_tokens",
+            "max_completion_tokens",
+            "stop",
+        ),
+        *("stream", "stream_options", "tools", "tool_choice", "n", "logprobs", "top_logprobs"),
+        *("top_p", "presence_penalty", "frequency_penalty", "response_format", "user"),
+    }
+)
+
+
+def refuse_field(body: object, refused: str) -> None:
+    """Refuse, as a strict gateway does, the first field that it will not have."""
+    names = list(body) if isinstance(body, dict) else []
+    for name in names:
+        if name == refused or (refused == "unknown_to_openai" and name not in _OPENAI_FIELDS):
+            raise WireError(
+                f"Unrecognized request argument supplied: {name}",
+                kind="invalid_request_error",
+                param=name,
+            )
+
+
+def check_model(asked: str | None, *served: str) -> None:
+    """Refuse a model that is not served; none at all, or an empty name, means the first one."""
+    if asked and asked not in served:
         raise WireError(
-            f"The model `{asked}` does not exist. Valid aliases: {served}.",
+            f"The model `{asked}` does not exist. Valid aliases: {', '.join(served)}.",
             status=_NOT_FOUND,
             kind="NotFoundError",
             param="model",
         )
 
 
-def limits(request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Limits:
+def limits(age: Age, request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Limits:
     """How long the answer may get; refuses a prompt that leaves no room for one."""
-    if prompt_tokens > max_model_len:
-        # vLLM's tokenizer stops one token past the limit, so that is the number it knows.
-        most = max_model_len + 1
-        raise bad_value(
-            f"This model's maximum context length is {max_model_len} tokens. However, your prompt"
-            f" contains at least {most} input tokens, which exceeds this limit even without any"
-            " output tokens. Please reduce the length of the input prompt.",
-            "input_tokens",
-            most,
-        )
     asked = request.max_completion_tokens
     if asked is None:
         asked = request.max_tokens
+    if prompt_tokens > max_model_len:
+        message, value = refusals.too_long(age, prompt_tokens, asked or 0, max_model_len)
+        if value is None:
+            raise WireError(message)
+        raise bad_value(message, "input_tokens", value)
     if asked is not None and asked > max_model_len:
         raise bad_value(
             f"max_tokens={asked} cannot be greater than max_model_len={max_model_len}."

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from exporter.simulator import chat, faults, metrics, requests, tokens, wire
-from exporter.simulator.settings import VERSION
+from exporter.simulator import behaviours, chat, faults, metrics, pages, requests, tokens, wire
+from exporter.simulator.refusals import worded
 
 if TYPE_CHECKING:
     from exporter.simulator.engine import Engine
+    from exporter.simulator.fault_fields import Fault
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -20,9 +21,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Faultable(Protocol):
     """What faults are done to: the server that these routes belong to."""
 
-    def check(self, fault: faults.Fault) -> None: ...
+    def check(self, fault: Fault) -> None: ...
 
-    def inject(self, fault: faults.Fault) -> None: ...
+    def inject(self, fault: Fault) -> None: ...
 
 
 _LARGEST_BODY = 64 * 2**20
@@ -67,18 +68,23 @@ class Routes:
         """Hang, check the key, and answer errors as vLLM's web framework does."""
         if not request.path.startswith("/faults"):
             await self._engine.http_open()
+            if self._behind_a_gateway() and not request.path.startswith("/v1"):
+                return wire.answer({"detail": "Not Found"}, _NOT_FOUND)
         if request.path.startswith("/v1") and not self._authorized(request):
             return wire.answer({"error": "Unauthorized"}, _UNAUTHORIZED)
         try:
             return await handler(request)
         except requests.WireError as exc:
-            return wire.answer(exc.body, exc.status)
+            return wire.answer(worded(self._engine.age, exc.body), exc.status)
         except web.HTTPMethodNotAllowed as exc:
             allow = {"Allow": ", ".join(sorted(exc.allowed_methods))}
             detail = {"detail": "Method Not Allowed"}
             return wire.answer(detail, exc.status, allow)
         except web.HTTPNotFound as exc:
             return wire.answer({"detail": "Not Found"}, exc.status)
+
+    def _behind_a_gateway(self) -> bool:
+        return self._engine.faults.get(behaviours.OnlyV1) is not None
 
     def _authorized(self, request: web.Request) -> bool:
         key = self._engine.settings.api_key
@@ -91,31 +97,20 @@ class Routes:
         return await chat.chat_completions(self._engine, request)
 
     async def _models(self, _: web.Request) -> web.Response:
-        engine = self._engine
-        card = {
-            "id": engine.settings.model,
-            "object": "model",
-            "created": int(engine.started_time),
-            "owned_by": "vllm-simulator",
-            "root": engine.settings.model,
-            "parent": None,
-            "max_model_len": engine.max_model_len,
-            "permission": [],
-        }
-        return wire.answer({"object": "list", "data": [card]})
+        return wire.answer(pages.models(self._engine))
 
     async def _health(self, _: web.Request) -> web.Response:
         sick = self._engine.faults.get(faults.Unhealthy) is not None
         return web.Response(status=_UNAVAILABLE if sick else _OK)
 
     async def _version(self, _: web.Request) -> web.Response:
-        return wire.answer({"version": VERSION, "simulated": True})
+        return wire.answer(pages.version(self._engine))
 
     async def _load(self, _: web.Request) -> web.Response:
         return wire.answer({"server_load": 0})  # vLLM's, too, is 0 without a flag
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        page = self._engine.metrics_page()
+        page = pages.metrics_page(self._engine)
         return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -125,7 +120,7 @@ class Routes:
     async def _detokenize(self, request: web.Request) -> web.Response:
         self._need_tokenizer()
         asked = requests.parse(requests.DetokenizeRequest, await _json(request))
-        requests.check_model(asked.model, self._engine.settings.model)
+        requests.check_model(asked.model, *self._engine.models)
         return wire.answer({"prompt": tokens.decode(asked.tokens)})
 
     def _need_tokenizer(self) -> None:

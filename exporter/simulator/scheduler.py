@@ -33,7 +33,11 @@ class Progress:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request in the engine. `cached` and `created` are tokens, known once it was let in."""
+    """One request in the engine. `cached` and `created` are tokens, known once it was let in.
+
+    `cached` is what counts as cached: `hit` tokens were in this engine's own cache, the rest came
+    from another engine.
+    """
 
     answer: Answer
     holding: Holding
@@ -43,6 +47,7 @@ class Job:
     progress: asyncio.Queue[Progress] = field(default_factory=asyncio.Queue)
     computed: int = 0
     emitted: int = 0
+    hit: int = 0
     cached: int = 0
     created: int = 0
     admitted: bool = False
@@ -52,6 +57,19 @@ class Job:
     scheduled_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a rank does in a way of its own. `computed_of_transfer` are the tokens of each prompt
+    that another engine did not compute, where one does that.
+    """
+
+    counts_retries: bool = False  # a lookup of a request that finds no room counts, too
+    lookups_counted: int = 1  # how many times a lookup counts
+    computed_of_transfer: int | None = None
+    phantom_requests: int = 0
+    drafts: bool = False
 
 
 @dataclass(slots=True)
@@ -82,15 +100,25 @@ class Rank:
         self._waiting: deque[Job] = deque()
         self._changed = asyncio.Event()
         self._hang_after: int | None = None
+        self._asleep = False
         self.wedged = False
-        metrics.follow(
-            lambda: len(self._running), lambda: len(self._waiting), lambda: self.cache.usage
-        )
+        self.habits = Habits()
+        metrics.follow("num_requests_running", lambda: len(self._running))
+        metrics.follow("num_requests_waiting", self._shown_waiting)
+        metrics.follow("num_requests_waiting_by_reason", self._shown_waiting, "capacity")
+        metrics.follow("kv_cache_usage_perc", lambda: self.cache.usage)
+
+    def _shown_waiting(self) -> int:
+        return len(self._waiting) + self.habits.phantom_requests
 
     @property
     def load(self) -> int:
         """The measure by which vLLM chooses a rank: a waiting request weighs four running ones."""
         return 4 * len(self._waiting) + len(self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
@@ -102,7 +130,7 @@ class Rank:
             return
         self._remove(job)
         if tell:
-            self._metrics.finished["abort"].inc()
+            self._metrics.count("request_success", 1, "abort")
             job.progress.put_nowait(Progress(job.emitted, last=True, aborted=True))
 
     def abort_all(self) -> None:
@@ -112,6 +140,11 @@ class Rank:
     def hang_after(self, tokens: int | None) -> None:
         """Give out nothing more once a running request has had `tokens` tokens; None: go on."""
         self._hang_after = tokens
+        self._changed.set()
+
+    def sleep(self, *, asleep: bool) -> None:
+        """Let requests wait until it is awake again."""
+        self._asleep = asleep
         self._changed.set()
 
     def resize(self, num_blocks: int) -> None:
@@ -129,7 +162,7 @@ class Rank:
     async def run(self) -> None:
         """Step for ever; ends only by cancellation."""
         while True:
-            while not (self._running or self._waiting):
+            while self._asleep or not (self._running or self._waiting):
                 await self._change()
             step = self._schedule()
             await self._clock.sleep(self._seconds(step))
@@ -179,6 +212,8 @@ class Rank:
             job = self._waiting[0]
             hits = [] if self.wedged else self.cache.lookup(job.holding)
             if not self.cache.begin(job.holding, hits):
+                if self.habits.counts_retries:
+                    self._count_lookup(job, len(hits) * self.cache.block_size)
                 return
             self._waiting.popleft()
             self._running.append(job)
@@ -193,12 +228,22 @@ class Rank:
 
     def _record_admission(self, job: Job) -> None:
         job.admitted = True
-        job.cached = job.computed
+        job.hit = job.cached = job.computed
+        if self.habits.computed_of_transfer is not None:
+            job.cached = max(job.hit, job.prompt_tokens - self.habits.computed_of_transfer)
+            self._metrics.count("external_prefix_cache_queries", job.prompt_tokens - job.hit)
+            self._metrics.count("external_prefix_cache_hits", job.cached - job.hit)
+            self._metrics.count("prompt_tokens_cached_by_source", job.cached - job.hit, "p2p")
         job.scheduled_at = self._clock.monotonic()
-        if self.cache.caching:
-            self._metrics.count("prefix_cache_queries", job.prompt_tokens)
-            self._metrics.count("prefix_cache_hits", job.cached)
-            self._metrics.by_tier["device"].inc(job.cached)
+        self._count_lookup(job, job.hit)
+
+    def _count_lookup(self, job: Job, hit: int) -> None:
+        if not self.cache.caching:
+            return
+        times = self.habits.lookups_counted
+        self._metrics.count("prefix_cache_queries", job.prompt_tokens * times)
+        self._metrics.count("prefix_cache_hits", hit * times)
+        self._metrics.count("prompt_tokens_cached_by_source", hit * times, "device")
 
     def _deliver(self, step: Step) -> None:
         now = self._clock.monotonic()
@@ -224,6 +269,9 @@ class Rank:
         job.holding.ids.append(job.answer.token_ids[job.emitted])
         job.emitted += 1
         self._metrics.count("generation_tokens")
+        if self.habits.drafts:
+            self._metrics.count("spec_decode_num_drafts")
+            self._metrics.count("spec_decode_num_draft_tokens")
         last = job.emitted == len(job.answer.token_ids)
         if last:
             self._remove(job)
@@ -239,13 +287,17 @@ class Rank:
         metrics.observe("time_to_first_token_seconds", now - job.arrived)
         metrics.count("prompt_tokens", job.prompt_tokens)
         metrics.count("prompt_tokens_cached", job.cached)
-        metrics.by_source["local_compute"].inc(job.prompt_tokens - job.cached)
-        metrics.by_source["local_cache_hit"].inc(job.cached)
+        for source, amount in (
+            ("local_compute", job.prompt_tokens - job.cached),
+            ("local_cache_hit", job.hit),
+            ("external_kv_transfer", job.cached - job.hit),
+        ):
+            metrics.count("prompt_tokens_by_source", amount, source)
 
     def _record_end(self, job: Job, now: float) -> None:
         finish = job.answer.finish_reason
         metrics = self._metrics
-        metrics.finished["stop" if finish == "tool_calls" else finish].inc()
+        metrics.count("request_success", 1, "stop" if finish == "tool_calls" else finish)
         decode = now - job.first_token_at
         for name, value in (
             ("e2e_request_latency_seconds", now - job.arrived),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from exporter.clock import Clock
+    from exporter.simulator.fault_fields import Fault
 
 __all__ = ["Simulator", "SimulatorSettings"]
 
@@ -102,7 +103,7 @@ class Simulator:
     ) -> None:
         await self.stop()
 
-    def inject(self, fault: faults.Fault) -> None:
+    def inject(self, fault: Fault) -> None:
         """Switch a fault on; a crash or a restart begins at once and is over when it is over.
 
         Raises FaultInputError for a crash that this simulator cannot do.
@@ -116,7 +117,7 @@ class Simulator:
             self.engine.inject(fault)
         _log.info("simulator.fault", **faults.described(fault))
 
-    def check(self, fault: faults.Fault) -> None:
+    def check(self, fault: Fault) -> None:
         """Raise FaultInputError for a crash that would end a process that others live in."""
         if isinstance(fault, faults.Crash) and fault.mode == "exit" and self._on_exit is None:
             mistake = faults.Mistake(
@@ -124,7 +125,7 @@ class Simulator:
             )
             raise faults.FaultInputError([mistake])
 
-    def clear(self, kind: type[faults.Fault] | None = None) -> None:
+    def clear(self, kind: type[Fault] | None = None) -> None:
         """Switch one kind of fault off, or all."""
         self.engine.clear(kind)
 

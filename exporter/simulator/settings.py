@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from exporter.errors import ConfigError
+from exporter.simulator import ages
 
-VERSION = "0.32.0"  # the vLLM whose answers are imitated
+if TYPE_CHECKING:
+    from exporter.simulator.fault_fields import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,9 @@ class SimulatorSettings:
     host: str = "127.0.0.1"
     port: int = 8000  # 0 picks a free one
     model: str = "simulated"
+    version: str = ages.LATEST  # the release of vLLM whose answers are imitated
+    v0: bool = False  # the engine core that vLLM had before 0.11, beside V1
+    behaviours: tuple[Fault, ...] = ()  # on from the start, as if they had been switched on
     block_size: int = 16  # vLLM's default on GPUs
     num_blocks: int = 2048  # one of them is vLLM's null block, which holds nothing
     max_model_len: int = 8192
@@ -54,6 +60,8 @@ class SimulatorSettings:
             mistakes.append("model = '': a name")
         if not 0 <= self.jitter_ratio < 1:
             mistakes.append(f"jitter_ratio = {self.jitter_ratio!r}: from 0 to below 1")
+        if ages.Age(self.version).release < ages.OLDEST:
+            mistakes.append(f"version = {self.version!r}: a release of vLLM, 0.8.5 or later")
         if self.api_key == "":
             mistakes.append("api_key = '': a key, or none at all")
         if mistakes:

@@ -11,8 +11,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from exporter.errors import ExporterError
+
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
+
+
+class RefusedError(ExporterError):
+    """The template refuses the messages, in its own words."""
 
 
 def render(
@@ -21,9 +27,13 @@ def render(
     *,
     generation_prompt: bool = True,
     moving_system_prompt: bool = False,
+    system_role: bool = True,
+    head: str = "",
 ) -> str:
-    """The prompt as text. `tools` are in it whatever `tool_choice` says, as in vLLM's default."""
-    head = _head(messages, tools)
+    """The prompt as text, with `head` before all the rest."""
+    if not system_role and any(message.get("role") == "system" for message in messages):
+        raise RefusedError("System role not supported")
+    head += _head(messages, tools)
     rest = messages[1:] if messages and messages[0].get("role") == "system" else messages
     if moving_system_prompt:
         body = _with_head_in_last_user_message(head, rest)

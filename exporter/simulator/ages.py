@@ -1,0 +1,79 @@
+"""Releases of vLLM: what of their wire differs from 0.32.0, by recorded answers of real ones.
+
+A span ends before the release that it names. Where only the releases around a change were
+recorded, it is put at the first one that was seen to have it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LATEST = "0.32.0"  # the release whose answers are imitated in every detail
+OLDEST = (0, 8, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """One release. `v0` is the engine core that vLLM had before 0.11, beside V1."""
+
+    version: str = LATEST
+    v0: bool = False
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """Three numbers, (0, 0, 0) where the version is none."""
+        found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", self.version)
+        return (0, 0, 0) if found is None else tuple(int(part or 0) for part in found.groups())
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The releases from `since` on and before `until`; of one engine core where `v0` says so."""
+
+    since: tuple[int, ...] = OLDEST
+    until: tuple[int, ...] | None = None
+    v0: bool | None = None
+
+    def __contains__(self, age: Age) -> bool:
+        if self.v0 is not None and self.v0 != age.v0:
+            return False
+        return self.since <= age.release and (self.until is None or age.release < self.until)
+
+
+# Usage
+V1_CACHED_TOKENS = Span(since=(0, 9), v0=False)
+V0_CACHED_TOKENS = Span(v0=True)  # recorded on a CPU, whose worker lacks what the GPU's has
+CACHED_ZERO = Span(since=(0, 24))  # before, a hit of 0 leaves the details out
+MULTIMODAL_TOKENS = Span(since=(0, 24))
+CREATED_CACHE_TOKENS = Span(since=(0, 26))
+COMPLETION_DETAILS = Span(since=(0, 29))
+
+# Fields of an answer
+TOKEN_IDS = Span(since=(0, 10, 2))
+PROMPT_TEXT = Span(since=(0, 22))
+FINGERPRINT = Span(since=(0, 22))
+ROUTED_EXPERTS = Span(since=(0, 22))
+TRANSFER_PARAMS = Span(since=(0, 9))
+ENCODER_PARAMS = Span(since=(0, 29))
+OPENAI_FIELDS = Span(since=(0, 10))  # refusal, annotations, audio, service_tier…
+REASONING_CONTENT = Span(until=(0, 11))  # `reasoning` since
+EMPTY_TOOL_CALLS = Span(until=(0, 24))  # of a message without any
+SPARSE_CHUNKS = Span(since=(0, 9), until=(0, 9, 2))  # nulls left out, an empty list of tool calls
+
+# Requests
+SALTS = Span(since=(0, 9), v0=False)
+SALTS_REFUSED = Span(since=(0, 9), v0=True)
+TOOLS_LEFT_OUT = Span(until=(0, 10))  # of the prompt, where `tool_choice` is "none"
+TOKENIZED_TOOLS = Span(since=(0, 9))
+
+# Errors
+FLAT_ERRORS = Span(until=(0, 10, 2))  # {"object": "error", …} in place of {"error": …}
+
+# Counters
+COUNTS_BLOCKS = Span(until=(0, 9), v0=False)
+COUNTS_RETRIES = Span(until=(0, 27), v0=False)
+CREATED_SERIES = Span(v0=False)
+PROCESS_START = Span(v0=False)
+RANK_LABEL = Span(v0=False)
+V1, V0, ALWAYS = Span(v0=False), Span(v0=True), Span()
