@@ -67,6 +67,8 @@ SALTS_REFUSED = Span(since=(0, 9), v0=True)
 TOOLS_LEFT_OUT = Span(until=(0, 10))  # of the prompt, where `tool_choice` is "none"
 TOKENIZED_TOOLS = Span(since=(0, 9))
 
+REFUSES_PAUSED = Span(since=(0, 33))  # before, requests wait
+
 # Errors
 FLAT_ERRORS = Span(until=(0, 10, 2))  # {"object": "error", …} in place of {"error": …}
 

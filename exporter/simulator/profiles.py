@@ -219,12 +219,14 @@ _ALL = (
         "vLLM 0.33 after POST /pause: 503 to every request.",
         "Paused: no illness, nothing is restarted.",
         (be.Paused("refused"),),
+        {"version": "0.33.0"},
     ),
     Profile(
         "paused-stream",
         "The same, told as an error within the stream.",
         "The same.",
         (be.Paused("stream_error"),),
+        {"version": "0.33.0"},
     ),
     Profile(
         "frozen-queue",
@@ -267,6 +269,13 @@ _ALL = (
         "A gateway that shuffles requests over three engines, and shows the page of one.",
         "`one_engine` and `second_turn` fail; losses are `mixed`.",
         (be.PageOf("first"), be.Spread("shuffled")),
+        {"engine_ranks": 3},
+    ),
+    Profile(
+        "shuffling-gateway",
+        "A gateway that shuffles requests over three engines, and lets through /v1 alone.",
+        "`second_turn` does not pass: a later turn hit nothing of the turn before.",
+        (be.OnlyV1(), be.Spread("shuffled")),
         {"engine_ranks": 3},
     ),
     Profile(

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from exporter.simulator import behaviours, chat, faults, metrics, pages, requests, tokens, wire
+from exporter.simulator import (
+    ages,
+    behaviours,
+    chat,
+    faults,
+    metrics,
+    pages,
+    requests,
+    tokens,
+    wire,
+)
 from exporter.simulator.refusals import worded
 
 if TYPE_CHECKING:
@@ -60,7 +70,17 @@ class Routes:
             ]
         )
         if self._engine.settings.dev_mode:
-            app.add_routes([post("/reset_prefix_cache", self._reset)])
+            app.add_routes(
+                [
+                    post("/reset_prefix_cache", self._reset),
+                    post("/sleep", self._sleep),
+                    post("/wake_up", self._wake_up),
+                    get("/is_sleeping", self._is_sleeping, allow_head=False),
+                    post("/pause", self._pause),
+                    post("/resume", self._resume),
+                    get("/is_paused", self._is_paused, allow_head=False),
+                ]
+            )
         return app
 
     @web.middleware
@@ -129,6 +149,30 @@ class Routes:
 
     async def _reset(self, _: web.Request) -> web.Response:
         return wire.answer({"success": self._engine.reset_prefix_cache()})
+
+    async def _sleep(self, request: web.Request) -> web.Response:
+        level = 2 if request.query.get("level") == "2" else 1
+        self._server.inject(behaviours.Asleep(level))
+        return wire.answer({"status": "sleeping", "level": level})
+
+    async def _wake_up(self, _: web.Request) -> web.Response:
+        self._engine.clear(behaviours.Asleep)
+        return wire.answer({"status": "awake", "tags": None})
+
+    async def _is_sleeping(self, _: web.Request) -> web.Response:
+        return wire.answer({"is_sleeping": self._engine.sleep_level > 0})
+
+    async def _pause(self, _: web.Request) -> web.Response:
+        refuses = self._engine.age in ages.REFUSES_PAUSED
+        self._server.inject(behaviours.Paused("refused" if refuses else "waits"))
+        return wire.answer({"status": "paused"})
+
+    async def _resume(self, _: web.Request) -> web.Response:
+        self._engine.clear(behaviours.Paused)
+        return wire.answer({"status": "resumed"})
+
+    async def _is_paused(self, _: web.Request) -> web.Response:
+        return wire.answer({"is_paused": self._engine.faults.get(behaviours.Paused) is not None})
 
     async def _list_faults(self, _: web.Request) -> web.Response:
         return wire.answer({**self._active(), "available": faults.catalogue()})

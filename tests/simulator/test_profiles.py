@@ -98,7 +98,7 @@ def test_a_release_that_is_none_is_refused():
 
 def test_every_behaviour_is_part_of_a_profile_or_switched_on_by_hand():
     used = {type(one) for profile in PROFILES.values() for one in profile.behaviours}
-    by_hand = {behaviours.PodGone, behaviours.OnlyV1, behaviours.AllReasoning}
+    by_hand = {behaviours.PodGone, behaviours.AllReasoning}
     assert set(behaviours.ALL) == (used | by_hand) - {Hang}
 
 
@@ -340,6 +340,24 @@ async def test_requests_to_a_sleeping_engine_wait_until_it_wakes():
         assert (await asked)[0] == 200
 
 
+async def test_an_engine_is_put_to_sleep_and_paused_as_vllm_is():
+    async with like("vllm-0.22.1") as (_, client):
+        for begin, end, asked, state in (
+            ("/sleep?level=1", "/wake_up", "/is_sleeping", "sleeping"),
+            ("/pause", "/resume", "/is_paused", "paused"),
+        ):
+            assert (await client.post(begin, None))[1]["status"] == state
+            assert (await client.get(asked))[1] == {asked[1:]: True}
+            waiting = asyncio.create_task(client.chat())
+            await asyncio.sleep(0)
+            assert (await client.post(end, None))[0] == 200
+            assert (await client.get(asked))[1] == {asked[1:]: False}
+            assert (await waiting)[0] == 200
+    async with like("vllm-0.22.1", version="0.33.0") as (_, client):
+        await client.post("/pause", None)
+        assert (await client.chat())[0] == 503
+
+
 async def test_a_paused_engine_refuses_by_status_or_within_the_stream():
     words = "Generation is paused. Please retry after it resumes."
     async with like("paused") as (_, client):
@@ -427,11 +445,10 @@ async def test_a_bare_card_says_no_length_and_the_refusal_does():
 
 
 async def test_a_gateway_may_let_through_v1_alone():
-    settings = SimulatorSettings(**AT_ONCE, behaviours=(behaviours.OnlyV1(),))
-    async with aiohttp.ClientSession() as session, Simulator(settings) as running:
-        client = Client(session, running.url)
+    async with like("shuffling-gateway") as (_, client):
         assert [(await client.get(path))[0] for path in ("/metrics", "/version")] == [404, 404]
-        assert (await client.chat())[0] == 200
+        cached = [await cached_of(client) for _ in range(12)]
+        assert cached.count(0) == 3, "each engine computed it once"
 
 
 async def test_lookups_count_again_and_prompt_tokens_once():
