@@ -220,9 +220,12 @@ class TurnFacts:
 
     @property
     def ttft_saved_seconds(self) -> float | None:
-        """Cold minus warm: what the cache saved this turn. Below 0 where chance outweighs it."""
+        """Cold minus warm: what the cache saved this turn. Below 0 where chance outweighs it.
+
+        None where nothing was cached: then the two requests are the same, and differ by chance.
+        """
         cold, warm = self.cold_ttft_seconds, self.ttft_seconds
-        return None if cold is None or warm is None else cold - warm
+        return None if cold is None or warm is None or not self.cached_tokens else cold - warm
 
 
 class BreakReason(StrEnum):

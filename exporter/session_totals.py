@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from exporter.model import LossCause, TurnFacts
 
@@ -19,7 +18,7 @@ class SessionTotals:
     Each sum is None where one of its turns is unknown, so that a ratio never stands on half a
     session. `ideal_tokens` and `lost_tokens` are over the turns after the first, whose ideal is 0
     on every engine and says nothing. `lost_in` has the turns that each cause took tokens from.
-    `ttft_saved_seconds` is the median over the turns that have a cold control.
+    `ttft_saved_seconds` has one value for each turn that hit and has a cold control.
     """
 
     turns: int
@@ -30,7 +29,7 @@ class SessionTotals:
     lost_tokens: int | None
     lost_by: Mapping[LossCause, int] = field(default_factory=dict)
     lost_in: Mapping[LossCause, tuple[int, ...]] = field(default_factory=dict)
-    ttft_saved_seconds: float | None = None
+    ttft_saved_seconds: tuple[float, ...] = ()
 
     @property
     def hit_ratio(self) -> float | None:
@@ -59,8 +58,6 @@ def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
             cause = turn.loss.cause
             by[cause] = by.get(cause, 0) + turn.loss.tokens
             where[cause] = (*where.get(cause, ()), turn.index)
-    saved = [turn.ttft_saved_seconds for turn in turns]
-    known = [seconds for seconds in saved if seconds is not None]
     return SessionTotals(
         turns=len(turns),
         prompt_tokens=_sum([turn.prompt_tokens for turn in turns]),
@@ -70,8 +67,14 @@ def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
         lost_tokens=None if ideal is None or cached is None else ideal - cached,
         lost_by=dict(sorted(by.items(), key=lambda item: -item[1])),
         lost_in=where,
-        ttft_saved_seconds=median(known) if known else None,
+        ttft_saved_seconds=ttft_saved(turns),
     )
+
+
+def ttft_saved(turns: Iterable[TurnFacts]) -> tuple[float, ...]:
+    """What the cache saved in TTFT, of each turn of which that is known, in their order."""
+    saved = (turn.ttft_saved_seconds for turn in turns)
+    return tuple(seconds for seconds in saved if seconds is not None)
 
 
 def _sum(values: Sequence[int | None]) -> int | None:

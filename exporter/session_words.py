@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter import words
+from exporter.report.paired import difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,18 +22,32 @@ def served_and_lost(totals: SessionTotals) -> str:
 def _saved(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.prompt_tokens is None:
         return "How many prompt tokens the cache saved is not known"
-    sooner = _sooner(totals.ttft_saved_seconds)
+    told = sooner(totals.ttft_saved_seconds)
     served, prompt = words.count(totals.cached_tokens), words.count(totals.prompt_tokens)
     share = words.percent(totals.hit_ratio)
-    return f"The cache served {served} of {prompt} prompt tokens ({share}{sooner})"
+    time = "" if told is None else f"; {told}"
+    return f"The cache served {served} of {prompt} prompt tokens ({share}{time})"
 
 
-def _sooner(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds <= 0:
-        return "; the first token came no sooner in the median"
-    return f"; the first token came {words.seconds(seconds)} sooner in the median"
+def sooner(saved_seconds: Sequence[float]) -> str | None:
+    """What the cache saved in time to first token, with its interval, by pairs of cold and warm.
+
+    None where the pairs are too few to tell it from chance.
+    """
+    found = difference(saved_seconds)
+    if found is None or found.low is None or found.high is None:
+        return None
+    if found.low <= 0 <= found.high:
+        low, high = _earlier(found.low), _earlier(found.high)
+        return f"TTFT: no measurable difference, 95 % interval {low} to {high}"
+    amount, word = words.seconds(abs(found.estimate)), "sooner" if found.estimate > 0 else "later"
+    ends = sorted((abs(found.low), abs(found.high)))
+    interval = f"{words.seconds(ends[0])} to {words.seconds(ends[1])}"
+    return f"the first token came {amount} {word} in the median, 95 % interval {interval}"
+
+
+def _earlier(seconds: float) -> str:
+    return f"{words.seconds(abs(seconds))} {'sooner' if seconds > 0 else 'later'}"
 
 
 def _lost(totals: SessionTotals) -> str:

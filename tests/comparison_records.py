@@ -24,8 +24,8 @@ def played(
     return session(*turns, started=STARTED + 60 * number, **fields)
 
 
-def with_controls(one):
-    """Each turn after the first once more, cold."""
+def with_controls(one, extra=0.0):
+    """Each turn after the first once more, cold, and later by `extra` seconds."""
     return replace(
         one,
         turns=tuple(
@@ -38,7 +38,7 @@ def with_controls(one):
                     True,
                     turn.prompt_tokens,
                     32,
-                    0.02 + 0.0002 * turn.prompt_tokens,
+                    0.02 + 0.0002 * turn.prompt_tokens + extra,
                 ),
             )
             for turn in one.turns

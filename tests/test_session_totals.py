@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, turn
@@ -67,5 +66,12 @@ def test_only_controls_that_were_cold_say_what_was_saved():
     cold = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
     warm = Control(ControlOutcome.NOT_COLD, True, 1250, 32, 9.0)
     turns = [TURNS[0], replace(TURNS[1], control=cold), replace(TURNS[2], control=warm)]
-    assert session_totals(turns).ttft_saved_seconds == pytest.approx(0.5 - 0.0625)
-    assert session_totals(TURNS).ttft_saved_seconds is None
+    assert session_totals(turns).ttft_saved_seconds == (0.5 - 0.0625,)
+    assert session_totals(TURNS).ttft_saved_seconds == ()
+
+
+def test_a_turn_that_nothing_was_cached_of_saved_no_time():
+    cold = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
+    missed = replace(turn(2, 1250, 0, 992), control=cold)
+    assert missed.ttft_saved_seconds is None
+    assert session_totals([TURNS[0], missed]).ttft_saved_seconds == ()

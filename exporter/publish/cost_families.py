@@ -63,8 +63,8 @@ PROBE_COST: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_turn_ttft_saved_seconds",
         "gauge",
         each_turn(lambda turn: turn.ttft_saved_seconds),
-        "Cold minus warm time to first token of this turn. "
-        "Below 0 where chance outweighs what was saved.",
+        "Cold minus warm time to first token of this turn. Below 0 where chance outweighs what was "
+        "saved. Absent where nothing was cached.",
     ),
     Family(
         "vllm_probe_controls_total",

@@ -30,11 +30,20 @@ from exporter.publish.session_view import (
     session_section,
     trend,
 )
+from exporter.session_totals import ttft_saved
+from exporter.session_words import sooner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.model import CacheConfig, EngineInfo, EngineSnapshot, EngineView, PrefixBreak
+    from exporter.model import (
+        CacheConfig,
+        EngineInfo,
+        EngineSnapshot,
+        EngineView,
+        PrefixBreak,
+        SessionResult,
+    )
     from exporter.publish.elsewhere import Asked, Elsewhere
     from exporter.publish.history import History
     from exporter.publish.state import TargetState
@@ -46,6 +55,8 @@ stays below 100 kB. Each can be had in full by its name."""
 OVERVIEW_ROWS = 100
 """Of a larger fleet the page has so many at a time: 30 kB and a few milliseconds."""
 TREND_SESSIONS = 50
+PAIRS_SHOWN = 16
+"""Turns beside their cold controls that are compared: the latest, and few enough to be quick."""
 
 
 def page(
@@ -204,7 +215,7 @@ def _section(
             # The banner says the one, a problem with its place says the other.
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE)
         ),
-        facts=_facts(state),
+        facts=(*_facts(state), *_time_saved(sessions)),
         container=()
         if state.container is None
         else container_facts(state.container, state.last_exit, now),
@@ -276,6 +287,19 @@ def _facts(state: TargetState) -> tuple[Fact, ...]:
         facts += _info_facts(view.info) + _snapshot_facts(view.snapshot) + _traffic_facts(view)
     facts += cost_facts(state.cost)
     return tuple(Fact(name, value) for name, value in facts if value is not None)
+
+
+def _time_saved(newest_first: Sequence[SessionResult]) -> tuple[Fact, ...]:
+    """By the last cold controls of the engine as it is now: a session alone has too few."""
+    engine = [(each.model, each.engine_version) for each in newest_first[:1]]
+    pairs = [
+        seconds
+        for each in newest_first
+        if (each.model, each.engine_version) in engine
+        for seconds in ttft_saved(each.turns)
+    ][:PAIRS_SHOWN]
+    told = sooner(pairs)
+    return () if told is None else (Fact("Time saved", f"{told}, {len(pairs)} cold controls"),)
 
 
 def _info_facts(info: EngineInfo | None) -> list[tuple[str, str | None]]:

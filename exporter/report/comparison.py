@@ -90,6 +90,11 @@ class Side:
     penalty: Penalty | None
     first_prompt_tokens: int | None
 
+    @property
+    def missed(self) -> bool:
+        """Whether not one token was served from cache after the first turns, and all is known."""
+        return {each.cached_tokens for each in _later_of(self.arm)} == {0}
+
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
@@ -108,7 +113,10 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`sides` in the order given, `contrasts` for each but the first. `rounds` were begun."""
+    """`sides` in the order given, `contrasts` for each but the first. `rounds` were begun.
+
+    `cold`: the sides are one engine's turns and their cold controls.
+    """
 
     sides: tuple[Side, ...]
     contrasts: tuple[Contrast, ...]
@@ -116,6 +124,7 @@ class Comparison:
     turns: int
     notes: tuple[str, ...]
     started_time: float
+    cold: bool = False
 
     @property
     def simulated(self) -> bool:
@@ -170,6 +179,7 @@ def compare(
         turns=last,
         notes=tuple(comparison_notes(sides, interleaved=interleaved)),
         started_time=started_time,
+        cold=cold,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporter import words
 from exporter.report import drawing
 from exporter.report.comparison import ttfts
-from exporter.report.comparison_table import p_in_words
+from exporter.report.comparison_table import ALPHA, p_in_words
 from exporter.report.drawing import COLOURS, DASHES, GREY, INK, MARKERS, with_gaps
 from exporter.report.paired import ecdf, spread
 from exporter.report.session_series import shown
@@ -199,6 +199,8 @@ def _differences(axes: Axes, comparison: Comparison) -> None:
         said += f"\n{found.pairs} pairs" + (
             ", too few to tell" if p is None else f", {p_in_words(p)}"
         )
+        if p is not None and p >= ALPHA:
+            said += "\nno measurable difference"
         axes.annotate(
             said, (place + 0.1, found.estimate), xytext=(12, 0), textcoords="offset points",
             va="center", color=INK,

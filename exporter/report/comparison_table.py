@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.report.comparison import Comparison, Contrast, Quantity, Side
     from exporter.report.paired import Difference
 
-_ALPHA = 0.05
+ALPHA = 0.05
 _LEAST_P = 0.001
 _TITLES: dict[Quantity, str] = {
     "ttft": "TTFT",
@@ -127,6 +127,8 @@ def penalty_lines(comparison: Comparison) -> list[str]:
             interval = ""
             if low is not None and high is not None:
                 interval = f" (95 % interval {signed('ttft', low)} to {signed('ttft', high)})"
+                if low <= 0 <= high:
+                    interval += ", which is no measurable difference"
             lines.append(
                 f"Penalty of a miss, measured: {signed('ttft', contrast.miss_seconds.estimate)} to "
                 f"the first token{interval}."
@@ -154,6 +156,12 @@ def verdict(comparison: Comparison, *, interrupted: bool) -> list[str]:
     first = comparison.sides[0].arm.name
     for contrast in comparison.contrasts:
         found = contrast.differences.get("ttft")
+        if comparison.cold and comparison.sides[0].missed:
+            lines.append(
+                "Nothing was served from cache, so the turns and their cold controls are the same "
+                "requests: there is no time saved."
+            )
+            continue
         if found is None:
             lines.append(f"Whether {contrast.name} is faster than {first} is not known.")
             continue
@@ -170,9 +178,11 @@ def _sentence(first: str, contrast: Contrast, found: Difference) -> str:
         head = f"The first token of {contrast.name} comes {amount} {word} than that of {first}"
     pairs = f"{found.pairs} pair{'' if found.pairs == 1 else 's'} of sessions"
     p = contrast.adjusted_p.get("ttft")
-    if p is None:
+    if p is None or found.low is None or found.high is None:
         return f"{head} in {pairs}: too few to tell whether that is more than chance."
     allowed = " with the number of engines allowed for" if p != found.p else ""
-    if p < _ALPHA:
-        return f"{head} in {pairs}: more than chance ({p_in_words(p)}{allowed})."
-    return f"{head} in {pairs}, which may be chance ({p_in_words(p)}{allowed})."
+    said = f"({p_in_words(p)}{allowed})"
+    interval = f"95 % interval {signed('ttft', found.low)} to {signed('ttft', found.high)}"
+    if p < ALPHA:
+        return f"{head} in {pairs}: more than chance {said}, {interval}."
+    return f"{head} in {pairs}, which may be chance {said}: no measurable difference, {interval}."

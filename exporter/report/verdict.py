@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exporter import words
 from exporter.model import FailureReason, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
+from exporter.report.paired import LEAST_PAIRS
 from exporter.session_totals import session_totals
 from exporter.session_words import places, served_and_lost
 
@@ -81,6 +82,12 @@ def notes(result: SessionResult) -> list[str]:
         found.append(break_in_words(prefix.first_break))
         if prefix.stable:
             found.append(BREAK_ADVICE[prefix.first_break.reason])
+    pairs = len(session_totals(result.turns).ttft_saved_seconds)
+    if 0 < pairs < LEAST_PAIRS:
+        found.append(
+            f"{pairs} cold control{'' if pairs == 1 else 's'} of turns that hit cannot tell what "
+            f"the cache saves in time to first token: {LEAST_PAIRS} are the fewest that can."
+        )
     notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
     return found + [ADVICE[one] for one in notices if _lower(ADVICE[one]) not in said]
 

@@ -1,8 +1,10 @@
 """What a person and a program read of the probe's pauses and of what prefill costs."""
 
-from publish_records import TURNS, engine_view, measured, session
+from dataclasses import replace
 
-from exporter.model import PauseReason, RetentionReading
+from publish_records import STARTED, TURNS, engine_view, measured, session, turn
+
+from exporter.model import Control, ControlOutcome, PauseReason, RetentionReading
 from exporter.publish.cost_state import Prices
 
 
@@ -21,6 +23,43 @@ async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(cli
     page = await (await client.get("/")).text()
     assert "200.0 ± 0.0 µs per token" in page
     assert "held back" not in page
+
+
+def compared(saved, *, cached=992, number=0):
+    """A session of a turn that took 100 ms and a cold control that took `saved` seconds longer."""
+    control = Control(ControlOutcome.COLD, True, 1250, 32, 0.1 + saved)
+    warm = replace(turn(2, 1250, cached, 992, ttft=0.1), control=control)
+    return session(TURNS[0], warm, started=STARTED + 60 * number)
+
+
+async def time_saved(client, published, *sessions):
+    for each in sessions:
+        published.session_finished(each)
+    page = await (await client.get("/")).text()
+    return page.partition("<dt>Time saved</dt><dd>")[2].partition("</dd>")[0]
+
+
+async def test_the_page_says_what_the_last_controls_saved_with_the_interval(client, published):
+    sessions = [compared(0.01 * number, number=number) for number in range(3, 9)]
+    assert await time_saved(client, published, *sessions[:5]) == ""
+    assert await time_saved(client, published, sessions[5]) == (
+        "the first token came 55 ms sooner in the median, 95 % interval 30 ms to 80 ms, "
+        "6 cold controls"
+    )
+
+
+async def test_the_page_calls_chance_no_difference(client, published):
+    saved = (0.01, -0.02, 0.03, -0.01, 0.02, -0.03)
+    sessions = [compared(each, number=number) for number, each in enumerate(saved)]
+    assert await time_saved(client, published, *sessions) == (
+        "TTFT: no measurable difference, 95 % interval 30 ms later to 30 ms sooner, 6 cold controls"
+    )
+
+
+async def test_the_page_of_an_engine_that_caches_nothing_has_no_time_saved(client, published):
+    sessions = [compared(0.0124, cached=0, number=number) for number in range(12)]
+    assert await time_saved(client, published, *sessions) == ""
+    assert "sooner" not in await (await client.get("/")).text()
 
 
 async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):

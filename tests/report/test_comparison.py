@@ -125,6 +125,29 @@ def test_cached_against_cold_pairs_each_turn_with_its_control():
     assert comparison.sides[0].penalty.cost.points == 6 * (4 + 3)
 
 
+def test_cold_controls_of_turns_that_hit_nothing_are_no_time_saved():
+    sessions = [with_controls(played(n, caching=False), extra=0.01 * n) for n in SIX]
+    arms = cold_arms("http://a", sessions)
+    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
+    text = flat(said(comparison))
+    assert "Nothing was served from cache" in text
+    assert "there is no time saved" in text
+    assert "The first token of cold comes" not in text
+
+
+def test_what_may_be_chance_is_no_measurable_difference_and_has_its_interval():
+    extras = (0.03, -0.01, 0.02, 0.01, -0.02, 0.03)
+    comparison = two([played(n) for n in SIX], [played(n, extra=extras[n]) for n in SIX])
+    text = flat(said(comparison))
+    assert ": no measurable difference, 95 % interval -20 ms to +30 ms." in text
+    assert any("no measurable difference" in text for text in chart_texts(comparison))
+
+
+def test_a_difference_that_is_more_than_chance_has_its_interval_beside_it():
+    text = flat(said(two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])))
+    assert "more than chance (p = 0.031), 95 % interval +30 ms to +30 ms." in text
+
+
 def test_turns_without_a_cold_control_are_on_neither_side():
     arms = cold_arms("http://a", [played(n) for n in SIX])
     comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)

@@ -14,11 +14,6 @@ from exporter.report.verdict import failure_in_words, loss_lines, notes, verdict
 SOUND = TURNS[:2]
 
 
-def with_control(seconds: float) -> tuple:
-    cold = Control(ControlOutcome.COLD, True, 1250, 32, seconds)
-    return (SOUND[0], replace(SOUND[1], control=cold))
-
-
 def test_a_sound_session_says_what_was_saved_and_that_nothing_is_to_be_changed():
     assert verdict(session(*SOUND)) == (
         "The cache served 992 of 2,250 prompt tokens (44.1 %), all that it could have; "
@@ -90,10 +85,46 @@ def test_an_unstable_prompt_is_what_to_change_though_nothing_was_lost():
     assert any("careful engineer" in note for note in notes(result))
 
 
-def test_controls_say_how_much_sooner_the_first_token_came():
-    said = verdict(session(*with_control(0.5625)))
-    assert "(44.1 %; the first token came 500 ms sooner in the median)" in said
-    assert "no sooner" in verdict(session(*with_control(0.0625)))
+def with_controls(*saved: float, cached: int = 992) -> tuple:
+    """A cold first turn, then for each difference a turn of 100 ms with a control that took longer."""
+    warm = [turn(n, 1250, cached, 992, ttft=0.1) for n, _ in enumerate(saved, start=2)]
+    controls = [Control(ControlOutcome.COLD, True, 1250, 32, 0.1 + each) for each in saved]
+    pairs = zip(warm, controls, strict=True)
+    return (SOUND[0], *(replace(each, control=control) for each, control in pairs))
+
+
+def test_controls_say_how_much_sooner_the_first_token_came_with_the_interval():
+    said = verdict(session(*with_controls(0.3, 0.4, 0.5, 0.5, 0.6, 0.7)))
+    sooner = "the first token came 500 ms sooner in the median, 95 % interval 300 ms to 700 ms)"
+    assert sooner in said
+
+
+def test_a_cache_that_costs_time_is_said_to_do_so():
+    said = verdict(session(*with_controls(*[-0.03] * 6)))
+    assert "the first token came 30 ms later in the median, 95 % interval 30 ms to 30 ms" in said
+
+
+def test_a_difference_within_chance_is_no_difference():
+    said = verdict(session(*with_controls(0.03, -0.01, 0.02, 0.01, -0.02, 0.03, 0.04)))
+    assert "; TTFT: no measurable difference, 95 % interval" in said
+    assert "20 ms later to 40 ms sooner" not in said.split("interval")[0]
+    assert "came" not in said
+
+
+@pytest.mark.parametrize("saved", [0.004, -0.004, 0.5])
+def test_where_nothing_was_cached_no_time_was_saved(saved):
+    said = verdict(session(*with_controls(*[saved] * 7, cached=0)))
+    assert "(0 %)" in said
+    assert "first token" not in said
+    assert "TTFT" not in said
+
+
+@pytest.mark.parametrize("pairs", [1, 5])
+def test_too_few_controls_tell_nothing_and_a_note_says_so(pairs):
+    result = session(*with_controls(*[0.5] * pairs))
+    assert "first token" not in verdict(result)
+    assert any("6 are the fewest that can" in note for note in notes(result))
+    assert not any("fewest" in note for note in notes(session(*SOUND)))
 
 
 def test_a_simulated_engine_is_named_first():
