@@ -33,6 +33,7 @@ class FailureReason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"  # 429 or 503
+    ASLEEP = "asleep"  # its /metrics says that it sleeps, so it was not asked
     PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
     INTERNAL = "internal"  # a mistake of ours; the log has the trace
@@ -177,6 +178,7 @@ class PauseReason(StrEnum):
     QUEUE = "queue"  # requests wait in the engine's queue
     USAGE = "usage"  # the engine's KV cache is nearly full of running requests
     BUDGET = "budget"  # what was spent is not worked off yet
+    ASLEEP = "asleep"  # it sleeps or is paused, so a request would wait until somebody ends that
 
 
 @dataclass(frozen=True, slots=True)

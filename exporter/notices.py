@@ -180,6 +180,10 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "The server takes no more requests at the moment. Check its queue, and any rate limit "
         "before it."
     ),
+    FailureReason.ASLEEP: (
+        "The engine sleeps or is paused. Wake it with POST /wake_up, or let it go on with "
+        "POST /resume."
+    ),
     FailureReason.PROTOCOL: (
         "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."
     ),

@@ -11,9 +11,21 @@ if TYPE_CHECKING:
     from exporter.model import EngineView
 
 
-def engine(waiting: float | None = 0.0, usage: float | None = 0.0) -> EngineView:
-    """One with so many requests in its queue and so full a cache."""
+def engine(
+    waiting: float | None = 0.0,
+    usage: float | None = 0.0,
+    *,
+    generated: float | None = 640.0,
+    asleep: bool | None = None,
+) -> EngineView:
+    """One with so many requests in its queue and so full a cache, that has generated so much."""
     view = engine_view()
     assert view.snapshot is not None
-    snapshot = replace(view.snapshot, requests_waiting=waiting, kv_cache_usage_ratio=usage)
+    snapshot = replace(
+        view.snapshot,
+        requests_waiting=waiting,
+        kv_cache_usage_ratio=usage,
+        generation_tokens=generated,
+        asleep=asleep,
+    )
     return replace(view, snapshot=snapshot)

@@ -89,6 +89,11 @@ class Doctor:
             findings.of_prefix_caching(view),
             findings.of_match_unit(view),
         )
+        asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
+        if asleep or await self._client.rests():
+            self._add(findings.resting(asleep=asleep is True))
+            self._not_tried("not tried: the engine sleeps or is paused")
+            return
         session = await SessionRunner(
             self._plan, self._client, self._observe, self._clock, self._new_salt
         ).play()
@@ -114,8 +119,11 @@ class Doctor:
             self._add(findings.failed("model", error.detail, advice))
         else:
             self._add(findings.failed("reachable", error.detail, advice))
+        self._not_tried("not tried")
+
+    def _not_tried(self, why: str) -> None:
         done = {one.name for one in self._found}
-        self._add(*(findings.unknown(name, "not tried") for name in TESTS if name not in done))
+        self._add(*(findings.unknown(name, why) for name in TESTS if name not in done))
 
     def _add(self, *found: Finding) -> None:
         for one in found:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.model import LossCause, Notice
+from exporter.model import FailureReason, LossCause, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.probe.loss import long_enough
 
@@ -88,6 +88,19 @@ def of_metrics(view: EngineView | None) -> Finding:
     return passed(
         "metrics", f"vllm: names of {ranks} engine rank{'' if ranks == 1 else 's'} at /metrics"
     )
+
+
+def resting(*, asleep: bool) -> Finding:
+    """Of an engine that sleeps by its /metrics, or says elsewhere that it sleeps or is paused.
+
+    It is not ill, and nothing can be measured.
+    """
+    evidence = (
+        'vllm:engine_sleep_state{sleep_state="awake"} is 0: requests wait until it is woken'
+        if asleep
+        else "/is_sleeping or /is_paused says so: requests wait or are refused until that ends"
+    )
+    return unknown("awake", evidence, FAILURE_ADVICE[FailureReason.ASLEEP])
 
 
 _SHOWN_FLAGS = (

@@ -11,16 +11,18 @@ import structlog
 
 from exporter.model import PauseReason
 from exporter.probe.guest import (
+    RECHECK_SECONDS,
     UNKNOWN_TURN_TOKENS,
     GuestPolicy,
     Ledger,
     Pause,
+    Standstill,
     budget_pause,
     busy_pause,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from exporter.clock import Clock
     from exporter.probe.inquiry import Observe
@@ -31,17 +33,24 @@ _LONGEST_WAIT_SECONDS = 60.0
 """A longer pause is looked at again meanwhile, so that whoever is told sees a loop that lives."""
 
 
+async def _never_rests() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Bill:
     """What the one who was let in has spent, in tokens; kept up to date by the one let in."""
 
     tokens: int = 0
+    failed: bool = False  # what was asked for did not come
 
 
 class Gate:
     """Holds back whoever wants to start while the budget or the engine's load forbids it.
 
-    `publish` is told why sessions are held back, None when they are not, at each look.
+    `publish` is told why sessions are held back, None when they are not, at each look. `rests` asks
+    the engine whether it sleeps or is paused. It is asked only after something failed: before vLLM
+    0.11 /metrics does not say it, and no version says there that it is paused.
     """
 
     def __init__(
@@ -51,15 +60,20 @@ class Gate:
         observe: Observe,
         clock: Clock,
         publish: Callable[[PauseReason | None], None],
+        *,
+        rests: Callable[[], Awaitable[bool]] = _never_rests,
     ) -> None:
         self._log = log.bind(target=target)
         self._policy = policy
         self._observe = observe
         self._clock = clock
         self._publish = publish
+        self._rests = rests
+        self._failed = False  # the last one let in got no answer
         self._lock = asyncio.Lock()
         self._ledger = Ledger()
         self._told: PauseReason | None = None
+        self._standstill_told = False
 
     def take_over(self, other: Gate) -> None:
         """Go on with what was spent at another gate before the same engine, at this budget."""
@@ -75,7 +89,9 @@ class Gate:
         """Wait until one may start, and charge the bill at the end, also of what ends badly.
         What is cut off is charged a guess beside its bill, for the request that was under way.
 
-        With `announce`, what one waits for is published and logged.
+        With `announce`, what one waits for is published and logged; and it is let in where the
+        engine is busy by its gauges, but has counted nothing for a minute. Either the gauges are
+        stuck or the engine is, and that is for the one let in to find out.
         """
         await self._enter(announce=announce)
         bill = Bill()
@@ -85,20 +101,25 @@ class Gate:
             bill.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
             raise
         finally:
+            self._failed = bill.failed
             now = self._clock.monotonic()
             self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)
             self._lock.release()
 
     async def _enter(self, *, announce: bool) -> None:
         last: PauseReason | None = None
+        standstill = Standstill()
         while True:
             # Held from the look at the engine until the end of what was let in, never in a wait.
             await self._lock.acquire()
             try:
-                pause = await self._pause()
+                pause, standstill = await self._pause(standstill)
             except BaseException:
                 self._lock.release()
                 raise
+            if announce and pause is not None and standstill.lasts(self._clock.monotonic()):
+                self._tell_standstill(pause)
+                return
             if announce:
                 self._tell(pause, last)
             if pause is None:
@@ -107,9 +128,16 @@ class Gate:
             last = pause.reason
             await self._clock.sleep(min(pause.seconds, _LONGEST_WAIT_SECONDS))
 
-    async def _pause(self) -> Pause | None:
-        by_budget = budget_pause(self._ledger, self._clock.monotonic())
-        return by_budget or busy_pause(await self._observe(), self._policy)
+    async def _pause(self, standstill: Standstill) -> tuple[Pause | None, Standstill]:
+        now = self._clock.monotonic()
+        by_budget = budget_pause(self._ledger, now)
+        if by_budget is not None:
+            return by_budget, Standstill()
+        view = await self._observe()
+        pause = busy_pause(view, self._policy)
+        if pause is None and self._failed and await self._rests():
+            pause = Pause(PauseReason.ASLEEP, RECHECK_SECONDS)
+        return pause, standstill.after(view, pause, now)
 
     def _tell(self, pause: Pause | None, last: PauseReason | None) -> None:
         """Publish the state, log its changes.
@@ -124,3 +152,12 @@ class Gate:
         elif pause is None and self._told is not None and last is not PauseReason.BUDGET:
             self._log.info("probe.resumed", after=self._told)
             self._told = None
+        if pause is None:
+            self._standstill_told = False
+
+    def _tell_standstill(self, pause: Pause) -> None:
+        """The engine is probed although it is busy; the pause is not over for that."""
+        self._publish(None)
+        if not self._standstill_told:
+            self._log.warning("probe.engine_stands_still", reason=pause.reason)
+        self._standstill_told = True

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from exporter.model import Failure, FailureReason, PauseReason
 
 if TYPE_CHECKING:
-    from exporter.model import EngineView, SessionResult, TurnFacts
+    from exporter.model import EngineSnapshot, EngineView, SessionResult, TurnFacts
 
 HOUR = 3600.0
 RECHECK_SECONDS = 5.0
 """How soon to look again at an engine that was busy."""
+STANDSTILL_SECONDS = 60.0
+"""An engine that counted nothing for so long is stuck, or its gauges are."""
 UNKNOWN_TURN_TOKENS = 3000
 """What a turn is charged whose tokens nobody told: more than one of the built-in scenario takes."""
 _NEVER_ARRIVED = frozenset(
@@ -26,6 +28,7 @@ _NEVER_ARRIVED = frozenset(
         FailureReason.CONNECT_FAILED,
         FailureReason.CONNECT_TIMEOUT,
         FailureReason.NO_DESCRIPTORS,
+        FailureReason.ASLEEP,
     }
 )
 
@@ -83,12 +86,51 @@ def busy_pause(view: EngineView | None, policy: GuestPolicy) -> Pause | None:
     seen = view.snapshot if view and view.failure is None else None
     if seen is None:
         return None
+    if seen.asleep:
+        return Pause(PauseReason.ASLEEP, RECHECK_SECONDS)
     if seen.requests_waiting is not None and seen.requests_waiting > policy.max_waiting_requests:
         return Pause(PauseReason.QUEUE, RECHECK_SECONDS)
     usage = seen.kv_cache_usage_ratio
     if usage is not None and usage > policy.max_kv_cache_usage_ratio:
         return Pause(PauseReason.USAGE, RECHECK_SECONDS)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Since when, in monotonic seconds, a busy engine's counters say the same. `Standstill()`: it
+    was not seen busy.
+    """
+
+    counters: tuple[float | None, ...] = ()
+    since: float = float("inf")
+
+    def after(self, view: EngineView | None, pause: Pause | None, now: float) -> Standstill:
+        """With one more look, and the pause that it asks for."""
+        seen = view.snapshot if view else None
+        if seen is None or pause is None or pause.reason not in _BY_GAUGE:
+            return Standstill()
+        counters = _counters(seen)
+        return self if counters == self.counters else Standstill(counters, now)
+
+    def lasts(self, now: float) -> bool:
+        """Whether it has lasted so long that the gauges are not to be believed."""
+        return now - self.since >= STANDSTILL_SECONDS
+
+
+_BY_GAUGE = frozenset({PauseReason.QUEUE, PauseReason.USAGE})
+
+
+def _counters(seen: EngineSnapshot) -> tuple[float | None, ...]:
+    """What rises while an engine works: the steps' tokens also while it computes a long prompt."""
+    return (
+        seen.process_start_time,
+        seen.iteration_tokens,
+        seen.prompt_tokens,
+        seen.generation_tokens,
+        seen.queried_tokens,
+        seen.preemptions,
+    )
 
 
 def session_tokens(result: SessionResult) -> int:

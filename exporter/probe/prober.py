@@ -79,6 +79,7 @@ class Prober:
                 self._cut_off(bill)
                 raise
             bill.tokens = session_tokens(result)
+            bill.failed = result.failure is not None
         self._tell(result)
         self._sinks.finished(result)
 

@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from exporter.probe.scenario import Scenario, ScenarioKind
 
 
+ASLEEP = (
+    "the engine sleeps: vllm:engine_sleep_state says that it is not awake, and a request would wait"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
     """What is the same for all sessions of one target. `max_tokens` is per turn.
@@ -206,6 +211,8 @@ class SessionRunner:
     ) -> None:
         replicas = ReplicaWatch(self._observe)
         scene = _Scene(kind, info, await replicas.first(), replicas, hooks)
+        if scene.before and scene.before.snapshot and scene.before.snapshot.asleep:
+            raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
         process = process_of(info, scene.before)
         played.nonce = self._salts.ignored(process)
         if not await self._play_through(scene, played):

@@ -84,7 +84,7 @@ PROBE_COST: Final[tuple[Family[TargetState], ...]] = (
         "gauge",
         by("reason", _paused),
         "1 for what holds the next session back now: requests in the engine's queue, the usage of "
-        "its KV cache, or the budget.",
+        "its KV cache, the budget, or that it sleeps or is paused.",
     ),
     Family(
         "vllm_probe_budget_tokens_per_hour",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _PAUSES = {
     PauseReason.QUEUE: "requests wait in the engine's queue",
     PauseReason.USAGE: "running requests fill the KV cache",
+    PauseReason.ASLEEP: "the engine sleeps or is paused, and a request would wait",
     PauseReason.BUDGET: "the budget of tokens per hour is used up",
 }
 

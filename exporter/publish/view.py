@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from exporter import words
-from exporter.model import Notice
+from exporter.model import Notice, PauseReason
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
@@ -141,7 +141,7 @@ def _summary(tones: Sequence[Tone]) -> str:
     return f"{len(tones)} {noun}: {', '.join(parts)}."
 
 
-_SUMMARY_WORDS: dict[Tone, str] = {"bad": "failing", "good": "up", "waiting": "not probed yet"}
+_SUMMARY_WORDS: dict[Tone, str] = {"bad": "failing", "good": "up", "waiting": "not probed"}
 
 
 def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Link, ...]:
@@ -240,6 +240,8 @@ def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
 
 
 def _status(state: TargetState) -> tuple[str, Tone]:
+    if state.cost.paused is PauseReason.ASLEEP:
+        return "Asleep or paused", "waiting"
     if state.last_session is None:
         return "No session has ended yet", "waiting"
     if state.last_session.failure is None:

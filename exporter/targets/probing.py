@@ -106,7 +106,7 @@ class Probing:
             settings.max_waiting_requests,
             settings.max_kv_cache_usage_ratio,
         )
-        self._gate = Gate(target, policy, observe, clock, self._gate_looked)
+        self._gate = Gate(target, policy, observe, clock, self._gate_looked, rests=client.rests)
 
     @property
     def due_at(self) -> float | None:

@@ -8,8 +8,10 @@ import pytest
 
 from exporter.clock import SystemClock
 from exporter.engine.client import EngineClient
+from exporter.model import FailureReason
 from exporter.probe.doctor import TESTS, Doctor
 from exporter.probe.findings import Verdict, of_isolation, of_wedge
+from exporter.probe.guest import session_tokens
 from exporter.probe.isolation import SaltTest
 from exporter.simulator import faults
 
@@ -30,6 +32,51 @@ def verdicts(checkup, verdict):
 
 def finding(checkup, name):
     return next(one for one in checkup.findings if one.name == name)
+
+
+def asleep(observe):
+    """The same looks at an engine that says that it sleeps."""
+
+    async def look():
+        view = await observe()
+        return replace(view, snapshot=replace(view.snapshot, asleep=True))
+
+    return look
+
+
+async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
+    async with bench() as at:
+        at.runner._observe = asleep(at.runner._observe)
+        checkup = await examine(at)
+        view = await at.runner._observe()
+    assert view.snapshot.prompt_tokens == 0
+    assert checkup.well
+    assert finding(checkup, "awake").verdict is UNKNOWN
+    assert "/wake_up" in finding(checkup, "awake").remedy
+    assert finding(checkup, "second_turn").evidence == "not tried: the engine sleeps or is paused"
+    assert {one.name for one in checkup.findings} == {*TESTS, "awake"}
+
+
+async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(bench):
+    async def rests():
+        return True
+
+    async with bench() as at:
+        at.client.rests = rests
+        checkup = await examine(at)
+        assert (await at.runner._observe()).snapshot.prompt_tokens == 0
+    assert checkup.well
+    assert "/is_paused" in finding(checkup, "awake").evidence
+
+
+async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(bench):
+    async with bench() as at:
+        observe = at.runner._observe
+        at.runner._observe = asleep(observe)
+        result = await at.play()
+        assert (await observe()).snapshot.prompt_tokens == 0
+    assert (result.failure.reason, result.turns) == (FailureReason.ASLEEP, ())
+    assert session_tokens(result) == 0
 
 
 async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(bench):

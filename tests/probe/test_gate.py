@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -26,18 +27,33 @@ class Scene:
         self.view = engine()
         self.told = []
         self.looks = 0
+        self.works = False  # whether the engine generates something from look to look
         policy = GuestPolicy(tokens_per_hour, 0, 0.9)
-        self.gate = Gate("t", policy, self._observe, self.clock, self.told.append)
+        self.rests = False
+        self.rests_asked = 0
+        self.gate = Gate(
+            "t", policy, self._observe, self.clock, self.told.append, rests=self._rests
+        )
+
+    async def _rests(self):
+        self.rests_asked += 1
+        return self.rests
 
     async def _observe(self):
         self.looks += 1
+        if self.works:
+            self.view = engine_at_work(self.view, self.looks)
         return self.view
 
-    async def pass_through(self, tokens=0, error=None):
+    async def pass_through(self, tokens=0, error=None, failed=False):
         async with self.gate.admitted(announce=True) as bill:
-            bill.tokens = tokens
+            bill.tokens, bill.failed = tokens, failed
             if error is not None:
                 raise error
+
+
+def engine_at_work(view, generated):
+    return replace(view, snapshot=replace(view.snapshot, generation_tokens=float(generated)))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +62,7 @@ class Scene:
 )
 async def test_a_busy_engine_is_waited_for_and_the_reason_is_told_until_it_is_over(busy, reason):
     scene = Scene()
-    scene.view = busy
+    scene.view, scene.works = busy, True
     with structlog.testing.capture_logs() as logged:
         waiting = asyncio.create_task(scene.pass_through())
         await scene.clock.until_asleep()
@@ -61,6 +77,92 @@ async def test_a_busy_engine_is_waited_for_and_the_reason_is_told_until_it_is_ov
         ("probe.paused", reason),
         ("probe.resumed", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stuck", "reason"),
+    [(engine(waiting=15.0), PauseReason.QUEUE), (engine(usage=0.95), PauseReason.USAGE)],
+)
+async def test_an_engine_that_counts_nothing_for_a_minute_is_probed_once_whatever_its_gauges_say(
+    stuck, reason
+):
+    scene = Scene()
+    scene.view = stuck
+    with structlog.testing.capture_logs() as logged:
+        for round_ in range(1, 4):
+            waiting = asyncio.create_task(scene.pass_through())
+            await scene.clock.until_asleep()
+            await scene.clock.advance(59.0)
+            assert not waiting.done()
+            assert scene.told[-1] is reason
+            await scene.clock.advance(1.0)
+            await waiting
+            assert scene.told.count(None) == round_
+    assert [line["event"] for line in logged] == ["probe.paused", "probe.engine_stands_still"]
+
+
+async def test_a_minute_without_a_count_begins_anew_with_each_count_and_each_look_at_an_idle_engine():
+    scene = Scene()
+    scene.view = engine(waiting=1.0)
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    for generated in range(10):
+        await scene.clock.advance(55.0)
+        scene.view = engine(waiting=1.0, generated=float(generated))
+    assert not waiting.done()
+    scene.view = engine()
+    await scene.clock.advance(5.0)
+    await waiting
+
+
+async def test_only_a_session_finds_out_whether_an_engine_that_counts_nothing_is_stuck():
+    scene = Scene()
+    scene.view = engine(waiting=1.0)
+
+    async def quiet():
+        async with scene.gate.admitted():
+            pass
+
+    waiting = asyncio.create_task(quiet())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(600.0)
+    assert not waiting.done()
+    scene.view = engine()
+    await scene.clock.advance(5.0)
+    await waiting
+
+
+async def test_a_sleeping_engine_is_not_probed_however_long_it_counts_nothing():
+    scene = Scene()
+    scene.view = engine(asleep=True)
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(3600.0)
+    assert not waiting.done()
+    assert set(scene.told) == {PauseReason.ASLEEP}
+    scene.view = engine(asleep=False)
+    await scene.clock.advance(5.0)
+    await waiting
+    assert scene.told[-1] is None
+
+
+async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_paused():
+    """Before vLLM 0.11 its page does not say that it sleeps, and no page says that it is paused."""
+    scene = Scene()
+    await scene.pass_through(failed=True)
+    assert scene.rests_asked == 0
+    scene.rests = True
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(600.0)
+    assert not waiting.done()
+    assert scene.told[-1] is PauseReason.ASLEEP
+    scene.rests = False
+    await scene.clock.advance(5.0)
+    await waiting
+    asked = scene.rests_asked
+    await scene.pass_through()
+    assert scene.rests_asked == asked, "an engine that answers is not asked"
 
 
 async def test_the_budget_is_waited_for_without_asking_the_engine():

@@ -13,6 +13,8 @@ from exporter.probe.guest import (
     UNKNOWN_TURN_TOKENS,
     GuestPolicy,
     Ledger,
+    Pause,
+    Standstill,
     budget_pause,
     busy_pause,
     session_tokens,
@@ -30,6 +32,9 @@ POLICY = GuestPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.
         (engine(usage=0.91), PauseReason.USAGE),
         (engine(waiting=3.0, usage=0.91), PauseReason.QUEUE),
         (engine(waiting=None, usage=None), None),
+        (engine(asleep=True), PauseReason.ASLEEP),
+        (engine(waiting=3.0, asleep=True), PauseReason.ASLEEP),
+        (engine(asleep=False), None),
         (failed_engine_view(), None),
         (None, None),
     ],
@@ -37,6 +42,35 @@ POLICY = GuestPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.
 def test_a_busy_engine_is_left_alone_and_an_unknown_one_is_not_called_busy(view, reason):
     pause = busy_pause(view, POLICY)
     assert (pause and pause.reason) == reason
+
+
+BUSY = Pause(PauseReason.QUEUE, 5.0)
+
+
+def stood(*looks):
+    """The standstill after looks at these times at an engine that has generated so much."""
+    standstill = Standstill()
+    for at, generated, pause in looks:
+        standstill = standstill.after(engine(generated=generated), pause, at)
+    return standstill
+
+
+def test_a_standstill_lasts_from_the_first_busy_look_with_the_same_counters():
+    standstill = stood((0.0, 5.0, BUSY), (10.0, 6.0, BUSY), (30.0, 6.0, BUSY), (69.0, 6.0, BUSY))
+    assert not standstill.lasts(69.9)
+    assert standstill.lasts(70.0)
+
+
+@pytest.mark.parametrize("pause", [None, Pause(PauseReason.ASLEEP, 5.0)])
+def test_a_look_at_an_engine_that_is_not_busy_ends_a_standstill(pause):
+    standstill = stood((0.0, 5.0, BUSY), (50.0, 5.0, pause), (60.0, 5.0, BUSY))
+    assert not standstill.lasts(119.0)
+    assert standstill.lasts(120.0)
+
+
+def test_an_engine_that_cannot_be_read_does_not_stand_still():
+    standstill = stood((0.0, 5.0, BUSY)).after(failed_engine_view(), None, 50.0)
+    assert not standstill.lasts(1e9)
 
 
 def test_what_was_spent_takes_its_share_of_an_hour():

@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
-from publish_records import STARTED, TURNS, engine_view, measured, session, turn
+from publish_records import (
+    STARTED,
+    TURNS,
+    engine_view,
+    failed_session,
+    measured,
+    session,
+    turn,
+)
 
 from exporter.model import Control, ControlOutcome, PauseReason, RetentionReading
 from exporter.publish.cost_state import Prices
@@ -60,6 +68,17 @@ async def test_the_page_of_an_engine_that_caches_nothing_has_no_time_saved(clien
     sessions = [compared(0.0124, cached=0, number=number) for number in range(12)]
     assert await time_saved(client, published, *sessions) == ""
     assert "sooner" not in await (await client.get("/")).text()
+
+
+async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
+    published.metrics.target_added("local")
+    published.session_finished(failed_session())
+    published.metrics.gate_looked("local", PauseReason.ASLEEP)
+    page = await (await client.get("/")).text()
+    assert "Asleep or paused" in page
+    assert "1 target: 1 not probed." in page
+    assert "the engine sleeps or is paused, and a request would wait" in page
+    assert "paused" in (await (await client.get("/api/v1/targets")).json())["targets"][0]["cost"]
 
 
 async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):
