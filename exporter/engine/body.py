@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+
+import aiohttp
 
 from exporter.engine.answer import refusal
 from exporter.engine.translation import redirected, sent_on
 from exporter.errors import EngineUnavailableError
 from exporter.model import Failure, FailureReason
 
-if TYPE_CHECKING:
-    import aiohttp
-
 _REFUSAL_BYTES = 1 << 20
+_REFUSAL_SECONDS = 5.0
+"""What is waited for the body of an error, of which the status says most."""
 _GZIP = 31  # zlib's window bits for a gzip header
 _SHOWN = 40  # characters of a header that a message shows
 
@@ -38,12 +39,45 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return _unpacked(bytes(body), limit)
 
 
-async def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
-    """Why an answer's head does not announce a stream, None where it does."""
+async def refused(response: aiohttp.ClientResponse, seconds: float | None) -> Failure:
+    """The failure that an answer with an error status is.
+
+    Its body is read whole. Where it does not end within `seconds`, within its bound or at all, the
+    part that came is taken: the status alone says more than a timeout would.
+    """
+    body = bytearray()
+    longest = _REFUSAL_SECONDS if seconds is None else min(_REFUSAL_SECONDS, seconds)
+    try:
+        async with asyncio.timeout(longest):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) >= _REFUSAL_BYTES:
+                    break
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass
+    return refusal(response.status, _readable(response, bytes(body)))
+
+
+def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
+    """The body unpacked where it is gzip; nothing where it cannot be read."""
+    coding = _coding(response)
+    if coding == "identity":
+        return body
+    try:
+        return _unpacked(body, _REFUSAL_BYTES) if coding == "gzip" else b""
+    except EngineUnavailableError:
+        return b""
+
+
+async def no_stream(response: aiohttp.ClientResponse, seconds: float) -> Failure | None:
+    """Why an answer's head does not announce a stream, None where it does.
+
+    The body of an error is waited for within `seconds`.
+    """
     if (onward := sent_on(response)) is not None:
         return redirected(response.status, onward)
     if response.status != HTTPStatus.OK:
-        return refusal(response.status, await response.content.read(_REFUSAL_BYTES))
+        return await refused(response, seconds)
     if response.content_type != "text/event-stream":
         return Failure(
             FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"

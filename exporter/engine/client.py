@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,19 +16,22 @@ from yarl import URL
 
 from exporter import __version__
 from exporter.engine import stamps, tls
-from exporter.engine.answer import Answer, Json, error_text, refusal
-from exporter.engine.body import no_stream, read_body
+from exporter.engine.answer import Answer, Json, error_text
+from exporter.engine.body import no_stream, read_body, refused
+from exporter.engine.chat import Chat, ChatRequest, Deadlines, out_of_order
 from exporter.engine.redaction import page_without, without_sent
 from exporter.engine.sse import Decoder
 from exporter.engine.translation import connection_failure, redirected, sent_on
 from exporter.engine.watch import Watch
 from exporter.errors import EngineUnavailableError
-from exporter.model import EngineInfo, Failure, FailureReason, Usage
+from exporter.model import EngineInfo, Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Objects = Sequence[Mapping[str, Any]]
+    from exporter.engine.chat import Objects
+
+__all__ = ["Chat", "ChatRequest", "Deadlines", "EngineClient"]
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there
@@ -44,78 +46,6 @@ _MOST_TEXT_CHUNKS = 8192
 _MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every few seconds
 _MOST_REDIRECTS = 3
 _LONGEST_NAME = 500  # characters; it is kept with every session
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """How long each part of one request may take, in seconds."""
-
-    connect: float = 5.0
-    first_token: float = 60.0
-    between_tokens: float = 30.0
-    whole: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One streamed chat completion at temperature 0.
-
-    `cache_salt` keeps the prefix apart from every other salt's; None sends none. `tools` go into
-    the prompt, but the model is told to call none (`tool_choice` "none"), since "auto" is refused
-    by a server without a tool parser. `logprobs` asks for those of the answer's tokens, which vLLM
-    names by their ids then.
-    """
-
-    model: str
-    messages: Objects = field(repr=False)
-    max_tokens: int
-    cache_salt: str | None = field(default=None, repr=False)
-    tools: Objects = field(default=(), repr=False)
-    logprobs: bool = False
-
-    def body(self) -> Json:
-        """The JSON object to send."""
-        body: Json = {
-            "model": self.model,
-            "messages": list(self.messages),
-            "max_tokens": self.max_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "return_token_ids": True,
-        }
-        if self.cache_salt is not None:
-            body["cache_salt"] = self.cache_salt
-        if self.tools:
-            body |= {"tools": list(self.tools), "tool_choice": "none"}
-        if self.logprobs:
-            body |= {"logprobs": True, "return_tokens_as_token_ids": True}
-        return body
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """What came of one request. Times are monotonic seconds, as in `exporter.model.Turn`.
-
-    `sent_at` is None when the request never left. After a failure the other fields hold what had
-    come until then. An answer that precedes its request is a failure of the exporter's own: no
-    time can be taken from it.
-    """
-
-    sent_at: float | None
-    token_times: tuple[float, ...]
-    finished_at: float
-    usage: Usage | None
-    finish_reason: str | None
-    prompt_token_ids: tuple[int, ...] | None = field(repr=False)
-    completion_token_ids: tuple[int, ...] | None = field(repr=False)
-    message: Json = field(repr=False)
-    failure: Failure | None
-
-    def __post_init__(self) -> None:
-        first = min((*self.token_times[:1], self.finished_at))
-        if self.failure is None and (failure := _out_of_order(self.sent_at, first)) is not None:
-            object.__setattr__(self, "failure", failure)
 
 
 class EngineClient:
@@ -143,6 +73,8 @@ class EngineClient:
         self._ssl = tls.trust(verify=verify_tls, ca_file=ca_file, secure=secure)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._measuring: aiohttp.ClientSession | None = None
+        self._keeps = True
+        self._retired: list[aiohttp.ClientSession] = []
         self._plain: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -153,10 +85,11 @@ class EngineClient:
 
     async def close(self) -> None:
         """Close all connections; the client can still be used and opens new ones."""
-        for session in (self._measuring, self._plain):
+        for session in (self._measuring, self._plain, *self._retired):
             if session is not None:
                 await session.close()
         self._measuring = self._plain = None
+        self._retired.clear()
 
     # Readings
 
@@ -272,16 +205,13 @@ class EngineClient:
         seconds: float | None = None,
     ) -> bytes:
         try:
-            status, page = await self._ask(method, URL(url), body, limit, seconds)
+            return await self._ask(method, URL(url), body, limit, seconds)
         except EngineUnavailableError as error:
             raise self._unavailable(
                 url, Failure(FailureReason(error.reason), error.detail), body
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise self._unavailable(url, connection_failure(error, sent=True), body) from error
-        if status != HTTPStatus.OK:
-            raise self._unavailable(url, refusal(status, page), body)
-        return page
 
     def _unavailable(self, url: str, failure: Failure, body: Json | None) -> EngineUnavailableError:
         detail = without_sent(failure.detail, self._api_key, body)
@@ -289,8 +219,8 @@ class EngineClient:
 
     async def _ask(
         self, method: str, url: URL, body: Json | None, limit: int, seconds: float | None
-    ) -> tuple[int, bytes]:
-        """Status and body. A GET may be sent on, but only within the same scheme, host and port."""
+    ) -> bytes:
+        """The body. A GET may be sent on, but only within the same scheme, host and port."""
         timeout = self._timeout
         if seconds is not None:
             timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
@@ -299,8 +229,11 @@ class EngineClient:
                 method, url, **_packed(body), allow_redirects=False, timeout=timeout
             ) as response:
                 onward = sent_on(response)
+                if onward is None and response.status == HTTPStatus.OK:
+                    return await read_body(response, limit)
                 if onward is None:
-                    return response.status, await read_body(response, limit)
+                    failure = await refused(response, (timeout.total or 0.0) / 2)
+                    raise EngineUnavailableError(failure.reason, failure.detail)
                 same = onward.absolute and onward.origin() == url.origin()
                 if method != "GET" or not same or hop == _MOST_REDIRECTS:
                     failure = redirected(response.status, onward)
@@ -327,13 +260,15 @@ class EngineClient:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """Send one request and read its stream; `on_token` gets the count of text chunks so far."""
-        exchange = stamps.Exchange()
-        answer = Answer()
-        failure = await self._attempt(request, deadlines, exchange, answer, on_token)
-        if failure is not None and exchange.reused and exchange.first_byte_at is None:
-            # The server closed a kept-alive connection as we wrote on it: nothing was measured.
+        watch = Watch(deadlines)
+        exchange, answer = stamps.Exchange(), Answer()
+        failure = await self._attempt(request, watch, exchange, answer, on_token)
+        sent_twice = False
+        if _closed_while_kept(failure, exchange) and watch.elapsed() < deadlines.connect:
+            sent_twice = exchange.sent_at is not None
+            self._keep_none()
             exchange, answer = stamps.Exchange(), Answer()
-            failure = await self._attempt(request, deadlines, exchange, answer, on_token)
+            failure = await self._attempt(request, watch, exchange, answer, on_token)
         if failure is not None:
             told = (request.messages, request.tools, answer.message())
             failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, told))
@@ -348,18 +283,18 @@ class EngineClient:
             completion_token_ids=None if ids is None else tuple(ids),
             message=answer.message(),
             failure=failure,
+            sent_twice=sent_twice,
         )
 
     async def _attempt(
         self,
         request: ChatRequest,
-        deadlines: Deadlines,
+        watch: Watch,
         exchange: stamps.Exchange,
         answer: Answer,
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
         stamps.observe(exchange)
-        watch = Watch(deadlines)
         try:
             async with watch.timer():
                 return await self._stream(request, exchange, answer, watch, on_token)
@@ -382,7 +317,7 @@ class EngineClient:
         url = f"{self.url}/v1/chat/completions"
         sent = _packed(request.body())
         async with session.post(url, **sent, allow_redirects=False) as response:
-            if (failure := await no_stream(response)) is not None:
+            if (failure := await no_stream(response, watch.left() / 2)) is not None:
                 return failure
             decoder, left = Decoder(), _STREAM_BYTES
             async for chunk in response.content.iter_any():
@@ -398,13 +333,23 @@ class EngineClient:
                             on_token(len(answer.token_times))
                 if answer.failure is not None:
                     break
-        return answer.end() or _out_of_order(exchange.sent_at, exchange.first_byte_at)
+        return answer.end() or out_of_order(exchange.sent_at, exchange.first_byte_at)
+
+    def _keep_none(self) -> None:
+        """From now on use a new connection for each request, as the server closes those kept."""
+        self._keeps = False
+        if self._measuring is not None:
+            self._retired.append(self._measuring)  # something may still be measured on it
+            self._measuring = None
 
     def _measuring_session(self, deadlines: Deadlines) -> aiohttp.ClientSession:
         if self._measuring is None:
             self._measuring = aiohttp.ClientSession(
                 connector=stamps.StampingConnector(
-                    ssl=self._ssl, keepalive_timeout=_KEEPALIVE_SECONDS, limit=0
+                    ssl=self._ssl,
+                    limit=0,
+                    keepalive_timeout=_KEEPALIVE_SECONDS if self._keeps else None,
+                    force_close=not self._keeps,
                 ),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None, connect=deadlines.connect),
@@ -413,26 +358,18 @@ class EngineClient:
         return self._measuring
 
 
+def _closed_while_kept(failure: Failure | None, exchange: stamps.Exchange) -> bool:
+    """Whether the server closed a kept-alive connection, as it may, before it answered on it."""
+    cut = failure is not None and failure.reason is FailureReason.STREAM_CUT
+    return cut and exchange.reused and exchange.first_byte_at is None
+
+
 def _packed(body: Json | None) -> dict[str, Any]:
     """JSON as aiohttp is to send it: a file goes out in parts, so a long one blocks nothing."""
     if body is None:
         return {}
     data = io.BytesIO(json.dumps(body).encode())
     return {"data": data, "headers": {"Content-Type": "application/json"}}
-
-
-def _out_of_order(sent_at: float | None, answered_at: float | None) -> Failure | None:
-    """What is wrong with the stamps of a whole answer, if anything."""
-    if sent_at is None or answered_at is None:
-        return Failure(FailureReason.INTERNAL, "the exporter did not see when the request was sent")
-    if answered_at < sent_at:
-        early = f"{sent_at - answered_at:.3g} s"
-        return Failure(
-            FailureReason.INTERNAL,
-            f"by the exporter's stamps the answer came {early} before its request was sent, which "
-            "cannot be: no time of this request is known",
-        )
-    return None
 
 
 def _items(models: Json) -> list[Mapping[str, Any]]:

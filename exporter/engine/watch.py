@@ -10,22 +10,36 @@ import aiohttp
 from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
-    from exporter.engine.client import Deadlines
+    from exporter.engine.chat import Deadlines
 
 
 class Watch:
-    """Until the first token, then from one token to the next; the whole answer all the time."""
+    """Until the first token, then from one token to the next; the whole answer all the time.
+
+    The first token's and the whole answer's count from the beginning, also where a request has to
+    be sent again.
+    """
 
     def __init__(self, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + deadlines.whole
+        self._begun = self._loop.time()
+        self._end = self._begun + deadlines.whole
         self._tokens = 0
         self._timer: asyncio.Timeout | None = None
 
     def timer(self) -> asyncio.Timeout:
-        self._timer = asyncio.timeout_at(self._next(self.deadlines.first_token))
+        self._timer = asyncio.timeout_at(min(self._end, self._begun + self.deadlines.first_token))
         return self._timer
+
+    def left(self) -> float:
+        """Seconds until the deadline that runs."""
+        when = None if self._timer is None else self._timer.when()
+        return max(0.0, (self._end if when is None else when) - self._loop.time())
+
+    def elapsed(self) -> float:
+        """Seconds since the watch was made."""
+        return self._loop.time() - self._begun
 
     def token(self) -> None:
         self._tokens += 1

@@ -1,6 +1,7 @@
 """The measuring client against a server that does, one by one, what engines and networks do."""
 
 import asyncio
+import gzip
 import json
 import socket
 import ssl
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from exporter.engine import stamps
 from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.watch import Watch
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, FailureReason, Usage
 
@@ -23,6 +25,7 @@ REQUEST = ChatRequest(
     cache_salt="salt",
     tools=[{"type": "function", "function": {"name": "f"}}],
 )
+PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 QUICK = Deadlines(connect=5, first_token=0.3, between_tokens=0.3, whole=20)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -239,6 +242,62 @@ async def test_a_refused_request_says_why(status, body, reason):
     assert await failure_of(chat) is reason
 
 
+TOO_LONG = json.dumps({"error": {"message": "too long", "param": "input_tokens"}}).encode()
+
+
+def in_pieces(*pieces: bytes | Callable[[web.Request], Awaitable[None]], status: int) -> Handler:
+    """An error whose body comes piece by piece."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        for piece in pieces:
+            if callable(piece):
+                await piece(request)
+            else:
+                await response.write(piece)
+                await asyncio.sleep(0)
+        return response
+
+    return handle
+
+
+async def seen_apart(_request: web.Request) -> None:
+    """Long enough for the client to have read what came so far: its parser waits 50 ms."""
+    await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status", "reason"),
+    [
+        ([TOO_LONG[:20], seen_apart, TOO_LONG[20:]], 400, FailureReason.PROMPT_TOO_LONG),
+        ([TOO_LONG, hang], 400, FailureReason.PROMPT_TOO_LONG),
+        ([TOO_LONG, cut], 400, FailureReason.PROMPT_TOO_LONG),
+        ([b"x" * 300_000] * 8 + [hang], 500, FailureReason.SERVER_ERROR),
+        ([hang], 401, FailureReason.UNAUTHORIZED),
+        ([cut], 503, FailureReason.OVERLOADED),
+    ],
+)
+async def test_a_refusal_is_read_whole_or_as_far_as_it_comes(pieces, status, reason):
+    refusing = in_pieces(*pieces, status=status)
+    deadlines = Deadlines(connect=5, first_token=4, between_tokens=4, whole=20)
+    assert await failure_of(refusing, deadlines) is reason
+    async with serving(refusing, v1__models=refusing) as url:
+        async with EngineClient(url, timeout_seconds=4) as client:
+            with pytest.raises(EngineUnavailableError) as caught:
+                await client.info()
+    assert caught.value.reason == reason
+
+
+async def test_a_packed_refusal_is_unpacked():
+    async def chat(_request: web.Request) -> web.StreamResponse:
+        body = gzip.compress(TOO_LONG)
+        return web.Response(status=400, body=body, headers={"Content-Encoding": "gzip"})
+
+    assert await failure_of(chat) is FailureReason.PROMPT_TOO_LONG
+
+
 async def test_nothing_listening_is_connection_refused_and_names_the_place():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -297,6 +356,79 @@ async def test_a_kept_alive_connection_that_the_server_closed_is_not_a_failed_tu
         assert (await client.chat(REQUEST, QUICK)).failure is None
         assert (await client.chat(REQUEST, QUICK)).failure is None
     assert requests == 3
+
+
+async def test_a_deadline_on_a_kept_alive_connection_is_waited_for_once():
+    """Nor is the prompt sent a second time: the engine may have it in its cache by then."""
+    requests = 0
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        nonlocal requests
+        requests += 1
+        if requests == 2:
+            await hang(request)
+        return await streaming(chunk("one", "stop"), DONE)(request)
+
+    async with serving(chat) as url, EngineClient(url) as client:
+        assert (await client.chat(REQUEST, PATIENT)).failure is None
+        got = await client.chat(REQUEST, QUICK)
+    assert got.failure.reason is FailureReason.FIRST_TOKEN_TIMEOUT
+    assert not got.sent_twice
+    assert requests == 2
+
+
+async def test_an_answer_that_has_begun_is_never_asked_for_again():
+    requests = 0
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        nonlocal requests
+        requests += 1
+        end = [chunk("one", "stop"), DONE] if requests == 1 else [b": wait\n\n", cut]
+        return await streaming(*end)(request)
+
+    async with serving(chat) as url, EngineClient(url) as client:
+        assert (await client.chat(REQUEST, PATIENT)).failure is None
+        got = await client.chat(REQUEST, PATIENT)
+    assert got.failure.reason is FailureReason.STREAM_CUT
+    assert requests == 2
+
+
+async def test_a_prompt_that_a_server_may_have_had_twice_is_said_to_be():
+    """It reads the second request whole and closes; from then on each has its own connection."""
+    peers: list[object] = []
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        peers.append(request.transport.get_extra_info("peername"))
+        await request.read()
+        if len(peers) == 2:
+            await cut(request)
+        return await streaming(chunk("one", "stop"), DONE)(request)
+
+    async with serving(chat) as url, EngineClient(url) as client:
+        chats = [await client.chat(REQUEST, PATIENT) for _ in range(4)]
+    assert [got.failure for got in chats] == [None] * 4
+    assert [got.sent_twice for got in chats] == [False, True, False, False]
+    assert peers[0] == peers[1]
+    assert len(set(peers)) == 4
+
+
+async def test_a_server_that_closes_after_long_thought_has_failed(monkeypatch):
+    """No server that merely ends a kept-alive connection takes that long."""
+    requests = 0
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        nonlocal requests
+        requests += 1
+        if requests == 2:
+            monkeypatch.setattr(Watch, "elapsed", lambda _watch: PATIENT.connect + 1)
+            await cut(request)
+        return await streaming(chunk("one", "stop"), DONE)(request)
+
+    async with serving(chat) as url, EngineClient(url) as client:
+        assert (await client.chat(REQUEST, PATIENT)).failure is None
+        got = await client.chat(REQUEST, PATIENT)
+    assert got.failure.reason is FailureReason.STREAM_CUT
+    assert requests == 2
 
 
 async def test_turns_of_one_session_share_a_connection():
