@@ -346,6 +346,10 @@ class EngineInfo:
     simulated: bool
 
 
+PartKey = tuple[tuple[str, str], ...]
+"""Labels that tell engines apart, as pairs of name and value."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
     """One reading of vLLM's own /metrics, all engine ranks together. Counters are as vLLM counts.
@@ -356,6 +360,9 @@ class EngineSnapshot:
     multiples of `lookup_step_tokens`: an engine that counts blocks leaves out what fills none.
 
     `queried_tokens` may be far more than all prompts (engine/lookups.py), `prompt_tokens` never is.
+
+    `parts` is empty on an engine's own page. On a page whose series have labels that vLLM does not
+    put on them it has what each engine says, and the rest of the snapshot is all of them together.
     """
 
     at: float
@@ -377,6 +384,12 @@ class EngineSnapshot:
     iteration_tokens: float | None = None
     asleep: bool | None = None
     lookup_step_tokens: int = 1
+    parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
+
+    @property
+    def told_apart_by(self) -> tuple[str, ...]:
+        """The labels that are not vLLM's."""
+        return tuple(sorted({name for key in self.parts for name, _ in key}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,14 +79,8 @@ def parse(
             configs.append(sample.labels)
         elif sample.name in names.WANTED_NAMES:
             by_name.setdefault(sample.name, []).append(sample)
-    return snapshots.snapshot(
-        by_name,
-        configs,
-        _lookups_help(data, by_name),
-        at=at,
-        scrape_seconds=scrape_seconds,
-        version=version,
-    )
+    read = snapshots.Page(by_name, configs, _lookups_help(data, by_name), version)
+    return snapshots.snapshot(read, at=at, scrape_seconds=scrape_seconds)
 
 
 def _lookups_help(data: bytes, by_name: Mapping[str, object]) -> str | None:

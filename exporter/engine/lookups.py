@@ -61,6 +61,12 @@ class Lookups:
             return Lookups(self.queried, self.prompt, last, since, Count.OPEN)
         return Lookups(queried, prompt, last, None, Count.RECOUNTED)
 
+    def from_here(self, snapshot: EngineSnapshot) -> Lookups:
+        """Settled at this reading, whatever was counted before it."""
+        return Lookups(
+            snapshot.queried_tokens or 0.0, snapshot.prompt_tokens or 0.0, _counters(snapshot)
+        )
+
     def _explained(self, ahead: float, snapshot: EngineSnapshot) -> bool:
         """Whether prompts that were looked up and have no first token yet can be so many."""
         since, held = self.open_since, _capacity(snapshot)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from exporter.engine import exposition, totals, windows
+from exporter.engine.histories import Histories, carry_page
 from exporter.engine.lookups import Count
 from exporter.engine.places import Places
 from exporter.engine.reasons import ScrapeReason, scrape_reason
-from exporter.engine.totals import EngineHistory
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
@@ -83,11 +84,12 @@ class Scraper:
         self._due_at: float | None = None
         self._log = structlog.get_logger().bind(target=target)
         self._one_at_a_time = asyncio.Lock()
-        self._history = EngineHistory()
+        self._history = Histories()
         self._samples: tuple[windows.Sample, ...] = ()
         self._info: EngineInfo | None = None
         self._latest: EngineView | None = None
         self._mixed_at: float | None = None
+        self._relayed = False
         self._outage = _Outage(self._log, failed="scrape.failed", recovered="scrape.recovered")
         self._info_outage = _Outage(
             self._log, failed="engine_info.failed", recovered="engine_info.recovered"
@@ -106,6 +108,7 @@ class Scraper:
         """Go on from what another scraper has learned of the same engine."""
         self._history, self._samples, self._info = other._history, other._samples, other._info
         self._latest, self._mixed_at = other._latest, other._mixed_at
+        self._relayed = other._relayed
 
     async def run(self, first: float = 0.0, second: float | None = None) -> None:
         """Read for ever, each round `interval_seconds` after the last one began.
@@ -173,11 +176,17 @@ class Scraper:
     def _judged(self, snapshot: EngineSnapshot) -> EngineSnapshot | ScrapeFailure:
         if snapshot.ranks == 0:
             return self._failure(ScrapeReason.NO_VLLM_METRICS, _NO_VLLM_METRICS)
-        returned = totals.returned(self._history, snapshot)
-        alternates = totals.alternates(self._history, snapshot)
+        if snapshot.parts:
+            joined = snapshot.parts.keys() - self._history.shown
+            if len(snapshot.parts) > 1 or not joined.isdisjoint(self._history.engines):
+                self._mixed_at = snapshot.at
+            return snapshot
+        sole = self._history.sole
+        returned, alternates = totals.returned(sole, snapshot), totals.alternates(sole, snapshot)
         if returned or alternates:
             self._mixed_at = snapshot.at
-            self._history = totals.fell(self._history, snapshot) if alternates else self._history
+            if alternates:
+                self._history = self._history.with_sole(totals.fell(sole, snapshot))
             return self._failure(ScrapeReason.SEVERAL_ENGINES, _SEVERAL_ENGINES)
         return snapshot
 
@@ -195,7 +204,7 @@ class Scraper:
         return self._compose(None, failure, {})
 
     def _carry(self, snapshot: EngineSnapshot) -> None:
-        before, self._history = self._history, totals.carry(self._history, snapshot)
+        before, self._history = self._history, carry_page(self._history, snapshot)
         self._observe_window(snapshot)
         if self._history.restarts > before.restarts:
             self._info = None  # another version or model may have come up
@@ -204,7 +213,7 @@ class Scraper:
             self._log.warning("engine.lookups_recounted")
 
     def _observe_window(self, snapshot: EngineSnapshot) -> None:
-        count = self._history.lookups.count
+        count = self._history.count
         if count is Count.OPEN:
             return  # what was looked up since the last sample is not known yet
         self._samples = windows.observe(
@@ -240,16 +249,24 @@ class Scraper:
             totals=self._history.totals(),
             hit_ratios=hit_ratios,
             restarts=self._history.restarts,
-            info=self._info,
+            info=self._shown_info(snapshot),
             mixed=self._mixed(),
             recounted=self._recounted(self._history),
         )
+
+    def _shown_info(self, snapshot: EngineSnapshot | None) -> EngineInfo | None:
+        """A router answers /version for itself: without vLLM's version where one shows the page."""
+        if snapshot is not None:
+            self._relayed = bool(snapshot.parts)
+        if self._info is None or not self._relayed:
+            return self._info
+        return replace(self._info, version=None)
 
     def _mixed(self) -> bool:
         since = self._mixed_at
         return since is not None and self._clock.monotonic() - since < MIXED_SECONDS
 
-    def _recounted(self, history: EngineHistory) -> bool:
+    def _recounted(self, history: Histories) -> bool:
         since = history.recounted_at
         return since is not None and self._clock.monotonic() - since < RECOUNTED_SECONDS
 

@@ -3,12 +3,16 @@
 What is unknown stays None: a family that is not on the page; one with a value that is not finite
 or is negative on any rank, since a sum over the other ranks would be wrong; one that has no series
 for a rank that the other families name; one with the same series twice; one whose unit is unknown.
+
+vLLM tells its series apart by model and rank. Where they have another label (`server`, `pod`,
+`instance`, `url`), a router or something that collects pages shows them, of one engine or several.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter.engine import names
@@ -20,23 +24,119 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
+    from exporter.model import PartKey
+
 _T = TypeVar("_T")
 
 
-def snapshot(
-    by_name: Mapping[str, Sequence[Sample]],
-    configs: Sequence[Mapping[str, str]],
-    lookups_help: str | None,
-    *,
-    at: float,
-    scrape_seconds: float,
-    version: str | None = None,
-) -> EngineSnapshot:
-    """One snapshot of all ranks.
+_OWN_LABELS = frozenset({"model_name", "engine", "engine_idx", "pid"})
+"""What vLLM puts on the families that are read, and the Python client where processes share a
+page. Any other label was put on by somebody else."""
 
-    `lookups_help` is the page's HELP of the lookups that it counts under an old name, `version`
-    what the engine says of itself: they tell whether those are tokens or blocks.
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was read of a page.
+
+    `lookups_help` is its HELP of the lookups that it counts under an old name, `version` what the
+    engine says of itself: they tell whether those are tokens or blocks.
     """
+
+    by_name: Mapping[str, Sequence[Sample]]
+    configs: Sequence[Mapping[str, str]]
+    lookups_help: str | None
+    version: str | None
+    unfilled: frozenset[str] = frozenset()
+
+
+def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
+    """One snapshot of all ranks, and of all engines where a page has the series of several."""
+    foreign = frozenset(
+        label
+        for family in names.VLLM_FAMILIES
+        for sample in _newest(family, page.by_name)
+        for label in sample.labels
+        if label not in _OWN_LABELS
+    )
+    if not foreign:
+        return _one(page, at=at, scrape_seconds=scrape_seconds)
+    parts = {
+        key: _one(part, at=at, scrape_seconds=scrape_seconds)
+        for key, part in _parted(page, foreign).items()
+    }
+    return _added_up(parts)
+
+
+def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
+    """The page of each engine, by the labels that tell them apart.
+
+    What stands on it without these labels, such as the start time of the process that shows the
+    page, is not an engine's. Nor is a family that is 0 throughout: a router shows 0 for what it
+    does not know. Its version is its own.
+    """
+
+    def key(labels: Mapping[str, str]) -> PartKey:
+        return tuple(sorted((name, labels[name]) for name in foreign if name in labels))
+
+    by_name: dict[PartKey, dict[str, list[Sample]]] = {}
+    configs: dict[PartKey, list[Mapping[str, str]]] = {}
+    for name, samples in page.by_name.items():
+        for sample in samples:
+            by_name.setdefault(key(sample.labels), {}).setdefault(name, []).append(sample)
+    for labels in page.configs:
+        configs.setdefault(key(labels), []).append(labels)
+    unfilled = frozenset(
+        name
+        for name, samples in page.by_name.items()
+        if name != names.SLEEP_STATE and all(sample.value == 0 for sample in samples)
+    )
+    engines = [
+        one
+        for one, families in by_name.items()
+        if any(_newest(family, families) for family in names.VLLM_FAMILIES)
+    ]
+    return {
+        one: Page(by_name[one], configs.get(one, ()), page.lookups_help, None, unfilled)
+        for one in engines
+    }
+
+
+def _added_up(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
+    """As of one engine. A number that one of them does not say is unknown."""
+    first, *others = parts.values()
+    every = [first, *others]
+
+    def total(of: Callable[[EngineSnapshot], float | None]) -> float | None:
+        values = [value for one in every if (value := of(one)) is not None]
+        return math.fsum(values) if len(values) == len(every) else None
+
+    usage = total(lambda one: one.kv_cache_usage_ratio)
+    return EngineSnapshot(
+        at=first.at,
+        scrape_seconds=first.scrape_seconds,
+        ranks=sum(one.ranks for one in every),
+        model_names=tuple(sorted({name for one in every for name in one.model_names})),
+        process_start_time=None if others else first.process_start_time,
+        queried_tokens=total(lambda one: one.queried_tokens),
+        hit_tokens=total(lambda one: one.hit_tokens),
+        cached_prompt_tokens=total(lambda one: one.cached_prompt_tokens),
+        prompt_tokens=total(lambda one: one.prompt_tokens),
+        generation_tokens=total(lambda one: one.generation_tokens),
+        preemptions=total(lambda one: one.preemptions),
+        kv_cache_usage_ratio=None if usage is None else usage / len(every),
+        requests_running=total(lambda one: one.requests_running),
+        requests_waiting=total(lambda one: one.requests_waiting),
+        hit_rate_gauge=None if others else first.hit_rate_gauge,
+        cache=_agreed_cache([one.cache for one in every]),
+        iteration_tokens=total(lambda one: one.iteration_tokens),
+        asleep=_same([one.asleep for one in every]),
+        lookup_step_tokens=max(one.lookup_step_tokens for one in every),
+        parts=parts,
+    )
+
+
+def _one(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
+    by_name, configs = page.by_name, page.configs
     engines = {
         sample.labels["engine"]
         for family in names.VLLM_FAMILIES
@@ -52,10 +152,13 @@ def snapshot(
     seen = bool(configs) or any(_newest(family, by_name) for family in names.VLLM_FAMILIES)
 
     cache = _cache_config(configs, len(engines)) if configs else None
-    step = _lookup_step(by_name, cache, lookups_help, version)
+    step = _lookup_step(page, cache)
 
     def value(family: Family) -> float | None:
-        return _combined(_newest(family, by_name), engines, family.ranks)
+        samples = _newest(family, by_name)
+        if samples and samples[0].name in page.unfilled:
+            return None
+        return _combined(samples, engines, family.ranks)
 
     def looked_up(family: Family) -> float | None:
         counted = value(family)
@@ -84,25 +187,22 @@ def snapshot(
     )
 
 
-def _lookup_step(
-    by_name: Mapping[str, Sequence[Sample]],
-    cache: CacheConfig | None,
-    lookups_help: str | None,
-    version: str | None,
-) -> int | None:
+def _lookup_step(page: Page, cache: CacheConfig | None) -> int | None:
     """Tokens of one count of the lookups: 1, or a block's; None where the unit is unknown.
 
     The V1 engine of 0.8.5 counts blocks under the names that count tokens since 0.9.0; the HELP
     line of each says which (`v1/metrics/loggers.py`).
     """
-    if not any(_newest(f, by_name) and f.names[0] not in by_name for f in names.LOOKUPS):
+    on_page = page.by_name
+    if not any(_newest(f, on_page) and f.names[0] not in on_page for f in names.LOOKUPS):
         return 1
     block = cache.block_size if cache else None
-    if lookups_help is not None and "block" in lookups_help.lower():
+    words = (page.lookups_help or "").lower()
+    if "block" in words:
         return block
-    if lookups_help is not None and "token" in lookups_help.lower():
+    if "token" in words:
         return 1
-    minor = re.match(r"0\.([0-9]+)\b", version or "")
+    minor = re.match(r"0\.([0-9]+)\b", page.version or "")
     if minor is None:
         return None
     return block if int(minor[1]) < _FIRST_MINOR_IN_TOKENS else 1
@@ -182,6 +282,26 @@ def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConf
             if name != "engine" and all(other.get(name) == value for other in ranks)
         },
     )
+
+
+def _agreed_cache(caches: Sequence[CacheConfig | None]) -> CacheConfig | None:
+    """What the caches of several engines have in common."""
+    known = [cache for cache in caches if cache is not None]
+    if not known or len(known) < len(caches):
+        return None
+    labels = known[0].labels.items()
+    return CacheConfig(
+        match_unit_tokens=_same([cache.match_unit_tokens for cache in known]),
+        block_size=_same([cache.block_size for cache in known]),
+        prefix_caching=_same([cache.prefix_caching for cache in known]),
+        num_blocks=_same([cache.num_blocks for cache in known]),
+        capacity_tokens=_same([cache.capacity_tokens for cache in known]),
+        labels={k: v for k, v in labels if all(cache.labels.get(k) == v for cache in known)},
+    )
+
+
+def _same(values: Sequence[_T | None]) -> _T | None:
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _agreed(

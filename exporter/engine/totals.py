@@ -32,12 +32,12 @@ class Carried:
     """One counter. `total` is None until first known, and never smaller than before.
 
     `last` is what the running process said last, `counted` what of that is in the total or was
-    left out of it.
+    left out of it: None where all that it says first is to be left out.
     """
 
     total: float | None = None
     last: float | None = None
-    counted: float = 0.0
+    counted: float | None = 0.0
 
     def fell_to(self, value: float | None) -> bool:
         """Whether a process that counts on could not have said `value`."""
@@ -55,6 +55,8 @@ class Carried:
             return Carried(self.total, value, counted)
         if count is Count.RECOUNTED:
             return Carried(self.total, value, value)
+        if counted is None:
+            return Carried(self.total or 0.0, value, value)
         return Carried((self.total or 0.0) + (value - counted), value, value)
 
 

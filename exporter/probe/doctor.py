@@ -10,6 +10,7 @@ from exporter.notices import FAILURE_ADVICE
 from exporter.probe import findings
 from exporter.probe.findings import Checkup, Finding
 from exporter.probe.isolation import try_salts
+from exporter.probe.replicas import own_info
 from exporter.probe.session import SessionRunner
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Doctor:
             self._refused(error)
         else:
             self._add(findings.passed("reachable", f"{self._client.url} answers"))
-            await self._examine(info)
+            info = await self._examine(info)
         return Checkup(
             url=self._client.url,
             started_time=started_time,
@@ -79,11 +80,12 @@ class Doctor:
             findings=tuple(self._found),
         )
 
-    async def _examine(self, info: EngineInfo) -> None:
+    async def _examine(self, info: EngineInfo) -> EngineInfo:
         view = await self._observe()
+        info = own_info(info, view)
         self._add(
             findings.of_model(info),
-            findings.of_version(info),
+            findings.of_version(info, view),
             findings.of_metrics(view),
             findings.of_flags(view),
             findings.of_prefix_caching(view),
@@ -93,7 +95,7 @@ class Doctor:
         if asleep or await self._client.rests():
             self._add(findings.resting(asleep=asleep is True))
             self._not_tried("not tried: the engine sleeps or is paused")
-            return
+            return info
         session = await SessionRunner(
             self._plan, self._client, self._observe, self._clock, self._new_salt
         ).play()
@@ -109,6 +111,7 @@ class Doctor:
             self._client, info, self._observe, self._plan.deadlines, self._new_salt
         )
         self._add(findings.of_isolation(test), findings.of_wedge(test))
+        return info
 
     def _refused(self, error: EngineUnavailableError) -> None:
         """Nothing can be measured: say what went wrong, and that the rest is unknown."""

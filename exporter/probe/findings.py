@@ -61,7 +61,9 @@ def unknown(name: str, evidence: str, remedy: str | None = None) -> Finding:
     return Finding(name, Verdict.UNKNOWN, evidence, remedy)
 
 
-def of_version(info: EngineInfo) -> Finding:
+def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:
+    if view and view.snapshot and view.snapshot.parts:
+        return unknown("version", "what answers is no engine of its own: see metrics")
     if info.version is None:
         return unknown("version", "nothing at /version; a proxy may hide it")
     simulated = " (SIMULATED)" if info.simulated else ""
@@ -84,10 +86,16 @@ def of_metrics(view: EngineView | None) -> Finding:
             "Start vLLM without --disable-log-stats, and let /metrics through; where it has "
             "another address, set the target's metrics_url.",
         )
-    ranks = view.snapshot.ranks
-    return passed(
-        "metrics", f"vllm: names of {ranks} engine rank{'' if ranks == 1 else 's'} at /metrics"
-    )
+    ranks, parts = view.snapshot.ranks, view.snapshot.parts
+    text = f"vllm: names of {ranks} engine rank{'' if ranks == 1 else 's'} at /metrics"
+    if parts:
+        labels = " and ".join(view.snapshot.told_apart_by)
+        engines = "1 engine" if len(parts) == 1 else f"{len(parts)} engines"
+        text += (
+            f", of {engines} by the label {labels}, which vLLM does not have: a router shows them, "
+            "or a page that was collected"
+        )
+    return passed("metrics", text)
 
 
 def resting(*, asleep: bool) -> Finding:

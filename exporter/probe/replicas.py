@@ -3,16 +3,18 @@
 A process that was restarted has started later than the one before, and the one before never comes
 back. So several are told by a start time that goes back, or, where they do not say when they
 started, by counters that fall and rise again; the scraper's views tell both (`EngineView.mixed`).
+A router's page shows several at once, under labels that vLLM does not have.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.engine.reasons import ScrapeReason
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot, EngineView
+    from exporter.model import EngineInfo, EngineSnapshot, EngineView
     from exporter.probe.inquiry import Observe
 
 LOOKS = 5
@@ -54,13 +56,29 @@ class ReplicaWatch:
         if view is None:
             return None
         start = view.snapshot.process_start_time if view.snapshot else None
-        if view.mixed or _refused(view):
+        if view.snapshot and len(view.snapshot.parts) > 1:
+            self.proof = self.proof or _on_one_page(view.snapshot)
+        elif view.mixed or _refused(view):
             self.proof = self.proof or _SEEN
         elif start is not None and self._start_time is not None and start < self._start_time:
             self.proof = self.proof or _OLDER
         if start is not None:
             self._start_time = start
         return view
+
+
+def own_info(info: EngineInfo, view: EngineView | None) -> EngineInfo:
+    """What an engine says of itself; a router answers /version for itself, so that is unknown."""
+    relayed = bool(view and view.snapshot and view.snapshot.parts)
+    return replace(info, version=None) if relayed else info
+
+
+def _on_one_page(snapshot: EngineSnapshot) -> str:
+    labels = " and ".join(snapshot.told_apart_by)
+    return (
+        f"/metrics has the series of {len(snapshot.parts)} engines, told apart by the label "
+        f"{labels}: a router answers at this URL, or several engines do"
+    )
 
 
 def _refused(view: EngineView | None) -> bool:

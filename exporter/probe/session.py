@@ -37,7 +37,7 @@ from exporter.probe.fitting import fit
 from exporter.probe.inquiry import LossInquiry, Observe
 from exporter.probe.loss import loss
 from exporter.probe.prefix_watch import Detokenize, PrefixWatch
-from exporter.probe.replicas import ReplicaWatch
+from exporter.probe.replicas import ReplicaWatch, own_info
 from exporter.probe.salting import NONCE_TOKENS, SaltTrust, process_of, with_nonce
 from exporter.probe.token_ids import TokenIds
 from exporter.probe.turn_notices import length_notices, turn_notices
@@ -210,7 +210,9 @@ class SessionRunner:
         self, kind: ScenarioKind, info: EngineInfo, played: _Played, hooks: SessionHooks
     ) -> None:
         replicas = ReplicaWatch(self._observe)
-        scene = _Scene(kind, info, await replicas.first(), replicas, hooks)
+        before = await replicas.first()
+        info = played.info = own_info(info, before)
+        scene = _Scene(kind, info, before, replicas, hooks)
         if scene.before and scene.before.snapshot and scene.before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
         process = process_of(info, scene.before)

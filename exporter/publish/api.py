@@ -122,6 +122,7 @@ def _engine_json(view: EngineView) -> EngineJson:
         if failure is None
         else {"reason": failure.reason, "detail": failure.detail},
         "version": info.version if info else None,
+        "engines": max(1, len(snapshot.parts)) if snapshot else 1,
         "model": info.model if info else None,
         "max_model_len": info.max_model_len if info else None,
         "prefix_caching": cache.prefix_caching if cache else None,

@@ -47,6 +47,8 @@ class EngineJson(TypedDict):
     up: bool
     failure: ScrapeFailureJson | None
     version: str | None
+    engines: Count
+    """Those whose series are on the page: more than 1 where a router shows it."""
     model: str | None
     max_model_len: int | None
     prefix_caching: bool | None

@@ -256,6 +256,13 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "1, with what the engine says of itself as labels; a label is empty where it is unknown.",
     ),
     Family(
+        "vllm_engine_page_engines",
+        "gauge",
+        scrape(lambda s: max(1, len(s.parts))),
+        "Engines whose series are on the page that is read. More than 1 where a router shows them, "
+        "told apart by labels that vLLM does not have: the totals are then of all of them.",
+    ),
+    Family(
         "vllm_engine_prefix_cache_queried_tokens_total",
         "counter",
         totals(lambda total: total.queried_tokens),

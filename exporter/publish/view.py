@@ -240,7 +240,9 @@ def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
 
 
 def _status(state: TargetState) -> tuple[str, Tone]:
-    if state.cost.paused is PauseReason.ASLEEP:
+    view = live_engine(state)
+    asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
+    if asleep or state.cost.paused is PauseReason.ASLEEP:
         return "Asleep or paused", "waiting"
     if state.last_session is None:
         return "No session has ended yet", "waiting"
@@ -311,7 +313,15 @@ def _info_facts(info: EngineInfo | None) -> list[tuple[str, str | None]]:
 def _snapshot_facts(snapshot: EngineSnapshot | None) -> list[tuple[str, str | None]]:
     if snapshot is None:
         return []
+    parts = snapshot.parts
+    told_apart = " and ".join(snapshot.told_apart_by)
     return [
+        (
+            "Engines on its /metrics",
+            f"{len(parts)}, by the label {told_apart}: a router's page, not an engine's own"
+            if parts
+            else None,
+        ),
         *_cache_facts(snapshot.cache),
         ("Cache in use", _shown(words.percent, snapshot.kv_cache_usage_ratio)),
         ("Requests running", _shown(words.count, snapshot.requests_running)),

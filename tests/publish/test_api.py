@@ -175,6 +175,7 @@ async def test_a_well_target_tells_of_its_engine(client, published):
         "up": True,
         "failure": None,
         "version": "0.32.0",
+        "engines": 1,
         "model": "tiny",
         "max_model_len": 8192,
         "prefix_caching": True,
