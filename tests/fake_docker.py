@@ -47,6 +47,7 @@ class FakeContainer:
     finished_time: float | None = None
     ready_at: float | None = None  # Unix; None: it never gets ready
     ill: bool = False  # /health fails though it runs
+    health: str | None = None  # by the check that its image brings along
     log: list[LogLine] = field(default_factory=list)
     script: list[LogLine] = field(default_factory=list)  # lines still to be written
 
@@ -198,6 +199,11 @@ class World:
             for c in self.containers.values()
         )
 
+    def listens(self) -> bool:
+        """Whether the port of whatever runs is open; a server that loads has not opened it yet."""
+        ill = any(c.ill for c in self.containers.values() if c.status is ContainerStatus.RUNNING)
+        return ill or self.healthy()
+
     def tick(self) -> None:
         """Let happen what the clock says should have happened by now."""
         now = self.clock.time()
@@ -237,6 +243,7 @@ class World:
             started_time=container.started_time,
             finished_time=container.finished_time,
             labels=container.labels,
+            health=container.health,
         )
 
     def _script(self, now: float) -> list[LogLine]:

@@ -44,6 +44,7 @@ class Daemon:
         self.held = False
         self.activity = Activity(counts_from=0.0)
         self.at_rest = False
+        self.reachable = True
         self.jitter = 0.5
         self.log_readable = True
 
@@ -65,6 +66,8 @@ class Daemon:
         health, age = Health.NOT_ASKED, None
         if container is not None and container.status in LIVE:
             health = Health.OK if self.world.healthy() else Health.FAILED
+            if not (self.reachable and self.world.listens()):
+                health = Health.UNREACHABLE
             age = self.world.clock.time() - (container.started_time or 0.0)
         return Observation(
             container=container,

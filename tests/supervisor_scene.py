@@ -65,6 +65,8 @@ class Scene:
 
     async def health(self, seconds: float) -> HealthAnswer:
         self.health_deadlines.append(seconds)
+        if not self.world.listens():
+            return HealthAnswer(Health.UNREACHABLE, "nothing listens")
         return HealthAnswer(Health.OK if self.world.healthy() else Health.FAILED)
 
     async def rests(self) -> bool:

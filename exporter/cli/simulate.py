@@ -98,6 +98,8 @@ def main(options: argparse.Namespace) -> int:
             + (f" It is like {options.like}." if options.like else ""),
             file=sys.stderr,
         )
+        # As vLLM says it: whoever follows the log of its container knows that it is up.
+        print("INFO:     Application startup complete.", file=sys.stderr)
         try:
             await stop.wait()
         finally:

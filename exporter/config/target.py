@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from exporter.config.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
+from exporter.config.reach import Reach, contradictions
 from exporter.config.values import (
     BaseUrl,
     ConfigPath,
@@ -111,10 +112,16 @@ class Target(TargetTemplate, _Place):
         if mode == "external":
             message = 'has no place in mode "external": set mode = "managed" or "attached"'
             return check_with(handler, value, [mistake_at(message)])
-        misfits = _attached_misfits(value) if mode == "attached" else _managed_misfits(value)
-        if mode == "managed" and info.data.get("url") is None and "url" in info.data:
+        if mode == "attached":
+            return check_with(handler, value, _attached_misfits(value))
+        misfits = _managed_misfits(value)
+        if info.data.get("url") is None and "url" in info.data:
             misfits += _unreachable(value)
-        return check_with(handler, value, misfits)
+        container = check_with(handler, value, misfits)
+        if "url" in info.data and "name" in info.data:
+            wrong = contradictions(info.data["url"], _reach(info.data["name"], container))
+            check_with(handler, value, [mistake_at(text, key) for key, text in wrong])
+        return container
 
     @field_validator("url")
     @classmethod
@@ -144,8 +151,8 @@ class Target(TargetTemplate, _Place):
         """The name of the container to look for; None if it is found by its label."""
         if self.container is None:
             return None
-        if self.container.name is None and self.mode == "managed":
-            return f"vllm-{self.name}"
+        if self.mode == "managed":
+            return _managed_name(self.name, self.container)
         return self.container.name
 
     @property
@@ -154,6 +161,21 @@ class Target(TargetTemplate, _Place):
         if self.container is None or self.container.restart == "never":
             return False
         return self.container.restart == "always" or self.mode == "managed"
+
+
+def _managed_name(target: str, container: ContainerSettings) -> str:
+    return container.name or f"vllm-{target}"
+
+
+def _reach(target: str, container: ContainerSettings) -> Reach:
+    return Reach(
+        name=_managed_name(target, container),
+        docker_host=container.docker_host,
+        host_ip=container.host_ip,
+        host_port=container.host_port,
+        network=container.network,
+        args=container.args if container.command is None else None,
+    )
 
 
 def _attached_misfits(container: Any) -> list[Any]:

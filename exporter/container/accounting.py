@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from exporter.container.policy import Policy, Terms
     from exporter.container.records import ContainerSnapshot
 
-_NO_FAILED_LOOKS: dict[str, Any] = {"health_failures": 0, "failing_since": None, "slow_looks": 0}
+_NO_FAILED_LOOKS: dict[str, Any] = {
+    "health_failures": 0,
+    "failing_since": None,
+    "slow_looks": 0,
+    "unreachable": False,
+}
+_ANSWERS = frozenset({Health.OK, Health.FAILED})
+_FAILS = frozenset({Health.FAILED, Health.UNREACHABLE})
 LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
 ENDED = frozenset({ContainerStatus.EXITED, ContainerStatus.DEAD, ContainerStatus.RESTARTING})
 
@@ -166,7 +173,8 @@ def _live(memory: Memory, seen: Observation, container: ContainerSnapshot, terms
         memory = replace(memory, ran=True, asked=None, cause=None, not_before=None)
     was_ready = run.ever_ready
     run = _watch(run, seen, container, time, terms)
-    memory = replace(memory, run=run)
+    reached = container.id if seen.health in _ANSWERS else memory.reached
+    memory = replace(memory, run=run, reached=reached)
     if run.ready_since is not None and time - run.ready_since >= terms.policy.stable_seconds:
         memory = replace(memory, failures=0)
     return Account(memory, failed, started, became_ready=run.ever_ready and not was_ready)
@@ -227,7 +235,7 @@ def _health(run: Run, seen: Observation, time: float, terms: Terms) -> Run:
     if seen.at_rest:
         return replace(run, **_NO_FAILED_LOOKS)
     # While the server is not up yet, /health cannot answer and that is no failure.
-    if seen.health is Health.FAILED and is_up(run, seen):
+    if seen.health in _FAILS and is_up(run, seen):
         run = _failed_look(run, seen, terms.now)
         well = run.health_failures < terms.policy.health_failures
         return replace(run, ready_since=run.ready_since if well else None)
@@ -237,6 +245,7 @@ def _health(run: Run, seen: Observation, time: float, terms: Terms) -> Run:
 def _failed_look(run: Run, seen: Observation, now: float) -> Run:
     """One more; those before the engine was last seen at work only tell that it is slow."""
     since = run.failing_since
+    run = replace(run, unreachable=seen.health is Health.UNREACHABLE)
     if since is not None and not seen.activity.worked_since(since):
         return replace(run, health_failures=run.health_failures + 1)
     return replace(

@@ -1,6 +1,7 @@
 """Each cause in words: what happened, and what a person can do.
 
-In braces: `what` the telling line named, `exit_code`, and the values of two of vLLM's flags.
+In braces: `what` the telling line named, `exit_code`, where it `listens`, and the values of two of
+vLLM's flags.
 """
 
 from __future__ import annotations
@@ -138,6 +139,14 @@ WORDS: dict[Cause, Words] = {
         "Its checks fail and its own counters advance: it is slow, not dead. It is not restarted.",
         "Look for the load: the requests that run and wait, other programs on the same processors "
         "or GPU. Raise health_timeout_seconds and the probe's timeouts if this is its usual pace.",
+    ),
+    Cause.ADDRESS: Words(
+        "The container is up, and nothing of it is reached at the target's url. The address is "
+        "wrong, not the engine: it is not restarted.",
+        "Compare url with where the container listens: {listens}. Port, host name, scheme and "
+        "network have to fit. The names of containers are known within a Docker network of their "
+        "own only, and 127.0.0.1 within a container is that container. Changed settings of the "
+        "container itself need one that is made anew: on_drift, or `docker rm -f`.",
     ),
     Cause.RESTART_LIMIT: Words(
         "It is unwell again, after as many restarts within an hour as restarts_per_hour allows. It "

@@ -14,16 +14,27 @@ if TYPE_CHECKING:
 
 
 def is_up(run: Run, seen: Observation) -> bool:
-    """Whether the server can answer: it did, its log said so, or it is too old to be starting."""
-    return run.ever_ready or run.past_start or (seen.log is not None and seen.log.served)
+    """Whether the server can answer: it did, it said so, or it is too old to be starting.
+
+    It says so in its log, or to the check of health that its image brings along.
+    """
+    said = seen.log is not None and seen.log.served
+    healthy = seen.container is not None and seen.container.health == "healthy"
+    return run.ever_ready or run.past_start or said or healthy
 
 
-def failed_check(run: Run, seen: Observation, now: float, policy: Policy) -> Cause | None:
+def failed_check(
+    run: Run, seen: Observation, now: float, policy: Policy, *, reached: bool
+) -> Cause | None:
     """HEALTH_FAILED or PROBES_FAILED where the engine is dead, BUSY where it is only slow.
 
+    ADDRESS where it is up and was never `reached`: what was not met once cannot be called ill.
     None where no check failed, or not often enough, or where it is not known yet which it is.
     """
     since = run.failing_since
+    if run.unreachable and not reached:
+        looks = run.health_failures + run.slow_looks
+        return Cause.ADDRESS if looks >= policy.health_failures else None
     enough = run.health_failures >= policy.health_failures
     if enough and since is not None and not seen.activity.may_tell_more(since, now):
         return Cause.HEALTH_FAILED

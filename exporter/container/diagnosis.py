@@ -29,6 +29,8 @@ from exporter.container.records import Cause, Diagnosis, DockerProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from exporter.container.records import ContainerSnapshot
+
 EVIDENCE_LENGTH = 400  # characters of the telling line that are kept
 
 
@@ -36,8 +38,9 @@ EVIDENCE_LENGTH = 400  # characters of the telling line that are kept
 class Traces:
     """What is known of an end. `log` holds the last lines of the run that ended, oldest first.
 
-    `seen` is the cause that the supervisor itself saw. `command` is the container's command, from
-    which the values of flags are quoted.
+    `seen` is the cause that the supervisor itself saw, and `seen_text` what it saw. `command` is
+    the container's command, from which the values of flags are quoted. `listens` says where the
+    container can be reached.
     """
 
     exit_code: int | None = None
@@ -46,7 +49,9 @@ class Traces:
     docker_text: str = ""
     log: Sequence[str] = ()
     seen: Cause | None = None
+    seen_text: str = ""
     command: Sequence[str] = ()
+    listens: str = ""
 
 
 _BY_DOCKER_PROBLEM = {
@@ -184,7 +189,7 @@ def diagnose(traces: Traces) -> Diagnosis:
     if refusal is not None:
         return _told(traces, refusal, traces.docker_text)
     if traces.seen is not None:
-        return _told(traces, traces.seen, _last_line(traces.log))
+        return _told(traces, traces.seen, traces.seen_text or _last_line(traces.log))
     if traces.oom_killed:
         return _told(traces, Cause.OOM_KILLED, _last_line(traces.log))
     found = _in_log(traces.log)
@@ -228,6 +233,19 @@ def _last_line(log: Sequence[str]) -> str:
     return next((line for line in reversed(log) if line.strip()), "")
 
 
+def listens(container: ContainerSnapshot) -> str:
+    """Where a container can be reached, in words, by what Docker says of it."""
+    published = [
+        f"port {inside} is published at {address}:{port}"
+        for inside, (address, port) in container.published_ports.items()
+    ]
+    networks = [
+        f"in the network {name} it is {address}" if address else f"it is in the network {name}"
+        for name, address in container.networks.items()
+    ]
+    return "; ".join([*published, *networks])
+
+
 def flag_value(command: Sequence[str], flag: str) -> str | None:
     """The last value of `flag` in a command line, written `--flag value` or `--flag=value`."""
     value = None
@@ -243,6 +261,7 @@ def _told(traces: Traces, cause: Cause, evidence: str, what: str = "") -> Diagno
         "what": mask(what),
         "exit_code": "unknown" if traces.exit_code is None else traces.exit_code,
         "utilization": flag_value(traces.command, "--gpu-memory-utilization") or "the default",
+        "listens": traces.listens or "see `docker inspect`",
         "max_model_len": flag_value(traces.command, "--max-model-len") or "the model's own",
     }
     words = WORDS[cause]

@@ -53,6 +53,7 @@ def snapshot_from(inspect: Mapping[str, Any]) -> ContainerSnapshot:
         published_ports=_published(inspect),
         networks=_networks(inspect),
         restart_count=inspect.get("RestartCount") or 0,
+        health=(state.get("Health") or {}).get("Status"),
     )
 
 

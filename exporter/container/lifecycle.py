@@ -16,6 +16,8 @@ What holds for every decision, and what the tests walk through:
 - Nothing that works is stopped: while its own counters advance it is busy, whatever /health and
   the probes say. Nor is what sleeps, is paused or is being scaled.
 - A running container is stopped for failed checks at most so often within an hour.
+- A container that is up and was never reached at the target's address is left alone: the address
+  is wrong.
 - A run that is met already going on is taken over as it is; nothing is restarted for our own
   restart. What was stopped is started.
 - A paused container is not killed. After a while it is let go on.
@@ -83,6 +85,7 @@ class Situation(Enum):
     HEALTH_FAILS = auto()
     PROBES_FAIL = auto()
     BUSY = auto()
+    NOT_REACHED = auto()
     STOPPED_TOO_OFTEN = auto()
 
 
@@ -132,6 +135,7 @@ TABLE: dict[Situation, Row] = {
     Situation.HEALTH_FAILS: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.HEALTH_FAILED, S.UNWELL),
     Situation.PROBES_FAIL: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.PROBES_FAILED, S.UNWELL),
     Situation.BUSY: Row(S.BUSY, cause=Cause.BUSY),
+    Situation.NOT_REACHED: Row(S.UNWELL, cause=Cause.ADDRESS),
     Situation.STOPPED_TOO_OFTEN: Row(S.UNWELL, cause=Cause.RESTART_LIMIT),
 }
 
@@ -149,6 +153,7 @@ _BY_CHECK = {
     Cause.HEALTH_FAILED: Situation.HEALTH_FAILS,
     Cause.PROBES_FAILED: Situation.PROBES_FAIL,
     Cause.BUSY: Situation.BUSY,
+    Cause.ADDRESS: Situation.NOT_REACHED,
 }
 
 # A stop for one of these is the failure of the run that it ends.
@@ -244,7 +249,8 @@ def _running(
     run = memory.run
     if run is None:  # cannot be after accounting; the next look will have it
         return Situation.LOADING
-    failing = failed_check(run, seen, now, policy)
+    reached = memory.reached == container.id
+    failing = failed_check(run, seen, now, policy, reached=reached)
     if failing is not None:
         return _BY_CHECK[failing]
     if not run.ever_ready:

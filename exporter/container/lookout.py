@@ -35,6 +35,7 @@ class Lookout:
 
     `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
     look. `activity` is for others to keep up to date, and begins anew with each run.
+    `health_words` is what /health said when it failed last.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Lookout:
         self._failed_looks = 0
         self._slowest_health = 0.0
         self._at_rest = False
+        self.health_words = ""
 
     async def look(self) -> Observation:
         """One look. Docker that fails is part of it; nothing else is asked then."""
@@ -184,6 +186,7 @@ class Lookout:
             health_deadline(self._ward.health_seconds, self._slowest_health, self._failed_looks)
         )
         answered = self._clock.monotonic()
+        self.health_words = answer.detail
         if answer.health is Health.OK:
             self._slowest_health = max(self._slowest_health, answered - asked)
             self._health_failed_at, self._failed_looks = None, 0

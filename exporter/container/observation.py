@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.container.activity import Activity
+from exporter.container.policy import said_to_rest
+from exporter.model import FailureReason
 
 if TYPE_CHECKING:
     from exporter.container.loading import LoadProgress
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
         DockerProblem,
         LifecycleState,
     )
+    from exporter.model import Failure
 
 
 class Health(StrEnum):
     """What /health said in this round."""
 
     OK = "ok"
-    FAILED = "failed"
+    FAILED = "failed"  # it says that it is ill, or is silent on an open port
+    UNREACHABLE = "unreachable"  # nothing of vLLM's answers at this address
     NOT_ASKED = "not_asked"
 
 
@@ -33,6 +37,25 @@ class HealthAnswer:
     health: Health
     detail: str = ""
     at_rest: bool = False
+
+
+# vLLM's own word (503; 500 in other servers), and silence on an open port.
+_OF_AN_ILL_ENGINE = frozenset(
+    {FailureReason.OVERLOADED, FailureReason.SERVER_ERROR, FailureReason.TURN_TIMEOUT}
+)
+
+
+def failed_health(failure: Failure) -> HealthAnswer:
+    """What an answer of /health other than 200 says.
+
+    What only a wrong address need explain (nothing listens, the name is unknown, TLS fails, another
+    server answers) does not speak of the engine.
+    """
+    if failure.reason is FailureReason.NO_DESCRIPTORS:
+        return HealthAnswer(Health.NOT_ASKED)  # the exporter could not even ask
+    ill = failure.reason in _OF_AN_ILL_ENGINE
+    health = Health.FAILED if ill else Health.UNREACHABLE
+    return HealthAnswer(health, failure.detail, at_rest=said_to_rest(failure.detail))
 
 
 class Action(StrEnum):
@@ -89,7 +112,7 @@ class Run:
     `past_start`: it was older than a start may take when it was first met, so it counts as up.
     `health_failures` counts the failed looks at /health in a row since the engine was last seen at
     work, the first of them at `failing_since` of the caller's clock; `slow_looks` counts those of
-    the same row before that.
+    the same row before that. `unreachable`: the last of them met nothing of vLLM's.
     """
 
     key: RunKey
@@ -101,6 +124,7 @@ class Run:
     health_failures: int = 0
     failing_since: float | None = None
     slow_looks: int = 0
+    unreachable: bool = False
     past_start: bool = False
     ever_ready: bool = False
     ready_since: float | None = None
@@ -124,7 +148,7 @@ class Memory:
     `ended` the last run whose end was accounted for, `cause` why the next start is needed, `made`
     the container that our own last create brought forth. `not_before` is a time of the caller's
     clock, as `last_look` is, and as those in `stops` are: when it was last stopped for failed
-    checks, within an hour.
+    checks, within an hour. `reached` is the container that has answered at the target's address.
     """
 
     known: bool = False
@@ -141,6 +165,7 @@ class Memory:
     cause: Cause | None = None
     made: str | None = None
     stops: tuple[float, ...] = ()
+    reached: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

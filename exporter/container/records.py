@@ -87,6 +87,7 @@ class ContainerSnapshot:
     published_ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)  # name to address; "": it has none
     restart_count: int = 0  # Docker's own restart policy at work
+    health: str | None = None  # by the image's own check: starting, healthy, unhealthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ class Cause(StrEnum):
     HEALTH_FAILED = "health_failed"
     PROBES_FAILED = "probes_failed"
     BUSY = "busy"  # its checks fail while its own counters advance
+    ADDRESS = "address"  # it is up, and nothing of it is reached at the target's url
     RESTART_LIMIT = "restart_limit"  # unwell, and restarted too often within an hour
     REMOVED = "removed"
     PAUSED = "paused"

@@ -15,7 +15,7 @@ import structlog
 
 from exporter.container import activity
 from exporter.container.accounting import action_failed
-from exporter.container.diagnosis import Traces, diagnose
+from exporter.container.diagnosis import Traces, diagnose, listens
 from exporter.container.lifecycle import UNDER_WAY, decide
 from exporter.container.lookout import LIVE, Lookout
 from exporter.container.observation import Action, Decision, Memory, Observation
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.container.door import DockerDoor, EngineDoor
+    from exporter.container.observation import Run
     from exporter.container.records import (
         ContainerEvent,
         ContainerSnapshot,
@@ -53,7 +54,7 @@ _OWN_WORDS = frozenset(
     {
         Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED,
         Cause.REMOVED, Cause.RESTARTED_ELSEWHERE, Cause.CONFIG_CHANGED, Cause.PAUSED,
-        Cause.NAME_TAKEN, Cause.BUSY, Cause.RESTART_LIMIT,
+        Cause.NAME_TAKEN, Cause.BUSY, Cause.RESTART_LIMIT, Cause.ADDRESS,
     }
 )  # fmt: skip
 # States in which a cause that only the supervisor sees is worth telling without a failure.
@@ -183,7 +184,7 @@ class Supervisor:
         elif decision.state in _AILING and decision.cause in _OWN_WORDS:
             await self._ails(decision.cause, container)
         run, last = decision.memory.run, before.run
-        if run is not None and last is not None and run.health_failures > last.health_failures:
+        if run is not None and last is not None and _failed_looks(run) > _failed_looks(last):
             self._tally.health_failures += 1
         if decision.started is not None:
             self._tally.started(decision.started, before.cause)
@@ -220,6 +221,8 @@ class Supervisor:
                 docker_text=container.error if container else "",
                 log=await self._lookout.last_lines(container),
                 seen=cause if cause in _OWN_WORDS else None,
+                seen_text=self._lookout.health_words if cause is Cause.ADDRESS else "",
+                listens=listens(container) if container else "",
                 command=self._ward.launch.command if self._ward.launch else (),
             )
         )
@@ -353,3 +356,7 @@ class Supervisor:
         known = self._lookout.snapshot.id if self._lookout.snapshot is not None else None
         names = {self._ward.reference, self._ward.launch.name if self._ward.launch else None}
         return event.container_id == known or event.name in names or known is None
+
+
+def _failed_looks(run: Run) -> int:
+    return run.health_failures + run.slow_looks

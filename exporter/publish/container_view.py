@@ -56,9 +56,17 @@ def container_problems(view: ContainerView) -> list[Problem]:
     return found
 
 
+_RUNBOOKS = {
+    Cause.OOM_KILLED: "out-of-memory",
+    Cause.ADDRESS: "container-address-wrong",
+    Cause.RESTART_LIMIT: "restart-limit",
+    Cause.BUSY: "probe-failing",
+}
+
+
 def _runbook(view: ContainerView) -> str:
-    if view.diagnosis is not None and view.diagnosis.cause is Cause.OOM_KILLED:
-        return "out-of-memory"
+    if view.diagnosis is not None and view.diagnosis.cause in _RUNBOOKS:
+        return _RUNBOOKS[view.diagnosis.cause]
     return "crash-loop" if any(view.restarts.values()) else "start-failing"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+from exporter.container.records import LifecycleState
 from exporter.container.supervisor import Supervisor
 from exporter.targets.supervision import EngineChecks, container_of, ward_of
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from exporter.model import EngineView, SessionResult
     from exporter.targets.tools import Tools
 
+# While it is in one of these nothing can answer, and it is being brought up.
+_ON_ITS_WAY = frozenset(
+    {
+        *(LifecycleState.PULLING, LifecycleState.CREATING, LifecycleState.STARTING),
+        *(LifecycleState.STOPPING, LifecycleState.BACKING_OFF),
+    }
+)
 # What a supervisor has nothing to do with.
 _NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}
 
@@ -57,6 +66,7 @@ class Caretaker:
             on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
         )
         self._responsible = False
+        self._up = asyncio.Event()
         self._task: Task[None] | None = None
 
     def serves(self, target: Target) -> bool:
@@ -76,6 +86,10 @@ class Caretaker:
         if _which(self._target) == _which(other._target):
             self._supervisor.take_over(other._supervisor)
             self._responsible, other._responsible = True, False
+
+    async def up(self) -> None:
+        """Wait until the engine was ready once, or is known not to be on its way."""
+        await self._up.wait()
 
     def session_finished(self, result: SessionResult) -> None:
         self._supervisor.session_finished(result)
@@ -97,6 +111,8 @@ class Caretaker:
             await self._door.close()
 
     def _publish(self, view: ContainerView) -> None:
+        if view.state not in _ON_ITS_WAY:
+            self._up.set()
         self._tools.metrics.container_changed(view)
         self._tools.metrics.loop_ran(self._loop, self._tools.clock.time())
 

@@ -36,6 +36,9 @@ FIRST_LOOK_SECONDS = 0.02
 """From the first reading of one target to that of the next, when many begin: each is known soon,
 and a thousand do not come down on the loop at once."""
 
+FIRST_SESSION_SECONDS = 0.5
+"""From the first session of one target whose address changed to that of the next."""
+
 _SHOWN = 20  # names in a line of the log
 
 
@@ -255,11 +258,15 @@ class Fleet:
         now, probe, scrape = self._tools.clock.monotonic(), plan.rules.probe, plan.rules.scrape
         staying = {each.target.name: self._running.get(each.target.name) for each in plan.made}
         kept_due = [each.session_due_at for each in plan.kept]
-        own = dict[str, float]()  # those that changed and keep their turn
-        if probe.interval_seconds == self._rules.probe.interval_seconds:
-            for name, before in staying.items():
-                if before is not None and before.session_due_at is not None:
-                    own[name] = min(max(0.0, before.session_due_at - now), probe.interval_seconds)
+        same_interval = probe.interval_seconds == self._rules.probe.interval_seconds
+        own = dict[str, float]()  # those that changed and do not join as new ones
+        for place, each in enumerate(plan.made):
+            name, before = each.target.name, staying[each.target.name]
+            if before is not None and not each.same_engine(before):
+                # Nothing is known of the engine at the new address, and somebody waits for it.
+                own[name] = place * FIRST_SESSION_SECONDS % probe.interval_seconds
+            elif before is not None and same_interval and before.session_due_at is not None:
+                own[name] = min(max(0.0, before.session_due_at - now), probe.interval_seconds)
         new = [name for name in staying if name not in own]
         due = [*(at - now for at in kept_due if at is not None), *own.values()]
         sessions = own | dict(zip(new, among(due, len(new), probe.interval_seconds), strict=True))

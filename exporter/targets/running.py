@@ -13,11 +13,15 @@ from exporter.publish.cost_state import Prices
 from exporter.targets.probing import Probing, engine_client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from exporter.config import Target
     from exporter.model import EngineView, SessionResult
     from exporter.targets.caretaker import Caretaker
     from exporter.targets.rules import Rules
     from exporter.targets.tools import Tools
+
+    Loop = Callable[[], Coroutine[None, None, None]]
 
 log = structlog.get_logger(__name__)
 
@@ -139,10 +143,13 @@ class Running:
         async def scrape() -> None:
             await self._scraper.run(turns.first_scrape, turns.second_scrape)
 
-        loops = [(self._loop, scrape), *self._probing.loops(self._finished, turns.session)]
+        caretaker = self._caretaker
+        if caretaker is not None and not caretaker.tasks():
+            caretaker.start()
+        loops = [(self._loop, scrape)]
+        for name, loop in self._probing.loops(self._finished, turns.session):
+            loops.append((name, loop if caretaker is None else _once_up(caretaker, loop)))
         self._tasks = [self._tools.spawn(name, loop) for name, loop in loops]
-        if self._caretaker is not None and not self._caretaker.tasks():
-            self._caretaker.start()
         return {task.get_name() for task in self._all_tasks()}
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
@@ -184,6 +191,16 @@ class Running:
         self._tools.metrics.engine_scraped(view)
         if self._caretaker is not None and not self._halted:
             self._caretaker.engine_read(view)
+
+
+def _once_up(caretaker: Caretaker, loop: Loop) -> Loop:
+    """The loop, begun when the container is up: before that every request would fail."""
+
+    async def run() -> None:
+        await caretaker.up()
+        await loop()
+
+    return run
 
 
 def _engine(target: Target) -> tuple[str, str, str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.container.launch import LaunchSpec, TokenPlace, plan
-from exporter.container.observation import Health, HealthAnswer
-from exporter.container.policy import Policy, said_to_rest
+from exporter.container.observation import Health, HealthAnswer, failed_health
+from exporter.container.policy import Policy
 from exporter.container.records import GpuRequest, Mount
 from exporter.container.ward import Ward
 from exporter.errors import ConfigError, EngineUnavailableError
+from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
     from exporter.config import ContainerSettings, Target
@@ -33,8 +34,7 @@ class EngineChecks:
         try:
             await self._client.healthy(seconds)
         except EngineUnavailableError as error:
-            at_rest = said_to_rest(error.detail)
-            return HealthAnswer(Health.FAILED, error.detail, at_rest=at_rest)
+            return failed_health(Failure(FailureReason(error.reason), error.detail))
         return HealthAnswer(Health.OK)
 
     async def rests(self) -> bool:

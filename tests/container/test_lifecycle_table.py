@@ -57,6 +57,12 @@ class Past:
     container: ContainerSnapshot | None
 
 
+def begun(policy: Policy) -> Daemon:
+    world = World(FakeClock())
+    world.images.add(SPEC.image)
+    return Daemon(world, policy)
+
+
 def refuse_to_stop(daemon: Daemon) -> None:
     daemon.world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop")
     daemon.policy = replace(daemon.policy, first_delay_seconds=60.0)
@@ -82,12 +88,11 @@ def pasts(policy: Policy) -> dict[str, Past]:
         snapshot = daemon.world.snapshot(containers[0]) if containers else None
         found[name] = Past(daemon.memory, daemon.world.clock.monotonic(), snapshot)
 
-    def life() -> Daemon:
-        world = World(FakeClock())
-        world.images.add(SPEC.image)
-        daemon = Daemon(world, policy)
+    def life(*, reachable: bool = True) -> Daemon:
+        daemon = begun(policy)
+        daemon.reachable = reachable
         if not policy.managed:
-            world.start(world.create(daemon.launch, {}))
+            daemon.world.start(daemon.world.create(daemon.launch, {}))
         daemon.run(60)
         return daemon
 
@@ -107,6 +112,7 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon = life()
     fall_ill_again_and_again(daemon)
     keep("ill again and again", daemon)
+    keep("never reached", life(reachable=False))
     daemon = life()
     daemon.world.pause(daemon.world.only())
     daemon.run(20)
@@ -119,9 +125,7 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon.world.vanish(daemon.world.only())
     daemon.decide()
     keep("removed", daemon)
-    world = World(FakeClock())
-    world.images.add(SPEC.image)
-    daemon = Daemon(world, policy)
+    daemon = begun(policy)
     keep("new", daemon)
     daemon.round()
     keep("created", daemon)
@@ -208,6 +212,9 @@ def check(past: Past, seen: Observation, terms: Terms, decision: Decision) -> No
         assert not (seen.at_rest and decision.cause is Cause.PROBES_FAILED)
         assert seen.activity is not SLOW or decision.cause is not Cause.PROBES_FAILED
         assert len(decision.memory.stops) <= policy.restarts_per_hour
+        reached = container is not None and decision.memory.reached == container.id
+        up = seen.log is not None and seen.log.served
+        assert reached or not up or seen.health is not Health.UNREACHABLE
     if decision.state is LifecycleState.BUSY:
         assert action is Action.NOTHING
     if action in GONE_OR_DOWN:

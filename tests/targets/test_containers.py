@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 from fake_docker import FakeDoor, World
+from fleet_bench import rules, simulator
+from supervised_daemon import free_port
+from yarl import URL
 
 from exporter.clock import SystemClock
 from exporter.config import Target
@@ -34,6 +37,7 @@ def managed(url: str, *, more: dict[str, object] | None = None, **container: obj
     options = {
         "model": "tiny",
         "image": IMAGE,
+        "host_port": URL(url).port,
         "health_interval_seconds": 0.1,
         "on_shutdown": "stop",
         **container,
@@ -140,3 +144,36 @@ async def test_the_end_of_the_fleet_in_the_middle_of_a_change_ends_every_contain
     assert bench.loops() == set()
     assert {each.status for each in world.containers.values()} == {ContainerStatus.EXITED}
     assert "another" not in world.containers, "nothing began after the end"
+
+
+async def test_no_session_is_played_before_the_container_is_ready(bench, world):
+    world.chatty = False
+    port = free_port()
+    await bench.fleet.apply([managed(f"http://127.0.0.1:{port}")])
+    await bench.until(
+        "the container starts",
+        lambda: bench.value("vllm_container_state", target="m", state="starting") == 1,
+    )
+    await bench.until(
+        "its metrics were asked for in vain", lambda: bench.value("vllm_engine_up", target="m") == 0
+    )
+    async with simulator(port=port):
+        await ready(bench)
+        await bench.sessions_of("m", 1)
+        assert not bench.value("vllm_probe_session_failures_total", target="m")
+        await bench.fleet.apply([])
+
+
+async def test_a_target_whose_address_is_mended_plays_a_session_at_once(bench, engines, world):
+    wrong = f"http://127.0.0.1:{free_port()}"
+    hourly = rules(interval_seconds=3600.0)
+    await bench.fleet.apply([managed(wrong)], hourly)
+    await bench.until(
+        "the address is named",
+        lambda: bench.value("vllm_container_diagnosis", target="m", reason="address") == 1,
+    )
+    assert [call for call, _ in world.did] == ["create", "start"]
+    await bench.fleet.apply([managed(engines[0].url)], hourly)
+    await bench.sessions_of("m", 1)
+    assert bench.value("vllm_probe_up", target="m") == 1
+    assert "stop" not in [call for call, _ in world.did]
