@@ -86,28 +86,30 @@ class Notice(StrEnum):
     CACHE_WEDGED = "cache_wedged"
     SALT_IGNORED = "salt_ignored"
     CACHED_FROM_COUNTERS = "cached_from_counters"
+    CACHED_TOKENS_UNKNOWN = "cached_tokens_unknown"
     TOKEN_IDS_RECOVERED = "token_ids_recovered"  # noqa: S105 - a notice, not a secret
     BLOCK_TOO_LARGE = "block_too_large"
     MIXED = "mixed"
 
 
 class CachedTokensSource(StrEnum):
-    """What told how many prompt tokens were cached."""
+    """How it is known how many prompt tokens were cached."""
 
     USAGE = "usage"
     COUNTERS = "counters"  # what the engine's own counters rose by while it ran nothing else
+    NO_HITS = "no_hits"  # the engine's own counters of hits did not rise at all, so 0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage object of an answer, in tokens. `cached_tokens` is None if the server is silent,
-    and may be `from_counters` of the engine where it is.
+    """The usage object of an answer, in tokens. `cached_tokens` is None where it is not known;
+    `source` says how it is known where it is.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None
-    from_counters: bool = False
+    source: CachedTokensSource = CachedTokensSource.USAGE
 
 
 @dataclass(frozen=True, slots=True)

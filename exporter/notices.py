@@ -14,8 +14,15 @@ ADVICE: dict[Notice, str] = {
         "The engine is SIMULATED: these numbers describe a simulator, not a model server."
     ),
     Notice.USAGE_DETAILS_MISSING: (
-        "The server does not report cached tokens, so no hit ratio is exported. "
-        "Start vLLM with --enable-prompt-tokens-details."
+        "The server does not report cached tokens where it should, so hit ratios are not known. "
+        "Start vLLM with --enable-prompt-tokens-details; if it is set, find out what between this "
+        "exporter and vLLM drops usage.prompt_tokens_details."
+    ),
+    Notice.CACHED_TOKENS_UNKNOWN: (
+        "An answer did not report its cached tokens, and neither other answers nor the engine's "
+        "counters tell whether there were any. vLLM before 0.24 leaves the number out where it is "
+        "0, so either no prompt has hit the cache yet, or vLLM runs without "
+        "--enable-prompt-tokens-details."
     ),
     Notice.USAGE_MISSING: (
         "The server sends no usage at the end of a stream, so tokens are unknown. "

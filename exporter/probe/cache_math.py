@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import CachedTokensSource, TurnFacts
+from exporter.model import TurnFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.model import Loss, Turn, Usage
+    from exporter.model import CachedTokensSource, Loss, Turn, Usage
 
 Tokens = tuple[int, ...]
 
@@ -33,7 +33,6 @@ class EngineCircumstances:
 
     match_unit_tokens: int | None
     prefix_caching: bool | None
-    counters_asked: bool = False  # cached tokens may be taken from the engine's counters
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -143,7 +142,7 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
 def _source(usage: Usage | None) -> CachedTokensSource | None:
     if usage is None or usage.cached_tokens is None:
         return None
-    return CachedTokensSource.COUNTERS if usage.from_counters else CachedTokensSource.USAGE
+    return usage.source
 
 
 def beyond_ideal(cached: int | None, ideal: int | None) -> bool:

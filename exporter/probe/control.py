@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.engine.client import Chat, ChatRequest, Deadlines
-    from exporter.probe.counters import Chats
+    from exporter.model import Usage
+    from exporter.probe.asking import Chats
 
 
 class Place(Enum):
@@ -49,10 +50,10 @@ class ColdControl:
 
     async def send(
         self, client: Chats, request: ChatRequest, deadlines: Deadlines, place: Place
-    ) -> Control:
-        """Send `request` with nothing changed but its salt."""
+    ) -> tuple[Control, Usage | None]:
+        """Send `request` with nothing changed but its salt; also the usage of the answer."""
         chat = await client.chat(replace(request, cache_salt=self._new_salt()), deadlines)
-        return control_facts(chat, before_turn=place is Place.BEFORE)
+        return control_facts(chat, before_turn=place is Place.BEFORE), chat.usage
 
 
 def control_facts(chat: Chat, *, before_turn: bool) -> Control:

@@ -8,6 +8,7 @@ from exporter.errors import EngineUnavailableError
 from exporter.model import FailureReason
 from exporter.notices import FAILURE_ADVICE
 from exporter.probe import findings
+from exporter.probe.asking import EngineRequests
 from exporter.probe.findings import Checkup, Finding
 from exporter.probe.isolation import try_salts
 from exporter.probe.replicas import own_info
@@ -96,8 +97,29 @@ class Doctor:
             self._add(findings.resting(asleep=asleep is True))
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
+        requests = EngineRequests(
+            self._client,
+            self._observe,
+            self._clock,
+            from_counters=self._plan.cached_tokens_from_counters,
+        )
+        # First, since its second request hits on a sound engine: what an answer without cached
+        # tokens means is known from there on.
+        test = await try_salts(
+            self._client,
+            info,
+            self._observe,
+            self._plan.deadlines,
+            self._new_salt,
+            requests=requests,
+        )
         session = await SessionRunner(
-            self._plan, self._client, self._observe, self._clock, self._new_salt
+            self._plan,
+            self._client,
+            self._observe,
+            self._clock,
+            self._new_salt,
+            requests=requests,
         ).play()
         self._add(
             findings.of_engines(session),
@@ -106,9 +128,6 @@ class Doctor:
             findings.of_first_turn(session),
             findings.of_second_turn(session),
             findings.of_prefix(session),
-        )
-        test = await try_salts(
-            self._client, info, self._observe, self._plan.deadlines, self._new_salt
         )
         self._add(findings.of_isolation(test), findings.of_wedge(test))
         return info

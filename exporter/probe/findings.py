@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.model import FailureReason, LossCause, Notice
+from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.probe.loss import long_enough
 
@@ -165,18 +165,26 @@ def of_usage_details(session: SessionResult) -> Finding:
         return failed(
             name,
             "usage has no prompt_tokens_details",
-            "Start vLLM with --enable-prompt-tokens-details.",
-        )
-    if Notice.CACHED_FROM_COUNTERS in session.notices:
-        told = sum(turn.cached_tokens is not None for turn in session.turns)
-        return failed(
-            name,
-            "usage has no prompt_tokens_details; the engine's own counters told the cached tokens "
-            f"of {told} of {len(session.turns)} turns",
-            "Start vLLM with --enable-prompt-tokens-details.",
+            "Start vLLM with --enable-prompt-tokens-details. If that is set, find out what between "
+            "this exporter and vLLM drops it.",
         )
     if not session.turns:
         return unknown(name, _no_turn(session))
+    if Notice.CACHED_TOKENS_UNKNOWN in session.notices:
+        text = "no prompt_tokens_details, which may mean that none were cached"
+        return unknown(name, text, ADVICE[Notice.CACHED_TOKENS_UNKNOWN])
+    by = [turn.cached_tokens_source for turn in session.turns]
+    if Notice.CACHED_FROM_COUNTERS in session.notices:
+        told = len(by) - by.count(None)
+        text = (
+            "usage has no prompt_tokens_details; the engine's own counters told the cached tokens "
+            f"of {told} of {len(by)} turns"
+        )
+        remedy = "Start vLLM with --enable-prompt-tokens-details."
+        return passed(name, text) if told == len(by) else failed(name, text, remedy)
+    if CachedTokensSource.USAGE not in by:
+        text = "no prompt hit, and this server reports hits only, as vLLM before 0.24 does"
+        return unknown(name, text)
     return passed(name, "usage tells how many prompt tokens were cached")
 
 

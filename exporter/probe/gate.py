@@ -70,7 +70,9 @@ class Gate:
         self._publish = publish
         self._rests = rests
         self._failed = False  # the last one let in got no answer
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # of the one who was let in
+        self._asking = asyncio.Lock()  # of the one who asks now
+        self._stepped_aside = False
         self._ledger = Ledger()
         self._told: PauseReason | None = None
         self._standstill_told = False
@@ -104,7 +106,23 @@ class Gate:
             self._failed = bill.failed
             now = self._clock.monotonic()
             self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)
+            if not self._stepped_aside:
+                self._asking.release()
+            self._stepped_aside = False
             self._lock.release()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait only until nothing else is asked: for what was paid before and is due now."""
+        async with self._asking:
+            yield
+
+    async def step_aside(self) -> None:
+        """Let what is due now be asked first; for the one who was let in, between two requests."""
+        self._asking.release()
+        self._stepped_aside = True
+        await self._asking.acquire()
+        self._stepped_aside = False
 
     async def _enter(self, *, announce: bool) -> None:
         last: PauseReason | None = None
@@ -114,6 +132,8 @@ class Gate:
             await self._lock.acquire()
             try:
                 pause, standstill = await self._pause(standstill)
+                if pause is None:
+                    await self._asking.acquire()
             except BaseException:
                 self._lock.release()
                 raise

@@ -12,6 +12,7 @@ from exporter.probe.loss import (
     Evidence,
     OwnUse,
     Repeat,
+    Traffic,
     needs_repeat,
     room_beside,
     traffic_between,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
+    from exporter.own_share import OwnShare
     from exporter.probe.replicas import ReplicaWatch
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
@@ -30,39 +32,38 @@ Again = Callable[[], Awaitable["Usage | None"]]
 
 
 class LossInquiry:
-    """One session's readings of the engine, and what the session used in between."""
+    """One session's readings of the engine, each with what the exporter had asked by then."""
 
-    def __init__(self, replicas: ReplicaWatch, before: EngineView | None) -> None:
+    def __init__(
+        self, replicas: ReplicaWatch, before: EngineView | None, own: Callable[[], OwnShare]
+    ) -> None:
         self._replicas = replicas
         self._last = self._config = _snapshot(before)
         self._start_time = self._last.process_start_time if self._last else None
-        self._own = OwnUse()
+        self._own = own
+        self._own_before = own()
         self._wedged: Repeat | None = None
-        self.extra_tokens = 0
 
     def used(self, turn: Turn) -> None:
-        """Count a turn as the session's own use of the engine; call it for each, in order."""
-        if turn.usage is None:
-            self._last = None  # from here on our own share of the counters is unknown
-            return
-        if turn.usage.cached_tokens:
+        """Note whether a turn hit; call it for each, in order."""
+        if turn.usage is not None and turn.usage.cached_tokens:
             self._wedged = None
-        self._own = self._own.plus(turn.usage)
 
     async def evidence(
         self, turn: Turn, ideal: int, match_unit: int, earlier: Sequence[Turn], again: Again
     ) -> Evidence | None:
-        """Evidence about `turn`, already counted by `used`, if it lost tokens against `ideal`."""
+        """Evidence about `turn` if it lost tokens against `ideal`, or if that may come out later:
+        then its cached tokens, which are not known yet, are taken for 0.
+        """
         usage = turn.usage
-        if usage is None or usage.cached_tokens is None or usage.cached_tokens >= ideal:
+        if usage is None or (usage.cached_tokens or 0) >= ideal:
             return None
-        before, now = self._last, _snapshot(await self._replicas.next())
-        traffic = traffic_between(before, now, self._own)
-        self._last, self._own = now, OwnUse()
+        before = self._last
+        now, traffic = await self._since_last()
         self._config = now or self._config
         cache = self._config.cache if self._config else None
         found = Evidence(
-            cached=usage.cached_tokens,
+            cached=usage.cached_tokens or 0,
             ideal=ideal,
             prompt=usage.prompt_tokens,
             match_unit=match_unit,
@@ -74,7 +75,7 @@ class LossInquiry:
             repeat=self._wedged,
             several=self._replicas.proof,
         )
-        if not needs_repeat(found) or self._wedged is not None:
+        if usage.cached_tokens is None or not needs_repeat(found) or self._wedged is not None:
             return found
         return replace(found, repeat=await self._repeat(again))
 
@@ -85,14 +86,19 @@ class LossInquiry:
             self._start_time = after
         return None if before is None or after is None else after != before
 
+    async def _since_last(self) -> tuple[EngineSnapshot | None, Traffic | None]:
+        """A new reading, and the traffic since the one before it."""
+        before, own_before = self._last, self._own_before
+        self._last, self._own_before = _snapshot(await self._replicas.next()), self._own()
+        own = OwnUse.between(own_before, self._own_before)
+        return self._last, traffic_between(before, self._last, own)
+
     async def _repeat(self, again: Again) -> Repeat | None:
         usage = await again()
         if usage is None or usage.cached_tokens is None:
             return None
-        self.extra_tokens += usage.prompt_tokens + usage.completion_tokens
-        before, now = self._last, _snapshot(await self._replicas.next())
-        repeat = Repeat(usage.cached_tokens, traffic_between(before, now, OwnUse().plus(usage)))
-        self._last, self._own = now, OwnUse()
+        _, traffic = await self._since_last()
+        repeat = Repeat(usage.cached_tokens, traffic)
         if repeat.cached == 0:
             self._wedged = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat

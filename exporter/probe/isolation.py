@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.clock import SystemClock
 from exporter.engine.client import ChatRequest
 from exporter.errors import ScenarioError
+from exporter.probe.asking import EngineRequests
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.fitting import fit
 from exporter.probe.loss import WEDGE_UNITS, OwnUse, room_beside, traffic_between
@@ -68,8 +70,14 @@ async def try_salts(
     observe: Observe,
     deadlines: Deadlines,
     new_salt: Callable[[], str],
+    *,
+    requests: EngineRequests | None = None,
 ) -> SaltTest:
-    """Send the prompt under a new salt twice, then under another new one."""
+    """Send the prompt under a new salt twice, then under another new one.
+
+    `requests` is what others ask the same engine through, too.
+    """
+    requests = requests or EngineRequests(client, observe, SystemClock())
     replicas = ReplicaWatch(observe)
     before = await replicas.first()
     unit = _match_unit(before)
@@ -80,18 +88,17 @@ async def try_salts(
     messages = scenario.first_messages()
     one, other = new_salt(), new_salt()
     usages: list[Usage | None] = []
-    own, after = OwnUse(), None
+    chats, share_before, after = requests.scope(info, before), requests.share, None
     for salt in (one, one, other):
-        chat = await client.chat(ChatRequest(info.model, messages, 1, salt), deadlines)
+        chat = await chats.chat(ChatRequest(info.model, messages, 1, salt), deadlines)
         if chat.failure is not None:
-            return SaltTest(match_unit=unit, failure=chat.failure, tokens=own.tokens)
+            return SaltTest(match_unit=unit, failure=chat.failure, tokens=chats.asked_tokens)
         usages.append(chat.usage)
-        own = own.plus(chat.usage)
         if len(usages) == 2:  # noqa: PLR2004 - the same salt twice
             after = await replicas.next()
-            crowded = _crowded(before, after, own, chat.usage)
-            own_twice = own
-    cached = [usage.cached_tokens if usage else None for usage in usages]
+            own_twice = OwnUse.between(share_before, requests.share)
+            crowded = _crowded(before, after, own_twice, chat.usage)
+    cached = [chats.settled(usage).cached_tokens if usage else None for usage in usages]
     return SaltTest(
         prompt_tokens=usages[0].prompt_tokens if usages[0] else None,
         first_cached=cached[0],
@@ -100,7 +107,7 @@ async def try_salts(
         match_unit=unit,
         ranks=after.snapshot.ranks if after and after.snapshot else None,
         prefix_caching=_prefix_caching(after),
-        tokens=own.tokens,
+        tokens=chats.asked_tokens,
         crowded=crowded,
         mixed=replicas.proof is not None or _elsewhere(before, after, own_twice),
     )

@@ -14,7 +14,8 @@ from exporter.model import Loss, LossCause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model import EngineSnapshot, Usage
+    from exporter.model import EngineSnapshot
+    from exporter.own_share import OwnShare
 
 WEDGE_UNITS = 3
 """How many match units a prompt must span before a repeat that misses says anything."""
@@ -22,25 +23,26 @@ WEDGE_UNITS = 3
 
 @dataclass(frozen=True, slots=True)
 class OwnUse:
-    """What the session itself asked of the engine between two readings, in tokens."""
+    """What the exporter itself asked of the engine between two readings, in tokens.
+
+    Of `unknown` requests no token is known, of `untold` ones not how many were cached.
+    """
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    unknown: int = 0
+    untold: int = 0
 
-    @property
-    def tokens(self) -> int:
-        """Prompts and answers together."""
-        return self.prompt + self.completion
-
-    def plus(self, usage: Usage | None) -> OwnUse:
-        """With one more request; one without usage adds nothing."""
-        if usage is None:
-            return self
-        return OwnUse(
-            self.prompt + usage.prompt_tokens,
-            self.cached + (usage.cached_tokens or 0),
-            self.completion + usage.completion_tokens,
+    @classmethod
+    def between(cls, before: OwnShare, after: OwnShare) -> OwnUse:
+        """What was asked since `before`."""
+        return cls(
+            after.queried_tokens - before.queried_tokens,
+            after.hit_tokens - before.hit_tokens,
+            after.completion_tokens - before.completion_tokens,
+            after.unknown - before.unknown,
+            max(0, after.untold - before.untold),
         )
 
 
@@ -108,7 +110,7 @@ def traffic_between(
     before: EngineSnapshot | None, after: EngineSnapshot | None, own: OwnUse
 ) -> Traffic | None:
     """The engine's counters between two readings less our own; None where one is unknown."""
-    if before is None or after is None:
+    if before is None or after is None or own.unknown:
         return None
     queried = _growth(before.queried_tokens, after.queried_tokens)
     generated = _growth(before.generation_tokens, after.generation_tokens)
@@ -118,10 +120,11 @@ def traffic_between(
     start = before.process_start_time
     same_process = start is not None and start == after.process_start_time
     hits = _growth(before.hit_tokens, after.hit_tokens)
+    told = alone and not own.untold
     return Traffic(
         foreign=max(0.0, queried - own.prompt) + max(0.0, generated - own.completion),
         alone=alone,
-        unreported_hits=hits - own.cached if alone and hits is not None else None,
+        unreported_hits=hits - own.cached if told and hits is not None else None,
         elsewhere=max(0.0, own.prompt - queried) if same_process else 0.0,
     )
 

@@ -11,6 +11,7 @@ from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, EngineSnapshot, RetentionReading, RetentionUnknown
 from exporter.probe import retention
+from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -51,23 +52,40 @@ class _Written:
     gap: float
     request: ChatRequest
     at: float
-    unknown: RetentionUnknown | None
+    chat: Chat
 
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
-    """The engine that a pass began with."""
+    """The engine that a pass began with, and what asks it."""
 
     info: EngineInfo
     snapshot: EngineSnapshot | None
     match_unit: int
+    chats: Scope
+
+    def obstacle(self, written: _Written) -> RetentionUnknown | None:
+        """Why a prefix that was written cannot be judged, by all that is known now."""
+        if written.chat.failure is not None:
+            return RetentionUnknown.FAILED
+        usage = written.chat.usage
+        known = None if usage is None else self.chats.settled(usage)
+        return retention.write_obstacle(known, self.match_unit)
+
+    def hopeless(self, written: _Written) -> bool:
+        """Whether no later answer can tell either how much of it was cached at first."""
+        usage = written.chat.usage
+        if usage is None or self.obstacle(written) is not RetentionUnknown.UNREPORTED:
+            return True
+        return self.chats.lacks(usage)
 
 
 class RetentionLoop:
     """Writes one prefix for each gap, reads each once after its gap, and begins again later.
 
     The writes wait at the gate like a session does, and the reads are paid for with them: a read
-    that had to wait for the budget would come after another gap than its own.
+    that had to wait for the budget would come after another gap than its own. It only waits for its
+    turn between two requests of a session.
     """
 
     def __init__(
@@ -81,8 +99,11 @@ class RetentionLoop:
         new_salt: Callable[[], str],
         sinks: RetentionSinks,
         life: Life,
+        requests: EngineRequests | None = None,
     ) -> None:
+        """`requests` is what others ask the same engine through, too."""
         self._plan = plan
+        self._requests = requests or EngineRequests(client, observe, clock)
         self._client = client
         self._gate = gate
         self._observe = observe
@@ -107,20 +128,25 @@ class RetentionLoop:
                 for gap in self._plan.gaps_seconds:
                     self._tell(gap, None, engine)
                 return
-            # The longest gap first: the shortest must not pass while others are still written.
-            gaps = sorted(self._plan.gaps_seconds, reverse=True)
-            written: list[_Written] = []
-            for gap in gaps:
-                if written and written[-1].unknown is RetentionUnknown.FAILED:
-                    # An engine that hangs must not hold the gate for a deadline more: a session
-                    # that fails says what is wrong.
-                    self._tell(gap, None, RetentionUnknown.FAILED)
-                else:
-                    written.append(await self._write(gap, engine, bill))
-        for prefix in sorted(written, key=lambda one: one.at + one.gap):
+            written = await self._write_all(engine, bill)
+        for prefix in written:
             await self._clock.sleep(max(0.0, prefix.at + prefix.gap - self._clock.monotonic()))
-            await self._read(prefix, engine)
+            async with self._gate.turn():
+                await self._read(prefix, engine)
             self._life.ran()
+
+    async def _write_all(self, engine: _Engine, bill: Bill) -> list[_Written]:
+        """Write one prefix for each gap. Returns them in the order in which they are to be read."""
+        written: list[_Written] = []
+        # The longest gap first: the shortest must not pass while others are still written.
+        for gap in sorted(self._plan.gaps_seconds, reverse=True):
+            if written and written[-1].chat.failure is not None:
+                # An engine that hangs must not hold the gate for a deadline more: a session
+                # that fails says what is wrong.
+                self._tell(gap, None, RetentionUnknown.FAILED)
+            else:
+                written.append(await self._write(gap, engine, bill))
+        return sorted(written, key=lambda one: one.at + one.gap)
 
     async def _look(self) -> _Engine | RetentionUnknown:
         view = await self._observe()
@@ -133,7 +159,7 @@ class RetentionLoop:
             info = await self._client.info()
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
-        return _Engine(info, snapshot, cache.match_unit_tokens)
+        return _Engine(info, snapshot, cache.match_unit_tokens, self._requests.scope(info, view))
 
     async def _write(self, gap: float, engine: _Engine, bill: Bill) -> _Written:
         info = engine.info
@@ -141,26 +167,23 @@ class RetentionLoop:
             self._new_salt(), engine.match_unit, info.max_model_len
         )
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
-        chat = await self._send(request)
+        chat = await self._send(request, engine)
         bill.tokens += 2 * _tokens(chat)  # the read is paid now
-        unknown = (
-            RetentionUnknown.FAILED
-            if chat.failure is not None
-            else retention.write_obstacle(chat.usage, engine.match_unit)
-        )
-        return _Written(gap, request, self._clock.monotonic(), unknown)
+        return _Written(gap, request, self._clock.monotonic(), chat)
 
     async def _read(self, prefix: _Written, engine: _Engine) -> None:
         waited = self._clock.monotonic() - prefix.at
-        if prefix.unknown is not None:
-            self._tell(prefix.gap, None, prefix.unknown)
+        obstacle = engine.obstacle(prefix)
+        if obstacle is not None and engine.hopeless(prefix):
+            self._tell(prefix.gap, None, obstacle)
             return
         if retention.late(prefix.gap, waited):
             self._tell(prefix.gap, None, RetentionUnknown.LATE)
             return
-        chat = await self._send(prefix.request)
+        chat = await self._send(prefix.request, engine)
         view = await self._observe()
-        ratio = retention.retained(chat.usage, engine.match_unit)
+        usage = None if chat.usage is None else engine.chats.settled(chat.usage)
+        ratio = retention.retained(usage, engine.match_unit)
         unknown = None
         if chat.failure is not None:
             unknown = RetentionUnknown.FAILED
@@ -168,12 +191,12 @@ class RetentionLoop:
             unknown = RetentionUnknown.RESTARTED
         elif view is not None and view.mixed:
             unknown = RetentionUnknown.MIXED
-        elif ratio is None:
-            unknown = RetentionUnknown.UNREPORTED
+        elif ratio is None or engine.obstacle(prefix) is not None:
+            unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
         self._tell(prefix.gap, ratio, unknown)
 
-    async def _send(self, request: ChatRequest) -> Chat:
-        chat = await self._client.chat(request, self._plan.deadlines)
+    async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
+        chat = await engine.chats.chat(request, self._plan.deadlines)
         self._sinks.consumed(_tokens(chat))
         return chat
 

@@ -7,24 +7,54 @@ that the first block of every prompt of the session differs from every other ses
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exporter.model import EngineInfo, EngineView
     from exporter.probe.scenario import Message
 
-Process = tuple[str | None, float | None, int]
-"""Version, start time, and restarts seen: what tells one process of an engine from the next."""
-
 NONCE_TOKENS = 40
 """More than a nonce takes: 32 characters, a token each at worst, and a line break."""
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What tells one process of an engine from the next; None is unknown.
+
+    `restarts` is how many were seen before it, known wherever its metrics could be read.
+    """
+
+    version: str | None
+    start_time: float | None = None
+    restarts: int | None = None
+
+    def differs(self, other: Process) -> bool:
+        """Whether the two are known to be different processes."""
+        return any(
+            one is not None and another is not None and one != another
+            for one, another in zip(self._parts(), other._parts(), strict=True)
+        )
+
+    def with_what(self, other: Process) -> Process:
+        """With what the other, which does not differ, knows in addition."""
+        return Process(
+            other.version if self.version is None else self.version,
+            other.start_time if self.start_time is None else self.start_time,
+            other.restarts if self.restarts is None else self.restarts,
+        )
+
+    def _parts(self) -> tuple[str | None, float | None, int | None]:
+        return self.version, self.start_time, self.restarts
+
+
 def process_of(info: EngineInfo, view: EngineView | None) -> Process | None:
-    """The process that answers; None where that is not known or there are several."""
-    if view is None or view.snapshot is None or view.mixed:
+    """The process that answers, as far as it is known; None where there are several."""
+    if view is not None and view.mixed:
         return None
-    return info.version, view.snapshot.process_start_time, view.restarts
+    if view is None or view.snapshot is None:
+        return Process(info.version)
+    return Process(info.version, view.snapshot.process_start_time, view.restarts)
 
 
 class SaltTrust:
@@ -35,9 +65,16 @@ class SaltTrust:
         self._by: Process | None = None
 
     def ignored(self, process: Process | None) -> bool:
-        """Whether this process is known to ignore salts."""
-        if process is not None and self._by is not None and process != self._by:
-            self._ignored, self._by = False, None
+        """Whether this process is known to ignore salts.
+
+        One that is not known to be the process that ignored them is trusted again: if it is the
+        same after all, its next session finds that out at the cost of one turn.
+        """
+        if process is not None and self._ignored:
+            if self._by is None or process.differs(self._by):
+                self._ignored, self._by = False, None
+            else:
+                self._by = self._by.with_what(process)
         return self._ignored
 
     def distrust(self, process: Process | None) -> None:

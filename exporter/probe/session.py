@@ -20,22 +20,22 @@ from exporter.model import (
     FailureReason,
     LossCause,
     Notice,
-    PrefixStability,
     SessionResult,
     Turn,
     TurnFacts,
     Usage,
 )
+from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.cache_math import (
     EngineCircumstances,
     turn_facts,
     turn_ideal,
 )
 from exporter.probe.control import ColdControl, Place
-from exporter.probe.counters import Chats, CountedChats
 from exporter.probe.fitting import fit
 from exporter.probe.inquiry import LossInquiry, Observe
 from exporter.probe.loss import loss
+from exporter.probe.played import Played
 from exporter.probe.prefix_watch import Detokenize, PrefixWatch
 from exporter.probe.replicas import ReplicaWatch, own_info
 from exporter.probe.salting import NONCE_TOKENS, SaltTrust, process_of, with_nonce
@@ -88,25 +88,6 @@ class SessionHooks:
     on_turn: Callable[[TurnFacts], None] = lambda _facts: None
 
 
-@dataclass(slots=True)
-class _Played:
-    """The session so far."""
-
-    scenario: str
-    started_time: float
-    started_at: float
-    info: EngineInfo | None = None
-    turns: list[Turn] = field(default_factory=list)
-    facts: list[TurnFacts] = field(default_factory=list)
-    notices: set[Notice] = field(default_factory=set)
-    failure: Failure | None = None
-    failed_turn: int | None = None
-    prefix: PrefixStability | None = None
-    extra_tokens: int = 0
-    abandoned_tokens: int = 0  # of a first turn that hit under a salt never used, and was dropped
-    nonce: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What stays the same while one session is played."""
@@ -115,12 +96,22 @@ class _Scene:
     info: EngineInfo
     before: EngineView | None
     replicas: ReplicaWatch
+    chats: Scope
     hooks: SessionHooks
 
     @property
     def match_unit(self) -> int | None:
         cache = self.before.snapshot.cache if self.before and self.before.snapshot else None
         return cache.match_unit_tokens if cache else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cold:
+    """The cold control of one turn, where that has a `place` for it."""
+
+    turn: int
+    request: ChatRequest
+    place: Place | None
 
 
 @dataclass(slots=True)
@@ -146,20 +137,22 @@ class SessionRunner:
         new_salt: Callable[[], str],
         *,
         control: ColdControl | None = None,
+        requests: EngineRequests | None = None,
     ) -> None:
+        """`requests` is what others ask the same engine through, too."""
         self._plan = plan
         self._client = client
         self._observe = observe
         self._clock = clock
         self._new_salt = new_salt
         self._control = control
-        self._chats: Chats = client
-        if plan.cached_tokens_from_counters:
-            self._chats = CountedChats(client, observe, clock)
+        self._requests = requests or EngineRequests(
+            client, observe, clock, from_counters=plan.cached_tokens_from_counters
+        )
         self._salts = SaltTrust()
         self._ids = TokenIds(client)
         self._sessions = 0
-        self._played: _Played | None = None
+        self._played: Played | None = None
         self._fitted: dict[str, tuple[tuple[Any, ...], Scenario, bool]] = {}
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
@@ -167,7 +160,7 @@ class SessionRunner:
         hooks = hooks or SessionHooks()
         kind = self._plan.kind_of(self._sessions)
         self._sessions += 1
-        played = _Played(kind.name, self._clock.time(), self._clock.monotonic())
+        played = Played(kind.name, self._clock.time(), self._clock.monotonic())
         self._played = played
         try:
             played.info = await self._client.info()
@@ -186,35 +179,19 @@ class SessionRunner:
         """
         return None if self._played is None else self._result(self._played)
 
-    def _result(self, played: _Played) -> SessionResult:
-        info = played.info
-        simulated = info is not None and info.simulated
-        return SessionResult(
-            target=self._plan.target,
-            scenario=played.scenario,
-            simulated=simulated,
-            model=info.model if info else None,
-            engine_version=info.version if info else None,
-            started_time=played.started_time,
-            duration_seconds=self._clock.monotonic() - played.started_at,
-            turns=tuple(played.facts),
-            failure=played.failure,
-            failed_turn=played.failed_turn,
-            notices=frozenset(played.notices | ({Notice.SIMULATED} if simulated else set())),
-            prefix=played.prefix,
-            extra_tokens=played.extra_tokens,
-            nonce_in_prompt=played.nonce,
-        )
+    def _result(self, played: Played) -> SessionResult:
+        return played.result(self._plan.target, self._clock.monotonic())
 
     async def _play_turns(
-        self, kind: ScenarioKind, info: EngineInfo, played: _Played, hooks: SessionHooks
+        self, kind: ScenarioKind, info: EngineInfo, played: Played, hooks: SessionHooks
     ) -> None:
         replicas = ReplicaWatch(self._observe)
         before = await replicas.first()
         info = played.info = own_info(info, before)
-        scene = _Scene(kind, info, before, replicas, hooks)
-        if scene.before and scene.before.snapshot and scene.before.snapshot.asleep:
+        if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
+        chats = played.chats = self._requests.scope(info, before)
+        scene = _Scene(kind, info, before, replicas, chats, hooks)
         process = process_of(info, scene.before)
         played.nonce = self._salts.ignored(process)
         if not await self._play_through(scene, played):
@@ -225,50 +202,51 @@ class SessionRunner:
             played.notices.add(Notice.SALT_IGNORED)
         played.notices |= length_notices(played.facts, scene.match_unit, padded=kind.padded)
 
-    async def _play_through(self, scene: _Scene, played: _Played) -> bool:
+    async def _play_through(self, scene: _Scene, played: Played) -> bool:
         """Play all turns; False, and nothing kept, where the first hit under a salt never used."""
         scenario, shortened = await self._fit(scene, played)
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
         kept = not scenario.recorded
         watch = PrefixWatch(self._text_of(scene), scenario.tools, answers_kept=kept)
-        inquiry = LossInquiry(scene.replicas, scene.before)
+        inquiry = LossInquiry(scene.replicas, scene.before, lambda: self._requests.share)
         course = _Course(scenario, self._new_salt(), inquiry, watch)
         for index, step in enumerate(scenario.steps, start=1):
             course.messages += step
             if index == 1 and played.nonce:
                 course.messages[0] = with_nonce(course.messages[0], self._new_salt())
             scene.hooks.on_turn_start(index, len(scenario.steps))
+            await self._requests.step_aside()
             if not await self._play_turn(index, scene, course, played):
                 return played.failure is not None
         return True
 
-    async def _play_turn(self, index: int, scene: _Scene, course: _Course, played: _Played) -> bool:
+    async def _play_turn(self, index: int, scene: _Scene, course: _Course, played: Played) -> bool:
         """Play one turn and judge it; False where the session cannot go on like this."""
         hooks, scenario = scene.hooks, course.scenario
         request = ChatRequest(
             scene.info.model, course.messages, self._plan.max_tokens, course.salt, scenario.tools
         )
         place = self._control.place(index) if self._control else None
-        cold = self._cold_request(request, scenario, played)
-        control = await self._send_control(cold, place, Place.BEFORE, hooks)
+        cold = _Cold(index, self._cold_request(request, scenario, played), place)
+        control = await self._send_control(cold, Place.BEFORE, scene, played)
         hooks.on_request(False)
-        chat, recovered = await self._send(request, hooks)
+        chat, recovered = await self._send(request, scene)
         if chat.failure is not None:
             played.failure, played.failed_turn = chat.failure, index
             return False
         turn = _turn(index, chat, recovered=recovered)
         if index == 1 and not played.nonce and _cached(turn):
-            played.abandoned_tokens = _length(turn)
             return False
         facts = await self._judge(turn, scene, course, played, request)
-        control = control or await self._send_control(cold, place, Place.AFTER, hooks)
-        facts = played.facts[-1] = replace(facts, control=control)
+        control = control or await self._send_control(cold, Place.AFTER, scene, played)
+        played.facts[-1] = replace(facts, control=control)
+        played.settle()
         await course.watch.turn(turn, course.messages)
         played.prefix = course.watch.verdict()
         if played.prefix is not None and not played.prefix.stable:
             played.notices.add(Notice.PREFIX_UNSTABLE)
-        hooks.on_turn(facts)
+        hooks.on_turn(played.facts[-1])
         if not scenario.recorded:
             course.messages.append(chat.message)
         return True
@@ -279,17 +257,17 @@ class SessionRunner:
 
         return detokenize
 
-    async def _send(self, request: ChatRequest, hooks: SessionHooks) -> tuple[Chat, bool]:
+    async def _send(self, request: ChatRequest, scene: _Scene) -> tuple[Chat, bool]:
         """The answer, and whether token ids had to be looked for beside it."""
-        deadlines = self._plan.deadlines
+        deadlines, on_token = self._plan.deadlines, scene.hooks.on_token
         asked = self._ids.asked_for(request)
-        chat = await self._chats.chat(asked, deadlines, hooks.on_token)
+        chat = await scene.chats.chat(asked, deadlines, on_token)
         if self._ids.refused(asked, chat):
-            chat = await self._chats.chat(request, deadlines, hooks.on_token)
+            chat = await scene.chats.chat(request, deadlines, on_token)
         return await self._ids.complete(request, chat)
 
     def _cold_request(
-        self, request: ChatRequest, scenario: Scenario, played: _Played
+        self, request: ChatRequest, scenario: Scenario, played: Played
     ) -> ChatRequest:
         """The request as its control sends it: what keeps the session apart is another one."""
         if not played.nonce:
@@ -298,48 +276,52 @@ class SessionRunner:
         return replace(request, messages=[opening, *request.messages[1:]])
 
     async def _send_control(
-        self, request: ChatRequest, place: Place | None, now: Place, hooks: SessionHooks
+        self, cold: _Cold, now: Place, scene: _Scene, played: Played
     ) -> Control | None:
         """The turn's cold control, if it has one that stands here."""
-        if self._control is None or place is not now:
+        if self._control is None or cold.place is not now:
             return None
-        hooks.on_request(True)
-        return await self._control.send(self._chats, request, self._plan.deadlines, now)
+        scene.hooks.on_request(True)
+        control, usage = await self._control.send(
+            scene.chats, cold.request, self._plan.deadlines, now
+        )
+        played.control_usage[cold.turn] = usage
+        return control
 
     async def _judge(
         self,
         turn: Turn,
         scene: _Scene,
         course: _Course,
-        played: _Played,
+        played: Played,
         request: ChatRequest,
     ) -> TurnFacts:
         inquiry = course.inquiry
-        circumstances = EngineCircumstances(
-            scene.match_unit, _prefix_caching(scene.before), self._plan.cached_tokens_from_counters
-        )
+        circumstances = EngineCircumstances(scene.match_unit, _prefix_caching(scene.before))
         ideal = turn_ideal(turn, played.turns, scene.match_unit)
         inquiry.used(turn)
 
         async def again() -> Usage | None:
-            chat = await self._chats.chat(replace(request, max_tokens=1), self._plan.deadlines)
+            chat = await scene.chats.chat(replace(request, max_tokens=1), self._plan.deadlines)
             return None if chat.failure is not None else chat.usage
 
         evidence = None
         if ideal and scene.match_unit:
             evidence = await inquiry.evidence(turn, ideal, scene.match_unit, played.turns, again)
-        played.extra_tokens = played.abandoned_tokens + inquiry.extra_tokens
-        facts = turn_facts(turn, ideal, None if evidence is None else loss(evidence))
+        known = turn.usage is not None and turn.usage.cached_tokens is not None
+        if evidence is not None:
+            played.evidence[turn.index] = evidence
+        facts = turn_facts(turn, ideal, loss(evidence) if evidence and known else None)
         played.turns.append(turn)
         played.facts.append(facts)
-        played.notices |= turn_notices(turn, facts, ideal, circumstances)
+        played.notices |= turn_notices(turn, ideal, circumstances)
         if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
             scene.replicas.proof = facts.loss.evidence  # and stays so for the rest of the session
         if scene.replicas.proof is not None:
             played.notices.add(Notice.MIXED)
         return facts
 
-    async def _fit(self, scene: _Scene, played: _Played) -> tuple[Scenario, bool]:
+    async def _fit(self, scene: _Scene, played: Played) -> tuple[Scenario, bool]:
         """The scenario made to fit this engine; counted once, as long as the engine is the same."""
         info, unit, kind = scene.info, scene.match_unit, scene.kind
         reserved = NONCE_TOKENS if played.nonce else 0

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.model import LossCause, Notice
+from exporter.model import CachedTokensSource, Notice
 from exporter.probe.cache_math import beyond_ideal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.model import Turn, TurnFacts
+    from exporter.model import Turn, TurnFacts, Usage
     from exporter.probe.cache_math import EngineCircumstances
 
 
-def turn_notices(
-    turn: Turn, facts: TurnFacts, ideal: int | None, circumstances: EngineCircumstances
-) -> set[Notice]:
+def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
     """What one turn gives rise to. `ideal` is as computed, also where the hit went beyond it."""
     usage = turn.usage
     cached = usage.cached_tokens if usage else None
-    no_details = usage is not None and (cached is None or usage.from_counters)
-    by_counters = circumstances.counters_asked
     no_ids = turn.prompt_token_ids is None or (
         turn.completion_token_ids is None and not turn.ids_recovered
     )
     notices = {
         Notice.USAGE_MISSING: usage is None,
-        Notice.USAGE_DETAILS_MISSING: no_details and not by_counters,
-        Notice.CACHED_FROM_COUNTERS: no_details and by_counters,
         Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
         Notice.TOKEN_IDS_MISSING: no_ids,
         Notice.TOKEN_IDS_RECOVERED: turn.ids_recovered and not no_ids,
@@ -36,10 +30,19 @@ def turn_notices(
         Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
         Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
     }
-    found = {notice for notice, applies in notices.items() if applies}
-    if facts.loss is not None and facts.loss.cause is LossCause.WEDGED:
-        found.add(Notice.CACHE_WEDGED)
-    return found
+    return {notice for notice, applies in notices.items() if applies}
+
+
+def usage_notice(usages: Sequence[Usage], *, lacking: bool) -> Notice | None:
+    """What a session's usages say of how its cached tokens are known. `lacking`: one of them did
+    not tell what its server should.
+    """
+    if any(usage.source is CachedTokensSource.COUNTERS for usage in usages):
+        return Notice.CACHED_FROM_COUNTERS
+    if lacking:
+        return Notice.USAGE_DETAILS_MISSING
+    unknown = any(usage.cached_tokens is None for usage in usages)
+    return Notice.CACHED_TOKENS_UNKNOWN if unknown else None
 
 
 def length_notices(

@@ -11,6 +11,7 @@ import structlog
 
 from exporter.errors import EngineUnavailableError
 from exporter.model import SaltReading
+from exporter.probe.asking import EngineRequests
 from exporter.probe.findings import Verdict, of_isolation, of_wedge
 from exporter.probe.isolation import try_salts
 from exporter.probe.rounds import Rounds
@@ -59,8 +60,11 @@ class SaltWatch:
         new_salt: Callable[[], str],
         sinks: SaltSinks,
         life: Life,
+        requests: EngineRequests | None = None,
     ) -> None:
+        """`requests` is what others ask the same engine through, too."""
         self._plan = plan
+        self._requests = requests or EngineRequests(client, observe, clock)
         self._client = client
         self._gate = gate
         self._observe = observe
@@ -83,7 +87,12 @@ class SaltWatch:
             except EngineUnavailableError:
                 return  # the sessions say so, and why
             test = await try_salts(
-                self._client, info, self._observe, self._plan.deadlines, self._new_salt
+                self._client,
+                info,
+                self._observe,
+                self._plan.deadlines,
+                self._new_salt,
+                requests=self._requests,
             )
             bill.tokens = test.tokens
         self._sinks.consumed(test.tokens)

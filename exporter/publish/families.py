@@ -208,6 +208,21 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "asked of the engine, whether or not the server says how many were cached.",
     ),
     Family(
+        "vllm_probe_queried_tokens_total",
+        "counter",
+        one(lambda t: t.own.queried_tokens if t.own.requests else None),
+        "Prompt tokens that the engine looked up in its prefix cache for the exporter: those of "
+        "turns, cold controls, repeats, isolation and retention. The exporter's own share of "
+        "vllm_engine_prefix_cache_queried_tokens_total.",
+    ),
+    Family(
+        "vllm_probe_hit_tokens_total",
+        "counter",
+        one(lambda t: t.own.hit_tokens if t.own.told else None),
+        "Those of them that came from cache, as far as that is known. The exporter's own share of "
+        "vllm_engine_prefix_cache_hit_tokens_total.",
+    ),
+    Family(
         "vllm_probe_ttft_seconds",
         "histogram",
         by("cache", lambda t: {str(k): v for k, v in t.ttft.items()}),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SaltReading,
         SessionResult,
     )
+    from exporter.own_share import OwnShare
     from exporter.publish.cost_state import Prices
     from exporter.publish.state import Loops
 
@@ -174,6 +175,11 @@ class Metrics(Collector):
         """Tokens of a request that belongs to no session."""
         if (target := self._target(name)) is not None:
             target.sums.add_beside(tokens)
+
+    def engine_asked(self, name: str, change: OwnShare) -> None:
+        """What the exporter asked of a target's engine changed its own share by so much."""
+        if (target := self._target(name)) is not None:
+            target.own = target.own.plus(change)
 
     def container_changed(self, view: ContainerView) -> None:
         if (target := self._target(view.target)) is not None:

@@ -12,7 +12,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from exporter.engine.reasons import ScrapeReason
-from exporter.model import FailureReason, LossCause
+from exporter.model import CachedTokensSource, FailureReason, LossCause
+from exporter.own_share import OwnShare
 from exporter.publish.cost_state import CostState
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class ProbeSums:
     """Sums over all turns that ended, those of failed sessions too: None until first known.
 
     `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
-    `ideal_cached_tokens` and `lost_tokens` (ideal known too): cached / prompt and lost / ideal
-    are true ratios whatever an engine leaves out now and then. `consumed_tokens` counts every
-    turn with usage, and the requests beside the turns.
+    `ideal_cached_tokens` and `lost_tokens` (ideal known too). So cached / prompt and lost / ideal
+    are true ratios as long as it does not depend on a turn's hits whether they are known. Turns
+    that are known only because the engine counted no hit at all are therefore left out where other
+    turns of their session are unknown: those may have hit. `consumed_tokens` counts every turn with
+    usage, and the requests beside the turns.
     """
 
     prompt_tokens: int | None = None
@@ -92,12 +95,14 @@ class ProbeSums:
         if tokens:
             self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
-    def add(self, turn: TurnFacts) -> None:
+    def add(self, turn: TurnFacts, *, others_unknown: bool = False) -> None:
         if turn.consumed_tokens is not None:
             self.consumed_tokens = (self.consumed_tokens or 0) + turn.consumed_tokens
         if turn.completion_tokens is not None:
             self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
         if turn.prompt_tokens is None or turn.cached_tokens is None:
+            return
+        if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
             return
         self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
         self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
@@ -159,6 +164,7 @@ class TargetState:
     scenarios: dict[str, SessionResult] = field(default_factory=dict)
     last_success_time: float | None = None
     sums: ProbeSums = field(default_factory=ProbeSums)
+    own: OwnShare = field(default_factory=OwnShare)
     isolation_tests: int = 0  # those that could tell
     isolation_leaks: int = 0
     wedged: bool | None = None  # by the latest that could tell, of the process that answers now
@@ -183,8 +189,9 @@ class TargetState:
         else:
             self._add_failure(result.failure.reason)
         self.scenarios[result.scenario] = result
+        unknown = any(turn.prompt_tokens and turn.cached_tokens is None for turn in result.turns)
         for turn in result.turns:
-            self._add_turn(turn)
+            self._add_turn(turn, others_unknown=unknown)
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged(result))
         self.cost.add_session(result)
@@ -230,8 +237,8 @@ class TargetState:
         if wedged is not None:
             self.wedged = wedged
 
-    def _add_turn(self, turn: TurnFacts) -> None:
-        self.sums.add(turn)
+    def _add_turn(self, turn: TurnFacts, *, others_unknown: bool) -> None:
+        self.sums.add(turn, others_unknown=others_unknown)
         if turn.ttft_seconds is not None:
             kind = temperature(turn)
             self.ttft.setdefault(kind, Distribution(TTFT_BOUNDS)).observe(turn.ttft_seconds)

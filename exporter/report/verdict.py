@@ -36,7 +36,7 @@ _TO_MEND = (
     *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
     *(Notice.BLOCK_TOO_LARGE, Notice.SALT_IGNORED, Notice.FIRST_TURN_NOT_COLD),
     *(Notice.HIT_BEYOND_IDEAL, Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING),
-    *(Notice.OPENING_SHORT, Notice.CACHED_FROM_COUNTERS),
+    *(Notice.OPENING_SHORT, Notice.CACHED_FROM_COUNTERS, Notice.CACHED_TOKENS_UNKNOWN),
 )
 """What to mend where nothing was lost; the first that applies is told."""
 

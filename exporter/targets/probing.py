@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.engine.client import Deadlines, EngineClient
 from exporter.errors import ExporterError
+from exporter.probe.asking import EngineRequests
 from exporter.probe.control import ColdControl
 from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
@@ -107,6 +108,14 @@ class Probing:
             settings.max_kv_cache_usage_ratio,
         )
         self._gate = Gate(target, policy, observe, clock, self._gate_looked, rests=client.rests)
+        self._requests = EngineRequests(
+            client,
+            observe,
+            clock,
+            from_counters=settings.cached_tokens_from_counters,
+            publish=lambda change: metrics.engine_asked(target, change),
+            step_aside=self._gate.step_aside,
+        )
 
     @property
     def due_at(self) -> float | None:
@@ -114,8 +123,11 @@ class Probing:
         return None if self._prober is None else self._prober.due_at
 
     def take_over(self, other: Probing) -> None:
-        """Go on with the budget of the loops that another one made for the same engine."""
+        """Go on with the budget of the loops that another one made for the same engine, and with
+        what its answers have shown.
+        """
         self._gate.take_over(other._gate)
+        self._requests.take_over(other._requests)
 
     def loops(self, publish: Callable[[SessionResult], None], delay: float) -> list[Loop]:
         """Each loop with its name. The first session starts after `delay` seconds, and `publish`
@@ -138,6 +150,7 @@ class Probing:
             self._clock,
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
+            requests=self._requests,
         )
         self._prober = Prober(
             self._target,
@@ -165,6 +178,7 @@ class Probing:
             new_salt=new_salt,
             sinks=RetentionSinks(self._metrics.retention_read, self._consumed),
             life=self._life(name),
+            requests=self._requests,
         )
         return name, retention.run
 
@@ -183,6 +197,7 @@ class Probing:
             new_salt=new_salt,
             sinks=SaltSinks(self._metrics.salts_tried, self._consumed),
             life=self._life(name),
+            requests=self._requests,
         )
         return name, watch.run
 

@@ -348,3 +348,69 @@ async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed)
             cost for at, cost in itertools.islice(runner.spent, place, None) if at < begin + 3600
         ]
         assert sum(hour) <= 10_000 + max(hour)
+
+
+async def test_what_is_due_is_asked_between_two_requests_of_what_was_let_in():
+    scene = Scene()
+    done = []
+
+    async def due():
+        async with scene.gate.turn():
+            done.append("due")
+
+    async with scene.gate.admitted():
+        waiting = asyncio.create_task(due())
+        await scene.clock.settle()
+        done.append("request 1")
+        await scene.gate.step_aside()
+        done.append("request 2")
+    await waiting
+    assert done == ["request 1", "due", "request 2"]
+
+
+async def test_one_that_was_let_in_begins_only_when_what_is_due_has_ended():
+    scene = Scene()
+    ends, done = asyncio.Event(), []
+
+    async def due():
+        async with scene.gate.turn():
+            await ends.wait()
+            done.append("due")
+
+    reading = asyncio.create_task(due())
+    await scene.clock.settle()
+    waiting = asyncio.create_task(scene.pass_through())
+    waiting.add_done_callback(lambda _: done.append("session"))
+    await scene.clock.settle()
+    ends.set()
+    await asyncio.gather(reading, waiting)
+    assert done == ["due", "session"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_one_that_is_cut_off_while_it_steps_aside_leaves_the_gate_usable(begun):
+    scene = Scene()
+    ends = asyncio.Event()
+
+    async def due():
+        async with scene.gate.turn():
+            await ends.wait()
+
+    async def session():
+        async with scene.gate.admitted():
+            await scene.clock.settle()
+            await scene.gate.step_aside()
+
+    tasks = [asyncio.create_task(one()) for one in ((session, due) if begun else (due, session))]
+    await scene.clock.settle()
+    await scene.clock.settle()
+    cut_off = tasks[0 if begun else 1]
+    cut_off.cancel()
+    with suppress(asyncio.CancelledError):
+        await cut_off
+    ends.set()
+    await tasks[1 if begun else 0]
+    await scene.clock.advance(1e9)
+    await scene.pass_through()
+    async with scene.gate.turn():
+        pass

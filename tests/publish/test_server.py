@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from exporter.errors import ExporterError
 from exporter.model import RetentionReading
+from exporter.own_share import OwnShare
 from exporter.publish.cost_state import Prices
 from exporter.publish.discovery_families import DISCOVERY
 from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
@@ -40,6 +41,7 @@ def full(published):
     published.metrics.target_budget("local", 2_000_000, Prices(2.5, "EUR", 400.0))
     published.metrics.gate_looked("local", None)
     published.metrics.retention_read(RetentionReading("local", 60.0, 1.0))
+    published.metrics.engine_asked("local", OwnShare(requests=1, told=1, queried_tokens=900))
     for result in (*measured(), session(*TURNS), *measured()):
         published.session_finished(result)
     published.metrics.engine_scraped(engine_view())

@@ -1,0 +1,285 @@
+"""What the exporter asks of one engine: every request goes through `EngineRequests`.
+
+It counts them, so that everybody else's share of the engine's counters is known, and it settles
+how many tokens were cached where an answer does not tell (see reporting.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from exporter.model import FailureReason
+from exporter.own_share import OwnShare
+from exporter.probe.counters import counted, idle, no_hits, seen
+from exporter.probe.reporting import Shown, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from exporter.clock import Clock
+    from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+    from exporter.model import EngineInfo, EngineSnapshot, EngineView, Usage
+    from exporter.probe.inquiry import Observe
+
+Identity = tuple[float | None, int]
+"""Start time, and restarts seen: what makes sure that two readings are of one process."""
+
+_LOOKS = 20
+_BETWEEN_SECONDS = 0.05
+"""vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early."""
+_NEVER_LOOKED_UP = frozenset(
+    {
+        *(FailureReason.CONNECTION_REFUSED, FailureReason.CONNECT_FAILED),
+        *(FailureReason.CONNECT_TIMEOUT, FailureReason.NO_DESCRIPTORS),
+        *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND),
+        *(FailureReason.PROMPT_TOO_LONG, FailureReason.BAD_REQUEST),
+    }
+)
+"""Failures of requests that did not come as far as the prefix cache."""
+
+
+class Chats(Protocol):
+    """Whatever sends requests: the client, or what stands before it."""
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Chat:
+        """As `EngineClient.chat`."""
+
+
+async def _nobody_waits() -> None:
+    """There is no gate, and so nobody who waits at it."""
+
+
+class EngineRequests:
+    """All requests of the exporter to one engine, of whatever loop.
+
+    `publish` gets every change of the exporter's own share. `step_aside` is awaited between the
+    turns of a session, and lets others ask. With `from_counters`, hits that usage
+    does not tell are taken from the engine's counters where it ran nothing else.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        observe: Observe,
+        clock: Clock,
+        *,
+        from_counters: bool = False,
+        publish: Callable[[OwnShare], None] = lambda _change: None,
+        step_aside: Callable[[], Awaitable[None]] = _nobody_waits,
+    ) -> None:
+        self.client = client
+        self.observe = observe
+        self.clock = clock
+        self.from_counters = from_counters
+        self.share = OwnShare()
+        self.shown = Shown()
+        self.process: Identity | None = None
+        self.caching_off = False
+        self.uncounted = False
+        self.step_aside = step_aside
+        self._publish = publish
+
+    def take_over(self, other: EngineRequests) -> None:
+        """Go on with what another one has learned of the same engine's process."""
+        self.process, self.shown = other.process, other.shown
+
+    def scope(self, info: EngineInfo, view: EngineView | None) -> Scope:
+        """For the requests of one session, one test or one pass; `view` is a fresh look."""
+        return Scope(self, info, view)
+
+    def changed(self, change: OwnShare) -> None:
+        """Add to the share, and publish what was added."""
+        self.share = self.share.plus(change)
+        self._publish(change)
+
+    def seen(self, view: EngineView | None) -> Identity | None:
+        """Note the process that was read last; None where it is not known which that is."""
+        snapshot = one_engine(view)
+        if view is None or snapshot is None:
+            return None
+        if snapshot.cache is not None:
+            self.caching_off = snapshot.cache.prefix_caching is False
+        start = snapshot.process_start_time
+        if start is None and snapshot.prompt_tokens is None:
+            return None  # nothing would show a restart
+        process = (start, view.restarts)
+        if process != self.process:
+            self.process, self.shown, self.uncounted = process, Shown(), False
+        return process
+
+
+@dataclass(slots=True)
+class _Given:
+    """A silent answer, and its usage as it was given last."""
+
+    usage: Usage
+    silent: Silent
+
+
+class Scope:
+    """Sends requests as the client does. What one of its answers shows about cached tokens is
+    remembered for the engine's process, or within this scope where that is not known.
+
+    `asked_tokens` are prompt and completion tokens of all its requests.
+    """
+
+    def __init__(self, requests: EngineRequests, info: EngineInfo, view: EngineView | None) -> None:
+        self._requests = requests
+        self._info = info
+        self._shown = Shown()  # by answers of this scope
+        self._given: list[_Given] = []
+        self._process = self._known = requests.seen(view)
+        self.asked_tokens = 0
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Chat:
+        """As `EngineClient.chat`, with cached tokens wherever they are known."""
+        before = await self._look() if self._counters_may_tell() else None
+        chat = await self._sent(request, deadlines, on_token)
+        usage = chat.usage
+        if usage is not None and usage.cached_tokens is not None:
+            self._told(usage.cached_tokens)
+        if usage is None or usage.cached_tokens is not None or chat.failure is not None:
+            return chat
+        silent = await self._judge(usage, before)
+        known = silent.settled(from_counters=self._requests.from_counters)
+        self._given.append(_Given(known, silent))
+        return replace(chat, usage=known)
+
+    def settled(self, usage: Usage) -> Usage:
+        """The usage that an answer of this scope had, by all that was learned since."""
+        given = self._given_as(usage)
+        if given is None:
+            return usage
+        known = given.silent.settled(from_counters=self._requests.from_counters)
+        if known != usage:
+            given.usage = known
+        return given.usage
+
+    def lacks(self, usage: Usage) -> bool:
+        """Whether this answer should have told its cached tokens, and did not."""
+        given = self._given_as(usage)
+        return given is not None and given.silent.shown.lacks(self._info.version)
+
+    def _given_as(self, usage: Usage) -> _Given | None:
+        return next((given for given in self._given if given.usage is usage), None)
+
+    def _counters_may_tell(self) -> bool:
+        requests = self._requests
+        shown = self._shown if self._process is None else requests.shown
+        wanted = requests.from_counters and (shown.silent or not shown.told_zero)
+        return wanted or shown.counters_may_tell(self._info.version)
+
+    async def _sent(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None,
+    ) -> Chat:
+        requests = self._requests
+        requests.changed(OwnShare(in_flight=1))
+        ended = OwnShare(in_flight=-1, unknown=1)
+        try:
+            chat = await requests.client.chat(request, deadlines, on_token)
+            ended = self._counted(chat)
+        finally:
+            requests.changed(replace(ended, last_ended_at=requests.clock.monotonic()))
+        return chat
+
+    def _counted(self, chat: Chat) -> OwnShare:
+        """What one request changes of the exporter's share."""
+        usage, failure = chat.usage, chat.failure
+        if usage is None:
+            may_have_arrived = failure is None or failure.reason not in _NEVER_LOOKED_UP
+            return OwnShare(in_flight=-1, unknown=int(may_have_arrived) + chat.sent_twice)
+        self.asked_tokens += usage.prompt_tokens + usage.completion_tokens
+        return OwnShare(
+            in_flight=-1,
+            unknown=int(chat.sent_twice),
+            requests=1,
+            told=int(usage.cached_tokens is not None),
+            prompt_tokens=usage.prompt_tokens,
+            queried_tokens=0 if self._requests.caching_off else usage.prompt_tokens,
+            hit_tokens=usage.cached_tokens or 0,
+            completion_tokens=usage.completion_tokens,
+        )
+
+    def _told(self, cached_tokens: int) -> None:
+        for shown in self._current():
+            shown.told(cached_tokens)
+            if shown.absent_is_zero and shown.untold:
+                self._requests.changed(OwnShare(told=shown.untold))
+                shown.untold = 0
+
+    async def _judge(self, usage: Usage, before: EngineSnapshot | None) -> Silent:
+        """What an answer without cached tokens is to be taken for."""
+        after = await self._look()
+        silent = Silent(usage, self._current()[0])
+        if before is not None:
+            silent = await self._by_counters(silent, before, after)
+        for shown in self._current():
+            shown.silent = True
+            shown.hid_hit = shown.hid_hit or bool(silent.counted)
+        told = 0 if silent.shown.absent_is_zero else silent.known
+        if told is None:
+            silent.shown.untold += 1
+        else:
+            self._requests.changed(OwnShare(told=1, hit_tokens=told))
+        return silent
+
+    async def _by_counters(
+        self, silent: Silent, before: EngineSnapshot, after: EngineSnapshot | None
+    ) -> Silent:
+        """With what the counters say, once they have this prompt in them."""
+        requests, prompt = self._requests, silent.usage.prompt_tokens
+        looks = 1 if requests.uncounted else _LOOKS
+        while after is not None and before.process_start_time == after.process_start_time:
+            silent = replace(
+                silent,
+                no_hits=no_hits(before, after, prompt),
+                counted=counted(before, after, prompt),
+            )
+            is_in, looks = seen(before, after, prompt), looks - 1
+            shared = not idle(before) or after.queried_tokens != _plus(before, prompt)
+            if silent.known is not None or looks == 0 or (is_in and shared):
+                requests.uncounted = not is_in
+                break
+            await requests.clock.sleep(_BETWEEN_SECONDS)
+            after = await self._look()
+        return silent
+
+    def _current(self) -> list[Shown]:
+        """What the answers that come now are evidence of; first what they are to be judged by."""
+        return [self._shown] if self._process is None else [self._requests.shown, self._shown]
+
+    async def _look(self) -> EngineSnapshot | None:
+        """A reading; with it, which process answers now."""
+        view = await self._requests.observe()
+        self._process = self._requests.seen(view)
+        if self._process is not None:
+            if self._known not in (None, self._process):
+                self._shown = Shown()
+            self._known = self._process
+        return one_engine(view)
+
+
+def one_engine(view: EngineView | None) -> EngineSnapshot | None:
+    """The reading, if it is of one engine's own page: a router's may leave counters at 0."""
+    if view is None or view.snapshot is None or view.mixed or view.snapshot.parts:
+        return None
+    return view.snapshot
+
+
+def _plus(before: EngineSnapshot, prompt_tokens: int) -> float | None:
+    """The lookups that the counter shows once this prompt, and no other, was looked up."""
+    return None if before.queried_tokens is None else before.queried_tokens + prompt_tokens

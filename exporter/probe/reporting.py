@@ -1,0 +1,100 @@
+"""What an answer without cached tokens means, by what its server process showed otherwise. Pure.
+
+Without --enable-prompt-tokens-details vLLM never sends `prompt_tokens_details`. With it, vLLM 0.24
+and later always do, and 0.8.5 to 0.23 leave it out where no prompt token was cached (`if
+self.enable_prompt_tokens_details and num_cached_tokens` in their chat completion's serving.py); so
+do gateways that drop empty fields. One answer without it says nothing therefore. It is 0 where the
+process has told hits and never a 0, unless the engine's own counters show that a silent answer hit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from exporter.model import CachedTokensSource, Usage
+
+_RELEASE = re.compile(r"0\.(\d+)")
+_TELLS_ZERO_SINCE = 24  # vLLM 0.24
+
+
+def always_tells(version: str | None) -> bool:
+    """Whether this version of vLLM sends the details of every prompt where it sends any."""
+    release = _RELEASE.match(version or "")
+    return release is not None and int(release[1]) >= _TELLS_ZERO_SINCE
+
+
+@dataclass(slots=True)
+class Shown:
+    """What the answers of one process have shown so far.
+
+    `hid_hit`: the engine's counters showed a hit of an answer that told none. `untold` are silent
+    answers whose cached tokens are not known yet.
+    """
+
+    told_zero: bool = False
+    told_hit: bool = False
+    silent: bool = False
+    hid_hit: bool = False
+    untold: int = 0
+
+    def told(self, cached_tokens: int) -> None:
+        """An answer told its cached tokens."""
+        self.told_hit = self.told_hit or cached_tokens > 0
+        self.told_zero = self.told_zero or cached_tokens == 0
+
+    @property
+    def absent_is_zero(self) -> bool:
+        """Whether an answer that does not tell cached tokens had none."""
+        return self.told_hit and not self.told_zero and not self.hid_hit
+
+    def lacks(self, version: str | None) -> bool:
+        """Whether silent answers of this process have lost what they should tell, or the flag is
+        not set.
+        """
+        if self.told_hit or self.told_zero:
+            return self.told_zero and self.silent
+        return self.hid_hit or (self.silent and always_tells(version))
+
+    def counters_may_tell(self, version: str | None) -> bool:
+        """Whether the engine's counters around the next request can be needed to understand it."""
+        if self.told_zero or (self.hid_hit and not self.told_hit):
+            return False
+        return self.silent or not always_tells(version)
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """An answer that told no cached tokens, and what the engine's counters said meanwhile.
+
+    `no_hits`: they counted no hit at all, whoever else ran. `counted`: the hits of this prompt,
+    where the engine ran nothing else.
+    """
+
+    usage: Usage
+    shown: Shown
+    no_hits: bool = False
+    counted: int | None = None
+
+    @property
+    def known(self) -> int | None:
+        """Its cached tokens by the counters alone."""
+        return 0 if self.no_hits else self.counted
+
+    def settled(self, *, from_counters: bool) -> Usage:
+        """Its usage by all that is known now.
+
+        A hit by the counters is given only if that is wanted (`from_counters`). A 0 by them is not
+        given of a server that is known to hide hits: only the misses of such a server would ever be
+        known, and their sum would be wrong.
+        """
+        shown = self.shown
+        if shown.absent_is_zero:
+            return replace(self.usage, cached_tokens=0)
+        if from_counters and self.counted is not None:
+            source = CachedTokensSource.COUNTERS
+            return replace(self.usage, cached_tokens=self.counted, source=source)
+        hides = shown.told_zero or (shown.hid_hit and not shown.told_hit)
+        if self.known == 0 and not hides:
+            return replace(self.usage, cached_tokens=0, source=CachedTokensSource.NO_HITS)
+        return self.usage
