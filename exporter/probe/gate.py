@@ -96,6 +96,7 @@ class Gate:
         stuck or the engine is, and that is for the one let in to find out.
         """
         await self._enter(announce=announce)
+        await self._begin()
         bill = Bill()
         try:
             yield bill
@@ -124,6 +125,13 @@ class Gate:
         await self._asking.acquire()
         self._stepped_aside = False
 
+    async def _begin(self) -> None:
+        try:
+            await self._asking.acquire()
+        except BaseException:
+            self._lock.release()
+            raise
+
     async def _enter(self, *, announce: bool) -> None:
         last: PauseReason | None = None
         standstill = Standstill()
@@ -132,8 +140,6 @@ class Gate:
             await self._lock.acquire()
             try:
                 pause, standstill = await self._pause(standstill)
-                if pause is None:
-                    await self._asking.acquire()
             except BaseException:
                 self._lock.release()
                 raise
