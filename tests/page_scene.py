@@ -1,6 +1,7 @@
 """Targets for the status page: one that is well, one that is not, a simulated one.
 
-`python tests/page_scene.py PORT [COUNT]` serves them, or COUNT targets, for looking at the page.
+`python tests/page_scene.py PORT [COUNT]` serves them, or COUNT targets, for looking at the page;
+`python tests/page_scene.py PORT states` one of each way in which a target may be.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from publish_records import (
 )
 
 from exporter.container.records import ContainerStatus, LifecycleState
-from exporter.model import Control, ControlOutcome, LossCause, Notice, RetentionReading
+from exporter.model import (
+    Control,
+    ControlOutcome,
+    LossCause,
+    Notice,
+    PauseReason,
+    RetentionReading,
+)
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.server import create_app
@@ -119,6 +127,43 @@ def simulated(metrics: Metrics, history: History, name: str = "demo") -> None:
     _play(metrics, history, played)
 
 
+def wedged(metrics: Metrics, history: History, name: str = "wedged") -> None:
+    metrics.target_added(name, url="http://127.0.0.1:8003")
+    metrics.engine_scraped(engine_view(target=name))
+    missed = [
+        turn(n, 2071 + 142 * (n - 1), 0, 2048, ttft=0.45, cause=LossCause.WEDGED)
+        for n in range(2, 9)
+    ]
+    notices = frozenset({Notice.CACHE_WEDGED})
+    _play(metrics, history, [session(*turns()[:1], *missed, target=name, notices=notices)])
+
+
+def broken_template(metrics: Metrics, history: History, name: str = "broken-template") -> None:
+    metrics.target_added(name, url="http://127.0.0.1:8004")
+    metrics.engine_scraped(engine_view(target=name))
+    little = [turn(n, 2071 + 142 * (n - 1), 48, 48, ttft=0.45) for n in range(2, 9)]
+    notices = frozenset({Notice.PREFIX_UNSTABLE})
+    played = session(*turns()[:1], *little, target=name, prefix=UNSTABLE, notices=notices)
+    _play(metrics, history, [played])
+
+
+def asleep(metrics: Metrics, history: History, name: str = "asleep") -> None:
+    metrics.target_added(name, url="http://127.0.0.1:8005")
+    view = engine_view(target=name)
+    assert view.snapshot is not None
+    metrics.engine_scraped(replace(view, snapshot=replace(view.snapshot, asleep=True)))
+    _play(metrics, history, [session(*turns(), target=name)])
+    metrics.gate_looked(name, PauseReason.ASLEEP)
+
+
+def states(metrics: Metrics, history: History) -> None:
+    """One that is wedged, one whose template is broken, one that sleeps, one that is well."""
+    wedged(metrics, history)
+    broken_template(metrics, history)
+    asleep(metrics, history)
+    well(metrics, history)
+
+
 def three(metrics: Metrics, history: History) -> None:
     well(metrics, history)
     unwell(metrics, history)
@@ -140,13 +185,15 @@ def _play(metrics: Metrics, history: History, results: Sequence[SessionResult]) 
         metrics.session_finished(result)
 
 
-async def _serve(port: int, count: int | None) -> None:
+async def _serve(port: int, what: str | None) -> None:
     registry = new_registry()
     metrics, history = Metrics(registry), History()
-    if count is None:
+    if what is None:
         three(metrics, history)
+    elif what == "states":
+        states(metrics, history)
     else:
-        many(metrics, history, count)
+        many(metrics, history, int(what))
     app = create_app(
         registry=registry,
         metrics=metrics,
@@ -161,4 +208,4 @@ async def _serve(port: int, count: int | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    asyncio.run(_serve(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))

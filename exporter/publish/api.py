@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from exporter.notices import ADVICE, FAILURE_ADVICE
+from exporter.publish.condition import condition
 from exporter.publish.cost_view import cost_json
 from exporter.publish.parameters import BadQueryError, asked_target, only, whole_number
 from exporter.session_json import failure_json, rfc3339, session_json
@@ -98,13 +99,11 @@ def target_json(state: TargetState) -> TargetJson:
         "last_session_started": None if last is None else rfc3339(last.started_time),
         "simulated": state.simulated,
         "sessions": state.sessions,
-        "notices": [
-            {"notice": notice, "advice": ADVICE[notice]}
-            for notice in sorted(last.notices if last else ())
-        ],
+        "notices": [{"notice": notice, "advice": ADVICE[notice]} for notice in state.notices],
         "engine": None if state.engine is None else _engine_json(state.engine),
         "container": None if state.container is None else _container_json(state.container),
         "cost": cost_json(state.cost),
+        "state": condition(state),
     }
 
 

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from exporter.container.records import Cause, DockerProblem, LifecycleState
 from exporter.model import Notice, PauseReason
+from exporter.publish.condition import Condition
 from exporter.session_shape import FailureJson, Ratio, SessionJson, Time, documented
 
 Count = Annotated[int, Field(ge=0)]
@@ -118,6 +119,8 @@ class TargetJson(TypedDict):
     engine: EngineJson | None
     container: ContainerJson | None
     cost: CostJson
+    state: Condition
+    """How the target is, in one word; only `up` is well."""
 
 
 @documented

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from exporter.publish.chart_view import Chart
 
-Tone = Literal["good", "bad", "waiting"]
+Tone = Literal["good", "warn", "bad", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)

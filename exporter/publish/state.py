@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, SaltReading, SessionResult, TurnFacts
+    from exporter.model import EngineView, Notice, SaltReading, SessionResult, TurnFacts
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
 # the probe and one of vllm:time_to_first_token_seconds have the same resolution.
@@ -255,6 +255,11 @@ class TargetState:
     def finished(self) -> Iterator[SessionResult]:
         """The last session of each scenario, if that finished; a failed one has no values."""
         return (each for each in self.scenarios.values() if each.failure is None)
+
+    @property
+    def notices(self) -> list[Notice]:
+        """What a reader of the last session of any scenario must know, failed ones too."""
+        return sorted({notice for each in self.scenarios.values() for notice in each.notices})
 
     @property
     def simulated(self) -> bool | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from exporter import words
-from exporter.model import Notice, PauseReason
+from exporter.model import Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
+from exporter.publish.condition import COUNTED, Condition, condition, look
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.elsewhere import ALL
@@ -19,7 +20,6 @@ from exporter.publish.page_records import (
     Page,
     Problem,
     TargetSection,
-    Tone,
 )
 from exporter.publish.readers import live_engine
 from exporter.publish.session_view import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         EngineInfo,
         EngineSnapshot,
         EngineView,
+        Failure,
         PrefixBreak,
         SessionResult,
     )
@@ -73,7 +74,7 @@ def page(
     everyone = list(targets.values()) if only is None else [targets[only]]
     states = _part(everyone, part)
     shown = _in_full(states)
-    summary = _summary([_status(state)[1] for state in everyone])
+    summary = _summary([look(state).counted for state in everyone])
     return Page(
         version=version,
         now=moment(now, now),
@@ -99,8 +100,7 @@ def parts(count: int) -> int:
 def _part(states: list[TargetState], part: int) -> list[TargetState]:
     if len(states) <= OVERVIEW_ROWS:
         return states
-    unwell_first = sorted(states, key=lambda state: not _unwell(state))
-    return unwell_first[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
+    return sorted(states, key=_rank)[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
 
 
 def _part_words(part: int, count: int) -> str:
@@ -122,26 +122,22 @@ def _part_links(part: int, count: int) -> tuple[Link, ...]:
 
 def _in_full(states: Sequence[TargetState]) -> list[TargetState]:
     """Those that have a section of their own, in their order."""
-    unwell_first = sorted(states, key=lambda state: not _unwell(state))
-    chosen = {state.name for state in unwell_first[:FULL_SECTIONS]}
+    chosen = {state.name for state in sorted(states, key=_rank)[:FULL_SECTIONS]}
     return [state for state in states if state.name in chosen]
 
 
-def _unwell(state: TargetState) -> bool:
-    return _status(state)[1] == "bad" or bool(_problems(state))
+def _rank(state: TargetState) -> int:
+    """The unwell ones first, then those with a warning."""
+    tone = look(state).tone
+    return 0 if tone == "bad" or _problems(state) else 1 if tone == "warn" else 2
 
 
-def _summary(tones: Sequence[Tone]) -> str:
-    if not tones:
+def _summary(counted: Sequence[str]) -> str:
+    if not counted:
         return "No targets."
-    parts = [
-        f"{tones.count(tone)} {word}" for tone, word in _SUMMARY_WORDS.items() if tone in tones
-    ]
-    noun = "target" if len(tones) == 1 else "targets"
-    return f"{len(tones)} {noun}: {', '.join(parts)}."
-
-
-_SUMMARY_WORDS: dict[Tone, str] = {"bad": "failing", "good": "up", "waiting": "not probed"}
+    parts = [f"{counted.count(word)} {word}" for word in COUNTED if word in counted]
+    noun = "target" if len(counted) == 1 else "targets"
+    return f"{len(counted)} {noun}: {', '.join(parts)}."
 
 
 def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Link, ...]:
@@ -171,7 +167,7 @@ def _overview(
 
 
 def _overview_row(state: TargetState, place: int | None, now: float) -> OverviewRow:
-    status, tone = _status(state)
+    seen = look(state)
     last = state.last_session
     hit_ratio, efficiency = (words.UNKNOWN, words.UNKNOWN) if last is None else ratios(last)
     warm = [
@@ -184,8 +180,8 @@ def _overview_row(state: TargetState, place: int | None, now: float) -> Overview
         anchor=f"?{urlencode({'target': state.name}, errors='replace')}"
         if place is None
         else f"#target-{place}",
-        status=status,
-        tone=tone,
+        status=seen.words,
+        tone=seen.tone,
         simulated=bool(state.simulated),
         hit_ratio=hit_ratio,
         efficiency=efficiency,
@@ -200,20 +196,20 @@ def _overview_row(state: TargetState, place: int | None, now: float) -> Overview
 def _section(
     state: TargetState, history: History, now: float, elsewhere: Elsewhere, *, alone: bool
 ) -> TargetSection:
-    status, tone = _status(state)
+    seen = look(state)
     last = state.last_session
     sessions = history.sessions(state.name, TREND_SESSIONS)
     return TargetSection(
         name=state.name,
-        status=status,
-        tone=tone,
+        status=seen.words,
+        tone=seen.tone,
         simulated=bool(state.simulated),
         problems=tuple(_problems(state)),
         notices=tuple(
             ADVICE[notice]
-            for notice in sorted(last.notices if last else ())
-            # The banner says the one, a problem with its place says the other.
-            if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE)
+            for notice in state.notices
+            # The banner says the one, problems say the others.
+            if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
         ),
         facts=(*_facts(state), *_time_saved(sessions)),
         container=()
@@ -239,40 +235,46 @@ def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
     return tuple(found)
 
 
-def _status(state: TargetState) -> tuple[str, Tone]:
-    view = live_engine(state)
-    asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
-    if asleep or state.cost.paused is PauseReason.ASLEEP:
-        return "Asleep or paused", "waiting"
-    if state.last_session is None:
-        return "No session has ended yet", "waiting"
-    if state.last_session.failure is None:
-        return "Up", "good"
-    return "Failing", "bad"
-
-
 def _problems(state: TargetState) -> list[Problem]:
     found = [] if state.container is None else container_problems(state.container)
-    last = state.last_session
-    if last is not None and last.failure is not None:
-        place = (
-            "before its first turn" if last.failed_turn is None else f"in turn {last.failed_turn}"
-        )
-        found.append(
-            Problem(
-                f"The last session failed {place}: {words.spaced(last.failure.reason)}",
-                last.failure.detail,
-                FAILURE_ADVICE[last.failure.reason],
-                "probe-failing",
-            )
-        )
+    if condition(state) is not Condition.ASLEEP:
+        found += _failures(state)
     if state.engine is not None and state.engine.failure is not None:
         failure = state.engine.failure
         title = f"The engine's own metrics cannot be read: {words.spaced(failure.reason)}"
         found.append(Problem(title, failure.detail, "", "vllm-down"))
-    if last is not None and last.prefix is not None and not last.prefix.stable:
-        found += [] if last.prefix.first_break is None else [_break(last.prefix.first_break)]
+    if state.wedged:
+        title = "The prefix cache has stopped hitting"
+        found.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
+    breaks = [each.prefix for each in state.scenarios.values() if each.prefix is not None]
+    found += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
     return found
+
+
+def _failures(state: TargetState) -> list[Problem]:
+    """Of the last session, and of the last ones of scenarios that fail beside it."""
+    last = state.last_session
+    others = [each for each in state.scenarios.values() if each is not last]
+    return [
+        _failure(each, each.failure, "The last session" if each is last else _last_of(each))
+        for each in (*([] if last is None else [last]), *others)
+        if each.failure is not None
+    ]
+
+
+def _last_of(result: SessionResult) -> str:
+    return f"The last session of {result.scenario}"
+
+
+def _failure(result: SessionResult, failure: Failure, which: str) -> Problem:
+    turn = result.failed_turn
+    place = "before its first turn" if turn is None else f"in turn {turn}"
+    return Problem(
+        f"{which} failed {place}: {words.spaced(failure.reason)}",
+        failure.detail,
+        FAILURE_ADVICE[failure.reason],
+        "probe-failing",
+    )
 
 
 def _break(found: PrefixBreak) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.box import Box
@@ -30,13 +31,19 @@ class Mark(NamedTuple):
     style: str
 
 
-def mark(turn: TurnFacts) -> Mark:
-    """Cold is a first turn as it should be; full to MISS is what was served of the ideal."""
+def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
+    """Cold is a first turn as it should be; full to MISS is what was served of the ideal.
+
+    A prompt repeats the one `before` it. Where the ideal is less than half of that prompt, all that
+    it could have been served is little: then the prompt's beginning is another one.
+    """
     if turn.cached_tokens is None:
         return Mark("?", "magenta")
     if turn.index == 1:
         return Mark("cold", "dim") if turn.cached_tokens == 0 else Mark("warm", "yellow")
     efficiency = turn.efficiency_ratio
+    if efficiency in {None, 1} and _low_ideal(turn, before):
+        return Mark("low ideal", "yellow")
     if efficiency is None:
         return Mark("none", "dim") if turn.ideal_cached_tokens == 0 else Mark("?", "magenta")
     if efficiency == 1:
@@ -44,6 +51,13 @@ def mark(turn: TurnFacts) -> Mark:
     if efficiency == 0:
         return Mark("MISS", "bold red")
     return Mark("part", "yellow") if efficiency >= 0.5 else Mark("low", "red")  # noqa: PLR2004
+
+
+def _low_ideal(turn: TurnFacts, before: TurnFacts | None) -> bool:
+    ideal = turn.ideal_cached_tokens
+    if ideal is None or before is None or before.prompt_tokens is None:
+        return False
+    return ideal < before.prompt_tokens / 2
 
 
 def turn_table(
@@ -73,8 +87,10 @@ def turn_table(
     table.columns[-1].justify = "left"
     if wide:
         table.add_column(_bar_header(ascii_only=ascii_only))
-    for turn in turns:
-        cells: list[str | Text] = [*_cells(turn, cold=cold)]
+    for before, turn in pairwise([None, *turns]):
+        if turn is None:
+            continue
+        cells: list[str | Text] = [*_cells(turn, mark(turn, before), cold=cold)]
         if wide:
             cells.append(_bar(turn, _BAR if width < WIDEST else _LONG_BAR))
         table.add_row(*cells)
@@ -92,8 +108,7 @@ _NAMES = (
 )
 
 
-def _cells(turn: TurnFacts, *, cold: bool) -> list[Text]:
-    told = mark(turn)
+def _cells(turn: TurnFacts, told: Mark, *, cold: bool) -> list[Text]:
     plain = [
         words.count(turn.index),
         words.count(turn.prompt_tokens),

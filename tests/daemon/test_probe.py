@@ -144,7 +144,7 @@ async def test_a_terminal_shows_the_session_as_it_runs_then_a_table_that_fits(co
     assert ("full" in rows[7], "cold" in rows[0]) == (True, True)
     assert shown.text.startswith("coding-agent against simulated at http://127.0.0.1:")
     assert "waiting" not in shown.text
-    assert "the first token came" in shown.text
+    assert "95 % interval" in shown.text
     assert shown.text.endswith("all that it could have; nothing to change.")
 
 

@@ -154,6 +154,7 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
                         "prefill_seconds_saved": None,
                         "retention_ratios": {},
                     },
+                    "state": "not_probed",
                 }
             ]
         },

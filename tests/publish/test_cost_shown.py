@@ -76,7 +76,8 @@ async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
     published.metrics.gate_looked("local", PauseReason.ASLEEP)
     page = await (await client.get("/")).text()
     assert "Asleep or paused" in page
-    assert "1 target: 1 not probed." in page
+    assert "1 target: 1 asleep or paused." in page
+    assert "The last session failed" not in page
     assert "the engine sleeps or is paused, and a request would wait" in page
     assert "paused" in (await (await client.get("/api/v1/targets")).json())["targets"][0]["cost"]
 

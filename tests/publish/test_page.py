@@ -97,6 +97,46 @@ async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
     assert "60 s ago" in page
 
 
+async def test_a_dead_a_wedged_and_a_broken_target_are_counted_as_what_they_are(
+    client, show, published
+):
+    missed = turn(2, 1250, 0, 992, cause=LossCause.WEDGED)
+    little = turn(2, 1250, 32, 32)
+    published.session_finished(failed_session(target="dead"))
+    published.session_finished(
+        session(TURNS[0], missed, target="wedged", notices=frozenset({Notice.CACHE_WEDGED}))
+    )
+    published.session_finished(session(TURNS[0], little, target="broken", prefix=UNSTABLE))
+    document = await show()
+    assert "3 targets: 1 failing, 2 unwell." in document.text
+    assert "wedged Unwell: cache wedged" in document.text
+    assert "broken Unwell: template rewrites history" in document.text
+    assert "The prefix cache has stopped hitting" in document.text
+    assert document.text.count(ADVICE[Notice.CACHE_WEDGED]) == 1
+    badges = [
+        attrs["class"] for tag, attrs in document.tags if "badge" in (attrs.get("class") or "")
+    ]
+    assert set(badges) == {"badge bad"}
+    html = await (await client.get("/")).text()
+    assert "<title>3 targets: 1 failing, 2 unwell. vllm-cache-exporter</title>" in html
+    answer = await (await client.get("/api/v1/targets")).json()
+    assert {each["target"]: each["state"] for each in answer["targets"]} == {
+        "dead": "failing",
+        "wedged": "wedged",
+        "broken": "prefix_unstable",
+    }
+
+
+async def test_a_scenario_that_fails_beside_others_is_a_problem_by_its_name(show, published):
+    published.session_finished(
+        failed_session(scenario="long", reason=FailureReason.PROMPT_TOO_LONG, detail="9000 tokens")
+    )
+    published.session_finished(session(*TURNS))
+    page = (await show()).text
+    assert "1 target: 1 unwell." in page
+    assert "The last session of long failed in turn 1: prompt too long 9000 tokens" in page
+
+
 async def test_unknown_figures_are_dashes_and_the_reason_stands_by(show, published):
     published.session_finished(
         session(turn(1, 1000, None, None), notices=frozenset({Notice.USAGE_DETAILS_MISSING}))

@@ -96,6 +96,26 @@ def test_how_well_a_turn_did_is_a_word_as_well_as_a_colour(facts, word):
     assert word in drawn([facts])
 
 
+@pytest.mark.parametrize(
+    ("ideal", "word"),
+    [(1792, "full"), (1040, "full"), (1024, "low ideal"), (32, "low ideal"), (0, "low ideal")],
+)
+def test_a_prompt_that_repeats_and_could_be_served_little_of_is_not_full(ideal, word):
+    before, after = turn(1, 2071, 0, 0), turn(2, 2213, ideal, ideal)
+    assert mark(after, before).word == word
+    assert word in drawn([before, after])
+    assert "full" not in drawn([before, after]) or word == "full"
+
+
+def test_where_the_prompt_before_is_unknown_the_ideal_is_not_called_low():
+    assert mark(turn(2, 2213, 32, 32), turn(1, None, None, None)).word == "full"
+    assert mark(turn(2, 2213, 0, 0)).word == "none"
+
+
+def test_a_loss_is_a_loss_however_low_the_ideal():
+    assert mark(turn(2, 2213, 0, 32), turn(1, 2071, 0, 0)).word == "MISS"
+
+
 def test_without_colour_the_same_is_said():
     turns = [TURNS[0], turn(2, 1000, 0, 960), turn(3, 1000, 960, 960)]
     coloured = drawn(turns, colour=True)

@@ -1,0 +1,192 @@
+"""How a target is, in one word: what the page, its title, its list and the API all say. Pure.
+
+Only what is known to be well is called up and is green. The rules are asked in their order, and the
+first that holds says it: what explains the rest comes first.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from exporter.container.records import LifecycleState
+from exporter.model import Notice, PauseReason
+from exporter.publish.readers import live_engine
+from exporter.session_totals import session_totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from exporter.model import SessionResult, TurnFacts
+    from exporter.publish.page_records import Tone
+    from exporter.publish.state import TargetState
+
+LOSING_BELOW = 0.8
+"""Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound."""
+
+
+class Condition(StrEnum):
+    """Field `state` of a target in the API."""
+
+    UP = "up"
+    NOT_PROBED = "not_probed"  # no session has ended yet
+    STARTING = "starting"  # its container is being started
+    HELD = "held"  # an operator said: hands off
+    ASLEEP = "asleep"  # or paused: requests wait until somebody ends that
+    FAILING = "failing"  # the last session failed
+    SCENARIO_FAILING = "scenario_failing"  # that of one scenario did, those of others get through
+    CONTAINER_DOWN = "container_down"  # sessions get through, and its container is not up
+    WEDGED = "wedged"  # the cache has stopped hitting
+    PREFIX_UNSTABLE = "prefix_unstable"  # the chat template rewrites history, and little is served
+    PREFIX_CHANGED = "prefix_changed"  # it does, and most is served all the same
+    CACHING_OFF = "caching_off"
+    NOT_HITTING = "not_hitting"  # prompts repeat, and not one token comes from the cache
+    LOSING = "losing"  # the cache serves less than it could
+    NOT_ISOLATED = "not_isolated"  # a cache salt does not keep prompts apart
+    SEVERAL_ENGINES = "several_engines"  # at one URL, each with a cache of its own
+    CACHE_UNKNOWN = "cache_unknown"  # the server does not say how many tokens were cached
+
+
+class Look(NamedTuple):
+    """What a person reads of one target, its colour, and the word under which it is counted."""
+
+    words: str
+    tone: Tone
+    counted: str
+
+
+_UP: Final = Look("Up", "good", "up")
+LOOKS: Final[Mapping[Condition, Look]] = {
+    Condition.FAILING: Look("Failing", "bad", "failing"),
+    Condition.CONTAINER_DOWN: Look("Unwell: container not up", "bad", "unwell"),
+    Condition.WEDGED: Look("Unwell: cache wedged", "bad", "unwell"),
+    Condition.PREFIX_UNSTABLE: Look("Unwell: template rewrites history", "bad", "unwell"),
+    Condition.SCENARIO_FAILING: Look("Unwell: a scenario fails", "bad", "unwell"),
+    Condition.PREFIX_CHANGED: Look("Template rewrites history", "warn", "with a warning"),
+    Condition.CACHING_OFF: Look("Prefix caching is off", "warn", "with a warning"),
+    Condition.NOT_HITTING: Look("Cache hits nothing", "warn", "with a warning"),
+    Condition.LOSING: Look("Loses cached tokens", "warn", "with a warning"),
+    Condition.NOT_ISOLATED: Look("Salts do not isolate", "warn", "with a warning"),
+    Condition.SEVERAL_ENGINES: Look("Several engines answer", "warn", "with a warning"),
+    Condition.CACHE_UNKNOWN: Look("Up, cache unknown", "warn", "with a warning"),
+    Condition.UP: _UP,
+    Condition.STARTING: Look("Starting", "waiting", "starting"),
+    Condition.HELD: Look("Held by an operator", "waiting", "held"),
+    Condition.ASLEEP: Look("Asleep or paused", "waiting", "asleep or paused"),
+    Condition.NOT_PROBED: Look("No session has ended yet", "waiting", "not probed yet"),
+}
+COUNTED: Final = tuple(dict.fromkeys(look.counted for look in LOOKS.values()))
+"""The words of a summary in their order: the worst first."""
+
+
+def look(state: TargetState) -> Look:
+    return LOOKS[condition(state)]
+
+
+def condition(state: TargetState) -> Condition:
+    """The first that holds, of those that explain the others first."""
+    return next((found for found, holds in RULES if holds(state)), Condition.UP)
+
+
+def _failing(state: TargetState) -> bool:
+    """The last session failed, and there is no scenario whose last session finished."""
+    last = state.last_session
+    return last is not None and last.failure is not None and not any(state.finished)
+
+
+def _in(*states: LifecycleState) -> Callable[[TargetState], bool]:
+    """Whether the container is in one of these states."""
+    return lambda state: state.container is not None and state.container.state in states
+
+
+def _only_in(*states: LifecycleState) -> Callable[[TargetState], bool]:
+    """The same, and no session has finished since."""
+    holds = _in(*states)
+    return lambda state: holds(state) and not _finished_since(state)
+
+
+def _finished_since(state: TargetState) -> bool:
+    """Whether a session finished after the container came into its state."""
+    since = float("-inf") if state.container is None else state.container.since_time
+    return any(each.started_time + each.duration_seconds > since for each in state.finished)
+
+
+def _asleep(state: TargetState) -> bool:
+    view = live_engine(state)
+    by_page = view is not None and view.snapshot is not None and view.snapshot.asleep is True
+    return by_page or state.cost.paused is PauseReason.ASLEEP
+
+
+def _scenario_fails(state: TargetState) -> bool:
+    return any(each.failure is not None for each in state.scenarios.values())
+
+
+def _unstable(state: TargetState) -> bool:
+    return any(_broken(each) for each in state.finished)
+
+
+def _serves_little(state: TargetState) -> bool:
+    """A prefix is not stable, and less than half of that scenario's prompts is served."""
+    return any(_broken(each) and not _mostly_served(each.turns) for each in state.finished)
+
+
+def _broken(result: SessionResult) -> bool:
+    return result.prefix is not None and not result.prefix.stable
+
+
+def _mostly_served(turns: Sequence[TurnFacts]) -> bool:
+    """Of the prompts after the first, half or more; what is not known is not served."""
+    later = [turn for turn in turns if turn.index > 1]
+    prompts = sum(turn.prompt_tokens or 0 for turn in later)
+    return 2 * sum(turn.cached_tokens or 0 for turn in later) >= prompts > 0
+
+
+def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
+    return lambda state: any(notice in each.notices for each in state.finished)
+
+
+def _hits_nothing(state: TargetState) -> bool:
+    """Turns that could have hit, and not one token of any of them from the cache."""
+    later = [turn for each in state.finished for turn in each.turns if turn.index > 1]
+    could = [turn for turn in later if turn.ideal_cached_tokens != 0]
+    return bool(could) and all(turn.cached_tokens == 0 for turn in could)
+
+
+def _losing(state: TargetState) -> bool:
+    ratios = [session_totals(each.turns).efficiency_ratio for each in state.finished]
+    return any(ratio is not None and ratio < LOSING_BELOW for ratio in ratios)
+
+
+def _unknown(state: TargetState) -> bool:
+    return all(turn.cached_tokens is None for each in state.finished for turn in each.turns)
+
+
+RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
+    (Condition.ASLEEP, _asleep),
+    (
+        Condition.STARTING,
+        _only_in(LifecycleState.PULLING, LifecycleState.CREATING, LifecycleState.STARTING),
+    ),
+    (Condition.HELD, _only_in(LifecycleState.HELD)),
+    (Condition.FAILING, _failing),
+    (Condition.NOT_PROBED, lambda state: state.last_session is None),
+    (
+        Condition.CONTAINER_DOWN,
+        _in(
+            LifecycleState.ABSENT,
+            LifecycleState.UNWELL,
+            LifecycleState.STOPPING,
+            LifecycleState.BACKING_OFF,
+        ),
+    ),
+    (Condition.WEDGED, lambda state: state.wedged is True),
+    (Condition.PREFIX_UNSTABLE, _serves_little),
+    (Condition.SCENARIO_FAILING, _scenario_fails),
+    (Condition.CACHING_OFF, _noticed(Notice.PREFIX_CACHING_DISABLED)),
+    (Condition.SEVERAL_ENGINES, _noticed(Notice.MIXED)),
+    (Condition.NOT_HITTING, _hits_nothing),
+    (Condition.LOSING, _losing),
+    (Condition.PREFIX_CHANGED, _unstable),
+    (Condition.NOT_ISOLATED, _noticed(Notice.SALT_IGNORED)),
+    (Condition.CACHE_UNKNOWN, _unknown),
+)
