@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from exporter.container.records import LifecycleState
+from exporter.container.records import Cause, LifecycleState
 from exporter.model import Notice, PauseReason
 from exporter.publish.readers import live_engine
 from exporter.session_totals import session_totals
@@ -33,6 +33,8 @@ class Condition(StrEnum):
     STARTING = "starting"  # its container is being started
     HELD = "held"  # an operator said: hands off
     ASLEEP = "asleep"  # or paused: requests wait until somebody ends that
+    BUSY = "busy"  # too slow for its checks and for sessions, and it works
+    ADDRESS_WRONG = "address_wrong"  # its container is up, and nothing of it is reached at the URL
     FAILING = "failing"  # the last session failed
     SCENARIO_FAILING = "scenario_failing"  # that of one scenario did, those of others get through
     CONTAINER_DOWN = "container_down"  # sessions get through, and its container is not up
@@ -58,11 +60,13 @@ class Look(NamedTuple):
 _UP: Final = Look("Up", "good", "up")
 LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.FAILING: Look("Failing", "bad", "failing"),
+    Condition.ADDRESS_WRONG: Look("Failing: wrong address", "bad", "failing"),
     Condition.CONTAINER_DOWN: Look("Unwell: container not up", "bad", "unwell"),
     Condition.WEDGED: Look("Unwell: cache wedged", "bad", "unwell"),
     Condition.PREFIX_UNSTABLE: Look("Unwell: template rewrites history", "bad", "unwell"),
     Condition.SCENARIO_FAILING: Look("Unwell: a scenario fails", "bad", "unwell"),
     Condition.PREFIX_CHANGED: Look("Template rewrites history", "warn", "with a warning"),
+    Condition.BUSY: Look("Too busy to answer in time", "warn", "with a warning"),
     Condition.CACHING_OFF: Look("Prefix caching is off", "warn", "with a warning"),
     Condition.NOT_HITTING: Look("Cache hits nothing", "warn", "with a warning"),
     Condition.LOSING: Look("Loses cached tokens", "warn", "with a warning"),
@@ -111,6 +115,11 @@ def _finished_since(state: TargetState) -> bool:
     return any(each.started_time + each.duration_seconds > since for each in state.finished)
 
 
+def _address_wrong(state: TargetState) -> bool:
+    found = None if state.container is None else state.container.diagnosis
+    return found is not None and found.cause is Cause.ADDRESS
+
+
 def _asleep(state: TargetState) -> bool:
     view = live_engine(state)
     by_page = view is not None and view.snapshot is not None and view.snapshot.asleep is True
@@ -145,6 +154,13 @@ def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
     return lambda state: any(notice in each.notices for each in state.finished)
 
 
+def _several(state: TargetState) -> bool:
+    """By the session, or by a /metrics that has the series of several."""
+    view = live_engine(state)
+    by_page = view is not None and view.snapshot is not None and bool(view.snapshot.parts)
+    return by_page or _noticed(Notice.MIXED)(state)
+
+
 def _hits_nothing(state: TargetState) -> bool:
     """Turns that could have hit, and not one token of any of them from the cache."""
     later = [turn for each in state.finished for turn in each.turns if turn.index > 1]
@@ -168,6 +184,8 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
         _only_in(LifecycleState.PULLING, LifecycleState.CREATING, LifecycleState.STARTING),
     ),
     (Condition.HELD, _only_in(LifecycleState.HELD)),
+    (Condition.ADDRESS_WRONG, _address_wrong),
+    (Condition.BUSY, _only_in(LifecycleState.BUSY)),
     (Condition.FAILING, _failing),
     (Condition.NOT_PROBED, lambda state: state.last_session is None),
     (
@@ -183,7 +201,7 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
     (Condition.PREFIX_UNSTABLE, _serves_little),
     (Condition.SCENARIO_FAILING, _scenario_fails),
     (Condition.CACHING_OFF, _noticed(Notice.PREFIX_CACHING_DISABLED)),
-    (Condition.SEVERAL_ENGINES, _noticed(Notice.MIXED)),
+    (Condition.SEVERAL_ENGINES, _several),
     (Condition.NOT_HITTING, _hits_nothing),
     (Condition.LOSING, _losing),
     (Condition.PREFIX_CHANGED, _unstable),

@@ -20,7 +20,7 @@ from publish_records import (
     turn,
 )
 
-from exporter.container.records import LifecycleState
+from exporter.container.records import Cause, LifecycleState
 from exporter.model import FailureReason, LossCause, Notice, PauseReason, SaltReading
 from exporter.publish.condition import LOOKS, RULES, Condition, condition, look
 from exporter.publish.state import TargetState
@@ -64,6 +64,20 @@ def container(lifecycle, *sessions, since=STARTED + 60):
     return state
 
 
+def wrong_address():
+    state = target(failed_session(), mode="managed")
+    diagnosis = replace(container_view().diagnosis, cause=Cause.ADDRESS)
+    state.add_container(replace(container_view(state=LifecycleState.UNWELL), diagnosis=diagnosis))
+    return state
+
+
+def behind_a_router():
+    state = target(SOUND)
+    parts = {(("server", name),): snapshot() for name in ("a", "b")}
+    state.add_view(replace(engine_view(), snapshot=replace(snapshot(), parts=parts)))
+    return state
+
+
 def noticed(notice):
     return target(replace(SOUND, notices=frozenset({notice})))
 
@@ -95,6 +109,10 @@ def unreadable():
         (noticed(Notice.MIXED), Condition.SEVERAL_ENGINES),
         (noticed(Notice.SALT_IGNORED), Condition.NOT_ISOLATED),
         (noticed(Notice.SIMULATED), Condition.UP),
+        (wrong_address(), Condition.ADDRESS_WRONG),
+        (behind_a_router(), Condition.SEVERAL_ENGINES),
+        (container(LifecycleState.BUSY, failed_session()), Condition.BUSY),
+        (container(LifecycleState.BUSY, SOUND, since=STARTED - 60), Condition.UP),
         (asleep(), Condition.ASLEEP),
         (held_back(PauseReason.ASLEEP), Condition.ASLEEP),
         (held_back(PauseReason.QUEUE), Condition.UP),
