@@ -75,7 +75,22 @@ class Gate:
         self._stepped_aside = False
         self._ledger = Ledger()
         self._told: PauseReason | None = None
+        self._wait_seconds = 0.0
         self._standstill_told = False
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the pause that was published last is known to take; 0 where there is none."""
+        return self._wait_seconds
+
+    def pace_seconds(self, tokens: int) -> float:
+        """The time in which the budget allows for so many tokens; 0 without a limit."""
+        return Ledger().spent(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
+
+    @property
+    def tokens_per_hour(self) -> int:
+        """The budget; 0 is no limit."""
+        return self._policy.tokens_per_hour
 
     def take_over(self, other: Gate) -> None:
         """Go on with what was spent at another gate before the same engine, at this budget."""
@@ -171,6 +186,7 @@ class Gate:
         A budget that paces the probe is one long state: it is over when a session starts that did
         not have to wait for it.
         """
+        self._wait_seconds = pause.seconds if pause else 0.0
         self._publish(pause.reason if pause else None)
         if pause is not None and pause.reason is not self._told:
             self._log.info("probe.paused", reason=pause.reason, seconds=round(pause.seconds, 1))
@@ -183,6 +199,7 @@ class Gate:
 
     def _tell_standstill(self, pause: Pause) -> None:
         """The engine is probed although it is busy; the pause is not over for that."""
+        self._wait_seconds = 0.0
         self._publish(None)
         if not self._standstill_told:
             self._log.warning("probe.engine_stands_still", reason=pause.reason)

@@ -58,11 +58,15 @@ class Ledger:
             return self
         return Ledger(max(self.free_at, now) + tokens * HOUR / tokens_per_hour)
 
+    def seconds_left(self, now: float) -> float:
+        """Until all that was spent is worked off."""
+        return max(0.0, self.free_at - now)
+
     def under(self, now: float, *, before: int, tokens_per_hour: int) -> Ledger:
         """The same tokens to work off under another budget than `before`; none without a limit."""
         if before == 0 or tokens_per_hour == 0:
             return Ledger()
-        return Ledger(now + max(0.0, self.free_at - now) * before / tokens_per_hour)
+        return Ledger(now + self.seconds_left(now) * before / tokens_per_hour)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Prober:
         self._rounds = Rounds(
             "probe", target, self._once, schedule=schedule, clock=clock, life=life
         )
+        self._interval_seconds = schedule.interval_seconds
+        self._too_often = False  # for the budget, as the log says
         self._failing: dict[str | None, FailureReason] = {}  # by scenario; None: the target itself
         self._notices: dict[str, frozenset[Notice]] = {}  # by scenario
 
@@ -81,6 +83,7 @@ class Prober:
             bill.tokens = session_tokens(result)
             bill.failed = result.failure is not None
         self._tell(result)
+        self._tell_pace(bill.tokens)
         self._sinks.finished(result)
 
     def _cut_off(self, bill: Bill) -> None:
@@ -102,6 +105,19 @@ class Prober:
             turns=len(result.turns),
             seconds=round(result.duration_seconds, 3),
             failure=result.failure.reason if result.failure else None,
+        )
+
+    def _tell_pace(self, tokens: int) -> None:
+        """Warn once where sessions like this one are too many for the budget."""
+        allowed = self._gate.pace_seconds(tokens)
+        if self._too_often or allowed <= self._interval_seconds:
+            return
+        self._too_often = True
+        self._log.warning(
+            "probe.interval_too_short",
+            meaning=f"a session of {tokens:,} tokens every {self._interval_seconds:g} s is more "
+            f"than {self._gate.tokens_per_hour:,} tokens an hour: the next starts after "
+            f"{allowed:.3g} s. Raise probe.interval_seconds or probe.tokens_per_hour.",
         )
 
     def _tell_failure(self, result: SessionResult, failure: Failure) -> None:

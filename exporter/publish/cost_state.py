@@ -43,6 +43,7 @@ class CostState:
     )
     gate_seen: bool = False
     paused: PauseReason | None = None
+    paused_until: float | None = None  # Unix time
     retention: dict[float, float] = field(default_factory=dict)
     prefill: PrefillCost | None = None
     prefill_seconds_saved: float | None = None
@@ -53,8 +54,8 @@ class CostState:
     _restarts: int | None = None
     _tokens_saved: float | None = None
 
-    def gate_looked(self, paused: PauseReason | None) -> None:
-        self.gate_seen, self.paused = True, paused
+    def gate_looked(self, paused: PauseReason | None, until: float | None = None) -> None:
+        self.gate_seen, self.paused, self.paused_until = True, paused, until
 
     def add_session(self, result: SessionResult) -> None:
         for turn in result.turns:

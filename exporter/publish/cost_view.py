@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter import words
 from exporter.model import PauseReason
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ _PAUSES = {
     PauseReason.QUEUE: "requests wait in the engine's queue",
     PauseReason.USAGE: "running requests fill the KV cache",
     PauseReason.ASLEEP: "the engine sleeps or is paused, and a request would wait",
-    PauseReason.BUDGET: "the budget of tokens per hour is used up",
 }
+_HOUR = 3600
 
 
-def cost_facts(cost: CostState) -> list[tuple[str, str | None]]:
-    """Names and words; None where there is nothing to say."""
+def cost_facts(cost: CostState, now: float) -> list[tuple[str, str | None]]:
+    """Names and words at Unix time `now`; None where there is nothing to say."""
     prefill, seconds = cost.prefill, cost.prefill_seconds_saved
     per_token = (
         None
@@ -30,11 +31,21 @@ def cost_facts(cost: CostState) -> list[tuple[str, str | None]]:
         f"{share:.0%} after {gap:g} s" for gap, share in sorted(cost.retention.items())
     )
     return [
-        ("Probe held back", None if cost.paused is None else _PAUSES[cost.paused]),
+        ("Probe held back", _held_back(cost, now)),
         ("Prefill", per_token),
         ("Prefill saved", None if seconds is None else f"{seconds:,.1f} s"),
         ("Still cached", survived or None),
     ]
+
+
+def _held_back(cost: CostState, now: float) -> str | None:
+    if cost.paused is None or cost.paused in _PAUSES:
+        return None if cost.paused is None else _PAUSES[cost.paused]
+    budget = f"{words.count(cost.budget_tokens_per_hour)} tokens an hour"
+    wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
+    if wait is not None and wait >= _HOUR:
+        return f"the budget of {budget} is used up for {words.seconds(wait)}"
+    return f"waiting {'' if wait is None else words.seconds(wait) + ' '}to stay within {budget}"
 
 
 def cost_json(cost: CostState) -> CostJson:

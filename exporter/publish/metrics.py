@@ -158,10 +158,14 @@ class Metrics(Collector):
         if (target := self._target(name)) is not None:
             target.keep_scenarios(scenarios)
 
-    def gate_looked(self, name: str, paused: PauseReason | None) -> None:
-        """Sessions of a target are held back for a reason, or not."""
+    def gate_looked(
+        self, name: str, paused: PauseReason | None, until: float | None = None
+    ) -> None:
+        """Sessions of a target are held back for a reason, as far as is known until Unix time
+        `until`, or not.
+        """
         if (target := self._target(name)) is not None:
-            target.cost.gate_looked(paused)
+            target.cost.gate_looked(paused, until)
 
     def salts_tried(self, reading: SaltReading) -> None:
         if (target := self._target(reading.target)) is not None:

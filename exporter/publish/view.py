@@ -211,7 +211,7 @@ def _section(
             # The banner says the one, problems say the others.
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
         ),
-        facts=(*_facts(state), *_time_saved(sessions)),
+        facts=(*_facts(state, now), *_time_saved(sessions)),
         container=()
         if state.container is None
         else container_facts(state.container, state.last_exit, now),
@@ -286,12 +286,12 @@ def _break(found: PrefixBreak) -> Problem:
     )
 
 
-def _facts(state: TargetState) -> tuple[Fact, ...]:
+def _facts(state: TargetState, now: float) -> tuple[Fact, ...]:
     facts = [("Address", state.url), ("Mode", state.mode)]
     view = live_engine(state)
     if view is not None:
         facts += _info_facts(view.info) + _snapshot_facts(view.snapshot) + _traffic_facts(view)
-    facts += cost_facts(state.cost)
+    facts += cost_facts(state.cost, now)
     return tuple(Fact(name, value) for name, value in facts if value is not None)
 
 

@@ -212,8 +212,10 @@ class Probing:
         )
 
     def _gate_looked(self, paused: PauseReason | None) -> None:
-        self._metrics.gate_looked(self._target, paused)
-        self._metrics.loop_ran(f"probe:{self._target}", self._clock.time())
+        now = self._clock.time()
+        until = None if paused is None else now + self._gate.wait_seconds
+        self._metrics.gate_looked(self._target, paused, until)
+        self._metrics.loop_ran(f"probe:{self._target}", now)
 
     def _consumed(self, tokens: int) -> None:
         self._metrics.consumed(self._target, tokens)

@@ -180,6 +180,18 @@ async def test_the_budget_is_waited_for_without_asking_the_engine():
     assert scene.told[-1] is None
 
 
+async def test_the_gate_says_how_long_the_budget_makes_wait():
+    scene = Scene()
+    await scene.pass_through(tokens=5_000)
+    assert scene.gate.wait_seconds == 0
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    assert scene.gate.wait_seconds == pytest.approx(1800)
+    await scene.clock.advance(1801.0)
+    await waiting
+    assert scene.gate.wait_seconds == 0
+
+
 async def test_a_long_pause_is_told_again_and_again_so_that_the_loop_is_seen_to_live():
     scene = Scene()
     await scene.pass_through(tokens=10_000)

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
+import pytest
 import structlog
 from fake_clock import FakeClock
 from publish_records import session, turn
@@ -52,20 +53,22 @@ class ScriptedRunner:
         return outcome
 
 
-def open_gate(clock: FakeClock) -> Gate:
-    return Gate("t", GuestPolicy(0, 0, 1.0), _idle_engine, clock, lambda _reason: None)
+def open_gate(clock: FakeClock, tokens_per_hour: int = 0) -> Gate:
+    policy = GuestPolicy(tokens_per_hour, 0, 1.0)
+    return Gate("t", policy, _idle_engine, clock, lambda _reason: None)
 
 
-async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0):
+async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_per_hour=0):
     """Let the prober play the whole script; what it published, when, and its mishaps."""
     clock = FakeClock(monotonic=0.0)
     script = list(script)
     runner = ScriptedRunner(clock, script, seconds)
+    gate = open_gate(clock, tokens_per_hour)
     published, failures, rounds = [], [], []
     prober = Prober(
         "t",
         runner,
-        open_gate(clock),
+        gate,
         clock,
         schedule=Schedule(0.0, interval, lambda: jitter),
         sinks=SessionSinks(published.append, lambda _tokens: None),
@@ -185,6 +188,28 @@ async def test_a_target_that_fails_is_logged_once_whatever_the_scenario():
     well = [result(scenario=name) for name in ("one", "other")]
     _, _, _, logged = await run_rounds([*well, *down, *down, *well])
     assert transitions(logged) == ["session.failed", "session.recovered"]
+
+
+def of_tokens(tokens):
+    return session(turn(1, tokens, 0, 0, completion=0), target="t")
+
+
+@pytest.mark.parametrize(
+    ("interval", "tokens_per_hour", "warned"),
+    [(15.0, 5_000_000, True), (60.0, 5_000_000, False), (15.0, 0, False), (15.0, 6_000_000, False)],
+)
+async def test_an_interval_that_does_not_fit_the_budget_is_warned_of_once(
+    interval, tokens_per_hour, warned
+):
+    script = [of_tokens(24_000)] * 3
+    _, _, _, logged = await run_rounds(script, interval=interval, tokens_per_hour=tokens_per_hour)
+    lines = [line for line in logged if line["event"] == "probe.interval_too_short"]
+    assert len(lines) == warned
+    if warned:
+        assert lines[0]["meaning"].startswith(
+            "a session of 24,000 tokens every 15 s is more than 5,000,000 tokens an hour: "
+            "the next starts after 17.3 s."
+        )
 
 
 async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from publish_records import (
     STARTED,
     TURNS,
@@ -80,6 +81,26 @@ async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
     assert "The last session failed" not in page
     assert "the engine sleeps or is paused, and a request would wait" in page
     assert "paused" in (await (await client.get("/api/v1/targets")).json())["targets"][0]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (8.0, "waiting 8.00 s to stay within 5,000,000 tokens an hour"),
+        (-3.0, "waiting 0 ms to stay within 5,000,000 tokens an hour"),
+        (None, "waiting to stay within 5,000,000 tokens an hour"),
+        (9000.0, "the budget of 5,000,000 tokens an hour is used up for 2 h"),
+    ],
+)
+async def test_a_budget_that_paces_sessions_is_not_said_to_be_used_up(
+    client, published, seconds, words
+):
+    published.session_finished(session(*TURNS))
+    published.metrics.target_budget("local", 5_000_000, Prices())
+    until = None if seconds is None else STARTED + 60 + seconds
+    published.metrics.gate_looked("local", PauseReason.BUDGET, until)
+    page = await (await client.get("/")).text()
+    assert f"<dt>Probe held back</dt><dd>{words}</dd>" in page
 
 
 async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):
