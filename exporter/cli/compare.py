@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config, logs
+from exporter.cli.cold import ColdUntoldError
 from exporter.cli.compare_play import Player, play_rounds, players_of, until_signal
 from exporter.cli.one_engine import add_engine_arguments, choose, simulated_url
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
 from exporter.container.records import DockerError
 from exporter.errors import ConfigError, ExporterError
+from exporter.model import Notice
+from exporter.notices import ADVICE
 from exporter.report.charts import check_chart, write_comparison_chart
 from exporter.report.comparison import Arm, Comparison, arm_of, cold_arms, compare
 from exporter.report.comparison_json import comparison_json
@@ -116,7 +119,13 @@ def main(options: argparse.Namespace) -> int:
     if sources and not any(source.is_url for source in sources):
         played = saved(sources, cold=options.cold)
     else:
-        played = uvloop.run(_play(options, sources))
+        try:
+            played = uvloop.run(_play(options, sources))
+        except ColdUntoldError as error:
+            if options.json:
+                raise
+            screen(sys.stdout).print(f"Whether cold is faster than cached is not known: {error}")
+            return 1
     return write_out(played, options)
 
 
@@ -152,6 +161,7 @@ def saved(sources: Sequence[Source], *, cold: bool) -> Played:
         if len(files) != 1:
             raise ConfigError("compare --cold takes one file: its turns against their controls")
         file, sessions = next(iter(files.items()))
+        _check_controls(file, sessions)
         return Played(cold_arms(file, sessions), started, interleaved=True)
     if len(files) < 2:  # noqa: PLR2004 - two make a comparison
         place = sources[0].place
@@ -163,6 +173,19 @@ def saved(sources: Sequence[Source], *, cold: bool) -> Played:
     check_same_scenario(files)
     arms = tuple(arm_of(each.name, each.place, files[each.place]) for each in sources)
     return Played(arms, started, interleaved=False)
+
+
+def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
+    """Raises `ConfigError` where there is nothing cold to compare with."""
+    turns = [turn for session in sessions for turn in session.turns]
+    if any(turn.cold_ttft_seconds is not None for turn in turns):
+        return
+    untold = all(turn.cached_tokens is None for turn in turns)
+    remedy = f" {ADVICE[Notice.USAGE_DETAILS_MISSING]}" if turns and untold else ""
+    raise ConfigError(
+        f"{file}: its sessions have no cold controls. Play them with --cold: "
+        f"`probe --cold --json`.{remedy}"
+    )
 
 
 def _read(file: str) -> list[SessionResult]:

@@ -11,10 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter import words
+from exporter.cli.cold import ending_where_untold
 from exporter.cli.one_engine import plan_of, scraper_of
 from exporter.errors import ExporterError
 from exporter.probe.control import ColdControl
-from exporter.probe.session import SessionRunner
+from exporter.probe.session import SessionHooks, SessionRunner
 from exporter.report.verdict import failure_in_words
 from exporter.session_totals import session_totals
 from exporter.targets.probing import engine_client, new_salt
@@ -40,6 +41,7 @@ class Player:
     url: str
     scraper: Scraper
     runner: SessionRunner
+    hooks: SessionHooks
     sessions: list[SessionResult] = field(default_factory=list)
 
 
@@ -78,7 +80,8 @@ async def players_of(
         runner = SessionRunner(
             plan, clients[place], scrapers[place].refresh, clock, new_salt, control=control
         )
-        players.append(Player(names[place], target.base_url, scrapers[place], runner))
+        hooks = SessionHooks(on_turn=ending_where_untold(runner)) if cold else SessionHooks()
+        players.append(Player(names[place], target.base_url, scrapers[place], runner, hooks))
     return players
 
 
@@ -92,14 +95,15 @@ async def play_rounds(players: Sequence[Player], rounds: int, tell: Callable[[st
     """Play whole rounds into the players' `sessions`; a round that is broken off leaves nothing.
 
     Each pair of rounds has one order, drawn by chance, and its reverse, so that whatever drifts
-    hits all alike. Raises `ExporterError` where the very first session on an engine fails.
+    hits all alike. Raises `ExporterError` where the very first session on an engine fails, and
+    `ColdUntoldError` where cold controls prove nothing.
     """
     order: list[Player] = []
     for number in range(1, rounds + 1):
         order = order[::-1] if number % 2 == 0 else random.sample(players, len(players))
         played: dict[str, SessionResult] = {}
         for player in order:
-            result = await player.runner.play()
+            result = await player.runner.play(player.hooks)
             if number == 1 and result.failure is not None:
                 raise ExporterError(f"{player.name} ({player.url}): {failure_in_words(result)}")
             played[player.name] = result

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
+from exporter.cli.cold import ColdUntoldError, ending_where_untold
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
@@ -49,11 +50,19 @@ _EPILOG = (
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A session that ended, or that a signal ended: then `result` has the turns so far."""
+    """A session that ended, or was ended: then `result` has the turns so far.
+
+    `signal` is what ended it from outside, `untold` why --cold was in vain.
+    """
 
     url: str
     result: SessionResult
     signal: int | None = None
+    untold: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.signal is not None or self.untold is not None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +108,7 @@ def main(options: argparse.Namespace) -> int:
 
 def write_out(played: Played, options: argparse.Namespace) -> int:
     """Put the result where it was asked for, and return the exit code."""
-    result, interrupted = played.result, played.signal is not None
+    result, interrupted = played.result, played.interrupted
     out, aside = screen(sys.stdout), screen(sys.stderr)
     if options.json:
         print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
@@ -116,6 +125,9 @@ def write_out(played: Played, options: argparse.Namespace) -> int:
         write_session_chart(options.chart, result, interrupted=interrupted)
     if played.signal is not None:
         return 128 + played.signal
+    if played.untold is not None:
+        aside.print(f"--cold: {played.untold}", style="bold red")
+        return 1
     if result.failure is not None:
         return 1
     missed = shortfalls(result, Limits(options.fail_under_efficiency, options.fail_under_hit_ratio))
@@ -139,19 +151,29 @@ async def _play(settings: Settings, target: Target, *, cold: bool) -> Played:
         control = ColdControl(1.0, random.random, new_salt) if cold else None
         runner = SessionRunner(plan, client, scraper.refresh, clock, new_salt, control=control)
         progress = SessionProgress(screen(sys.stderr), clock.monotonic, plan.max_tokens, cold)
-        result, number = await _until_signal(runner, progress)
+        try:
+            result, number = await _until_signal(runner, progress, cold=cold)
+        except ColdUntoldError as error:
+            left = runner.so_far()
+            if left is None:
+                raise
+            return Played(str(target.base_url), left, None, str(error))
         return Played(str(target.base_url), result, number)
 
 
 async def _until_signal(
-    runner: SessionRunner, progress: SessionProgress
+    runner: SessionRunner, progress: SessionProgress, *, cold: bool
 ) -> tuple[SessionResult, int | None]:
-    """Play one session; at a signal, what there is of it and the signal's number."""
+    """Play one session; at a signal, what there is of it and the signal's number.
+
+    Raises `ColdUntoldError` where it is `cold` and its controls prove nothing.
+    """
+    on_turn = progress.turn_ended
     hooks = SessionHooks(
         on_turn_start=progress.turn_started,
         on_request=progress.request_leaves,
         on_token=progress.token_came,
-        on_turn=progress.turn_ended,
+        on_turn=ending_where_untold(runner, on_turn) if cold else on_turn,
     )
     caught: list[int] = []
     session = asyncio.create_task(runner.play(hooks), name="session")

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter import words
+from exporter.session_words import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +56,11 @@ def heading(comparison: Comparison) -> Text:
         head.append(f"\n  {arm.name}: {engine}{version}, {arm.source}", "not bold")
         if arm.simulated:
             head.append(" SIMULATED", "bold reverse")
-    head.append(
-        f"\nTurns 2 to {comparison.turns}; the first TTFT is that of turn 1, where all is cold.",
-        "not bold",
-    )
+    if comparison.turns > 1:
+        turns = places(range(2, comparison.turns + 1)).capitalize()
+        first = "the first TTFT is that of turn 1, where all is cold"
+        also = "turn 1 is the same request on both sides" if comparison.cold else first
+        head.append(f"\n{turns}; {also}.", "not bold")
     if comparison.simulated:
         head.append("\nSIMULATED: these numbers describe a simulator, not a model server.", "bold")
     return head
@@ -71,6 +73,8 @@ def comparison_table(comparison: Comparison) -> Table:
                  "95 % interval", "p"):  # fmt: skip
         table.add_column(name, justify="left" if not name else "right", header_style="bold")
     for quantity, title in _TITLES.items():
+        if comparison.cold and quantity == "first_ttft":
+            continue  # it is the same request on both sides
         if not any(quantity in side.spreads for side in comparison.sides):
             continue
         table.add_row(Text(title, "bold"))

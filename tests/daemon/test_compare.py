@@ -10,9 +10,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from exporter.cli.main import main
+from exporter.simulator.profiles import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -160,13 +162,66 @@ async def test_probe_draws_its_session_beside_what_it_prints(tmp_path):
     assert "SIMULATED: drawn · vLLM 0.32.0" in (tmp_path / "chart.svg").read_text()
 
 
-async def test_without_details_cold_controls_cannot_be_told_and_it_says_why():
-    async with simulator(enable_prompt_tokens_details=False) as engine:
-        code, output, _ = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
+@contextlib.asynccontextmanager
+async def like(name: str) -> AsyncIterator[Simulator]:
+    settings = settings_like(name, SimulatorSettings(port=0, time_scale=0.0))
+    async with Simulator(settings) as one:
+        yield one
+
+
+@pytest.mark.parametrize("server", ["no-usage-details", "vllm-0.8.5"])
+async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is_the_last(server):
+    async with like(server) as engine:
+        code, output, errors = await ran("compare", "--cold", engine.url, *FAST)
+        asked = await prompts_of(engine.url)
     assert code == 1
     text = " ".join(output.split())
     assert "Whether cold is faster than cached is not known" in text
+    assert "this ended after turn 2." in text
     assert "--enable-prompt-tokens-details" in text
+    assert "Turns 2 to 1" not in output
+    assert "session 1 of" not in errors
+    assert asked < 4 * 3000, "not six sessions of eight turns with their controls"
+
+
+async def prompts_of(url: str) -> float:
+    """Prompt tokens that the engine computed or served."""
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as answer:
+        page = await answer.text()
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in page.splitlines()
+        if line.startswith("vllm:prompt_tokens_total")
+    )
+
+
+async def test_probe_cold_ends_where_controls_prove_nothing_and_shows_what_there_is():
+    async with simulator(enable_prompt_tokens_details=False) as engine:
+        code, output, errors = await ran("probe", "--cold", "--url", engine.url, "--json", *FAST)
+    told = json.loads(output)
+    assert (code, told["interrupted"], len(told["turns"])) == (1, True, 2)
+    text = " ".join(errors.split())
+    assert "--cold: only cached tokens prove that a control was cold" in text
+    assert "--enable-prompt-tokens-details" in text
+
+
+@pytest.mark.parametrize("server", ["vllm-0.17.1", "omits-empty"])
+async def test_an_engine_that_leaves_a_zero_out_is_compared_all_the_same(server):
+    async with like(server) as engine:
+        code, output, errors = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
+    assert code == 0, errors
+    assert "Turns 2 to 8; turn 1 is the same request on both sides." in output
+    assert "first TTFT" not in output
+
+
+async def test_a_file_without_cold_controls_is_refused_with_the_way_to_have_them(tmp_path):
+    async with simulator() as engine:
+        _, output, _ = await ran("probe", "--url", engine.url, "--json", *FAST)
+    file = tmp_path / "warm.json"
+    file.write_text(output)
+    code, output, errors = await ran("compare", "--cold", str(file))
+    assert (code, output) == (2, "")
+    assert f"{file}: its sessions have no cold controls. Play them with --cold" in errors
 
 
 async def test_ctrl_c_shows_the_rounds_that_are_complete():
