@@ -33,6 +33,7 @@ class FailureReason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"  # 429 or 503
+    PAUSED = "paused"  # by somebody, or while it is scaled: no illness
     ASLEEP = "asleep"  # its /metrics says that it sleeps, so it was not asked
     PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
@@ -75,6 +76,7 @@ class Notice(StrEnum):
     SIMULATED = "simulated"
     USAGE_DETAILS_MISSING = "usage_details_missing"
     USAGE_MISSING = "usage_missing"
+    USAGE_UNUSABLE = "usage_unusable"
     PREFIX_CACHING_DISABLED = "prefix_caching_disabled"
     TOKEN_IDS_MISSING = "token_ids_missing"  # noqa: S105 - a notice, not a secret
     MATCH_UNIT_UNKNOWN = "match_unit_unknown"
@@ -127,7 +129,7 @@ class Turn:
     `first_token_at` is the arrival of the first chunk with generated text (content, reasoning or
     a tool call), None where the answer had none. `inter_token` holds the seconds between one such
     chunk and the next. Token ids are there where the server gave them, `ids_recovered` where not
-    with the answer itself.
+    with the answer itself. `usage_fault` says why a usage that came is not believed.
     """
 
     index: int  # 1…
@@ -140,6 +142,7 @@ class Turn:
     prompt_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
     completion_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
     ids_recovered: bool = False
+    usage_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,14 +28,20 @@ ADVICE: dict[Notice, str] = {
         "The server sends no usage at the end of a stream, so tokens are unknown. "
         "Something between this exporter and vLLM drops stream_options.include_usage."
     ),
+    Notice.USAGE_UNUSABLE: (
+        "The usage of at least one answer cannot be believed: a number is missing, is none, or is "
+        "more than the prompt has. The tokens of such a turn are unknown, its times are not. Look "
+        "for something between this exporter and vLLM that rewrites answers."
+    ),
     Notice.PREFIX_CACHING_DISABLED: (
         "Prefix caching is switched off on this server, so every token is computed anew. "
         "Start vLLM without --no-enable-prefix-caching."
     ),
     Notice.TOKEN_IDS_MISSING: (
-        "The server does not return token ids, and /tokenize does not tell those of the prompts, "
-        "so the ideal and the efficiency are unknown. vLLM gives them for return_token_ids since "
-        "0.10.2."
+        "Token ids are missing, so an ideal and an efficiency that depend on them are unknown. "
+        "Either the server does not return them (vLLM does for return_token_ids since 0.10.2) and "
+        "/tokenize does not tell those of the prompts, or fewer came than the answer has tokens, "
+        "as where a parser swallows some."
     ),
     Notice.MATCH_UNIT_UNKNOWN: (
         "The size of a cache block is unknown, so the ideal and the efficiency are too. "
@@ -190,6 +196,10 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
     FailureReason.ASLEEP: (
         "The engine sleeps or is paused. Wake it with POST /wake_up, or let it go on with "
         "POST /resume."
+    ),
+    FailureReason.PAUSED: (
+        "Somebody has paused the engine (/pause), or it is being scaled: it refuses requests until "
+        "it goes on. It is not ill."
     ),
     FailureReason.PROTOCOL: (
         "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."

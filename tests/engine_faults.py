@@ -58,6 +58,18 @@ _HTTP_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: "
 _HALF_PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + vllm_page("1")[:100]
 
 
+_UNTOLD = (
+    "vllm_probe_turn_hit_ratio",
+    "vllm_probe_turn_prompt_tokens",
+    "vllm_probe_cached_tokens_total",
+)
+
+
+_MORE_CACHED = (
+    '{"prompt_tokens": 7, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}'
+)
+
+
 def _usage(usage: str) -> Fault:
     return Fault(chat=streams(token(), LAST, used(usage), DONE))
 
@@ -118,14 +130,18 @@ def side_by_side(elsewhere: str) -> list[Row]:
             "usage missing",
             Fault(streams(token(), LAST, DONE)),
             notice="usage_missing",
-            absent=("vllm_probe_turn_hit_ratio", "vllm_probe_turn_prompt_tokens",
-                    "vllm_probe_cached_tokens_total"),
+            absent=_UNTOLD,
         ),
-        Row("usage: negative", _usage('{"prompt_tokens": -7, "completion_tokens": 1}'), "protocol"),
-        Row("usage: more cached than sent", _usage(
-            '{"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 8}}'), "protocol"),
-        Row("usage: 1e999 tokens", _usage('{"prompt_tokens": 1e999}'), "protocol"),
-        Row("usage: 10²⁴ tokens", _usage('{"prompt_tokens": 1%s}' % ("0" * 24)), "protocol"),
+        *(
+            Row(f"usage: {odd}", _usage(usage), notice="usage_unusable", absent=_UNTOLD)
+            for odd, usage in (
+                ("negative", '{"prompt_tokens": -7, "completion_tokens": 1}'),
+                ("more cached than sent", _MORE_CACHED),
+                ("1e999 tokens", '{"prompt_tokens": 1e999, "completion_tokens": 1}'),
+                ("10²⁴ tokens", '{"prompt_tokens": 1%s}' % ("0" * 24)),
+                ("empty", "{}"),
+            )
+        ),
         Row("/metrics: NaN", Fault(metrics=page(vllm_page("NaN"))), absent=_UNKNOWN),
         Row("/metrics: Inf", Fault(metrics=page(vllm_page("+Inf"))), absent=_UNKNOWN),
         Row("/metrics: negative", Fault(metrics=page(vllm_page("-3"))), absent=_UNKNOWN),

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.container.activity import Activity
-from exporter.container.policy import said_to_rest
 from exporter.model import FailureReason
 
 if TYPE_CHECKING:
@@ -53,9 +52,10 @@ def failed_health(failure: Failure) -> HealthAnswer:
     """
     if failure.reason is FailureReason.NO_DESCRIPTORS:
         return HealthAnswer(Health.NOT_ASKED)  # the exporter could not even ask
-    ill = failure.reason in _OF_AN_ILL_ENGINE
-    health = Health.FAILED if ill else Health.UNREACHABLE
-    return HealthAnswer(health, failure.detail, at_rest=said_to_rest(failure.detail))
+    at_rest = failure.reason is FailureReason.PAUSED
+    answered = at_rest or failure.reason in _OF_AN_ILL_ENGINE
+    health = Health.FAILED if answered else Health.UNREACHABLE
+    return HealthAnswer(health, failure.detail, at_rest=at_rest)
 
 
 class Action(StrEnum):

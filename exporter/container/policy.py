@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from exporter.engine.answer import says_it_rests
 from exporter.model import Failure, FailureReason
 
 
@@ -67,10 +67,6 @@ ILLNESS: frozenset[FailureReason] = frozenset(
     }
 )
 
-# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py, since 0.33, and
-# entrypoints/serve/elastic_ep/middleware.py). As an error within a stream they look like a fault.
-_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
-
 HOUR = 3600.0
 # It takes two pages of an engine's /metrics to see it work. Where they come more seldom than this
 # nothing waits for them.
@@ -84,12 +80,7 @@ LONGEST_HEALTH_SECONDS = 30.0
 
 def speaks_of_illness(failure: Failure) -> bool:
     """Whether a failed session says that the engine is ill."""
-    return failure.reason in ILLNESS and not said_to_rest(failure.detail)
-
-
-def said_to_rest(words: str) -> bool:
-    """Whether an engine's words say that it is paused or being scaled."""
-    return _AT_REST.search(words) is not None
+    return failure.reason in ILLNESS and not says_it_rests(failure.detail)
 
 
 def health_deadline(configured: float, slowest: float, failures: int) -> float:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ExporterError
 from exporter.model import Failure, FailureReason, Usage
+
+if TYPE_CHECKING:
+    from exporter.engine.refusal import Refusal
 
 Json = dict[str, Any]
 DONE = b"[DONE]"
@@ -18,6 +22,9 @@ _MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
 _MOST_TEXT = 1 << 20
 """Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
 _CALL_CHARACTERS = 100  # what a tool call counts for among them, its arguments apart
+# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py since 0.33, and
+# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error within a stream.
+_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
 _TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
 
 
@@ -36,10 +43,16 @@ class _ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """The answer so far. `token_times` are the arrivals of the chunks that carried text."""
+    """The answer so far. `token_times` are the arrivals of the chunks that carried text.
+
+    `usage_fault` says what is wrong with a usage of which no number can be believed, `refusal` what
+    came in place of a stream.
+    """
 
     token_times: list[float] = field(default_factory=list)
     usage: Usage | None = None
+    usage_fault: str | None = None
+    refusal: Refusal | None = None
     finish_reason: str | None = None
     prompt_token_ids: tuple[int, ...] | None = None
     completion_token_ids: list[int] | None = None
@@ -67,13 +80,13 @@ class Answer:
         if not isinstance(chunk, dict):
             return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
         if (error_object := _error_in(chunk)) is not None:
-            return self._fail(FailureReason.STREAM_ERROR, error_text(error_object))
+            text = error_text(error_object)
+            at_rest = says_it_rests(text)
+            return self._fail(FailureReason.PAUSED if at_rest else FailureReason.STREAM_ERROR, text)
         try:
             has_text = self._take_chunk(chunk, at)
-        except ImpossibleUsageError as error:
-            return self._fail(FailureReason.PROTOCOL, str(error))
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            return self._fail(FailureReason.PROTOCOL, f"a chunk has an unknown shape: {error!r}")
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+            return self._fail(FailureReason.PROTOCOL, "a chunk is not that of a chat completion")
         if self._text_left < 0:
             return self._fail(FailureReason.PROTOCOL, "the answer's text does not end")
         return has_text
@@ -82,10 +95,18 @@ class Answer:
         if ids := chunk.get("prompt_token_ids"):
             self.prompt_token_ids = tuple(int(i) for i in ids)
         if chunk.get("usage") is not None:
-            self.usage = read_usage(chunk["usage"])
+            self._take_usage(chunk["usage"])
         choices = chunk.get("choices") or []
         texts = [self._take_choice(choice, at) for choice in choices]
         return any(texts)
+
+    def _take_usage(self, usage: Any) -> None:
+        if usage == {} and self.usage is not None:
+            return  # nothing new
+        try:
+            self.usage, self.usage_fault = read_usage(usage), None
+        except ImpossibleUsageError as error:
+            self.usage, self.usage_fault = None, str(error)
 
     def _take_choice(self, choice: Json, at: float) -> bool:
         if (ids := choice.get("token_ids")) is not None:
@@ -150,25 +171,31 @@ class ImpossibleUsageError(ExporterError):
     """A usage object has numbers that no answer can have."""
 
 
-def read_usage(usage: Json) -> Usage:
+def read_usage(usage: Any) -> Usage:
     """The usage object of an OpenAI answer.
 
     `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
     and null in an answer that is not streamed: cached tokens are unknown then, not 0. Raises
     `ImpossibleUsageError` for numbers that cannot be: one wrong number and none is to be trusted.
     """
-    details = usage.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens")
-    prompt = _tokens("prompt_tokens", usage["prompt_tokens"])
-    completion = _tokens("completion_tokens", usage.get("completion_tokens") or 0)
+    if not isinstance(usage, dict):
+        raise ImpossibleUsageError("usage is no object")
+    details = usage.get("prompt_tokens_details")
+    if not isinstance(details, dict | None):
+        raise ImpossibleUsageError("usage says prompt_tokens_details that are no object")
+    cached = (details or {}).get("cached_tokens")
+    prompt = _tokens("prompt_tokens", usage.get("prompt_tokens"), least=1)
+    completion = _tokens("completion_tokens", usage.get("completion_tokens"))
     hit = None if cached is None else _tokens("cached_tokens", cached)
     if hit is not None and hit > prompt:
         raise ImpossibleUsageError(f"usage says that {hit} of {prompt} prompt tokens were cached")
     return Usage(prompt, completion, hit)
 
 
-def _tokens(name: str, value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
+def _tokens(name: str, value: Any, least: int = 0) -> int:
+    if value is None:
+        raise ImpossibleUsageError(f"usage has no {name}")
+    if type(value) is not int or not least <= value <= _MOST_TOKENS:
         raise ImpossibleUsageError(error_text(f"usage says {name} {value!r:.40}"))
     return value
 
@@ -184,6 +211,11 @@ def error_text(error: Any) -> str:
     """The words of an OpenAI error object, short enough for a log line."""
     text = error.get("message") if isinstance(error, dict) else error
     return str(text or "no message")[:_DETAIL_LIMIT]
+
+
+def says_it_rests(words: str) -> bool:
+    """Whether an engine's words say that it is paused or being scaled."""
+    return _AT_REST.search(words) is not None
 
 
 def refusal(status: int, body: bytes) -> Failure:
@@ -209,6 +241,8 @@ def refusal(status: int, body: bytes) -> Failure:
     full = "max_tokens must be at least 1, got 0" in detail
     if param == "input_tokens" or "maximum context length" in detail or full:
         return Failure(FailureReason.PROMPT_TOO_LONG, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_rests(detail):
+        return Failure(FailureReason.PAUSED, detail)
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return Failure(FailureReason.OVERLOADED, detail)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from http import HTTPStatus
 
 import aiohttp
 
-from exporter.engine.answer import refusal
+from exporter.engine.refusal import Refusal, read_refusal
 from exporter.engine.translation import redirected, sent_on
 from exporter.errors import EngineUnavailableError
 from exporter.model import Failure, FailureReason
@@ -39,23 +38,22 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return _unpacked(bytes(body), limit)
 
 
-async def refused(response: aiohttp.ClientResponse, seconds: float | None) -> Failure:
-    """The failure that an answer with an error status is.
+async def refused(response: aiohttp.ClientResponse, seconds: float) -> Refusal:
+    """What an answer with an error status says.
 
     Its body is read whole. Where it does not end within `seconds`, within its bound or at all, the
     part that came is taken: the status alone says more than a timeout would.
     """
     body = bytearray()
-    longest = _REFUSAL_SECONDS if seconds is None else min(_REFUSAL_SECONDS, seconds)
     try:
-        async with asyncio.timeout(longest):
+        async with asyncio.timeout(min(_REFUSAL_SECONDS, seconds)):
             async for piece in response.content.iter_any():
                 body += piece
                 if len(body) >= _REFUSAL_BYTES:
                     break
     except (TimeoutError, aiohttp.ClientError, OSError):
         pass
-    return refusal(response.status, _readable(response, bytes(body)))
+    return read_refusal(response.status, _readable(response, bytes(body)))
 
 
 def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
@@ -69,15 +67,10 @@ def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
         return b""
 
 
-async def no_stream(response: aiohttp.ClientResponse, seconds: float) -> Failure | None:
-    """Why an answer's head does not announce a stream, None where it does.
-
-    The body of an error is waited for within `seconds`.
-    """
+def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
+    """Why the head of an answer that is no error does not announce a stream; None where it does."""
     if (onward := sent_on(response)) is not None:
         return redirected(response.status, onward)
-    if response.status != HTTPStatus.OK:
-        return await refused(response, seconds)
     if response.content_type != "text/event-stream":
         return Failure(
             FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"

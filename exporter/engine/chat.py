@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     Objects = Sequence[Mapping[str, Any]]
 
 
+OPTIONAL_FIELDS = frozenset({"cache_salt", "return_token_ids", "stream_options"})
+"""What a request can do without: a server that refuses one of these fields is sent the rest.
+
+Logprobs are not among them: probe/token_ids.py asks for them only where they are needed.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """How long each part of one request may take, in seconds."""
@@ -70,7 +77,8 @@ class Chat:
     `sent_at` is None when the request never left. After a failure the other fields hold what had
     come until then. An answer that precedes its request is a failure of the exporter's own: no
     time can be taken from it. `sent_twice`: the server closed the connection on which the request
-    was sent first, so it may have computed the prompt before, under the same salt.
+    was sent first, so it may have computed the prompt before, under the same salt. `usage_fault`
+    says why no number of a usage that came is believed.
     """
 
     sent_at: float | None
@@ -83,6 +91,7 @@ class Chat:
     message: Json = field(repr=False)
     failure: Failure | None
     sent_twice: bool = False
+    usage_fault: str | None = None
 
     def __post_init__(self) -> None:
         first = min((*self.token_times[:1], self.finished_at))

@@ -19,6 +19,7 @@ from exporter.engine import stamps, tls
 from exporter.engine.answer import Answer, Json, error_text
 from exporter.engine.body import no_stream, read_body, refused
 from exporter.engine.chat import Chat, ChatRequest, Deadlines, out_of_order
+from exporter.engine.learned import Learned, context_of
 from exporter.engine.redaction import page_without, without_sent
 from exporter.engine.sse import Decoder
 from exporter.engine.translation import connection_failure, redirected, sent_on
@@ -74,6 +75,7 @@ class EngineClient:
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._measuring: aiohttp.ClientSession | None = None
         self._keeps = True
+        self.learned = Learned()
         self._retired: list[aiohttp.ClientSession] = []
         self._plain: aiohttp.ClientSession | None = None
 
@@ -90,6 +92,10 @@ class EngineClient:
                 await session.close()
         self._measuring = self._plain = None
         self._retired.clear()
+
+    def forget(self) -> None:
+        """Another process answers: what was learned of the one before does not hold for it."""
+        self.learned = Learned()
 
     # Readings
 
@@ -121,28 +127,32 @@ class EngineClient:
 
     async def info(self) -> EngineInfo:
         """What the engine is: the wanted model or the first of /v1/models, and its version."""
-        card = self._choose(_items(await self._read_json("GET", f"{self.url}/v1/models")))
+        cards = _items(await self._read_json("GET", f"{self.url}/v1/models"))
+        model = self._choose(cards)
         version: Mapping[str, Any]
         try:
             version = await self._read_json("GET", f"{self.url}/version")
         except EngineUnavailableError:
             version = {}  # other OpenAI servers and some proxies have no /version
-        max_len = card.get("max_model_len")
-        if len(str(card["id"])) > _LONGEST_NAME:
+        if len(model) > _LONGEST_NAME:
             raise EngineUnavailableError(
                 FailureReason.PROTOCOL,
                 f"the engine's model has a name beyond {_LONGEST_NAME} characters",
             )
         return EngineInfo(
-            model=str(card["id"]),
-            max_model_len=max_len if isinstance(max_len, int) else None,
+            model=model,
+            max_model_len=context_of(model, cards) or self.learned.contexts.get(model),
             version=str(version["version"])[:_LONGEST_NAME] if version.get("version") else None,
             simulated=version.get("simulated") is True,
         )
 
     async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
-        """How many tokens this prompt has by vLLM's /tokenize; None where that is not served."""
-        count = (await self._tokenized(model, messages, tools)).get("count")
+        """How many tokens this prompt has by vLLM's /tokenize; None where that is not served.
+
+        Without the tools where the chat was seen to leave them out.
+        """
+        counted = tools if self.learned.counts_tools else ()
+        count = (await self._tokenized(model, messages, counted)).get("count")
         return count if isinstance(count, int) else None
 
     async def tokenize(
@@ -171,7 +181,7 @@ class EngineClient:
             return None
         return text if isinstance(text, str) else None
 
-    def _choose(self, cards: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _choose(self, cards: Sequence[Mapping[str, Any]]) -> str:
         names = [str(card.get("id")) for card in cards]
         if not names:
             raise EngineUnavailableError(FailureReason.NO_MODEL, "/v1/models lists no model")
@@ -182,7 +192,7 @@ class EngineClient:
                 FailureReason.MODEL_NOT_FOUND,
                 f"the engine does not serve {wanted!r}, it serves {served}",
             )
-        return cards[names.index(wanted)]
+        return wanted
 
     async def _read_json(self, method: str, url: str, body: Json | None = None) -> Json:
         page = await self._read(method, url, body)
@@ -232,7 +242,7 @@ class EngineClient:
                 if onward is None and response.status == HTTPStatus.OK:
                     return await read_body(response, limit)
                 if onward is None:
-                    failure = await refused(response, (timeout.total or 0.0) / 2)
+                    failure = (await refused(response, (timeout.total or 0.0) / 2)).failure
                     raise EngineUnavailableError(failure.reason, failure.detail)
                 same = onward.absolute and onward.origin() == url.origin()
                 if method != "GET" or not same or hop == _MOST_REDIRECTS:
@@ -260,17 +270,17 @@ class EngineClient:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """Send one request and read its stream; `on_token` gets the count of text chunks so far."""
-        watch = Watch(deadlines)
-        exchange, answer = stamps.Exchange(), Answer()
-        failure = await self._attempt(request, watch, exchange, answer, on_token)
-        sent_twice = False
-        if _closed_while_kept(failure, exchange) and watch.elapsed() < deadlines.connect:
-            sent_twice = exchange.sent_at is not None
-            self._keep_none()
+        watch, sent_twice = Watch(deadlines), False
+        while True:  # each time with one field less, or once more on a connection of its own
             exchange, answer = stamps.Exchange(), Answer()
             failure = await self._attempt(request, watch, exchange, answer, on_token)
+            if _closed_while_kept(failure, exchange) and watch.elapsed() < deadlines.connect:
+                sent_twice = exchange.sent_at is not None
+                self._keep_none()
+            elif answer.refusal is None or not self.learned.take(answer.refusal, request):
+                break
         if failure is not None:
-            told = (request.messages, request.tools, answer.message())
+            told = (request.messages, request.tools, request.cache_salt, answer.message())
             failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, told))
         ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
@@ -284,6 +294,7 @@ class EngineClient:
             message=answer.message(),
             failure=failure,
             sent_twice=sent_twice,
+            usage_fault=answer.usage_fault,
         )
 
     async def _attempt(
@@ -315,9 +326,12 @@ class EngineClient:
     ) -> Failure | None:
         session = self._measuring_session(watch.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        sent = _packed(request.body())
+        sent = _packed(self.learned.body(request))
         async with session.post(url, **sent, allow_redirects=False) as response:
-            if (failure := await no_stream(response, watch.left() / 2)) is not None:
+            if response.status != HTTPStatus.OK and sent_on(response) is None:
+                answer.refusal = await refused(response, watch.left() / 2)
+                return answer.refusal.failure
+            if (failure := no_stream(response)) is not None:
                 return failure
             decoder, left = Decoder(), _STREAM_BYTES
             async for chunk in response.content.iter_any():

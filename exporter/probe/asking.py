@@ -34,6 +34,7 @@ _NEVER_LOOKED_UP = frozenset(
         *(FailureReason.CONNECT_TIMEOUT, FailureReason.NO_DESCRIPTORS),
         *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND),
         *(FailureReason.PROMPT_TOO_LONG, FailureReason.BAD_REQUEST),
+        FailureReason.PAUSED,
     }
 )
 """Failures of requests that did not come as far as the prefix cache."""

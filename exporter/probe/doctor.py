@@ -34,7 +34,7 @@ _ANSWERED = frozenset(
     {
         *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND, FailureReason.NO_MODEL),
         *(FailureReason.SERVER_ERROR, FailureReason.OVERLOADED, FailureReason.BAD_REQUEST),
-        FailureReason.PROTOCOL,
+        *(FailureReason.PROTOCOL, FailureReason.PAUSED),
     }
 )
 """Failures that something at the address has answered with."""

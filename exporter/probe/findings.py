@@ -161,6 +161,9 @@ def of_usage_details(session: SessionResult) -> Finding:
     name = "usage_details"
     if Notice.USAGE_MISSING in session.notices:
         return failed(name, "streams end without usage", ADVICE[Notice.USAGE_MISSING])
+    if Notice.USAGE_UNUSABLE in session.notices:
+        text = "the usage of at least one answer cannot be believed"
+        return failed(name, text, ADVICE[Notice.USAGE_UNUSABLE])
     if Notice.USAGE_DETAILS_MISSING in session.notices:
         return failed(
             name,

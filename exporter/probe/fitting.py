@@ -6,13 +6,13 @@ the tools in, and guessed from the characters where it is not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.errors import ScenarioError
 from exporter.probe.scenario import estimate_tokens, fits
 
 if TYPE_CHECKING:
-    from exporter.engine.client import EngineClient
+    from exporter.engine.chat import Objects
     from exporter.model import EngineInfo
     from exporter.probe.scenario import Message, Scenario, ScenarioKind
 
@@ -27,9 +27,34 @@ _CHARACTERS_PER_TOKEN = 4.5
 """More than any common tokenizer needs for English, so that the first guess is seldom short."""
 
 
+class CountsTokens(Protocol):
+    """Whatever counts a prompt's tokens: the client, or what stands before it."""
+
+    async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
+        """As `EngineClient.count_tokens`."""
+
+
+class TokenCounter:
+    """Counts as `client` does until it once does not; then `whole` is False and it stays silent.
+
+    So one fit has all of its figures from one place but for the moment at which the engine falls
+    silent, and such a fit is not to be kept.
+    """
+
+    def __init__(self, client: CountsTokens) -> None:
+        self._client = client
+        self.whole = True
+
+    async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
+        """As `EngineClient.count_tokens`."""
+        counted = await self._client.count_tokens(model, messages, tools) if self.whole else None
+        self.whole = counted is not None
+        return counted
+
+
 async def fit(
     kind: ScenarioKind,
-    client: EngineClient,
+    client: CountsTokens,
     info: EngineInfo,
     wanted_first_prompt: int | None,
     max_tokens: int,
@@ -65,7 +90,7 @@ async def fit(
 
 
 async def _long_enough(
-    kind: ScenarioKind, client: EngineClient, info: EngineInfo, wanted: int | None
+    kind: ScenarioKind, client: CountsTokens, info: EngineInfo, wanted: int | None
 ) -> tuple[Scenario, int]:
     """The scenario and the characters of its padding."""
 
@@ -91,14 +116,14 @@ async def _long_enough(
 
 
 async def _fits_whole(
-    scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int, reserved: int
+    scenario: Scenario, client: CountsTokens, info: EngineInfo, max_tokens: int, reserved: int
 ) -> bool:
     tokens = await _count(client, info, scenario, scenario.all_messages())
     return fits(tokens + reserved, scenario.answers(), max_tokens, info.max_model_len)
 
 
 async def _fitting_turns(
-    scenario: Scenario, client: EngineClient, info: EngineInfo, max_tokens: int, reserved: int
+    scenario: Scenario, client: CountsTokens, info: EngineInfo, max_tokens: int, reserved: int
 ) -> int:
     """How many turns fit; the whole is tried first, since it nearly always fits."""
 
@@ -118,7 +143,7 @@ async def _fitting_turns(
 
 
 async def _count(
-    client: EngineClient, info: EngineInfo, scenario: Scenario, messages: list[Message]
+    client: CountsTokens, info: EngineInfo, scenario: Scenario, messages: list[Message]
 ) -> int:
     counted = await client.count_tokens(info.model, messages, scenario.tools)
     return counted if counted is not None else estimate_tokens(messages, scenario.tools)

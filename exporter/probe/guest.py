@@ -29,6 +29,7 @@ _NEVER_ARRIVED = frozenset(
         FailureReason.CONNECT_TIMEOUT,
         FailureReason.NO_DESCRIPTORS,
         FailureReason.ASLEEP,
+        FailureReason.PAUSED,
     }
 )
 

@@ -32,7 +32,7 @@ from exporter.probe.cache_math import (
     turn_ideal,
 )
 from exporter.probe.control import ColdControl, Place
-from exporter.probe.fitting import fit
+from exporter.probe.fitting import TokenCounter, fit
 from exporter.probe.inquiry import LossInquiry, Observe
 from exporter.probe.loss import loss
 from exporter.probe.played import Played
@@ -164,6 +164,7 @@ class SessionRunner:
         self._played = played
         try:
             played.info = await self._client.info()
+            self._ids.begin(played.info.version)
             await self._play_turns(kind, played.info, played, hooks)
         except EngineUnavailableError as error:
             played.failure = Failure(FailureReason(error.reason), error.detail)
@@ -322,18 +323,24 @@ class SessionRunner:
         return facts
 
     async def _fit(self, scene: _Scene, played: Played) -> tuple[Scenario, bool]:
-        """The scenario made to fit this engine; counted once, as long as the engine is the same."""
+        """The scenario made to fit this engine; counted once, as long as the engine is the same.
+
+        One that had to be guessed is guessed again for each session: /tokenize may answer then.
+        """
         info, unit, kind = scene.info, scene.match_unit, scene.kind
         reserved = NONCE_TOKENS if played.nonce else 0
-        key = (info.model, info.version, info.max_model_len, unit, reserved)
+        counts_tools = self._client.learned.counts_tools
+        key = (info.model, info.version, info.max_model_len, unit, reserved, counts_tools)
         fitted = self._fitted.get(kind.name)
         if fitted is None or fitted[0] != key:
-            plan = self._plan
+            plan, counter = self._plan, TokenCounter(self._client)
             wanted = None if unit is None else plan.match_units * unit
             scenario, shortened = await fit(
-                kind, self._client, info, wanted, plan.max_tokens, reserved=reserved
+                kind, counter, info, wanted, plan.max_tokens, reserved=reserved
             )
-            fitted = self._fitted[kind.name] = (key, scenario, shortened)
+            fitted = (key, scenario, shortened)
+            if counter.whole:
+                self._fitted[kind.name] = fitted
         return fitted[1], fitted[2]
 
 
@@ -352,6 +359,7 @@ def _turn(index: int, chat: Chat, *, recovered: bool) -> Turn:
         prompt_token_ids=chat.prompt_token_ids,
         completion_token_ids=chat.completion_token_ids,
         ids_recovered=recovered,
+        usage_fault=chat.usage_fault,
     )
 
 

@@ -22,7 +22,8 @@ def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstanc
         turn.completion_token_ids is None and not turn.ids_recovered
     )
     notices = {
-        Notice.USAGE_MISSING: usage is None,
+        Notice.USAGE_MISSING: usage is None and turn.usage_fault is None,
+        Notice.USAGE_UNUSABLE: usage is None and turn.usage_fault is not None,
         Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
         Notice.TOKEN_IDS_MISSING: no_ids,
         Notice.TOKEN_IDS_RECOVERED: turn.ids_recovered and not no_ids,

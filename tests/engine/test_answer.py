@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.container.policy import ILLNESS
 from exporter.engine.answer import Answer, read_usage, refusal
 from exporter.engine.sse import Decoder
 from exporter.model import FailureReason, Usage
@@ -56,6 +57,25 @@ def test_an_engine_that_dies_in_the_stream_is_a_stream_error_in_spite_of_done():
     assert "EngineCore" in answer.end().detail
 
 
+PAUSED = "Generation is paused. Please retry after it resumes."
+
+
+@pytest.mark.parametrize("words", [PAUSED, "The model is currently scaling. Please try again."])
+def test_an_engine_that_is_paused_or_scaled_is_neither_ill_nor_overloaded(words):
+    body = json.dumps({"error": {"message": words, "code": 503}}).encode()
+    assert refusal(503, body).reason is FailureReason.PAUSED
+    answer = Answer()
+    answer.take(body, 1.0)
+    assert answer.end().reason is FailureReason.PAUSED
+    assert FailureReason.PAUSED not in ILLNESS
+
+
+def test_other_words_with_503_are_those_of_a_server_that_takes_no_more():
+    assert refusal(503, b"upstream is full").reason is FailureReason.OVERLOADED
+    quoted = json.dumps({"error": {"message": f"no such field in {PAUSED!r}"}}).encode()
+    assert refusal(400, quoted).reason is FailureReason.BAD_REQUEST
+
+
 def test_an_abort_is_a_failure_although_the_stream_is_complete():
     answer = Answer()
     answer.take(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}', 1.0)
@@ -71,12 +91,16 @@ def test_a_stream_without_done_was_cut():
 
 @pytest.mark.parametrize(
     "data",
-    [b"{", b"[]", b"7", b'{"choices": 3}', b'{"choices": ["x"]}', b'{"usage": {"total": 3}}'],
+    [
+        *(b"{", b"[]", b"7", b'{"choices": 3}', b'{"choices": ["x"]}'),
+        b'{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": 7}}]}}]}',
+    ],
 )
 def test_a_chunk_of_unknown_shape_is_a_protocol_failure_and_not_an_exception(data):
     answer = Answer()
     assert answer.take(data, 1.0) is False
     assert answer.end().reason is FailureReason.PROTOCOL
+    assert "Error" not in answer.end().detail
 
 
 def test_reasoning_counts_as_the_first_token_but_stays_out_of_the_history():

@@ -16,7 +16,7 @@ from exporter.engine.client import ChatRequest, Deadlines, EngineClient
 from exporter.engine.exposition import parse
 from exporter.engine.translation import connection_failure
 from exporter.errors import EngineUnavailableError, ExpositionError
-from exporter.model import FailureReason
+from exporter.model import FailureReason, Usage
 
 REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 4)
 MIB = 1 << 20
@@ -155,28 +155,59 @@ async def test_a_page_that_goes_round_in_a_ring_is_given_up():
     assert error.reason == FailureReason.PROTOCOL
 
 
+DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": %s}'
+
+
 @pytest.mark.parametrize(
-    "usage",
+    ("usage", "words"),
     [
-        '{"prompt_tokens": -1}',
-        '{"prompt_tokens": 5, "completion_tokens": -3}',
-        '{"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}}',
-        '{"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}',
-        '{"prompt_tokens": 1e999}',
-        '{"prompt_tokens": NaN}',
-        '{"prompt_tokens": 1.5}',
-        '{"prompt_tokens": "5"}',
-        '{"prompt_tokens": true}',
-        '{"prompt_tokens": 1000000000000000000000000}',
+        ('{"prompt_tokens": -1}', "usage says prompt_tokens -1"),
+        ('{"prompt_tokens": 0, "completion_tokens": 1}', "usage says prompt_tokens 0"),
+        ('{"prompt_tokens": 5, "completion_tokens": -3}', "usage says completion_tokens -3"),
+        (
+            DETAILS % '{"cached_tokens": 6}',
+            "usage says that 6 of 5 prompt tokens were cached",
+        ),
+        (
+            DETAILS % '{"cached_tokens": -1}',
+            "usage says cached_tokens -1",
+        ),
+        (
+            DETAILS % "[3]",
+            "usage says prompt_tokens_details that are no object",
+        ),
+        ('{"prompt_tokens": 1e999}', "usage says prompt_tokens inf"),
+        ('{"prompt_tokens": NaN}', "usage says prompt_tokens nan"),
+        ('{"prompt_tokens": 1.5}', "usage says prompt_tokens 1.5"),
+        ('{"prompt_tokens": "5"}', "usage says prompt_tokens '5'"),
+        ('{"prompt_tokens": true}', "usage says prompt_tokens True"),
+        ('{"prompt_tokens": 1000000000000000000000000}', "usage says prompt_tokens 10000000"),
+        ('{"prompt_tokens": null, "completion_tokens": 1}', "usage has no prompt_tokens"),
+        ('{"total_tokens": 6, "completion_tokens": 1}', "usage has no prompt_tokens"),
+        ('{"prompt_tokens": 5}', "usage has no completion_tokens"),
+        ("{}", "usage has no prompt_tokens"),
+        ("[]", "usage is no object"),
+        ('"7"', "usage is no object"),
     ],
 )
-def test_usage_that_cannot_be_is_a_failure_and_not_a_number(usage):
+def test_usage_that_cannot_be_is_no_number_and_the_answer_is_still_one(usage, words):
     answer = Answer()
-    answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
-    assert answer.failure is not None
-    assert answer.failure.reason is FailureReason.PROTOCOL
-    assert "usage says" in answer.failure.detail
+    assert answer.take(b'{"choices": [{"delta": {"content": "a"}}]}', 1.0)
+    answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 2.0)
+    answer.take(b"[DONE]", 3.0)
+    assert answer.end() is None
+    assert answer.token_times == [1.0]
     assert answer.usage is None
+    assert answer.usage_fault is not None
+    assert answer.usage_fault.startswith(words)
+
+
+def test_a_later_usage_that_can_be_counts_and_an_empty_one_takes_nothing_back():
+    answer = Answer()
+    for usage in ("{}", '{"prompt_tokens": 9, "completion_tokens": 2}', "{}"):
+        answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
+    assert answer.usage == Usage(9, 2, None)
+    assert answer.usage_fault is None
 
 
 @pytest.mark.parametrize(

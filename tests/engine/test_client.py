@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -521,3 +522,79 @@ async def test_a_certificate_nobody_vouches_for_is_refused_unless_told_otherwise
 def test_prompts_and_salts_stay_out_of_what_is_printed():
     assert "secret prompt" not in repr(REQUEST)
     assert "salt'" not in repr(REQUEST)
+
+
+def refusing(*fields: str, status: int = 400) -> tuple[Handler, list[dict]]:
+    """A strict server, and the requests that it got."""
+    seen: list[dict] = []
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        seen.append(body := await request.json())
+        for name in fields:
+            if name in body:
+                quote = f"Parameter '{name}' is not supported. Got: {body['messages']}"
+                return web.json_response({"error": {"message": quote}}, status=status)
+        return await streaming(chunk("one", "stop"), USAGE, DONE)(request)
+
+    return chat, seen
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_request_is_sent_again_without_the_fields_that_were_refused(status):
+    chat, seen = refusing("cache_salt", "stream_options", "return_token_ids", status=status)
+    async with serving(chat) as url, EngineClient(url) as client:
+        chats = [await client.chat(REQUEST, PATIENT) for _ in range(2)]
+        assert client.learned.refuses_salts
+        assert [got.failure for got in chats] == [None, None]
+        assert len(seen) == 5, "each field is refused once"
+        assert not {"cache_salt", "stream_options", "return_token_ids"} & seen[-1].keys()
+        client.forget()
+        await client.chat(REQUEST, PATIENT)
+    assert "cache_salt" in seen[5], "another process may know it"
+
+
+async def test_what_a_refusal_quotes_of_a_prompt_is_masked():
+    chat, seen = refusing("temperature")
+    prompt = "a conversation that nobody else may read"
+    request = ChatRequest("m", [{"role": "user", "content": prompt}], 4, cache_salt="s" * 32)
+    async with serving(chat) as url, EngineClient(url) as client:
+        got = await client.chat(request, PATIENT)
+    assert got.failure.reason is FailureReason.BAD_REQUEST
+    assert "Parameter 'temperature' is not supported" in got.failure.detail
+    assert prompt not in got.failure.detail
+    assert len(seen) == 1
+
+
+async def adapters(_request: web.Request) -> web.StreamResponse:
+    cards = [
+        {"id": "tiny", "max_model_len": 8192},
+        {"id": "lora", "parent": "tiny"},
+        {"id": "bare"},
+    ]
+    return web.json_response({"object": "list", "data": cards})
+
+
+async def test_an_adapters_context_is_its_parents_and_another_is_learned_from_a_refusal():
+    async def chat(request: web.Request) -> web.StreamResponse:
+        message = "This model's maximum context length is 3000 tokens. However, you requested 4000"
+        return web.json_response({"error": {"message": message}}, status=400)
+
+    async with serving(chat, v1__models=adapters) as url:
+        async with EngineClient(url, model="lora") as client:
+            assert (await client.info()).max_model_len == 8192
+        async with EngineClient(url, model="bare") as client:
+            assert (await client.info()).max_model_len is None
+            failure = (await client.chat(replace(REQUEST, model="bare"), PATIENT)).failure
+            assert failure.reason is FailureReason.PROMPT_TOO_LONG
+            assert (await client.info()).max_model_len == 3000
+
+
+async def test_an_odd_usage_costs_the_tokens_of_its_turn_and_not_its_times():
+    odd = b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\n'
+    async with serving(streaming(chunk("one", "stop"), odd, DONE)) as url:
+        async with EngineClient(url) as client:
+            got = await client.chat(REQUEST, PATIENT)
+    assert got.failure is None
+    assert got.usage is None
+    assert got.usage_fault == "usage has no prompt_tokens"
+    assert got.sent_at <= got.token_times[0]

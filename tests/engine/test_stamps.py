@@ -23,7 +23,7 @@ from stamped_server import (
 from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
 from exporter.engine.stamps import Exchange, StampingTransport, now
 from exporter.model import ControlOutcome, Failure, FailureReason
-from exporter.probe.control import ColdControl, Place
+from exporter.probe.control import control_facts
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 PIECES = {
@@ -197,9 +197,7 @@ def test_an_answer_that_precedes_its_request_is_the_exporters_own_failure(runner
             chat = await client.chat(asking(10), PATIENT)
             assert chat.failure.reason is FailureReason.INTERNAL
             assert "before its request was sent" in chat.failure.detail
-            control = await ColdControl(1.0, lambda: 0.0, lambda: "salt").send(
-                client, asking(10), PATIENT, Place.AFTER
-            )
+            control = control_facts(chat, before_turn=False)
             assert control.outcome is ControlOutcome.FAILED
             assert control.ttft_seconds is None
 
