@@ -15,8 +15,8 @@ ADVICE: dict[Notice, str] = {
     ),
     Notice.USAGE_DETAILS_MISSING: (
         "The server does not report cached tokens where it should, so hit ratios are not known. "
-        "Start vLLM with --enable-prompt-tokens-details; if it is set, find out what between this "
-        "exporter and vLLM drops usage.prompt_tokens_details."
+        "Start vLLM with --enable-prompt-tokens-details. If it is set, vLLM is older than 0.9, or "
+        "something between this exporter and vLLM drops usage.prompt_tokens_details."
     ),
     Notice.CACHED_TOKENS_UNKNOWN: (
         "An answer did not report its cached tokens, and neither other answers nor the engine's "

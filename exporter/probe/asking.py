@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from exporter.model import FailureReason
 from exporter.own_share import OwnShare
-from exporter.probe.counters import counted, idle, no_hits, seen
+from exporter.probe.counters import alone, counted, looked_up, no_hits, seen
 from exporter.probe.reporting import Shown, Silent
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 Identity = tuple[float | None, int]
 """Start time, and restarts seen: what makes sure that two readings are of one process."""
 
-_LOOKS = 20
+_LOOKS = 22
 _BETWEEN_SECONDS = 0.05
-"""vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early."""
+"""vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early: it
+is waited for a little longer than a second."""
 _NEVER_LOOKED_UP = frozenset(
     {
         *(FailureReason.CONNECTION_REFUSED, FailureReason.CONNECT_FAILED),
@@ -81,8 +82,10 @@ class EngineRequests:
         self.share = OwnShare()
         self.shown = Shown()
         self.process: Identity | None = None
-        self.caching_off = False
+        self.latest: EngineSnapshot | None = None
         self.uncounted = False
+        self.complete = True  # the latest reading has all in it that was asked before
+        self._base: tuple[EngineSnapshot, int] | None = None
         self.step_aside = step_aside
         self._publish = publish
 
@@ -104,15 +107,32 @@ class EngineRequests:
         snapshot = one_engine(view)
         if view is None or snapshot is None:
             return None
-        if snapshot.cache is not None:
-            self.caching_off = snapshot.cache.prefix_caching is False
+        self.latest = snapshot
         start = snapshot.process_start_time
         if start is None and snapshot.prompt_tokens is None:
             return None  # nothing would show a restart
         process = (start, view.restarts)
         if process != self.process:
             self.process, self.shown, self.uncounted = process, Shown(), False
+            self._base = None
+        self._hold_to_base(snapshot)
         return process
+
+    def give_up_waiting(self) -> None:
+        """The page does not show what was asked: wait no more for that, and begin at what it shows
+        once nothing was asked for a while.
+        """
+        self.uncounted, self._base = True, None
+
+    def _hold_to_base(self, snapshot: EngineSnapshot) -> None:
+        """Hold a reading to the last complete one, and to the prompts that were sent since."""
+        prompts = self.share.prompt_tokens
+        if self._base is None:
+            self.complete = self.share.quiet(self.clock.monotonic())
+        else:
+            self.complete = seen(self._base[0], snapshot, prompts - self._base[1])
+        if self.complete:
+            self._base = snapshot, prompts
 
 
 @dataclass(slots=True)
@@ -145,7 +165,7 @@ class Scope:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """As `EngineClient.chat`, with cached tokens wherever they are known."""
-        before = await self._look() if self._counters_may_tell() else None
+        before = await self._before() if self._counters_may_tell() else None
         chat = await self._sent(request, deadlines, on_token)
         usage = chat.usage
         if usage is not None and usage.cached_tokens is not None:
@@ -181,6 +201,21 @@ class Scope:
         wanted = requests.from_counters and (shown.silent or not shown.told_zero)
         return wanted or shown.counters_may_tell(self._info.version)
 
+    async def _before(self) -> EngineSnapshot | None:
+        """A reading that has all in it that was asked before; None where there is none."""
+        requests = self._requests
+        for looks in range(1 if requests.uncounted else _LOOKS):
+            if looks:
+                await requests.clock.sleep(_BETWEEN_SECONDS)
+            snapshot = await self._look()
+            if snapshot is None or snapshot.hit_tokens is None:
+                return None
+            if requests.complete:
+                requests.uncounted = False
+                return snapshot
+        requests.give_up_waiting()
+        return None
+
     async def _sent(
         self,
         request: ChatRequest,
@@ -203,14 +238,15 @@ class Scope:
         if usage is None:
             may_have_arrived = failure is None or failure.reason not in _NEVER_LOOKED_UP
             return OwnShare(in_flight=-1, unknown=int(may_have_arrived) + chat.sent_twice)
-        self.asked_tokens += usage.prompt_tokens + usage.completion_tokens
+        latest, prompt = self._requests.latest, usage.prompt_tokens
+        self.asked_tokens += prompt + usage.completion_tokens
         return OwnShare(
             in_flight=-1,
             unknown=int(chat.sent_twice),
             requests=1,
             told=int(usage.cached_tokens is not None),
-            prompt_tokens=usage.prompt_tokens,
-            queried_tokens=0 if self._requests.caching_off else usage.prompt_tokens,
+            prompt_tokens=prompt,
+            queried_tokens=prompt if latest is None else looked_up(latest, prompt),
             hit_tokens=usage.cached_tokens or 0,
             completion_tokens=usage.completion_tokens,
         )
@@ -251,8 +287,11 @@ class Scope:
                 counted=counted(before, after, prompt),
             )
             is_in, looks = seen(before, after, prompt), looks - 1
-            shared = not idle(before) or after.queried_tokens != _plus(before, prompt)
-            if silent.known is not None or looks == 0 or (is_in and shared):
+            if (
+                silent.known is not None
+                or looks == 0
+                or (is_in and not alone(before, after, prompt))
+            ):
                 requests.uncounted = not is_in
                 break
             await requests.clock.sleep(_BETWEEN_SECONDS)
@@ -279,8 +318,3 @@ def one_engine(view: EngineView | None) -> EngineSnapshot | None:
     if view is None or view.snapshot is None or view.mixed or view.snapshot.parts:
         return None
     return view.snapshot
-
-
-def _plus(before: EngineSnapshot, prompt_tokens: int) -> float | None:
-    """The lookups that the counter shows once this prompt, and no other, was looked up."""
-    return None if before.queried_tokens is None else before.queried_tokens + prompt_tokens

@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from exporter.model import EngineSnapshot
 
 
-def counted(
-    before: EngineSnapshot | None, after: EngineSnapshot | None, prompt_tokens: int
-) -> int | None:
-    """The prompt's tokens that came from cache between two readings; None where others' may be in
-    it.
+def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt: int) -> int | None:
+    """The tokens of a prompt that came from cache between two readings; None where others' may be
+    in it.
     """
-    if before is None or after is None or not (idle(before) and idle(after)):
+    if before is None or after is None or not idle(after) or not alone(before, after, prompt):
         return None
-    if before.process_start_time != after.process_start_time:
-        return None
-    queried = _growth(before.queried_tokens, after.queried_tokens)
     hits = _growth(before.hit_tokens, after.hit_tokens)
-    if queried != prompt_tokens or hits is None or not 0 <= hits <= prompt_tokens:
-        return None
-    return int(hits) if hits == int(hits) else None
+    return int(hits) if hits is not None and 0 <= hits <= prompt and hits == int(hits) else None
 
 
-def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt_tokens: int) -> bool:
+def alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
+    """Whether the engine looked up exactly one prompt of that length since it was idle."""
+    same_process = before.process_start_time == after.process_start_time
+    queried = _growth(before.queried_tokens, after.queried_tokens)
+    return idle(before) and same_process and queried == looked_up(after, prompt)
+
+
+def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the engine counted a prompt of that length between two readings, and no hit.
 
     `prompt_tokens_cached` counts what came from external caches too; vLLM has it since 0.16.
     """
     if before.process_start_time != after.process_start_time:
         return False
-    if not seen(before, after, prompt_tokens):
+    if not seen(before, after, prompt):
         return False
     external = _growth(before.cached_prompt_tokens, after.cached_prompt_tokens)
     return _growth(before.hit_tokens, after.hit_tokens) == 0 and external in (None, 0)
 
 
-def seen(before: EngineSnapshot, after: EngineSnapshot, prompt_tokens: int) -> bool:
+def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the counters can have a prompt of that length in them already.
 
     vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early.
@@ -53,7 +53,15 @@ def seen(before: EngineSnapshot, after: EngineSnapshot, prompt_tokens: int) -> b
     grown = _growth(before.prompt_tokens, after.prompt_tokens)
     if grown is None:
         grown = _growth(before.queried_tokens, after.queried_tokens)
-    return grown is not None and grown >= prompt_tokens
+    return grown is not None and grown >= prompt
+
+
+def looked_up(snapshot: EngineSnapshot, prompt: int) -> int:
+    """What this engine counts as looked up for one prompt of that length."""
+    if snapshot.cache is not None and snapshot.cache.prefix_caching is False:
+        return 0
+    step = snapshot.lookup_step_tokens
+    return prompt // step * step
 
 
 def idle(snapshot: EngineSnapshot) -> bool:

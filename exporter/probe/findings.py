@@ -168,8 +168,8 @@ def of_usage_details(session: SessionResult) -> Finding:
         return failed(
             name,
             "usage has no prompt_tokens_details",
-            "Start vLLM with --enable-prompt-tokens-details. If that is set, find out what between "
-            "this exporter and vLLM drops it.",
+            "Start vLLM with --enable-prompt-tokens-details. If that is set, vLLM is older than "
+            "0.9, or something between this exporter and vLLM drops it.",
         )
     if not session.turns:
         return unknown(name, _no_turn(session))

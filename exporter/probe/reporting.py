@@ -91,10 +91,10 @@ class Silent:
         shown = self.shown
         if shown.absent_is_zero:
             return replace(self.usage, cached_tokens=0)
-        if from_counters and self.counted is not None:
-            source = CachedTokensSource.COUNTERS
-            return replace(self.usage, cached_tokens=self.counted, source=source)
         hides = shown.told_zero or (shown.hid_hit and not shown.told_hit)
         if self.known == 0 and not hides:
             return replace(self.usage, cached_tokens=0, source=CachedTokensSource.NO_HITS)
+        if from_counters and self.counted is not None:
+            source = CachedTokensSource.COUNTERS
+            return replace(self.usage, cached_tokens=self.counted, source=source)
         return self.usage
