@@ -175,7 +175,8 @@ def read_usage(usage: Any) -> Usage:
     """The usage object of an OpenAI answer.
 
     `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
-    and null in an answer that is not streamed: cached tokens are unknown then, not 0. Raises
+    and null in an answer that is not streamed: cached tokens are unknown then, not 0. With the
+    flag, vLLM before 0.24 leaves it out where 0 tokens were cached (probe/reporting.py). Raises
     `ImpossibleUsageError` for numbers that cannot be: one wrong number and none is to be trusted.
     """
     if not isinstance(usage, dict):

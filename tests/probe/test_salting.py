@@ -1,0 +1,68 @@
+"""How long an engine is taken to ignore salts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from publish_records import engine_view
+
+from exporter.model import EngineInfo
+from exporter.probe.salting import Process, SaltTrust, process_of
+
+INFO = EngineInfo("tiny", 8192, "0.8.5", simulated=False)
+KNOWN = Process("0.8.5", 1_700_000_000.0, 0)
+
+
+def test_a_process_is_known_as_far_as_its_pages_tell():
+    view = engine_view()
+    start = view.snapshot.process_start_time
+    assert process_of(INFO, view) == Process("0.8.5", start, view.restarts)
+    assert process_of(INFO, replace(view, snapshot=None)) == Process("0.8.5")
+    assert process_of(INFO, None) == Process("0.8.5")
+    assert process_of(INFO, replace(view, mixed=True)) is None
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Process("0.9.2"),
+        Process("0.8.5", 1_700_000_100.0, 0),
+        Process("0.8.5", None, 1),
+        Process("0.9.2", 1_700_000_000.0, 0),
+    ],
+)
+def test_another_process_is_trusted_again(later):
+    trust = SaltTrust()
+    trust.distrust(KNOWN)
+    assert trust.ignored(KNOWN)
+    assert not trust.ignored(later)
+    assert not trust.ignored(KNOWN)
+
+
+@pytest.mark.parametrize("same", [Process("0.8.5"), Process(None, 1_700_000_000.0, 0), None])
+def test_a_process_that_may_be_the_same_is_not(same):
+    trust = SaltTrust()
+    trust.distrust(KNOWN)
+    assert trust.ignored(same)
+
+
+def test_an_upgrade_is_seen_also_where_no_metrics_could_be_read():
+    trust = SaltTrust()
+    trust.distrust(Process("0.8.5"))
+    assert trust.ignored(Process("0.8.5"))
+    assert not trust.ignored(Process("0.9.2"))
+
+
+def test_what_is_learned_of_the_process_later_tells_its_restart():
+    trust = SaltTrust()
+    trust.distrust(Process("0.8.5"))
+    assert trust.ignored(KNOWN), "it may be the one that ignored them"
+    assert not trust.ignored(Process("0.8.5", 1_700_000_100.0, 1))
+
+
+def test_salts_that_an_unknown_process_ignored_are_tried_again_with_one_that_is_known():
+    trust = SaltTrust()
+    trust.distrust(None)
+    assert trust.ignored(None)
+    assert not trust.ignored(KNOWN)
