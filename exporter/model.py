@@ -426,7 +426,8 @@ class EngineView:
     window without traffic is not in it. `restarts` counts the process starts seen. `mixed`: not
     long ago more than one process answered at this URL, in turn. `recounted`: within the last hour
     the engine counted more lookups than its prompts explain; `totals` and `hit_ratios` leave those
-    times out.
+    times out. `recounts` says how often that was, and `lookups_open` that `totals` lack what was
+    looked up last, because the prompts that explain it may still follow (engine/lookups.py).
     """
 
     target: str
@@ -438,6 +439,8 @@ class EngineView:
     info: EngineInfo | None
     mixed: bool = False
     recounted: bool = False
+    recounts: int = 0
+    lookups_open: bool = False
 
 
 class RetentionUnknown(StrEnum):

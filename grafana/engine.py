@@ -202,7 +202,8 @@ def _load() -> list[timeseries.Panel]:
 
 
 def _cache() -> list[timeseries.Panel]:
-    by_window = promql.gauge("vllm_engine_prefix_cache_hit_ratio", by="target, window")
+    by_window = promql.gauge("vllm_engine_users_prefix_cache_hit_ratio", by="target, window")
+    saved = promql.rate("vllm_engine_users_tokens_saved_total", over="$window")
     return [
         dress(
             kinds.lines()
@@ -210,27 +211,27 @@ def _cache() -> list[timeseries.Panel]:
             .thresholds_style(kinds.lines_at_thresholds())
             .min(0)
             .max(1),
-            "Hit ratio of all traffic, by window",
-            "Hit / queried tokens of everybody's traffic in the last minute, five minutes and "
-            "hour, with lines at 0.4 and 0.5. Absent without traffic.",
+            "Hit ratio of users, by window",
+            "Hit / queried tokens of users, without the probe, in the last minute, five minutes "
+            "and hour, with lines at 0.4 and 0.5. Absent without users.",
             parts.RATIO,
             (8, 8),
             query("A", by_window, "{{target}} {{window}}"),
         ),
         dress(
             kinds.lines().min(0),
-            "Prompt tokens: all, and saved",
-            "Prompt tokens of all traffic per second, and those of them that were served from "
-            "cache instead of computed.",
+            "Prompt tokens of all traffic, and saved for users",
+            "Prompt tokens of all traffic per second, the probe's too, and those of users that "
+            "were served from cache instead of computed.",
             parts.TOKENS_PER_SECOND,
             (8, 8),
-            query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} prompt"),
-            query("B", promql.rate("vllm_engine_tokens_saved_total"), "{{target}} saved"),
+            query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} all prompts"),
+            query("B", saved, "{{target}} users, saved"),
         ),
         dress(
             kinds.lines().min(0),
             "Generated tokens",
-            "Tokens that the engine generated per second, for all traffic.",
+            "Tokens that the engine generated per second, for all traffic, the probe's too.",
             parts.TOKENS_PER_SECOND,
             (8, 8),
             query("A", promql.rate("vllm_engine_generation_tokens_total")),
@@ -297,7 +298,7 @@ def build() -> Dashboard:
         "vLLM cache: Engine and container",
         Uid.ENGINE,
         "The life of the supervised container, the engine's load, and the prefix cache over "
-        "everybody's traffic.",
+        "users' traffic.",
     )
     return parts.in_rows(
         board,

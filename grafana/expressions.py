@@ -65,10 +65,11 @@ PROBE_HIT_RATIO: Final = ratio(
 PROBE_EFFICIENCY: Final = "1 - " + ratio(
     increase("vllm_probe_lost_tokens_total"), increase("vllm_probe_ideal_cached_tokens_total")
 )
-ENGINE_HIT_RATIO: Final = ratio(
-    increase("vllm_engine_prefix_cache_hit_tokens_total"),
-    increase("vllm_engine_prefix_cache_queried_tokens_total"),
+USERS_HIT_RATIO: Final = ratio(
+    increase("vllm_engine_users_prefix_cache_hit_tokens_total"),
+    increase("vllm_engine_users_prefix_cache_queried_tokens_total"),
 )
+"""Of all that others than the exporter ask."""
 LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", by="cause")
 
 # 1 where at least one engine in sight is a simulator, 0 where all that say what they are are real;

@@ -24,13 +24,13 @@ COLUMNS: Final = (
     ("container", "none", promql.CONTAINER_STATE),
     ("hit ratio (probe)", parts.RATIO, promql.PROBE_HIT_RATIO),
     ("efficiency", parts.RATIO, promql.PROBE_EFFICIENCY),
-    ("hit ratio (all)", parts.RATIO, promql.ENGINE_HIT_RATIO),
+    ("hit ratio (users)", parts.RATIO, promql.USERS_HIT_RATIO),
     ("warm TTFT", parts.SECONDS, promql.ttft_mean("warm")),
     ("cold TTFT", parts.SECONDS, promql.ttft_mean("cold")),
     (
-        "tokens saved",
+        "users' tokens saved",
         parts.TOKENS,
-        promql.increase("vllm_engine_tokens_saved_total", over="$__range"),
+        promql.increase("vllm_engine_users_tokens_saved_total", over="$__range"),
     ),
     ("KV in use", parts.RATIO, promql.gauge("vllm_engine_kv_cache_usage_ratio")),
     ("waiting", parts.COUNT, promql.gauge("vllm_engine_requests_waiting")),
@@ -43,7 +43,7 @@ def _table() -> table.Panel:
     panel = dress(
         table.Panel(),
         "Targets",
-        "One row per target: ratios and times over the averaging window, tokens saved and "
+        "One row per target: ratios and times over the averaging window, users' tokens saved and "
         "restarts in the dashboard's time range. An empty cell is not known, or the target has no "
         "container. The name of a target leads to its session.",
         "none",
@@ -59,7 +59,7 @@ def _table() -> table.Panel:
         "probe": kinds.in_words(UP),
         "container": kinds.in_words(STATE_WORDS),
         "hit ratio (probe)": kinds.in_steps(parts.HIT_RATIO_STEPS),
-        "hit ratio (all)": kinds.in_steps(parts.HIT_RATIO_STEPS),
+        "hit ratio (users)": kinds.in_steps(parts.HIT_RATIO_STEPS),
         "efficiency": kinds.in_steps(((None, RED), (0.8, ORANGE), (0.95, GREEN))),
     }
     for name, unit, _ in COLUMNS:

@@ -60,12 +60,12 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
         ).color_scheme(parts.by_threshold()),
         dress(
             kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
-            "Hit ratio of all traffic",
-            "Share of everybody's looked-up tokens that the engine found in its prefix cache, from "
-            "vLLM's own counters, over the averaging window. Absent without traffic.",
+            "Hit ratio of users",
+            "Share of users' looked-up tokens that the engine found in its prefix cache, over the "
+            "averaging window: vLLM's counters less what the probe asked. Absent without users.",
             parts.RATIO,
             (5, 6),
-            query("A", promql.ENGINE_HIT_RATIO),
+            query("A", promql.USERS_HIT_RATIO),
         ).color_scheme(parts.by_threshold()),
         dress(
             kinds.lines()
@@ -74,12 +74,12 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio over time",
-            "Probe and all traffic, over the averaging window, with lines at 0.4, where the alert "
+            "Probe and users, over the averaging window, with lines at 0.4, where the alert "
             "fires, and at 0.5.",
             parts.RATIO,
             (9, 6),
             query("A", promql.PROBE_HIT_RATIO, "{{target}} probe"),
-            query("B", promql.ENGINE_HIT_RATIO, "{{target}} all traffic"),
+            query("B", promql.USERS_HIT_RATIO, "{{target}} users"),
         ),
     ]
 
@@ -148,28 +148,29 @@ def _sound() -> list[stat.Panel]:
 
 
 def _savings() -> list[stat.Panel | timeseries.Panel]:
-    saved = "vllm_engine_tokens_saved_total"
+    saved = "vllm_engine_users_tokens_saved_total"
+    seconds = "vllm_engine_users_prefill_seconds_saved_total"
     turns = f"vllm_probe_turn_ttft_saved_seconds{{{promql.TARGET}}}"
     ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
             kinds.figure(sparkline=False),
-            "Tokens saved",
-            "Prompt tokens of all traffic in the dashboard's time range that were served from "
-            "cache instead of computed, the probe's own among them.",
+            "Tokens saved for users",
+            "Prompt tokens of users in the dashboard's time range that were served from cache "
+            "instead of computed, without the probe's own.",
             parts.TOKENS,
             (4, 7),
             now("A", promql.increase(saved, over="$__range")),
         ),
         dress(
             kinds.figure(sparkline=False),
-            "Prefill time saved",
-            "Seconds of prefill that all traffic did not need in the dashboard's time range: the "
-            "tokens saved, times what a token costs this server as the probe measured it. Absent "
-            "until that is known.",
+            "Prefill time saved for users",
+            "Seconds of prefill that users did not need in the dashboard's time range: the tokens "
+            "saved, times what a token costs this server as the probe measured it. Absent until "
+            "that is known.",
             parts.SECONDS,
             (4, 7),
-            now("A", promql.increase("vllm_engine_prefill_seconds_saved_total", over="$__range")),
+            now("A", promql.increase(seconds, over="$__range")),
         ),
         dress(
             kinds.figure(),
@@ -184,13 +185,14 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Tokens saved per second",
-            "Prompt tokens served from cache: of all traffic, and the probe's share of them.",
+            "Prompt tokens served from cache over the averaging window: users', and beside them "
+            "those of all that the probe asked.",
             parts.TOKENS_PER_SECOND,
             (6, 7),
-            query("A", promql.rate(saved), "{{target}} all traffic"),
+            query("A", promql.rate(saved, over="$window"), "{{target}} users"),
             query(
                 "B",
-                promql.rate("vllm_probe_cached_tokens_total", over="$window"),
+                promql.rate("vllm_probe_hit_tokens_total", over="$window"),
                 "{{target}} probe",
             ),
         ),

@@ -48,6 +48,11 @@ class Histories:
         return self.gone_restarts + sum(one.restarts for one in self.engines.values())
 
     @property
+    def recounts(self) -> int:
+        """How often lookups were left out, of the engines that are kept."""
+        return sum(one.recounts for one in self.engines.values())
+
+    @property
     def recounted_at(self) -> float | None:
         """When lookups of any were last left out."""
         known = [one.recounted_at for one in self.engines.values() if one.recounted_at is not None]

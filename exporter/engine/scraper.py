@@ -252,6 +252,8 @@ class Scraper:
             info=self._shown_info(snapshot),
             mixed=self._mixed(),
             recounted=self._recounted(self._history),
+            recounts=self._history.recounts,
+            lookups_open=self._history.count is Count.OPEN,
         )
 
     def _shown_info(self, snapshot: EngineSnapshot | None) -> EngineInfo | None:

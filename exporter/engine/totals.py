@@ -65,7 +65,7 @@ class EngineHistory:
     """What one engine's snapshots have added up to so far. The empty one is `EngineHistory()`.
 
     `counts` has the fields of `EngineTotals` as its keys. `recounted_at` is when lookups were last
-    left out because they were more than the prompts explain.
+    left out because they were more than the prompts explain, `recounts` how often.
     """
 
     counts: Mapping[str, Carried] = field(default_factory=dict)
@@ -76,6 +76,7 @@ class EngineHistory:
     fell_at: float | None = None  # when a counter was last seen to fall
     lookups: Lookups = field(default_factory=Lookups)
     recounted_at: float | None = None
+    recounts: int = 0
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
@@ -133,6 +134,7 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
         fell_at=snapshot.at if has_fallen else history.fell_at,
         lookups=lookups,
         recounted_at=snapshot.at if lookups.count is Count.RECOUNTED else history.recounted_at,
+        recounts=history.recounts + (lookups.count is Count.RECOUNTED),
     )
 
 

@@ -12,6 +12,7 @@ from exporter.notices import ADVICE, FAILURE_ADVICE
 from exporter.publish.condition import condition
 from exporter.publish.cost_view import cost_json
 from exporter.publish.parameters import BadQueryError, asked_target, only, whole_number
+from exporter.publish.users_share import UsersShare
 from exporter.session_json import failure_json, rfc3339, session_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         EngineJson,
         TargetFailureJson,
         TargetJson,
+        UsersJson,
     )
     from exporter.publish.history import History
     from exporter.publish.metrics import Metrics
@@ -100,7 +102,7 @@ def target_json(state: TargetState) -> TargetJson:
         "simulated": state.simulated,
         "sessions": state.sessions,
         "notices": [{"notice": notice, "advice": ADVICE[notice]} for notice in state.notices],
-        "engine": None if state.engine is None else _engine_json(state.engine),
+        "engine": None if state.engine is None else _engine_json(state.engine, state.users),
         "container": None if state.container is None else _container_json(state.container),
         "cost": cost_json(state.cost),
         "state": condition(state),
@@ -112,7 +114,7 @@ def _failure_json(last: SessionResult) -> TargetFailureJson | None:
     return None if shape is None else {**shape, "advice": FAILURE_ADVICE[shape["reason"]]}
 
 
-def _engine_json(view: EngineView) -> EngineJson:
+def _engine_json(view: EngineView, users: UsersShare) -> EngineJson:
     snapshot, info, failure = view.snapshot, view.info, view.failure
     cache = snapshot.cache if snapshot else None
     return {
@@ -129,8 +131,18 @@ def _engine_json(view: EngineView) -> EngineJson:
         "match_unit_tokens": cache.match_unit_tokens if cache else None,
         "capacity_tokens": cache.capacity_tokens if cache else None,
         "hit_ratios": dict(view.hit_ratios) if failure is None else {},
+        "users": _users_json(users if failure is None and users.known else UsersShare()),
         "lookups_recounted": view.recounted,
         "restarts": view.restarts,
+    }
+
+
+def _users_json(users: UsersShare) -> UsersJson:
+    return {
+        "queried_tokens": users.queried_tokens,
+        "hit_tokens": users.hit_tokens,
+        "saved_tokens": users.saved_tokens,
+        "hit_ratios": users.hit_ratios(),
     }
 
 

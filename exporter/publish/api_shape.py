@@ -42,6 +42,17 @@ class ScrapeFailureJson(TypedDict):
 
 
 @documented
+class UsersJson(TypedDict):
+    """What others than this exporter had of an engine since it began, in tokens; null: unknown."""
+
+    queried_tokens: float | None
+    hit_tokens: float | None
+    saved_tokens: float | None
+    hit_ratios: dict[str, Ratio]
+    """By window (1m, 5m, 1h); one without their traffic is not there."""
+
+
+@documented
 class EngineJson(TypedDict):
     """What an engine's /metrics, /version and /v1/models said last."""
 
@@ -58,7 +69,8 @@ class EngineJson(TypedDict):
     """What a hit can land on a multiple of."""
     capacity_tokens: int | None
     hit_ratios: dict[str, Ratio]
-    """Of all traffic, by window (1m, 5m, 1h); one without traffic is not there."""
+    """Of all traffic, the probe's own too, by window (1m, 5m, 1h)."""
+    users: UsersJson
     lookups_recounted: bool
     """Within the last hour it counted more lookups than its prompts explain; they are left out."""
     restarts: Count
@@ -97,6 +109,8 @@ class CostJson(TypedDict):
     prefill_seconds_per_token: float | None
     prefill_seconds_per_token_error: float | None
     prefill_seconds_saved: float | None
+    """Of all traffic, the probe's own too."""
+    users_prefill_seconds_saved: float | None
     retention_ratios: dict[str, Ratio]
     """The share of a prefix still cached, by the seconds that it was left alone."""
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from exporter.model import PauseReason
-from exporter.publish.readers import Family, Reader, by, each_turn, live_engine, one
+from exporter.publish.readers import (
+    Family,
+    Reader,
+    by,
+    each_turn,
+    live_engine,
+    live_users,
+    one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from exporter.probe.prefill_cost import PrefillCost
+    from exporter.publish.cost_state import Savings
     from exporter.publish.readers import Reading, Value
     from exporter.publish.state import TargetState
 
@@ -35,18 +45,34 @@ def _prefill(target: TargetState) -> PrefillCost | None:
     return target.cost.prefill if any(target.finished) else None
 
 
-def _saved(target: TargetState) -> Value:
-    return None if live_engine(target) is None else target.cost.prefill_seconds_saved
+def _of_all(target: TargetState) -> Savings | None:
+    return None if live_engine(target) is None else target.cost.saved
 
 
-def _joules(target: TargetState) -> Value:
-    return None if live_engine(target) is None else target.cost.joules_saved
+def _of_users(target: TargetState) -> Savings | None:
+    return target.cost.users_saved if live_users(target) else None
 
 
-def _money() -> Reader[TargetState]:
+_Whose = Callable[["TargetState"], "Savings | None"]
+
+
+def _seconds(whose: _Whose) -> Reader[TargetState]:
+    return one(lambda target: None if (saved := whose(target)) is None else saved.seconds)
+
+
+def _joules(whose: _Whose) -> Reader[TargetState]:
+    def read(target: TargetState) -> Value:
+        saved = whose(target)
+        return None if saved is None else saved.joules_at(target.cost.prices)
+
+    return one(read)
+
+
+def _money(whose: _Whose) -> Reader[TargetState]:
     def read(target: TargetState) -> Iterator[Reading]:
-        if live_engine(target) is not None:
-            yield (target.cost.currency,), target.cost.money_saved
+        saved = whose(target)
+        if saved is not None:
+            yield (target.cost.currency,), saved.money_at(target.cost.prices)
 
     return Reader(("currency",), read)
 
@@ -119,23 +145,45 @@ ENGINE_COST: Final[tuple[Family[TargetState], ...]] = (
     Family(
         "vllm_engine_prefill_seconds_saved_total",
         "counter",
-        one(_saved),
-        "Prefill seconds that all traffic did not need thanks to the cache: each growth of "
+        _seconds(_of_all),
+        "Prefill seconds that all traffic, the exporter's own too, did not need thanks to the "
+        "cache: each growth of "
         "vllm_engine_tokens_saved_total times the cost per token known then. Growth while none was "
         "known is left out.",
     ),
     Family(
         "vllm_engine_prefill_energy_saved_joules_total",
         "counter",
-        one(_joules),
+        _joules(_of_all),
         "vllm_engine_prefill_seconds_saved_total times the watts of the configuration, from the "
         "time on when they were set. Absent without them.",
     ),
     Family(
         "vllm_engine_prefill_cost_saved_total",
         "counter",
-        _money(),
+        _money(_of_all),
         "vllm_engine_prefill_seconds_saved_total in hours times the price per hour of the "
+        "configuration, from the time on when it was set. Absent without it.",
+    ),
+    Family(
+        "vllm_engine_users_prefill_seconds_saved_total",
+        "counter",
+        _seconds(_of_users),
+        "Prefill seconds that users did not need thanks to the cache: each growth of "
+        "vllm_engine_users_tokens_saved_total times the cost per token known then.",
+    ),
+    Family(
+        "vllm_engine_users_prefill_energy_saved_joules_total",
+        "counter",
+        _joules(_of_users),
+        "vllm_engine_users_prefill_seconds_saved_total times the watts of the configuration, from "
+        "the time on when they were set. Absent without them.",
+    ),
+    Family(
+        "vllm_engine_users_prefill_cost_saved_total",
+        "counter",
+        _money(_of_users),
+        "vllm_engine_users_prefill_seconds_saved_total in hours times the price per hour of the "
         "configuration, from the time on when it was set. Absent without it.",
     ),
 )

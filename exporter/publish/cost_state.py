@@ -27,13 +27,43 @@ class Prices:
 
 
 @dataclass(slots=True)
+class Savings:
+    """Prefill seconds saved, None until the cost of a token is known, and what they were worth."""
+
+    seconds: float | None = None
+    money: dict[str, float] = field(default_factory=dict)  # by currency
+    joules: float = 0.0
+
+    def add(self, seconds: float, prices: Prices) -> None:
+        """At the price and the watts now in force."""
+        self.seconds = (self.seconds or 0.0) + seconds
+        if prices.price_per_hour is not None:
+            currency = prices.currency or ""
+            money = seconds / 3600 * prices.price_per_hour
+            self.money[currency] = self.money.get(currency, 0.0) + money
+        if prices.watts is not None:
+            self.joules += seconds * prices.watts
+
+    def money_at(self, prices: Prices) -> float | None:
+        """In the currency of the price in force; None without a price."""
+        if self.seconds is None or prices.price_per_hour is None:
+            return None
+        return self.money.get(prices.currency or "", 0.0)
+
+    def joules_at(self, prices: Prices) -> float | None:
+        """None without the user's watts."""
+        return None if self.seconds is None or prices.watts is None else self.joules
+
+
+@dataclass(slots=True)
 class CostState:
     """One target. `budget_tokens_per_hour` None is no limit; `paused` is None also if not paused.
 
-    `prefill` is the fitted cost, None until the points show one. `prefill_seconds_saved` adds up
-    the growth of the engine's tokens saved, each times the cost known at that time; growth while
-    none is known does not count. Money and joules add up the same growth, each at the price or
-    the watts then in force, so that another price changes nothing of what was counted.
+    `prefill` is the fitted cost, None until the points show one. `saved` adds up the growth of the
+    engine's tokens saved, each times the cost known at that time; growth while none is known does
+    not count. Money and joules add up the same growth, each at the price or the watts then in
+    force, so that another price changes nothing of what was counted. `users_saved` is the same of
+    the tokens that users saved.
     """
 
     budget_tokens_per_hour: int | None = None
@@ -46,9 +76,8 @@ class CostState:
     paused_until: float | None = None  # Unix time
     retention: dict[float, float] = field(default_factory=dict)
     prefill: PrefillCost | None = None
-    prefill_seconds_saved: float | None = None
-    _money: dict[str, float] = field(default_factory=dict)  # by currency
-    _joules: float = 0.0
+    saved: Savings = field(default_factory=Savings)
+    users_saved: Savings = field(default_factory=Savings)
     _points: tuple[Point, ...] = ()
     _engine: tuple[str | None, str | None] | None = None
     _restarts: int | None = None
@@ -83,28 +112,21 @@ class CostState:
             gap: share for gap, share in self.retention.items() if gap in gaps_seconds
         }
 
-    def engine_scraped(self, view: EngineView) -> None:
+    def engine_scraped(self, view: EngineView, users_saved: float | None = None) -> None:
+        """Take in a reading, and the tokens that users saved since the last that told them."""
         if self._restarts not in (None, view.restarts):
             # Another process, perhaps with other flags: what was measured is not about it.
             self._points, self.prefill = (), None
         self._restarts = view.restarts
+        if self.prefill is not None and users_saved is not None:
+            self.users_saved.add(users_saved * self.prefill.seconds_per_token, self.prices)
         before, now = self._tokens_saved, view.totals.saved_tokens
         if now is None:
             return
         self._tokens_saved = now
         if self.prefill is not None:
             growth = 0.0 if before is None else max(0.0, now - before)
-            seconds = growth * self.prefill.seconds_per_token
-            self._add_saved(seconds)
-
-    def _add_saved(self, seconds: float) -> None:
-        self.prefill_seconds_saved = (self.prefill_seconds_saved or 0.0) + seconds
-        price, watts = self.prices.price_per_hour, self.prices.watts
-        if price is not None:
-            currency = self.currency
-            self._money[currency] = self._money.get(currency, 0.0) + seconds / 3600 * price
-        if watts is not None:
-            self._joules += seconds * watts
+            self.saved.add(growth * self.prefill.seconds_per_token, self.prices)
 
     @property
     def currency(self) -> str:
@@ -112,14 +134,6 @@ class CostState:
         return self.prices.currency or ""
 
     @property
-    def money_saved(self) -> float | None:
-        """In the currency of the price in force; None without a price."""
-        if self.prefill_seconds_saved is None or self.prices.price_per_hour is None:
-            return None
-        return self._money.get(self.currency, 0.0)
-
-    @property
-    def joules_saved(self) -> float | None:
-        """None without the user's watts."""
-        unknown = self.prefill_seconds_saved is None or self.prices.watts is None
-        return None if unknown else self._joules
+    def prefill_seconds_saved(self) -> float | None:
+        """Of all traffic, the exporter's own too."""
+        return self.saved.seconds

@@ -21,7 +21,7 @@ _HOUR = 3600
 
 def cost_facts(cost: CostState, now: float) -> list[tuple[str, str | None]]:
     """Names and words at Unix time `now`; None where there is nothing to say."""
-    prefill, seconds = cost.prefill, cost.prefill_seconds_saved
+    prefill, seconds = cost.prefill, cost.users_saved.seconds
     per_token = (
         None
         if prefill is None
@@ -33,7 +33,7 @@ def cost_facts(cost: CostState, now: float) -> list[tuple[str, str | None]]:
     return [
         ("Probe held back", _held_back(cost, now)),
         ("Prefill", per_token),
-        ("Prefill saved", None if seconds is None else f"{seconds:,.1f} s"),
+        ("Prefill saved for users", None if seconds is None else f"{seconds:,.1f} s"),
         ("Still cached", survived or None),
     ]
 
@@ -57,5 +57,6 @@ def cost_json(cost: CostState) -> CostJson:
         "prefill_seconds_per_token": None if prefill is None else prefill.seconds_per_token,
         "prefill_seconds_per_token_error": None if prefill is None else prefill.error,
         "prefill_seconds_saved": cost.prefill_seconds_saved,
+        "users_prefill_seconds_saved": cost.users_saved.seconds,
         "retention_ratios": {f"{gap:g}": share for gap, share in sorted(cost.retention.items())},
     }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from exporter.container.records import ContainerSnapshot, ContainerView
     from exporter.model import EngineSnapshot, EngineTotals, EngineView, SessionResult, TurnFacts
+    from exporter.publish.users_share import UsersShare
 
 Value = float | Distribution | None
 Reading = tuple[tuple[str, ...], Value]
@@ -103,6 +104,16 @@ def live_engine(target: TargetState) -> EngineView | None:
     """The engine's view if its last scrape succeeded: an older one is not repeated."""
     view = target.engine
     return None if view is None or view.failure is not None else view
+
+
+def live_users(target: TargetState) -> UsersShare | None:
+    """The users' share of the engine's counters, while the engine answers and it can be known."""
+    return target.users if live_engine(target) is not None and target.users.known else None
+
+
+def of_users(value: Callable[[UsersShare], Value]) -> Reader[TargetState]:
+    """A sum of what users had of the engine, while that can be known."""
+    return one(lambda target: None if (users := live_users(target)) is None else value(users))
 
 
 def scrape(value: Callable[[EngineSnapshot], Value]) -> Reader[TargetState]:

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from exporter.publish.container_families import CONTAINER
-from exporter.publish.families import ENGINE, EXPORTER, LOOPS, PROBE
+from exporter.publish.engine_families import ENGINE
+from exporter.publish.families import EXPORTER, LOOPS, PROBE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,11 @@ RATIOS = {
         "1 - sum without (cause) (rate(vllm_probe_lost_tokens_total[1h]))"
         " / rate(vllm_probe_ideal_cached_tokens_total[1h])"
     ),
-    "hit ratio of all traffic": (
+    "hit ratio of users": (
+        "rate(vllm_engine_users_prefix_cache_hit_tokens_total[1h])"
+        " / rate(vllm_engine_users_prefix_cache_queried_tokens_total[1h])"
+    ),
+    "hit ratio of all traffic, the probe's own too": (
         "rate(vllm_engine_prefix_cache_hit_tokens_total[1h])"
         " / rate(vllm_engine_prefix_cache_queried_tokens_total[1h])"
     ),

@@ -15,6 +15,7 @@ from exporter.engine.reasons import ScrapeReason
 from exporter.model import CachedTokensSource, FailureReason, LossCause
 from exporter.own_share import OwnShare
 from exporter.publish.cost_state import CostState
+from exporter.publish.users_share import UsersShare
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -165,6 +166,7 @@ class TargetState:
     last_success_time: float | None = None
     sums: ProbeSums = field(default_factory=ProbeSums)
     own: OwnShare = field(default_factory=OwnShare)
+    users: UsersShare = field(default_factory=UsersShare)
     isolation_tests: int = 0  # those that could tell
     isolation_leaks: int = 0
     wedged: bool | None = None  # by the latest that could tell, of the process that answers now
@@ -219,7 +221,14 @@ class TargetState:
         if view.failure is not None:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
-        self.cost.engine_scraped(view)
+        self.cost.engine_scraped(
+            view, self.users.scraped(view, self.own, hidden=self._hits_hidden())
+        )
+
+    def _hits_hidden(self) -> bool:
+        """Whether the last session showed hits that its answers did not tell."""
+        turns = self.last_session.turns if self.last_session else ()
+        return any(t.loss and t.loss.cause is LossCause.UNREPORTED for t in turns)
 
     def add_container(self, view: ContainerView) -> None:
         self.container = view

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from exporter.publish.elsewhere import Asked, Elsewhere
     from exporter.publish.history import History
     from exporter.publish.state import TargetState
+    from exporter.publish.users_share import UsersShare
 
 EARLIER_SESSIONS = 8
 FULL_SECTIONS = 4
@@ -290,7 +291,11 @@ def _facts(state: TargetState, now: float) -> tuple[Fact, ...]:
     facts = [("Address", state.url), ("Mode", state.mode)]
     view = live_engine(state)
     if view is not None:
-        facts += _info_facts(view.info) + _snapshot_facts(view.snapshot) + _traffic_facts(view)
+        facts += (
+            _info_facts(view.info)
+            + _snapshot_facts(view.snapshot)
+            + _traffic_facts(view, state.users)
+        )
     facts += cost_facts(state.cost, now)
     return tuple(Fact(name, value) for name, value in facts if value is not None)
 
@@ -347,11 +352,23 @@ _RECOUNTED = (
 )
 
 
-def _traffic_facts(view: EngineView) -> list[tuple[str, str | None]]:
+_ELSEWHERE = (
+    "unknown: the counters lack prompts that the probe sent, so they are of another engine than "
+    "the one that answers"
+)
+
+
+def _traffic_facts(view: EngineView, users: UsersShare) -> list[tuple[str, str | None]]:
     ratios: list[tuple[str, str | None]] = [
-        (f"Hit ratio of all traffic, {window}", words.percent(ratio))
+        (f"Hit ratio of users, {window}", words.percent(ratio))
+        for window, ratio in (users.hit_ratios() if users.known else {}).items()
+    ]
+    ratios += [
+        (f"Hit ratio with the probe's own requests, {window}", words.percent(ratio))
         for window, ratio in view.hit_ratios.items()
     ]
+    if users.elsewhere_at is not None and not users.known:
+        ratios.append(("Users", _ELSEWHERE))
     if view.recounted:
         ratios.append(("Lookups left out", _RECOUNTED))
     return [*ratios, ("Restarts seen", str(view.restarts) if view.restarts else None)]

@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import start_http_server
-from publish_records import INFO, container_view, engine_view, failed_engine_view
+from prometheus_client.registry import Collector
+from publish_records import INFO, container_view, engine_view, failed_engine_view, measured
 from real_prometheus import free_port, prometheus
 
 from exporter.container.records import LifecycleState
+from exporter.model import EngineTotals
 from exporter.publish.metrics import Metrics, new_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from prometheus_client import Metric
 
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
 DEMO, WELL, ILL = "demo", "well", "ill"
@@ -78,6 +82,32 @@ def demo() -> Iterator[int]:
         process.wait(30)
 
 
+class _Users(Collector):
+    """Users of the engine that is well: at each scrape it is read, and they have asked more."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._reads = 0
+        for result in measured():  # what a token costs
+            metrics.session_finished(replace(result, target=WELL))
+        self.collect()
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> list[Metric]:
+        self._reads += 1
+        totals = EngineTotals(
+            queried_tokens=1000.0 * self._reads,
+            hit_tokens=800.0 * self._reads,
+            saved_tokens=800.0 * self._reads,
+        )
+        view = engine_view(target=WELL, info=replace(INFO, simulated=False), totals=totals)
+        snapshot = replace(view.snapshot, at=float(self._reads))
+        self._metrics.engine_scraped(replace(view, snapshot=snapshot))
+        return []
+
+
 @contextlib.contextmanager
 def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
@@ -88,7 +118,7 @@ def containers() -> Iterator[int]:
     metrics.container_changed(
         container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False)
     )
-    metrics.engine_scraped(engine_view(target=WELL, info=replace(INFO, simulated=False)))
+    registry.register(_Users(metrics))
     metrics.container_changed(container_view(target=ILL))
     metrics.engine_scraped(failed_engine_view(target=ILL))
     server, thread = start_http_server(0, "127.0.0.1", registry)

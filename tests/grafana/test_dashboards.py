@@ -221,7 +221,7 @@ def test_the_timeline_has_a_word_and_a_colour_for_every_state_of_a_container():
         ("session", "Hit ratio by turn"),
         ("session", "Hit ratio of each turn over time"),
         ("overview", "Hit ratio over time"),
-        ("engine", "Hit ratio of all traffic, by window"),
+        ("engine", "Hit ratio of users, by window"),
     ],
 )
 def test_hit_ratios_are_drawn_with_lines_at_two_fifths_and_a_half(dashboard, title):

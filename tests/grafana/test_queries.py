@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,10 @@ def until(stack, what: str, value: Callable[[], object]) -> object:
 
 
 def target_of(question: Question) -> str:
-    """The demo has no container: what asks of one is asked of a container that is well."""
-    return WELL if "vllm_container_" in question.expr else DEMO
+    """The demo has neither a container nor users: what asks of them is asked of an engine that is
+    well and has both.
+    """
+    return WELL if re.search("vllm_container_|vllm_engine_users_", question.expr) else DEMO
 
 
 def query_of(dashboard: str, title: str, ref: str = "A") -> str:

@@ -152,6 +152,7 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
                         "prefill_seconds_per_token": None,
                         "prefill_seconds_per_token_error": None,
                         "prefill_seconds_saved": None,
+                        "users_prefill_seconds_saved": None,
                         "retention_ratios": {},
                     },
                     "state": "not_probed",
@@ -184,6 +185,12 @@ async def test_a_well_target_tells_of_its_engine(client, published):
         "match_unit_tokens": 32,
         "capacity_tokens": 32768,
         "hit_ratios": {"1m": 0.5, "1h": 0.8},
+        "users": {
+            "queried_tokens": None,
+            "hit_tokens": None,
+            "saved_tokens": None,
+            "hit_ratios": {},
+        },
         "lookups_recounted": False,
         "restarts": 1,
     }

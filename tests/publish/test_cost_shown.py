@@ -114,5 +114,6 @@ async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, pub
         "prefill_seconds_per_token": None,
         "prefill_seconds_per_token_error": None,
         "prefill_seconds_saved": None,
+        "users_prefill_seconds_saved": None,
         "retention_ratios": {},
     }

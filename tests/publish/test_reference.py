@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.publish.families import ENGINE, EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
+from exporter.publish.engine_families import ENGINE
+from exporter.publish.families import EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
 from exporter.publish.reference import RATIOS, render
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -48,7 +49,11 @@ def test_the_names_that_are_promised_are_there():
         "engine": (
             "up scrape_duration_seconds prefix_cache_queried_tokens_total "
             "prefix_cache_hit_tokens_total prefix_cache_hit_ratio tokens_saved_total "
-            "kv_cache_usage_ratio requests_running requests_waiting preemptions_total info"
+            "kv_cache_usage_ratio requests_running requests_waiting preemptions_total info "
+            "users_prefix_cache_queried_tokens_total users_prefix_cache_hit_tokens_total "
+            "users_prefix_cache_hit_ratio users_tokens_saved_total "
+            "users_prefill_seconds_saved_total users_prefill_cost_saved_total "
+            "users_prefill_energy_saved_joules_total"
         ),
         "container": (
             "state restarts_total oom_kills_total start_failures_total model_loads_total "

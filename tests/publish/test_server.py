@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import replace
 
 import pytest
 from aiohttp import ClientSession, web
@@ -35,6 +36,12 @@ PROMETHEUS_ACCEPT = (
 )
 
 
+def after_users_asked(view):
+    """The next reading."""
+    more = replace(view.totals, queried_tokens=6000.0, hit_tokens=4500.0, saved_tokens=4400.0)
+    return replace(view, snapshot=replace(view.snapshot, at=25.0), totals=more)
+
+
 @pytest.fixture
 def full(published):
     published.metrics.target_added("local")
@@ -45,6 +52,7 @@ def full(published):
     for result in (*measured(), session(*TURNS), *measured()):
         published.session_finished(result)
     published.metrics.engine_scraped(engine_view())
+    published.metrics.engine_scraped(after_users_asked(engine_view()))
     published.metrics.container_changed(container_view())
     published.metrics.loop_ran("probe:local", 5.0)
     published.metrics.web_config_looked_at(in_force=True)
