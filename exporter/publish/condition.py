@@ -157,7 +157,7 @@ def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
 def _several(state: TargetState) -> bool:
     """By the session, or by a /metrics that has the series of several."""
     view = live_engine(state)
-    by_page = view is not None and view.snapshot is not None and bool(view.snapshot.parts)
+    by_page = view is not None and view.snapshot is not None and len(view.snapshot.parts) > 1
     return by_page or _noticed(Notice.MIXED)(state)
 
 
