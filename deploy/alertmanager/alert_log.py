@@ -29,6 +29,7 @@ def line_of(alert: dict[str, Any]) -> str:
             "severity": labels.get("severity"),
             "target": labels.get("target"),
             "summary": notes.get("summary"),
+            "action": notes.get("action"),
             "runbook": notes.get("runbook_url"),
             "since": alert.get("startsAt"),
         }

@@ -57,6 +57,18 @@ PROBE: Final[tuple[Family[TargetState], ...]] = (
         "Sessions that failed, by the reason of the turn that did not finish.",
     ),
     Family(
+        "vllm_probe_consecutive_failures",
+        "gauge",
+        one(lambda t: None if t.last_session is None else t.failures_in_a_row),
+        "Sessions that failed since the last one that finished, of whatever scenario.",
+    ),
+    Family(
+        "vllm_probe_interval_seconds",
+        "gauge",
+        one(lambda t: t.interval_seconds),
+        "From session to session, as configured; what holds the probe back makes it longer.",
+    ),
+    Family(
         "vllm_probe_last_success_timestamp_seconds",
         "gauge",
         one(lambda t: t.last_success_time),

@@ -148,6 +148,11 @@ class Metrics(Collector):
         if (target := self._target(name)) is not None:
             target.cost.budget_tokens_per_hour, target.cost.prices = tokens_per_hour, prices
 
+    def sessions_every(self, name: str, interval_seconds: float) -> None:
+        """How long it is from session to session, unless something holds the probe back."""
+        if (target := self._target(name)) is not None:
+            target.interval_seconds = interval_seconds
+
     def retention_wanted(self, name: str, gaps_seconds: Collection[float]) -> None:
         """The gaps that are measured from now on. What is known of any other is no news of it."""
         if (target := self._target(name)) is not None:

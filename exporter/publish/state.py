@@ -164,6 +164,8 @@ class TargetState:
     last_session: SessionResult | None = None
     scenarios: dict[str, SessionResult] = field(default_factory=dict)
     last_success_time: float | None = None
+    failures_in_a_row: int = 0
+    interval_seconds: float | None = None  # from session to session, as configured
     sums: ProbeSums = field(default_factory=ProbeSums)
     own: OwnShare = field(default_factory=OwnShare)
     users: UsersShare = field(default_factory=UsersShare)
@@ -188,6 +190,7 @@ class TargetState:
         self.sessions += 1
         if result.failure is None:
             self.last_success_time = result.started_time + result.duration_seconds
+            self.failures_in_a_row = 0
         else:
             self._add_failure(result.failure.reason)
         self.scenarios[result.scenario] = result
@@ -200,6 +203,7 @@ class TargetState:
 
     def _add_failure(self, reason: FailureReason) -> None:
         self.failures[reason] += 1
+        self.failures_in_a_row += 1
         if reason.is_of_the_target:
             self.scenarios.clear()
             self.wedged = None

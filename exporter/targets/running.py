@@ -121,6 +121,7 @@ class Running:
         prices = Prices(target.price_per_hour, target.currency, target.watts)
         probe = self.identity.rules.probe
         metrics.target_budget(target.name, probe.tokens_per_hour or None, prices)
+        metrics.sessions_every(target.name, probe.interval_seconds)
         metrics.retention_wanted(target.name, probe.retention_gaps_seconds)
         metrics.scenarios_wanted(target.name, {each.name for each in self.identity.rules.scenarios})
 
