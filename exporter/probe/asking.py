@@ -135,7 +135,7 @@ class EngineRequests:
             self._base = snapshot, prompts
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Given:
     """A silent answer, and its usage as it was given last."""
 
@@ -154,7 +154,7 @@ class Scope:
         self._requests = requests
         self._info = info
         self._shown = Shown()  # by answers of this scope
-        self._given: list[_Given] = []
+        self._given: dict[int, _Given] = {}  # by the identity of the usage
         self._process = self._known = requests.seen(view)
         self.asked_tokens = 0
 
@@ -174,7 +174,7 @@ class Scope:
             return chat
         silent = await self._judge(usage, before)
         known = silent.settled(from_counters=self._requests.from_counters)
-        self._given.append(_Given(known, silent))
+        self._given[id(known)] = _Given(known, silent)
         return replace(chat, usage=known)
 
     def settled(self, usage: Usage) -> Usage:
@@ -183,9 +183,11 @@ class Scope:
         if given is None:
             return usage
         known = given.silent.settled(from_counters=self._requests.from_counters)
-        if known != usage:
-            given.usage = known
-        return given.usage
+        if known == usage:
+            return usage
+        del self._given[id(usage)]
+        self._given[id(known)] = _Given(known, given.silent)
+        return known
 
     def lacks(self, usage: Usage) -> bool:
         """Whether this answer should have told its cached tokens, and did not."""
@@ -193,7 +195,8 @@ class Scope:
         return given is not None and given.silent.shown.lacks(self._info.version)
 
     def _given_as(self, usage: Usage) -> _Given | None:
-        return next((given for given in self._given if given.usage is usage), None)
+        given = self._given.get(id(usage))
+        return given if given is not None and given.usage is usage else None
 
     def _counters_may_tell(self) -> bool:
         requests = self._requests

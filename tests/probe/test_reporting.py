@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from fake_clock import FakeClock
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_records import engine_view
 
+from exporter.engine.answer import Answer
 from exporter.engine.client import Chat, ChatRequest, Deadlines
 from exporter.model import CachedTokensSource, EngineInfo, Failure, FailureReason, Notice, Usage
 from exporter.probe.asking import EngineRequests
@@ -400,3 +403,35 @@ async def _play(engine, steps, *, from_counters, readable):
         share = requests.share
         assert share.hit_tokens <= engine.hits or engine.restarts
         assert share.untold >= 0
+
+
+# Recorded answers
+
+VERSIONS = Path(__file__).parents[1] / "engine" / "data" / "versions"
+# Not 0.8.5: it was recorded on a CPU, where its V0 engine tells no cached tokens.
+RECORDED = sorted({each.parent.name for each in VERSIONS.glob("*/chat_repeat.sse")} - {"0.8.5"})
+
+
+def recorded(version, name):
+    answer = Answer()
+    for line in (VERSIONS / version / name).read_text().splitlines():
+        if line.startswith("data: "):
+            answer.take(line.removeprefix("data: ").encode(), 1.0)
+    assert answer.usage is not None
+    return answer.usage
+
+
+@pytest.mark.parametrize("version", RECORDED)
+async def test_a_first_prompt_and_its_repeat_are_understood_as_they_were_recorded(version):
+    told = json.loads((VERSIONS / version / "version.json").read_text())["version"]
+    engine = Engine(told, readable=False)
+    usages = [recorded(version, "chat.sse"), recorded(version, "chat_repeat.sse")]
+    assert (usages[0].cached_tokens is None) is not always_tells(told)
+
+    async def chat(*_arguments):
+        return answer(usages.pop(0))
+
+    engine.chat = chat
+    at = await asked(engine)
+    assert await at.ask(0, 256) == [0, 256]
+    assert at.notice() is None
