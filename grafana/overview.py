@@ -53,7 +53,8 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             ),
             "Efficiency of the probe",
             "What the cache served of the most that exact-prefix caching could have served. 100 % "
-            "on a sound server, whatever the hit ratio is.",
+            "on a sound server that reuses exact prefixes; engines that speculate or have sliding "
+            "windows or linear layers reuse less by design.",
             parts.RATIO,
             (5, 6),
             query("A", promql.PROBE_EFFICIENCY),
