@@ -123,7 +123,7 @@ async def test_a_folder_of_scenarios_is_played_in_rotation(daemon, tmp_path):
                 for (name, labels) in await at.samples()
                 if name == "vllm_probe_turn_hit_ratio"
             }
-            assert len(shown) == 1, "the series of one scenario go when the next was played"
+            assert shown == {"first", "second"}, "the series of each stand until it is played again"
 
 
 def test_a_single_probe_of_a_folder_plays_its_first_scenario(tmp_path, capsys, monkeypatch):

@@ -57,7 +57,7 @@ def test_noise_is_read_or_refused(name: str, noise: bytes):
     ("name", "module", "attribute", "wrong"),
     [
         ("stream", "exporter.engine.sse", "_line_end", lambda *_: None),
-        ("metrics_page", "exporter.engine.exposition", "_combined", lambda *_: 1.0),
+        ("metrics_page", "exporter.engine.snapshots", "_combined", lambda *_: 1.0),
     ],
 )
 def test_a_reader_that_reads_wrongly_is_found(name, module, attribute, wrong, monkeypatch):
