@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.model import PauseReason
+from exporter.model import FailureReason, PauseReason
 from exporter.probe.guest import (
+    PAUSED_SECONDS,
     RECHECK_SECONDS,
     UNKNOWN_TURN_TOKENS,
     GuestPolicy,
@@ -42,7 +43,7 @@ class Bill:
     """What the one who was let in has spent, in tokens; kept up to date by the one let in."""
 
     tokens: int = 0
-    failed: bool = False  # what was asked for did not come
+    failure: FailureReason | None = None  # why what was asked for did not come
 
 
 class Gate:
@@ -70,6 +71,7 @@ class Gate:
         self._publish = publish
         self._rests = rests
         self._failed = False  # the last one let in got no answer
+        self._paused_until = float("-inf")
         self._lock = asyncio.Lock()  # of the one who was let in
         self._asking = asyncio.Lock()  # of the one who asks now
         self._stepped_aside = False
@@ -119,8 +121,9 @@ class Gate:
             bill.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
             raise
         finally:
-            self._failed = bill.failed
             now = self._clock.monotonic()
+            if announce:
+                self._note(bill.failure, now)
             self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)
             if not self._stepped_aside:
                 self._asking.release()
@@ -146,6 +149,13 @@ class Gate:
         except BaseException:
             self._lock.release()
             raise
+
+    def _note(self, failure: FailureReason | None, now: float) -> None:
+        """Remember how a session came out. An engine that said it is paused is left alone."""
+        self._failed = failure is not None
+        if failure is FailureReason.PAUSED:
+            self._paused_until = now + PAUSED_SECONDS
+            self._tell(Pause(PauseReason.ASLEEP, PAUSED_SECONDS), None)
 
     async def _enter(self, *, announce: bool) -> None:
         last: PauseReason | None = None
@@ -174,6 +184,8 @@ class Gate:
         by_budget = budget_pause(self._ledger, now)
         if by_budget is not None:
             return by_budget, Standstill()
+        if now < self._paused_until:
+            return Pause(PauseReason.ASLEEP, self._paused_until - now), Standstill()
         view = await self._observe()
         pause = busy_pause(view, self._policy)
         if pause is None and self._failed and await self._rests():

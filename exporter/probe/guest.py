@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 RECHECK_SECONDS = 5.0
 """How soon to look again at an engine that was busy."""
+PAUSED_SECONDS = 60.0
+"""How long an engine is left alone that refused a request because it is paused."""
 STANDSTILL_SECONDS = 60.0
 """An engine that counted nothing for so long is stuck, or its gauges are."""
 UNKNOWN_TURN_TOKENS = 3000

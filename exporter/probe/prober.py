@@ -81,7 +81,7 @@ class Prober:
                 self._cut_off(bill)
                 raise
             bill.tokens = session_tokens(result)
-            bill.failed = result.failure is not None
+            bill.failure = result.failure.reason if result.failure else None
         self._tell(result)
         self._tell_pace(bill.tokens)
         self._sinks.finished(result)

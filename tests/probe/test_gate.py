@@ -12,7 +12,7 @@ from fake_clock import FakeClock
 from guest_views import engine
 from publish_records import session, turn
 
-from exporter.model import PauseReason
+from exporter.model import FailureReason, PauseReason
 from exporter.probe.gate import Gate
 from exporter.probe.guest import UNKNOWN_TURN_TOKENS, GuestPolicy
 from exporter.probe.prober import Prober, SessionSinks
@@ -45,9 +45,9 @@ class Scene:
             self.view = engine_at_work(self.view, self.looks)
         return self.view
 
-    async def pass_through(self, tokens=0, error=None, failed=False):
+    async def pass_through(self, tokens=0, error=None, failure=None):
         async with self.gate.admitted(announce=True) as bill:
-            bill.tokens, bill.failed = tokens, failed
+            bill.tokens, bill.failure = tokens, failure
             if error is not None:
                 raise error
 
@@ -149,7 +149,7 @@ async def test_a_sleeping_engine_is_not_probed_however_long_it_counts_nothing():
 async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_paused():
     """Before vLLM 0.11 its page does not say that it sleeps, and no page says that it is paused."""
     scene = Scene()
-    await scene.pass_through(failed=True)
+    await scene.pass_through(failure=FailureReason.FIRST_TOKEN_TIMEOUT)
     assert scene.rests_asked == 0
     scene.rests = True
     waiting = asyncio.create_task(scene.pass_through())
@@ -163,6 +163,19 @@ async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_pa
     asked = scene.rests_asked
     await scene.pass_through()
     assert scene.rests_asked == asked, "an engine that answers is not asked"
+
+
+async def test_an_engine_that_refused_because_it_is_paused_is_left_alone_for_a_minute():
+    scene = Scene()
+    await scene.pass_through(failure=FailureReason.PAUSED)
+    assert scene.told[-1] is PauseReason.ASLEEP, "between two sessions too"
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(59.0)
+    assert not waiting.done()
+    await scene.clock.advance(1.0)
+    await waiting
+    assert scene.told[-1] is None
 
 
 async def test_the_budget_is_waited_for_without_asking_the_engine():
