@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 120.0
-SCRAPE, SESSION = 1.0, 3.0  # seconds from round to round
+SCRAPE, SESSION = 2.0, 4.0  # seconds from round to round
 ROUNDS = 8  # readings of each sound engine in which it is judged
+WINDOWS = 4
+"""How often it is judged at most. What hangs would be in the way of the others in each of these;
+another process that takes the machine is not."""
 SETTINGS = f"""\
 listen = "127.0.0.1:0"
 [log]
@@ -38,10 +42,11 @@ tokens_per_hour = 0
 control_ratio = 0
 retention_gaps_seconds = []
 isolation_interval_seconds = 0
-first_token_timeout_seconds = 1
+# Longer than a sound engine ever takes on a busy machine: only those that hang miss them.
+first_token_timeout_seconds = 20
 [scrape]
 interval_seconds = {SCRAPE}
-timeout_seconds = 0.7
+timeout_seconds = 2
 # So few that those that hang would fill them all, if they were let.
 concurrency = 4
 """
@@ -199,16 +204,21 @@ async def _judge(
     dying.process.kill()
     hanging.process.send_signal(signal.SIGSTOP)
     await daemon.until("the hung are seen", lambda: went_round(time.time() - 600, hung))
-    fault = time.time()
-    await daemon.until("the others went round", lambda: went_round(fault, sound))
+    late: dict[str, float] = {}
+    for _ in range(WINDOWS):
+        fault = time.time()
+        await daemon.until("the others went round", partial(went_round, fault, sound))
+        waits = {
+            f"{kind}:{name}": longest(daemon.since(fault, f"{kind}:{name}")) / usual[kind]
+            for kind in usual
+            for name in sound
+        }
+        print(f"before {usual}, then at most {max(waits.values()):.2f} times that")  # noqa: T201
+        late = {loop: ratio for loop, ratio in waits.items() if ratio > 1.5}
+        if not late:
+            break
+    assert late == {}
     assert {name for name, value in (await daemon.up()).items() if value == 0} == killed | hung
-    waits = {
-        f"{kind}:{name}": longest(daemon.since(fault, f"{kind}:{name}")) / usual[kind]
-        for kind in usual
-        for name in sound
-    }
-    print(f"before {usual}, then at most {max(waits.values()):.2f} times that")  # noqa: T201
-    assert {loop: ratio for loop, ratio in waits.items() if ratio > 1.5} == {}
     failures = await daemon.page(
         "vllm_probe_session_failures_total", "vllm_engine_scrape_failures_total"
     )
