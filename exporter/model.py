@@ -63,7 +63,8 @@ class LossCause(StrEnum):
     MIXED = "mixed"  # several replicas answer at this URL, each with a cache of its own
     RESTART = "restart"
     UNREPORTED = "unreported"  # the engine counted the hit, its usage did not tell it
-    WEDGED = "wedged"  # there is room, and still an identical prompt does not hit
+    WEDGED = "wedged"  # there is room, it hit before, and an identical prompt does not any more
+    NEVER_HIT = "never_hit"  # there is room, and this process never hit an identical prompt
     EVICTED = "evicted"
     OTHER_RANK = "other_rank"
     RESET = "reset"  # the cache was emptied with room in it, as by /reset_prefix_cache
@@ -80,6 +81,7 @@ class Notice(StrEnum):
     PREFIX_CACHING_DISABLED = "prefix_caching_disabled"
     TOKEN_IDS_MISSING = "token_ids_missing"  # noqa: S105 - a notice, not a secret
     MATCH_UNIT_UNKNOWN = "match_unit_unknown"
+    MATCH_UNIT_DIFFERS = "match_unit_differs"
     FIRST_TURN_NOT_COLD = "first_turn_not_cold"
     HIT_BEYOND_IDEAL = "hit_beyond_ideal"
     SCENARIO_SHORTENED = "scenario_shortened"
@@ -91,6 +93,8 @@ class Notice(StrEnum):
     CACHED_TOKENS_UNKNOWN = "cached_tokens_unknown"
     TOKEN_IDS_RECOVERED = "token_ids_recovered"  # noqa: S105 - a notice, not a secret
     BLOCK_TOO_LARGE = "block_too_large"
+    TRANSFER = "transfer"
+    SYSTEM_ROLE_REFUSED = "system_role_refused"
     MIXED = "mixed"
 
 
@@ -105,13 +109,15 @@ class CachedTokensSource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Usage:
     """The usage object of an answer, in tokens. `cached_tokens` is None where it is not known;
-    `source` says how it is known where it is.
+    `source` says how it is known where it is. It is not where what the server says was
+    `transferred` from another engine.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None
     source: CachedTokensSource = CachedTokensSource.USAGE
+    transferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +369,7 @@ class EngineSnapshot:
     ranks' mean (their caches have one size). None: the family is missing or NaN. `asleep`: a rank
     sleeps (/sleep), so requests wait until somebody wakes it. `queried_tokens` and `hit_tokens` are
     multiples of `lookup_step_tokens`: an engine that counts blocks leaves out what fills none.
+    `speculative`: a smaller model or a part of this one guesses tokens ahead.
 
     `queried_tokens` may be far more than all prompts (engine/lookups.py), `prompt_tokens` never is.
 
@@ -389,6 +396,7 @@ class EngineSnapshot:
     iteration_tokens: float | None = None
     asleep: bool | None = None
     lookup_step_tokens: int = 1
+    speculative: bool | None = None
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
 
     @property
@@ -452,6 +460,8 @@ class RetentionUnknown(StrEnum):
     UNREPORTED = "unreported"  # the server does not say how many tokens were cached
     NOT_COLD = "not_cold"  # the prefix was cached before it was written
     TOO_SHORT = "too_short"  # not one whole block fits the model's context
+    NEVER_HIT = "never_hit"  # nothing hit, and this process never hit a prompt that was sent again
+    TRANSFER = "transfer"  # usage counts as cached what came from another engine
     RESTARTED = "restarted"  # another process answered: nothing can have survived that
     MIXED = "mixed"  # several engines answer at this URL, and the read may have met another one
     LATE = "late"  # the prefix was read too long after the gap

@@ -48,6 +48,11 @@ ADVICE: dict[Notice, str] = {
         "vLLM's /metrics says it in vllm:cache_config_info: check that /metrics can be reached "
         "and that the server runs without --disable-log-stats."
     ),
+    Notice.MATCH_UNIT_DIFFERS: (
+        "What hits is a multiple of another number of tokens than vllm:cache_config_info says, as "
+        "on hybrid models. The unit is taken from the hits; until they tell it, the ideal and the "
+        "efficiency are unknown."
+    ),
     Notice.FIRST_TURN_NOT_COLD: (
         "The first turn of a session hit the cache although its first message began with words of "
         "its own: this server ignores cache_salt, and its chat template puts a text before them "
@@ -74,8 +79,9 @@ ADVICE: dict[Notice, str] = {
         "--chat-template and a template that only appends; `check` shows where this one breaks."
     ),
     Notice.CACHE_WEDGED: (
-        "The prefix cache hits nothing although it has room: an identical prompt, sent twice in a "
-        "row, was computed twice. Restart vLLM; only that is known to help."
+        "The prefix cache has stopped hitting although it has room: an identical prompt, sent "
+        "again at once, was computed again, and this engine process had hit before. Restart vLLM; "
+        "only that is known to help."
     ),
     Notice.SALT_IGNORED: (
         "This server ignores cache_salt: a session under a salt never used before hit the cache. "
@@ -97,6 +103,16 @@ ADVICE: dict[Notice, str] = {
         "The model's context does not hold two cache blocks of this engine and an answer, so no "
         "turn can hit and the hit ratio says nothing. Raise --max-model-len, or lower "
         "--block-size where the model allows it."
+    ),
+    Notice.TRANSFER: (
+        "The server counts as cached what came from another engine: all of every prompt, also of "
+        "one that nobody sent before, as the decode node of a disaggregated deployment does. No "
+        "prefix cache can serve that, so hits, savings and isolation are unknown here: measure the "
+        "prefill nodes."
+    ),
+    Notice.SYSTEM_ROLE_REFUSED: (
+        "The chat template of this model refuses a system message, so the scenario is played "
+        "without one: what it says stands at the head of the first user message."
     ),
     Notice.MIXED: (
         "More than one engine answers at this URL in turn, each with a cache of its own: a turn "
@@ -227,6 +243,12 @@ LOSS_ADVICE: dict[LossCause, str] = {
         "start vLLM with --enable-prompt-tokens-details."
     ),
     LossCause.WEDGED: "Restart vLLM; nothing else is known to bring its prefix cache back.",
+    LossCause.NEVER_HIT: (
+        "Nothing that the probe saw has stopped. If users' prompts hit before and no longer do, "
+        "restart vLLM; else a restart is not known to help. Read in vLLM's log whether prefix "
+        "caching is on for this model; some hybrid models with MTP serve a prompt only once it was "
+        "computed twice: upgrade vLLM, or try without --speculative-config."
+    ),
     LossCause.EVICTED: (
         "The cache is too small for its traffic: raise --gpu-memory-utilization, choose a smaller "
         "--kv-cache-dtype, offload with --kv-offloading-size, or add a replica."
@@ -239,7 +261,11 @@ LOSS_ADVICE: dict[LossCause, str] = {
         "Find out who empties the cache: POST /reset_prefix_cache in development mode, or an "
         "update of weights."
     ),
-    LossCause.UNEXPLAINED: "Check again; the engine's log may say more.",
+    LossCause.UNEXPLAINED: (
+        "Nothing shows that the cache was too small, so more memory is not known to help. With "
+        "speculative decoding, sliding windows or linear layers vLLM reuses less by design "
+        "(docs/loss-causes.md)."
+    ),
 }
 
 _SHOWN = 60

@@ -62,6 +62,9 @@ CACHE_CONFIG = "vllm:cache_config_info"
 # A gauge for each state and rank, since 0.11.2: 0 for `sleep_state="awake"` says that it sleeps.
 SLEEP_STATE = "vllm:engine_sleep_state"
 
+# There once the engine speculates, whatever the method; its value does not matter here.
+SPECULATION = "vllm:spec_decode_num_drafts_total"
+
 LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)
 
 VLLM_FAMILIES = (
@@ -78,7 +81,7 @@ VLLM_FAMILIES = (
     HIT_RATE,
 )
 
-_SINGLE = (CACHE_CONFIG, SLEEP_STATE)
+_SINGLE = (CACHE_CONFIG, SLEEP_STATE, SPECULATION)
 WANTED_NAMES: frozenset[str] = frozenset(
     (*_SINGLE, *(name for family in (*VLLM_FAMILIES, PROCESS_START) for name in family.names))
 )

@@ -184,6 +184,7 @@ def _one(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
         iteration_tokens=value(names.ITERATION_TOKENS),
         asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
         lookup_step_tokens=step or 1,
+        speculative=names.SPECULATION in by_name if seen else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from exporter.model import FailureReason
 from exporter.own_share import OwnShare
 from exporter.probe.counters import alone, counted, looked_up, no_hits, seen
+from exporter.probe.engine_memory import EngineMemory
 from exporter.probe.reporting import Shown, Silent
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class EngineRequests:
         self.from_counters = from_counters
         self.share = OwnShare()
         self.shown = Shown()
+        self.memory = EngineMemory()
         self.process: Identity | None = None
         self.latest: EngineSnapshot | None = None
         self.uncounted = False
@@ -91,16 +93,24 @@ class EngineRequests:
 
     def take_over(self, other: EngineRequests) -> None:
         """Go on with what another one has learned of the same engine's process."""
-        self.process, self.shown = other.process, other.shown
+        self.process, self.shown, self.memory = other.process, other.shown, other.memory
 
     def scope(self, info: EngineInfo, view: EngineView | None) -> Scope:
         """For the requests of one session, one test or one pass; `view` is a fresh look."""
-        return Scope(self, info, view)
+        scope = Scope(self, info, view)
+        cache = view.snapshot.cache if view and view.snapshot else None
+        self.memory.label = cache.match_unit_tokens if cache else None
+        return scope
 
     def changed(self, change: OwnShare) -> None:
         """Add to the share, and publish what was added."""
         self.share = self.share.plus(change)
         self._publish(change)
+
+    def forget(self) -> None:
+        """The process that answered has ended."""
+        label, self.memory = self.memory.label, EngineMemory()
+        self.memory.label = label
 
     def seen(self, view: EngineView | None) -> Identity | None:
         """Note the process that was read last; None where it is not known which that is."""
@@ -115,6 +125,7 @@ class EngineRequests:
         if process != self.process:
             self.process, self.shown, self.uncounted = process, Shown(), False
             self._base = None
+            self.forget()
         self._hold_to_base(snapshot)
         return process
 
@@ -171,6 +182,8 @@ class Scope:
         if usage is not None and usage.cached_tokens is not None:
             self._told(usage.cached_tokens)
         if usage is None or usage.cached_tokens is not None or chat.failure is not None:
+            return chat
+        if usage.transferred:
             return chat
         silent = await self._judge(usage, before)
         known = silent.settled(from_counters=self._requests.from_counters)
@@ -230,6 +243,7 @@ class Scope:
         ended = OwnShare(in_flight=-1, unknown=1)
         try:
             chat = await requests.client.chat(request, deadlines, on_token)
+            chat = replace(chat, usage=requests.memory.hits_only(chat.usage))
             ended = self._counted(chat)
         finally:
             requests.changed(replace(ended, last_ended_at=requests.clock.monotonic()))

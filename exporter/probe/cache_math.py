@@ -29,10 +29,14 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class EngineCircumstances:
-    """What one must know of the engine to judge a turn; None where it is unknown."""
+    """What one must know of the engine to judge a turn; None where it is unknown.
+
+    `match_unit_tokens` is what /metrics names, `label_is_wrong` whether hits deny it.
+    """
 
     match_unit_tokens: int | None
     prefix_caching: bool | None
+    label_is_wrong: bool = False
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -57,6 +61,11 @@ class Shared:
     least: int
     most: int
 
+    def servable(self, match_unit: int) -> int | None:
+        """The whole units in it; None where they are more or fewer by what is unknown."""
+        least, most = (tokens // match_unit * match_unit for tokens in (self.least, self.most))
+        return least if least == most else None
+
 
 def shared_with(prompt: Tokens, earlier: Turn) -> Shared | None:
     """What `prompt` shares with `earlier` and its answer; None where the ids of that are unknown.
@@ -80,10 +89,6 @@ def shared_with(prompt: Tokens, earlier: Turn) -> Shared | None:
 def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: int) -> int:
     """The most tokens of `prompt` that exact-prefix caching can serve after `earlier`."""
     common = max((common_prefix(prompt, sequence) for sequence in earlier), default=0)
-    return _servable(common, prompt, match_unit)
-
-
-def _servable(common: int, prompt: Tokens, match_unit: int) -> int:
     return max(0, min(common, len(prompt) - 1)) // match_unit * match_unit
 
 
@@ -94,18 +99,27 @@ def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> i
     ids of an answer are unknown the ideal is known only if it comes out the same whatever they are:
     a bound is no ideal.
     """
-    prompt = turn.prompt_token_ids
     if not earlier:
         return 0
-    if match_unit is None or prompt is None:
+    shared = reusable(turn, earlier)
+    return None if match_unit is None or shared is None else shared.servable(match_unit)
+
+
+def reusable(turn: Turn, earlier: Sequence[Turn]) -> Shared | None:
+    """How much of the prompt of `turn` the `earlier` turns of its session leave to be reused: all
+    that it shares with one of them, but never its last token. None where ids are unknown.
+    """
+    prompt = turn.prompt_token_ids
+    if prompt is None or not earlier:
         return None
     found = [shared_with(prompt, one) for one in earlier]
     known = [one for one in found if one is not None]
     if len(known) < len(found):
         return None
-    least = _servable(max(one.least for one in known), prompt, match_unit)
-    most = _servable(max(one.most for one in known), prompt, match_unit)
-    return least if least == most else None
+    longest = max(0, len(prompt) - 1)
+    return Shared(
+        min(longest, max(one.least for one in known)), min(longest, max(one.most for one in known))
+    )
 
 
 def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnFacts:

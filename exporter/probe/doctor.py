@@ -90,11 +90,10 @@ class Doctor:
             findings.of_metrics(view),
             findings.of_flags(view),
             findings.of_prefix_caching(view),
-            findings.of_match_unit(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
         if asleep or await self._client.rests():
-            self._add(findings.resting(asleep=asleep is True))
+            self._add(findings.of_match_unit(view), findings.resting(asleep=asleep is True))
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
         requests = EngineRequests(
@@ -122,6 +121,7 @@ class Doctor:
             requests=requests,
         ).play()
         self._add(
+            findings.of_match_unit(view, requests.memory.match_unit),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),
@@ -129,7 +129,7 @@ class Doctor:
             findings.of_second_turn(session),
             findings.of_prefix(session),
         )
-        self._add(findings.of_isolation(test), findings.of_wedge(test))
+        self._add(findings.of_isolation(test), findings.of_wedge(test, session))
         return info
 
     def _refused(self, error: EngineUnavailableError) -> None:

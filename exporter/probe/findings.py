@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 
 from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
-from exporter.probe.loss import long_enough
+from exporter.probe.repeat import Outcome
 
 if TYPE_CHECKING:
-    from exporter.model import CacheConfig, EngineInfo, EngineView, SessionResult
+    from collections.abc import Mapping, Sequence
+
+    from exporter.model import (
+        CacheConfig,
+        EngineInfo,
+        EngineView,
+        Loss,
+        SessionResult,
+        TurnFacts,
+    )
     from exporter.probe.isolation import SaltTest
 
 
@@ -135,13 +144,20 @@ def of_prefix_caching(view: EngineView | None) -> Finding:
     return failed("prefix_caching", text, "Start vLLM without --no-enable-prefix-caching.")
 
 
-def of_match_unit(view: EngineView | None) -> Finding:
+def of_match_unit(view: EngineView | None, learned: int | None = None) -> Finding:
+    """`learned` is the unit by what hit, None where hits leave it open."""
     cache = _cache(view)
     if cache is None or cache.match_unit_tokens is None:
         return unknown(
             "match_unit", "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN]
         )
-    return passed("match_unit", f"a hit lands on a multiple of {cache.match_unit_tokens} tokens")
+    label = cache.match_unit_tokens
+    if learned in (None, label):
+        return passed(
+            "match_unit", f"by vllm:cache_config_info a hit is a multiple of {label} tokens"
+        )
+    text = f"what hit is a multiple of {learned} tokens, where vllm:cache_config_info says {label}"
+    return passed("match_unit", text)
 
 
 def of_engines(session: SessionResult) -> Finding:
@@ -150,6 +166,8 @@ def of_engines(session: SessionResult) -> Finding:
     if Notice.MIXED not in session.notices:
         if not session.turns:
             return unknown(name, _no_turn(session))
+        if (fell := _fell(session)) is not None:
+            return unknown(name, f"{fell}, as where a router sends each request to another engine")
         return passed(name, "nothing shows that more than one engine answers at this URL")
     mixed = (turn.loss for turn in session.turns if turn.loss is not None)
     proof = next((loss.evidence for loss in mixed if loss.cause is LossCause.MIXED), None)
@@ -164,6 +182,11 @@ def of_usage_details(session: SessionResult) -> Finding:
     if Notice.USAGE_UNUSABLE in session.notices:
         text = "the usage of at least one answer cannot be believed"
         return failed(name, text, ADVICE[Notice.USAGE_UNUSABLE])
+    hidden = _first_loss(session, LossCause.UNREPORTED)
+    if hidden is not None:
+        return failed(name, hidden.evidence, LOSS_ADVICE[LossCause.UNREPORTED])
+    if Notice.TRANSFER in session.notices:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
     if Notice.USAGE_DETAILS_MISSING in session.notices:
         return failed(
             name,
@@ -212,6 +235,8 @@ def of_token_ids(session: SessionResult) -> Finding:
 def of_first_turn(session: SessionResult) -> Finding:
     """Whether a first turn, under a salt never used before, was computed as a whole."""
     name = "cold_start"
+    if Notice.TRANSFER in session.notices:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
     if session.nonce_in_prompt:
         return failed(
             name,
@@ -238,30 +263,76 @@ def of_second_turn(session: SessionResult) -> Finding:
     later = session.turns[1:]
     known = [turn for turn in later if turn.cached_tokens is not None]
     if not later or len(known) < len(later):
+        if Notice.TRANSFER in session.notices:
+            return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
         return unknown(name, "the server does not tell how many tokens were cached")
     cached = sum(turn.cached_tokens or 0 for turn in later)
     prompt = sum(turn.prompt_tokens or 0 for turn in later)
     served = f"{cached} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came from cache"
-    lost: dict[LossCause, int] = {}
-    for turn in later:
-        if turn.loss is not None:
-            lost[turn.loss.cause] = lost.get(turn.loss.cause, 0) + turn.loss.tokens
+    lost = _lost(later)
     if lost:
-        first = next(turn for turn in later if turn.loss is not None)
-        causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
-        evidence = first.loss.evidence if first.loss else ""
-        worst = max(lost, key=lambda cause: lost[cause])
-        text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
-        return failed(name, text, LOSS_ADVICE[worst])
+        return _of_losses(name, served, later, lost, cached)
     if Notice.BLOCK_TOO_LARGE in session.notices:
         text = "no prompt that fits the context spans a whole cache block"
         return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
     if cached == 0:
         return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
+    if (fell := _fell(session)) is not None:
+        return unknown(name, f"{served}; {fell}", LOSS_ADVICE[LossCause.MIXED])
     ideals = [turn.ideal_cached_tokens for turn in later]
     if None in ideals:
         return passed(name, f"{served}; how many could have is unknown")
     return passed(name, f"{served}, all that could have (efficiency 100 %)")
+
+
+def _lost(turns: Sequence[TurnFacts]) -> Mapping[LossCause, int]:
+    lost: dict[LossCause, int] = {}
+    for turn in turns:
+        if turn.loss is not None:
+            lost[turn.loss.cause] = lost.get(turn.loss.cause, 0) + turn.loss.tokens
+    return lost
+
+
+def _of_losses(
+    name: str,
+    served: str,
+    later: Sequence[TurnFacts],
+    lost: Mapping[LossCause, int],
+    cached: int,
+) -> Finding:
+    """What was lost, and why. Where part was served and nothing explains the rest, a rule of the
+    engine's own can have taken it: that is no failure.
+    """
+    worst = max(lost, key=lambda cause: lost[cause])
+    first = next(turn for turn in later if turn.loss is not None and turn.loss.cause is worst)
+    causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
+    evidence = first.loss.evidence if first.loss else ""
+    text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
+    harmless = cached > 0 and set(lost) == {LossCause.UNEXPLAINED}
+    return (unknown if harmless else failed)(name, text, LOSS_ADVICE[worst])
+
+
+def _fell(session: SessionResult) -> str | None:
+    """A turn that hit less than one before it although nothing says why; None without one.
+
+    Each prompt repeats the turn before, so on one sound engine hits only grow.
+    """
+    stable = session.prefix is None or session.prefix.stable
+    most = 0
+    for turn in session.turns[1:] if stable else ():
+        cached = turn.cached_tokens
+        others = any(one.cached_tokens for one in session.turns[1:])
+        if cached is None or turn.ideal_cached_tokens is not None:
+            continue
+        if cached < most or (cached == 0 and others):
+            return f"turn {turn.index} hit {cached} of {turn.prompt_tokens} tokens"
+        most = cached
+    return None
+
+
+def _first_loss(session: SessionResult, cause: LossCause) -> Loss | None:
+    losses = (turn.loss for turn in session.turns)
+    return next((loss for loss in losses if loss is not None and loss.cause is cause), None)
 
 
 def of_prefix(session: SessionResult) -> Finding:
@@ -292,9 +363,10 @@ def of_isolation(test: SaltTest) -> Finding:
         )
     if test.leaked is None or test.same_salt_cached is None:
         return unknown(name, "the server does not tell how many tokens were cached")
-    if test.same_salt_cached == 0:
+    same = test.same_salt_cached or test.third_cached
+    if not same:
         return unknown(name, "the same salt did not hit either, so another one proves nothing")
-    text = f"the same salt hit {test.same_salt_cached} tokens, another salt none"
+    text = f"the same salt hit {same} tokens, another salt none"
     if test.mixed:
         return unknown(name, f"{text}; but several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
@@ -302,35 +374,40 @@ def of_isolation(test: SaltTest) -> Finding:
     return passed(name, text)
 
 
-def of_wedge(test: SaltTest) -> Finding:
+def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
+    """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
+    played after the test.
+    """
     name = "wedge"
+    stopped = None if session is None else _first_loss(session, LossCause.WEDGED)
+    if stopped is not None:
+        return failed(name, stopped.evidence, LOSS_ADVICE[LossCause.WEDGED])
     if (gone := _not_run(name, test)) is not None:
         return gone
-    hit = test.same_salt_cached
-    if hit is None or test.prompt_tokens is None:
+    found = test.outcome
+    if found is None:
         return unknown(name, "the server does not tell how many tokens were cached")
-    text = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit {hit}"
-    if hit > 0:
+    outcome, why = found
+    sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
+    text = f"{sent} {test.same_salt_cached}"
+    if outcome is Outcome.HIT:
         most = "" if test.possible is None else f" of {test.possible} possible"
         return passed(name, text + most)
-    excuses = {
-        "prefix caching is off": test.prefix_caching is False,
-        "the size of a match unit is unknown": test.match_unit is None,
-        "the context is too short for three match units": test.match_unit is not None
-        and not long_enough(test.prompt_tokens, test.match_unit),
-        "others filled the cache in between": test.crowded is True,
-        "whether others filled the cache in between is unknown": test.crowded is None,
-        "the two may have run on different ranks": test.ranks != 1,
-        "several engines answer at this URL": test.mixed is True,
-    }
-    excuse = next((words for words, holds in excuses.items() if holds), None)
-    if excuse is not None:
-        return unknown(name, f"{text}; {excuse}")
-    return failed(
-        name,
-        f"{text} of {test.possible} possible, with room in the cache",
-        LOSS_ADVICE[LossCause.WEDGED],
-    )
+    if outcome is Outcome.UNREPORTED:
+        return passed(name, f"{text} by usage, but {why}: the cache works")
+    if test.third_cached:
+        return unknown(
+            name,
+            f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped, "
+            "this engine serves a prompt only once it computed it twice",
+            LOSS_ADVICE[LossCause.NEVER_HIT],
+        )
+    if outcome is Outcome.UNKNOWN:
+        return unknown(name, f"{text}; {why}")
+    text = f"{text} of {test.possible} possible, with room in the cache; {why}"
+    if outcome is Outcome.NEVER_HIT:
+        return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
+    return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
 
 
 def _not_run(name: str, test: SaltTest) -> Finding | None:
@@ -338,6 +415,8 @@ def _not_run(name: str, test: SaltTest) -> Finding | None:
         return unknown(name, test.too_long)
     if test.failure is not None:
         return unknown(name, f"a request failed: {test.failure.reason}: {test.failure.detail}")
+    if test.transfer:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
     return None
 
 

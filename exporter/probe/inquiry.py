@@ -8,15 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.probe.loss import (
-    Evidence,
-    OwnUse,
-    Repeat,
-    Traffic,
-    needs_repeat,
-    room_beside,
-    traffic_between,
-)
+from exporter.probe.loss import Evidence, needs_repeat
+from exporter.probe.repeat import Repeat, long_enough
+from exporter.probe.traffic import OwnUse, Traffic, room_beside, traffic_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +21,9 @@ if TYPE_CHECKING:
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
 """A fresh look at the engine's own metrics."""
-Again = Callable[[], Awaitable["Usage | None"]]
-"""Sends the turn's prompt once more, for one token of answer; None where that failed."""
+Again = Callable[[], Awaitable["tuple[Usage, tuple[int, ...] | None] | None"]]
+"""Sends the turn's prompt once more, for one token of answer: its usage, and the token ids of its
+prompt where they are known; None where that failed."""
 
 
 class LossInquiry:
@@ -42,12 +37,16 @@ class LossInquiry:
         self._start_time = self._last.process_start_time if self._last else None
         self._own = own
         self._own_before = own()
-        self._wedged: Repeat | None = None
+        self._missed: Repeat | None = None
+        self._session_tokens = 0  # under the session's salt, since the last reading
+        self.engine = self._last
+        self.repeated = 0  # the turn whose prompt was sent again last
 
     def used(self, turn: Turn) -> None:
-        """Note whether a turn hit; call it for each, in order."""
+        """Note what a turn asked and whether it hit; call it for each, in order."""
+        self._session_tokens += _length(turn)
         if turn.usage is not None and turn.usage.cached_tokens:
-            self._wedged = None
+            self._missed = None
 
     async def evidence(
         self, turn: Turn, ideal: int, match_unit: int, earlier: Sequence[Turn], again: Again
@@ -72,12 +71,12 @@ class LossInquiry:
             ranks=now.ranks if now else None,
             room=room_beside(max(map(_length, earlier), default=0), before, now),
             traffic=traffic,
-            repeat=self._wedged,
+            repeat=self._missed,
             several=self._replicas.proof,
         )
-        if usage.cached_tokens is None or not needs_repeat(found) or self._wedged is not None:
+        if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
-        return replace(found, repeat=await self._repeat(again))
+        return replace(found, repeat=await self._repeat(turn, match_unit, again))
 
     def _restarted(self, now: EngineSnapshot | None) -> bool | None:
         """Whether the process is another one than last known; None where one does not say."""
@@ -90,17 +89,23 @@ class LossInquiry:
         """A new reading, and the traffic since the one before it."""
         before, own_before = self._last, self._own_before
         self._last, self._own_before = _snapshot(await self._replicas.next()), self._own()
-        own = OwnUse.between(own_before, self._own_before)
+        self.engine = self._last or self.engine
+        own = OwnUse.between(own_before, self._own_before, self._session_tokens)
+        self._session_tokens = 0
         return self._last, traffic_between(before, self._last, own)
 
-    async def _repeat(self, again: Again) -> Repeat | None:
-        usage = await again()
+    async def _repeat(self, turn: Turn, match_unit: int, again: Again) -> Repeat | None:
+        self.repeated = turn.index
+        usage, ids = await again() or (None, None)
         if usage is None or usage.cached_tokens is None:
             return None
+        self._session_tokens += usage.prompt_tokens + usage.completion_tokens
         _, traffic = await self._since_last()
-        repeat = Repeat(usage.cached_tokens, traffic)
-        if repeat.cached == 0:
-            self._wedged = repeat  # stands until a turn hits: it need not be asked at every turn
+        known = ids is not None and turn.prompt_token_ids is not None
+        same = ids == turn.prompt_token_ids if known else None
+        repeat = Repeat(usage.cached_tokens, traffic, same)
+        if repeat.cached == 0 and long_enough(usage.prompt_tokens, match_unit):
+            self._missed = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat
 
 

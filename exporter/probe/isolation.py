@@ -2,12 +2,13 @@
 
 The prompt is made for this one test, and its first words are of this test alone, so that nothing
 else can have left it in the cache. It spans more than three match units, which makes the second
-request a test of the cache itself: an identical prompt, sent twice in a row, must hit.
+request a test of the cache itself: an identical prompt, sent twice in a row, must hit. Where it
+does not, a third one tells an engine that hits late from one that does not hit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exporter.clock import SystemClock
@@ -16,36 +17,56 @@ from exporter.errors import ScenarioError
 from exporter.probe.asking import EngineRequests
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.fitting import fit
-from exporter.probe.loss import WEDGE_UNITS, OwnUse, room_beside, traffic_between
+from exporter.probe.repeat import (
+    WEDGE_UNITS,
+    Circumstances,
+    Outcome,
+    Repeat,
+    judged,
+    most_cached,
+)
 from exporter.probe.replicas import ReplicaWatch
-from exporter.probe.scenario import Scenario, ScenarioKind
+from exporter.probe.scenario import Scenario, ScenarioKind, headed, refuses_system
+from exporter.probe.traffic import OwnUse, room_beside, traffic_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from exporter.engine.client import Deadlines, EngineClient
-    from exporter.model import EngineInfo, EngineView, Failure, Usage
+    from exporter.engine.client import Chat, Deadlines, EngineClient
+    from exporter.model import EngineInfo, Failure
+    from exporter.probe.asking import Scope
+    from exporter.probe.engine_memory import EngineMemory
     from exporter.probe.inquiry import Observe
+    from exporter.probe.scenario import Message
+    from exporter.probe.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
 class SaltTest:
-    """What the three requests showed, in tokens; None is unknown.
+    """What the requests showed, in tokens; None is unknown.
 
-    `crowded` says whether others can have pushed the prompt out between the first two requests,
-    `mixed` whether they are known to have met several engines, `tokens` what all three took,
-    prompts and answers.
+    The third request under the same salt is sent only where the second hit nothing. `traffic` and
+    `room` are those between the first and the last of these, `same_ids` whether they are known to
+    have had the same token ids, `hit_before` whether this engine process had served a prompt of the
+    exporter from cache before. `transfer`: usage counts as cached what came from another engine.
+    `mixed`: they are known to have met several engines. `tokens` is what all of them took, prompts
+    and answers.
     """
 
     prompt_tokens: int | None = None
     first_cached: int | None = None
     same_salt_cached: int | None = None
+    third_cached: int | None = None
     other_salt_cached: int | None = None
     match_unit: int | None = None
     ranks: int | None = None
     prefix_caching: bool | None = None
     tokens: int = 0
-    crowded: bool | None = None
+    traffic: Traffic | None = None
+    room: float | None = None
+    same_ids: bool | None = None
+    hit_before: bool = False
+    transfer: bool = False
     mixed: bool = False
     failure: Failure | None = None
     too_long: str | None = None
@@ -61,7 +82,23 @@ class SaltTest:
         """The most that the repeat can hit: whole units, and never the prompt's last token."""
         if self.prompt_tokens is None or not self.match_unit:
             return None
-        return (self.prompt_tokens - 1) // self.match_unit * self.match_unit
+        return most_cached(self.prompt_tokens, self.match_unit)
+
+    @property
+    def outcome(self) -> tuple[Outcome, str] | None:
+        """What the prompt, sent again, showed, and why; None where the server does not tell."""
+        if self.same_salt_cached is None or self.prompt_tokens is None:
+            return None
+        by = Circumstances(
+            prompt=self.prompt_tokens,
+            match_unit=self.match_unit,
+            room=self.room,
+            ranks=self.ranks,
+            hit_before=self.hit_before,
+            prefix_caching=self.prefix_caching,
+            several=self.mixed,
+        )
+        return judged(Repeat(self.same_salt_cached, self.traffic, self.same_ids), by)
 
 
 async def try_salts(
@@ -80,37 +117,102 @@ async def try_salts(
     requests = requests or EngineRequests(client, observe, SystemClock())
     replicas = ReplicaWatch(observe)
     before = await replicas.first()
-    unit = _match_unit(before)
+    chats, memory = requests.scope(info, before), requests.memory
+    unit, hit_before = memory.likely_unit, memory.hit
+    prompt, salt, share = (
+        _Prompt(client, info, deadlines, chats, memory),
+        new_salt(),
+        requests.share,
+    )
     try:
-        scenario, _ = await fit(_kind(new_salt()), client, info, WEDGE_UNITS * (unit or 0) + 1, 1)
+        same = [await prompt.send_first(salt, new_salt(), WEDGE_UNITS * (unit or 0) + 1)]
     except ScenarioError as error:
         return SaltTest(match_unit=unit, too_long=str(error))
-    messages = scenario.first_messages()
-    one, other = new_salt(), new_salt()
-    usages: list[Usage | None] = []
-    chats, share_before, after = requests.scope(info, before), requests.share, None
-    for salt in (one, one, other):
-        chat = await chats.chat(ChatRequest(info.model, messages, 1, salt), deadlines)
-        if chat.failure is not None:
-            return SaltTest(match_unit=unit, failure=chat.failure, tokens=chats.asked_tokens)
-        usages.append(chat.usage)
-        if len(usages) == 2:  # noqa: PLR2004 - the same salt twice
-            after = await replicas.next()
-            own_twice = OwnUse.between(share_before, requests.share)
-            crowded = _crowded(before, after, own_twice, chat.usage)
-    cached = [chats.settled(usage).cached_tokens if usage else None for usage in usages]
+    while same[-1].failure is None and (len(same) == 1 or _missed_once(chats, same)):
+        same.append(await prompt.send(salt))
+    own = OwnUse.between(share, requests.share, sum(map(_tokens, same)))
+    same_ids = _same_ids(same) if _same_ids(same) is not None else await prompt.renders_alike(same)
+    after = await replicas.next()
+    answers = [*same, await prompt.send(new_salt())] if same[-1].failure is None else same
+    if answers[-1].failure is not None:
+        return SaltTest(match_unit=unit, failure=answers[-1].failure, tokens=chats.asked_tokens)
+    cached = [chats.settled(chat.usage).cached_tokens if chat.usage else None for chat in answers]
+    memory.hit = memory.hit or bool(cached[1])
+    one, other = (view.snapshot if view else None for view in (before, after))
+    traffic, usage = traffic_between(one, other, own), same[0].usage
     return SaltTest(
-        prompt_tokens=usages[0].prompt_tokens if usages[0] else None,
+        prompt_tokens=usage.prompt_tokens if usage else None,
         first_cached=cached[0],
         same_salt_cached=cached[1],
-        other_salt_cached=cached[2],
+        third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent once more
+        other_salt_cached=cached[-1],
         match_unit=unit,
-        ranks=after.snapshot.ranks if after and after.snapshot else None,
-        prefix_caching=_prefix_caching(after),
+        ranks=other.ranks if other else None,
+        prefix_caching=other.cache.prefix_caching if other and other.cache else None,
         tokens=chats.asked_tokens,
-        crowded=crowded,
-        mixed=replicas.proof is not None or _elsewhere(before, after, own_twice),
+        traffic=traffic,
+        room=room_beside(usage.prompt_tokens if usage else 0, one, other),
+        same_ids=same_ids,
+        hit_before=hit_before,
+        transfer=memory.transfers,
+        mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
     )
+
+
+class _Prompt:
+    """The prompt of one test."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        info: EngineInfo,
+        deadlines: Deadlines,
+        chats: Scope,
+        memory: EngineMemory,
+    ) -> None:
+        self._client = client
+        self._info = info
+        self._deadlines = deadlines
+        self._chats = chats
+        self._memory = memory
+        self._messages: list[Message] = []
+
+    async def send_first(self, salt: str, nonce: str, wanted_tokens: int) -> Chat:
+        """Make the prompt and send it; without a system message where the engine refuses one.
+
+        Raises `ScenarioError` where the model's context is too short.
+        """
+        await self._make(nonce, wanted_tokens)
+        chat = await self.send(salt)
+        if chat.failure is not None and refuses_system(chat.failure) and not self._memory.no_system:
+            self._memory.no_system = True
+            await self._make(nonce, wanted_tokens)
+            chat = await self.send(salt)
+        return replace(chat, usage=self._memory.sent_new(chat.usage))
+
+    async def send(self, salt: str) -> Chat:
+        """The answer to the prompt under a salt."""
+        request = ChatRequest(self._info.model, self._messages, 1, salt)
+        return await self._chats.chat(request, self._deadlines)
+
+    async def renders_alike(self, answers: Sequence[Chat]) -> bool | None:
+        """Whether /tokenize gives the same ids each time, as many as usage counts: where answers
+        carry none. None where it is not served, or where nothing depends on it.
+        """
+        used = {chat.usage.prompt_tokens if chat.usage else None for chat in answers}
+        if len(answers) < 3:  # noqa: PLR2004 - the second one hit
+            return None
+        ids = [await self._client.tokenize(self._info.model, self._messages, ()) for _ in range(2)]
+        if ids[0] is None or ids[1] is None or used != {len(ids[0])}:
+            return None
+        return ids[0] == ids[1]
+
+    async def _make(self, nonce: str, wanted_tokens: int) -> None:
+        kind = _kind(nonce)
+        if self._memory.no_system:
+            kind = kind.without_system()
+        scenario, _ = await fit(kind, self._client, self._info, wanted_tokens, 1)
+        self._messages = scenario.first_messages()
 
 
 def _kind(nonce: str) -> ScenarioKind:
@@ -118,33 +220,23 @@ def _kind(nonce: str) -> ScenarioKind:
 
     def build(padding: int) -> Scenario:
         system, *rest = CODING_AGENT.build(padding).steps[0]
-        opening = {**system, "content": f"{nonce}\n{system['content']}"}
+        opening = headed(system, nonce)
         return Scenario("salts", (), ((opening, *rest), ({"role": "user", "content": "Go on."},)))
 
     return ScenarioKind("salts", build)
 
 
-def _crowded(
-    before: EngineView | None, after: EngineView | None, own: OwnUse, usage: Usage | None
-) -> bool | None:
-    one, other = (view.snapshot if view else None for view in (before, after))
-    traffic = traffic_between(one, other, own)
-    room = room_beside(usage.prompt_tokens if usage else 0, one, other)
-    return None if traffic is None or room is None else traffic.foreign >= room
+def _missed_once(chats: Scope, same: Sequence[Chat]) -> bool:
+    """Whether the second of two hit nothing, as far as the server tells."""
+    usage = same[-1].usage
+    return len(same) == 2 and usage is not None and chats.settled(usage).cached_tokens == 0  # noqa: PLR2004
 
 
-def _elsewhere(before: EngineView | None, after: EngineView | None, own: OwnUse) -> bool:
-    """Whether the engine that was read did not look up all that was sent."""
-    one, other = (view.snapshot if view else None for view in (before, after))
-    traffic = traffic_between(one, other, own)
-    return traffic is not None and traffic.elsewhere > 0
+def _same_ids(same: Sequence[Chat]) -> bool | None:
+    """Whether all had the same token ids; None where those of one are not known."""
+    ids = [chat.prompt_token_ids for chat in same]
+    return None if None in ids else len(set(ids)) == 1
 
 
-def _match_unit(view: EngineView | None) -> int | None:
-    cache = view.snapshot.cache if view and view.snapshot else None
-    return cache.match_unit_tokens if cache else None
-
-
-def _prefix_caching(view: EngineView | None) -> bool | None:
-    cache = view.snapshot.cache if view and view.snapshot else None
-    return cache.prefix_caching if cache else None
+def _tokens(chat: Chat) -> int:
+    return chat.usage.prompt_tokens + chat.usage.completion_tokens if chat.usage else 0

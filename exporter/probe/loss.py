@@ -10,67 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.model import Loss, LossCause
+from exporter.probe.repeat import Circumstances, Outcome, judged
+from exporter.probe.traffic import pressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model import EngineSnapshot
-    from exporter.own_share import OwnShare
-
-WEDGE_UNITS = 3
-"""How many match units a prompt must span before a repeat that misses says anything."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnUse:
-    """What the exporter itself asked of the engine between two readings, in tokens.
-
-    Of `unknown` requests no token is known, of `untold` ones not how many were cached.
-    """
-
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
-    unknown: int = 0
-    untold: int = 0
-
-    @classmethod
-    def between(cls, before: OwnShare, after: OwnShare) -> OwnUse:
-        """What was asked since `before`."""
-        return cls(
-            after.queried_tokens - before.queried_tokens,
-            after.hit_tokens - before.hit_tokens,
-            after.completion_tokens - before.completion_tokens,
-            after.unknown - before.unknown,
-            max(0, after.untold - before.untold),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What the engine did between two readings, by its own counters, in tokens.
-
-    `foreign` is what others had looked up or generated: an upper bound of what they can have pushed
-    out, since tokens that hit take no room anew. `alone` is true where the engine looked up exactly
-    our own prompts. `unreported_hits` are hits that the engine counted beyond those that our usage
-    showed, None where the engine was not alone or does not count them. `elsewhere` are tokens of
-    our own prompts that the engine did not look up: another one did.
-    """
-
-    foreign: float
-    alone: bool
-    unreported_hits: float | None
-    elsewhere: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """The same prompt sent again at once under the same salt: what came from cache, and the traffic
-    in between.
-    """
-
-    cached: int
-    traffic: Traffic | None
+    from exporter.probe.repeat import Repeat
+    from exporter.probe.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +26,9 @@ class Evidence:
 
     `room` is what the cache could take in beside this session before any of it had to go. `traffic`
     is that since the last reading at which the session's prefix is known to have been touched.
-    `several` says how more than one engine at this URL is known, where it is.
+    `several` says how more than one engine at this URL is known, where it is. `hit_before`: this
+    engine process served one of the exporter's prompts from cache before. `own_rule` says what
+    speaks for a rule of the engine's own, where something does (own_rule.py).
     """
 
     cached: int
@@ -93,6 +42,8 @@ class Evidence:
     traffic: Traffic | None = None
     repeat: Repeat | None = None
     several: str | None = None
+    hit_before: bool = False
+    own_rule: str | None = None
 
     @property
     def total(self) -> bool:
@@ -101,58 +52,23 @@ class Evidence:
 
     def pressed(self, traffic: Traffic | None) -> bool | None:
         """Whether others can have pushed blocks of this session out; None where that is unknown."""
-        if traffic is None or self.room is None:
+        return pressed(traffic, self.room)
+
+    @property
+    def repeated(self) -> tuple[Outcome, str] | None:
+        """What the repeat showed, and why; None without one."""
+        if self.repeat is None:
             return None
-        return traffic.foreign >= self.room
-
-
-def traffic_between(
-    before: EngineSnapshot | None, after: EngineSnapshot | None, own: OwnUse
-) -> Traffic | None:
-    """The engine's counters between two readings less our own; None where one is unknown."""
-    if before is None or after is None or own.unknown:
-        return None
-    queried = _growth(before.queried_tokens, after.queried_tokens)
-    generated = _growth(before.generation_tokens, after.generation_tokens)
-    if queried is None or generated is None:
-        return None
-    alone = queried == own.prompt
-    start = before.process_start_time
-    same_process = start is not None and start == after.process_start_time
-    hits = _growth(before.hit_tokens, after.hit_tokens)
-    told = alone and not own.untold
-    return Traffic(
-        foreign=max(0.0, queried - own.prompt) + max(0.0, generated - own.completion),
-        alone=alone,
-        unreported_hits=hits - own.cached if told and hits is not None else None,
-        elsewhere=max(0.0, own.prompt - queried) if same_process else 0.0,
-    )
-
-
-def room_beside(
-    held: int, before: EngineSnapshot | None, after: EngineSnapshot | None
-) -> float | None:
-    """Tokens that one rank's cache takes in beside the `held` ones before any of those must go.
-
-    vLLM keeps one block of the pool as its null block, and blocks of running requests cannot be
-    taken; the higher of the two readings of the usage counts.
-    """
-    cache = after.cache if after else None
-    if cache is None:
-        return None
-    capacity = cache.capacity_tokens
-    if capacity is None and cache.num_blocks is not None and cache.block_size is not None:
-        capacity = cache.num_blocks * cache.block_size
-    if capacity is None:
-        return None
-    usages = (one.kv_cache_usage_ratio for one in (before, after) if one is not None)
-    in_use = max((usage for usage in usages if usage is not None), default=0.0)
-    return max(0.0, capacity * (1 - in_use) - held - (cache.block_size or 0))
-
-
-def long_enough(prompt: int, match_unit: int) -> bool:
-    """Whether a prompt, sent twice, must hit at least three match units on a sound engine."""
-    return prompt > WEDGE_UNITS * match_unit
+        by = Circumstances(
+            prompt=self.prompt,
+            match_unit=self.match_unit,
+            room=self.room,
+            ranks=self.ranks,
+            hit_before=self.hit_before,
+            prefix_caching=self.prefix_caching,
+            several=self.several is not None,
+        )
+        return judged(self.repeat, by)
 
 
 def loss(evidence: Evidence) -> Loss | None:
@@ -165,7 +81,7 @@ def loss(evidence: Evidence) -> Loss | None:
 
 def needs_repeat(evidence: Evidence) -> bool:
     """Whether only an identical repeat can tell the causes apart that are left."""
-    settled = any(
+    settled = evidence.own_rule is not None or any(
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
     return evidence.total and not settled and evidence.pressed(evidence.traffic) is not True
@@ -201,53 +117,81 @@ def _restart(evidence: Evidence) -> Verdict:
 
 
 def _unreported(evidence: Evidence) -> Verdict:
-    traffic = evidence.traffic
-    lost = evidence.ideal - evidence.cached
-    if traffic is None or traffic.unreported_hits is None or traffic.unreported_hits < lost:
+    traffic, lost = evidence.traffic, evidence.ideal - evidence.cached
+    hidden = None if traffic is None else traffic.unreported_hits
+    if hidden is not None and hidden > lost / 2:
+        others = ", which ran nothing else," if traffic is not None and traffic.alone else ""
+        text = (
+            f"the engine{others} counted at least {hidden:.0f} more hit tokens for the session in "
+            f"vllm:prefix_cache_hits than its usage reported"
+        )
+        return LossCause.UNREPORTED, text
+    most = None if traffic is None else traffic.hits_beyond
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.UNREPORTED:
         return None
-    text = (
-        f"the engine, which ran nothing else, counted {traffic.unreported_hits:.0f} more hit "
-        f"tokens in vllm:prefix_cache_hits than its usage reported"
-    )
-    return LossCause.UNREPORTED, text
+    if most is not None and most <= lost / 2:
+        return None  # this turn itself did miss
+    return LossCause.UNREPORTED, f"the same prompt was sent again at once, and {found[1]}"
 
 
 def _wedged(evidence: Evidence) -> Verdict:
-    repeat = evidence.repeat
-    if repeat is None or repeat.cached > 0 or not evidence.total or evidence.ranks != 1:
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.WEDGED or not evidence.total:
         return None
-    if not long_enough(evidence.prompt, evidence.match_unit):
+    return LossCause.WEDGED, f"{_missed_again(evidence)}; {found[1]}"
+
+
+def _never_hit(evidence: Evidence) -> Verdict:
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.NEVER_HIT or not evidence.total:
         return None
-    if evidence.pressed(repeat.traffic) is not False or repeat.traffic is None:
-        return None
-    text = (
+    return LossCause.NEVER_HIT, f"{_missed_again(evidence)}; {found[1]}, so nothing has stopped"
+
+
+def _missed_again(evidence: Evidence) -> str:
+    traffic = evidence.repeat.traffic if evidence.repeat else None
+    return (
         f"the same prompt of {evidence.prompt} tokens, sent again at once, hit nothing either; "
-        f"in between others used {_tokens(repeat.traffic.foreign)}, "
+        f"in between others used {_tokens(traffic.foreign if traffic else None)}, "
         f"and {_tokens(evidence.room)} had room"
     )
-    return LossCause.WEDGED, text
 
 
 def _evicted(evidence: Evidence) -> Verdict:
-    traffic = evidence.traffic
-    if evidence.pressed(traffic) and traffic is not None:
-        text = (
-            f"others used {_tokens(traffic.foreign)} since the session was last seen in the cache, "
-            f"which had room for {_tokens(evidence.room)} beside it"
-        )
-        return LossCause.EVICTED, text
-    if evidence.total or evidence.ranks != 1:
+    """Only where blocks can have been pushed out, and no rule of the engine's own says as much."""
+    traffic, room = evidence.traffic, evidence.room
+    full = evidence.pressed(traffic)
+    if full is False or evidence.own_rule is not None:
         return None
-    used = "an unknown number of tokens" if traffic is None else _tokens(traffic.foreign)
+    since = "since the session was last seen in the cache"
+    if full and traffic is not None:
+        text = f"{_used(traffic)} {since}, which had room for {_tokens(room)} beside it"
+        return LossCause.EVICTED, text
+    if evidence.total or evidence.ranks != 1 or (traffic is not None and not traffic.taken):
+        return None
+    used = "how much others used is not known" if traffic is None else f"{_used(traffic)} {since}"
     text = (
         f"the session's first {evidence.cached} tokens still hit and its tail did not, as when the "
-        f"least recently used blocks go; others used {used} meanwhile"
+        f"least recently used blocks go; {used}"
     )
     return LossCause.EVICTED, text
 
 
+def _used(traffic: Traffic) -> str:
+    """What can have pushed the session's blocks out."""
+    parts = {
+        f"others used {_tokens(traffic.foreign)}": traffic.foreign > 0,
+        f"the probe itself used {_tokens(traffic.beside)} under other salts": traffic.beside > 0,
+    }
+    told = [text for text, holds in parts.items() if holds]
+    return " and ".join(told) or "running requests and the session itself took the whole cache"
+
+
 def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
+        return None
+    if evidence.own_rule is not None:
         return None
     text = (
         f"the engine has {evidence.ranks} ranks with a cache each, and a turn that runs on another "
@@ -260,7 +204,7 @@ def _reset(evidence: Evidence) -> Verdict:
     repeat, traffic = evidence.repeat, evidence.traffic
     if repeat is None or repeat.cached == 0 or traffic is None or not evidence.total:
         return None
-    if evidence.pressed(traffic) is not False:
+    if evidence.pressed(traffic) is not False or not evidence.hit_before:
         return None
     text = (
         f"all of the session was gone at once while others used only {_tokens(traffic.foreign)} "
@@ -281,11 +225,25 @@ def _unexplained(evidence: Evidence) -> Verdict:
         "whether the engine was restarted": evidence.restarted is None,
         "how much others used or the cache holds": evidence.pressed(evidence.traffic) is None,
     }
-    parts = [text for text, holds in known.items() if holds]
+    parts = [] if evidence.own_rule is None else [evidence.own_rule]
+    parts += [text for text, holds in known.items() if holds]
     parts += [f"not known: {text}" for text, holds in unknown.items() if holds]
     if evidence.repeat is not None:
-        parts.append(f"the same prompt, sent again at once, hit {evidence.repeat.cached} tokens")
+        parts.append(_of_repeat(evidence, evidence.repeat))
     return LossCause.UNEXPLAINED, "; ".join(parts) or "no rule applies"
+
+
+def _of_repeat(evidence: Evidence, repeat: Repeat) -> str:
+    text = f"the same prompt, sent again at once, hit {_tokens(repeat.cached)}"
+    found = evidence.repeated
+    if found is not None and found[0] is Outcome.UNKNOWN:
+        return f"{text}, which says little: {found[1]}"
+    if repeat.cached and not evidence.hit_before:
+        return (
+            f"{text}, and no prompt of the probe has hit in this process at its second sending: "
+            f"some engines serve a prompt only once they computed it twice"
+        )
+    return text
 
 
 RULES: tuple[Callable[[Evidence], Verdict], ...] = (
@@ -294,18 +252,12 @@ RULES: tuple[Callable[[Evidence], Verdict], ...] = (
     _restart,
     _unreported,
     _wedged,
+    _never_hit,
     _evicted,
     _other_rank,
     _reset,
     _unexplained,
 )
-
-
-def _growth(before: float | None, after: float | None) -> float | None:
-    """None where either is unknown or the counter fell: it began anew in between."""
-    if before is None or after is None or after < before:
-        return None
-    return after - before
 
 
 def _tokens(count: float | None) -> str:

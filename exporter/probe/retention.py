@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.model import RetentionUnknown
+from exporter.probe import repeat
 
 if TYPE_CHECKING:
     from exporter.model import EngineSnapshot, Usage
@@ -56,6 +57,8 @@ def obstacle(snapshot: EngineSnapshot | None) -> RetentionUnknown | None:
 
 def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | None:
     """Why a prefix that was written cannot be judged later; None where it can."""
+    if usage is not None and usage.transferred:
+        return RetentionUnknown.TRANSFER
     if usage is None or usage.cached_tokens is None:
         return RetentionUnknown.UNREPORTED
     if usage.cached_tokens > 0:
@@ -65,7 +68,7 @@ def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | N
 
 def most_cached(usage: Usage, match_unit: int) -> int:
     """What an identical prompt can hit at most."""
-    return (usage.prompt_tokens - 1) // match_unit * match_unit
+    return repeat.most_cached(usage.prompt_tokens, match_unit)
 
 
 def retained(usage: Usage | None, match_unit: int) -> float | None:

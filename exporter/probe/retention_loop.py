@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -159,7 +159,9 @@ class RetentionLoop:
             info = await self._client.info()
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
-        return _Engine(info, snapshot, cache.match_unit_tokens, self._requests.scope(info, view))
+        chats = self._requests.scope(info, view)
+        unit = self._requests.memory.likely_unit or cache.match_unit_tokens
+        return _Engine(info, snapshot, unit, chats)
 
     async def _write(self, gap: float, engine: _Engine, bill: Bill) -> _Written:
         info = engine.info
@@ -169,6 +171,7 @@ class RetentionLoop:
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
         chat = await self._send(request, engine)
         bill.tokens += 2 * _tokens(chat)  # the read is paid now
+        chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
         return _Written(gap, request, self._clock.monotonic(), chat)
 
     async def _read(self, prefix: _Written, engine: _Engine) -> None:
@@ -183,7 +186,7 @@ class RetentionLoop:
         chat = await self._send(prefix.request, engine)
         view = await self._observe()
         usage = None if chat.usage is None else engine.chats.settled(chat.usage)
-        ratio = retention.retained(usage, engine.match_unit)
+        ratio, memory = retention.retained(usage, engine.match_unit), self._requests.memory
         unknown = None
         if chat.failure is not None:
             unknown = RetentionUnknown.FAILED
@@ -193,6 +196,9 @@ class RetentionLoop:
             unknown = RetentionUnknown.MIXED
         elif ratio is None or engine.obstacle(prefix) is not None:
             unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
+        elif not ratio and not memory.hit:
+            unknown = RetentionUnknown.NEVER_HIT
+        memory.hit = memory.hit or (unknown is None and bool(ratio))
         self._tell(prefix.gap, ratio, unknown)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:

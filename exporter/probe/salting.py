@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.probe.scenario import headed
+
 if TYPE_CHECKING:
     from exporter.model import EngineInfo, EngineView
     from exporter.probe.scenario import Message
@@ -84,7 +86,4 @@ class SaltTrust:
 
 def with_nonce(message: Message, nonce: str) -> Message:
     """The message with words before its own that no other session has."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return {**message, "content": [{"type": "text", "text": nonce}, *content]}
-    return {**message, "content": f"{nonce}\n{content or ''}"}
+    return headed(message, nonce)

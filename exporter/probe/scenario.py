@@ -5,11 +5,16 @@ Messages and tools are OpenAI's JSON objects, so a turn may bring user messages 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.model import FailureReason
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from exporter.model import Failure
 
 Message = dict[str, Any]
 Tool = dict[str, Any]
@@ -47,6 +52,18 @@ class Scenario:
         """The same scenario, ended after `turns` turns."""
         return Scenario(self.name, self.tools, self.steps[:turns], self.recorded)
 
+    @property
+    def has_system(self) -> bool:
+        """Whether a system message is in it."""
+        return any(message.get("role") == "system" for step in self.steps for message in step)
+
+    def without_system(self) -> Scenario:
+        """The same for a chat template that refuses a system message: its text stands at the head
+        of the user's message that follows.
+        """
+        steps = tuple(tuple(_without_system(step)) for step in self.steps)
+        return Scenario(self.name, self.tools, steps, self.recorded)
+
     def answers(self) -> int:
         """How many of the engine's answers the context must have room for at the last turn."""
         return 1 if self.recorded else len(self.steps)
@@ -62,6 +79,53 @@ class ScenarioKind:
     name: str
     build: Callable[[int], Scenario]
     padded: bool = True
+
+    def without_system(self) -> ScenarioKind:
+        """As `Scenario.without_system`."""
+        return ScenarioKind(self.name, lambda n: self.build(n).without_system(), self.padded)
+
+
+def _without_system(step: Sequence[Message]) -> Iterator[Message]:
+    said: list[str] = []
+    for message in step:
+        if message.get("role") == "system":
+            said.append(text_of(message))
+        elif message.get("role") == "user" and said:
+            yield headed(message, "\n\n".join(said), "\n\n")
+            said = []
+        else:
+            yield message
+    if said:
+        yield {"role": "user", "content": "\n\n".join(said)}
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """What a message says; parts that are no text are left out."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
+
+
+def headed(message: Message, text: str, between: str = "\n") -> Message:
+    """The message with `text` before its own."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": [{"type": "text", "text": text}, *content]}
+    return {**message, "content": f"{text}{between}{content or ''}"}
+
+
+_SYSTEM_REFUSED = re.compile(
+    r"system['\"`]? (role|messages?|prompts?)\b|\brole\b.{0,40}\bsystem\b|roles must alternate"
+    r"|only (the )?['\"]?user['\"]?,? and ['\"]?assistant",
+    re.IGNORECASE,
+)
+
+
+def refuses_system(failure: Failure) -> bool:
+    """Whether a request failed since the chat template takes no system message."""
+    refused = failure.reason is FailureReason.BAD_REQUEST
+    return refused and _SYSTEM_REFUSED.search(failure.detail) is not None
 
 
 _MARKS_PER_ANSWER = 8

@@ -7,6 +7,7 @@ Nothing that an engine does ends in an exception here: a turn that fails ends th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from exporter.model import (
     EngineView,
     Failure,
     FailureReason,
-    LossCause,
     Notice,
     SessionResult,
     Turn,
@@ -26,26 +26,22 @@ from exporter.model import (
     Usage,
 )
 from exporter.probe.asking import EngineRequests, Scope
-from exporter.probe.cache_math import (
-    EngineCircumstances,
-    turn_facts,
-    turn_ideal,
-)
 from exporter.probe.control import ColdControl, Place
 from exporter.probe.fitting import TokenCounter, fit
-from exporter.probe.inquiry import LossInquiry, Observe
-from exporter.probe.loss import loss
+from exporter.probe.judging import TurnJudge
 from exporter.probe.played import Played
 from exporter.probe.prefix_watch import Detokenize, PrefixWatch
 from exporter.probe.replicas import ReplicaWatch, own_info
 from exporter.probe.salting import NONCE_TOKENS, SaltTrust, process_of, with_nonce
+from exporter.probe.scenario import refuses_system
 from exporter.probe.token_ids import TokenIds
-from exporter.probe.turn_notices import length_notices, turn_notices
+from exporter.probe.turn_notices import length_notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
+    from exporter.probe.inquiry import Observe
     from exporter.probe.scenario import Scenario, ScenarioKind
 
 
@@ -99,10 +95,13 @@ class _Scene:
     chats: Scope
     hooks: SessionHooks
 
-    @property
-    def match_unit(self) -> int | None:
-        cache = self.before.snapshot.cache if self.before and self.before.snapshot else None
-        return cache.match_unit_tokens if cache else None
+
+class _End(Enum):
+    """Whether a session ends with a turn, and how."""
+
+    NOT_YET = auto()
+    OVER = auto()
+    ANEW = auto()  # nothing of it is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class _Course:
 
     scenario: Scenario
     salt: str
-    inquiry: LossInquiry
+    judge: TurnJudge
     watch: PrefixWatch
     messages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -194,36 +193,38 @@ class SessionRunner:
         chats = played.chats = self._requests.scope(info, before)
         scene = _Scene(kind, info, before, replicas, chats, hooks)
         process = process_of(info, scene.before)
-        played.nonce = self._salts.ignored(process)
-        if not await self._play_through(scene, played):
-            self._salts.distrust(process)
-            played.nonce = True
-            await self._play_through(scene, played)
-        if played.nonce:
+        played.nonce = distrusted = self._salts.ignored(process)
+        while await self._play_through(scene, played):
+            pass
+        memory = self._requests.memory
+        if played.nonce and not memory.transfers:
             played.notices.add(Notice.SALT_IGNORED)
-        played.notices |= length_notices(played.facts, scene.match_unit, padded=kind.padded)
+            if not distrusted:
+                self._salts.distrust(process)
+        played.notices |= length_notices(played.facts, memory.likely_unit, padded=kind.padded)
 
     async def _play_through(self, scene: _Scene, played: Played) -> bool:
-        """Play all turns; False, and nothing kept, where the first hit under a salt never used."""
+        """Play all turns. Returns whether the session must begin anew: nothing is kept then."""
         scenario, shortened = await self._fit(scene, played)
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
         kept = not scenario.recorded
         watch = PrefixWatch(self._text_of(scene), scenario.tools, answers_kept=kept)
-        inquiry = LossInquiry(scene.replicas, scene.before, lambda: self._requests.share)
-        course = _Course(scenario, self._new_salt(), inquiry, watch)
+        judge = TurnJudge(self._requests, scene.replicas, scene.before)
+        course = _Course(scenario, self._new_salt(), judge, watch)
         for index, step in enumerate(scenario.steps, start=1):
             course.messages += step
             if index == 1 and played.nonce:
                 course.messages[0] = with_nonce(course.messages[0], self._new_salt())
             scene.hooks.on_turn_start(index, len(scenario.steps))
             await self._requests.step_aside()
-            if not await self._play_turn(index, scene, course, played):
-                return played.failure is not None
-        return True
+            end = await self._play_turn(index, scene, course, played)
+            if end is not _End.NOT_YET:
+                return end is _End.ANEW
+        return False
 
-    async def _play_turn(self, index: int, scene: _Scene, course: _Course, played: Played) -> bool:
-        """Play one turn and judge it; False where the session cannot go on like this."""
+    async def _play_turn(self, index: int, scene: _Scene, course: _Course, played: Played) -> _End:
+        """Play one turn and judge it."""
         hooks, scenario = scene.hooks, course.scenario
         request = ChatRequest(
             scene.info.model, course.messages, self._plan.max_tokens, course.salt, scenario.tools
@@ -232,14 +233,16 @@ class SessionRunner:
         cold = _Cold(index, self._cold_request(request, scenario, played), place)
         control = await self._send_control(cold, Place.BEFORE, scene, played)
         hooks.on_request(False)
-        chat, recovered = await self._send(request, scene)
+        chat, recovered = await self._send(request, scene, hooks.on_token)
         if chat.failure is not None:
-            played.failure, played.failed_turn = chat.failure, index
-            return False
+            return self._failed(chat.failure, index, scenario, played)
+        if index == 1 and played.nonce:
+            chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
         turn = _turn(index, chat, recovered=recovered)
         if index == 1 and not played.nonce and _cached(turn):
-            return False
-        facts = await self._judge(turn, scene, course, played, request)
+            played.nonce = True
+            return _End.ANEW
+        facts = await course.judge.judge(turn, played, lambda: self._again(request, scene))
         control = control or await self._send_control(cold, Place.AFTER, scene, played)
         played.facts[-1] = replace(facts, control=control)
         played.settle()
@@ -250,7 +253,23 @@ class SessionRunner:
         hooks.on_turn(played.facts[-1])
         if not scenario.recorded:
             course.messages.append(chat.message)
-        return True
+        return _End.NOT_YET
+
+    def _failed(self, failure: Failure, turn: int, scenario: Scenario, played: Played) -> _End:
+        """What becomes of a session whose request failed."""
+        if turn == 1 and scenario.has_system and refuses_system(failure):
+            self._requests.memory.no_system = True
+            return _End.ANEW
+        played.failure, played.failed_turn = failure, turn
+        return _End.OVER
+
+    async def _again(
+        self, request: ChatRequest, scene: _Scene
+    ) -> tuple[Usage, tuple[int, ...] | None] | None:
+        """A turn's prompt once more."""
+        chat, _ = await self._send(replace(request, max_tokens=1), scene, lambda _chunks: None)
+        known = chat.failure is None and chat.usage is not None
+        return (chat.usage, chat.prompt_token_ids) if known and chat.usage else None
 
     def _text_of(self, scene: _Scene) -> Detokenize:
         async def detokenize(ids: Sequence[int]) -> str | None:
@@ -258,9 +277,11 @@ class SessionRunner:
 
         return detokenize
 
-    async def _send(self, request: ChatRequest, scene: _Scene) -> tuple[Chat, bool]:
+    async def _send(
+        self, request: ChatRequest, scene: _Scene, on_token: Callable[[int], None]
+    ) -> tuple[Chat, bool]:
         """The answer, and whether token ids had to be looked for beside it."""
-        deadlines, on_token = self._plan.deadlines, scene.hooks.on_token
+        deadlines = self._plan.deadlines
         asked = self._ids.asked_for(request)
         chat = await scene.chats.chat(asked, deadlines, on_token)
         if self._ids.refused(asked, chat):
@@ -289,48 +310,18 @@ class SessionRunner:
         played.control_usage[cold.turn] = usage
         return control
 
-    async def _judge(
-        self,
-        turn: Turn,
-        scene: _Scene,
-        course: _Course,
-        played: Played,
-        request: ChatRequest,
-    ) -> TurnFacts:
-        inquiry = course.inquiry
-        circumstances = EngineCircumstances(scene.match_unit, _prefix_caching(scene.before))
-        ideal = turn_ideal(turn, played.turns, scene.match_unit)
-        inquiry.used(turn)
-
-        async def again() -> Usage | None:
-            chat = await scene.chats.chat(replace(request, max_tokens=1), self._plan.deadlines)
-            return None if chat.failure is not None else chat.usage
-
-        evidence = None
-        if ideal and scene.match_unit:
-            evidence = await inquiry.evidence(turn, ideal, scene.match_unit, played.turns, again)
-        known = turn.usage is not None and turn.usage.cached_tokens is not None
-        if evidence is not None:
-            played.evidence[turn.index] = evidence
-        facts = turn_facts(turn, ideal, loss(evidence) if evidence and known else None)
-        played.turns.append(turn)
-        played.facts.append(facts)
-        played.notices |= turn_notices(turn, ideal, circumstances)
-        if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
-            scene.replicas.proof = facts.loss.evidence  # and stays so for the rest of the session
-        if scene.replicas.proof is not None:
-            played.notices.add(Notice.MIXED)
-        return facts
-
     async def _fit(self, scene: _Scene, played: Played) -> tuple[Scenario, bool]:
         """The scenario made to fit this engine; counted once, as long as the engine is the same.
 
         One that had to be guessed is guessed again for each session: /tokenize may answer then.
         """
-        info, unit, kind = scene.info, scene.match_unit, scene.kind
-        reserved = NONCE_TOKENS if played.nonce else 0
-        counts_tools = self._client.learned.counts_tools
-        key = (info.model, info.version, info.max_model_len, unit, reserved, counts_tools)
+        memory, info, kind = self._requests.memory, scene.info, scene.kind
+        if memory.no_system and kind.build(0).has_system:
+            played.notices.add(Notice.SYSTEM_ROLE_REFUSED)
+            kind = kind.without_system()
+        unit, reserved = memory.likely_unit, NONCE_TOKENS if played.nonce else 0
+        asked = (self._client.learned.counts_tools, memory.no_system)
+        key = (info.model, info.version, info.max_model_len, unit, reserved, *asked)
         fitted = self._fitted.get(kind.name)
         if fitted is None or fitted[0] != key:
             plan, counter = self._plan, TokenCounter(self._client)
@@ -365,12 +356,3 @@ def _turn(index: int, chat: Chat, *, recovered: bool) -> Turn:
 
 def _cached(turn: Turn) -> int:
     return (turn.usage.cached_tokens or 0) if turn.usage else 0
-
-
-def _length(turn: Turn) -> int:
-    return turn.usage.prompt_tokens + turn.usage.completion_tokens if turn.usage else 0
-
-
-def _prefix_caching(view: EngineView | None) -> bool | None:
-    cache = view.snapshot.cache if view and view.snapshot else None
-    return cache.prefix_caching if cache else None

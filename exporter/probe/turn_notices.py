@@ -24,10 +24,12 @@ def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstanc
     notices = {
         Notice.USAGE_MISSING: usage is None and turn.usage_fault is None,
         Notice.USAGE_UNUSABLE: usage is None and turn.usage_fault is not None,
+        Notice.TRANSFER: usage is not None and usage.transferred,
         Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
         Notice.TOKEN_IDS_MISSING: no_ids,
         Notice.TOKEN_IDS_RECOVERED: turn.ids_recovered and not no_ids,
         Notice.MATCH_UNIT_UNKNOWN: circumstances.match_unit_tokens is None,
+        Notice.MATCH_UNIT_DIFFERS: circumstances.label_is_wrong,
         Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
         Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
     }
@@ -42,7 +44,7 @@ def usage_notice(usages: Sequence[Usage], *, lacking: bool) -> Notice | None:
         return Notice.CACHED_FROM_COUNTERS
     if lacking:
         return Notice.USAGE_DETAILS_MISSING
-    unknown = any(usage.cached_tokens is None for usage in usages)
+    unknown = any(usage.cached_tokens is None and not usage.transferred for usage in usages)
     return Notice.CACHED_TOKENS_UNKNOWN if unknown else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from engine_pages import rank, read, recorded, series
+from engine_pages import rank, read, recorded, series, vllm_page
 
 from exporter.model import CacheConfig
 
@@ -401,3 +401,11 @@ def test_the_tokens_of_engine_steps_are_the_sum_of_a_histogram_over_all_ranks():
         for engine in range(2)
     )
     assert read(page).iteration_tokens == 1401.0
+
+
+def test_speculation_is_told_by_its_counters():
+    plain = vllm_page()
+    drafts = rank("vllm:spec_decode_num_drafts_total", 0.0).encode()
+    assert read(plain).speculative is False
+    assert read(plain + drafts).speculative is True
+    assert read(b"other_metric 1\n").speculative is None

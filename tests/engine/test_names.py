@@ -14,7 +14,10 @@ from exporter.model import EngineSnapshot
 def test_no_name_is_wanted_twice():
     every = [n for family in (*names.VLLM_FAMILIES, names.PROCESS_START) for n in family.names]
     assert len(every) == len(set(every))
-    assert set(every) | {names.CACHE_CONFIG, names.SLEEP_STATE} == names.WANTED_NAMES
+    assert (
+        set(every) | {names.CACHE_CONFIG, names.SLEEP_STATE, names.SPECULATION}
+        == names.WANTED_NAMES
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from exporter.clock import SystemClock
 from exporter.engine.client import Deadlines, EngineClient
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.session import SessionHooks, SessionPlan, SessionRunner
+from exporter.simulator.profiles import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def bench_of(
-    deadlines: Deadlines = DEADLINES, max_tokens: int = 16, **settings: object
+    deadlines: Deadlines = DEADLINES,
+    max_tokens: int = 16,
+    like: str | None = None,
+    **settings: object,
 ) -> AsyncIterator[Bench]:
     options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
+    given = SimulatorSettings(**options)
     salts = iter(f"salt-{number}" for number in range(1000))
     async with (
-        Simulator(SimulatorSettings(**options)) as simulator,
+        Simulator(given if like is None else settings_like(like, given)) as simulator,
         EngineClient(simulator.url) as client,
     ):
         scraper = unheard_scraper(client, SystemClock())

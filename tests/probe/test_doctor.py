@@ -13,7 +13,8 @@ from exporter.probe.doctor import TESTS, Doctor
 from exporter.probe.findings import Verdict, of_isolation, of_wedge
 from exporter.probe.guest import session_tokens
 from exporter.probe.isolation import SaltTest
-from exporter.simulator import faults
+from exporter.probe.traffic import Traffic
+from exporter.simulator import faults, tokens
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 
@@ -114,7 +115,12 @@ async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(
             {"flags", "prefix_caching", "match_unit"},
             "without --disable-log-stats",
         ),
-        (faults.Wedge(), {"second_turn", "wedge"}, {"isolation"}, "Restart vLLM"),
+        (
+            faults.Wedge(),
+            {"second_turn"},
+            {"isolation", "wedge"},
+            "else a restart is not known to help",
+        ),
         (faults.IgnoreSalts(), {"isolation"}, set(), "does not keep cache_salt apart"),
         (faults.NoTokenIds(), set(), set(), None),
         (
@@ -182,7 +188,65 @@ async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, 
         at.simulator.inject(faults.Wedge())
         wedged = await examine(at)
     assert finding(checkup, "wedge").verdict is PASS
-    assert finding(wedged, "wedge").verdict is FAIL
+    assert "never" not in finding(checkup, "wedge").evidence
+    assert finding(wedged, "wedge").verdict is UNKNOWN
+    assert "has not served a prompt of the probe before" in finding(wedged, "wedge").evidence
+
+
+async def test_a_cache_that_stops_while_it_is_examined_is_wedged_and_nothing_says_otherwise(bench):
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def stops(request, *arguments):
+            if request.max_tokens > 1:  # the session, after the test of the salts
+                at.simulator.inject(faults.Wedge())
+            return await chat(request, *arguments)
+
+        at.client.chat = stops
+        checkup = await examine(at)
+    assert verdicts(checkup, FAIL) == {"second_turn", "wedge"}
+    for name in ("second_turn", "wedge"):
+        assert "this engine process had hit before" in finding(checkup, name).evidence
+        assert finding(checkup, name).remedy.startswith("Restart vLLM")
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_usage_that_hides_hits_is_not_a_cache_that_does_not_hit(bench, others):
+    """Something on the way writes 0 cached tokens, and others use the engine as well."""
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def through_a_gateway(request, *arguments):
+            for number in range(others):
+                text = [{"role": "user", "content": f"Another user asks {number}."}]
+                other = replace(request, messages=text, tools=(), cache_salt="users")
+                assert (await chat(other, *arguments)).failure is None
+            answer = await chat(request, *arguments)
+            return replace(answer, usage=replace(answer.usage, cached_tokens=0))
+
+        at.client.chat = through_a_gateway
+        checkup = await examine(at)
+    assert verdicts(checkup, FAIL) == {"usage_details", "second_turn"}
+    assert "unreported" in finding(checkup, "second_turn").evidence
+    assert finding(checkup, "wedge").verdict is PASS
+    assert "the cache works" in finding(checkup, "wedge").evidence
+    assert not any("Restart vLLM" in (one.remedy or "") for one in checkup.findings)
+
+
+async def test_two_prompts_that_the_template_renders_apart_are_no_wedge(bench):
+    async with bench() as at:
+        template = at.simulator.engine.encode_chat
+        clock = iter(range(10**6, 10**7))
+
+        def with_the_time(*arguments, **more):
+            return [*tokens.encode(f"It is {next(clock)}. "), *template(*arguments, **more)]
+
+        at.simulator.engine.encode_chat = with_the_time
+        checkup = await examine(at)
+    assert verdicts(checkup, FAIL) >= {"prefix_stable"}
+    assert finding(checkup, "wedge").verdict is UNKNOWN
+    assert "different token ids" in finding(checkup, "wedge").evidence
+    assert not any("Restart vLLM" in (one.remedy or "") for one in checkup.findings)
 
 
 async def test_a_context_too_short_for_three_units_leaves_the_wedge_unknown(bench):
@@ -252,9 +316,14 @@ FINE = SaltTest(
     other_salt_cached=0,
     match_unit=32,
     ranks=1,
-    crowded=False,
+    traffic=Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0),
+    room=30_000,
+    same_ids=True,
+    hit_before=True,
 )
-MISSED = replace(FINE, same_salt_cached=0)
+MISSED = replace(FINE, same_salt_cached=0, third_cached=0)
+CROWD = Traffic(foreign=40_000, alone=False, unreported_hits=None)
+HIDDEN = Traffic(foreign=0, alone=True, unreported_hits=992, hits_beyond=992)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +337,9 @@ MISSED = replace(FINE, same_salt_cached=0)
         (replace(FINE, ranks=2), UNKNOWN),
         (replace(FINE, mixed=True), UNKNOWN),
         (replace(FINE, ranks=2, other_salt_cached=992), FAIL),
+        (replace(FINE, transfer=True, first_cached=None, same_salt_cached=None), UNKNOWN),
         (MISSED, UNKNOWN),
+        (replace(MISSED, third_cached=992), PASS),
     ],
 )
 def test_isolation_is_judged_by_cached_tokens(test, verdict):
@@ -283,8 +354,14 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
         (MISSED, FAIL),
         (replace(MISSED, prompt_tokens=96), UNKNOWN),
         (replace(MISSED, match_unit=None), UNKNOWN),
-        (replace(MISSED, crowded=None), UNKNOWN),
-        (replace(MISSED, crowded=True), UNKNOWN),
+        (replace(MISSED, room=None), UNKNOWN),
+        (replace(MISSED, traffic=None), UNKNOWN),
+        (replace(MISSED, traffic=CROWD), UNKNOWN),
+        (replace(MISSED, traffic=HIDDEN), PASS),
+        (replace(MISSED, hit_before=False), UNKNOWN),
+        (replace(MISSED, third_cached=992), UNKNOWN),
+        (replace(MISSED, same_ids=False), UNKNOWN),
+        (replace(MISSED, same_ids=None), UNKNOWN),
         (replace(MISSED, ranks=2), UNKNOWN),
         (replace(MISSED, mixed=True), UNKNOWN),
         (replace(MISSED, ranks=None), UNKNOWN),

@@ -65,8 +65,9 @@ async def test_a_session_that_loses_nothing_asks_nothing_beside_its_turns(bench)
     assert (len(sent), len(read), result.extra_tokens) == (8, 1, 0)
 
 
-async def test_a_wedged_cache_is_found_in_the_first_session_and_asked_once(bench):
+async def test_a_wedged_cache_is_found_in_one_session_and_asked_once(bench):
     async with bench() as at:
+        await at.play()
         at.simulator.inject(faults.Wedge())
         sent = count_chats(at)
         result = await at.play()
@@ -75,6 +76,35 @@ async def test_a_wedged_cache_is_found_in_the_first_session_and_asked_once(bench
     assert result.extra_tokens > 0
     assert Notice.CACHE_WEDGED in result.notices
     assert "sent again at once, hit nothing either" in result.turns[1].loss.evidence
+    assert "this engine process had hit before" in result.turns[1].loss.evidence
+
+
+async def test_a_process_that_never_hit_has_not_stopped(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Wedge())
+        results = [await at.play(), await at.play()]
+    for result in results:
+        assert causes(result) == dict.fromkeys(range(2, 9), LossCause.NEVER_HIT)
+        assert Notice.CACHE_WEDGED not in result.notices
+        assert "nothing has stopped" in result.turns[1].loss.evidence
+
+
+async def test_what_another_process_hit_before_says_nothing_of_this_one(bench):
+    async with bench() as at:
+        await at.play()
+        at.simulator.inject(faults.Wedge())
+        await at.simulator.engine.restart()
+        result = await at.play()
+        at.simulator.clear(faults.Wedge)
+        await at.play()
+        before_turn(at, 3, at.simulator.engine.restart)
+        in_the_middle = await at.play(lambda _facts: at.simulator.inject(faults.Wedge()))
+    assert set(causes(result).values()) == {LossCause.NEVER_HIT}
+    assert set(causes(in_the_middle).values()) <= {
+        *(LossCause.WEDGED, LossCause.RESTART, LossCause.NEVER_HIT)
+    }
+    assert causes(in_the_middle)[3] is LossCause.RESTART
+    assert causes(in_the_middle)[4] is LossCause.NEVER_HIT
 
 
 async def test_a_cache_that_wedges_in_the_middle_is_found_and_one_that_recovers_is_not_accused(
@@ -94,6 +124,7 @@ async def test_a_cache_that_wedges_in_the_middle_is_found_and_one_that_recovers_
 
 async def test_the_proof_of_a_wedge_does_not_outlive_a_hit(bench):
     async with bench() as at:
+        await at.play()
         at.simulator.inject(faults.Wedge())
 
         def on_turn(facts):
@@ -168,6 +199,13 @@ async def test_a_cache_that_was_emptied_is_called_reset_and_the_session_goes_on(
         result = await at.play()
     assert causes(result) == {3: LossCause.RESET}
     assert result.turns[3].efficiency_ratio == 1.0
+
+
+async def test_a_cache_that_is_emptied_before_each_turn_of_a_first_session_is_called_reset(bench):
+    """What a repeat hits beyond the turns before was sent only once: so this engine hits at once."""
+    async with bench() as at:
+        result = await at.play(lambda _facts: at.simulator.engine.reset_prefix_cache())
+    assert causes(result) == dict.fromkeys(range(2, 9), LossCause.RESET)
 
 
 async def test_a_restart_is_told_once_and_does_not_explain_what_comes_after(bench):

@@ -298,6 +298,7 @@ async def test_a_turn_during_which_another_request_ran_has_no_figure_by_counters
 async def test_a_loss_is_explained_by_counters_alone_as_well(bench):
     async with bench(enable_prompt_tokens_details=False) as at:
         by_counters(at)
+        await at.play()
         at.simulator.inject(faults.Wedge())
         result = await at.play()
     assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.WEDGED}

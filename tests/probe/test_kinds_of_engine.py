@@ -1,0 +1,329 @@
+"""What is concluded of engines as people run them, each one of the simulator's kinds: no loss has a
+cause that the evidence rules out, and nothing sound is called broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from exporter.clock import SystemClock
+from exporter.engine.client import ChatRequest
+from exporter.errors import EngineUnavailableError
+from exporter.model import Failure, FailureReason, LossCause, Notice
+from exporter.probe.control import ColdControl
+from exporter.probe.doctor import Doctor
+from exporter.probe.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
+from exporter.probe.isolation import try_salts
+from exporter.simulator import faults
+
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+SMALL = {"num_blocks": 20_000}  # of a label of 4 tokens, too
+
+
+async def examine(at):
+    runner = at.runner
+    doctor = Doctor(runner._plan, at.client, runner._observe, SystemClock(), runner._new_salt)
+    return {one.name: one for one in (await doctor.examine()).findings}
+
+
+async def salt_test(at):
+    runner = at.runner
+    info = await at.client.info()
+    return await try_salts(
+        at.client,
+        info,
+        runner._observe,
+        runner._plan.deadlines,
+        runner._new_salt,
+        requests=runner._requests,
+    )
+
+
+def refused(words):
+    return Failure(FailureReason.BAD_REQUEST, words)
+
+
+def causes(*results):
+    return {turn.loss.cause for result in results for turn in result.turns if turn.loss}
+
+
+def evidence(*results):
+    return [turn.loss.evidence for result in results for turn in result.turns if turn.loss]
+
+
+# Engines whose hits fall short by a rule of their own
+
+
+@pytest.mark.parametrize(
+    "like", ["eagle", "eagle-hybrid", "sliding-window", "hybrid-528", "label-4"]
+)
+async def test_what_an_engines_own_rule_takes_is_never_evicted(bench, like):
+    async with bench(like=like, **SMALL) as at:
+        results = [await at.play() for _ in range(3)]
+        found = await examine(at)
+    assert causes(*results) <= {LossCause.UNEXPLAINED}
+    assert not any("evicted" in text for text in evidence(*results))
+    assert {one.name for one in found.values() if one.verdict is FAIL} == set()
+
+
+@pytest.mark.parametrize(
+    ("like", "words"),
+    [
+        ("eagle", "lacks one unit of 16 tokens"),
+        ("eagle", "vllm:spec_decode counters show"),
+        ("eagle-hybrid", "lacks one unit of 528 tokens"),
+        ("sliding-window", "what hit ends with the prompt of the turn before"),
+    ],
+)
+async def test_the_evidence_names_what_speaks_for_the_engines_own_rule(bench, like, words):
+    async with bench(like=like, **SMALL) as at:
+        await at.play()
+        second = await at.play()
+    assert evidence(second)
+    assert all(words in text for text in evidence(second))
+
+
+@pytest.mark.parametrize(("like", "unit"), [("hybrid-528", 528), ("label-4", 256)])
+async def test_three_hits_tell_the_unit_and_until_then_the_ideal_is_unknown(bench, like, unit):
+    async with bench(like=like, **SMALL) as at:
+        first, second = await at.play(), await at.play()
+        found = await examine(at)
+    for result in (first, second):
+        assert causes(result) == set()
+        for turn in result.turns[1:]:
+            assert turn.ideal_cached_tokens in (None, turn.cached_tokens)
+    assert None in [turn.ideal_cached_tokens for turn in first.turns[1:]]
+    assert None not in [turn.ideal_cached_tokens for turn in second.turns]
+    assert Notice.MATCH_UNIT_DIFFERS in second.notices
+    assert second.turns[0].prompt_tokens > 8 * unit, "the scenario spans as many of the true units"
+    assert f"a multiple of {unit} tokens" in found["match_unit"].evidence
+
+
+async def test_a_unit_that_was_learned_hides_no_loss(bench):
+    async with bench(like="hybrid-528", **SMALL) as at:
+        await at.play()
+        before = await at.play(
+            lambda facts: at.simulator.engine.reset_prefix_cache() if facts.index == 4 else None
+        )
+    assert causes(before) == {LossCause.RESET}
+
+
+# A hit at the third sighting
+
+
+async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(bench):
+    async with bench(like="late-hits") as at:
+        results = [await at.play() for _ in range(3)]
+        test = await salt_test(at)
+        found = await examine(at)
+    assert causes(*results) == {LossCause.UNEXPLAINED}
+    assert not any(Notice.CACHE_WEDGED in result.notices for result in results)
+    assert any("at its second sending" in text for text in evidence(*results))
+    assert (test.same_salt_cached, test.third_cached) == (0, test.possible)
+    for wedge in (of_wedge(test), found["wedge"]):
+        assert wedge.verdict is UNKNOWN
+        assert "when it was sent a third time: nothing has stopped" in wedge.evidence
+    assert not any("emptied" in one.evidence for one in found.values())
+
+
+# Transfers
+
+
+@pytest.mark.parametrize("like", ["pd-decode", "pd-decode-all"])
+async def test_a_transfer_is_no_hit_anywhere(bench, like):
+    async with bench(like=like) as at:
+        numbers = iter(f"control-{number}" for number in range(1000))
+        at.runner._control = ColdControl(1.0, lambda: 0.4, lambda: next(numbers))
+        results = [await at.play(), await at.play()]
+        test = await salt_test(at)
+        found = await examine(at)
+    for result in results:
+        assert result.notices >= {Notice.TRANSFER}
+        assert not result.notices & {
+            *(Notice.SALT_IGNORED, Notice.FIRST_TURN_NOT_COLD, Notice.HIT_BEYOND_IDEAL),
+            *(Notice.USAGE_DETAILS_MISSING, Notice.CACHED_TOKENS_UNKNOWN, Notice.CACHE_WEDGED),
+        }
+        for turn in result.turns:
+            assert turn.cached_tokens is turn.hit_ratio is turn.tokens_saved is turn.loss is None
+            assert turn.ttft_seconds is not None
+            assert turn.control is None or turn.ttft_saved_seconds is None
+    assert not results[1].nonce_in_prompt, "known from the session before"
+    assert test.transfer
+    assert test.leaked is None
+    for finding in (of_isolation(test), of_wedge(test)):
+        assert finding.verdict is UNKNOWN
+    assert {one.name for one in found.values() if one.verdict is FAIL} == set()
+    assert "disaggregated" in found["isolation"].remedy
+
+
+async def test_a_salt_that_is_ignored_is_no_transfer(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        await at.play()
+        result = await at.play()
+        test = await salt_test(at)
+    assert Notice.SALT_IGNORED in result.notices
+    assert Notice.TRANSFER not in result.notices
+    assert of_isolation(test).verdict is FAIL
+
+
+# Usage that hides hits
+
+
+@pytest.mark.parametrize("controls", [0.0, 1.0])
+async def test_hits_that_something_on_the_way_hides_are_unreported(bench, controls):
+    """Also among light traffic of others, and beside the probe's own cold controls."""
+    async with bench(like="rewrites-cached") as at:
+        numbers = iter(f"control-{number}" for number in range(1000))
+        at.runner._control = ColdControl(controls, lambda: 0.4, lambda: next(numbers))
+        chat, others = at.client.chat, iter(range(1000))
+
+        async def beside_a_user(request, *arguments):
+            text = [{"role": "user", "content": f"Another user's question {next(others)}."}]
+            user = ChatRequest("simulated", text, 1, "users")
+            assert (await chat(user, at.runner._plan.deadlines)).failure is None
+            return await chat(request, *arguments)
+
+        at.client.chat = beside_a_user
+        results = [await at.play(), await at.play()]
+        wedge = of_wedge(await salt_test(at))
+    assert causes(*results) == {LossCause.UNREPORTED}
+    assert not any(Notice.CACHE_WEDGED in result.notices for result in results)
+    assert wedge.verdict is PASS
+    assert "the cache works" in wedge.evidence
+
+
+async def test_two_conversations_that_the_template_dates_are_not_identical(bench):
+    async with bench(like="clock-in-template") as at:
+        results = [await at.play(), await at.play()]
+        wedge = of_wedge(await salt_test(at))
+    assert causes(*results) <= {LossCause.UNEXPLAINED}
+    assert all(not result.prefix.stable for result in results)
+    assert wedge.verdict is UNKNOWN
+    assert "different token ids" in wedge.evidence
+
+
+# Lookups that are counted again
+
+
+async def test_lookups_that_were_counted_again_evict_nothing(bench):
+    async with bench(like="recounted-lookups") as at:
+        await at.play()
+        page = at.client.metrics
+        counted = iter(range(2_000_000, 10**9, 2_000_000))
+
+        async def metrics():
+            """As below vLLM 0.27: the lookups of a request that waited, again and again."""
+            more, lines = next(counted), (await page()).decode().splitlines(keepends=True)
+            for place, line in enumerate(lines):
+                if line.startswith("vllm:prefix_cache_queries_total{"):
+                    head, value = line.rsplit(" ", 1)
+                    lines[place] = f"{head} {float(value) + more}\n"
+            return "".join(lines).encode()
+
+        at.client.metrics = metrics
+        result = await at.play(
+            lambda facts: at.simulator.engine.reset_prefix_cache() if facts.index == 3 else None
+        )
+    assert LossCause.EVICTED not in causes(result)
+    assert result.turns[3].loss.cause is LossCause.RESET
+
+
+# Chat templates without a system role
+
+
+async def test_a_template_without_a_system_role_is_played_without_one_and_that_is_said(bench):
+    async with bench(like="no-system-role") as at:
+        sent, chat = [], at.client.chat
+
+        async def watched(request, *arguments):
+            sent.append([message["role"] for message in request.messages])
+            return await chat(request, *arguments)
+
+        at.client.chat = watched
+        first, second = await at.play(), await at.play()
+        test = await salt_test(at)
+    for result in (first, second):
+        assert result.failure is None
+        assert Notice.SYSTEM_ROLE_REFUSED in result.notices
+        assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
+    assert sum("system" in roles for roles in sent) == 1, "it is remembered"
+    assert of_isolation(test).verdict is PASS
+    assert of_wedge(test).verdict is PASS
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "System role not supported",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "Only user and assistant roles are supported!",
+        "'system' role is not supported by this model",
+        "Unexpected message role: system",
+        "This model does not support system messages",
+    ],
+)
+async def test_a_system_message_is_given_up_whatever_the_words_of_the_refusal(bench, words):
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def strict(request, *arguments):
+            answer = await chat(request, *arguments)
+            if request.messages[0]["role"] != "system":
+                return answer
+            return replace(answer, failure=refused(f"HTTP 400: {words}"), usage=None)
+
+        at.client.chat = strict
+        result = await at.play()
+    assert result.failure is None
+    assert Notice.SYSTEM_ROLE_REFUSED in result.notices
+
+
+async def test_another_refusal_is_not_taken_for_one_of_the_system_role(bench):
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def strict(request, *arguments):
+            answer = await chat(request, *arguments)
+            return replace(answer, failure=refused("HTTP 400: temperature must be 1"), usage=None)
+
+        at.client.chat = strict
+        result = await at.play()
+    assert result.failure.detail == "HTTP 400: temperature must be 1"
+    assert Notice.SYSTEM_ROLE_REFUSED not in result.notices
+
+
+# Routers
+
+
+async def test_turns_that_a_router_spreads_do_not_pass_for_one_sound_engine(bench):
+    """Each turn goes to another of three engines, and nothing of theirs can be read."""
+    async with contextlib.AsyncExitStack() as stack:
+        benches = [await stack.enter_async_context(bench()) for _ in range(3)]
+        at, order = benches[0], iter([0, 1, 2, 0, 1, 2, 0, 1])
+        chats = [each.client.chat for each in benches]
+
+        async def shuffled(request, *arguments):
+            return await chats[next(order)](request, *arguments)
+
+        async def unreadable():
+            raise EngineUnavailableError("protocol", "a gateway has no such page")
+
+        at.client.chat, at.client.metrics = shuffled, unreadable
+        result = await at.play()
+    assert [turn.cached_tokens for turn in result.turns[1:3]] == [0, 0]
+    assert any(turn.cached_tokens for turn in result.turns)
+    for finding in (of_engines(result), of_second_turn(result)):
+        assert finding.verdict is UNKNOWN
+        assert f"turn 2 hit 0 of {result.turns[1].prompt_tokens} tokens" in finding.evidence
+
+
+async def test_shuffled_replicas_are_mixed(bench):
+    async with bench(like="shuffled-replicas") as at:
+        found = await examine(at)
+    assert found["one_engine"].verdict is FAIL
+    assert found["second_turn"].verdict is FAIL
+    assert "mixed" in found["second_turn"].evidence

@@ -1,0 +1,124 @@
+"""What an identical prompt, sent again, says of the cache: the one rule for "wedged"."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.probe.repeat import Circumstances, Outcome, Repeat, judged, long_enough
+from exporter.probe.traffic import Traffic
+
+QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
+BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=-40_000, hits_beyond=400)
+MISSED = Repeat(0, QUIET, same_ids=True)
+BY = Circumstances(prompt=1000, match_unit=32, room=30_000, ranks=1, hit_before=True)
+
+
+@pytest.mark.parametrize(("prompt", "enough"), [(96, False), (97, True), (32, False)])
+def test_three_match_units_need_one_token_more(prompt, enough):
+    assert long_enough(prompt, 32) is enough
+
+
+def test_a_process_that_hit_before_and_does_not_any_more_is_wedged():
+    assert judged(MISSED, BY)[0] is Outcome.WEDGED
+
+
+def test_a_process_that_never_hit_has_not_stopped():
+    assert judged(MISSED, replace(BY, hit_before=False))[0] is Outcome.NEVER_HIT
+
+
+def test_a_repeat_that_hit_is_a_hit_whatever_else_is_known():
+    assert judged(Repeat(32, None), replace(BY, match_unit=None, room=None))[0] is Outcome.HIT
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        replace(QUIET, unreported_hits=992, hits_beyond=992),
+        # Others looked up 300 tokens: of 1200 hits at least 900 were of our prompt.
+        Traffic(foreign=300, alone=False, unreported_hits=900, hits_beyond=1200),
+    ],
+)
+def test_hits_that_the_engine_counted_are_unreported(traffic):
+    outcome, words = judged(replace(MISSED, traffic=traffic), BY)
+    assert outcome is Outcome.UNREPORTED
+    assert f"at least {traffic.unreported_hits:.0f} hit tokens" in words
+
+
+@pytest.mark.parametrize(
+    ("repeat", "by", "words"),
+    [
+        (MISSED, replace(BY, prefix_caching=False), "prefix caching is off"),
+        (MISSED, replace(BY, several=True), "several engines"),
+        (replace(MISSED, traffic=replace(QUIET, elsewhere=1000)), BY, "several engines"),
+        (MISSED, replace(BY, match_unit=None), "match unit is unknown"),
+        (MISSED, replace(BY, prompt=96), "too short"),
+        (MISSED, replace(BY, ranks=2), "different ranks"),
+        (MISSED, replace(BY, ranks=None), "different ranks"),
+        (replace(MISSED, same_ids=False), BY, "different token ids"),
+        (replace(MISSED, same_ids=None), BY, "is unknown"),
+        (replace(MISSED, traffic=None), BY, "is unknown"),
+        (MISSED, replace(BY, room=None), "is unknown"),
+        (MISSED, replace(BY, room=0), "others filled the cache"),
+        (replace(MISSED, traffic=BUSY), BY, "others filled the cache"),
+        (replace(MISSED, traffic=replace(QUIET, hits_beyond=None)), BY, "counted a hit"),
+        # Others' hits, as many as ours would have been: ours may be among them.
+        (
+            replace(MISSED, traffic=Traffic(3000, alone=False, unreported_hits=-2008, hits_beyond=992)),
+            BY,
+            "counted a hit",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("hit_before", [True, False])
+def test_where_something_else_may_have_been_nothing_is_concluded(repeat, by, words, hit_before):
+    outcome, said = judged(repeat, replace(by, hit_before=hit_before))
+    assert outcome is Outcome.UNKNOWN
+    assert words in said
+
+
+def test_light_traffic_of_others_does_not_hide_a_wedge():
+    light = Traffic(foreign=2000, alone=False, unreported_hits=-1900, hits_beyond=100)
+    assert judged(replace(MISSED, traffic=light), BY)[0] is Outcome.WEDGED
+
+
+@given(
+    repeat=st.builds(
+        Repeat,
+        cached=st.integers(0, 2000),
+        traffic=st.none()
+        | st.builds(
+            Traffic,
+            foreign=st.floats(0, 1e5),
+            alone=st.booleans(),
+            unreported_hits=st.none() | st.floats(-1e4, 1e4),
+            elsewhere=st.sampled_from([0.0, 10.0]),
+            hits_beyond=st.none() | st.floats(-1e3, 1e4),
+        ),
+        same_ids=st.none() | st.booleans(),
+    ),
+    by=st.builds(
+        Circumstances,
+        prompt=st.integers(1, 5000),
+        match_unit=st.none() | st.sampled_from([16, 528]),
+        room=st.none() | st.floats(0, 1e5),
+        ranks=st.none() | st.integers(1, 4),
+        hit_before=st.booleans(),
+        prefix_caching=st.none() | st.booleans(),
+        several=st.booleans(),
+    ),
+)
+def test_wedged_needs_every_piece_of_evidence(repeat, by):
+    outcome, words = judged(repeat, by)
+    assert words
+    if outcome is not Outcome.WEDGED:
+        return
+    assert by.hit_before
+    assert repeat.same_ids
+    assert repeat.cached == 0
+    assert by.ranks == 1
+    assert not by.several
+    assert by.prefix_caching is not False
+    assert repeat.traffic.foreign < by.room
+    assert repeat.traffic.hits_beyond < by.prompt

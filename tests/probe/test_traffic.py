@@ -1,0 +1,86 @@
+"""What the engine's counters say of others and of us between two readings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.engine.exposition import parse
+from exporter.probe.traffic import OwnUse, traffic_between
+
+PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
+BEFORE = replace(parse(PAGE, at=0, scrape_seconds=0), requests_running=0.0, requests_waiting=0.0)
+OWN = OwnUse(prompt=1000, cached=0, completion=16)
+
+
+def after(*, queried=1000, computed=1000, generated=16, hits=0):
+    """A later reading, by how much each counter grew."""
+    return replace(
+        BEFORE,
+        queried_tokens=BEFORE.queried_tokens + queried,
+        prompt_tokens=None if computed is None else BEFORE.prompt_tokens + computed,
+        generation_tokens=BEFORE.generation_tokens + generated,
+        hit_tokens=None if hits is None else BEFORE.hit_tokens + hits,
+    )
+
+
+def test_what_was_not_ours_was_others():
+    traffic = traffic_between(BEFORE, after(queried=1500, computed=1500, generated=26), OWN)
+    assert (traffic.foreign, traffic.alone) == (510, False)
+
+
+def test_counters_that_began_anew_say_nothing_of_the_traffic():
+    assert traffic_between(BEFORE, replace(BEFORE, queried_tokens=5.0), OwnUse()) is None
+    assert traffic_between(None, BEFORE, OwnUse()) is None
+    assert traffic_between(BEFORE, replace(BEFORE, generation_tokens=None), OwnUse()) is None
+
+
+def test_lookups_that_were_counted_again_are_nobodys_prompts():
+    """Below vLLM 0.27 a waiting request counts at each step: 2.2 million lookups, and no user."""
+    traffic = traffic_between(BEFORE, after(queried=2_233_318), OWN)
+    assert traffic.foreign == 0
+    assert traffic_between(BEFORE, after(queried=2_233_318, computed=1400), OWN).foreign == 400
+    assert traffic_between(BEFORE, after(queried=5000, computed=None), OWN).foreign == 4000
+
+
+@pytest.mark.parametrize(
+    ("queried", "hits", "told", "least", "most"),
+    [
+        (1000, 960, 960, 0, 0),
+        (1000, 960, 0, 960, 960),
+        (1300, 960, 0, 660, 960),  # others may have hit all of their 300
+        (1300, 300, 0, 0, 300),
+        (5000, 960, 0, -3040, 960),
+    ],
+)
+def test_our_unreported_hits_lie_between_two_bounds(queried, hits, told, least, most):
+    own = replace(OWN, cached=told)
+    traffic = traffic_between(BEFORE, after(queried=queried, computed=queried, hits=hits), own)
+    assert (traffic.unreported_hits, traffic.hits_beyond) == (least, most)
+
+
+def test_without_a_counter_of_hits_the_bounds_are_unknown():
+    traffic = traffic_between(BEFORE, after(hits=None), OWN)
+    assert (traffic.unreported_hits, traffic.hits_beyond) == (None, None)
+
+
+@given(
+    ours=st.integers(0, 5000),
+    our_hits=st.integers(0, 5000),
+    theirs=st.integers(0, 5000),
+    their_hits=st.integers(0, 5000),
+    again=st.integers(0, 5),
+)
+def test_the_bounds_hold_whatever_others_did(ours, our_hits, theirs, their_hits, again):
+    """Also where a waiting request of either is counted again, with its hits."""
+    our_hits, their_hits = min(our_hits, ours), min(their_hits, theirs)
+    grown = after(
+        queried=(ours + theirs) * (1 + again),
+        computed=ours + theirs,
+        hits=(our_hits + their_hits) * (1 + again),
+    )
+    traffic = traffic_between(BEFORE, grown, OwnUse(prompt=ours, completion=16))
+    assert traffic.unreported_hits <= our_hits <= traffic.hits_beyond
+    assert traffic.foreign == theirs
