@@ -11,6 +11,7 @@ import structlog
 from exporter import logs, web_access
 from exporter.discovery.finders import Finders, sources_of
 from exporter.errors import ExporterError
+from exporter.guarded import endless
 from exporter.publish.history import History
 from exporter.publish.metrics import Metrics, new_registry
 from exporter.publish.reload_route import routes as reload_routes
@@ -89,8 +90,7 @@ class Daemon:
     async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
         """Serve and measure until `stop` is set.
 
-        Raises `ExporterError` where the address cannot be had. A loop that ends by itself is a
-        mistake of ours and ends the daemon.
+        Raises `ExporterError` where the address cannot be had.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._fleet.close)
@@ -164,9 +164,5 @@ class Daemon:
     ) -> asyncio.Task[None]:
         if self._group is None:
             raise RuntimeError(f"the loop {name} has nobody to own it")
-        return self._group.create_task(_endless(name, loop), name=name)
-
-
-async def _endless(name: str, loop: Callable[[], Coroutine[None, None, None]]) -> None:
-    await loop()
-    raise RuntimeError(f"the loop {name} ended by itself")
+        guarded = endless(name, loop, self._clock, lambda: self._metrics.loop_failed(name))
+        return self._group.create_task(guarded, name=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,6 +12,8 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from aiohttp.typedefs import Handler
 
 NAME = "vllm-engine"
 INSPECT = {
@@ -31,9 +34,28 @@ INSPECT = {
 }
 
 
+class Asked:
+    """How often each path was asked for, its version and the container's id left out."""
+
+    def __init__(self) -> None:
+        self.paths = Counter[str]()
+        self.open_events = 0
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        kind = request.path.rpartition("/")[2]
+        self.paths[kind] += 1
+        self.open_events += kind == "events"
+        try:
+            return await handler(request)
+        finally:
+            self.open_events -= kind == "events"
+
+
 @contextlib.asynccontextmanager
-async def small_docker(socket: Path) -> AsyncIterator[None]:
-    app = web.Application()
+async def small_docker(socket: Path) -> AsyncIterator[Asked]:
+    asked = Asked()
+    app = web.Application(middlewares=[asked.middleware])
     app.router.add_get("/{version}/version", _version)
     app.router.add_get("/version", _version)
     app.router.add_get("/{version}/events", _silence)
@@ -43,7 +65,7 @@ async def small_docker(socket: Path) -> AsyncIterator[None]:
     await runner.setup()
     await web.UnixSite(runner, str(socket)).start()
     try:
-        yield
+        yield asked
     finally:
         await runner.cleanup()
 

@@ -87,7 +87,7 @@ class _Docker(Section):
 
     mode: Literal["external", "attached"] = "external"
     """`external`: running containers are measured by their URL, and retired when they do not run.
-    `attached`: the containers are watched too, which takes some threads for each, and they are
+    `attached`: the containers are watched too, and they are
     targets until they are removed: one that has ended is told, with the reason."""
 
     address: Literal["network", "published"] = "network"

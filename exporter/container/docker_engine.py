@@ -3,18 +3,19 @@
 This module and its docker_* helpers are the only ones that import docker, requests or urllib3.
 Import it where a container is to be watched and not before: without Docker it is never needed.
 
-docker-py blocks, so nothing of it runs on the event loop. What is over at once shares one thread;
-what lasts (a stop, a pull, a stream) has a thread and a client of its own, so that it holds up
-nothing else and can be broken off.
+docker-py blocks, so nothing of it runs on the event loop. What is over at once shares one thread,
+and so do all who listen to events; what lasts (a stop, a pull, a log) has a thread and a client of
+its own, so that it holds up nothing else and can be broken off. How many last at once is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import math
 import tarfile
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ import docker.errors
 import docker.types
 
 from exporter.container.docker_errors import sort_answer, translated
+from exporter.container.docker_events import EventHub
 from exporter.container.docker_lane import Lane
 from exporter.container.docker_records import PullTally, snapshot_from
 from exporter.container.docker_streams import events, log_lines
@@ -42,6 +44,15 @@ T = TypeVar("T")
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
+# Each of these takes a thread while it lasts. One Docker Engine then takes at most 74 of the 256
+# tasks that the systemd unit allows, however many containers are watched there.
+_MOST_CHANGES = 32
+_MOST_PULLS = 8
+_MOST_LOGS = 32
+# What tells of a container's life; the others are healthchecks and the like.
+_EVENTS = [
+    *("create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart")
+]
 # The end of a log can be read a moment before inspect says that the container has ended.
 _LAST_LOOKS_SECONDS = (0.0, 0.1, 0.3, 0.6, 1.0)
 
@@ -71,12 +82,18 @@ class DockerEngine:
         self._limits = limits or DockerLimits()
         self._lanes: set[Lane] = set()
         self._commands = self._open("commands", self._limits.query)
+        self._changes = asyncio.Semaphore(_MOST_CHANGES)
+        self._pulls = asyncio.Semaphore(_MOST_PULLS)
+        self._events = EventHub(self._event_stream)
+        self._logs: list[Lane] = []  # the oldest first
+        self._making_room = asyncio.Lock()
         self._closed = False
 
     async def close(self) -> None:
         """Break off whatever is under way, streams too, and end every thread."""
         self._closed = True
         await asyncio.gather(*(lane.close() for lane in tuple(self._lanes)))
+        await self._events.close()
         self._lanes.clear()
 
     async def inspect(self, reference: str) -> ContainerSnapshot | None:
@@ -106,7 +123,7 @@ class DockerEngine:
     async def stop(self, container_id: str, grace_seconds: float) -> None:
         whole = math.ceil(grace_seconds)  # Docker counts in whole seconds
         doing = f"stop {container_id}"
-        async with self._lane_of_its_own("stop", self._limits.change) as lane:
+        async with self._changes, self._lane_of_its_own("stop", self._limits.change) as lane:
             await lane.run(
                 doing,
                 lambda at: at.api.stop(container_id, timeout=whole),
@@ -153,11 +170,14 @@ class DockerEngine:
                     DockerProblem.API_ERROR, f"pull {image}: it ended and the image is not here"
                 )
 
-        async with self._lane_of_its_own("pull", self._limits.pull) as lane:
+        async with self._pulls, self._lane_of_its_own("pull", self._limits.pull) as lane:
             await lane.run(f"pull {image}", work, None)
 
-    async def events(self) -> AsyncIterator[ContainerEvent]:
-        query = {"filters": '{"type":["container"]}'}
+    def events(self) -> AsyncIterator[ContainerEvent]:
+        return self._events.listen()
+
+    async def _event_stream(self) -> AsyncGenerator[ContainerEvent, None]:
+        query = {"filters": json.dumps({"type": ["container"], "event": _EVENTS})}
         async with self._lane_of_its_own("events", self._limits.query) as lane:
             stream = await lane.run(
                 "open the event stream",
@@ -171,7 +191,7 @@ class DockerEngine:
 
     async def logs(self, container_id: str, since_time: float | None) -> AsyncIterator[LogLine]:
         doing = f"read the log of {container_id}"
-        async with self._lane_of_its_own("logs", self._limits.query) as lane:
+        async with self._lane_for_a_log() as lane:
             stream = await lane.run(
                 doing,
                 lambda at: _log(at, container_id, {"follow": 1, **_since(since_time)}),
@@ -204,7 +224,7 @@ class DockerEngine:
         return await self._commands.run(doing, work, 2 * self._limits.query)
 
     async def _change(self, doing: str, work: Callable[[DockerClient], T]) -> T:
-        async with self._lane_of_its_own("change", self._limits.change) as lane:
+        async with self._changes, self._lane_of_its_own("change", self._limits.change) as lane:
             return await lane.run(doing, work, 2 * self._limits.change)
 
     async def _change_unless(
@@ -227,6 +247,23 @@ class DockerEngine:
         finally:
             self._lanes.discard(lane)
             await lane.close()
+
+    @asynccontextmanager
+    async def _lane_for_a_log(self) -> AsyncIterator[Lane]:
+        """The log that was followed longest makes room for it, where there is none."""
+        async with AsyncExitStack() as stack:
+            async with self._making_room:  # one at a time, or all would find the same room
+                if len(self._logs) >= _MOST_LOGS:
+                    why = DockerError(DockerProblem.NO_THREADS, "others' logs are followed")
+                    await self._logs.pop(0).close(why)
+                own = self._lane_of_its_own("logs", self._limits.query)
+                lane = await stack.enter_async_context(own)
+                self._logs.append(lane)
+            try:
+                yield lane
+            finally:
+                if lane in self._logs:
+                    self._logs.remove(lane)
 
     def _open(self, name: str, read_seconds: float) -> Lane:
         lane = Lane(name, self.host, read_seconds)

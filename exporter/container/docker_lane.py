@@ -42,7 +42,8 @@ class Lane:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"docker-{name}")
         self._turn = asyncio.Lock()
         self._under_way: asyncio.Future[Any] | None = None
-        self._closed = False
+        self._closed: DockerError | None = None
+        self._hung: tuple[float, str] | None = None
 
     async def run(
         self, doing: str, work: Callable[[DockerClient], T], limit_seconds: float | None
@@ -50,13 +51,13 @@ class Lane:
         """Do `work` on the thread and return what it returns. Raises DockerError only.
 
         The limit counts from this call's turn. Past it, or when the caller is cancelled, the work
-        is broken off: whether Docker did what it was asked is then not known.
+        is broken off: whether Docker did what it was asked is then not known. Calls that waited
+        while one ran into its limit fail with it: a daemon that hangs is not asked by each in turn.
         """
+        asked = asyncio.get_running_loop().time()
         async with self._turn:
-            if self._closed:
-                raise DockerError(DockerProblem.UNREACHABLE, f"{doing}: this door is closed")
-            client = self._client
-            submitted = self._thread.submit(_do, client, doing, work)
+            self._check(doing, asked)
+            submitted = self._submit(doing, work)
             future: asyncio.Future[T] = asyncio.wrap_future(submitted)
             self._under_way = future
             future.add_done_callback(_look_at)
@@ -67,14 +68,14 @@ class Lane:
                 raise
             if not done:
                 self._break_off(submitted)
-                raise DockerError(
-                    DockerProblem.TIMEOUT, f"{doing}: no whole answer after {limit_seconds:g} s"
-                )
-            return future.result()
+                detail = f"{doing}: no whole answer after {limit_seconds:g} s"
+                self._note_hang(detail)
+                raise DockerError(DockerProblem.TIMEOUT, detail)
+            return self._result(doing, future)
 
-    async def close(self) -> None:
-        """Break off what is under way and end the thread."""
-        self._closed = True
+    async def close(self, why: DockerError | None = None) -> None:
+        """Break off what is under way and end the thread; what is asked then fails for `why`."""
+        self._closed = why or DockerError(DockerProblem.UNREACHABLE, "this door is closed")
         self._client.close()
         freed = True
         if self._under_way is not None:
@@ -84,24 +85,67 @@ class Lane:
             self._client.forget()
         self._thread.shutdown(wait=freed, cancel_futures=True)
 
+    def _check(self, doing: str, asked: float) -> None:
+        """Raise where the door is closed, or where a call hung for which this one waited."""
+        self._check_open(doing)
+        if self._hung is not None and self._hung[0] >= asked:
+            raise DockerError(DockerProblem.TIMEOUT, f"{doing}: waited behind: {self._hung[1]}")
+
+    def _check_open(self, doing: str) -> None:
+        if self._closed is not None:
+            raise DockerError(self._closed.problem, f"{doing}: {self._closed.detail}")
+
+    def _result(self, doing: str, future: asyncio.Future[T]) -> T:
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or error is not None:
+            self._check_open(doing)  # what broke it off says why
+        if isinstance(error, DockerError) and error.problem is DockerProblem.TIMEOUT:
+            self._note_hang(error.detail)
+        return future.result()
+
+    def _note_hang(self, detail: str) -> None:
+        self._hung = asyncio.get_running_loop().time(), detail
+
+    def _submit(self, doing: str, work: Callable[[DockerClient], T]) -> Future[T]:
+        call = _Call(self._client, doing, work)
+        try:
+            return self._thread.submit(call)
+        except RuntimeError as exc:  # "can't start new thread"
+            call.dropped = True  # or it would be done when a later call starts the thread
+            raise DockerError(DockerProblem.NO_THREADS, f"{doing}: {exc}") from exc
+
     def _break_off(self, submitted: Future[T]) -> None:
         submitted.cancel()  # works only where the thread has not come to it yet
         self._client.close()
-        if not self._closed:
+        if self._closed is None:
             self._client = DockerClient(self._host, self._read_seconds)
 
 
-def _do(client: DockerClient, doing: str, work: Callable[[DockerClient], T]) -> T:
-    try:
-        with translated(doing):
-            return work(client)
-    except DockerError as exc:
-        if exc.problem in _PERHAPS_ANOTHER_DAEMON:
-            client.forget()
-        raise
-    finally:
-        if client.closed:
-            client.forget()
+class _Call:
+    """One piece of work for the thread, which may have been given up before it got there."""
+
+    def __init__(
+        self, client: DockerClient, doing: str, work: Callable[[DockerClient], Any]
+    ) -> None:
+        self.dropped = False
+        self._client = client
+        self._doing = doing
+        self._work = work
+
+    def __call__(self) -> Any:
+        if self.dropped:
+            return None
+        client = self._client
+        try:
+            with translated(self._doing):
+                return self._work(client)
+        except DockerError as exc:
+            if exc.problem in _PERHAPS_ANOTHER_DAEMON:
+                client.forget()
+            raise
+        finally:
+            if client.closed:
+                client.forget()
 
 
 def _look_at(future: asyncio.Future[T]) -> None:

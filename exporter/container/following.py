@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from exporter.container.loading import LoadProgress, read_line
 from exporter.container.masking import mask
-from exporter.container.records import DockerError
+from exporter.container.records import DockerError, DockerProblem
+from exporter.guarded import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -29,7 +30,8 @@ class RunFollower:
 
     `progress` is None until a first line came, and again while the log cannot be read: silence
     of a log that nobody reads says nothing about the engine. `on_load` is called for each time
-    that weights were read after `counted_from` (Unix). `lines` are the last ones, masked.
+    that weights were read after `counted_from` (Unix). `lines` are the last ones, masked. `up`: its
+    start is over, so that it is followed only while there is room.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class RunFollower:
         counted_from: float,
         on_load: Callable[[], None],
         secrets: Collection[str] = (),
+        up: bool = False,
     ) -> None:
         self.key = key
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -55,31 +58,40 @@ class RunFollower:
         self._counted_from = counted_from
         self._on_load = on_load
         self._secrets = secrets
+        self._up = up
         self._task = asyncio.create_task(self._follow(), name=f"log:{key[0][:12]}")
 
     async def close(self) -> None:
         """Stop reading."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        # Not `await self._task`: where the caller itself is cancelled meanwhile, the two
+        # cancellations could not be told apart, and one of them would be lost.
+        await asyncio.wait({self._task})
 
     async def ended(self, seconds: float) -> None:
         """Wait until the rest of a run that has ended is read, but no longer than that."""
         await asyncio.wait({self._task}, timeout=seconds)
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                async with aclosing(self._door.logs(self.key[0], self._last_time)) as lines:  # type: ignore[type-var]
-                    async for line in lines:
-                        self._last_time = line.time
-                        self._take(line.time, line.text)
-            except DockerError as error:
-                self._log.debug("container.log_unreadable", problem=error.problem)
+        with Guarded("container.log_failed", logger=self._log):
+            while not await self._read():
                 self.progress = None
                 await self._clock.sleep(_RETRY_SECONDS)
-            else:
-                return  # the run has ended
+            return
+        self.progress = None
+
+    async def _read(self) -> bool:
+        """Read on from where it was cut; whether there is nothing more to read, or no need to."""
+        try:
+            async with aclosing(self._door.logs(self.key[0], self._last_time)) as lines:  # type: ignore[type-var]
+                async for line in lines:
+                    self._last_time = line.time
+                    self._take(line.time, line.text)
+        except DockerError as error:
+            self._log.debug("container.log_unreadable", problem=error.problem)
+            # Too many logs. Those that start need it; of the others Docker's tail tells the end.
+            return error.problem is DockerProblem.NO_THREADS and (self._up or self._known.served)
+        return True  # the run has ended
 
     def _take(self, time: float, text: str) -> None:
         loads = self._known.loads

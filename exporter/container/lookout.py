@@ -235,6 +235,7 @@ class Lookout:
             counted_from=self._began_time,
             on_load=self._on_load,
             secrets=self._secrets,
+            up=old,
         )
 
 

@@ -58,6 +58,7 @@ class DockerProblem(StrEnum):
     CONFLICT = "conflict"  # a container of that name exists
     BAD_REQUEST = "bad_request"
     API_ERROR = "api_error"
+    NO_THREADS = "no_threads"  # the exporter's own: it can or may start no more
 
 
 class DockerError(ExporterError):

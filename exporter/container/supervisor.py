@@ -28,6 +28,7 @@ from exporter.container.records import (
     LifecycleState,
 )
 from exporter.container.tally import Tally
+from exporter.guarded import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,11 +120,8 @@ class Supervisor:
             try:
                 while True:
                     acted = False
-                    try:
+                    with Guarded("container.round_failed", self._on_loop_failure, self._log):
                         acted = await self.round()
-                    except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
-                        self._log.exception("container.round_failed")
-                        self._on_loop_failure()
                     if not acted:
                         await self._rest()
             finally:
@@ -342,15 +340,19 @@ class Supervisor:
     async def _listen(self) -> None:
         """Wake the loop when Docker tells of something; without events it looks now and then."""
         while True:
-            try:
-                async with aclosing(self._door.events()) as events:  # type: ignore[type-var]
-                    async for event in events:
-                        if event.action in _TELLING and self._concerns(event):
-                            self._wake.set()
-            except DockerError as error:
-                self._log.debug("docker.events_cut", problem=error.problem)
-                self._wake.set()  # Docker may be gone: look now
+            with Guarded("docker.events_failed", self._on_loop_failure, self._log):
+                await self._hear()
             await self._clock.sleep(_LISTEN_AGAIN_SECONDS)
+
+    async def _hear(self) -> None:
+        try:
+            async with aclosing(self._door.events()) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if event.action in _TELLING and self._concerns(event):
+                        self._wake.set()
+        except DockerError as error:
+            self._log.debug("docker.events_cut", problem=error.problem)
+            self._wake.set()  # Docker may be gone: look now
 
     def _concerns(self, event: ContainerEvent) -> bool:
         known = self._lookout.snapshot.id if self._lookout.snapshot is not None else None

@@ -93,7 +93,7 @@ class DnsSource:
                 LookFailure.TEMPORARY if error.errno == socket.EAI_AGAIN else LookFailure.FAILED
             )
             raise LookError(reason, f"{settings.host}: {error.strerror}") from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:  # the last: no thread can be started
             words = getattr(error, "strerror", None) or str(error)
             raise LookError(LookFailure.FAILED, f"{settings.host}: {words}") from error
         found = frozenset(addresses)

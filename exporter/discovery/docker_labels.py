@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from exporter.container.records import DockerError, DockerProblem
 from exporter.discovery.labels import targets_of
 from exporter.discovery.records import Look, LookError, LookFailure
+from exporter.targets.docker_hosts import DockerHosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from exporter.config import DockerDiscovery
     from exporter.container.docker_engine import DockerEngine
 
@@ -25,14 +24,16 @@ _REASONS = {
 class DockerSource:
     """One Docker Engine and one label."""
 
-    def __init__(self, settings: DockerDiscovery) -> None:
+    def __init__(self, settings: DockerDiscovery, hosts: DockerHosts | None = None) -> None:
         self._settings = settings
+        self._hosts = hosts or DockerHosts()
+        self._place = settings.docker_host, settings.docker_timeout_seconds
         self._door: DockerEngine | None = None
 
     async def look(self) -> Look:
         if self._door is None:
-            make = await asyncio.to_thread(_load)
-            self._door = make(self._settings)
+            await asyncio.to_thread(_load)
+            self._door = self._hosts.take(*self._place)
         try:
             containers = await self._door.find(self._settings.label)
         except DockerError as error:
@@ -41,17 +42,11 @@ class DockerSource:
         return targets_of(containers, self._settings)
 
     async def close(self) -> None:
-        if self._door is not None:
-            await self._door.close()
+        door, self._door = self._door, None
+        if door is not None:
+            await self._hosts.leave(*self._place)
 
 
-def _load() -> Callable[[DockerDiscovery], DockerEngine]:
+def _load() -> None:
     """Beside the event loop, and only where it is needed: Docker's library takes half a second."""
-    from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
-        DockerEngine,
-        DockerLimits,
-    )
-
-    return lambda settings: DockerEngine(
-        settings.docker_host, DockerLimits(query=settings.docker_timeout_seconds)
-    )
+    import exporter.container.docker_engine  # noqa: F401, PLC0415 - see above

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.discovery.records import LeftOut, LookError, LookFailure
 from exporter.errors import ExporterError
+from exporter.guarded import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -59,11 +61,10 @@ class Finder:
         try:
             while True:
                 began = self._clock.monotonic()
-                try:
+                with Guarded(
+                    "discovery.round_failed", partial(self._metrics.loop_failed, loop), self._log
+                ):
                     await self.once()
-                except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
-                    self._log.exception("discovery.round_failed")
-                    self._metrics.loop_failed(loop)
                 self._metrics.loop_ran(loop, self._clock.time())
                 took = self._clock.monotonic() - began
                 # Never at once again: what takes longer than its interval is not hurried.

@@ -125,7 +125,7 @@ def _source(settings: DnsDiscovery | DockerDiscovery, tools: Tools) -> Source:
     if isinstance(settings, DockerDiscovery):
         from exporter.discovery.docker_labels import DockerSource  # noqa: PLC0415 - see above
 
-        return DockerSource(settings)
+        return DockerSource(settings, tools.docker)
     from exporter.discovery.dns import DnsSource  # noqa: PLC0415 - see above
 
     return DnsSource(settings, tools.clock)

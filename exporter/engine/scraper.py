@@ -14,6 +14,7 @@ from exporter.engine.lookups import Count
 from exporter.engine.places import Places
 from exporter.engine.reasons import ScrapeReason, scrape_reason
 from exporter.errors import EngineUnavailableError, ExpositionError
+from exporter.guarded import Guarded
 from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:
@@ -123,11 +124,8 @@ class Scraper:
         while True:
             began = self._clock.monotonic()
             self._due_at = began + next_after
-            try:
+            with Guarded("scrape.publish_failed", self._on_loop_failure, self._log):
                 await self.refresh()
-            except Exception:  # noqa: BLE001 - one bad round must not end the loop; the trace is logged
-                self._log.exception("scrape.publish_failed")
-                self._on_loop_failure()
             self._on_loop_round()
             took = self._clock.monotonic() - began
             await self._clock.sleep(max(0.0, next_after - took))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from exporter.guarded import Guarded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -77,11 +79,8 @@ class Rounds:
         await self._clock.sleep(self._schedule.first_delay_seconds)
         while True:
             self._begun()
-            try:
+            with Guarded(self._failed_event, self._life.failed, self._log):
                 await self._once(self._begun)
-            except Exception:  # noqa: BLE001 - the loop must outlive a mistake of ours
-                self._log.exception(self._failed_event)
-                self._life.failed()
             self._life.ran()
             await self._clock.sleep(self._wait(self._clock.monotonic() - self._began))
 

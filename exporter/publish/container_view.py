@@ -20,6 +20,9 @@ _DOCKER_ADVICE = {
         "The exporter's user may not use Docker's socket, or a socket proxy refuses the call."
     ),
     DockerProblem.TIMEOUT: "Docker is slow or hangs. Its own log says more.",
+    DockerProblem.NO_THREADS: (
+        "The exporter cannot start a thread: raise its limit of tasks (TasksMax, pids, ulimit -u)."
+    ),
 }
 
 

@@ -213,7 +213,12 @@ def diagnosis() -> Reader[TargetState]:
 
 
 # Every other problem is an answer of Docker's.
-_NO_ANSWER = {DockerProblem.UNREACHABLE, DockerProblem.PERMISSION_DENIED, DockerProblem.TIMEOUT}
+_NO_ANSWER = {
+    DockerProblem.UNREACHABLE,
+    DockerProblem.PERMISSION_DENIED,
+    DockerProblem.TIMEOUT,
+    DockerProblem.NO_THREADS,
+}
 
 
 def docker_answers(view: ContainerView) -> float:

@@ -9,6 +9,7 @@ import structlog
 
 from exporter.config.web_config import read_web_config
 from exporter.errors import ConfigError
+from exporter.guarded import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -55,11 +56,8 @@ class WebConfigWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            try:
+            with Guarded("web_config.crashed", self._failed, log):
                 await self.look()
-            except Exception:
-                log.exception("web_config.crashed")
-                self._failed()
             await self._clock.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> None:

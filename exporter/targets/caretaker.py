@@ -42,23 +42,16 @@ class Caretaker:
 
         Raises `DockerError` where there can be no Docker at that address.
         """
-        # Only here is Docker's library needed: a daemon without containers never loads it.
-        from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
-            DockerEngine,
-            DockerLimits,
-        )
-
         container = container_of(target)
         self._target = target
         self._client = client
         self._tools = tools
         self._loop = f"supervise:{target.name}"
-        self._door = DockerEngine(
-            container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
-        )
+        self._docker: tuple[str, float] | None
+        self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
             ward_of(target),
-            self._door,
+            tools.docker.take(*self._docker),
             tools.clock,
             engine=EngineChecks(client),
             jitter=random.random,
@@ -108,7 +101,9 @@ class Caretaker:
                 await self._supervisor.shutdown()
         finally:
             await self._client.close()
-            await self._door.close()
+            docker, self._docker = self._docker, None
+            if docker is not None:
+                await self._tools.docker.leave(*docker)
 
     def _publish(self, view: ContainerView) -> None:
         if view.state not in _ON_ITS_WAY:

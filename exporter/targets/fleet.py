@@ -208,7 +208,7 @@ class Fleet:
         """After `halt`: close every connection, and do with containers what their settings say."""
         self._ending = True
         if self._swapping is not None:
-            await asyncio.gather(self._swapping, return_exceptions=True)
+            await asyncio.wait({self._swapping})  # to cancel this wait does not cancel the swap
         await asyncio.gather(*(self._close(each) for each in tuple(self._open)))
 
     async def _retire(self, running: Running) -> None:

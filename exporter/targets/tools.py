@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from exporter.targets.docker_hosts import DockerHosts
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -24,9 +26,10 @@ class Spawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where it publishes, what time it is, and who owns its loops."""
+    """Where it publishes, what time it is, who owns its loops, and the doors to Docker."""
 
     clock: Clock
     metrics: Metrics
     history: History
     spawn: Spawn
+    docker: DockerHosts = field(default_factory=DockerHosts)

@@ -125,6 +125,7 @@ def test_the_gpu_way_takes_the_shell_s_variables(compose):
     )
     container = target.container
     assert (container.model, container.max_model_len, container.gpus) == ("some/model", 4096, 2)
+    assert container.on_shutdown == "leave", "a restart of the exporter must not unload a model"
     assert container.hf_token.get_secret_value() == "hf_x"
     assert container.image.startswith("vllm/vllm-openai:v")
 

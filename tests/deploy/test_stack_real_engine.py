@@ -17,6 +17,10 @@ LOADING_SECONDS = 400.0  # a real engine on a busy CPU
 
 
 # A group of their own: these stacks come up beside the one of test_stack.py.
+def started(container: str) -> str:
+    return run("docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", container)
+
+
 @pytest.mark.xdist_group("stacks of other engines")
 @pytest.mark.vllm_image
 def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
@@ -48,6 +52,13 @@ def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
             lambda: stack.value("sum by (target) (vllm:prefix_cache_hits_total)"),
         )
         assert saved > 0
+        began = started(stack.container)
+        stack.compose("up", "-d", "--no-build", "--wait", "--force-recreate", "exporter")
+        stack.until("the exporter is back", lambda: stack.value("vllm_probe_up") == 1)
+        assert started(stack.container) == began, "the engine is not touched with the exporter"
+        # As docs/compose.md says.
+        stack.compose("stop", "exporter")
+        run("docker", "rm", "-f", stack.container)
         stack.compose("down", "-v")
         assert stack.left_behind() == []
     finally:
