@@ -84,6 +84,8 @@ def traffic_between(
     """
     if before is None or after is None or own.unknown:
         return None
+    if before.parts.keys() != after.parts.keys():
+        return None  # an engine joined or left: the sums are not of the same
     queried = _growth(before.queried_tokens, after.queried_tokens)
     generated = _growth(before.generation_tokens, after.generation_tokens)
     if queried is None or generated is None:
@@ -95,6 +97,7 @@ def traffic_between(
         prompts = min(looked_up, computed - own.prompt)
     start = before.process_start_time
     same_process = start is not None and start == after.process_start_time
+    exact = after.lookup_step_tokens == 1  # else what fills no block is not counted
     hits = _growth(before.hit_tokens, after.hit_tokens)
     beyond = None if hits is None else hits - own.cached
     unsure = queried < own.prompt or own.untold > 0
@@ -102,7 +105,7 @@ def traffic_between(
         foreign=prompts + max(0.0, generated - own.completion),
         alone=queried == own.prompt,
         unreported_hits=None if unsure or beyond is None else beyond - looked_up,
-        elsewhere=max(0.0, own.prompt - queried) if same_process else 0.0,
+        elsewhere=max(0.0, own.prompt - queried) if same_process and exact else 0.0,
         hits_beyond=beyond,
         beside=own.beside,
     )

@@ -84,3 +84,21 @@ def test_the_bounds_hold_whatever_others_did(ours, our_hits, theirs, their_hits,
     traffic = traffic_between(BEFORE, grown, OwnUse(prompt=ours, completion=16))
     assert traffic.unreported_hits <= our_hits <= traffic.hits_beyond
     assert traffic.foreign == theirs
+
+
+def test_an_engine_that_counts_blocks_does_not_lack_what_fills_none():
+    """A prompt of 2071 tokens is 129 blocks of 16 to vLLM 0.8.5."""
+    before = replace(BEFORE, lookup_step_tokens=16, queried_tokens=0.0)
+    later = replace(before, queried_tokens=2064.0, generation_tokens=before.generation_tokens + 1)
+    traffic = traffic_between(before, later, OwnUse(prompt=2071, completion=1))
+    assert (traffic.elsewhere, traffic.foreign) == (0.0, 0.0)
+    one = replace(later, lookup_step_tokens=1)
+    assert traffic_between(before, one, OwnUse(prompt=2071, completion=1)).elsewhere == 7.0
+
+
+def test_sums_of_a_page_that_an_engine_left_or_joined_in_between_say_nothing():
+    a, b = (("pod", "a"),), (("pod", "b"),)
+    both, one = replace(BEFORE, parts={a: BEFORE, b: BEFORE}), replace(BEFORE, parts={a: BEFORE})
+    assert traffic_between(both, both, OwnUse()) is not None
+    assert traffic_between(both, one, OwnUse()) is None
+    assert traffic_between(one, both, OwnUse()) is None
