@@ -89,6 +89,7 @@ class Notice(StrEnum):
     PREFIX_UNSTABLE = "prefix_unstable"
     CACHE_WEDGED = "cache_wedged"
     SALT_IGNORED = "salt_ignored"
+    SALT_REFUSED = "salt_refused"
     CACHED_FROM_COUNTERS = "cached_from_counters"
     CACHED_TOKENS_UNKNOWN = "cached_tokens_unknown"
     TOKEN_IDS_RECOVERED = "token_ids_recovered"  # noqa: S105 - a notice, not a secret
@@ -295,7 +296,7 @@ class SessionResult:
 
     `extra_tokens` are prompt and completion tokens of requests beside the turns. `prefix` is None
     where the token ids of two turns in a row are not known. `nonce_in_prompt`: the engine ignores
-    cache_salt, so the first message began with words of this session alone.
+    or refuses cache_salt, so the first message began with words of this session alone.
     """
 
     target: str

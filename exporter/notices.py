@@ -89,6 +89,13 @@ ADVICE: dict[Notice, str] = {
         "salt would, and the numbers are its own. Tenants are not kept apart: vLLM knows "
         "cache_salt since 0.9, and some external KV stores ignore it."
     ),
+    Notice.SALT_REFUSED: (
+        "This server refuses cache_salt, as vLLM's V0 engine does and gateways that know OpenAI's "
+        "fields alone. It is sent none, and each session's first message begins with words of its "
+        "own, which keeps it apart as a salt would. No request can have a salt here, so tenants "
+        "share one cache: where they must not, use vLLM's V1 engine, or let the gateway pass "
+        "cache_salt on."
+    ),
     Notice.CACHED_FROM_COUNTERS: (
         "The server does not report cached tokens. They are taken from the growth of its "
         "prefix-cache counters, for each turn during which the engine ran nothing else; the other "

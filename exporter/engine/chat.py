@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.model import Failure, FailureReason
@@ -70,6 +70,13 @@ class ChatRequest:
         return body
 
 
+_TWICE = Failure(
+    FailureReason.STREAM_CUT,
+    "the server closed the connection on which the request was sent first, so it may have had the "
+    "prompt twice, and a hit says nothing",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Chat:
     """What came of one request. Times are monotonic seconds, as in `exporter.model.Turn`.
@@ -97,6 +104,12 @@ class Chat:
         first = min((*self.token_times[:1], self.finished_at))
         if self.failure is None and (failure := out_of_order(self.sent_at, first)) is not None:
             object.__setattr__(self, "failure", failure)
+
+    def once(self) -> Chat:
+        """The same, as a failure where the server may have had the prompt twice."""
+        if self.failure is not None or not self.sent_twice:
+            return self
+        return replace(self, failure=_TWICE)
 
 
 def out_of_order(sent_at: float | None, answered_at: float | None) -> Failure | None:

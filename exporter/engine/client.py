@@ -74,6 +74,8 @@ class EngineClient:
         self._ssl = tls.trust(verify=verify_tls, ca_file=ca_file, secure=secure)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._measuring: aiohttp.ClientSession | None = None
+        self._version: str | None = None
+        self._process: object = None
         self._keeps = True
         self.learned = Learned()
         self._retired: list[aiohttp.ClientSession] = []
@@ -93,9 +95,14 @@ class EngineClient:
         self._measuring = self._plain = None
         self._retired.clear()
 
-    def forget(self) -> None:
-        """Another process answers: what was learned of the one before does not hold for it."""
-        self.learned = Learned()
+    def answered_by(self, process: object) -> None:
+        """Note which process answers now, None where that is not known.
+
+        What was learned of another one does not hold for it.
+        """
+        if process is not None and self._process not in (None, process):
+            self.learned = Learned()
+        self._process = process or self._process
 
     # Readings
 
@@ -134,6 +141,10 @@ class EngineClient:
             version = await self._read_json("GET", f"{self.url}/version")
         except EngineUnavailableError:
             version = {}  # other OpenAI servers and some proxies have no /version
+        named = str(version["version"])[:_LONGEST_NAME] if version.get("version") else None
+        if named is not None and self._version not in (None, named):
+            self.learned = Learned()
+        self._version = named or self._version
         if len(model) > _LONGEST_NAME:
             raise EngineUnavailableError(
                 FailureReason.PROTOCOL,
@@ -142,7 +153,7 @@ class EngineClient:
         return EngineInfo(
             model=model,
             max_model_len=context_of(model, cards) or self.learned.contexts.get(model),
-            version=str(version["version"])[:_LONGEST_NAME] if version.get("version") else None,
+            version=named,
             simulated=version.get("simulated") is True,
         )
 

@@ -53,7 +53,7 @@ class ColdControl:
     ) -> tuple[Control, Usage | None]:
         """Send `request` with nothing changed but its salt; also the usage of the answer."""
         chat = await client.chat(replace(request, cache_salt=self._new_salt()), deadlines)
-        return control_facts(chat, before_turn=place is Place.BEFORE), chat.usage
+        return control_facts(chat.once(), before_turn=place is Place.BEFORE), chat.usage
 
 
 def control_facts(chat: Chat, *, before_turn: bool) -> Control:

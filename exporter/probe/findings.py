@@ -237,6 +237,8 @@ def of_first_turn(session: SessionResult) -> Finding:
     name = "cold_start"
     if Notice.TRANSFER in session.notices:
         return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+    if Notice.SALT_REFUSED in session.notices:
+        return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
     if session.nonce_in_prompt:
         return failed(
             name,
@@ -354,6 +356,8 @@ def of_isolation(test: SaltTest) -> Finding:
     name = "isolation"
     if (gone := _not_run(name, test)) is not None:
         return gone
+    if test.salt_refused:
+        return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
     if test.leaked:
         return failed(
             name,

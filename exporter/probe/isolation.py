@@ -49,6 +49,7 @@ class SaltTest:
     `room` are those between the first and the last of these, `same_ids` whether they are known to
     have had the same token ids, `hit_before` whether this engine process had served a prompt of the
     exporter from cache before. `transfer`: usage counts as cached what came from another engine.
+    `salt_refused`: the engine refuses cache_salt, so all were sent without.
     `mixed`: they are known to have met several engines. `tokens` is what all of them took, prompts
     and answers.
     """
@@ -67,6 +68,7 @@ class SaltTest:
     same_ids: bool | None = None
     hit_before: bool = False
     transfer: bool = False
+    salt_refused: bool = False
     mixed: bool = False
     failure: Failure | None = None
     too_long: str | None = None
@@ -74,6 +76,8 @@ class SaltTest:
     @property
     def leaked(self) -> int | None:
         """Tokens that a request under a salt of its own was served; None where unknown."""
+        if self.salt_refused:
+            return None
         known = [one for one in (self.first_cached, self.other_salt_cached) if one is not None]
         return max(known) if len(known) == 2 or any(known) else None  # noqa: PLR2004 - both
 
@@ -118,6 +122,7 @@ async def try_salts(
     replicas = ReplicaWatch(observe)
     before = await replicas.first()
     chats, memory = requests.scope(info, before), requests.memory
+    client.answered_by(requests.process)
     unit, hit_before = memory.likely_unit, memory.hit
     prompt, salt, share = (
         _Prompt(client, info, deadlines, chats, memory),
@@ -133,7 +138,10 @@ async def try_salts(
     own = OwnUse.between(share, requests.share, sum(map(_tokens, same)))
     same_ids = _same_ids(same) if _same_ids(same) is not None else await prompt.renders_alike(same)
     after = await replicas.next()
-    answers = [*same, await prompt.send(new_salt())] if same[-1].failure is None else same
+    refused = client.learned.refuses_salts
+    answers = list(same)
+    if same[-1].failure is None and not refused:
+        answers.append(await prompt.send(new_salt()))
     if answers[-1].failure is not None:
         return SaltTest(match_unit=unit, failure=answers[-1].failure, tokens=chats.asked_tokens)
     cached = [chats.settled(chat.usage).cached_tokens if chat.usage else None for chat in answers]
@@ -145,7 +153,7 @@ async def try_salts(
         first_cached=cached[0],
         same_salt_cached=cached[1],
         third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent once more
-        other_salt_cached=cached[-1],
+        other_salt_cached=None if refused else cached[-1],
         match_unit=unit,
         ranks=other.ranks if other else None,
         prefix_caching=other.cache.prefix_caching if other and other.cache else None,
@@ -155,6 +163,7 @@ async def try_salts(
         same_ids=same_ids,
         hit_before=hit_before,
         transfer=memory.transfers,
+        salt_refused=refused,
         mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
     )
 
@@ -193,7 +202,7 @@ class _Prompt:
     async def send(self, salt: str) -> Chat:
         """The answer to the prompt under a salt."""
         request = ChatRequest(self._info.model, self._messages, 1, salt)
-        return await self._chats.chat(request, self._deadlines)
+        return (await self._chats.chat(request, self._deadlines)).once()
 
     async def renders_alike(self, answers: Sequence[Chat]) -> bool | None:
         """Whether /tokenize gives the same ids each time, as many as usage counts: where answers

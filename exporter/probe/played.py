@@ -48,6 +48,14 @@ class Played:
     failed_turn: int | None = None
     prefix: PrefixStability | None = None
     nonce: bool = False
+    sent_twice: bool = False  # and begun anew for it
+
+    def begin_anew(self) -> None:
+        """Drop what was played: it is no evidence. What it took is still counted."""
+        for each in (self.turns, self.usages, self.facts, self.evidence, self.control_usage):
+            each.clear()
+        self.notices.clear()
+        self.prefix = None
 
     def settle(self) -> None:
         """Bring turns and controls up to what their engine's answers have shown since."""

@@ -160,6 +160,7 @@ class RetentionLoop:
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
         chats = self._requests.scope(info, view)
+        self._client.answered_by(self._requests.process)
         unit = self._requests.memory.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, chats)
 
@@ -202,7 +203,7 @@ class RetentionLoop:
         self._tell(prefix.gap, ratio, unknown)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
-        chat = await engine.chats.chat(request, self._plan.deadlines)
+        chat = (await engine.chats.chat(request, self._plan.deadlines)).once()
         self._sinks.consumed(_tokens(chat))
         return chat
 

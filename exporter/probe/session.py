@@ -191,13 +191,19 @@ class SessionRunner:
         if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
         chats = played.chats = self._requests.scope(info, before)
+        self._client.answered_by(self._requests.process)
         scene = _Scene(kind, info, before, replicas, chats, hooks)
         process = process_of(info, scene.before)
-        played.nonce = distrusted = self._salts.ignored(process)
+        distrusted = self._salts.ignored(process)
+        played.nonce = distrusted or self._client.learned.refuses_salts
         while await self._play_through(scene, played):
-            pass
+            played.begin_anew()
+            before = await replicas.next() or scene.before
+            scene = replace(scene, info=self._with_context(scene.info), before=before)
         memory = self._requests.memory
-        if played.nonce and not memory.transfers:
+        if self._client.learned.refuses_salts:
+            played.notices.add(Notice.SALT_REFUSED)
+        elif played.nonce and not memory.transfers:
             played.notices.add(Notice.SALT_IGNORED)
             if not distrusted:
                 self._salts.distrust(process)
@@ -234,14 +240,15 @@ class SessionRunner:
         control = await self._send_control(cold, Place.BEFORE, scene, played)
         hooks.on_request(False)
         chat, recovered = await self._send(request, scene, hooks.on_token)
-        if chat.failure is not None:
-            return self._failed(chat.failure, index, scenario, played)
+        if chat.once().failure is not None:
+            return self._failed(chat, index, scene, scenario, played)
         if index == 1 and played.nonce:
             chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
         turn = _turn(index, chat, recovered=recovered)
-        if index == 1 and not played.nonce and _cached(turn):
-            played.nonce = True
-            return _End.ANEW
+        if index == 1 and not played.nonce:
+            played.nonce = bool(_cached(turn)) or self._client.learned.refuses_salts
+            if played.nonce:
+                return _End.ANEW
         facts = await course.judge.judge(turn, played, lambda: self._again(request, scene))
         control = control or await self._send_control(cold, Place.AFTER, scene, played)
         played.facts[-1] = replace(facts, control=control)
@@ -255,13 +262,27 @@ class SessionRunner:
             course.messages.append(chat.message)
         return _End.NOT_YET
 
-    def _failed(self, failure: Failure, turn: int, scenario: Scenario, played: Played) -> _End:
-        """What becomes of a session whose request failed."""
-        if turn == 1 and scenario.has_system and refuses_system(failure):
+    def _failed(
+        self, chat: Chat, turn: int, scene: _Scene, scenario: Scenario, played: Played
+    ) -> _End:
+        """What becomes of a session whose request failed, or may have been computed twice."""
+        failure = chat.failure
+        if failure is None and not played.sent_twice:
+            played.sent_twice = True
+            return _End.ANEW
+        if failure is not None and turn == 1 and scenario.has_system and refuses_system(failure):
             self._requests.memory.no_system = True
             return _End.ANEW
-        played.failure, played.failed_turn = failure, turn
+        too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
+        if too_long and self._with_context(scene.info) != scene.info:
+            return _End.ANEW
+        played.failure, played.failed_turn = chat.once().failure, turn
         return _End.OVER
+
+    def _with_context(self, info: EngineInfo) -> EngineInfo:
+        """With the length that a refusal named, where no model card says one."""
+        length = info.max_model_len or self._client.learned.contexts.get(info.model)
+        return replace(info, max_model_len=length)
 
     async def _again(
         self, request: ChatRequest, scene: _Scene

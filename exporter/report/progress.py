@@ -110,6 +110,8 @@ class SessionProgress:
             self._live.update(Group(self._table, line), refresh=True)
 
     def turn_started(self, index: int, turns: int) -> None:
+        if index == 1:
+            self._turns.clear()  # a session may begin anew
         self._running = Running(self.clock(), index, turns)
 
     def request_leaves(self, control: bool) -> None:

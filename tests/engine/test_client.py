@@ -548,7 +548,10 @@ async def test_a_request_is_sent_again_without_the_fields_that_were_refused(stat
         assert [got.failure for got in chats] == [None, None]
         assert len(seen) == 5, "each field is refused once"
         assert not {"cache_salt", "stream_options", "return_token_ids"} & seen[-1].keys()
-        client.forget()
+        for process in (None, "first", None, "first"):
+            client.answered_by(process)
+        assert client.learned.refuses_salts, "none of these is known to be another process"
+        client.answered_by("second")
         await client.chat(REQUEST, PATIENT)
     assert "cache_salt" in seen[5], "another process may know it"
 

@@ -18,7 +18,7 @@ from exporter.probe.gate import Gate
 from exporter.probe.guest import GuestPolicy
 from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.simulator import faults
+from exporter.simulator import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 GAPS = (1.0, 10.0, 60.0, 300.0, 900.0)
@@ -212,6 +212,32 @@ async def test_an_engine_that_fails_the_read_leaves_the_gap_unknown():
         await scene.until_asleep()
         scene.simulator.inject(faults.Errors())
         assert await unknown_of(scene) is RetentionUnknown.FAILED
+
+
+async def test_an_engine_that_refuses_salts_keeps_prefixes_apart_by_their_words():
+    refusing = behaviours.StrictFields("unknown_to_openai")
+    async with scene_of(gaps=(1.0, 10.0), behaviours=(refusing,)) as scene:
+        await scene.until_asleep()
+        for seconds in (1, 9):
+            await scene.wait(seconds)
+    assert scene.ratios == {1.0: 1.0, 10.0: 1.0}
+
+
+async def test_a_prefix_that_was_read_twice_says_nothing_about_the_gap():
+    """The server closed the first connection: the second read meets what that one computed."""
+    async with scene_of(gaps=(1.0,)) as scene:
+        await scene.until_asleep()
+        chat = scene.client.chat
+
+        async def twice(*arguments):
+            await chat(*arguments)
+            return replace(await chat(*arguments), sent_twice=True)
+
+        scene.simulator.engine.ranks[0].cache.reset()
+        scene.client.chat = twice
+        await scene.wait(1)
+    assert [reading.unknown for reading in scene.readings] == [RetentionUnknown.FAILED]
+    assert scene.ratios == {1.0: None}
 
 
 async def test_an_engine_that_fails_a_write_is_not_asked_for_the_others():

@@ -9,18 +9,6 @@ import pytest
 from exporter.model import FailureReason, Notice
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.simulator import behaviours, faults
-from exporter.simulator.profiles import settings_like
-
-
-def like(name):
-    """The settings of a kind of server, as `bench` takes them."""
-    settings = settings_like(name)
-    return {
-        "version": settings.version,
-        "v0": settings.v0,
-        "behaviours": settings.behaviours,
-        "max_model_len": settings.max_model_len,
-    }
 
 
 def ideals(result):
@@ -30,7 +18,7 @@ def ideals(result):
 @pytest.mark.parametrize("name", ["vllm-0.9.2", "vllm-0.8.5-v0"])
 async def test_every_ideal_of_an_old_engine_is_known_in_its_first_session(bench, name):
     """Its version says that an answer's ids have to be asked for, so the first answer has them."""
-    async with bench(**like(name)) as at:
+    async with bench(like=name) as at:
         result = await at.play()
     assert result.failure is None
     assert None not in ideals(result)
@@ -54,7 +42,7 @@ async def test_the_first_request_to_a_young_engine_asks_for_no_logprobs(bench):
 
 
 async def test_tools_that_the_chat_leaves_out_are_not_counted_from_then_on(bench):
-    async with bench(**like("vllm-0.9.2")) as at:
+    async with bench(like="vllm-0.9.2") as at:
         assert at.client.learned.counts_tools
         first = await at.play()
         assert not at.client.learned.counts_tools
@@ -87,7 +75,7 @@ async def test_a_failed_answer_says_nothing_of_the_engines_token_ids(bench):
 async def test_a_list_of_ids_that_is_not_whole_is_unknown(bench):
     async with bench() as at:
         whole = await at.play()
-    async with bench(**like("swallows-ids")) as at:
+    async with bench(like="swallows-ids") as at:
         swallowed = await at.play()
     assert swallowed.failure is None
     assert Notice.TOKEN_IDS_MISSING in swallowed.notices
@@ -133,7 +121,7 @@ async def test_a_usage_that_is_odd_once_costs_that_turns_tokens_and_no_session(b
 
 @pytest.mark.parametrize("name", ["no-prompt-tokens", "empty-usage"])
 async def test_where_every_usage_is_odd_the_times_are_still_known(bench, name):
-    async with bench(**like(name)) as at:
+    async with bench(like=name) as at:
         result = await at.play()
     assert result.failure is None
     assert all(turn.prompt_tokens is None for turn in result.turns)
