@@ -71,7 +71,7 @@ class SaltWatch:
         self._new_salt = new_salt
         self._sinks = sinks
         self._log = log.bind(target=plan.target)
-        self._told: SaltReading | None = None
+        self._failing: dict[str, bool] = {}  # by event, as far as a round could tell
         self._rounds = Rounds(
             "salts", plan.target, self._once, schedule=plan.schedule, clock=clock, life=life
         )
@@ -98,17 +98,20 @@ class SaltWatch:
         self._sinks.consumed(test.tokens)
         isolation, wedge = of_isolation(test), of_wedge(test)
         leaked, wedged = _failed(isolation), _failed(wedge)
-        reading = SaltReading(self._plan.target, leaked=leaked, wedged=wedged)
-        self._tell(reading, isolation, wedge)
-        self._sinks.reading(reading)
+        self._tell("salts.leaked", isolation, leaked)
+        self._tell("salts.wedged", wedge, wedged)
+        self._sinks.reading(SaltReading(self._plan.target, leaked=leaked, wedged=wedged))
 
-    def _tell(self, reading: SaltReading, isolation: Finding, wedge: Finding) -> None:
-        """Log what changed since the round before, and nothing else."""
-        before, self._told = self._told, reading
-        if reading.leaked and not (before and before.leaked):
-            self._log.warning("salts.leaked", detail=isolation.evidence, meaning=isolation.remedy)
-        if reading.wedged and not (before and before.wedged):
-            self._log.warning("salts.wedged", detail=wedge.evidence, meaning=wedge.remedy)
+    def _tell(self, event: str, finding: Finding, failed: bool | None) -> None:
+        """Log when this begins and when it ends. A round that could not tell is neither."""
+        before = self._failing.get(event, False)
+        if failed is None or failed == before:
+            return
+        self._failing[event] = failed
+        if failed:
+            self._log.warning(event, detail=finding.evidence, meaning=finding.remedy)
+        else:
+            self._log.info("salts.recovered", after=event, detail=finding.evidence)
 
 
 def _failed(finding: Finding) -> bool | None:

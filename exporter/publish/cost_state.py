@@ -117,6 +117,7 @@ class CostState:
         if self._restarts not in (None, view.restarts):
             # Another process, perhaps with other flags: what was measured is not about it.
             self._points, self.prefill = (), None
+            self.retention.clear()
         self._restarts = view.restarts
         if self.prefill is not None and users_saved is not None:
             self.users_saved.add(users_saved * self.prefill.seconds_per_token, self.prices)

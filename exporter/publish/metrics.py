@@ -178,7 +178,7 @@ class Metrics(Collector):
 
     def retention_read(self, reading: RetentionReading) -> None:
         if (target := self._target(reading.target)) is not None:
-            target.cost.add_retention(reading)
+            target.add_retention(reading)
 
     def consumed(self, name: str, tokens: int) -> None:
         """Tokens of a request that belongs to no session."""

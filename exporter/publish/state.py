@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from exporter.container.records import ContainerView
-    from exporter.model import EngineView, Notice, SaltReading, SessionResult, TurnFacts
+    from exporter.model import (
+        EngineView,
+        Notice,
+        RetentionReading,
+        SaltReading,
+        SessionResult,
+        TurnFacts,
+    )
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
 # the probe and one of vllm:time_to_first_token_seconds have the same resolution.
@@ -246,9 +253,16 @@ class TargetState:
             why = view.diagnosis.summary
         self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
 
+    def add_retention(self, reading: RetentionReading) -> None:
+        """What a wedged cache keeps says nothing of how long a prefix survives."""
+        if not self.wedged:
+            self.cost.add_retention(reading)
+
     def _cache_tested(self, wedged: bool | None) -> None:
         if wedged is not None:
             self.wedged = wedged
+        if wedged:
+            self.cost.retention.clear()
 
     def _add_turn(self, turn: TurnFacts, *, others_unknown: bool) -> None:
         self.sums.add(turn, others_unknown=others_unknown)

@@ -169,8 +169,17 @@ async def like(name: str) -> AsyncIterator[Simulator]:
         yield one
 
 
-@pytest.mark.parametrize("server", ["no-usage-details", "vllm-0.8.5"])
-async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is_the_last(server):
+@pytest.mark.parametrize(
+    ("server", "remedy"),
+    [
+        ("no-usage-details", "--enable-prompt-tokens-details"),
+        ("vllm-0.8.5", "--enable-prompt-tokens-details"),
+        ("pd-decode", "measure the prefill nodes"),
+    ],
+)
+async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is_the_last(
+    server, remedy
+):
     async with like(server) as engine:
         code, output, errors = await ran("compare", "--cold", engine.url, *FAST)
         asked = await prompts_of(engine.url)
@@ -178,7 +187,7 @@ async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is
     text = " ".join(output.split())
     assert "Whether cold is faster than cached is not known" in text
     assert "this ended after turn 2." in text
-    assert "--enable-prompt-tokens-details" in text
+    assert remedy in text
     assert "Turns 2 to 1" not in output
     assert "session 1 of" not in errors
     assert asked < 4 * 3000, "not six sessions of eight turns with their controls"

@@ -99,6 +99,7 @@ def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert):
     assert re.search(r"about: \w+", text)
     assert re.search(r"summary: .{10,}", text)
     assert re.search(r"description: .{20,}", text)
+    assert re.search(r"action: .{20,}", text)
     (name,) = re.findall(RUNBOOK_URL, text)
     page = runbooks.sources()[name]
     assert alert in page.splitlines()[0]

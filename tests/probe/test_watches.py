@@ -100,6 +100,29 @@ async def test_an_engine_that_ignores_salts_sets_the_alarm_off_once_in_the_log(b
     assert [line["event"] for line in logged] == ["salts.leaked"]
 
 
+async def test_a_round_that_cannot_tell_neither_ends_a_leak_in_the_log_nor_begins_another(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        at.simulator.inject(faults.IgnoreSalts())
+        with structlog.testing.capture_logs() as logged:
+            async with running(watched):
+                await watched.round_of(30)
+                at.simulator.inject(faults.Wedge())
+                await watched.round_of(600)
+                at.simulator.clear(faults.Wedge)
+                await watched.round_of(600)
+                at.simulator.clear(faults.IgnoreSalts)
+                await watched.round_of(600)
+    assert [one.leaked for one in watched.readings] == [True, None, True, False]
+    ours = [line for line in logged if line["event"].startswith("salts.")]
+    assert [(line["event"], line.get("after")) for line in ours] == [
+        ("salts.leaked", None),
+        ("salts.wedged", None),
+        ("salts.recovered", "salts.wedged"),
+        ("salts.recovered", "salts.leaked"),
+    ]
+
+
 async def test_a_wedged_engine_is_told_and_its_isolation_is_unknown(bench):
     async with bench() as at:
         watched = Watched(at)

@@ -23,6 +23,7 @@ from exporter.model import (
     PauseReason,
     RetentionReading,
     RetentionUnknown,
+    SaltReading,
 )
 from exporter.publish.cost_state import CostState, Prices
 from exporter.session_json import session_json
@@ -79,6 +80,30 @@ def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(
     assert page.value("vllm_engine_prefill_seconds_per_token_error") == pytest.approx(0, abs=1e-9)
     assert page.value("vllm_engine_prefill_floor_seconds") == pytest.approx(0.02)
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(2.0)
+
+
+def test_what_a_wedged_cache_keeps_is_no_retention(metrics, registry):
+    def known():
+        return Page(registry).series("vllm_probe_retention_ratio")
+
+    metrics.retention_read(RetentionReading("local", 60.0, 1.0))
+    assert known()
+    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    metrics.retention_read(RetentionReading("local", 10.0, 0.0))
+    assert known() == {}
+    metrics.salts_tried(SaltReading("local", leaked=None, wedged=False))
+    assert known() == {}, "it was measured while the cache was wedged"
+    metrics.retention_read(RetentionReading("local", 10.0, 1.0))
+    assert known()
+
+
+def test_the_retention_of_another_process_goes_with_it(metrics, registry):
+    metrics.engine_scraped(saved(1.0, restarts=0))
+    metrics.retention_read(RetentionReading("local", 60.0, 1.0))
+    metrics.engine_scraped(saved(2.0, restarts=0))
+    assert Page(registry).series("vllm_probe_retention_ratio")
+    metrics.engine_scraped(saved(3.0, restarts=1))
+    assert Page(registry).series("vllm_probe_retention_ratio") == {}
 
 
 def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics, registry):
