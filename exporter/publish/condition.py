@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.container.records import Cause, LifecycleState
-from exporter.model import Notice, PauseReason
+from exporter.model import LossCause, Notice, PauseReason
 from exporter.publish.readers import live_engine
 from exporter.session_totals import session_totals
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from exporter.model import SessionResult, TurnFacts
     from exporter.publish.page_records import Tone
     from exporter.publish.state import TargetState
+    from exporter.session_totals import SessionTotals
 
 LOSING_BELOW = 0.8
-"""Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound."""
+"""Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound and causes."""
 
 
 class Condition(StrEnum):
@@ -44,6 +45,7 @@ class Condition(StrEnum):
     CACHING_OFF = "caching_off"
     NOT_HITTING = "not_hitting"  # prompts repeat, and not one token comes from the cache
     LOSING = "losing"  # the cache serves less than it could
+    HITS_HIDDEN = "hits_hidden"  # the engine counts hits that its answers do not tell
     NOT_ISOLATED = "not_isolated"  # a cache salt does not keep prompts apart
     SEVERAL_ENGINES = "several_engines"  # at one URL, each with a cache of its own
     CACHE_UNKNOWN = "cache_unknown"  # the server does not say how many tokens were cached
@@ -70,6 +72,7 @@ LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.CACHING_OFF: Look("Prefix caching is off", "warn", "with a warning"),
     Condition.NOT_HITTING: Look("Cache hits nothing", "warn", "with a warning"),
     Condition.LOSING: Look("Loses cached tokens", "warn", "with a warning"),
+    Condition.HITS_HIDDEN: Look("Up, hits not reported", "warn", "with a warning"),
     Condition.NOT_ISOLATED: Look("Salts do not isolate", "warn", "with a warning"),
     Condition.SEVERAL_ENGINES: Look("Several engines answer", "warn", "with a warning"),
     Condition.CACHE_UNKNOWN: Look("Up, cache unknown", "warn", "with a warning"),
@@ -168,9 +171,19 @@ def _hits_nothing(state: TargetState) -> bool:
     return bool(could) and all(turn.cached_tokens == 0 for turn in could)
 
 
+def _hides_hits(state: TargetState) -> bool:
+    totals = [session_totals(each.turns) for each in state.finished]
+    return any(LossCause.UNREPORTED in each.lost_by for each in totals)
+
+
 def _losing(state: TargetState) -> bool:
-    ratios = [session_totals(each.turns).efficiency_ratio for each in state.finished]
-    return any(ratio is not None and ratio < LOSING_BELOW for ratio in ratios)
+    return any(_loses(session_totals(each.turns)) for each in state.finished)
+
+
+def _loses(totals: SessionTotals) -> bool:
+    """By causes that are no rule of the engine's own, which may take what is unexplained."""
+    lost = sum(n for cause, n in totals.lost_by.items() if cause is not LossCause.UNEXPLAINED)
+    return bool(totals.ideal_tokens) and lost > (1 - LOSING_BELOW) * (totals.ideal_tokens or 0)
 
 
 def _unknown(state: TargetState) -> bool:
@@ -202,6 +215,7 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
     (Condition.SCENARIO_FAILING, _scenario_fails),
     (Condition.CACHING_OFF, _noticed(Notice.PREFIX_CACHING_DISABLED)),
     (Condition.SEVERAL_ENGINES, _several),
+    (Condition.HITS_HIDDEN, _hides_hits),
     (Condition.NOT_HITTING, _hits_nothing),
     (Condition.LOSING, _losing),
     (Condition.PREFIX_CHANGED, _unstable),

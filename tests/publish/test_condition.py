@@ -29,6 +29,8 @@ SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
 LITTLE = (turn(1, 1000, 0, 0), turn(2, 1250, 32, 32), turn(3, 1500, 32, 32))
 MISSED = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.EVICTED))
 HALF = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.EVICTED))
+HIDDEN = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.UNREPORTED))
+OWN_RULE = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.UNEXPLAINED))
 UNTOLD = (turn(1, 1000, None, 0), turn(2, 1250, None, 992))
 WEDGED = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.WEDGED))
 
@@ -103,6 +105,8 @@ def unreadable():
         (target(session(*UNTOLD, prefix=UNSTABLE)), Condition.PREFIX_UNSTABLE),
         (target(session(*MISSED)), Condition.NOT_HITTING),
         (target(session(*HALF)), Condition.LOSING),
+        (target(session(*HIDDEN)), Condition.HITS_HIDDEN),
+        (target(session(*OWN_RULE)), Condition.UP),
         (target(session(*UNTOLD)), Condition.CACHE_UNKNOWN),
         (target(session(TURNS[0])), Condition.UP),
         (noticed(Notice.PREFIX_CACHING_DISABLED), Condition.CACHING_OFF),
