@@ -166,6 +166,7 @@ class Scope:
         self._info = info
         self._shown = Shown()  # by answers of this scope
         self._given: dict[int, _Given] = {}  # by the identity of the usage
+        self._pending: list[tuple[Usage, Identity]] = []  # no reading has followed them yet
         self._process = self._known = requests.seen(view)
         self.asked_tokens = 0
 
@@ -177,6 +178,7 @@ class Scope:
     ) -> Chat:
         """As `EngineClient.chat`, with cached tokens wherever they are known."""
         before = await self._before() if self._counters_may_tell() else None
+        sent_to = self._known
         chat = await self._sent(request, deadlines, on_token)
         usage = chat.usage
         if usage is not None and usage.cached_tokens is not None:
@@ -185,7 +187,7 @@ class Scope:
             return chat
         if usage.transferred:
             return chat
-        silent = await self._judge(usage, before)
+        silent = await self._judge(usage, before, sent_to)
         known = silent.settled(from_counters=self._requests.from_counters)
         self._given[id(known)] = _Given(known, silent)
         return replace(chat, usage=known)
@@ -275,21 +277,47 @@ class Scope:
                 self._requests.changed(OwnShare(told=shown.untold))
                 shown.untold = 0
 
-    async def _judge(self, usage: Usage, before: EngineSnapshot | None) -> Silent:
-        """What an answer without cached tokens is to be taken for."""
+    async def _judge(
+        self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
+    ) -> Silent:
+        """What an answer without cached tokens is to be taken for. It was sent to that process, and
+        is that one's if a reading after it is.
+        """
         after = await self._look()
-        silent = Silent(usage, self._current()[0])
+        if self._process is not None and sent_to in (None, self._process):
+            shown = self._current()
+        elif self._process is None and sent_to is None:
+            shown = [self._shown]
+        else:
+            shown = [Shown()]  # whose answer it is is not known
+            if sent_to is not None and self._process is None:
+                self._pending.append((usage, sent_to))
+        silent = Silent(usage, shown[0])
         if before is not None:
             silent = await self._by_counters(silent, before, after)
-        for shown in self._current():
-            shown.silent = True
-            shown.hid_hit = shown.hid_hit or bool(silent.counted)
+        for each in shown:
+            each.silent = True
+            each.hid_hit = each.hid_hit or bool(silent.counted)
+        self._count_hits(silent)
+        return silent
+
+    def _count_hits(self, silent: Silent) -> None:
         told = 0 if silent.shown.absent_is_zero else silent.known
         if told is None:
             silent.shown.untold += 1
         else:
             self._requests.changed(OwnShare(told=1, hit_tokens=told))
-        return silent
+
+    def _resolve(self) -> None:
+        """Whose the answers were that no reading had followed yet."""
+        for usage, sent_to in self._pending:
+            given = self._given_as(usage)
+            if given is not None and sent_to == self._process:
+                silent = replace(given.silent, shown=self._requests.shown)
+                silent.shown.silent = True
+                self._given[id(usage)] = _Given(usage, silent)
+                self._count_hits(silent)
+        self._pending.clear()
 
     async def _by_counters(
         self, silent: Silent, before: EngineSnapshot, after: EngineSnapshot | None
@@ -317,7 +345,9 @@ class Scope:
 
     def _current(self) -> list[Shown]:
         """What the answers that come now are evidence of; first what they are to be judged by."""
-        return [self._shown] if self._process is None else [self._requests.shown, self._shown]
+        if self._process is not None:
+            return [self._requests.shown, self._shown]
+        return [self._shown] if self._known is None else []  # it may be another process
 
     async def _look(self) -> EngineSnapshot | None:
         """A reading; with it, which process answers now."""
@@ -327,6 +357,7 @@ class Scope:
             if self._known not in (None, self._process):
                 self._shown = Shown()
             self._known = self._process
+            self._resolve()
         return one_engine(view)
 
 

@@ -47,7 +47,7 @@ class TurnJudge:
         inquiry.used(turn)
         expected = turn_ideal(turn, earlier, self._memory.likely_unit)
         evidence, unit = None, self._memory.likely_unit
-        if expected and unit:
+        if expected and unit and not played.hides(turn.usage):
             evidence = await inquiry.evidence(turn, expected, unit, earlier, again)
         if evidence is not None and evidence.restarted:
             self._requests.forget()

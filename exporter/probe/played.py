@@ -57,6 +57,12 @@ class Played:
         self.notices.clear()
         self.prefix = None
 
+    def hides(self, usage: Usage | None) -> bool:
+        """Whether cached tokens are not known, and are not going to be: the server hides them."""
+        if usage is None or usage.cached_tokens is not None or self.chats is None:
+            return False
+        return self.chats.lacks(usage)
+
     def settle(self) -> None:
         """Bring turns and controls up to what their engine's answers have shown since."""
         for place, turn in enumerate(self.turns):

@@ -335,6 +335,28 @@ async def test_what_a_failed_answer_did_not_tell_is_not_looked_for():
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
 
 
+async def test_an_answer_that_no_reading_follows_is_settled_by_the_next_one_of_its_process():
+    engine = Engine(others_between=(500, 300))
+    at = await asked(engine)
+    await at.ask(800)
+    engine.readable = False
+    assert await at.ask(0) == [800, None]
+    engine.readable = True
+    assert await at.ask(640, 0) == [800, 0, 640, 0]
+    assert at.scope._requests.share.untold == 0
+
+
+async def test_an_answer_that_no_reading_follows_before_a_restart_stays_unknown():
+    engine = Engine(others_between=(500, 300))
+    at = await asked(engine)
+    await at.ask(800)
+    engine.readable = False
+    engine.flag = False
+    await at.ask(640)
+    engine.restart(flag=True, readable=True)
+    assert await at.ask(0, 800, 0) == [800, None, 0, 800, 0]
+
+
 async def test_several_engines_behind_one_address_are_no_process():
     engine = Engine(others_between=(500, 300))
     observe = engine.observe
@@ -363,6 +385,7 @@ steps = st.lists(
         st.integers(0, 1).map(lambda hit: 800 * hit),
         st.tuples(st.integers(0, 2000), st.integers(0, 2000)),  # others
         st.sampled_from(["session", "restart", "restart without flag", "restart with flag"]),
+        st.booleans(),  # whether its page can be read
     ),
     max_size=30,
 )
@@ -379,14 +402,16 @@ async def _play(engine, steps, *, from_counters, readable):
     requests = requests_of(engine, from_counters=from_counters)
     at, truth, flags = await asked(engine, requests), [], []
     for step in steps:
-        if isinstance(step, tuple):
+        if isinstance(step, bool):
+            engine.readable = step
+        elif isinstance(step, tuple):
             engine.others_between = (max(step), min(step))
         elif isinstance(step, str):
             if step != "session":
                 flag = {"restart": engine.flag}.get(step, step.endswith("with flag"))
                 engine.restart(flag=flag)
             # A restart that nobody can see ends the session: its connections are cut.
-            if step == "session" or not readable:
+            if step == "session" or at.scope._known is None:
                 at, truth, flags = await asked(engine, requests), [], []
         else:
             await at.ask(step)
