@@ -280,18 +280,15 @@ class Scope:
     async def _judge(
         self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
     ) -> Silent:
-        """What an answer without cached tokens is to be taken for. It was sent to that process, and
-        is that one's if a reading after it is.
+        """What an answer without cached tokens is to be taken for.
+
+        It is the process's that is read right after it: none starts within milliseconds. Where that
+        cannot be read, it is that of `sent_to`, the one known before, if that is read again later.
         """
         after = await self._look()
-        if self._process is not None and sent_to in (None, self._process):
-            shown = self._current()
-        elif self._process is None and sent_to is None:
-            shown = [self._shown]
-        else:
-            shown = [Shown()]  # whose answer it is is not known
-            if sent_to is not None and self._process is None:
-                self._pending.append((usage, sent_to))
+        shown = self._current() or [Shown()]
+        if self._process is None and sent_to is not None:
+            self._pending.append((usage, sent_to))
         silent = Silent(usage, shown[0])
         if before is not None:
             silent = await self._by_counters(silent, before, after)
