@@ -46,6 +46,7 @@ def after_users_asked(view):
 def full(published):
     published.metrics.target_added("local")
     published.metrics.target_budget("local", 2_000_000, Prices(2.5, "EUR", 400.0))
+    published.metrics.sessions_every("local", 60.0)
     published.metrics.gate_looked("local", None)
     published.metrics.retention_read(RetentionReading("local", 60.0, 1.0))
     published.metrics.engine_asked("local", OwnShare(requests=1, told=1, queried_tokens=900))
