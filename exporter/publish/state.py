@@ -207,6 +207,7 @@ class TargetState:
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged(result))
         self.cost.add_session(result)
+        self.users.add_session(result)
 
     def _add_failure(self, reason: FailureReason) -> None:
         self.failures[reason] += 1
@@ -233,13 +234,9 @@ class TargetState:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
         self.cost.engine_scraped(
-            view, self.users.scraped(view, self.own, hidden=self._hits_hidden())
+            view,
+            self.users.scraped(view, self.own),
         )
-
-    def _hits_hidden(self) -> bool:
-        """Whether the last session showed hits that its answers did not tell."""
-        turns = self.last_session.turns if self.last_session else ()
-        return any(t.loss and t.loss.cause is LossCause.UNREPORTED for t in turns)
 
     def add_container(self, view: ContainerView) -> None:
         self.container = view

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.engine import windows
-from exporter.model import EngineTotals
+from exporter.model import EngineTotals, LossCause, Notice
 
 if TYPE_CHECKING:
-    from exporter.model import EngineView
+    from exporter.model import EngineView, SessionResult
     from exporter.own_share import OwnShare
 
 _MISSED_LOOKS = 3
@@ -64,14 +64,23 @@ class UsersShare:
     _at: float = 0.0
     _missed: int = 0
     _missed_at: float = 0.0
-    _hidden: bool = False
+    _hidden: bool = False  # by an interval without users
+    _unreported: bool = False  # by a session
+    _unknown: bool = False  # by a session: several engines, or another one's work is counted
     _samples: tuple[windows.Sample, ...] = ()
 
-    def scraped(self, view: EngineView, own: OwnShare, *, hidden: bool = False) -> float | None:
+    def add_session(self, result: SessionResult) -> None:
+        """What a session showed of the counters holds until another one finishes."""
+        if result.failure is not None:
+            return
+        self._unknown = not result.notices.isdisjoint({Notice.MIXED, Notice.TRANSFER})
+        causes = {turn.loss.cause for turn in result.turns if turn.loss is not None}
+        self._unreported = LossCause.UNREPORTED in causes
+
+    def scraped(self, view: EngineView, own: OwnShare) -> float | None:
         """Take in a reading; the tokens that users saved since the last one, where that is known.
 
-        `own` is what the exporter asked until now. `hidden`: its hits are known to be more than the
-        answers told.
+        `own` is what the exporter asked until now.
         """
         snapshot = view.snapshot
         if snapshot is None:
@@ -89,8 +98,8 @@ class UsersShare:
         if before is None:
             self._mark = now
             return self._add(Growth())
-        self._hidden = _hidden(before, now, self._hidden) or hidden
-        growth = _growth(before, now, hidden=self._hidden)
+        self._hidden = _hidden(before, now, self._hidden)
+        growth = _growth(before, now, hidden=self._hidden or self._unreported)
         if growth is None:
             self._lacks_own(now)
             return None
@@ -106,7 +115,7 @@ class UsersShare:
         since = self.elsewhere_at
         elsewhere = since is not None and self._at - since < _ELSEWHERE_SECONDS
         relayed = view.snapshot is not None and bool(view.snapshot.parts)
-        return not (elsewhere or view.mixed or relayed)
+        return not (elsewhere or view.mixed or relayed or self._unknown)
 
     def _add(self, growth: Growth) -> float | None:
         if growth.queried is not None and growth.hit is not None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from publish_records import engine_view, failed_engine_view, measured, session, turn
 from samples_page import Page
 
-from exporter.model import EngineTotals, Loss, LossCause
+from exporter.model import EngineTotals, Loss, LossCause, Notice
 from exporter.own_share import OwnShare
 from exporter.publish.cost_state import Prices
 from exporter.publish.users_share import UsersShare
@@ -359,3 +359,23 @@ async def test_the_page_says_that_counters_are_of_another_engine(client, publish
         scene.ask(5_000, 4_000, counted=False)
         scene.read()
     assert "the counters lack prompts" in await (await client.get("/")).text()
+
+
+@pytest.mark.parametrize("notice", [Notice.MIXED, Notice.TRANSFER])
+def test_after_a_session_of_several_engines_or_of_transfers_nothing_is_known(
+    metrics, registry, notice
+):
+    scene = Scene(metrics)
+    scene.read()
+    scene.users(1_000, 250)
+    scene.read()
+    metrics.session_finished(session(turn(1, 1_000, 0, 0), notices=frozenset({notice})))
+    scene.users(1_000, 900)
+    scene.read()
+    assert not [one for one in Page(registry).names if "users" in one]
+    metrics.session_finished(session(turn(1, 1_000, 0, 0)))
+    scene.read()
+    scene.users(1_000, 500)
+    scene.read()
+    hit = Page(registry).value("vllm_engine_users_prefix_cache_hit_tokens_total")
+    assert hit == 750
