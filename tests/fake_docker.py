@@ -60,6 +60,8 @@ class World:
         self.containers: dict[str, FakeContainer] = {}
         self.images: set[str] = set()
         self.in_registry: set[str] = set()
+        self.entrypoints: dict[str, tuple[str, ...]] = {}
+        self.launched: list[Launch] = []
         self.down: DockerProblem | None = None
         self.refuse: dict[str, DockerError] = {}  # by the name of the call
         self.load_seconds: float | None = 30.0
@@ -97,6 +99,7 @@ class World:
 
     def create(self, launch: Launch, secrets: Mapping[str, str]) -> str:
         self._do("create", launch.name)
+        self.launched.append(launch)
         if launch.image not in self.images:
             raise DockerError(DockerProblem.IMAGE_NOT_FOUND, f"No such image: {launch.image}")
         if launch.name in self.containers:
@@ -151,6 +154,10 @@ class World:
     def has_image(self, image: str) -> bool:
         self._answer("has_image", image)
         return image in self.images
+
+    def entrypoint(self, image: str) -> tuple[str, ...] | None:
+        self._answer("entrypoint", image)
+        return self.entrypoints.get(image, ("vllm", "serve")) if image in self.images else None
 
     def pull(self, image: str) -> None:
         self._do("pull", image)
@@ -317,6 +324,9 @@ class FakeDoor:
 
     async def has_image(self, image: str) -> bool:
         return self.world.has_image(image)
+
+    async def entrypoint(self, image: str) -> tuple[str, ...] | None:
+        return self.world.entrypoint(image)
 
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
         on_progress(PullProgress(layers_done=0, layers=2, bytes_done=10, bytes_total=100))

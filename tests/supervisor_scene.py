@@ -51,6 +51,7 @@ class Scene:
         self.views = []
         self.mishaps = 0
         self.resting = False
+        self.model: str | None = None
         self.health_deadlines: list[float] = []
         self.logged: list[dict[str, object]] = []
         self.supervisor = Supervisor(
@@ -71,6 +72,9 @@ class Scene:
 
     async def rests(self) -> bool:
         return self.resting
+
+    async def loaded(self) -> str | None:
+        return self.model
 
     def _count_mishap(self) -> None:
         self.mishaps += 1

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
-from exporter.container.launch import docker_run_line, has_drifted
+from exporter.container.launch import docker_run_line, for_image, has_drifted
 from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
 from exporter.errors import ConfigError, ExporterError
-from exporter.targets.supervision import container_of, launch_of, secrets_of
+from exporter.targets.supervision import (
+    container_of,
+    has_old_image,
+    launch_of,
+    model_of,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
     import argparse
 
     from exporter.config import Settings, Target
+    from exporter.container.docker_engine import DockerEngine
     from exporter.container.door import DockerDoor
     from exporter.container.records import ContainerSnapshot, Launch, PullProgress
 
@@ -38,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     target = _choose(settings, options.target)
     launch = launch_of(target)
     if options.print_line:
-        print(docker_run_line(launch))
+        print(docker_run_line(asyncio.run(_as_printed(target, launch))))
         return 0
     return asyncio.run(_start(target, launch))
 
@@ -53,7 +60,7 @@ def _choose(settings: Settings, wanted: str | None) -> Target:
     return managed[wanted]
 
 
-async def _start(target: Target, launch: Launch) -> int:
+def _engine(target: Target) -> DockerEngine:
     # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
     from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
         DockerEngine,
@@ -61,13 +68,35 @@ async def _start(target: Target, launch: Launch) -> int:
     )
 
     container = container_of(target)
-    engine = DockerEngine(
-        container.docker_host, DockerLimits(query=container.docker_timeout_seconds)
-    )
+    return DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
+
+
+async def _as_printed(target: Target, launch: Launch) -> Launch:
+    """With the command that the image takes, by Docker's word where it has the image."""
+    if model_of(target) is None:
+        return launch
+    engine = _engine(target)
+    try:
+        return await _fit(engine, target, launch)
+    except DockerError:
+        return for_image(launch, None, old=has_old_image(target))
+    finally:
+        await engine.close()
+
+
+async def _fit(engine: DockerDoor, target: Target, launch: Launch) -> Launch:
+    if model_of(target) is None:
+        return launch
+    entrypoint = await engine.entrypoint(launch.image)
+    return for_image(launch, entrypoint, old=has_old_image(target))
+
+
+async def _start(target: Target, launch: Launch) -> int:
+    engine = _engine(target)
     try:
         return await _start_on(engine, target, launch)
     except DockerError as error:
-        raise ExporterError(f"Docker at {container.docker_host}: {error}") from error
+        raise ExporterError(f"Docker at {engine.host}: {error}") from error
     finally:
         await engine.close()
 
@@ -79,7 +108,8 @@ async def _start_on(engine: DockerDoor, target: Target, launch: Launch) -> int:
     if not await engine.has_image(launch.image):
         print(f"pulling {launch.image}", file=sys.stderr)
         await engine.pull(launch.image, _show_progress)
-    container_id = await engine.create(launch, secrets_of(target))
+    fitting = await _fit(engine, target, launch)
+    container_id = await engine.create(fitting, secrets_of(target))
     try:
         await engine.start(container_id)
     except DockerError:

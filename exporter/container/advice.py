@@ -29,6 +29,13 @@ WORDS: dict[Cause, Words] = {
         "Check `nvidia-smi` on Docker's host, the GPU ids that the container asks for, and that "
         "the driver is new enough for the CUDA version of the image.",
     ),
+    Cause.GPU_DRIVER: Words(
+        "The NVIDIA driver of Docker's host does not work: it is not loaded, or its library is of "
+        "another version, as after an update.",
+        "Reload the driver (`sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; sudo modprobe "
+        "nvidia`) or reboot the host. `nvidia-smi` there says the same until it works. The "
+        "container toolkit is installed.",
+    ),
     Cause.CUDA_OUT_OF_MEMORY: Words(
         "vLLM did not get the memory that it wanted.",
         "Lower --gpu-memory-utilization (now {utilization}), or --max-model-len (now "
@@ -161,6 +168,11 @@ WORDS: dict[Cause, Words] = {
     Cause.PAUSED: Words(
         "Somebody paused the container.",
         "`docker unpause` lets it go on. Tell the exporter to hold the target before pausing it.",
+    ),
+    Cause.WRONG_MODEL: Words(
+        "vLLM serves another model than it was told to load.",
+        "Its image takes the model in another way than its tag or entrypoint says: use an official "
+        "image of 0.12 or later, or give the whole command line in command.",
     ),
     Cause.CONFIG_CHANGED: Words(
         "The settings changed and the container is made anew, as configured.",

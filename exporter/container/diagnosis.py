@@ -6,7 +6,7 @@ The order in which traces are believed:
 2. what the supervisor saw while the container ran (it was too slow, its health failed…): the
    container was ended for that, so its exit code and its last lines only tell of our stop;
 3. the kernel's word that the memory limit was hit;
-4. the log of this run, root causes before the symptoms they bring along (an engine core that
+4. the log of this run, by the lines that decide how it ended (see endings.py; an engine core that
    died is the symptom of nearly everything); of a run that had begun to serve only the lines
    after that, and only causes that a running server can have;
 5. the exit code.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.container.advice import WORDS
+from exporter.container.endings import Ending, plain, says_something
 from exporter.container.loading import LoadPhase, loading_phase
 from exporter.container.masking import mask
 from exporter.container.records import Cause, Diagnosis, DockerProblem
@@ -70,12 +71,28 @@ _Rule = tuple[Cause, tuple[str, ...]]
 # Docker's text names the cause also where the door had no name for it, and in a container's
 # State.Error, which inspect shows after a refused start.
 _IN_DOCKER_TEXT: tuple[_Rule, ...] = (
-    (Cause.GPU_TOOLKIT_MISSING, (r"could not select device driver .*capabilities: \[\[gpu\]\]",)),
-    (Cause.GPU_UNAVAILABLE, (r"nvidia-container-cli: ", r"failed to discover GPU", r"nvml error")),
+    # Said through a toolkit that is installed: it did not find the driver that it needs.
+    (
+        Cause.GPU_DRIVER,
+        (r"nvml error: driver", r"driver/library version mismatch", r"libnvidia-ml\.so"),
+    ),
+    (
+        Cause.GPU_TOOLKIT_MISSING,
+        (
+            r"could not select device driver .*capabilities: \[\[gpu\]\]",
+            r"failed to discover GPU vendor",
+            r"unresolvable CDI devices",
+            r"invalid runtime name: nvidia",
+            r"nvidia-container-runtime\S*: .*not found",
+        ),
+    ),
+    (Cause.GPU_UNAVAILABLE, (r"nvidia-container-cli: ", r"nvml error")),
     (Cause.PORT_TAKEN, (r"port is already allocated", r"address already in use")),
     (Cause.NO_SPACE, (r"no space left on device",)),
     (Cause.IMAGE_NOT_FOUND, (r"no such image", r"manifest unknown", r"pull access denied")),
 )
+
+_OF_GPUS = frozenset({Cause.GPU_DRIVER, Cause.GPU_TOOLKIT_MISSING, Cause.GPU_UNAVAILABLE})
 
 # Causes that end a start.
 _IN_START_LOG: tuple[_Rule, ...] = (
@@ -123,6 +140,10 @@ _IN_START_LOG: tuple[_Rule, ...] = (
         ),
     ),
     (
+        Cause.GPU_DRIVER,
+        (r"Driver/library version mismatch", r"libcuda\.so\.1: cannot open shared object"),
+    ),
+    (
         Cause.KV_CACHE_TOO_SMALL,
         (
             r"To serve at least one request with the model's max seq len",
@@ -135,6 +156,13 @@ _IN_START_LOG: tuple[_Rule, ...] = (
         (r"less than desired (GPU|CPU) memory utilization", r"less than the engine's budget"),
     ),
     (Cause.PORT_TAKEN, (r"\[Errno 98\]",)),
+    (
+        Cause.INVALID_ARGUMENT,
+        (
+            r"(Value error, )?(?P<what>\S[^\[]*?) \[type=\w+, input_value=",  # pydantic
+            r"ValueError: (?P<value>User-specified max_model_len .+)",
+        ),
+    ),
 )
 
 # Causes that a start and a running server can have.
@@ -150,27 +178,27 @@ _IN_ANY_LOG: tuple[_Rule, ...] = (
     ),
     (
         Cause.SHARED_MEMORY_TOO_SMALL,
-        (r"insufficient shared memory", r"No space left on device: '/(dev/shm|psm_)"),
+        (
+            r"insufficient shared memory",
+            r"No space left on device: '/(dev/shm|psm_)",
+            r"/dev/shm/.*No space left on device",  # noqa: S108 - a text, not a path
+            r"(shared memory object|write to file) </torch_.*No space left on device",
+        ),
     ),
     (
         Cause.NO_SPACE,
         (r"\[Errno 28\]", r"No space left on device", r"[Nn]ot enough free disk space"),
     ),
-    (
-        Cause.ENGINE_CORE_DIED,
-        (
-            r"EngineDeadError",
-            r"EngineCore encountered",
-            r"EngineCore failed to start",
-            r"Engine core initialization failed",
-            r"[Ee]ngine core proc\S* .*died",
-            r"Worker proc .* died unexpectedly",
-        ),
-    ),
 )
 
+# Where the traceback of a full disk leads through these it is the container's shared memory.
+_SHARED = re.compile(r"shared_memory|_posixshmem|/dev/shm")
+_NCCL_SHARED = re.compile(r"NCCL.*(/dev/shm|No space left on device|posix_fallocate)")
 
-def _compiled(rules: Iterable[_Rule], flags: int = 0) -> list[tuple[Cause, re.Pattern[str]]]:
+_Compiled = list[tuple[Cause, re.Pattern[str]]]
+
+
+def _compiled(rules: Iterable[_Rule], flags: int = 0) -> _Compiled:
     return [(cause, re.compile("|".join(sentences), flags)) for cause, sentences in rules]
 
 
@@ -192,45 +220,70 @@ def diagnose(traces: Traces) -> Diagnosis:
         return _told(traces, traces.seen, traces.seen_text or _last_line(traces.log))
     if traces.oom_killed:
         return _told(traces, Cause.OOM_KILLED, _last_line(traces.log))
-    found = _in_log(traces.log)
+    found = _in_log(traces)
     if found is not None:
         cause, line, what = found
         return _told(traces, cause, line, what)
     cause = _BY_EXIT_CODE.get(traces.exit_code or 0, Cause.EXITED)
-    return _told(traces, cause, _last_line(traces.log))
+    failed = cause is Cause.EXITED and traces.exit_code
+    evidence = Ending.of(traces.log).evidence() if failed else ""
+    return _told(traces, cause, evidence or _last_line(traces.log))
 
 
 def _refused_by_docker(traces: Traces) -> Cause | None:
+    by_words = _by_rules(traces.docker_text, _DOCKER_RULES)
+    if by_words is not None and by_words[0] in _OF_GPUS:
+        return by_words[0]  # more exact than the door's one name for all that concerns GPUs
     known = _BY_DOCKER_PROBLEM.get(traces.docker) if traces.docker is not None else None
     if known is not None:
         return known
-    for cause, pattern in _DOCKER_RULES:
-        if pattern.search(traces.docker_text):
-            return cause
+    if by_words is not None:
+        return by_words[0]
     return Cause.DOCKER_ERROR if traces.docker is not None or traces.docker_text else None
 
 
-def _in_log(log: Sequence[str]) -> tuple[Cause, str, str] | None:
-    """Cause, telling line and what the line names, by the first rule that a line satisfies."""
+def _in_log(traces: Traces) -> tuple[Cause, str, str] | None:
+    """Cause, telling line and what the line names, by the lines that decide; None: none tells."""
+    log = traces.log
     served = [n for n, line in enumerate(log) if loading_phase(line) is LoadPhase.SERVING]
-    rules = _SERVING_RULES if served else _START_RULES
-    own = list(log[served[-1] + 1 :] if served else log)
+    own = log[served[-1] + 1 :] if served else log
     told_to_stop = next((n for n, line in enumerate(own) if _TOLD_TO_STOP in line), None)
-    for cause, pattern in rules:
-        for line in reversed(own[:told_to_stop]):
-            match = None if _is_harmless(line) else pattern.search(line)
-            if match is not None:
-                return cause, line, (match.groupdict().get("what") or "").strip()
+    ending = Ending.of(own[:told_to_stop])
+    found = _specific(ending, _SERVING_RULES if served else _START_RULES)
+    if found is not None:
+        return found
+    if ending.symptoms:
+        return Cause.ENGINE_CORE_DIED, ending.evidence(), ""
     return None if told_to_stop is None else (Cause.TERMINATED, own[told_to_stop], "")
 
 
-def _is_harmless(line: str) -> bool:
-    """Lines below ERROR quote errors that did not happen ("errors like `OSError: …`")."""
-    return re.match(r"(\([^)]*\) )?(WARNING|INFO|DEBUG) \d\d-\d\d |INFO: ", line) is not None
+def _specific(ending: Ending, rules: _Compiled) -> tuple[Cause, str, str] | None:
+    deciding = ending.deciding()
+    for number in deciding if ending.sends_elsewhere else reversed(deciding):
+        found = _by_rules(ending.lines[number], rules)
+        if found is not None:
+            cause, line, what = found
+            if cause is Cause.NO_SPACE and _SHARED.search(ending.of_one_exception(number)):
+                cause = Cause.SHARED_MEMORY_TOO_SMALL
+            return cause, line, what
+    # NCCL writes its reason before the exception, which only says that NCCL failed.
+    if any("NCCL" in ending.lines[number] for number in deciding):
+        told = (line for line in reversed(ending.lines) if _NCCL_SHARED.search(line))
+        return next(((Cause.SHARED_MEMORY_TOO_SMALL, line, "") for line in told), None)
+    return None
+
+
+def _by_rules(line: str, rules: _Compiled) -> tuple[Cause, str, str] | None:
+    for cause, pattern in rules:
+        match = pattern.search(line)
+        if match is not None:
+            return cause, line, (match.groupdict().get("what") or "").strip()
+    return None
 
 
 def _last_line(log: Sequence[str]) -> str:
-    return next((line for line in reversed(log) if line.strip()), "")
+    """The last line that says something."""
+    return next((plain(line) for line in reversed(log) if says_something(line)), "")
 
 
 def listens(container: ContainerSnapshot) -> str:

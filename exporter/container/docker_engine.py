@@ -151,6 +151,9 @@ class DockerEngine:
     async def has_image(self, image: str) -> bool:
         return await self._query(f"look for the image {image}", lambda at: _has_image(at, image))
 
+    async def entrypoint(self, image: str) -> tuple[str, ...] | None:
+        return await self._query(f"inspect the image {image}", lambda at: _entrypoint(at, image))
+
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
         loop = asyncio.get_running_loop()
 
@@ -293,6 +296,14 @@ def _has_image(at: DockerClient, image: str) -> bool:
     except docker.errors.ImageNotFound:
         return False
     return True
+
+
+def _entrypoint(at: DockerClient, image: str) -> tuple[str, ...] | None:
+    try:
+        config = at.api.inspect_image(image)["Config"]  # type: ignore[no-untyped-call]
+    except docker.errors.ImageNotFound:
+        return None
+    return tuple(config.get("Entrypoint") or ())
 
 
 def _log(at: DockerClient, container_id: str, query: Mapping[str, Any]) -> Iterator[LogLine]:

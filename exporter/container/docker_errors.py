@@ -46,6 +46,7 @@ _WORDS: dict[DockerProblem, tuple[str, ...]] = {
         "could not select device driver",
         "nvidia-container-cli: initialization error",
         "unresolvable CDI devices",
+        "failed to discover GPU vendor",
         "unknown or invalid runtime name: nvidia",
     ),
     DockerProblem.PORT_TAKEN: ("port is already allocated", "address already in use"),

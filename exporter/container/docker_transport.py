@@ -151,6 +151,7 @@ class DockerClient:
         self._read_seconds = read_seconds
         self._sockets = _Sockets()
         self._api: _LimitedClient | None = None
+        self._answers: weakref.WeakSet[requests.Response] = weakref.WeakSet()
 
     @property
     def api(self) -> docker.APIClient:
@@ -176,6 +177,7 @@ class DockerClient:
         api = self.api
         url = f"{api.base_url}/v{api.api_version}{path}"
         response = api.get(url, params=dict(query), stream=True)
+        self._answers.add(response)
         response.raise_for_status()
         if endless:
             self._sockets.wait_without_limit()
@@ -183,6 +185,8 @@ class DockerClient:
 
     def forget(self) -> None:
         """Connect anew at the next use: the daemon that comes back may speak another version."""
+        for answer in list(self._answers):  # one that nobody read to its end holds its socket
+            answer.close()
         if self._api is not None:
             self._api.close()
             self._api = None

@@ -30,6 +30,9 @@ class EngineDoor(Protocol):
     async def rests(self) -> bool:
         """Whether the engine says that it sleeps or is paused; False where it does not say."""
 
+    async def loaded(self) -> str | None:
+        """The model that the engine says that it loaded, as it was named; None: it does not say."""
+
 
 class DockerDoor(Protocol):
     """One Docker Engine."""
@@ -74,6 +77,9 @@ class DockerDoor(Protocol):
 
     async def has_image(self, image: str) -> bool:
         """Whether the image is on this machine."""
+
+    async def entrypoint(self, image: str) -> tuple[str, ...] | None:
+        """The program that the image starts, empty where it names none; None: it is not here."""
 
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
         """Fetch the image. `on_progress` is called on the event loop.

@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from exporter.container.endings import plain
 from exporter.container.loading import LoadProgress, read_line
 from exporter.container.masking import mask
 from exporter.container.records import DockerError, DockerProblem
@@ -94,6 +95,7 @@ class RunFollower:
         return True  # the run has ended
 
     def _take(self, time: float, text: str) -> None:
+        text = plain(text)
         loads = self._known.loads
         self._known = read_line(self._known, text)
         self.progress = self._known

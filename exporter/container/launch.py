@@ -1,9 +1,11 @@
 """From plain settings to the container that Docker is asked for, and to the equal `docker run`.
 
-Facts about the image: its entrypoint is `vllm serve`, so the model comes first and flags follow;
-it runs as root, so the caches lie under /root/.cache (vLLM's docker/Dockerfile and the
-"Using Docker" page of its documentation). huggingface_hub reads the token from the variable
-HF_TOKEN, else from the file that HF_TOKEN_PATH names (huggingface_hub/constants.py).
+Facts about the image: its entrypoint is `vllm serve`, so the model comes first and flags follow.
+Up to about 0.11 it was `python3 -m vllm.entrypoints.openai.api_server`, which wants --model: a
+model in first place is refused up to 0.9, and from 0.10 on ignored: another one is loaded. It
+runs as root, so the caches lie under /root/.cache (vLLM's docker/Dockerfile and the "Using Docker"
+page of its documentation). huggingface_hub reads the token from the variable HF_TOKEN, else from
+the file that HF_TOKEN_PATH names (huggingface_hub/constants.py).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from exporter.container.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from exporter.container.records import ContainerSnapshot
 
@@ -110,6 +112,29 @@ def plan(spec: LaunchSpec) -> Launch:
         secret_files={"HF_TOKEN": HF_TOKEN_TARGET} if spec.hf_token is TokenPlace.FILE else {},
     )
     return replace(bare, labels={**bare.labels, CONFIG_HASH_LABEL: config_hash(bare)})
+
+
+def for_image(launch: Launch, entrypoint: Sequence[str] | None, *, old: bool) -> Launch:
+    """The launch of vLLM with the command that an image of this entrypoint takes.
+
+    None: the entrypoint is not known. Then it counts whether the image's tag is `old`, as where the
+    entrypoint is a script. The hash stays: it is about what was asked for.
+    """
+    words = " ".join(entrypoint or ())
+    if entrypoint is not None and not words:
+        return replace(launch, command=("vllm", "serve", *launch.command))
+    by_flag = "api_server" in words or (old and "vllm serve" not in words)
+    return replace(launch, command=("--model", *launch.command)) if by_flag else launch
+
+
+def is_another_model(asked: str, loaded: str) -> bool:
+    """Whether vLLM says of itself that it loaded another model.
+
+    A path may stand for a name: where a copy of the model lies is not known here.
+    """
+    if loaded.startswith("/") and not asked.startswith("/"):
+        return False
+    return asked.rstrip("/") != loaded.rstrip("/")
 
 
 def parse_gpus(text: str | int) -> GpuRequest | None:

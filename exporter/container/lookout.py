@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.container import activity
 from exporter.container.activity import Activity
+from exporter.container.endings import plain
 from exporter.container.following import KEPT_LINES, RunFollower
 from exporter.container.launch import has_drifted
 from exporter.container.masking import mask
@@ -137,7 +138,7 @@ class Lookout:
             tail = await self._door.tail(container.id, KEPT_LINES)
         except DockerError:
             return []
-        return [mask(line.text, self._secrets) for line in tail if line.time >= begins]
+        return [mask(plain(line.text), self._secrets) for line in tail if line.time >= begins]
 
     def docker_failed(self, error: DockerError) -> None:
         """Remember that Docker does not answer; one line for each kind of failure, until it does.

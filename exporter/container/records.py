@@ -170,6 +170,7 @@ class Cause(StrEnum):
 
     GPU_TOOLKIT_MISSING = "gpu_toolkit_missing"
     GPU_UNAVAILABLE = "gpu_unavailable"  # the container runs and finds no GPU, or Docker no driver
+    GPU_DRIVER = "gpu_driver"  # the host's driver is not loaded, or not the one of its library
     CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
     KV_CACHE_TOO_SMALL = "kv_cache_too_small"
     MODEL_ACCESS_DENIED = "model_access_denied"
@@ -198,6 +199,7 @@ class Cause(StrEnum):
     RESTART_LIMIT = "restart_limit"  # unwell, and restarted too often within an hour
     REMOVED = "removed"
     PAUSED = "paused"
+    WRONG_MODEL = "wrong_model"  # it serves another one than it was told to load
     CONFIG_CHANGED = "config_changed"  # made anew from other settings, as told
     RESTARTED_ELSEWHERE = "restarted_elsewhere"  # by Docker's restart policy, compose or a person
     EXITED = "exited"  # by itself, none of the above

@@ -16,6 +16,7 @@ import structlog
 from exporter.container import activity
 from exporter.container.accounting import action_failed
 from exporter.container.diagnosis import Traces, diagnose, listens
+from exporter.container.launch import for_image, is_another_model
 from exporter.container.lifecycle import UNDER_WAY, decide
 from exporter.container.lookout import LIVE, Lookout
 from exporter.container.observation import Action, Decision, Memory, Observation
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         ContainerEvent,
         ContainerSnapshot,
         Diagnosis,
+        Launch,
         PullProgress,
     )
     from exporter.container.ward import Ward
@@ -83,6 +85,7 @@ class Supervisor:
         self._ward = ward
         self._door = door
         self._clock = clock
+        self._engine = engine
         self._jitter = jitter
         self._publish = publish
         self._on_loop_failure = on_loop_failure
@@ -97,6 +100,7 @@ class Supervisor:
         self._since_time = clock.time()
         self._pull: PullProgress | None = None
         self._not_before: float | None = None
+        self._while_ready: Diagnosis | None = None  # holds for a run that is well otherwise
 
     def take_over(self, other: Supervisor) -> None:
         """Go on with what another supervisor counted of the same container."""
@@ -155,6 +159,8 @@ class Supervisor:
         self._not_before = decision.not_before
         await self._account(decision, before, seen)
         self._enter(decision.state, decision)
+        if decision.became_ready:
+            await self._check_model()
         if decision.action is Action.NOTHING:
             return False
         await self._act(decision)
@@ -185,6 +191,7 @@ class Supervisor:
         if run is not None and last is not None and _failed_looks(run) > _failed_looks(last):
             self._tally.health_failures += 1
         if decision.started is not None:
+            self._while_ready = None
             self._tally.started(decision.started, before.cause)
             self._log.info(
                 "container.started",
@@ -210,6 +217,20 @@ class Supervisor:
                 advice=diagnosis.advice,
                 evidence=diagnosis.evidence,
             )
+
+    async def _check_model(self) -> None:
+        """Say so where it serves another model than it was told to load."""
+        asked = self._ward.model
+        loaded = None if asked is None else await self._engine.loaded()
+        if asked is None or loaded is None or not is_another_model(asked, loaded):
+            return
+        words = f"{loaded} was loaded, not {asked}"
+        diagnosis = diagnose(Traces(seen=Cause.WRONG_MODEL, seen_text=words))
+        self._tally.diagnosis = self._while_ready = diagnosis
+        self._log.warning(
+            "container.wrong_model", asked=asked, loaded=loaded, advice=diagnosis.advice
+        )
+        self._tell()
 
     async def _diagnose(self, cause: Cause, container: ContainerSnapshot | None) -> Diagnosis:
         return diagnose(
@@ -243,7 +264,7 @@ class Supervisor:
             case Action.PULL if launch is not None:
                 await self._door.pull(launch.image, self._pulled)
             case Action.CREATE if launch is not None:
-                await self._door.create(launch, self._ward.secrets or {})
+                await self._door.create(await self._fit(launch), self._ward.secrets or {})
             case Action.START:
                 await self._door.start(container_id)
             case Action.STOP:
@@ -252,6 +273,12 @@ class Supervisor:
                 await self._door.remove(container_id)
             case Action.UNPAUSE:
                 await self._door.unpause(container_id)
+
+    async def _fit(self, launch: Launch) -> Launch:
+        if self._ward.model is None:
+            return launch
+        entrypoint = await self._door.entrypoint(launch.image)
+        return for_image(launch, entrypoint, old=self._ward.old_image)
 
     async def _refused(self, action: Action, error: DockerError) -> None:
         self._memory, counted = action_failed(self._memory, error.problem, self._terms())
@@ -289,6 +316,7 @@ class Supervisor:
             self._since_time = self._clock.time()
             if state is LifecycleState.READY:
                 self._tally.well()
+                self._tally.diagnosis = self._while_ready
         self._tell()
 
     def _tell(self) -> None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 class Ward:
     """Whom the supervisor looks after, and how.
 
-    `launch` is None for a container that somebody else makes; `reference` is its name, or `label`
-    ("key" or "key=value") is what it carries. Seconds are those between two looks, those that
+    `launch` is None for a container that somebody else makes; `model` is what vLLM is told to load,
+    None where the command is not vLLM's own; `old_image`: its tag is of a time when vLLM's image
+    took the model in another way; `reference` is its name, or `label` ("key" or "key=value") is
+    what it carries. Seconds are those between two looks, those that
     /health may take, and those from SIGTERM to SIGKILL. `held` says whether an operator wants it
     left alone.
     """
@@ -27,6 +29,8 @@ class Ward:
     policy: Policy
     launch: Launch | None = None
     secrets: Mapping[str, str] | None = None
+    model: str | None = None
+    old_image: bool = False
     reference: str | None = None
     label: str | None = None
     look_seconds: float = 5.0

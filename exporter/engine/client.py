@@ -119,6 +119,15 @@ class EngineClient:
         await self._read("GET", f"{self.url}/health", seconds=seconds)
         return True
 
+    async def loaded_model(self) -> str | None:
+        """What it loaded, as vLLM says it in `root` of /v1/models; None where that is not said."""
+        try:
+            cards = _items(await self._read_json("GET", f"{self.url}/v1/models"))
+        except EngineUnavailableError:
+            return None
+        roots = [card.get("root") for card in cards if card.get("parent") is None]
+        return roots[0] if roots and isinstance(roots[0], str) else None
+
     async def rests(self) -> bool:
         """Whether it says that it sleeps or is paused; False where it does not say.
 

@@ -63,6 +63,7 @@ _RUNBOOKS = {
     Cause.OOM_KILLED: "out-of-memory",
     Cause.ADDRESS: "container-address-wrong",
     Cause.RESTART_LIMIT: "restart-limit",
+    Cause.WRONG_MODEL: "wrong-model",
     Cause.BUSY: "probe-failing",
 }
 

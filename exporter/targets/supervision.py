@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.config.vllm_flags import version_of
 from exporter.container.launch import LaunchSpec, TokenPlace, plan
 from exporter.container.observation import Health, HealthAnswer, failed_health
 from exporter.container.policy import Policy
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from exporter.container.records import Launch
     from exporter.engine.client import EngineClient
 
+# The last version whose image has an entrypoint that wants --model; `vllm serve` of that version
+# takes the flag, too.
+_LAST_BY_FLAG = (0, 11)
 _API_KEY = "VLLM_API_KEY"  # vLLM demands this key on /v1 (vllm/envs.py)
 
 
@@ -40,6 +44,10 @@ class EngineChecks:
     async def rests(self) -> bool:
         """Whether the engine says that it sleeps or is paused."""
         return await self._client.rests()
+
+    async def loaded(self) -> str | None:
+        """The model that the engine says that it loaded."""
+        return await self._client.loaded_model()
 
 
 def container_of(target: Target) -> ContainerSettings:
@@ -84,6 +92,18 @@ def launch_of(target: Target) -> Launch:
             host_port=container.host_port or None,
         )
     )
+
+
+def model_of(target: Target) -> str | None:
+    """The model that vLLM is told to load; None where the command is not vLLM's own."""
+    container = container_of(target)
+    return container.model if container.command is None else None
+
+
+def has_old_image(target: Target) -> bool:
+    """Whether the image's tag is of a time when its entrypoint wanted --model."""
+    version = version_of(container_of(target).image)
+    return version is not None and version <= _LAST_BY_FLAG
 
 
 def secrets_of(target: Target) -> dict[str, str]:
@@ -131,6 +151,8 @@ def ward_of(target: Target) -> Ward:
         policy=policy_of(target),
         launch=launch_of(target) if managed else None,
         secrets=secrets_of(target) if managed else None,
+        model=model_of(target) if managed else None,
+        old_image=has_old_image(target),
         reference=target.container_name,
         label=container.label,
         look_seconds=container.health_interval_seconds,

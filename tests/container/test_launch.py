@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shlex
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -16,7 +18,9 @@ from exporter.container.launch import (
     TokenPlace,
     config_hash,
     docker_run_line,
+    for_image,
     has_drifted,
+    is_another_model,
     parse_gpus,
     plan,
 )
@@ -318,3 +322,68 @@ def test_drift_is_told_by_the_hash_on_the_container():
 @pytest.mark.parametrize("labels", [{}, {CONFIG_HASH_LABEL: "v0-abc"}])
 def test_drift_is_unknown_without_a_hash_of_this_recipe(labels):
     assert has_drifted(snapshot(**labels), plan(SPEC)) is None
+
+
+API_SERVER = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "old", "begins"),
+    [
+        (("vllm", "serve"), False, ("org/model",)),
+        (("vllm", "serve"), True, ("org/model",)),
+        (API_SERVER, False, ("--model", "org/model")),
+        (API_SERVER, True, ("--model", "org/model")),
+        (("/usr/bin/tini", "--", *API_SERVER), False, ("--model", "org/model")),
+        (("/entrypoint.sh",), False, ("org/model",)),
+        (("/entrypoint.sh",), True, ("--model", "org/model")),
+        (None, False, ("org/model",)),
+        (None, True, ("--model", "org/model")),
+        ((), False, ("vllm", "serve", "org/model")),
+    ],
+)
+def test_an_image_is_given_the_model_in_the_way_that_its_entrypoint_takes(entrypoint, old, begins):
+    launch = plan(LaunchSpec(target="t", name="n", model="org/model", max_model_len=5))
+    fitting = for_image(launch, entrypoint, old=old)
+    assert fitting.command[: len(begins)] == begins
+    assert fitting.command[-3:] == launch.command[-3:]
+    assert fitting.labels == launch.labels, "it is no drift"
+
+
+@pytest.mark.parametrize(
+    ("asked", "loaded", "another"),
+    [
+        ("org/model", "org/model", False),
+        ("org/model", "Qwen/Qwen3-0.6B", True),
+        ("/models/tiny", "/models/tiny/", False),
+        ("/models/tiny", "Qwen/Qwen3-0.6B", True),
+        ("/models/tiny", "/models/other", True),
+        ("org/model", "/root/.cache/huggingface/hub/models--org--model/snapshots/1", False),
+    ],
+)
+def test_another_model_is_one_that_cannot_be_the_one_that_was_asked_for(asked, loaded, another):
+    assert is_another_model(asked, loaded) is another
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("v0.9.2", "vllm/vllm-openai:v0.9.2 --model org/model "),
+        ("v0.11.2", "vllm/vllm-openai:v0.11.2 --model org/model "),
+        ("v0.12.0", "vllm/vllm-openai:v0.12.0 org/model "),
+        ("v0.32.0", "vllm/vllm-openai:v0.32.0 org/model "),
+    ],
+)
+def test_the_line_that_launch_prints_fits_the_tag_where_docker_has_no_image(tmp_path, tag, words):
+    file = tmp_path / "exporter.toml"
+    file.write_text(
+        f"[[targets]]\nmode = 'managed'\n[targets.container]\nmodel = 'org/model'\n"
+        f"image = 'vllm/vllm-openai:{tag}'\ndocker_host = 'unix://{tmp_path}/none.sock'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", "launch", "--print", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert words in done.stdout

@@ -316,3 +316,50 @@ async def test_a_container_that_ended_is_removed_without_another_stop():
 def test_a_ward_shows_no_secret_when_it_is_printed():
     ward = Ward("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
     assert "hf_secret" not in repr(ward)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "old_image", "begins"),
+    [
+        (("vllm", "serve"), True, ("m",)),
+        (("python3", "-m", "vllm.entrypoints.openai.api_server"), False, ("--model", "m")),
+    ],
+)
+async def test_a_container_is_made_with_the_command_that_its_image_takes(
+    entrypoint, old_image, begins
+):
+    def image(world: World) -> None:
+        world.entrypoints[SPEC.image] = entrypoint
+
+    async with scene_of(setting=image, model="m", old_image=old_image) as at:
+        await at.wait(40)
+        (made,) = at.world.launched
+        assert made.command[: len(begins)] == begins
+        assert at.view.config_drift is False
+
+
+async def test_a_command_of_ones_own_is_left_as_it_is():
+    def image(world: World) -> None:
+        world.entrypoints[SPEC.image] = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+
+    async with scene_of(setting=image, model=None) as at:
+        await at.wait(40)
+        assert at.world.launched == [plan(SPEC)]
+
+
+async def test_an_engine_that_loaded_another_model_is_told_of_while_it_serves():
+    async with scene_of(model="m") as at:
+        at.model = "Qwen/Qwen3-0.6B"
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.diagnosis.cause is Cause.WRONG_MODEL
+        assert "Qwen/Qwen3-0.6B was loaded, not m" in at.view.diagnosis.evidence
+        assert at.events("warning") == ["container.wrong_model"]
+
+
+@pytest.mark.parametrize("loaded", ["m", None, "/somewhere/else"])
+async def test_an_engine_that_loaded_what_was_asked_or_does_not_say_is_not_told_of(loaded):
+    async with scene_of(model="m") as at:
+        at.model = loaded
+        await at.wait(60)
+        assert at.view.diagnosis is None
