@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -122,4 +123,6 @@ def test_the_times_of_a_session_and_its_controls_are_true_over_http_and_https(be
         assert turn.ttft_seconds + sum(turn.inter_token_seconds) <= turn.latency_seconds
     for turn in result.turns[1:]:
         assert turn.control.outcome is ControlOutcome.COLD
-        assert turn.cold_ttft_seconds > turn.ttft_seconds
+    # Of all turns together: another process can take the machine from a warm one.
+    saved = statistics.median(turn.ttft_saved_seconds for turn in result.turns[1:])
+    assert 0 < saved < statistics.median(turn.cold_ttft_seconds for turn in result.turns[1:])

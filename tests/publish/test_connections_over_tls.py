@@ -15,6 +15,7 @@ from held_timers import LONG, HeldAsyncio, HeldUvloop
 from web_files import CERTIFICATES, TLS, write
 
 from exporter.config.web_config import read_web_config
+from exporter.publish import connections
 from exporter.publish.connections import Limits
 from exporter.publish.server import HttpServer
 
@@ -56,6 +57,7 @@ async def connected(tls, **limits):
     reader, writer = await asyncio.open_connection("localhost", server.port, ssl=context)
     try:
         async with asyncio.timeout(PATIENCE):
+            writer.unsent = lambda: sum(map(unsent, server._connections._open))
             yield reader, writer
     finally:
         writer.transport.abort()
@@ -75,6 +77,11 @@ def test_one_connection_serves_answers_of_every_size(runner, tls):
                 await reader.readexactly(SIZES[path])
 
     runner.run(scene())
+
+
+def unsent(connection) -> int:
+    """Bytes of answers that its client has not acknowledged."""
+    return 0 if connection._wire is None else connections._unsent(connection._wire)
 
 
 async def until(holds) -> None:
@@ -113,7 +120,8 @@ def test_a_client_that_has_read_all_is_not_cut_for_it(runner, tls):
             for _ in range(2):
                 writer.write(request("/large"))
                 await read_answer(reader, "/large")
-                await until(lambda: loop.held() > 0)  # the look at whether it was read
+                # There is a look at whether it was read, and the kernel knows that it was.
+                await until(lambda: loop.held() > 0 and writer.unsent() == 0)
                 loop.let_expire()
             writer.write(request("/small"))
             await read_answer(reader, "/small")
