@@ -27,7 +27,8 @@ REQUEST = ChatRequest(
     tools=[{"type": "function", "function": {"name": "f"}}],
 )
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
-QUICK = Deadlines(connect=5, first_token=0.3, between_tokens=0.3, whole=20)
+NO_FIRST_TOKEN = Deadlines(connect=60, first_token=0.3, between_tokens=60, whole=120)
+NO_MORE_TOKENS = Deadlines(connect=60, first_token=60, between_tokens=0.3, whole=120)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,7 +95,7 @@ async def serving(chat: Handler, **routes: Handler) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def failure_of(chat: Handler, deadlines: Deadlines = QUICK) -> FailureReason | None:
+async def failure_of(chat: Handler, deadlines: Deadlines = PATIENT) -> FailureReason | None:
     async with serving(chat) as url, EngineClient(url) as client:
         failure = (await client.chat(REQUEST, deadlines)).failure
         return failure.reason if failure else None
@@ -107,7 +108,7 @@ async def test_a_whole_answer_is_read_with_its_times_its_usage_and_its_ids():
     counts: list[int] = []
     async with serving(chat) as url, EngineClient(url) as client:
         before = stamps.now()
-        got = await client.chat(REQUEST, QUICK, counts.append)
+        got = await client.chat(REQUEST, PATIENT, counts.append)
     assert got.failure is None
     assert got.usage == Usage(9, 2, 4)
     assert got.message == {"role": "assistant", "content": "one two"}
@@ -125,7 +126,7 @@ async def test_the_request_asks_for_everything_that_is_measured():
         return await streaming(DONE)(request)
 
     async with serving(chat) as url, EngineClient(url + "/", api_key="k3y") as client:
-        await client.chat(REQUEST, QUICK)
+        await client.chat(REQUEST, PATIENT)
     assert seen == {
         "model": "tiny",
         "messages": [{"role": "user", "content": "a secret prompt"}],
@@ -180,7 +181,7 @@ async def test_an_answer_that_comes_in_one_packet_with_its_headers_is_stamped_to
         )
 
     async with serving(chat) as url, EngineClient(url) as client:
-        got = await client.chat(REQUEST, QUICK)
+        got = await client.chat(REQUEST, PATIENT)
     assert got.failure is None
     assert got.sent_at < got.token_times[0] <= got.finished_at
 
@@ -202,7 +203,12 @@ async def test_an_answer_that_comes_in_one_packet_with_its_headers_is_stamped_to
     ],
 )
 async def test_each_way_a_stream_can_go_wrong_has_its_own_reason(pieces, reason):
-    assert await failure_of(streaming(*pieces)) == reason
+    by_reason = {
+        FailureReason.FIRST_TOKEN_TIMEOUT: NO_FIRST_TOKEN,
+        FailureReason.STALLED: NO_MORE_TOKENS,
+        None: Deadlines(connect=60, first_token=60, between_tokens=3, whole=120),
+    }
+    assert await failure_of(streaming(*pieces), by_reason.get(reason, PATIENT)) == reason
 
 
 async def test_a_stream_that_never_ends_is_ended_by_the_deadline_of_the_whole_turn():
@@ -303,7 +309,7 @@ async def test_nothing_listening_is_connection_refused_and_names_the_place():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with EngineClient(f"http://127.0.0.1:{port}") as client:
-        got = await client.chat(REQUEST, QUICK)
+        got = await client.chat(REQUEST, PATIENT)
         assert got.failure.reason is FailureReason.CONNECTION_REFUSED
         assert f"127.0.0.1:{port}" in got.failure.detail
         assert got.sent_at is None
@@ -321,7 +327,7 @@ async def test_a_host_that_does_not_exist_is_a_failed_connection():
 async def test_plain_http_behind_an_https_url_is_a_failed_connection():
     async with serving(streaming(DONE)) as url:
         async with EngineClient(url.replace("http:", "https:")) as client:
-            got = await client.chat(REQUEST, QUICK)
+            got = await client.chat(REQUEST, PATIENT)
     assert got.failure.reason is FailureReason.CONNECT_FAILED
 
 
@@ -354,8 +360,8 @@ async def test_a_kept_alive_connection_that_the_server_closed_is_not_a_failed_tu
         return await streaming(chunk("one", "stop"), DONE)(request)
 
     async with serving(chat) as url, EngineClient(url) as client:
-        assert (await client.chat(REQUEST, QUICK)).failure is None
-        assert (await client.chat(REQUEST, QUICK)).failure is None
+        assert (await client.chat(REQUEST, PATIENT)).failure is None
+        assert (await client.chat(REQUEST, PATIENT)).failure is None
     assert requests == 3
 
 
@@ -372,7 +378,7 @@ async def test_a_deadline_on_a_kept_alive_connection_is_waited_for_once():
 
     async with serving(chat) as url, EngineClient(url) as client:
         assert (await client.chat(REQUEST, PATIENT)).failure is None
-        got = await client.chat(REQUEST, QUICK)
+        got = await client.chat(REQUEST, NO_FIRST_TOKEN)
     assert got.failure.reason is FailureReason.FIRST_TOKEN_TIMEOUT
     assert not got.sent_twice
     assert requests == 2
@@ -441,7 +447,7 @@ async def test_turns_of_one_session_share_a_connection():
 
     async with serving(chat) as url, EngineClient(url) as client:
         for _ in range(3):
-            await client.chat(REQUEST, QUICK)
+            await client.chat(REQUEST, PATIENT)
     assert len(peers) == 1
 
 
@@ -507,10 +513,10 @@ async def test_a_certificate_nobody_vouches_for_is_refused_unless_told_otherwise
     url = f"https://localhost:{runner.addresses[0][1]}"
     try:
         async with EngineClient(url) as client:
-            got = await client.chat(REQUEST, QUICK)
+            got = await client.chat(REQUEST, PATIENT)
             assert got.failure.reason is FailureReason.CONNECT_FAILED
         async with EngineClient(url, verify_tls=False) as client:
-            assert (await client.chat(REQUEST, QUICK)).failure is None
+            assert (await client.chat(REQUEST, PATIENT)).failure is None
         async with EngineClient(url, ca_file=str(certificate)) as client:
             got = await client.chat(REQUEST, Deadlines())
             assert got.failure is None
