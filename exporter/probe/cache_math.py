@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import TurnFacts
+from exporter.model import LossCause, TurnFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,11 +127,12 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
     stays None.
 
     A turn that hit more than its ideal shows that the ideal is wrong for this engine: then the
-    ideal and what follows from it are None.
+    ideal and what follows from it are None. Where usage hides hits, what was cached is not known.
     """
     usage = turn.usage
     prompt = usage.prompt_tokens if usage else None
-    cached = usage.cached_tokens if usage else None
+    hidden = loss is not None and loss.cause is LossCause.UNREPORTED
+    cached = usage.cached_tokens if usage and not hidden else None
     if beyond_ideal(cached, ideal):
         ideal = None
     first = turn.first_token_at
@@ -149,7 +150,7 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
         latency_seconds=turn.finished_at - turn.sent_at,
         inter_token_seconds=turn.inter_token,
         loss=None if ideal is None else loss,
-        cached_tokens_source=_source(usage),
+        cached_tokens_source=None if cached is None else _source(usage),
     )
 
 

@@ -263,6 +263,10 @@ def of_second_turn(session: SessionResult) -> Finding:
         text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
         return failed(name, text, FAILURE_ADVICE[session.failure.reason])
     later = session.turns[1:]
+    hidden = _first_loss(session, LossCause.UNREPORTED)
+    if hidden is not None:
+        text = f"usage hides hits, lost: {_lost(later)[hidden.cause]} unreported; {hidden.evidence}"
+        return failed(name, text, LOSS_ADVICE[hidden.cause])
     known = [turn for turn in later if turn.cached_tokens is not None]
     if not later or len(known) < len(later):
         if Notice.TRANSFER in session.notices:

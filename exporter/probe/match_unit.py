@@ -39,11 +39,14 @@ class Hit:
         """How many whole units more a cache with this unit could have served."""
         return self.reusable // unit - self.cached // unit
 
-    def ends_with_prompt_before(self, unit: int) -> bool:
-        """Whether it hit all units of the prompt of the turn before, and none of its answer."""
-        if self.prompt_before is None or not self.short_of(unit):
+    def ends_with_prompt_before(self, *units: int) -> bool:
+        """Whether it fell short, and hit all of the prompt of the turn before and none of its
+        answer, in whole units of one of these sizes.
+        """
+        if self.prompt_before is None or not self.short_of(units[0]):
             return False
-        return self.cached == max(0, self.prompt_before - 1) // unit * unit
+        before = max(0, self.prompt_before - 1)
+        return self.cached in [before // unit * unit for unit in units]
 
 
 def match_unit(label: int | None, hits: Iterable[Hit]) -> int | None:

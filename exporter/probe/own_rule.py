@@ -6,6 +6,7 @@ each hit; engines with sliding windows or linear layers do not keep what an answ
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ def own_rule(
     with the one in question.
     """
     short = [one for one in hits if not one.disturbed and one.short_of(match_unit)]
-    parts = []
+    parts, speculative = [], engine is not None and engine.speculative is True
     if hit.units_short_of(match_unit) == 1:
-        speculative = engine.speculative if engine else None
         always = len(short) >= _OFTEN and all(one.units_short_of(match_unit) == 1 for one in short)
         if always:
             parts.append(
@@ -38,10 +38,10 @@ def own_rule(
                 "vllm:spec_decode counters show that speculative decoding is on, and with EAGLE "
                 f"or MTP vLLM drops the last unit ({match_unit} tokens) of each hit"
             )
-    if hit.ends_with_prompt_before(match_unit):
-        always = len(short) >= _OFTEN and all(
-            one.ends_with_prompt_before(match_unit) for one in short
-        )
+    units = (match_unit, gcd(*(one.cached for one in hits)) or match_unit)
+    if not (parts and speculative) and hit.ends_with_prompt_before(*units):
+        ends = [one.ends_with_prompt_before(*units) for one in short]
+        always = len(short) >= _OFTEN and all(ends)
         uneven = _uneven(engine)
         if always or uneven:
             parts.append(

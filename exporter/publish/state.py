@@ -109,11 +109,16 @@ class ProbeSums:
         if turn.completion_tokens is not None:
             self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
         if turn.prompt_tokens is None or turn.cached_tokens is None:
+            if turn.loss is not None:  # what was served is not known, but that usage hides it
+                self._add_ideal(turn)
             return
         if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
             return
         self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
         self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
+        self._add_ideal(turn)
+
+    def _add_ideal(self, turn: TurnFacts) -> None:
         # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
         if turn.ideal_cached_tokens is None or turn.index == 1:
             return

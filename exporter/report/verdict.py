@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter import words
-from exporter.model import FailureReason, Notice
+from exporter.model import FailureReason, LossCause, Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE, break_in_words
 from exporter.report.paired import LEAST_PAIRS
 from exporter.session_totals import session_totals
 from exporter.session_words import places, served_and_lost
 
 if TYPE_CHECKING:
-    from exporter.model import LossCause, SessionResult
+    from exporter.model import SessionResult
     from exporter.session_totals import SessionTotals
 
 UNREACHED = frozenset(
@@ -114,7 +114,8 @@ def _of_engine(result: SessionResult, said: str) -> str:
 
 def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     """What to change; None where nothing is known to need it. The largest trouble speaks."""
-    if totals.lost_by and totals.cached_tokens is not None:
+    hidden = LossCause.UNREPORTED in totals.lost_by
+    if totals.lost_by and (hidden or totals.cached_tokens is not None):
         return LOSS_ADVICE[next(iter(totals.lost_by))]
     prefix = result.prefix
     if prefix is not None and not prefix.stable:

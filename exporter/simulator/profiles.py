@@ -78,7 +78,7 @@ _ALL = (
     Profile(
         "eagle",
         "EAGLE or MTP up to 0.32: every hit lacks the last matched unit.",
-        "Lost by `speculative_decoding`, which raises no alarm; never `evicted`.",
+        "Lost as `unexplained`, by the engine's own rule, which raises no alarm; never `evicted`.",
         (be.DropLastUnit(), be.Drafts()),
     ),
     Profile(

@@ -191,6 +191,7 @@ async def test_hits_that_something_on_the_way_hides_are_unreported(bench, contro
         results = [await at.play(), await at.play()]
         wedge = of_wedge(await salt_test(at))
     assert causes(*results) == {LossCause.UNREPORTED}
+    assert {turn.hit_ratio for result in results for turn in result.turns[1:]} == {None}
     assert not any(Notice.CACHE_WEDGED in result.notices for result in results)
     assert wedge.verdict is PASS
     assert "the cache works" in wedge.evidence

@@ -21,7 +21,7 @@ from publish_records import (
 )
 
 from exporter.container.records import Cause, LifecycleState
-from exporter.model import FailureReason, LossCause, Notice, PauseReason, SaltReading
+from exporter.model import FailureReason, Loss, LossCause, Notice, PauseReason, SaltReading
 from exporter.publish.condition import LOOKS, RULES, Condition, condition, look
 from exporter.publish.state import TargetState
 
@@ -29,6 +29,9 @@ SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
 LITTLE = (turn(1, 1000, 0, 0), turn(2, 1250, 32, 32), turn(3, 1500, 32, 32))
 MISSED = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.EVICTED))
 HALF = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.EVICTED))
+HIDDEN_AND_UNKNOWN = replace(
+    turn(2, 1250, None, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden")
+)
 HIDDEN = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.UNREPORTED))
 OWN_RULE = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.UNEXPLAINED))
 UNTOLD = (turn(1, 1000, None, 0), turn(2, 1250, None, 992))
@@ -106,6 +109,7 @@ def unreadable():
         (target(session(*MISSED)), Condition.NOT_HITTING),
         (target(session(*HALF)), Condition.LOSING),
         (target(session(*HIDDEN)), Condition.HITS_HIDDEN),
+        (target(session(TURNS[0], HIDDEN_AND_UNKNOWN)), Condition.HITS_HIDDEN),
         (target(session(*OWN_RULE)), Condition.UP),
         (target(session(*UNTOLD)), Condition.CACHE_UNKNOWN),
         (target(session(TURNS[0])), Condition.UP),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client.exposition import generate_latest
 from publish_records import (
@@ -15,7 +17,7 @@ from publish_records import (
 )
 from samples_page import Page
 
-from exporter.model import FailureReason, LossCause, Notice, SaltReading
+from exporter.model import FailureReason, Loss, LossCause, Notice, SaltReading
 from exporter.publish.metrics import Metrics
 
 
@@ -205,6 +207,17 @@ def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics
 def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, registry, turns, value):
     metrics.session_finished(session(*turns))
     assert Page(registry).value("vllm_probe_cache_wedged") == value
+
+
+def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics, registry):
+    hidden = replace(turn(2, 1250, None, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden"))
+    metrics.session_finished(session(turn(1, 1000, 0, 0), hidden))
+    page = Page(registry)
+    assert page.value("vllm_probe_lost_tokens_total", cause="unreported") == 992
+    assert page.value("vllm_probe_ideal_cached_tokens_total") == 992
+    assert page.value("vllm_probe_prompt_tokens_total") == 1000
+    assert page.value("vllm_probe_turn_hit_ratio", scenario="coding-agent", turn="2") is None
+    assert page.value("vllm_probe_ttft_seconds_count", cache="cold") == 1
 
 
 def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metrics, registry):

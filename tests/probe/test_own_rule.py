@@ -1,0 +1,49 @@
+"""What speaks for a rule of the engine's own: only what was seen more than once, or is known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.engine.exposition import parse
+from exporter.probe.match_unit import Hit
+from exporter.probe.own_rule import own_rule
+
+PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
+PLAIN = parse(PAGE, at=0, scrape_seconds=0)
+SPECULATIVE = replace(PLAIN, speculative=True)
+UNEVEN = replace(PLAIN, cache=replace(PLAIN.cache, capacity_tokens=1800))
+TWO_RANKS = replace(PLAIN, ranks=2, cache=replace(PLAIN.cache, num_blocks=128))
+
+ONE_SHORT = [Hit(1000, 960), Hit(1100, 1056)]  # of 992 and 1088 in units of 32
+ALSO_WHOLE = [*ONE_SHORT, Hit(1200, 1184)]
+MORE_SHORT = [*ONE_SHORT, Hit(1200, 1088)]
+NO_ANSWERS = [Hit(1000, 928, prompt_before=950), Hit(1200, 1120, prompt_before=1130)]
+IN_64 = [Hit(1000, 896, prompt_before=950), Hit(1200, 1088, prompt_before=1130)]
+
+
+@pytest.mark.parametrize(
+    ("hits", "engine", "words"),
+    [
+        (ONE_SHORT, PLAIN, "lacks one unit of 32 tokens"),
+        (ALSO_WHOLE[::-1], PLAIN, "lacks one unit"),  # n-grams drop a unit now and then
+        (ONE_SHORT[:1], PLAIN, None),  # once may be chance
+        (ONE_SHORT[:1], SPECULATIVE, "speculative decoding is on"),
+        (MORE_SHORT[::-1], PLAIN, None),
+        (MORE_SHORT[::-1], SPECULATIVE, "speculative decoding is on"),
+        ([replace(one, disturbed=True) for one in ONE_SHORT], PLAIN, None),
+        (NO_ANSWERS, PLAIN, "ends with the prompt of the turn before"),
+        (NO_ANSWERS[:1], PLAIN, None),
+        (NO_ANSWERS[:1], UNEVEN, "is not num_gpu_blocks x block_size"),
+        (NO_ANSWERS[:1], TWO_RANKS, None),  # the label has the blocks of both
+        (IN_64, UNEVEN, "ends with the prompt of the turn before"),
+        ([Hit(3000, 320)], SPECULATIVE, None),
+        ([Hit(3000, 320)], None, None),
+    ],
+)
+def test_the_evidence_is_told_where_there_is_some(hits, engine, words):
+    found = own_rule(hits[-1], 32, hits, engine)
+    if words is None:
+        assert found is None
+    else:
+        assert words in found
