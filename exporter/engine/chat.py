@@ -38,9 +38,9 @@ class ChatRequest:
     """One streamed chat completion at temperature 0.
 
     `cache_salt` keeps the prefix apart from every other salt's; None sends none. `tools` go into
-    the prompt, but the model is told to call none (`tool_choice` "none"), since "auto" is refused
-    by a server without a tool parser. `logprobs` asks for those of the answer's tokens, which vLLM
-    names by their ids then.
+    the prompt (vLLM up to 0.9.2 leaves them out), but the model is told to call none
+    (`tool_choice` "none"), since "auto" is refused by a server without a tool parser. `logprobs`
+    asks for those of the answer's tokens, which vLLM names by their ids then.
     """
 
     model: str
