@@ -382,6 +382,10 @@ def of_isolation(test: SaltTest) -> Finding:
     return passed(name, text)
 
 
+_EMPTIED = "something emptied the cache in between"
+_LATE = "this engine serves a prompt only once it computed it twice"
+
+
 def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
     """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
     played after the test.
@@ -407,8 +411,8 @@ def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
         return unknown(
             name,
             f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped, "
-            "this engine serves a prompt only once it computed it twice",
-            LOSS_ADVICE[LossCause.NEVER_HIT],
+            f"{_EMPTIED if test.hit_before else _LATE}",
+            LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
         )
     if outcome is Outcome.UNKNOWN:
         return unknown(name, f"{text}; {why}")

@@ -25,22 +25,36 @@ Again = Callable[[], Awaitable["tuple[Usage, tuple[int, ...] | None] | None"]]
 """Sends the turn's prompt once more, for one token of answer: its usage, and the token ids of its
 prompt where they are known; None where that failed."""
 
+_SENDINGS = 3
+"""How often a prompt is sent again before a process that hit before is said to have stopped. Where
+something empties the cache again and again it may be empty once more, but hardly each time: little
+time passes from one of these to the next, and vLLM empties no cache that a request uses."""
+
 
 class LossInquiry:
     """One session's readings of the engine, each with what the exporter had asked by then."""
 
     def __init__(
-        self, replicas: ReplicaWatch, before: EngineView | None, own: Callable[[], OwnShare]
+        self,
+        replicas: ReplicaWatch,
+        before: EngineView | None,
+        own: Callable[[], OwnShare],
+        hit_before: Callable[[], bool],
     ) -> None:
+        """`hit_before`: whether this engine process served a prompt of the exporter from cache."""
         self._replicas = replicas
         self._last = self._config = _snapshot(before)
         self._start_time = self._last.process_start_time if self._last else None
         self._own = own
+        self._hit_before = hit_before
         self._own_before = own()
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
         self.engine = self._last
         self.repeated = 0  # the turn whose prompt was sent again last
+        self._emptied_after: int | None = (
+            None  # the turn after which the cache is known to have been emptied
+        )
 
     def used(self, turn: Turn) -> None:
         """Note what a turn asked and whether it hit; call it for each, in order."""
@@ -73,6 +87,7 @@ class LossInquiry:
             traffic=traffic,
             repeat=self._missed,
             several=self._replicas.proof,
+            emptied=self._emptied_after == turn.index - 1 and bool(usage.cached_tokens),
         )
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
@@ -96,10 +111,9 @@ class LossInquiry:
 
     async def _repeat(self, turn: Turn, match_unit: int, again: Again) -> Repeat | None:
         self.repeated = turn.index
-        usage, ids = await again() or (None, None)
+        usage, ids = await self._sent_again(turn, match_unit, again) or (None, None)
         if usage is None or usage.cached_tokens is None:
             return None
-        self._session_tokens += usage.prompt_tokens + usage.completion_tokens
         _, traffic = await self._since_last()
         known = ids is not None and turn.prompt_token_ids is not None
         same = ids == turn.prompt_token_ids if known else None
@@ -107,6 +121,22 @@ class LossInquiry:
         if repeat.cached == 0 and long_enough(usage.prompt_tokens, match_unit):
             self._missed = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat
+
+    async def _sent_again(
+        self, turn: Turn, match_unit: int, again: Again
+    ) -> tuple[Usage, tuple[int, ...] | None] | None:
+        """The first answer that hit, or the last one; None where one failed."""
+        left = _SENDINGS
+        while (answer := await again()) is not None:
+            usage, _ids = answer
+            left -= 1
+            self._session_tokens += usage.prompt_tokens + usage.completion_tokens
+            telling = self._hit_before() and long_enough(usage.prompt_tokens, match_unit)
+            if usage.cached_tokens and left < _SENDINGS - 1:
+                self._emptied_after = turn.index
+            if usage.cached_tokens != 0 or not telling or not left:
+                break
+        return answer
 
 
 def _length(turn: Turn) -> int:

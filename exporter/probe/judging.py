@@ -35,7 +35,9 @@ class TurnJudge:
         self._requests = requests
         self._replicas = replicas
         self._before = before
-        self._inquiry = LossInquiry(replicas, before, lambda: requests.share)
+        self._inquiry = LossInquiry(
+            replicas, before, lambda: requests.share, lambda: requests.memory.hit
+        )
 
     @property
     def _memory(self) -> EngineMemory:
@@ -132,7 +134,7 @@ def _hit_at_once(evidence: Evidence | None, shared: Shared | None) -> bool:
 
 def _disturbed(evidence: Evidence) -> bool:
     """Whether something else than the engine's own rule may have made a hit shorter."""
-    gone = evidence.restarted is not False or evidence.several is not None
+    gone = evidence.restarted is not False or evidence.several is not None or evidence.emptied
     return gone or evidence.pressed(evidence.traffic) is not False
 
 

@@ -370,3 +370,11 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
 )
 def test_a_wedge_is_only_failed_where_nothing_else_can_have_been(test, verdict):
     assert of_wedge(test).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("hit_before", "words"), [(True, "emptied the cache"), (False, "computed it twice")]
+)
+def test_a_third_sending_that_hits_is_told_by_what_the_process_did_before(hit_before, words):
+    test = replace(MISSED, third_cached=992, hit_before=hit_before)
+    assert words in of_wedge(test).evidence

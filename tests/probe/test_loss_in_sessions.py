@@ -65,14 +65,14 @@ async def test_a_session_that_loses_nothing_asks_nothing_beside_its_turns(bench)
     assert (len(sent), len(read), result.extra_tokens) == (8, 1, 0)
 
 
-async def test_a_wedged_cache_is_found_in_one_session_and_asked_once(bench):
+async def test_a_wedged_cache_is_found_in_one_session_by_three_requests(bench):
     async with bench() as at:
         await at.play()
         at.simulator.inject(faults.Wedge())
         sent = count_chats(at)
         result = await at.play()
     assert causes(result) == dict.fromkeys(range(2, 9), LossCause.WEDGED)
-    assert len(sent) == 8 + 1
+    assert len(sent) == 8 + 3
     assert result.extra_tokens > 0
     assert Notice.CACHE_WEDGED in result.notices
     assert "sent again at once, hit nothing either" in result.turns[1].loss.evidence
@@ -187,6 +187,38 @@ async def test_a_prompt_too_short_to_tell_is_not_called_wedged(bench):
     assert lost
     assert all(turn.prompt_tokens <= 3 * 528 for turn in lost)
     assert {turn.loss.cause for turn in lost} == {LossCause.UNEXPLAINED}
+
+
+@pytest.mark.parametrize("misses", [1, 2])
+async def test_a_cache_that_is_emptied_again_and_again_has_not_stopped(bench, misses):
+    """Also where it was emptied between the turn and the next sending of its prompt."""
+    async with bench() as at:
+        chat, turns, emptied = at.client.chat, [], []
+
+        async def disturbed(request, *arguments):
+            if request.max_tokens > 1:
+                turns.append(request)
+            if len(turns) == 4 and len(emptied) <= misses:
+                emptied.append(request)
+                assert at.simulator.engine.reset_prefix_cache()
+            return await chat(request, *arguments)
+
+        at.client.chat = disturbed
+        result = await at.play()
+    assert [request.max_tokens for request in emptied] == [16, *[1] * misses]
+    # The answer of turn 4 was gone before its prompt was kept again.
+    assert causes(result) == {4: LossCause.RESET, 5: LossCause.RESET}
+    assert "emptied after the turn before" in result.turns[4].loss.evidence
+    assert result.turns[4].cached_tokens > 0
+    assert Notice.CACHE_WEDGED not in result.notices
+
+
+async def test_a_process_that_never_hit_is_asked_once_more_and_no_oftener(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.Wedge())
+        sent = count_chats(at)
+        await at.play()
+    assert len(sent) == 8 + 1
 
 
 async def test_a_cache_that_was_emptied_is_called_reset_and_the_session_goes_on(bench):
