@@ -134,6 +134,8 @@ class StampingTransport:
         self._unsent = self._unsent and self._waits()
 
     def _waits(self) -> bool:
+        if self._real.is_closing():
+            return False
         return bool(self._real.get_write_buffer_size() or self._below.get_write_buffer_size())
 
     def __getattr__(self, name: str) -> Any:

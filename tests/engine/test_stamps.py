@@ -7,6 +7,7 @@ machine moves them apart, and never past each other.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import pytest
@@ -91,6 +92,34 @@ def test_a_request_is_sent_when_its_last_byte_has_left_and_not_its_first(runner,
     runner.run(scene())
 
 
+def test_a_deadline_within_a_long_prompt_leaves_nothing_behind(runner, tls):
+    """The server takes none of it; the connection goes, and with it what waited to be sent."""
+
+    async def scene():
+        wrong = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: wrong.append(context)
+        )
+        ended = asyncio.Event()
+
+        async def take_nothing(reader, writer):
+            writer.transport.pause_reading()
+            await ended.wait()
+            writer.transport.abort()
+
+        server = await asyncio.start_server(
+            take_nothing, "127.0.0.1", 0, ssl=server_tls() if tls else None
+        )
+        soon = replace(PATIENT, first_token=0.5)
+        async with server, EngineClient(url_of(server, tls=tls), ca_file=AUTHORITY) as client:
+            chat = await client.chat(asking(16 << 20), soon)
+            ended.set()
+        assert chat.failure.reason is FailureReason.FIRST_TOKEN_TIMEOUT
+        assert wrong == []
+
+    runner.run(scene())
+
+
 class FakeTransport(asyncio.Transport):
     """Keeps what is written until it is told that the kernel took it."""
 
@@ -104,6 +133,9 @@ class FakeTransport(asyncio.Transport):
 
     def get_write_buffer_size(self):
         return self.waiting
+
+    def is_closing(self):
+        return False
 
     def set_write_buffer_limits(self, high=None, low=None):
         self.limits = (high, low)
