@@ -68,7 +68,7 @@ class ProbeSettings(Section):
 
     max_waiting_requests: CountOrZero = 0
     """No session starts while more requests than this wait in the engine's queue: the probe does
-    not push in before users."""
+    not push in before users. After a minute in which the engine counted nothing, one does."""
 
     max_kv_cache_usage_ratio: Ratio = 0.9
     """No session starts while running requests hold more than this share of the KV cache: the
