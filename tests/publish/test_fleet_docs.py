@@ -23,9 +23,8 @@ SHOWN = dict(re.findall(r"<!-- prometheus: (\w+) -->\n```yaml\n(.*?)```", DOCUME
 PATIENCE = 80.0  # seconds, for all of a test: a bound, it takes about ten
 
 
-def tool(*words) -> tuple[int, str]:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
-    return done.returncode, done.stdout + done.stderr
+def tool(*words) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
 
 
 @pytest.mark.promtool
@@ -33,8 +32,8 @@ def tool(*words) -> tuple[int, str]:
 def test_what_is_shown_is_right_by_prometheus_own_checker(promtool, tmp_path, name, what):
     file = tmp_path / "shown.yml"
     file.write_text(SHOWN[name])
-    code, words = tool(promtool, "check", what, str(file))
-    assert code == 0, words
+    done = tool(promtool, "check", what, str(file))
+    assert done.returncode == 0, done
 
 
 @pytest.fixture
@@ -61,12 +60,12 @@ async def test_prometheus_own_checker_finds_the_page_of_each_target(promtool, co
     job = "vllm-cache-exporter-targets"
     found: list[dict[str, str]] = []
     for patience in ("3s", "12s", "40s"):  # it always takes all of it, and a busy machine more
-        code, words = await asyncio.to_thread(
+        done = await asyncio.to_thread(
             *(tool, promtool, "check", "service-discovery", f"--timeout={patience}"),
             *(str(config), job),
         )
-        assert code == 0, words
-        found = [each["labels"] for each in json.loads(words) or []]
+        assert done.returncode == 0, done
+        found = [each["labels"] for each in json.loads(done.stdout) or []]
         if found:
             break
     address = re.search(r"127\.0\.0\.1:[0-9]+", config.read_text())[0]
