@@ -408,10 +408,13 @@ def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
     if outcome is Outcome.UNREPORTED:
         return passed(name, f"{text} by usage, but {why}: the cache works")
     if test.third_cached:
+        text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
+        if test.mixed or (session is not None and Notice.MIXED in session.notices):
+            return unknown(name, f"{text}, several engines answer at this URL")
+        why = _EMPTIED if test.hit_before else _LATE
         return unknown(
             name,
-            f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped, "
-            f"{_EMPTIED if test.hit_before else _LATE}",
+            f"{text}, {why}, or several engines answer at this URL",
             LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
         )
     if outcome is Outcome.UNKNOWN:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from exporter.engine.reasons import ScrapeReason
-from exporter.model import CachedTokensSource, FailureReason, LossCause
+from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
 from exporter.own_share import OwnShare
 from exporter.publish.cost_state import CostState
 from exporter.publish.users_share import UsersShare
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from exporter.container.records import ContainerView
     from exporter.model import (
         EngineView,
-        Notice,
         RetentionReading,
         SaltReading,
         SessionResult,
@@ -211,6 +210,8 @@ class TargetState:
             self._add_turn(turn, others_unknown=unknown)
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged(result))
+        if Notice.MIXED in result.notices:
+            self.cost.retention.clear()
         self.cost.add_session(result)
         self.users.add_session(result)
 
@@ -256,8 +257,11 @@ class TargetState:
         self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
 
     def add_retention(self, reading: RetentionReading) -> None:
-        """What a wedged cache keeps says nothing of how long a prefix survives."""
-        if not self.wedged:
+        """What a wedged cache keeps says nothing of how long a prefix survives, nor does what
+        another engine has that answers at the same URL.
+        """
+        mixed = self.last_session is not None and Notice.MIXED in self.last_session.notices
+        if not self.wedged and not mixed:
             self.cost.add_retention(reading)
 
     def _cache_tested(self, wedged: bool | None) -> None:

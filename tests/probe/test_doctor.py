@@ -378,3 +378,11 @@ def test_a_wedge_is_only_failed_where_nothing_else_can_have_been(test, verdict):
 def test_a_third_sending_that_hits_is_told_by_what_the_process_did_before(hit_before, words):
     test = replace(MISSED, third_cached=992, hit_before=hit_before)
     assert words in of_wedge(test).evidence
+
+
+def test_a_hit_at_the_third_sending_is_no_habit_of_one_engine_where_several_answer():
+    third = replace(MISSED, third_cached=992, hit_before=False)
+    assert "computed it twice, or several engines" in of_wedge(third).evidence
+    found = of_wedge(replace(third, mixed=True))
+    assert "computed it twice" not in found.evidence
+    assert found.evidence.endswith("several engines answer at this URL")

@@ -20,6 +20,7 @@ from exporter.model import (
     Control,
     ControlOutcome,
     EngineTotals,
+    Notice,
     PauseReason,
     RetentionReading,
     RetentionUnknown,
@@ -93,6 +94,20 @@ def test_what_a_wedged_cache_keeps_is_no_retention(metrics, registry):
     assert known() == {}
     metrics.salts_tried(SaltReading("local", leaked=None, wedged=False))
     assert known() == {}, "it was measured while the cache was wedged"
+    metrics.retention_read(RetentionReading("local", 10.0, 1.0))
+    assert known()
+
+
+def test_what_another_engine_has_behind_the_same_url_is_no_retention(metrics, registry):
+    def known():
+        return Page(registry).series("vllm_probe_retention_ratio")
+
+    metrics.retention_read(RetentionReading("local", 60.0, 0.0))
+    assert known()
+    metrics.session_finished(session(*TURNS, notices=frozenset({Notice.MIXED})))
+    metrics.retention_read(RetentionReading("local", 10.0, 0.0))
+    assert known() == {}
+    metrics.session_finished(session(*TURNS))
     metrics.retention_read(RetentionReading("local", 10.0, 1.0))
     assert known()
 
