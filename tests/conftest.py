@@ -76,6 +76,8 @@ def _group(item: pytest.Item) -> str | None:
         return "vllm"  # the servers of the fixture vllm_servers
     if item.get_closest_marker("vllm_image"):
         return "stack"
+    if item.path.parent.name == "profiles":
+        return "profiles"  # one daemon over all kinds of server
     if item.get_closest_marker("docker"):
         return "container" if item.path.parent.name == "container" else "stack"
     return None

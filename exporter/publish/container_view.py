@@ -64,8 +64,6 @@ _RUNBOOKS = {
     Cause.ADDRESS: "container-address-wrong",
     Cause.RESTART_LIMIT: "restart-limit",
     Cause.WRONG_MODEL: "wrong-model",
-    Cause.NAME_TAKEN: "container-not-ours",
-    Cause.OTHER_EXPORTER: "container-not-ours",
     Cause.BUSY: "probe-failing",
 }
 

@@ -109,7 +109,7 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
         if request.stream:
             return await _stream(chat, http)
         return await _whole(chat)
-    except Cut:
+    except (Cut, ConnectionResetError):  # the latter: the client left between two chunks
         if http.transport is not None:
             http.transport.abort()
         raise asyncio.CancelledError from None

@@ -65,7 +65,7 @@ _ALL = (
     _release(
         "0.8.5",
         "Queried and hit tokens are the blocks times the block size. Hit ratios per turn are "
-        "unknown: `usage_details_missing`.",
+        "unknown: `usage_details_missing`, once the counters show hits.",
         "0.8.5 with V1: cached tokens are never told, and its counters count blocks.",
     ),
     _release(
@@ -78,25 +78,27 @@ _ALL = (
     Profile(
         "eagle",
         "EAGLE or MTP up to 0.32: every hit lacks the last matched unit.",
-        "Lost as `unexplained`, by the engine's own rule, which raises no alarm; never `evicted`.",
+        "Lost as `unexplained`, by the engine's own rule, with what speaks for it. `second_turn` "
+        "is unknown, no alert fires; never `evicted`.",
         (be.DropLastUnit(), be.Drafts()),
     ),
     Profile(
         "eagle-hybrid",
         "MTP on a hybrid model: the unit that each hit lacks has 528 tokens, and no label says so.",
-        "The unit is learned from the hits; then as `eagle`.",
+        "The unit is learned from the hits (`match_unit_differs`); then as `eagle`.",
         (be.DropLastUnit(), be.Drafts(), be.HitUnit(528)),
     ),
     Profile(
         "sliding-window",
         "Sliding windows since 0.28: what an answer filled is never kept.",
-        "Never `evicted`.",
+        "As `eagle`, with what speaks for a window.",
         (be.ForgetAnswers(),),
     ),
     Profile(
         "hybrid-528",
         "A hybrid model: the label says blocks of 16, each hit is a multiple of 528.",
-        "The unit is learned from the hits; the ideal is unknown until then. Never `evicted`.",
+        "The unit is learned from the hits (`match_unit_differs`); the ideal is unknown until "
+        "then. Never `evicted`.",
         (be.HitUnit(528),),
     ),
     Profile(
@@ -108,7 +110,7 @@ _ALL = (
     Profile(
         "late-hits",
         "A hybrid model with MTP: an identical prompt hits only at its third sighting.",
-        "Neither `wedged` nor `reset`: nothing stopped, it never hit at once.",
+        "Neither `wedged` nor `reset`: nothing stopped, it never hit at once. `wedge` is unknown.",
         (be.LateHits(3),),
     ),
     Profile(
@@ -147,7 +149,7 @@ _ALL = (
     Profile(
         "no-prompt-tokens",
         "Usage without `prompt_tokens`.",
-        "Time to first token is known, the tokens of these turns are not.",
+        "Time to first token is known, the tokens of these turns are not: `usage_unusable`.",
         (be.OddUsage("no_prompt_tokens"),),
     ),
     Profile(
@@ -185,7 +187,8 @@ _ALL = (
     Profile(
         "no-system-role",
         "A chat template that refuses the system role.",
-        "Scenarios are played with the system prompt in the first user message, and that is said.",
+        "Scenarios are played with the system prompt in the first user message: "
+        "`system_role_refused`.",
         (be.NoSystemRole(),),
     ),
     Profile(
@@ -217,7 +220,7 @@ _ALL = (
     Profile(
         "paused",
         "vLLM 0.33 after POST /pause: 503 to every request.",
-        "Paused: no illness, nothing is restarted.",
+        "Paused: no illness, no alert, nothing is restarted.",
         (be.Paused("refused"),),
         {"version": "0.33.0"},
     ),
@@ -245,7 +248,8 @@ _ALL = (
         "router",
         "A router in front of two engines: gauges with a label `server`, 0 where it does not know "
         "an engine's names, a /version of its own.",
-        "Several engines or a router: its counters are not taken for an engine's.",
+        "Several engines or a router (`mixed`): its counters are not taken for an engine's. "
+        "`one_engine` fails, `second_turn` is unknown.",
         (be.PageOf("router"), be.Spread("in_turn")),
         _ROUTED,
     ),
@@ -274,7 +278,8 @@ _ALL = (
     Profile(
         "shuffling-gateway",
         "A gateway that shuffles requests over three engines, and lets through /v1 alone.",
-        "`second_turn` does not pass: a later turn hit nothing of the turn before.",
+        "`second_turn` is unknown: a later turn hit nothing of the turn before. "
+        "`VllmMetricsUnreadable`, and not `VllmDown`.",
         (be.OnlyV1(), be.Spread("shuffled")),
         {"engine_ranks": 3},
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -456,3 +457,24 @@ async def test_lookups_count_again_and_prompt_tokens_once():
         used = await usage_of(client)
         assert await client.metric("vllm:prompt_tokens_total") == used["prompt_tokens"]
         assert await client.metric("vllm:prefix_cache_queries_total") == 400 * used["prompt_tokens"]
+
+
+async def test_the_command_serves_a_server_of_that_kind_and_says_so():
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "exporter", "simulate", "--port", "0", "--like", "lora"),
+        *("--served-model-name", "base"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            while not (line := await process.stderr.readline()).startswith(b"SIMULATED"):
+                pass
+        assert line.rstrip().endswith(b"It is like lora.")
+        url = re.search(rb"http://[^ ]+\d", line)[0].decode()
+        async with aiohttp.ClientSession() as session:
+            _, listed = await Client(session, url).get("/v1/models")
+        assert [card["id"] for card in listed["data"]] == ["base", "base-lora"]
+    finally:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,182 @@
+"""What is right to say of each kind of server that the simulator can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+OPENING = frozenset({"simulated", "opening_short", "scenario_shortened"})
+"""Notices about the simulator and the scenario: they say nothing of the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Of `check`: the tests that fail and those that are unknown. Of `probe`: why it fails, what
+    is known of cached tokens, and the causes of losses. `never` stands nowhere in any words.
+
+    `cached`: "ideal" on each turn, or only at the end; "less" on some, all known; "unknown" on all;
+    "hidden" after the first; "some" are not known.
+    `alarms` may fire, and no other.
+    """
+
+    fails: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    failure: str | None = None
+    cached: str = "ideal"
+    causes: frozenset[str] = frozenset()
+    notices: frozenset[str] = frozenset()
+    never: tuple[str, ...] = ()
+    alarms: frozenset[str] = frozenset()
+
+
+def _set(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_EVICTED = ("evicted", "--gpu-memory-utilization")
+_NOTHING_KNOWN = _set(
+    "awake",
+    *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
+    *("isolation", "wedge"),
+)
+_OWN_RULE = Right(
+    cached="less", causes=_set("unexplained"), never=_EVICTED, unknown=_set("second_turn")
+)
+_UNIT = _set("match_unit_differs")
+_RECOVERED = Right(notices=_set("token_ids_recovered"))
+_TRANSFER = Right(
+    cached="unknown",
+    unknown=_set("usage_details", "cold_start", "second_turn", "isolation", "wedge"),
+    notices=_set("transfer"),
+    never=("salt_ignored", "ignores cache_salt", "leak"),
+)
+_TOKENS_UNKNOWN = Right(
+    cached="unknown",
+    unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
+    fails=_set("usage_details"),
+    notices=_set("usage_unusable"),
+    never=("KeyError", "Check that the URL"),
+)
+_MIXED = Right(
+    fails=_set("one_engine", "second_turn"),
+    cached="less",
+    causes=_set("mixed"),
+    notices=_set("mixed"),
+    never=(
+        *_EVICTED,
+        *("Restart vLLM", "Find out who empties the cache", "serves a prompt only once"),
+    ),
+    alarms=_set("VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"),
+)
+
+_ROUTED = replace(
+    _MIXED,
+    fails=_set("one_engine"),
+    unknown=_set(
+        *("version", "flags", "prefix_caching", "match_unit", "second_turn", "isolation", "wedge")
+    ),
+    notices=_set("mixed", "match_unit_unknown"),
+)
+
+RIGHT: dict[str, Right] = {
+    "vllm-0.22.1": Right(never=("--enable-prompt-tokens-details",)),
+    "vllm-0.17.1": Right(never=("--enable-prompt-tokens-details",)),
+    "vllm-0.10.2": Right(never=("--enable-prompt-tokens-details",)),
+    "vllm-0.9.2": _RECOVERED,
+    "vllm-0.9.2-v0": Right(
+        notices=_set("token_ids_recovered", "salt_refused"),
+        unknown=_set("cold_start", "isolation"),
+    ),
+    "vllm-0.8.5": Right(
+        fails=_set("usage_details"),
+        unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
+        cached="unknown",
+        notices=_set("usage_details_missing", "token_ids_recovered"),
+        alarms=_set("VllmUsageDetailsMissing"),
+    ),
+    "vllm-0.8.5-v0": Right(
+        fails=_set("isolation"),
+        notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
+        alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
+    ),
+    "eagle": _OWN_RULE,
+    "eagle-hybrid": replace(_OWN_RULE, notices=_UNIT),
+    "sliding-window": _OWN_RULE,
+    "hybrid-528": Right(cached="ideal at the end", notices=_UNIT, never=_EVICTED),
+    "label-4": Right(cached="ideal at the end", notices=_UNIT, never=_EVICTED),
+    "late-hits": Right(
+        unknown=_set("second_turn", "isolation", "wedge"),
+        cached="less",
+        causes=_set("never_hit", "unexplained"),
+        never=(*_EVICTED, "had been emptied", "Restart vLLM;"),
+    ),
+    "pd-decode": _TRANSFER,
+    "pd-decode-all": _TRANSFER,
+    "no-usage-details": Right(
+        fails=_set("usage_details"),
+        unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
+        cached="unknown",
+        notices=_set("usage_details_missing"),
+        alarms=_set("VllmUsageDetailsMissing"),
+    ),
+    "omits-empty": Right(never=("--enable-prompt-tokens-details",)),
+    "rewrites-cached": Right(
+        fails=_set("usage_details", "second_turn"),
+        unknown=_set("isolation", "wedge"),
+        cached="hidden",
+        causes=_set("unreported"),
+        never=("Restart vLLM", "wedged"),
+    ),
+    "no-prompt-tokens": _TOKENS_UNKNOWN,
+    "empty-usage": _TOKENS_UNKNOWN,
+    "odd-usage-once": Right(
+        unknown=_set("isolation", "wedge"),  # what is asked first is asked for these
+        cached="some",
+        notices=_set("usage_unusable"),
+        never=("Check that the URL",),
+    ),
+    "swallows-ids": Right(
+        cached="some",
+        unknown=_set("token_ids", "prefix_stable"),
+        notices=_set("token_ids_missing"),
+        never=_EVICTED,
+    ),
+    "strict-gateway": Right(
+        unknown=_set("token_ids", "cold_start", "prefix_stable", "isolation"),
+        cached="some",
+        notices=_set("token_ids_recovered", "salt_refused"),
+    ),
+    "no-stream-options": replace(_TOKENS_UNKNOWN, notices=_set("usage_missing")),
+    "no-system-role": Right(notices=_set("system_role_refused")),
+    "clock-in-template": Right(
+        fails=_set("second_turn", "prefix_stable"),
+        unknown=_set("isolation", "wedge"),
+        cached="less",
+        notices=_set("prefix_unstable"),
+        never=("Restart vLLM",),
+        alarms=_set("VllmPrefixUnstable", "VllmProbeHitRatioLow"),
+    ),
+    "lora": Right(),
+    "bare-model-card": Right(),
+    "asleep": Right(unknown=_NOTHING_KNOWN, failure="asleep", never=("hangs",)),
+    "paused": Right(unknown=_NOTHING_KNOWN, failure="paused", never=("rate limit",)),
+    "paused-stream": Right(unknown=_NOTHING_KNOWN, failure="paused", never=("may have died",)),
+    "frozen-queue": Right(),
+    "hung-queue": Right(
+        fails=_set("second_turn"),
+        unknown=_NOTHING_KNOWN - {"second_turn"},
+        failure="first_token_timeout",
+        alarms=_set("VllmProbeFailing"),
+    ),
+    "router": _ROUTED,
+    "old-router": _ROUTED,
+    "merged-pages": replace(_MIXED, unknown=_set("version", "isolation", "wedge")),
+    "shuffled-replicas": replace(_MIXED, unknown=_set("isolation", "wedge")),
+    "shuffling-gateway": replace(
+        _ROUTED,
+        fails=_set("metrics"),
+        unknown=_ROUTED.unknown | _set("one_engine"),
+        notices=_set("match_unit_unknown"),
+        alarms=_MIXED.alarms | _set("VllmMetricsUnreadable"),
+    ),
+    "recounted-lookups": Right(),
+}
