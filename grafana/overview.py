@@ -102,8 +102,8 @@ def _sound() -> list[stat.Panel]:
         dress(
             kinds.verdict(wedged, "unknown"),
             "Repeated prompts",
-            "Wedged when an identical prompt, sent twice in a row with room in the cache, did not "
-            "hit. Known cure: restart the engine.",
+            "Wedged when an identical prompt, sent again at once with room in the cache, did not "
+            "hit, and this engine process had hit before. Known cure: restart the engine.",
             "none",
             (5, 4),
             now("A", promql.gauge("vllm_probe_cache_wedged")),

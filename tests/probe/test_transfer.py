@@ -1,0 +1,73 @@
+"""Cached tokens that no prefix cache can have served, and what one process is remembered for."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.model import Usage
+from exporter.probe.engine_memory import EngineMemory
+from exporter.probe.match_unit import Hit
+from exporter.probe.repeat import most_cached
+from exporter.probe.transfer import whole
+
+
+def usage(prompt, cached):
+    return Usage(prompt, 16, cached)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cached", "unit", "all_of_it"),
+    [
+        (2000, 1999, 16, True),
+        (2000, 2000, 16, True),
+        (2001, 2000, 16, True),  # also a multiple of the unit
+        (2000, 1984, 16, True),  # all the units that a hit could have
+        (2000, 1968, 16, False),
+        (2000, 1999, None, True),
+        (2000, 1984, None, False),
+        (2000, 0, 16, False),
+        (2000, None, 16, False),
+        (1000, 528, 528, False),  # one unit, which a chat template's own head may fill
+        (1000, 999, 528, True),
+    ],
+)
+def test_as_good_as_all_of_a_prompt_is_no_hit_where_the_prompt_is_new(
+    prompt, cached, unit, all_of_it
+):
+    assert whole(usage(prompt, cached), unit) is all_of_it
+    memory = EngineMemory()
+    memory.label = unit
+    found = memory.sent_new(usage(prompt, cached))
+    assert memory.transfers is all_of_it
+    assert found.transferred is all_of_it
+    assert found.cached_tokens == (None if all_of_it else cached)
+
+
+def test_the_same_usage_of_a_prompt_that_was_sent_before_is_a_hit_until_transfers_are_known():
+    memory = EngineMemory()
+    memory.label = 16
+    repeated = usage(2000, 1999)  # an external store may have all but the last token
+    assert memory.hits_only(repeated) is repeated
+    memory.sent_new(usage(3000, 2999))
+    assert memory.hits_only(repeated).cached_tokens is None
+    assert memory.hits_only(usage(2000, 640)).cached_tokens == 640, "a hit of the node's own"
+
+
+@given(prompt=st.integers(1, 9000), unit=st.sampled_from([1, 16, 528]), share=st.floats(0, 1))
+def test_what_a_cold_prompt_shares_with_a_templates_head_is_no_transfer(prompt, unit, share):
+    """Up to half of a prompt that spans more than three units."""
+    cached = int(prompt / 2 * share) // unit * unit
+    if prompt > 3 * unit and cached < most_cached(prompt, unit):
+        assert not whole(usage(prompt, cached), unit) or cached >= prompt - 1
+
+
+def test_the_likely_unit_is_the_label_while_hits_leave_it_open():
+    memory = EngineMemory()
+    memory.label = 16
+    memory.saw(Hit(3000, 2640))
+    assert (memory.match_unit, memory.likely_unit, memory.label_is_wrong) == (None, 16, False)
+    for hit in (Hit(3500, 3168), Hit(4100, 3696)):
+        memory.saw(hit)
+    assert (memory.match_unit, memory.likely_unit, memory.label_is_wrong) == (528, 528, True)
+    memory.saw(Hit(2000, 0))
+    assert len(memory.hits) == 3, "a miss tells no unit"
