@@ -46,6 +46,7 @@ class TurnJudge:
     async def judge(self, turn: Turn, played: Played, again: Again) -> TurnFacts:
         """Add a turn to what was played, with what it says of the cache."""
         inquiry, earlier = self._inquiry, played.turns
+        turn = self._without_transfer(turn, played)
         inquiry.used(turn)
         expected = turn_ideal(turn, earlier, self._memory.likely_unit)
         evidence, unit = None, self._memory.likely_unit
@@ -75,6 +76,19 @@ class TurnJudge:
         if self._replicas.proof is not None:
             played.notices.add(Notice.MIXED)
         return facts
+
+    def _without_transfer(self, turn: Turn, played: Played) -> Turn:
+        """A later turn brings words that nobody sent before: where all of it but the last token, or
+        all, counts as cached, that was no hit, and this process counts transfers.
+        """
+        usage, earlier = turn.usage, played.turns
+        if not earlier or usage is None or (cached := _cached(turn)) < usage.prompt_tokens - 1:
+            return turn
+        whole_units = self._memory.label is not None and cached % self._memory.label == 0
+        sent_before = cached <= max(map(_tokens, earlier)) or turn.index in played.control_usage
+        if _cached(earlier[0]) or whole_units or sent_before:
+            return turn
+        return replace(turn, usage=self._memory.sent_new(usage))
 
     def _circumstances(self) -> EngineCircumstances:
         cache = self._before.snapshot.cache if self._before and self._before.snapshot else None

@@ -159,6 +159,31 @@ async def test_a_transfer_is_no_hit_anywhere(bench, like):
     assert "disaggregated" in found["isolation"].remedy
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize("ids", [True, False])
+async def test_transfers_that_begin_with_a_later_turn_are_no_hits_either(bench, missing, ids):
+    """As where a decode node computes what is short by itself."""
+    async with bench() as at:
+        chat = at.client.chat
+        if not ids:
+            at.simulator.inject(faults.NoTokenIds())
+            at.simulator.inject(faults.NoTokenize())
+
+        async def transferred(request, *arguments):
+            answer = await chat(request, *arguments)
+            prompt = answer.usage.prompt_tokens
+            if len(request.messages) < 5:
+                return answer
+            return replace(answer, usage=replace(answer.usage, cached_tokens=prompt - missing))
+
+        at.client.chat = transferred
+        result = await at.play()
+    assert Notice.TRANSFER in result.notices
+    assert Notice.HIT_BEYOND_IDEAL not in result.notices
+    assert [turn.hit_ratio for turn in result.turns[2:]] == [None] * 6
+    assert result.turns[1].cached_tokens > 0
+
+
 async def test_a_salt_that_is_ignored_is_no_transfer(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
