@@ -214,9 +214,6 @@ async def test_failed_probes_make_it_unwell_although_health_is_fine(case):
     )
 
 
-_DIAGNOSIS_SECONDS = 0.5
-
-
 async def test_a_crash_loop_waits_longer_each_time(case):
     crash = "raise SystemExit('vllm: error: unrecognized arguments: --no-such-flag')"
     begin = time.monotonic()
@@ -227,13 +224,11 @@ async def test_a_crash_loop_waits_longer_each_time(case):
             "three starts have failed",
             lambda page: page.count("vllm_container_start_failures_total") == 3,
         )
-        failed = [_when(line) for line in daemon.logged("container.failed")]
         started = [
             _when(line) for line in daemon.logged("container.action") if line["action"] == "start"
         ]
-        # The delay runs from the look; the line is written once the log has been read for it.
-        assert started[1] - failed[0] >= FIRST_DELAY - _DIAGNOSIS_SECONDS
-        assert started[2] - failed[1] >= 2 * FIRST_DELAY - _DIAGNOSIS_SECONDS
+        assert started[1] - started[0] >= FIRST_DELAY
+        assert started[2] - started[1] >= 2 * FIRST_DELAY
         assert "--no-such-flag" in json.dumps(daemon.logged("container.failed"))
     note(
         Row(

@@ -19,7 +19,8 @@ from exporter.container.records import DockerError, DockerProblem
 
 pytestmark = pytest.mark.docker
 
-SHORT = DockerLimits(query=0.3, change=0.3, pull=0.3)
+# Short for a daemon that hangs, and far longer than an answer takes on a busy machine.
+SHORT = DockerLimits(query=1.5, change=1.5, pull=1.5)
 PATIENCE = 30.0  # seconds; only a broken test waits that long
 TICKING = "import time\nwhile True:\n    print('tick')\n    time.sleep(0.05)"
 
@@ -119,7 +120,7 @@ async def test_a_daemon_that_hangs_is_a_timeout_and_the_door_recovers(door_at, u
 async def test_an_answer_that_trickles_is_held_to_the_limit_on_the_whole_call(door_at, unsteady):
     door = door_at(unsteady.host)
     unsteady.mood = Mood.TRICKLING
-    with pytest.raises(DockerError, match=r"no whole answer after 0\.6 s") as caught:
+    with pytest.raises(DockerError, match="no whole answer after 3 s") as caught:
         await door.inspect("no-such-container")
     assert caught.value.problem is DockerProblem.TIMEOUT
     unsteady.mood = Mood.STEADY
@@ -205,8 +206,7 @@ async def test_an_event_stream_that_is_cut_says_so(door_at, unsteady):
     # The engine is shared: events of others' containers come all the time.
     stream = asyncio.create_task(first_event_of(door, "never-made"))
     await eventually(lambda: unsteady.requests >= 2)  # the version, then the events
-    await asyncio.sleep(0.1)
-    await unsteady.cut()
+    await unsteady.cut()  # while it is being opened or afterwards: the end is the same
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait({stream})
     assert stream.exception().problem is DockerProblem.UNREACHABLE
