@@ -15,7 +15,7 @@ class Right:
 
     `cached`: "ideal" on each turn, or only at the end; "less" on some, all known; "unknown" on all;
     "hidden" after the first; "some" are not known.
-    `alarms` may fire, and no other.
+    `alarms` may fire, and no other. `state` is what the page calls the target.
     """
 
     fails: frozenset[str] = frozenset()
@@ -26,6 +26,7 @@ class Right:
     notices: frozenset[str] = frozenset()
     never: tuple[str, ...] = ()
     alarms: frozenset[str] = frozenset()
+    state: str = "up"
 
 
 def _set(*names: str) -> frozenset[str]:
@@ -45,12 +46,14 @@ _UNIT = _set("match_unit_differs")
 _RECOVERED = Right(notices=_set("token_ids_recovered"))
 _TRANSFER = Right(
     cached="unknown",
+    state="cache_unknown",
     unknown=_set("usage_details", "cold_start", "second_turn", "isolation", "wedge"),
     notices=_set("transfer"),
     never=("salt_ignored", "ignores cache_salt", "leak"),
 )
 _TOKENS_UNKNOWN = Right(
     cached="unknown",
+    state="cache_unknown",
     unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
     fails=_set("usage_details"),
     notices=_set("usage_unusable"),
@@ -58,6 +61,7 @@ _TOKENS_UNKNOWN = Right(
 )
 _MIXED = Right(
     fails=_set("one_engine", "second_turn"),
+    state="several_engines",
     cached="less",
     causes=_set("mixed"),
     notices=_set("mixed"),
@@ -87,6 +91,7 @@ RIGHT: dict[str, Right] = {
         unknown=_set("cold_start", "isolation"),
     ),
     "vllm-0.8.5": Right(
+        state="cache_unknown",
         fails=_set("usage_details"),
         unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
         cached="unknown",
@@ -94,6 +99,7 @@ RIGHT: dict[str, Right] = {
         alarms=_set("VllmUsageDetailsMissing"),
     ),
     "vllm-0.8.5-v0": Right(
+        state="not_isolated",
         fails=_set("isolation"),
         notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
         alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
@@ -112,6 +118,7 @@ RIGHT: dict[str, Right] = {
     "pd-decode": _TRANSFER,
     "pd-decode-all": _TRANSFER,
     "no-usage-details": Right(
+        state="cache_unknown",
         fails=_set("usage_details"),
         unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
         cached="unknown",
@@ -120,6 +127,7 @@ RIGHT: dict[str, Right] = {
     ),
     "omits-empty": Right(never=("--enable-prompt-tokens-details",)),
     "rewrites-cached": Right(
+        state="hits_hidden",
         fails=_set("usage_details", "second_turn"),
         unknown=_set("isolation", "wedge"),
         cached="hidden",
@@ -148,6 +156,7 @@ RIGHT: dict[str, Right] = {
     "no-stream-options": replace(_TOKENS_UNKNOWN, notices=_set("usage_missing")),
     "no-system-role": Right(notices=_set("system_role_refused")),
     "clock-in-template": Right(
+        state="prefix_unstable",
         fails=_set("second_turn", "prefix_stable"),
         unknown=_set("isolation", "wedge"),
         cached="less",
@@ -174,6 +183,7 @@ RIGHT: dict[str, Right] = {
     "shuffling-gateway": replace(
         _ROUTED,
         fails=_set("metrics"),
+        state="up",
         unknown=_ROUTED.unknown | _set("one_engine"),
         notices=_set("match_unit_unknown"),
         alarms=_MIXED.alarms | _set("VllmMetricsUnreadable"),

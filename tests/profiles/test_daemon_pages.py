@@ -65,6 +65,20 @@ def test_lost_tokens_have_the_causes_of_the_kind(watched, name):
     assert causes <= RIGHT[name].causes
 
 
+@each_played
+def test_the_page_calls_it_what_it_is(watched, name):
+    (target,) = (each for each in watched.targets if each["target"] == name)
+    assert target["state"] == RIGHT[name].state
+
+
+@each_played
+@pytest.mark.parametrize("family", ["prefix_cache_queried_tokens", "tokens_saved"])
+def test_the_exporter_is_no_user(watched, name, family):
+    """Nobody else asks these servers, but where the profile says so."""
+    users = watched.last.value(f"vllm_engine_users_{family}_total", target=name)
+    assert not users
+
+
 @pytest.fixture(scope="module")
 def fired(watched, promtool, tmp_path_factory):
     return firing(promtool, watched.pages, tmp_path_factory.mktemp("alarms"))
@@ -117,6 +131,8 @@ def test_an_engine_that_rests_holds_the_probe_back_and_is_not_called_ill(resting
 
 
 def test_the_page_says_that_an_engine_sleeps(resting):
+    states = {target["target"]: target["state"] for target in resting.targets}
+    assert {states[name] for name in RESTING if name != "hung-queue"} == {"asleep"}
     assert "asleep" in resting.front.lower()
 
 
