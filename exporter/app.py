@@ -54,7 +54,9 @@ class Daemon:
             whole_page_targets=settings.metrics.whole_page_targets,
         )
         self._history = History(settings.history.sessions, settings.history.failures)
-        self._tools = Tools(clock, self._metrics, self._history, self._spawn)
+        self._tools = Tools(
+            clock, self._metrics, self._history, self._spawn, instance=settings.instance
+        )
         self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
         self._lists = TargetLists(settings.targets)
         self._finders = Finders(self._tools, self.discovered)

@@ -107,6 +107,7 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     To apply the rest would leave a daemon that is neither as the file says nor as it was.
     """
     changed = {
+        "instance": old.instance != new.instance,
         "listen": old.listen != new.listen,
         "page.grafana_url": old.page != new.page,
         "shutdown.grace_seconds": old.shutdown != new.shutdown,

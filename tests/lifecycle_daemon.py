@@ -9,7 +9,7 @@ from fake_docker import LIVE, World
 
 from exporter.container.accounting import action_failed
 from exporter.container.activity import Activity
-from exporter.container.launch import LaunchSpec, has_drifted, plan
+from exporter.container.launch import LaunchSpec, has_drifted, is_owned, plan
 from exporter.container.lifecycle import decide
 from exporter.container.loading import LoadProgress, read_line
 from exporter.container.observation import Action, Decision, Health, Memory, Observation
@@ -71,7 +71,7 @@ class Daemon:
             age = self.world.clock.time() - (container.started_time or 0.0)
         return Observation(
             container=container,
-            ours=container is None or container.labels.get(MANAGED_LABEL) == "local",
+            ours=container is None or is_owned(container, "local", None),
             image_present=image_present,
             drifted=None if container is None else has_drifted(container, self.launch),
             health=health,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
-from exporter.container.launch import docker_run_line, for_image, has_drifted
-from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
+from exporter.container.launch import docker_run_line, for_image, has_drifted, is_owned
+from exporter.container.records import INSTANCE_LABEL, ContainerStatus, DockerError
 from exporter.errors import ConfigError, ExporterError
 from exporter.targets.supervision import (
     container_of,
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
     settings = load_settings(options, targets_required=True).settings
     logs.configure(settings.log.format, "error")
     target = _choose(settings, options.target)
-    launch = launch_of(target)
+    launch = launch_of(target, settings.instance)
     if options.print_line:
         print(docker_run_line(asyncio.run(_as_printed(target, launch))))
         return 0
@@ -125,9 +125,11 @@ async def _start_on(engine: DockerDoor, target: Target, launch: Launch) -> int:
 
 
 def _report_existing(there: ContainerSnapshot, target: Target, launch: Launch) -> int:
-    if there.labels.get(MANAGED_LABEL) != target.name:
+    if not is_owned(there, target.name, launch.labels.get(INSTANCE_LABEL)):
+        other = there.labels.get(INSTANCE_LABEL)
+        owner = "" if other is None else f" (it belongs to the exporter with instance = {other!r})"
         raise ExporterError(
-            f"a container named {launch.name} exists and is not ours: remove it, or set "
+            f"a container named {launch.name} exists and is not ours{owner}: remove it, or set "
             "the target's container.name"
         )
     drift = " It was made from other settings." if has_drifted(there, launch) else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exporter.config import keys
+from exporter.config.instance import default_instance
 from exporter.config.merge import RIVALS, Merged, merge
 from exporter.config.mistakes import config_error, mistakes_of, shown
 from exporter.config.origin import Given, Mistake, Place
@@ -57,6 +58,8 @@ def load(
     VLLM_EXPORTER_SECRETS_DIR, the latter then to /run/secrets if that is there. `cli` maps keys
     to text. ConfigError names every mistake, not only the first.
     """
+    if config_file is None and environ.get(CONFIG_VARIABLE):
+        config_file = Path(environ[CONFIG_VARIABLE])
     reading = _read(config_file, cli or {}, environ, dotenv, secrets_dir)
     if not reading.readable:  # judging the rest would find mistakes that are none
         raise config_error(reading.mistakes)
@@ -72,6 +75,8 @@ def load(
         )
     if mistakes or settings is None:
         raise config_error(mistakes)
+    if settings.instance is None:
+        settings = settings.model_copy(update={"instance": default_instance(config_file)})
     return Loaded(
         settings=settings,
         sources={keys.show(key): place.text for key, place in merged.places.items()},
@@ -88,8 +93,6 @@ def _read(
     secrets_dir: Path | None,
 ) -> Reading:
     reading = Reading()
-    if config_file is None and environ.get(CONFIG_VARIABLE):
-        config_file = Path(environ[CONFIG_VARIABLE])
     if secrets_dir is None and environ.get(SECRETS_DIR_VARIABLE):
         secrets_dir = Path(environ[SECRETS_DIR_VARIABLE])
     if secrets_dir is None and DEFAULT_SECRETS_DIR.is_dir():

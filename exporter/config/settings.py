@@ -25,6 +25,7 @@ from exporter.config.values import (
     Seconds,
     SecondsOrZero,
     Section,
+    TargetName,
     check_with,
     doubles,
     mistake,
@@ -195,6 +196,11 @@ class Settings(BaseSettings):
     listen: Listen = ListenAddress("127.0.0.1", 9477)
     """Where the exporter serves /metrics and its page. Loopback: the page tells a stranger about
     the engine. Port 0 lets the system choose."""
+
+    instance: TargetName | None = None
+    """Which exporter this is: a label of the containers that it makes, so that another exporter
+    with a target of the same name leaves them alone. If not set, it follows from the machine and
+    the path of the configuration."""
 
     web_config_file: ConfigPath | None = None
     """A YAML file that puts TLS and passwords before these pages, in the format of Prometheus's

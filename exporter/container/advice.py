@@ -97,6 +97,12 @@ WORDS: dict[Cause, Words] = {
         "Choose another name, remove that container yourself, or watch it in attached mode. "
         "It is left alone.",
     ),
+    Cause.OTHER_EXPORTER: Words(
+        "Another exporter looks after a container of that name, for a target of the same name. It "
+        "is left alone.",
+        "Give one of the two targets another name. If that exporter is gone for good, set instance "
+        "to its value, or remove the container: `docker rm -f`.",
+    ),
     Cause.DOCKER_DENIED: Words(
         "Docker, or the proxy before its socket, does not allow this.",
         "Managed mode needs more of Docker's API than attached mode: see the allow-lists.",

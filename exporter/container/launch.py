@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.container.records import (
     CONFIG_HASH_LABEL,
+    INSTANCE_LABEL,
     MANAGED_LABEL,
     GpuRequest,
     Launch,
@@ -40,6 +41,8 @@ COMPILE_CACHE_TARGET = "/root/.cache/vllm"
 HF_TOKEN_TARGET = "/run/secrets/hf_token"  # noqa: S105 - a path, not a secret
 # The version of the hash's recipe: a hash made by another recipe says nothing about drift.
 HASH_RECIPE = "v1"
+# Who owns a container does not make it another one.
+_NOT_HASHED = frozenset({CONFIG_HASH_LABEL, INSTANCE_LABEL})
 
 
 class TokenPlace(StrEnum):
@@ -84,6 +87,7 @@ class LaunchSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     secret_environment: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    instance: str | None = None
     network: str | None = None
     host_ip: str = "127.0.0.1"
     host_port: int | None = VLLM_PORT
@@ -99,7 +103,7 @@ def plan(spec: LaunchSpec) -> Launch:
         command=spec.command if spec.command is not None else tuple(_vllm_command(spec, port)),
         environment=_environment(spec),
         secret_environment=_secret_names(spec),
-        labels={**spec.labels, MANAGED_LABEL: spec.target},
+        labels={**spec.labels, **_owner(spec)},
         mounts=tuple(_mounts(spec)),
         gpus=spec.gpus,
         ipc_host=spec.ipc_host,
@@ -161,7 +165,7 @@ def config_hash(launch: Launch) -> str:
     The values of secrets are not known here: a token that was changed is no drift.
     """
     facts: dict[str, Any] = {f.name: getattr(launch, f.name) for f in fields(launch)}
-    facts["labels"] = {k: v for k, v in launch.labels.items() if k != CONFIG_HASH_LABEL}
+    facts["labels"] = {k: v for k, v in launch.labels.items() if k not in _NOT_HASHED}
     facts["environment"] = dict(launch.environment)
     facts["mounts"] = sorted(astuple(mount) for mount in launch.mounts)
     facts["secret_environment"] = sorted(launch.secret_environment)
@@ -200,6 +204,22 @@ def docker_run_line(launch: Launch) -> str:
     if launch.host_port is not None:
         words += ["-p", _port_word(launch)]
     return shlex.join([*words, launch.image, *launch.command])
+
+
+def is_owned(container: ContainerSnapshot, target: str, instance: str | None) -> bool:
+    """Whether a container was made for this target by this exporter.
+
+    Earlier releases did not write down which exporter it was: theirs are taken over.
+    """
+    if container.labels.get(MANAGED_LABEL) != target:
+        return False
+    other = container.labels.get(INSTANCE_LABEL)
+    return other is None or instance is None or other == instance
+
+
+def _owner(spec: LaunchSpec) -> dict[str, str]:
+    owner = {MANAGED_LABEL: spec.target}
+    return owner if spec.instance is None else owner | {INSTANCE_LABEL: spec.instance}
 
 
 def _listening_port(spec: LaunchSpec) -> int:

@@ -63,6 +63,7 @@ class Situation(Enum):
     HELD = auto()
     DOCKER_SILENT = auto()
     FOREIGN = auto()
+    OF_ANOTHER_EXPORTER = auto()
     ABSENT = auto()
     ABSENT_NO_IMAGE = auto()
     ABSENT_WAITING = auto()
@@ -113,6 +114,7 @@ TABLE: dict[Situation, Row] = {
     Situation.HELD: Row(S.HELD),
     Situation.DOCKER_SILENT: Row(S.UNKNOWN),
     Situation.FOREIGN: Row(S.ABSENT, cause=Cause.NAME_TAKEN),
+    Situation.OF_ANOTHER_EXPORTER: Row(S.ABSENT, cause=Cause.OTHER_EXPORTER),
     Situation.ABSENT: Row(S.CREATING, Action.CREATE, Right.MAKE, None, S.ABSENT),
     Situation.ABSENT_NO_IMAGE: Row(S.PULLING, Action.PULL, Right.MAKE, None, S.ABSENT),
     Situation.ABSENT_WAITING: Row(S.BACKING_OFF, right=Right.MAKE, otherwise=S.ABSENT),
@@ -182,7 +184,7 @@ def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> S
     """The situation that a look shows, `memory` being what `account` made of it."""
     container = seen.container
     if container is not None and policy.managed and not seen.ours:
-        return Situation.FOREIGN
+        return Situation.OF_ANOTHER_EXPORTER if seen.other_exporter else Situation.FOREIGN
     waiting = memory.not_before is not None and now < memory.not_before
     if container is None:
         return _absent(seen, policy, waiting=waiting)

@@ -8,11 +8,16 @@ from exporter.container import activity
 from exporter.container.activity import Activity
 from exporter.container.endings import plain
 from exporter.container.following import KEPT_LINES, RunFollower
-from exporter.container.launch import has_drifted
+from exporter.container.launch import has_drifted, is_owned
 from exporter.container.masking import mask
 from exporter.container.observation import Health, HealthAnswer, Observation, run_key
 from exporter.container.policy import health_deadline
-from exporter.container.records import MANAGED_LABEL, ContainerStatus, DockerError
+from exporter.container.records import (
+    INSTANCE_LABEL,
+    MANAGED_LABEL,
+    ContainerStatus,
+    DockerError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +41,8 @@ class Lookout:
 
     `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
     look. `activity` is for others to keep up to date, and begins anew with each run.
-    `health_words` is what /health said when it failed last.
+    `health_words` is what /health said when it failed last; `owner` names the exporter that has the
+    container, where it is another one.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Lookout:
         self._slowest_health = 0.0
         self._at_rest = False
         self.health_words = ""
+        self.owner = ""
 
     async def look(self) -> Observation:
         """One look. Docker that fails is part of it; nothing else is asked then."""
@@ -83,12 +90,14 @@ class Lookout:
         # Of a stranger that has the name nothing is read, shown or followed.
         own = None if self._is_stranger(container) else container
         self.snapshot, self.drifted = own, drifted
+        self.owner = self._owner(container)
         await self._follow(own)
         answer = await self._health(own)
         at_rest = await self._rests(answer)
         return Observation(
             container=container,
             ours=own is container,
+            other_exporter=bool(self.owner),
             image_present=image_present,
             drifted=drifted,
             health=answer.health,
@@ -104,14 +113,17 @@ class Lookout:
         ward = self._ward
         if ward.launch is not None:
             found = await self._door.find(f"{MANAGED_LABEL}={ward.target}")
-            return found[0] if found else await self._door.inspect(ward.launch.name)
+            own = [each for each in found if self.is_ours(each)]
+            return own[0] if own else await self._door.inspect(ward.launch.name)
         if ward.label is not None:
             found = await self._door.find(ward.label)
             return found[0] if found else None
         return await self._door.inspect(ward.reference or ward.target)
 
     def is_ours(self, container: ContainerSnapshot) -> bool:
-        return container.labels.get(MANAGED_LABEL) == self._ward.target
+        launch = self._ward.launch
+        instance = None if launch is None else launch.labels.get(INSTANCE_LABEL)
+        return is_owned(container, self._ward.target, instance)
 
     def age(self, container: ContainerSnapshot | None) -> float | None:
         """Seconds since its run began, by Docker's word and our clock."""
@@ -159,6 +171,15 @@ class Lookout:
     def _is_stranger(self, container: ContainerSnapshot | None) -> bool:
         managed = self._ward.launch is not None
         return managed and container is not None and not self.is_ours(container)
+
+    def _owner(self, container: ContainerSnapshot | None) -> str:
+        """In words, the other exporter that looks after it for a target of the same name."""
+        if container is None or not self._is_stranger(container):
+            return ""
+        if not is_owned(container, self._ward.target, None):
+            return ""
+        instance = container.labels.get(INSTANCE_LABEL)
+        return f"{container.name} belongs to the exporter with instance = {instance!r}"
 
     def _docker_answers(self) -> None:
         if self.docker is not None:

@@ -75,7 +75,8 @@ class Observation:
     """One look. Whatever Docker was not asked, or could not say, is None.
 
     `docker` is why Docker could not be observed; then nothing else of it is known. `ours` is
-    False where a container has the name and was not made by us for this target. `image_present`
+    False where a container has the name and was not made by us for this target;
+    `other_exporter`: another exporter made it for a target of the same name. `image_present`
     is about the image that a container would be made from. `activity` is what is known of the
     engine's work in this run, and `at_rest` says that it sleeps, is paused or is being scaled.
     `running_seconds` is the age of the run by Docker's word. `log` is what this run has written,
@@ -85,6 +86,7 @@ class Observation:
     docker: DockerProblem | None = None
     container: ContainerSnapshot | None = None
     ours: bool = True
+    other_exporter: bool = False
     image_present: bool | None = None
     drifted: bool | None = None
     health: Health = Health.NOT_ASKED

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MANAGED_LABEL = "io.vllm-cache-exporter.target"
+INSTANCE_LABEL = "io.vllm-cache-exporter.instance"
 CONFIG_HASH_LABEL = "io.vllm-cache-exporter.config-hash"
 
 
@@ -184,6 +185,7 @@ class Cause(StrEnum):
     IMAGE_NOT_FOUND = "image_not_found"
     REGISTRY_UNREACHABLE = "registry_unreachable"
     NAME_TAKEN = "name_taken"  # by a container that is not ours
+    OTHER_EXPORTER = "other_exporter"  # by a container that another exporter looks after
     DOCKER_DENIED = "docker_denied"
     DOCKER_ERROR = "docker_error"
     ENGINE_CORE_DIED = "engine_core_died"

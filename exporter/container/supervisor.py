@@ -57,7 +57,7 @@ _OWN_WORDS = frozenset(
     {
         Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED,
         Cause.REMOVED, Cause.RESTARTED_ELSEWHERE, Cause.CONFIG_CHANGED, Cause.PAUSED,
-        Cause.NAME_TAKEN, Cause.BUSY, Cause.RESTART_LIMIT, Cause.ADDRESS,
+        Cause.NAME_TAKEN, Cause.OTHER_EXPORTER, Cause.BUSY, Cause.RESTART_LIMIT, Cause.ADDRESS,
     }
 )  # fmt: skip
 # States in which a cause that only the supervisor sees is worth telling without a failure.
@@ -240,11 +240,16 @@ class Supervisor:
                 docker_text=container.error if container else "",
                 log=await self._lookout.last_lines(container),
                 seen=cause if cause in _OWN_WORDS else None,
-                seen_text=self._lookout.health_words if cause is Cause.ADDRESS else "",
+                seen_text=self._words_for(cause),
                 listens=listens(container) if container else "",
                 command=self._ward.launch.command if self._ward.launch else (),
             )
         )
+
+    def _words_for(self, cause: Cause) -> str:
+        if cause in {Cause.ADDRESS, Cause.BUSY, Cause.RESTART_LIMIT}:
+            return self._lookout.health_words
+        return self._lookout.owner if cause is Cause.OTHER_EXPORTER else ""
 
     # Acting
 

@@ -64,6 +64,8 @@ _RUNBOOKS = {
     Cause.ADDRESS: "container-address-wrong",
     Cause.RESTART_LIMIT: "restart-limit",
     Cause.WRONG_MODEL: "wrong-model",
+    Cause.NAME_TAKEN: "container-not-ours",
+    Cause.OTHER_EXPORTER: "container-not-ours",
     Cause.BUSY: "probe-failing",
 }
 

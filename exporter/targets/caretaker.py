@@ -50,7 +50,7 @@ class Caretaker:
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
-            ward_of(target),
+            ward_of(target, tools.instance),
             tools.docker.take(*self._docker),
             tools.clock,
             engine=EngineChecks(client),

@@ -59,8 +59,8 @@ def container_of(target: Target) -> ContainerSettings:
     return target.container
 
 
-def launch_of(target: Target) -> Launch:
-    """The container that a managed target's settings describe."""
+def launch_of(target: Target, instance: str | None = None) -> Launch:
+    """The container that a managed target's settings describe, made by this exporter."""
     container = container_of(target)
     file_or_variable = TokenPlace(container.hf_token_as)
     return plan(
@@ -90,6 +90,7 @@ def launch_of(target: Target) -> Launch:
             network=container.network,
             host_ip=container.host_ip,
             host_port=container.host_port or None,
+            instance=instance,
         )
     )
 
@@ -140,7 +141,7 @@ def policy_of(target: Target) -> Policy:
     )
 
 
-def ward_of(target: Target) -> Ward:
+def ward_of(target: Target, instance: str | None = None) -> Ward:
     """Whom the supervisor looks after, and how."""
     container = container_of(target)
     managed = target.mode == "managed"
@@ -149,7 +150,7 @@ def ward_of(target: Target) -> Ward:
         target=target.name,
         mode=target.mode,
         policy=policy_of(target),
-        launch=launch_of(target) if managed else None,
+        launch=launch_of(target, instance) if managed else None,
         secrets=secrets_of(target) if managed else None,
         model=model_of(target) if managed else None,
         old_image=has_old_image(target),

@@ -26,10 +26,13 @@ class Spawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where it publishes, what time it is, who owns its loops, and the doors to Docker."""
+    """Where it publishes, what time it is, who owns its loops, which exporter this is, and the
+    doors to Docker.
+    """
 
     clock: Clock
     metrics: Metrics
     history: History
     spawn: Spawn
+    instance: str | None = None
     docker: DockerHosts = field(default_factory=DockerHosts)

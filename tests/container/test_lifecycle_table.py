@@ -166,6 +166,7 @@ def looks(past: Past) -> Iterator[Observation]:
             yield Observation(
                 container=container,
                 ours=ours,
+                other_exporter=not ours and image is None,
                 image_present=image,
                 drifted=drifted,
                 health=health,

@@ -244,3 +244,48 @@ async def test_a_pull_can_be_cancelled_by_the_end_of_the_daemon():
         await at.wait(5)
         assert at.view.state is LifecycleState.PULLING
     assert at.world.images == set()
+
+
+def made_by(instance: str | None):
+    """A container that an exporter of that name made and keeps running."""
+
+    def setting(world: World) -> None:
+        world.load_seconds = 0.0
+        world.start(world.create(plan(replace(SPEC, instance=instance)), {}))
+        world.did.clear()
+
+    return setting
+
+
+async def test_a_container_of_another_exporter_is_left_alone_and_its_owner_named():
+    mine = plan(replace(SPEC, instance="b"))
+    async with scene_of(setting=made_by("a"), launch=mine) as at:
+        at.world.end(at.world.only(), 1)
+        await at.wait(120)
+        assert at.world.did == []
+        assert at.view.state is LifecycleState.ABSENT
+        assert at.view.diagnosis.cause is Cause.OTHER_EXPORTER
+        assert "instance = 'a'" in at.view.diagnosis.evidence
+        assert at.view.snapshot is None
+        assert at.events("warning") == ["container.ails"]
+    await at.supervisor.shutdown()
+    assert at.world.did == []
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [(None, "b"), ("b", "b"), ("b", None)])
+async def test_a_container_of_this_exporter_or_of_an_earlier_release_is_taken_over(theirs, mine):
+    launch = plan(replace(SPEC, instance=mine))
+    async with scene_of(setting=made_by(theirs), launch=launch) as at:
+        await at.wait(20)
+        assert at.view.state is LifecycleState.READY
+        assert at.view.config_drift is False, "who made it makes it no other container"
+        assert at.world.did == []
+
+
+async def test_two_exporters_with_other_names_of_containers_do_not_meet():
+    mine = plan(replace(SPEC, instance="b", name="vllm-mine"))
+    async with scene_of(setting=made_by("a"), launch=mine) as at:
+        await at.wait(60)
+        assert at.view.state is LifecycleState.READY
+        assert set(at.world.containers) == {"vllm-local", "vllm-mine"}
+        assert {on for _, on in at.world.did} == {"vllm-mine"}

@@ -142,6 +142,7 @@ APPLIED = {
 }
 REFUSED = {
     "listen": {"listen": "127.0.0.1:1"},
+    "instance": {"instance": "another"},
     "web_reload_enabled": {"web_reload_enabled": True},
     "shutdown": {"shutdown": {"grace_seconds": 2}},
     "page": {"page": {"grafana_url": "http://grafana:3000"}},

@@ -1,0 +1,49 @@
+"""Which exporter this is, where nobody says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.config.instance import default_instance
+
+MANAGED = '[[targets]]\nmode = "managed"\n[targets.container]\nmodel = "m"\n'
+
+
+@pytest.fixture
+def machine(tmp_path):
+    file = tmp_path / "machine-id"
+    file.write_text("6fd1\n")
+    return file
+
+
+def test_it_is_the_same_for_the_same_file_however_it_is_written(tmp_path, machine, monkeypatch):
+    file = tmp_path / "exporter.toml"
+    monkeypatch.chdir(tmp_path)
+    assert default_instance(file, machine) == default_instance(file.relative_to(tmp_path), machine)
+
+
+def test_it_differs_by_the_file_and_by_the_machine(tmp_path, machine):
+    other = tmp_path / "other-id"
+    other.write_text("7aa0\n")
+    file = tmp_path / "a.toml"
+    ids = {
+        default_instance(file, machine),
+        default_instance(tmp_path / "b.toml", machine),
+        default_instance(file, other),
+        default_instance(file, tmp_path / "none"),
+        default_instance(None, machine),
+    }
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize("targets", [MANAGED, '[[targets]]\nurl = "http://e:8000"\n'])
+def test_each_exporter_has_a_name_so_that_a_reload_may_bring_the_first_container(
+    load_text, tmp_path, targets
+):
+    assert load_text(targets).settings.instance == default_instance(tmp_path / "exporter.toml")
+
+
+def test_a_name_that_is_set_counts(load_text):
+    assert load_text(f'instance = "mine"\n{MANAGED}').settings.instance == "mine"
+    env = {"VLLM_EXPORTER_INSTANCE": "theirs"}
+    assert load_text(MANAGED, env=env).settings.instance == "theirs"
