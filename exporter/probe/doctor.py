@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import EngineUnavailableError
 from exporter.model import FailureReason
 from exporter.notices import FAILURE_ADVICE
-from exporter.probe import findings
+from exporter.probe import engine_findings, findings
 from exporter.probe.asking import EngineRequests
 from exporter.probe.findings import Checkup, Finding
 from exporter.probe.isolation import try_salts
@@ -85,15 +85,17 @@ class Doctor:
         view = await self._observe()
         info = own_info(info, view)
         self._add(
-            findings.of_model(info),
-            findings.of_version(info, view),
-            findings.of_metrics(view),
-            findings.of_flags(view),
-            findings.of_prefix_caching(view),
+            engine_findings.of_model(info),
+            engine_findings.of_version(info, view),
+            engine_findings.of_metrics(view),
+            engine_findings.of_flags(view),
+            engine_findings.of_prefix_caching(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
         if asleep or await self._client.rests():
-            self._add(findings.of_match_unit(view), findings.resting(asleep=asleep is True))
+            self._add(
+                engine_findings.of_match_unit(view), engine_findings.resting(asleep=asleep is True)
+            )
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
         requests = EngineRequests(
@@ -121,7 +123,7 @@ class Doctor:
             requests=requests,
         ).play()
         self._add(
-            findings.of_match_unit(view, requests.memory.match_unit),
+            engine_findings.of_match_unit(view, requests.memory.match_unit),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),
