@@ -137,6 +137,8 @@ class EngineRequests:
 
     def _hold_to_base(self, snapshot: EngineSnapshot) -> None:
         """Hold a reading to the last complete one, and to the prompts that were sent since."""
+        if self.share.in_flight:
+            return  # it may have some of what is being answered
         prompts = self.share.prompt_tokens
         if self._base is None:
             self.complete = self.share.quiet(self.clock.monotonic())
@@ -177,7 +179,9 @@ class Scope:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """As `EngineClient.chat`, with cached tokens wherever they are known."""
-        before = await self._before() if self._counters_may_tell() else None
+        # The counters do not tell apart what is asked at the same time.
+        alone_here = self._requests.share.in_flight == 0
+        before = await self._before() if alone_here and self._counters_may_tell() else None
         sent_to = self._known
         chat = await self._sent(request, deadlines, on_token)
         usage = chat.usage

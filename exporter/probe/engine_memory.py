@@ -25,7 +25,8 @@ class EngineMemory:
 
     `label` is the match unit that its /metrics names. `hit`: a prompt of the exporter was served
     from cache when it was sent a second time. `transfers`: usage counts as cached what came from
-    another engine. `no_system`: the chat template refuses a system message.
+    another engine. `no_system`: the chat template refuses a system message. `tried_beside`: a
+    prompt that missed twice was sent twice at the same time.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class EngineMemory:
         self.hit = False
         self.transfers = False
         self.no_system = False
+        self.tried_beside = False
         self._hits: deque[Hit] = deque(maxlen=_HITS_KEPT)
 
     @property

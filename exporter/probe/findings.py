@@ -279,7 +279,7 @@ def of_isolation(test: SaltTest) -> Finding:
         )
     if test.leaked is None or test.same_salt_cached is None:
         return unknown(name, "the server does not tell how many tokens were cached")
-    same = test.same_salt_cached or test.third_cached
+    same = test.same_salt_cached or test.third_cached or test.beside_cached
     if not same:
         return unknown(name, "the same salt did not hit either, so another one proves nothing")
     text = f"the same salt hit {same} tokens, another salt none"
@@ -315,22 +315,30 @@ def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
         return passed(name, text + most)
     if outcome is Outcome.UNREPORTED:
         return passed(name, f"{text} by usage, but {why}: the cache works")
-    if test.third_cached:
-        text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
-        if test.mixed or (session is not None and Notice.MIXED in session.notices):
-            return unknown(name, f"{text}, several engines answer at this URL")
-        why = _EMPTIED if test.hit_before else _LATE
-        return unknown(
-            name,
-            f"{text}, {why}, or several engines answer at this URL",
-            LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
-        )
+    if test.third_cached or (test.beside_cached and outcome is not Outcome.UNKNOWN):
+        return _of_later_hit(test, session, text)
     if outcome is Outcome.UNKNOWN:
         return unknown(name, f"{text}; {why}")
     text = f"{text} of {test.possible} possible, with room in the cache; {why}"
     if outcome is Outcome.NEVER_HIT:
         return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
     return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
+
+
+def _of_later_hit(test: SaltTest, session: SessionResult | None, text: str) -> Finding:
+    """Of a prompt that hit nothing when it was sent again, and hit later."""
+    if test.beside_cached:
+        text = f"{text}, and {test.beside_cached} while it was being answered: nothing has stopped"
+        return unknown("wedge", f"{text}, {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
+    text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
+    if test.mixed or (session is not None and Notice.MIXED in session.notices):
+        return unknown("wedge", f"{text}, several engines answer at this URL")
+    why = _EMPTIED if test.hit_before else _LATE
+    return unknown(
+        "wedge",
+        f"{text}, {why}, or several engines answer at this URL",
+        LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
+    )
 
 
 def _not_run(name: str, test: SaltTest) -> Finding | None:

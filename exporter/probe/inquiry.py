@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exporter.model import CachedTokensSource
 from exporter.probe.loss import Evidence, needs_repeat
 from exporter.probe.repeat import Repeat, long_enough
 from exporter.probe.traffic import OwnUse, Traffic, room_beside, traffic_between
@@ -17,18 +18,16 @@ if TYPE_CHECKING:
 
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
     from exporter.own_share import OwnShare
+    from exporter.probe.engine_memory import EngineMemory
     from exporter.probe.replicas import ReplicaWatch
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
 """A fresh look at the engine's own metrics."""
-Again = Callable[[], Awaitable["tuple[Usage, tuple[int, ...] | None] | None"]]
-"""Sends the turn's prompt once more, for one token of answer: its usage, and the token ids of its
-prompt where they are known; None where that failed."""
-
-_SENDINGS = 3
-"""How often a prompt is sent again before a process that hit before is said to have stopped. Where
-something empties the cache again and again it may be empty once more, but hardly each time: little
-time passes from one of these to the next, and vLLM empties no cache that a request uses."""
+Answered = tuple["Usage", "tuple[int, ...] | None"]
+"""The usage of an answer, and the token ids of its prompt where they are known."""
+Again = Callable[[bool], Awaitable["Sequence[Answered] | None"]]
+"""Sends the turn's prompt once more, for one token of answer: its answer; None where that failed.
+Where True is given it is sent twice at the same time (overlap.py): the answers to both."""
 
 
 class LossInquiry:
@@ -39,22 +38,19 @@ class LossInquiry:
         replicas: ReplicaWatch,
         before: EngineView | None,
         own: Callable[[], OwnShare],
-        hit_before: Callable[[], bool],
+        memory: Callable[[], EngineMemory],
     ) -> None:
-        """`hit_before`: whether this engine process served a prompt of the exporter from cache."""
+        """`memory` is of the process that answers now."""
         self._replicas = replicas
         self._last = self._config = _snapshot(before)
         self._start_time = self._last.process_start_time if self._last else None
         self._own = own
-        self._hit_before = hit_before
+        self._memory = memory
         self._own_before = own()
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
         self.engine = self._last
         self.repeated = 0  # the turn whose prompt was sent again last
-        self._emptied_after: int | None = (
-            None  # the turn after which the cache is known to have been emptied
-        )
 
     def used(self, turn: Turn) -> None:
         """Note what a turn asked and whether it hit; call it for each, in order."""
@@ -87,7 +83,6 @@ class LossInquiry:
             traffic=traffic,
             repeat=self._missed,
             several=self._replicas.proof,
-            emptied=self._emptied_after == turn.index - 1 and bool(usage.cached_tokens),
         )
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
@@ -111,7 +106,7 @@ class LossInquiry:
 
     async def _repeat(self, turn: Turn, match_unit: int, again: Again) -> Repeat | None:
         self.repeated = turn.index
-        usage, ids = await self._sent_again(turn, match_unit, again) or (None, None)
+        usage, ids = await self._sent_again(match_unit, again) or (None, None)
         if usage is None or usage.cached_tokens is None:
             return None
         _, traffic = await self._since_last()
@@ -122,21 +117,36 @@ class LossInquiry:
             self._missed = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat
 
-    async def _sent_again(
-        self, turn: Turn, match_unit: int, again: Again
-    ) -> tuple[Usage, tuple[int, ...] | None] | None:
-        """The first answer that hit, or the last one; None where one failed."""
-        left = _SENDINGS
-        while (answer := await again()) is not None:
-            usage, _ids = answer
-            left -= 1
-            self._session_tokens += usage.prompt_tokens + usage.completion_tokens
-            telling = self._hit_before() and long_enough(usage.prompt_tokens, match_unit)
-            if usage.cached_tokens and left < _SENDINGS - 1:
-                self._emptied_after = turn.index
-            if usage.cached_tokens != 0 or not telling or not left:
-                break
-        return answer
+    async def _sent_again(self, match_unit: int, again: Again) -> Answered | None:
+        """What the prompt's next sending hit.
+
+        Where it missed the cache may have been emptied again, so it is then sent twice at the same
+        time. A process that never hit is asked so once, and judged by the second of the two: some
+        engines hit at a prompt's third sending, however the cache is.
+        """
+        answers, memory = await again(False), self._memory()
+        if answers is None:
+            return None
+        self._session_tokens += sum(map(_asked, answers))
+        ((usage, _),) = answers
+        # Counters that tell what usage does not cannot tell two at the same time apart.
+        told = usage.cached_tokens == 0 and usage.source is CachedTokensSource.USAGE
+        tried = memory.tried_beside and not memory.hit
+        if not told or tried or not long_enough(usage.prompt_tokens, match_unit):
+            return answers[0]
+        memory.tried_beside = True
+        both = await again(True)
+        if both is None:
+            return None
+        self._session_tokens += sum(map(_asked, both))
+        late = bool(both[0][0].cached_tokens) and not memory.hit
+        found = next((one for one in both if one[0].cached_tokens), None)
+        return answers[0] if late or found is None else found
+
+
+def _asked(answered: Answered) -> int:
+    usage, _ = answered
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _length(turn: Turn) -> int:

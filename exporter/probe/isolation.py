@@ -3,7 +3,8 @@
 The prompt is made for this one test, and its first words are of this test alone, so that nothing
 else can have left it in the cache. It spans more than three match units, which makes the second
 request a test of the cache itself: an identical prompt, sent twice in a row, must hit. Where it
-does not, a third one tells an engine that hits late from one that does not hit.
+does not, a third one tells an engine that hits late from one that does not hit, and two at the same
+time tell both from one whose cache something empties again and again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 from exporter.clock import SystemClock
 from exporter.engine.client import ChatRequest
 from exporter.errors import ScenarioError
+from exporter.model import CachedTokensSource
 from exporter.probe.asking import EngineRequests
 from exporter.probe.coding_agent import CODING_AGENT
 from exporter.probe.fitting import fit
+from exporter.probe.overlap import overlapping
 from exporter.probe.repeat import (
     WEDGE_UNITS,
     Circumstances,
@@ -41,11 +44,16 @@ if TYPE_CHECKING:
     from exporter.probe.traffic import Traffic
 
 
+_ANSWER_TOKENS = 32
+"""Of a prompt that is sent again while it is being answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class SaltTest:
     """What the requests showed, in tokens; None is unknown.
 
-    The third request under the same salt is sent only where the second hit nothing. `traffic` and
+    The third request under the same salt is sent only where the second hit nothing, and two more at
+    the same time where the third hit nothing (`beside_cached`). `traffic` and
     `room` are those between the first and the last of these, `same_ids` whether they are known to
     have had the same token ids, `hit_before` whether this engine process had served a prompt of the
     exporter from cache before. `transfer`: usage counts as cached what came from another engine.
@@ -58,6 +66,7 @@ class SaltTest:
     first_cached: int | None = None
     same_salt_cached: int | None = None
     third_cached: int | None = None
+    beside_cached: int | None = None
     other_salt_cached: int | None = None
     match_unit: int | None = None
     ranks: int | None = None
@@ -135,6 +144,8 @@ async def try_salts(
         return SaltTest(match_unit=unit, too_long=str(error))
     while same[-1].failure is None and (len(same) == 1 or _missed_once(chats, same)):
         same.append(await prompt.send(salt))
+    if len(same) > 2 and _told_a_miss(chats, same[-1]):  # noqa: PLR2004 - all the three
+        same += await prompt.send_beside(salt)
     own = OwnUse.between(share, requests.share, sum(map(_tokens, same)))
     same_ids = _same_ids(same) if _same_ids(same) is not None else await prompt.renders_alike(same)
     after = await replicas.next()
@@ -145,7 +156,9 @@ async def try_salts(
     if answers[-1].failure is not None:
         return SaltTest(match_unit=unit, failure=answers[-1].failure, tokens=chats.asked_tokens)
     cached = [chats.settled(chat.usage).cached_tokens if chat.usage else None for chat in answers]
-    memory.hit = memory.hit or bool(cached[1])
+    beside = max((hit for hit in cached[3 : len(same)] if hit is not None), default=None)
+    hit_before = hit_before or bool(beside)
+    memory.hit = memory.hit or bool(cached[1]) or bool(beside)
     one, other = (view.snapshot if view else None for view in (before, after))
     traffic, usage = traffic_between(one, other, own), same[0].usage
     return SaltTest(
@@ -153,6 +166,7 @@ async def try_salts(
         first_cached=cached[0],
         same_salt_cached=cached[1],
         third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent once more
+        beside_cached=beside,
         other_salt_cached=None if refused else cached[-1],
         match_unit=unit,
         ranks=other.ranks if other else None,
@@ -199,10 +213,18 @@ class _Prompt:
             chat = await self.send(salt)
         return replace(chat, usage=self._memory.sent_new(chat.usage))
 
-    async def send(self, salt: str) -> Chat:
+    async def send(
+        self, salt: str, tokens: int = 1, on_token: Callable[[int], None] | None = None
+    ) -> Chat:
         """The answer to the prompt under a salt."""
-        request = ChatRequest(self._info.model, self._messages, 1, salt)
-        return (await self._chats.chat(request, self._deadlines)).once()
+        request = ChatRequest(self._info.model, self._messages, tokens, salt)
+        return (await self._chats.chat(request, self._deadlines, on_token)).once()
+
+    async def send_beside(self, salt: str) -> tuple[Chat, Chat]:
+        """The answers to the prompt, sent twice at the same time under a salt."""
+        return await overlapping(
+            lambda begun: self.send(salt, _ANSWER_TOKENS, begun), lambda: self.send(salt)
+        )
 
     async def renders_alike(self, answers: Sequence[Chat]) -> bool | None:
         """Whether /tokenize gives the same ids each time, as many as usage counts: where answers
@@ -239,6 +261,13 @@ def _missed_once(chats: Scope, same: Sequence[Chat]) -> bool:
     """Whether the second of two hit nothing, as far as the server tells."""
     usage = same[-1].usage
     return len(same) == 2 and usage is not None and chats.settled(usage).cached_tokens == 0  # noqa: PLR2004
+
+
+def _told_a_miss(chats: Scope, chat: Chat) -> bool:
+    """By usage: counters cannot tell two requests at the same time apart."""
+    usage = None if chat.usage is None else chats.settled(chat.usage)
+    told = usage is not None and usage.source is CachedTokensSource.USAGE
+    return told and usage is not None and usage.cached_tokens == 0
 
 
 def _same_ids(same: Sequence[Chat]) -> bool | None:

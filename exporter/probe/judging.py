@@ -36,7 +36,7 @@ class TurnJudge:
         self._replicas = replicas
         self._before = before
         self._inquiry = LossInquiry(
-            replicas, before, lambda: requests.share, lambda: requests.memory.hit
+            replicas, before, lambda: requests.share, lambda: requests.memory
         )
 
     @property
@@ -148,7 +148,7 @@ def _hit_at_once(evidence: Evidence | None, shared: Shared | None) -> bool:
 
 def _disturbed(evidence: Evidence) -> bool:
     """Whether something else than the engine's own rule may have made a hit shorter."""
-    gone = evidence.restarted is not False or evidence.several is not None or evidence.emptied
+    gone = evidence.restarted is not False or evidence.several is not None
     return gone or evidence.pressed(evidence.traffic) is not False
 
 

@@ -27,8 +27,7 @@ class Evidence:
     `room` is what the cache could take in beside this session before any of it had to go. `traffic`
     is that since the last reading at which the session's prefix is known to have been touched.
     `several` says how more than one engine at this URL is known, where it is. `hit_before`: this
-    engine process served one of the exporter's prompts from cache before. `emptied`: the cache is
-    known to have been emptied after the turn before, and what hit is younger. `own_rule` says what
+    engine process served one of the exporter's prompts from cache before. `own_rule` says what
     speaks for a rule of the engine's own, where something does (own_rule.py).
     """
 
@@ -44,7 +43,6 @@ class Evidence:
     repeat: Repeat | None = None
     several: str | None = None
     hit_before: bool = False
-    emptied: bool = False
     own_rule: str | None = None
 
     @property
@@ -204,12 +202,6 @@ def _other_rank(evidence: Evidence) -> Verdict:
 
 def _reset(evidence: Evidence) -> Verdict:
     repeat, traffic = evidence.repeat, evidence.traffic
-    if evidence.emptied and evidence.pressed(traffic) is False:
-        text = (
-            "the cache was emptied after the turn before: its prompt, sent again at once, missed "
-            "and then hit, and its answer was gone by then"
-        )
-        return LossCause.RESET, text
     if repeat is None or repeat.cached == 0 or traffic is None or not evidence.total:
         return None
     if evidence.pressed(traffic) is not False or not evidence.hit_before:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,12 @@ from exporter.model import (
     SessionResult,
     Turn,
     TurnFacts,
-    Usage,
 )
 from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.control import ColdControl, Place
 from exporter.probe.fitting import TokenCounter, fit
 from exporter.probe.judging import TurnJudge
+from exporter.probe.overlap import overlapping
 from exporter.probe.played import Played
 from exporter.probe.prefix_watch import Detokenize, PrefixWatch
 from exporter.probe.replicas import ReplicaWatch, own_info
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.inquiry import Answered, Observe
     from exporter.probe.scenario import Scenario, ScenarioKind
 
 
@@ -249,7 +250,7 @@ class SessionRunner:
             played.nonce = bool(_cached(turn)) or self._client.learned.refuses_salts
             if played.nonce:
                 return _End.ANEW
-        facts = await course.judge.judge(turn, played, lambda: self._again(request, scene))
+        facts = await course.judge.judge(turn, played, partial(self._again, request, scene))
         control = control or await self._send_control(cold, Place.AFTER, scene, played)
         played.facts[-1] = replace(facts, control=control)
         played.settle()
@@ -285,12 +286,25 @@ class SessionRunner:
         return replace(info, max_model_len=length)
 
     async def _again(
-        self, request: ChatRequest, scene: _Scene
-    ) -> tuple[Usage, tuple[int, ...] | None] | None:
-        """A turn's prompt once more."""
-        chat, _ = await self._send(replace(request, max_tokens=1), scene, lambda _chunks: None)
-        known = chat.failure is None and chat.usage is not None
-        return (chat.usage, chat.prompt_token_ids) if known and chat.usage else None
+        self, request: ChatRequest, scene: _Scene, beside: bool
+    ) -> Sequence[Answered] | None:
+        """A turn's prompt once more, for one token; `beside` another time that it is answered."""
+        once = replace(request, max_tokens=1)
+
+        async def sent() -> tuple[Chat, bool]:
+            return await self._send(once, scene, lambda _chunks: None)
+
+        answers: Sequence[tuple[Chat, bool]]
+        if beside:
+            answers = await overlapping(lambda begun: self._send(request, scene, begun), sent)
+        else:
+            answers = [await sent()]
+        told = [
+            (chat.usage, chat.prompt_token_ids)
+            for chat, _ in answers
+            if chat.once().failure is None and chat.usage is not None
+        ]
+        return told if len(told) == len(answers) else None
 
     def _text_of(self, scene: _Scene) -> Detokenize:
         async def detokenize(ids: Sequence[int]) -> str | None:

@@ -360,6 +360,7 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
         (replace(MISSED, traffic=HIDDEN), PASS),
         (replace(MISSED, hit_before=False), UNKNOWN),
         (replace(MISSED, third_cached=992), UNKNOWN),
+        (replace(MISSED, beside_cached=992), UNKNOWN),
         (replace(MISSED, same_ids=False), UNKNOWN),
         (replace(MISSED, same_ids=None), UNKNOWN),
         (replace(MISSED, ranks=2), UNKNOWN),

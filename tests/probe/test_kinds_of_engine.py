@@ -129,6 +129,30 @@ async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(b
     assert not any("emptied" in one.evidence for one in found.values())
 
 
+@pytest.mark.parametrize("hit_before", [True, False])
+async def test_a_salt_test_whose_cache_is_emptied_each_time_finds_no_wedge(bench, hit_before):
+    """Only what is sent while the same prompt is being answered can tell."""
+    async with bench(time_scale=1.0) as at:
+        if hit_before:
+            await at.play()
+        chat, sent = at.client.chat, []
+
+        async def disturbed(request, *arguments):
+            sent.append(request)
+            if 1 < len(sent) < 5:
+                assert at.simulator.engine.reset_prefix_cache()
+            return await chat(request, *arguments)
+
+        at.client.chat = disturbed
+        test = await salt_test(at)
+    assert (test.same_salt_cached, test.third_cached) == (0, 0)
+    assert test.beside_cached == test.possible
+    wedge = of_wedge(test)
+    assert wedge.verdict is UNKNOWN
+    assert "something emptied the cache" in wedge.evidence
+    assert of_isolation(test).verdict is PASS
+
+
 # Transfers
 
 

@@ -17,8 +17,8 @@ def before_turn(at, number, act):
     chat, turns = at.client.chat, []
 
     async def disturbed(request, *arguments):
-        if request.max_tokens > 1:
-            turns.append(request)
+        if request.max_tokens > 1 and len(request.messages) not in turns:
+            turns.append(len(request.messages))
             if len(turns) == number:
                 await act()
         return await chat(request, *arguments)
@@ -189,36 +189,41 @@ async def test_a_prompt_too_short_to_tell_is_not_called_wedged(bench):
     assert {turn.loss.cause for turn in lost} == {LossCause.UNEXPLAINED}
 
 
-@pytest.mark.parametrize("misses", [1, 2])
-async def test_a_cache_that_is_emptied_again_and_again_has_not_stopped(bench, misses):
-    """Also where it was emptied between the turn and the next sending of its prompt."""
-    async with bench() as at:
-        chat, turns, emptied = at.client.chat, [], []
+def empty_before(at, numbers):
+    """Let the cache be empty before these of all requests."""
+    chat, sent = at.client.chat, []
 
-        async def disturbed(request, *arguments):
-            if request.max_tokens > 1:
-                turns.append(request)
-            if len(turns) == 4 and len(emptied) <= misses:
-                emptied.append(request)
-                assert at.simulator.engine.reset_prefix_cache()
-            return await chat(request, *arguments)
+    async def disturbed(request, *arguments):
+        sent.append(request)
+        if len(sent) in numbers:
+            assert at.simulator.engine.reset_prefix_cache()
+        return await chat(request, *arguments)
 
-        at.client.chat = disturbed
+    at.client.chat = disturbed
+    return sent
+
+
+@pytest.mark.parametrize("numbers", [{4, 5}, {4, 5, 6}, {2, 3}, {2, 3, 4}])
+async def test_a_cache_that_is_emptied_again_and_again_has_not_stopped(bench, numbers):
+    """It is empty before a turn, before its prompt is sent again, and once more: so nothing but a
+    request beside another one can tell. Also where this process has not hit before.
+    """
+    async with bench(time_scale=1.0) as at:
+        sent = empty_before(at, numbers)
         result = await at.play()
-    assert [request.max_tokens for request in emptied] == [16, *[1] * misses]
-    # The answer of turn 4 was gone before its prompt was kept again.
-    assert causes(result) == {4: LossCause.RESET, 5: LossCause.RESET}
-    assert "emptied after the turn before" in result.turns[4].loss.evidence
-    assert result.turns[4].cached_tokens > 0
+    assert [request.max_tokens for request in sent[min(numbers) : min(numbers) + 3]] == [1, 16, 1]
+    late = numbers == {2, 3}  # as of an engine that serves a prompt when it is sent a third time
+    assert causes(result) == {min(numbers): LossCause.NEVER_HIT if late else LossCause.RESET}
     assert Notice.CACHE_WEDGED not in result.notices
 
 
-async def test_a_process_that_never_hit_is_asked_once_more_and_no_oftener(bench):
+async def test_a_process_that_never_hit_is_asked_so_once(bench):
     async with bench() as at:
         at.simulator.inject(faults.Wedge())
         sent = count_chats(at)
-        await at.play()
-    assert len(sent) == 8 + 1
+        first, second = await at.play(), await at.play()
+    assert len(sent) == 8 + 3 + 8 + 1
+    assert set(causes(first).values()) == set(causes(second).values()) == {LossCause.NEVER_HIT}
 
 
 async def test_a_cache_that_was_emptied_is_called_reset_and_the_session_goes_on(bench):

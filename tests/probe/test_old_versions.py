@@ -138,7 +138,8 @@ async def test_an_old_engine_is_judged_as_a_new_one(bench, version, act, setting
     _, new = await played(bench, NEW, act, **settings)
     assert of_each_turn(old) == of_each_turn(new)
     assert old.notices == new.notices
-    assert old.extra_tokens == new.extra_tokens
+    if act is not wedged:  # a miss that counters tell is not sent again at the same time
+        assert old.extra_tokens == new.extra_tokens
     assert {turn.control.outcome for turn in old.turns[1:]} == {ControlOutcome.COLD}
     assert sums(old) == sums(new)
 

@@ -1,0 +1,62 @@
+"""One prompt sent twice at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from exporter.probe.overlap import overlapping
+
+
+async def test_the_second_begins_when_the_first_is_being_answered_and_has_not_ended():
+    said, second_sent = [], asyncio.Event()
+
+    async def first(begun):
+        said.append("first sent")
+        await asyncio.sleep(0)
+        said.append("first begun")
+        begun(1)
+        await second_sent.wait()
+        said.append("first ended")
+        return "first"
+
+    async def second():
+        said.append("second sent")
+        second_sent.set()
+        return "second"
+
+    assert await overlapping(first, second) == ("first", "second")
+    assert said == ["first sent", "first begun", "second sent", "first ended"]
+
+
+async def test_a_first_that_ends_without_an_answer_does_not_keep_the_second_waiting():
+    async def first(_begun):
+        return "failed"
+
+    async def second():
+        return "second"
+
+    assert await overlapping(first, second) == ("failed", "second")
+
+
+async def test_the_first_ends_with_whoever_waits_for_both():
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def first(begun):
+        begun(1)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def second():
+        await asyncio.Event().wait()
+
+    both = asyncio.create_task(overlapping(first, second))
+    await started.wait()
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+    assert ended.is_set()
