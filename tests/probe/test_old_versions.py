@@ -138,10 +138,12 @@ async def test_an_old_engine_is_judged_as_a_new_one(bench, version, act, setting
     _, new = await played(bench, NEW, act, **settings)
     assert of_each_turn(old) == of_each_turn(new)
     assert old.notices == new.notices
-    if act is not wedged:  # a miss that counters tell is not sent again at the same time
-        assert old.extra_tokens == new.extra_tokens
+    # What misses by the counters is not sent twice at the same time.
+    more = new.extra_tokens - old.extra_tokens
+    assert more == 0 or (act is wedged and old.extra_tokens > 0)
     assert {turn.control.outcome for turn in old.turns[1:]} == {ControlOutcome.COLD}
-    assert sums(old) == sums(new)
+    consumed = (sums(old).consumed_tokens or 0) + more
+    assert replace(sums(old), consumed_tokens=consumed) == sums(new)
 
 
 @pytest.mark.parametrize("version", OLD)
