@@ -11,7 +11,7 @@ from exporter.app import Daemon
 from exporter.cli.serving import run_until_signal
 from exporter.cli.simulate import add_like
 from exporter.clock import SystemClock
-from exporter.simulator.profiles import settings_like
+from exporter.simulator.profiles import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Press Ctrl-C to stop."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_like(parser)
+    add_like(parser, PROFILES)
     parser.add_argument(
         "--listen", default="127.0.0.1:9477", help="where to serve (default: %(default)s)"
     )

@@ -13,14 +13,19 @@ from exporter.cli.serving import run_until_signal
 from exporter.errors import ExporterError
 from exporter.simulator.profiles import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.simulator.starts import FAILING_STARTS
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
+
+    from exporter.simulator.profiles import Profile
+    from exporter.simulator.starts import FailingStart
 
 _DEFAULTS = SimulatorSettings()
 
 
-def add_like(parser: argparse.ArgumentParser) -> None:
+def add_like(parser: argparse.ArgumentParser, kinds: Mapping[str, Profile | FailingStart]) -> None:
     """`--like NAME`, with all names and what they stand for below the help."""
     parser.add_argument(
         "--like",
@@ -29,17 +34,17 @@ def add_like(parser: argparse.ArgumentParser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(parser.description or "", 78)
-    width = max(map(len, PROFILES)) + 4
+    width = max(map(len, kinds)) + 4
     indent = " " * width
     listed = [
         textwrap.fill(f"{'  ' + name:{width}}{one.server}", 78, subsequent_indent=indent)
-        for name, one in PROFILES.items()
+        for name, one in kinds.items()
     ]
     parser.epilog = "\n".join(["names for --like:", *listed])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_like(parser)
+    add_like(parser, {**PROFILES, **FAILING_STARTS})
     parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
     parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="default: %(default)s")
     parser.add_argument("--served-model-name", default=_DEFAULTS.model, metavar="NAME")
@@ -68,6 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     logs.configure(options.log_format, "info")
+    if (start := FAILING_STARTS.get(options.like)) is not None:
+        print(f"SIMULATED vLLM, a start that fails like {start.name}.", file=sys.stderr)
+        print("\n".join(start.log), file=sys.stderr)
+        return start.exit_code
     given = SimulatorSettings(
         host=options.host,
         port=options.port,
@@ -82,7 +91,7 @@ def main(options: argparse.Namespace) -> int:
         log_stats=not options.disable_log_stats,
         api_key=_read_key(options.api_key_file),
     )
-    settings = settings_like(options.like, given) if options.like else given
+    settings = settings_like(options.like, given, FAILING_STARTS) if options.like else given
 
     async def serve(stop: asyncio.Event) -> None:
         simulator = Simulator(settings, on_exit=os._exit)

@@ -13,9 +13,10 @@ from exporter.errors import ConfigError
 from exporter.simulator import behaviours as be
 from exporter.simulator import faults
 from exporter.simulator.settings import SimulatorSettings
+from exporter.simulator.starts import FAILING_STARTS, FailingStart
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from exporter.simulator.fault_fields import Fault
 
@@ -295,14 +296,18 @@ _ALL = (
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in _ALL}
 
 
-def settings_like(name: str, given: SimulatorSettings | None = None) -> SimulatorSettings:
+def settings_like(
+    name: str, given: SimulatorSettings | None = None, also: Iterable[str] = ()
+) -> SimulatorSettings:
     """The settings of a server of that kind; what is `given` and is no default stays.
 
-    Raises ConfigError for a name that there is not.
+    Raises ConfigError for an unknown name; `also` are other names that are allowed in its place.
     """
     profile = PROFILES.get(name)
     if profile is None:
-        raise ConfigError(f"--like {name}: no such server; allowed: {', '.join(PROFILES)}")
+        raise ConfigError(
+            f"--like {name}: no such server; allowed: {', '.join([*PROFILES, *also])}"
+        )
     default, given = SimulatorSettings(), given or SimulatorSettings()
     changed = {
         key: value
@@ -314,7 +319,8 @@ def settings_like(name: str, given: SimulatorSettings | None = None) -> Simulato
 
 def table() -> str:
     """All profiles as a Markdown table."""
-    rows = [f"| `{one.name}` | {one.server} | {one.said} |" for one in PROFILES.values()]
+    kinds: list[Profile | FailingStart] = [*PROFILES.values(), *FAILING_STARTS.values()]
+    rows = [f"| `{one.name}` | {one.server} | {one.said} |" for one in kinds]
     head = ["| `--like` | the server | what the exporter says of it |", "| --- | --- | --- |"]
     return "\n".join([*head, *rows]) + "\n"
 

@@ -13,11 +13,14 @@ import pytest
 from sim_client import AT_ONCE, HELLO, Client, until
 
 from exporter.cli.main import main
+from exporter.container.diagnosis import Traces, diagnose
+from exporter.container.records import Cause
 from exporter.errors import ConfigError
 from exporter.simulator import behaviours, profiles
 from exporter.simulator.faults import Hang
 from exporter.simulator.profiles import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.simulator.starts import FAILING_STARTS
 
 ROOT = Path(__file__).parents[2]
 LONG = [{"role": "user", "content": "one more word " * 600}]  # 1,200 tokens and a few
@@ -65,16 +68,45 @@ def test_an_unknown_name_is_exit_code_2_and_lists_what_is_allowed(capsys):
         assert all(name in said for name in PROFILES)
 
 
-@pytest.mark.parametrize("command", ["simulate", "demo"])
-def test_the_help_lists_every_name(capsys, command):
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("simulate", [*PROFILES, *FAILING_STARTS]), ("demo", list(PROFILES))],
+    ids=["simulate", "demo"],
+)
+def test_the_help_lists_every_name(capsys, command, names):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     told = capsys.readouterr().out
     listed = re.findall(
         r"^  ([a-z][\w.-]+) {2,}", told.partition("names for --like:")[2], re.MULTILINE
     )
-    assert listed == list(PROFILES)
+    assert listed == names
     assert all(len(line) <= 80 for line in told.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "evidence"),
+    [
+        ("start-out-of-memory", Cause.CUDA_OUT_OF_MEMORY, "CUDA out of memory"),
+        ("start-shm-full", Cause.SHARED_MEMORY_TOO_SMALL, "shared memory segment"),
+        ("start-invalid-value", Cause.INVALID_ARGUMENT, "max_model_len (999999)"),
+        ("start-core-failed", Cause.ENGINE_CORE_DIED, "must be divisible by 3"),
+    ],
+)
+def test_a_start_that_fails_is_printed_and_diagnosed(capsys, name, cause, evidence):
+    exit_code = main(["simulate", "--like", name])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("SIMULATED")
+    found = diagnose(Traces(log=lines, exit_code=exit_code))
+    assert found.cause is cause
+    assert evidence in found.evidence
+    assert f"`{cause}`" in FAILING_STARTS[name].said
+
+
+def test_every_start_that_fails_is_no_server_of_the_demo(capsys):
+    for name in FAILING_STARTS:
+        assert main(["demo", "--like", name]) == 2
+        assert "no such server" in capsys.readouterr().err
 
 
 def test_the_table_of_the_docs_is_current():
