@@ -104,6 +104,8 @@ class UsersShare:
             self._lacks_own(now)
             return None
         self._mark, self._missed = now, 0
+        if now.recounts != before.recounts:
+            self._samples = ()  # what waited was left out, which is no fair part of the traffic
         return self._add(growth)
 
     def hit_ratios(self) -> dict[str, float]:

@@ -175,6 +175,19 @@ def test_lookups_that_are_open_are_waited_for_and_those_left_out_count_for_nobod
     assert scene.sums == (4_000, 2_000, 2_000)
 
 
+def test_where_lookups_were_left_out_no_ratio_of_the_others_stands(scene):
+    """A cold prompt was admitted at once, and one that hits waited and was looked up again."""
+    scene.read()
+    scene.users(1_000, 0)
+    scene.read(recounts=0)
+    assert scene.share.hit_ratios() == {"1m": 0.0, "5m": 0.0, "1h": 0.0}
+    scene.read(recounts=1)
+    assert scene.share.hit_ratios() == {}
+    scene.users(1_000, 500)
+    scene.read()
+    assert scene.share.hit_ratios()["1m"] == 0.5
+
+
 def test_a_failed_reading_between_two_changes_nothing(scene):
     scene.users(1_000, 500)
     assert scene.share.scraped(failed_engine_view(), scene.own) is None
