@@ -116,7 +116,10 @@ class Lane:
 
     def _break_off(self, submitted: Future[T]) -> None:
         submitted.cancel()  # works only where the thread has not come to it yet
-        self._client.close()
+        client = self._client
+        client.close()
+        # An answer that came in the same moment is nobody's: its socket must not stay open.
+        submitted.add_done_callback(lambda _: client.forget())
         if self._closed is None:
             self._client = DockerClient(self._host, self._read_seconds)
 

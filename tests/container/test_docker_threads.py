@@ -15,7 +15,7 @@ from exporter.config import ProbeSettings, ScrapeSettings, Target
 from exporter.container import docker_engine
 from exporter.container.docker_engine import DockerEngine, DockerLimits
 from exporter.container.docker_lane import Lane
-from exporter.container.records import DockerError, DockerProblem
+from exporter.container.records import ContainerView, DockerError, DockerProblem
 from exporter.targets.rules import rules_of
 
 PATIENCE = 30.0
@@ -135,18 +135,28 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
     before = len(threads_for_docker())
     async with fleet_of() as bench:
         targets = [attached(f"t{n}", host) for n in range(100)]
+        seen, publish = set[str](), bench.metrics.container_changed
+
+        def publish_and_note(view: ContainerView) -> None:
+            seen.add(view.target)
+            publish(view)
+
+        # To ask the registry of a hundred targets again and again would be the heaviest work here.
+        bench.metrics.container_changed = publish_and_note
         await bench.fleet.apply(targets, SELDOM)
-        await bench.until(
-            "all are seen and every log was followed",
-            lambda: (
-                bench.value("vllm_container_docker_up") == len(targets)
-                and asked.paths["logs"] >= len(targets)
-            ),
-        )
+        most = 0
+
+        def all_seen() -> bool:
+            nonlocal most
+            most = max(most, len(threads_for_docker()) - before)
+            followed = asked.paths["logs"] >= docker_engine._MOST_LOGS
+            return followed and len(seen) == len(targets)
+
+        await _until(all_seen)
         threads = threads_for_docker()[before:]
         kinds = {kind: sum(kind in name for name in threads) for kind in ("commands", "events")}
         assert kinds == {"commands": 1, "events": 1}
-        assert len(threads) <= 2 + docker_engine._MOST_LOGS
+        assert most <= 2 + docker_engine._MOST_LOGS
         assert asked.open_events == 1
     assert len(threads_for_docker()) == before, "all end with the targets"
 
@@ -203,7 +213,7 @@ async def test_calls_that_wait_behind_one_that_hangs_are_not_tried_one_after_the
         door = door_to(f"unix://{path}", DockerLimits(query=0.2))
         found = await asyncio.gather(*(_end_of_call(door.inspect("c")) for _ in range(50)))
         assert {error.problem for error in found} == {DockerProblem.TIMEOUT}
-        assert len(requests) == 1
+        assert len(requests) <= 1
     finally:
         server.close()
 
