@@ -158,7 +158,7 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
         assert kinds == {"commands": 1, "events": 1}
         assert most <= 2 + docker_engine._MOST_LOGS
         assert asked.open_events == 1
-    assert len(threads_for_docker()) == before, "all end with the targets"
+    await _until(lambda: len(threads_for_docker()) == before)  # all end with the targets
 
 
 async def test_the_log_that_was_followed_longest_makes_room_for_another(
@@ -195,7 +195,7 @@ async def test_all_who_listen_share_one_stream_and_all_are_told_when_it_is_cut(
         await _until(lambda: asked.open_events == 1)
         again.cancel()
         await asyncio.wait({again})
-        assert not any("events" in name for name in threads_for_docker())
+        await _until(lambda: not any("events" in name for name in threads_for_docker()))
 
 
 async def test_calls_that_wait_behind_one_that_hangs_are_not_tried_one_after_the_other(
