@@ -60,7 +60,7 @@ async def small_docker(socket: Path) -> AsyncIterator[Asked]:
     app.router.add_get("/version", _version)
     app.router.add_get("/{version}/events", _silence)
     app.router.add_get("/{version}/containers/{id}/json", _inspect)
-    app.router.add_get("/{version}/containers/{id}/logs", _silence)
+    app.router.add_get("/{version}/containers/{id}/logs", _log)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(socket)).start()
@@ -74,8 +74,18 @@ async def _version(_request: web.Request) -> web.Response:
     return web.json_response({"ApiVersion": "1.44", "MinAPIVersion": "1.24", "Version": "26.1.0"})
 
 
-async def _inspect(_request: web.Request) -> web.Response:
+async def _inspect(request: web.Request) -> web.Response:
+    """A container is there by any name; that of one that hangs is `stuck`."""
+    if request.match_info["id"] == "stuck":
+        await asyncio.Event().wait()
     return web.json_response(INSPECT)
+
+
+async def _log(request: web.Request) -> web.StreamResponse:
+    """It has written nothing; the end of the log of `slow` takes for ever to read."""
+    if "follow" in request.query or request.match_info["id"] == "slow":
+        return await _silence(request)
+    return web.Response()
 
 
 async def _silence(request: web.Request) -> web.StreamResponse:

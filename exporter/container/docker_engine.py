@@ -47,8 +47,9 @@ _LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTAR
 # Each of these takes a thread while it lasts. One Docker Engine then takes at most 74 of the 256
 # tasks that the systemd unit allows, however many containers are watched there.
 _MOST_CHANGES = 32
-_MOST_PULLS = 8
+_MOST_PULLS = 4
 _MOST_LOGS = 32
+_MOST_TAILS = 4
 # What tells of a container's life; the others are healthchecks and the like.
 _EVENTS = [
     *("create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart")
@@ -84,6 +85,7 @@ class DockerEngine:
         self._commands = self._open("commands", self._limits.query)
         self._changes = asyncio.Semaphore(_MOST_CHANGES)
         self._pulls = asyncio.Semaphore(_MOST_PULLS)
+        self._tails = asyncio.Semaphore(_MOST_TAILS)
         self._events = EventHub(self._event_stream)
         self._logs: list[Lane] = []  # the oldest first
         self._making_room = asyncio.Lock()
@@ -207,10 +209,13 @@ class DockerEngine:
             await self._expect_ended(container_id, doing)
 
     async def tail(self, container_id: str, lines: int) -> tuple[LogLine, ...]:
-        return await self._query(
-            f"read the log of {container_id}",
-            lambda at: tuple(_log(at, container_id, {"tail": lines})),
-        )
+        # Not on the thread for questions: a long log on a slow disk would hold up all of them.
+        async with self._tails, self._lane_of_its_own("tail", self._limits.query) as lane:
+            return await lane.run(
+                f"read the log of {container_id}",
+                lambda at: tuple(_log(at, container_id, {"tail": lines})),
+                2 * self._limits.query,
+            )
 
     async def _expect_ended(self, container_id: str, doing: str) -> None:
         """Docker ends the log of a live container, too, when it shuts down itself."""

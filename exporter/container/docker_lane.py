@@ -43,6 +43,7 @@ class Lane:
         self._turn = asyncio.Lock()
         self._under_way: asyncio.Future[Any] | None = None
         self._closed: DockerError | None = None
+        self._unanswered = 0  # calls in a row
         self._hung: tuple[float, str] | None = None
 
     async def run(
@@ -52,7 +53,8 @@ class Lane:
 
         The limit counts from this call's turn. Past it, or when the caller is cancelled, the work
         is broken off: whether Docker did what it was asked is then not known. Calls that waited
-        while one ran into its limit fail with it: a daemon that hangs is not asked by each in turn.
+        while two in a row got no answer fail with them: a daemon that hangs is not asked by each in
+        turn. One alone may be about a container that hangs.
         """
         asked = asyncio.get_running_loop().time()
         async with self._turn:
@@ -69,7 +71,7 @@ class Lane:
             if not done:
                 self._break_off(submitted)
                 detail = f"{doing}: no whole answer after {limit_seconds:g} s"
-                self._note_hang(detail)
+                self._note_silence(detail)
                 raise DockerError(DockerProblem.TIMEOUT, detail)
             return self._result(doing, future)
 
@@ -100,11 +102,15 @@ class Lane:
         if future.cancelled() or error is not None:
             self._check_open(doing)  # what broke it off says why
         if isinstance(error, DockerError) and error.problem is DockerProblem.TIMEOUT:
-            self._note_hang(error.detail)
+            self._note_silence(error.detail)
+        else:
+            self._unanswered = 0
         return future.result()
 
-    def _note_hang(self, detail: str) -> None:
-        self._hung = asyncio.get_running_loop().time(), detail
+    def _note_silence(self, detail: str) -> None:
+        self._unanswered += 1
+        if self._unanswered > 1:
+            self._hung = asyncio.get_running_loop().time(), detail
 
     def _submit(self, doing: str, work: Callable[[DockerClient], T]) -> Future[T]:
         call = _Call(self._client, doing, work)
