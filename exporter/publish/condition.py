@@ -10,20 +10,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exporter.container.records import Cause, LifecycleState
-from exporter.model import LossCause, Notice, PauseReason
+from exporter.model import Notice, PauseReason
 from exporter.publish.readers import live_engine
-from exporter.session_totals import session_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from exporter.model import SessionResult, TurnFacts
     from exporter.publish.page_records import Tone
+    from exporter.publish.session_signs import SessionSigns
     from exporter.publish.state import TargetState
-    from exporter.session_totals import SessionTotals
-
-LOSING_BELOW = 0.8
-"""Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound and causes."""
 
 
 class Condition(StrEnum):
@@ -86,10 +81,6 @@ COUNTED: Final = tuple(dict.fromkeys(look.counted for look in LOOKS.values()))
 """The words of a summary in their order: the worst first."""
 
 
-def look(state: TargetState) -> Look:
-    return LOOKS[condition(state)]
-
-
 def condition(state: TargetState) -> Condition:
     """The first that holds, of those that explain the others first."""
     return next((found for found, holds in RULES if holds(state)), Condition.UP)
@@ -133,24 +124,9 @@ def _scenario_fails(state: TargetState) -> bool:
     return any(each.failure is not None for each in state.scenarios.values())
 
 
-def _unstable(state: TargetState) -> bool:
-    return any(_broken(each) for each in state.finished)
-
-
-def _serves_little(state: TargetState) -> bool:
-    """A prefix is not stable, and less than half of that scenario's prompts is served."""
-    return any(_broken(each) and not _mostly_served(each.turns) for each in state.finished)
-
-
-def _broken(result: SessionResult) -> bool:
-    return result.prefix is not None and not result.prefix.stable
-
-
-def _mostly_served(turns: Sequence[TurnFacts]) -> bool:
-    """Of the prompts after the first, half or more; what is not known is not served."""
-    later = [turn for turn in turns if turn.index > 1]
-    prompts = sum(turn.prompt_tokens or 0 for turn in later)
-    return 2 * sum(turn.cached_tokens or 0 for turn in later) >= prompts > 0
+def _shows(sign: Callable[[SessionSigns], bool]) -> Callable[[TargetState], bool]:
+    """Whether the last session of a scenario has a sign, if it finished."""
+    return lambda state: any(sign(each) for each in state.finished_signs)
 
 
 def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
@@ -166,28 +142,8 @@ def _several(state: TargetState) -> bool:
 
 def _hits_nothing(state: TargetState) -> bool:
     """Turns that could have hit, and not one token of any of them from the cache."""
-    later = [turn for each in state.finished for turn in each.turns if turn.index > 1]
-    could = [turn for turn in later if turn.ideal_cached_tokens != 0]
-    return bool(could) and all(turn.cached_tokens == 0 for turn in could)
-
-
-def _hides_hits(state: TargetState) -> bool:
-    totals = [session_totals(each.turns) for each in state.finished]
-    return any(LossCause.UNREPORTED in each.lost_by for each in totals)
-
-
-def _losing(state: TargetState) -> bool:
-    return any(_loses(session_totals(each.turns)) for each in state.finished)
-
-
-def _loses(totals: SessionTotals) -> bool:
-    """By causes that are no rule of the engine's own, which may take what is unexplained."""
-    lost = sum(n for cause, n in totals.lost_by.items() if cause is not LossCause.UNEXPLAINED)
-    return bool(totals.ideal_tokens) and lost > (1 - LOSING_BELOW) * (totals.ideal_tokens or 0)
-
-
-def _unknown(state: TargetState) -> bool:
-    return all(turn.cached_tokens is None for each in state.finished for turn in each.turns)
+    could = [each for each in state.finished_signs if each.could_hit]
+    return bool(could) and all(each.missed_all for each in could)
 
 
 RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
@@ -211,14 +167,14 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
         ),
     ),
     (Condition.WEDGED, lambda state: state.wedged is True),
-    (Condition.PREFIX_UNSTABLE, _serves_little),
+    (Condition.PREFIX_UNSTABLE, _shows(lambda session: session.serves_little)),
     (Condition.SCENARIO_FAILING, _scenario_fails),
     (Condition.CACHING_OFF, _noticed(Notice.PREFIX_CACHING_DISABLED)),
     (Condition.SEVERAL_ENGINES, _several),
-    (Condition.HITS_HIDDEN, _hides_hits),
+    (Condition.HITS_HIDDEN, _shows(lambda session: session.hides_hits)),
     (Condition.NOT_HITTING, _hits_nothing),
-    (Condition.LOSING, _losing),
-    (Condition.PREFIX_CHANGED, _unstable),
+    (Condition.LOSING, _shows(lambda session: session.loses)),
+    (Condition.PREFIX_CHANGED, _shows(lambda session: session.broken)),
     (Condition.NOT_ISOLATED, _noticed(Notice.SALT_IGNORED)),
-    (Condition.CACHE_UNKNOWN, _unknown),
+    (Condition.CACHE_UNKNOWN, lambda state: all(each.unknown for each in state.finished_signs)),
 )

@@ -15,6 +15,7 @@ from exporter.engine.reasons import ScrapeReason
 from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
 from exporter.own_share import OwnShare
 from exporter.publish.cost_state import CostState
+from exporter.publish.session_signs import SessionSigns, signs_of
 from exporter.publish.users_share import UsersShare
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class TargetState:
     )
     last_session: SessionResult | None = None
     scenarios: dict[str, SessionResult] = field(default_factory=dict)
+    signs: dict[str, SessionSigns] = field(default_factory=dict)  # of these sessions
     last_success_time: float | None = None
     failures_in_a_row: int = 0
     interval_seconds: float | None = None  # from session to session, as configured
@@ -205,6 +207,7 @@ class TargetState:
         else:
             self._add_failure(result.failure.reason)
         self.scenarios[result.scenario] = result
+        self.signs[result.scenario] = signs_of(result)
         unknown = any(turn.prompt_tokens and turn.cached_tokens is None for turn in result.turns)
         for turn in result.turns:
             self._add_turn(turn, others_unknown=unknown)
@@ -220,11 +223,13 @@ class TargetState:
         self.failures_in_a_row += 1
         if reason.is_of_the_target:
             self.scenarios.clear()
+            self.signs.clear()
             self.wedged = None
 
     def keep_scenarios(self, names: Collection[str]) -> None:
         """Drop the sessions of scenarios that are not played any more."""
-        self.scenarios = {name: each for name, each in self.scenarios.items() if name in names}
+        for gone in self.scenarios.keys() - set(names):
+            del self.scenarios[gone], self.signs[gone]
 
     def add_salts(self, reading: SaltReading) -> None:
         if reading.leaked is not None:
@@ -239,10 +244,7 @@ class TargetState:
         if view.failure is not None:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
-        self.cost.engine_scraped(
-            view,
-            self.users.scraped(view, self.own),
-        )
+        self.cost.engine_scraped(view, self.users.scraped(view, self.own))
 
     def add_container(self, view: ContainerView) -> None:
         self.container = view
@@ -288,6 +290,11 @@ class TargetState:
     def finished(self) -> Iterator[SessionResult]:
         """The last session of each scenario, if that finished; a failed one has no values."""
         return (each for each in self.scenarios.values() if each.failure is None)
+
+    @property
+    def finished_signs(self) -> Iterator[SessionSigns]:
+        """What these say of the cache."""
+        return (self.signs[each.scenario] for each in self.finished)
 
     @property
     def notices(self) -> list[Notice]:

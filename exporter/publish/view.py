@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from exporter import words
 from exporter.model import Notice
 from exporter.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
-from exporter.publish.condition import COUNTED, Condition, condition, look
+from exporter.publish.condition import COUNTED, LOOKS, Condition, Look, condition
 from exporter.publish.container_view import container_facts, container_problems
 from exporter.publish.cost_view import cost_facts
 from exporter.publish.elsewhere import ALL
@@ -73,9 +73,11 @@ def page(
     """What is asked for, of which there is something."""
     only, part = asked.only, asked.part
     everyone = list(targets.values()) if only is None else [targets[only]]
-    states = _part(everyone, part)
-    shown = _in_full(states)
-    summary = _summary([look(state).counted for state in everyone])
+    found = {state.name: condition(state) for state in everyone}
+    ranks = {state.name: _rank(state, found[state.name]) for state in everyone}
+    states = _part(everyone, part, ranks)
+    shown = _in_full(states, ranks)
+    summary = _summary([LOOKS[each].counted for each in found.values()])
     return Page(
         version=version,
         now=moment(now, now),
@@ -85,10 +87,11 @@ def page(
         links=_page_links(elsewhere, only, len(targets)),
         part=_part_words(part, len(everyone)),
         parts=_part_links(part, len(everyone)),
-        overview=_overview(states, shown, now) if len(states) > 1 else (),
+        overview=_overview(states, shown, found, now) if len(states) > 1 else (),
         folded=len(states) - len(shown),
         targets=tuple(
-            _section(state, history, now, elsewhere, alone=len(shown) == 1) for state in shown
+            _section(state, found[state.name], history, now, elsewhere, alone=len(shown) == 1)
+            for state in shown
         ),
     )
 
@@ -98,10 +101,11 @@ def parts(count: int) -> int:
     return max(1, -(-count // OVERVIEW_ROWS))
 
 
-def _part(states: list[TargetState], part: int) -> list[TargetState]:
+def _part(states: list[TargetState], part: int, ranks: Mapping[str, int]) -> list[TargetState]:
     if len(states) <= OVERVIEW_ROWS:
         return states
-    return sorted(states, key=_rank)[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
+    ranked = sorted(states, key=lambda state: ranks[state.name])
+    return ranked[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
 
 
 def _part_words(part: int, count: int) -> str:
@@ -121,16 +125,17 @@ def _part_links(part: int, count: int) -> tuple[Link, ...]:
     )
 
 
-def _in_full(states: Sequence[TargetState]) -> list[TargetState]:
+def _in_full(states: Sequence[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
     """Those that have a section of their own, in their order."""
-    chosen = {state.name for state in sorted(states, key=_rank)[:FULL_SECTIONS]}
+    names = sorted((state.name for state in states), key=lambda name: ranks[name])
+    chosen = set(names[:FULL_SECTIONS])
     return [state for state in states if state.name in chosen]
 
 
-def _rank(state: TargetState) -> int:
+def _rank(state: TargetState, found: Condition) -> int:
     """The unwell ones first, then those with a warning."""
-    tone = look(state).tone
-    return 0 if tone == "bad" or _problems(state) else 1 if tone == "warn" else 2
+    tone = LOOKS[found].tone
+    return 0 if tone == "bad" or _problems(state, found) else 1 if tone == "warn" else 2
 
 
 def _summary(counted: Sequence[str]) -> str:
@@ -161,14 +166,19 @@ _OVERVIEW_DASHBOARD, _SESSION_DASHBOARD = "vllm-cache-overview", "vllm-cache-ses
 
 
 def _overview(
-    states: Sequence[TargetState], shown: Sequence[TargetState], now: float
+    states: Sequence[TargetState],
+    shown: Sequence[TargetState],
+    found: Mapping[str, Condition],
+    now: float,
 ) -> tuple[OverviewRow, ...]:
     places = {state.name: place for place, state in enumerate(shown, start=1)}
-    return tuple(_overview_row(state, places.get(state.name), now) for state in states)
+    return tuple(
+        _overview_row(state, LOOKS[found[state.name]], places.get(state.name), now)
+        for state in states
+    )
 
 
-def _overview_row(state: TargetState, place: int | None, now: float) -> OverviewRow:
-    seen = look(state)
+def _overview_row(state: TargetState, seen: Look, place: int | None, now: float) -> OverviewRow:
     last = state.last_session
     hit_ratio, efficiency = (words.UNKNOWN, words.UNKNOWN) if last is None else ratios(last)
     warm = [
@@ -195,9 +205,15 @@ def _overview_row(state: TargetState, place: int | None, now: float) -> Overview
 
 
 def _section(
-    state: TargetState, history: History, now: float, elsewhere: Elsewhere, *, alone: bool
+    state: TargetState,
+    found: Condition,
+    history: History,
+    now: float,
+    elsewhere: Elsewhere,
+    *,
+    alone: bool,
 ) -> TargetSection:
-    seen = look(state)
+    seen = LOOKS[found]
     last = state.last_session
     sessions = history.sessions(state.name, TREND_SESSIONS)
     return TargetSection(
@@ -205,7 +221,7 @@ def _section(
         status=seen.words,
         tone=seen.tone,
         simulated=bool(state.simulated),
-        problems=tuple(_problems(state)),
+        problems=tuple(_problems(state, found)),
         notices=tuple(
             ADVICE[notice]
             for notice in state.notices
@@ -236,9 +252,9 @@ def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
     return tuple(found)
 
 
-def _problems(state: TargetState) -> list[Problem]:
+def _problems(state: TargetState, how: Condition) -> list[Problem]:
     found = [] if state.container is None else container_problems(state.container)
-    if condition(state) is not Condition.ASLEEP:
+    if how is not Condition.ASLEEP:
         found += _failures(state)
     if state.engine is not None and state.engine.failure is not None:
         failure = state.engine.failure

@@ -22,7 +22,7 @@ from publish_records import (
 
 from exporter.container.records import Cause, LifecycleState
 from exporter.model import FailureReason, Loss, LossCause, Notice, PauseReason, SaltReading
-from exporter.publish.condition import LOOKS, RULES, Condition, condition, look
+from exporter.publish.condition import LOOKS, RULES, Condition, condition
 from exporter.publish.state import TargetState
 
 SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
@@ -163,7 +163,7 @@ def test_every_condition_has_words_and_a_rule_and_only_up_is_green():
     ],
 )
 def test_a_cache_that_serves_nobody_is_not_called_up(state, words):
-    assert look(state) == (words, "bad", "unwell")
+    assert LOOKS[condition(state)] == (words, "bad", "unwell")
 
 
 def test_the_docs_have_every_condition_and_its_words():
