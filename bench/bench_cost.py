@@ -18,9 +18,9 @@ from figures import Figure
 from processes import HERE, cores, running
 from published import bench_runner, bench_scraper, own_copy, real_records
 
-from exporter.engine.client import EngineClient
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
+from exporter.engine.client.engine_client import EngineClient
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
 
 SCRAPES = 100
 SESSIONS = 50  # as many as are remembered

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from figures import Figure
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.engine import exposition
+from exporter.engine.metrics import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

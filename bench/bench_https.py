@@ -20,7 +20,7 @@ import uvloop
 from bench_ttft import MARK, REQUEST, parts, server
 from figures import Figure
 
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 
 CERTIFICATES = Path(__file__).parents[1] / "tests" / "publish" / "certificates"
 GOAL_MS = 0.1

@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from exporter.analysis.prefill_cost import points_of, prefill_cost, with_points
 from exporter.clock import SystemClock
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.control import ColdControl
-from exporter.probe.prefill_cost import points_of, prefill_cost, with_points
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
-    from exporter.engine.client import Chat
+    from exporter.analysis.prefill_cost import Point, PrefillCost
+    from exporter.engine.client.engine_client import Chat
     from exporter.model import EngineInfo
-    from exporter.probe.prefill_cost import Point, PrefillCost
 
 BOUND = 0.25
 # Characters of padding of the prompt, and of the one that was cached before it; the scenario's own

@@ -26,7 +26,7 @@ import aiohttp
 import uvloop
 from figures import Figure
 
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
 
 if TYPE_CHECKING:
     import ssl

@@ -18,15 +18,15 @@ import uvloop
 
 from exporter import logs
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.control import ColdControl
-from exporter.probe.session import SessionPlan, SessionRunner
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
-from exporter.publish.server import HttpServer, create_app
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.web.server import HttpServer, create_app
 
 if TYPE_CHECKING:
     from exporter.model import EngineView, SessionResult

@@ -12,16 +12,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import exporter.config.strict_yaml  # noqa: F401 - imported here, so that PyYAML is instrumented
+import exporter.web.access.strict_yaml  # noqa: F401 - imported here, so that PyYAML is instrumented
 from exporter.config import Loaded, describe, describe_json, load
-from exporter.config.web_config import read_web_config
 from exporter.errors import ConfigError, ScenarioError
-from exporter.probe.scenario_file import parse_json, parse_lines
+from exporter.scenario.file import parse_json, parse_lines
+from exporter.web.access.configuration import read_web_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.probe.scenario import ScenarioKind
+    from exporter.scenario.model import ScenarioKind
 
 T = TypeVar("T")
 MOST_SAID, LONGEST_LINE = 100_000, 1200  # characters of all mistakes, and of one

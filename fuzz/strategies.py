@@ -10,8 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from exporter.config import keys
-from exporter.engine import names
+from exporter.config.schema import keys
+from exporter.engine.metrics import names
 
 TEXT = st.text(max_size=12)
 _TIDY = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=12)

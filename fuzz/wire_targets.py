@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.container.docker_errors import translated
-from exporter.container.docker_records import snapshot_from
-from exporter.container.docker_streams import events, log_lines
-from exporter.container.loading import LoadProgress, read_line
-from exporter.container.records import DockerError, LogLine
-from exporter.engine import exposition, names
-from exporter.engine.answer import Answer, refusal
-from exporter.engine.sse import Decoder, Event
+from exporter.container.decide.log.loading import LoadProgress, read_line
+from exporter.container.decide.records import DockerError, LogLine
+from exporter.container.docker.errors import translated
+from exporter.container.docker.records import snapshot_from
+from exporter.container.docker.streams import events, log_lines
+from exporter.engine.metrics import exposition, names
+from exporter.engine.wire.answer import Answer, refusal
+from exporter.engine.wire.sse import Decoder, Event
 from exporter.errors import ExpositionError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from grafana_foundation_sdk.builders import table
 
-from exporter.container.records import LifecycleState
+from exporter.container.decide.records import LifecycleState
 from grafana import expressions as promql
 from grafana import kinds, parts
 from grafana.names import Uid

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.container.records import LifecycleState
+from exporter.container.decide.records import LifecycleState
 
 TARGET: Final = 'target=~"$target"'
 SCENARIO: Final = 'scenario="$scenario"'

@@ -32,7 +32,7 @@ def main() -> None:
     wheel, sdist = _build(version)
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
-    if not any(name.endswith("exporter/publish/templates/status.html") for name in names):
+    if not any(name.endswith("exporter/web/page/templates/status.html") for name in names):
         raise SystemExit(f"{sdist.name} lacks the page's template")
     _list_packages()
     program = _install(wheel)

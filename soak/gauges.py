@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.engine.windows import Sample
+from exporter.engine.metrics.windows import Sample
 
 
 @dataclass(frozen=True, slots=True)

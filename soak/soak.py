@@ -31,8 +31,8 @@ from gauges import Reading, read
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import config, logs
-from exporter.app import Daemon
 from exporter.clock import SystemClock
+from exporter.daemon.app import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,17 +7,17 @@ import asyncio
 import pytest
 from fake_clock import FakeClock
 
+from exporter.analysis.load import GuestPolicy
+from exporter.analysis.own_share import OwnShare
+from exporter.analysis.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.clock import SystemClock
-from exporter.engine.exposition import parse
-from exporter.own_share import OwnShare
+from exporter.engine.metrics.exposition import parse
+from exporter.probe.admission import Gate
 from exporter.probe.asking import EngineRequests
-from exporter.probe.control import ColdControl
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
 from exporter.probe.isolation import try_salts
-from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.probe.session import SessionRunner
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionRunner
 
 
 class Asked:

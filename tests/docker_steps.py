@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from exporter.container.records import ContainerStatus
+from exporter.container.decide.records import ContainerStatus
 
 PATIENCE = 60.0  # seconds; only a broken test waits that long
 # As process 1, Python ignores SIGTERM unless told otherwise, as any program does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.engine import exposition
+from exporter.engine.metrics import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.container.records import (
+from exporter.container.decide.records import (
     ContainerEvent,
     ContainerSnapshot,
     ContainerStatus,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from exporter.clock import Clock
-    from exporter.container.records import Launch
+    from exporter.container.decide.records import Launch
 
 LIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 

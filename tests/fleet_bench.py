@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from exporter.clock import SystemClock
 from exporter.config import ProbeSettings, ScrapeSettings, Target
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics
+from exporter.daemon.fleet import Fleet
+from exporter.daemon.shared_settings import Rules, rules_of
+from exporter.daemon.target_context import Tools
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.targets.fleet import Fleet
-from exporter.targets.rules import Rules, rules_of
-from exporter.targets.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

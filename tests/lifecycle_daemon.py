@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from fake_docker import LIVE, World
 
-from exporter.container.accounting import action_failed
-from exporter.container.activity import Activity
-from exporter.container.launch import LaunchSpec, has_drifted, is_owned, plan
-from exporter.container.lifecycle import decide
-from exporter.container.loading import LoadProgress, read_line
-from exporter.container.observation import Action, Decision, Health, Memory, Observation
-from exporter.container.policy import Policy, Terms
-from exporter.container.records import MANAGED_LABEL, Cause, DockerError, LifecycleState
+from exporter.container.decide.accounting import action_failed
+from exporter.container.decide.activity import Activity
+from exporter.container.decide.launch import LaunchSpec, has_drifted, is_owned, plan
+from exporter.container.decide.lifecycle import decide
+from exporter.container.decide.log.loading import LoadProgress, read_line
+from exporter.container.decide.observation import Action, Decision, Health, Memory, Observation
+from exporter.container.decide.policy import Policy, Terms
+from exporter.container.decide.records import MANAGED_LABEL, Cause, DockerError, LifecycleState
 
 if TYPE_CHECKING:
-    from exporter.container.records import ContainerSnapshot, Launch
+    from exporter.container.decide.records import ContainerSnapshot, Launch
 
 SPEC = LaunchSpec(target="local", name="vllm-local", model="m", image="vllm:v1")
 STEP = 5.0

@@ -24,7 +24,9 @@ from publish_records import (
     turn,
 )
 
-from exporter.container.records import ContainerStatus, LifecycleState
+from exporter.container.decide.records import ContainerStatus, LifecycleState
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
 from exporter.model import (
     Control,
     ControlOutcome,
@@ -33,9 +35,7 @@ from exporter.model import (
     PauseReason,
     RetentionReading,
 )
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
-from exporter.publish.server import create_app
+from exporter.web.server import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from exporter.container.records import (
+from exporter.container.decide.records import (
     Cause,
     ContainerSnapshot,
     ContainerStatus,
@@ -48,7 +48,7 @@ def turn(
     gaps: tuple[float, ...] = (),
     cause: LossCause = LossCause.UNEXPLAINED,
 ) -> TurnFacts:
-    """The facts of a turn, consistent as those of exporter.probe.cache_math are."""
+    """The facts of a turn, consistent as those of exporter.analysis.cache.cache_math are."""
     lost = 0 if cached is None or ideal is None else max(0, ideal - cached)
     return TurnFacts(
         index=index,

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from engine_pages import vllm_page
 from fake_clock import FakeClock
 
-from exporter.engine.client import EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.model import EngineInfo
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from web_files import CERTIFICATES
 
-from exporter.engine.stamps import now
+from exporter.engine.client.stamps import now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -12,16 +12,16 @@ from fake_clock import FakeClock
 from fake_docker import FakeDoor, World
 from lifecycle_daemon import POLICY, SPEC
 
-from exporter.container.launch import plan
-from exporter.container.observation import Health, HealthAnswer
+from exporter.container.decide.launch import plan
+from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
-from exporter.container.ward import Ward
+from exporter.container.supervisor_config import Ward
 from exporter.model import Failure, FailureReason, SessionResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from exporter.container.records import LifecycleState
+    from exporter.container.decide.records import LifecycleState
 
 STALLED = Failure(FailureReason.STALLED, "no further token")
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from fake_clock import FakeClock
 
-from exporter.guarded import RESTART_SECONDS, Guarded, endless
+from exporter.loops import RESTART_SECONDS, Guarded, endless
 
 
 def test_an_unexpected_exception_is_logged_with_its_trace_and_counted():

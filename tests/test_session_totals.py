@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, turn
 
+from exporter.analysis.session_totals import session_totals
 from exporter.model import Control, ControlOutcome, LossCause
-from exporter.session_totals import session_totals
 
 
 @st.composite

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import words
+from exporter.wording import numbers
 
 
 @pytest.mark.parametrize(
     ("ratio", "text"),
     [
-        (None, words.UNKNOWN),
+        (None, numbers.UNKNOWN),
         (0, "0 %"),
         (1, "100 %"),
         (0.8, "80.0 %"),
@@ -22,19 +22,19 @@ from exporter import words
     ],
 )
 def test_a_percentage_is_rounded_but_never_to_all_or_nothing(ratio, text):
-    assert words.percent(ratio) == text
+    assert numbers.percent(ratio) == text
 
 
 @given(st.floats(0, 1))
 def test_only_all_and_nothing_are_called_so(ratio):
-    assert (words.percent(ratio) == "100 %") == (ratio == 1)
-    assert (words.percent(ratio) == "0 %") == (ratio == 0)
+    assert (numbers.percent(ratio) == "100 %") == (ratio == 1)
+    assert (numbers.percent(ratio) == "0 %") == (ratio == 0)
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, words.UNKNOWN),
+        (None, numbers.UNKNOWN),
         (0.0, "0 ms"),
         (0.00123, "1.23 ms"),
         (0.0625, "62.5 ms"),
@@ -48,30 +48,30 @@ def test_only_all_and_nothing_are_called_so(ratio):
     ],
 )
 def test_a_duration_has_the_unit_that_suits_it(value, text):
-    assert words.seconds(value) == text
+    assert numbers.seconds(value) == text
 
 
 @given(st.floats(0, 1e7))
 def test_a_duration_never_shows_an_exponent(value):
-    assert "e" not in words.seconds(value)
+    assert "e" not in numbers.seconds(value)
 
 
 @pytest.mark.parametrize(
     ("at", "text"), [(100, "now"), (99, "1 s ago"), (40, "60 s ago"), (130, "in 30 s")]
 )
 def test_a_moment_is_told_from_now(at, text):
-    assert words.ago(at, 100) == text
+    assert numbers.ago(at, 100) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0 B"), (1500, "1.5 kB"), (2_500_000, "2.5 MB"), (9e9, "9.0 GB")]
 )
 def test_bytes_are_told_in_decimal_units(value, text):
-    assert words.size(value) == text
+    assert numbers.size(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, words.UNKNOWN), (1, "1 token"), (12345, "12,345 tokens")]
+    ("value", "text"), [(None, numbers.UNKNOWN), (1, "1 token"), (12345, "12,345 tokens")]
 )
 def test_tokens_are_counted_in_thousands(value, text):
-    assert words.tokens(value) == text
+    assert numbers.tokens(value) == text

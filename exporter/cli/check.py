@@ -18,14 +18,14 @@ from exporter.cli.one_engine import (
     simulated_url,
 )
 from exporter.clock import SystemClock
-from exporter.probe.doctor import Doctor
-from exporter.report.doctor import checkup_json, closing_line, finding_lines
-from exporter.targets.probing import engine_client, new_salt
+from exporter.daemon.probing import engine_client, new_salt
+from exporter.probe.check import Doctor
+from exporter.report.check import checkup_json, closing_line, finding_lines
 
 if TYPE_CHECKING:
     import argparse
 
-    from exporter.probe.findings import Checkup, Finding
+    from exporter.wording.findings import Checkup, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
 from exporter.model import Notice
-from exporter.notices import ADVICE
+from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.model import TurnFacts
-    from exporter.probe.session import SessionRunner
+    from exporter.probe.session.runner import SessionRunner
 
 _REMEDIES = (
     Notice.USAGE_MISSING,

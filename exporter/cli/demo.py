@@ -7,11 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
-from exporter.app import Daemon
 from exporter.cli.serving import run_until_signal
 from exporter.cli.simulate import add_like
 from exporter.clock import SystemClock
-from exporter.simulator.profiles import PROFILES, settings_like
+from exporter.daemon.app import Daemon
+from exporter.simulator.profiles.table import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
-from exporter.container.launch import docker_run_line, for_image, has_drifted, is_owned
-from exporter.container.records import INSTANCE_LABEL, ContainerStatus, DockerError
-from exporter.errors import ConfigError, ExporterError
-from exporter.targets.supervision import (
+from exporter.container.decide.launch import docker_run_line, for_image, has_drifted, is_owned
+from exporter.container.decide.records import INSTANCE_LABEL, ContainerStatus, DockerError
+from exporter.daemon.container_setup import (
     container_of,
     has_old_image,
     launch_of,
     model_of,
     secrets_of,
 )
+from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
     import argparse
 
     from exporter.config import Settings, Target
-    from exporter.container.docker_engine import DockerEngine
+    from exporter.container.decide.records import ContainerSnapshot, Launch, PullProgress
+    from exporter.container.docker.engine import DockerEngine
     from exporter.container.door import DockerDoor
-    from exporter.container.records import ContainerSnapshot, Launch, PullProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def _choose(settings: Settings, wanted: str | None) -> Target:
 
 def _engine(target: Target) -> DockerEngine:
     # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
-    from exporter.container.docker_engine import (  # noqa: PLC0415 - see above
+    from exporter.container.docker.engine import (  # noqa: PLC0415 - see above
         DockerEngine,
         DockerLimits,
     )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
+from exporter.daemon.probing import session_plan
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
-from exporter.probe.scenario_library import load_scenarios
+from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.targets.probing import session_plan
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Settings, Target
-    from exporter.engine.client import EngineClient
-    from exporter.probe.session import SessionPlan
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.probe.session.runner import SessionPlan
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,16 +24,16 @@ from exporter.cli.one_engine import (
     simulated_url,
 )
 from exporter.clock import SystemClock
-from exporter.probe.control import ColdControl
-from exporter.probe.session import SessionHooks, SessionRunner
+from exporter.daemon.probing import engine_client, new_salt
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionHooks, SessionRunner
 from exporter.report.charts import check_chart, write_session_chart
-from exporter.report.limits import Limits, shortfalls
 from exporter.report.progress import SessionProgress
 from exporter.report.screen import screen
-from exporter.report.session_csv import session_csv
-from exporter.report.session_report import closing, session_report
-from exporter.session_json import session_json
-from exporter.targets.probing import engine_client, new_salt
+from exporter.report.session.csv import session_csv
+from exporter.report.session.text import closing, session_report
+from exporter.wording.limits import Limits, shortfalls
+from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
     from exporter.config import Settings, Target

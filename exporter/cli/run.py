@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
-from exporter.app import Daemon
 from exporter.cli.serving import run_until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
+from exporter.daemon.app import Daemon
 
 if TYPE_CHECKING:
     import argparse

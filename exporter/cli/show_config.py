@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter import config
 from exporter.cli.settings import load_settings
-from exporter.probe.scenario_library import load_scenarios
+from exporter.scenario.library import load_scenarios
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ def main(options: argparse.Namespace) -> int:
     loaded = load_settings(options)
     if loaded.settings.web_config_file is not None:
         # Only here are the libraries needed that read it.
-        from exporter.config.web_config import read_web_config  # noqa: PLC0415 - see above
+        from exporter.web.access.configuration import read_web_config  # noqa: PLC0415 - see above
 
         read_web_config(loaded.settings.web_config_file)  # raises `ConfigError` too
     load_scenarios(loaded.settings.probe.scenario)  # raises `ConfigError` with their mistakes

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from exporter import logs
 from exporter.cli.serving import run_until_signal
 from exporter.errors import ExporterError
-from exporter.simulator.profiles import PROFILES, settings_like
+from exporter.simulator.profiles.starts import FAILING_STARTS
+from exporter.simulator.profiles.table import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.simulator.starts import FAILING_STARTS
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from exporter.simulator.profiles import Profile
-    from exporter.simulator.starts import FailingStart
+    from exporter.simulator.profiles.starts import FailingStart
+    from exporter.simulator.profiles.table import Profile
 
 _DEFAULTS = SimulatorSettings()
 

@@ -3,10 +3,11 @@
 Everything outside this package imports from here.
 """
 
-from exporter.config.arguments import add_arguments, collected, load_from
-from exporter.config.container import BackoffSettings, ContainerSettings, LaunchSettings
-from exporter.config.describe import describe, describe_json
-from exporter.config.discovery import (
+from exporter.config.reading.arguments import add_arguments, collected, load_from
+from exporter.config.reading.load import Loaded, load
+from exporter.config.reading.mistakes import words_of
+from exporter.config.schema.container import BackoffSettings, ContainerSettings, LaunchSettings
+from exporter.config.schema.discovery import (
     LABEL_PREFIX,
     ContainerLabels,
     DiscoverySettings,
@@ -14,9 +15,7 @@ from exporter.config.discovery import (
     DockerDiscovery,
     SourceSettings,
 )
-from exporter.config.load import Loaded, load
-from exporter.config.mistakes import words_of
-from exporter.config.settings import (
+from exporter.config.schema.settings import (
     HistorySettings,
     LogSettings,
     ProbeSettings,
@@ -24,8 +23,9 @@ from exporter.config.settings import (
     Settings,
     ShutdownSettings,
 )
-from exporter.config.target import Mode, Target, TargetTemplate
-from exporter.config.values import ListenAddress
+from exporter.config.schema.target import Mode, Target, TargetTemplate
+from exporter.config.schema.values import ListenAddress
+from exporter.config.telling.describe import describe, describe_json
 
 __all__ = [
     "LABEL_PREFIX",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from exporter.container.observation import HealthAnswer
-    from exporter.container.records import (
+    from exporter.container.decide.observation import HealthAnswer
+    from exporter.container.decide.records import (
         ContainerEvent,
         ContainerSnapshot,
         Launch,

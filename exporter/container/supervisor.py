@@ -13,38 +13,38 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.container import activity
-from exporter.container.accounting import action_failed
-from exporter.container.diagnosis import Traces, diagnose, listens
-from exporter.container.launch import for_image, is_another_model
-from exporter.container.lifecycle import UNDER_WAY, decide
-from exporter.container.lookout import LIVE, Lookout
-from exporter.container.observation import Action, Decision, Memory, Observation
-from exporter.container.policy import Terms
-from exporter.container.records import (
+from exporter.container.container_counters import Tally
+from exporter.container.decide import activity
+from exporter.container.decide.accounting import action_failed
+from exporter.container.decide.diagnosis import Traces, diagnose, listens
+from exporter.container.decide.launch import for_image, is_another_model
+from exporter.container.decide.lifecycle import UNDER_WAY, decide
+from exporter.container.decide.observation import Action, Decision, Memory, Observation
+from exporter.container.decide.policy import Terms
+from exporter.container.decide.records import (
     Cause,
     ContainerView,
     DockerError,
     DockerProblem,
     LifecycleState,
 )
-from exporter.container.tally import Tally
-from exporter.guarded import Guarded
+from exporter.container.observer import LIVE, Lookout
+from exporter.loops import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
-    from exporter.container.door import DockerDoor, EngineDoor
-    from exporter.container.observation import Run
-    from exporter.container.records import (
+    from exporter.container.decide.observation import Run
+    from exporter.container.decide.records import (
         ContainerEvent,
         ContainerSnapshot,
         Diagnosis,
         Launch,
         PullProgress,
     )
-    from exporter.container.ward import Ward
+    from exporter.container.door import DockerDoor, EngineDoor
+    from exporter.container.supervisor_config import Ward
     from exporter.model import EngineView, SessionResult
 
 # What of Docker's events makes a look worth its while; the others are healthchecks and the like.

@@ -13,8 +13,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from exporter.discovery.addresses import targets_at
-from exporter.discovery.records import Look, LookError, LookFailure
+from exporter.discovery.decide.addresses import targets_at
+from exporter.discovery.decide.records import Look, LookError, LookFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

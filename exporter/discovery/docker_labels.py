@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from exporter.container.records import DockerError, DockerProblem
-from exporter.discovery.labels import targets_of
-from exporter.discovery.records import Look, LookError, LookFailure
-from exporter.targets.docker_hosts import DockerHosts
+from exporter.container.decide.records import DockerError, DockerProblem
+from exporter.container.docker.hosts import DockerHosts
+from exporter.discovery.decide.labels import targets_of
+from exporter.discovery.decide.records import Look, LookError, LookFailure
 
 if TYPE_CHECKING:
     from exporter.config import DockerDiscovery
-    from exporter.container.docker_engine import DockerEngine
+    from exporter.container.docker.engine import DockerEngine
 
 _REASONS = {
     DockerProblem.TIMEOUT: LookFailure.TIMEOUT,
@@ -49,4 +49,4 @@ class DockerSource:
 
 def _load() -> None:
     """Beside the event loop, and only where it is needed: Docker's library takes half a second."""
-    import exporter.container.docker_engine  # noqa: F401, PLC0415 - see above
+    import exporter.container.docker.engine  # noqa: F401, PLC0415 - see above

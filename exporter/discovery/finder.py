@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.discovery.records import LeftOut, LookError, LookFailure
+from exporter.discovery.decide.records import LeftOut, LookError, LookFailure
 from exporter.errors import ExporterError
-from exporter.guarded import Guarded
+from exporter.loops import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from exporter.clock import Clock
     from exporter.config import Target
-    from exporter.discovery.records import Look, Source
-    from exporter.discovery.roster import Roster
-    from exporter.publish.metrics import Metrics
+    from exporter.discovery.decide.discovered_targets import Roster
+    from exporter.discovery.decide.records import Look, Source
+    from exporter.metrics.sink import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.config import DockerDiscovery
+from exporter.discovery.decide.discovered_targets import Allowance, Roster
+from exporter.discovery.decide.records import LookFailure
 from exporter.discovery.finder import Finder
-from exporter.discovery.records import LookFailure
-from exporter.discovery.roster import Allowance, Roster
 
 if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Awaitable, Callable, Mapping
 
     from exporter.config import DiscoverySettings, DnsDiscovery, Target
-    from exporter.discovery.records import Source
-    from exporter.targets.tools import Tools
+    from exporter.daemon.target_context import Tools
+    from exporter.discovery.decide.records import Source
 
     Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
 

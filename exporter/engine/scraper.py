@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from exporter.engine import exposition, totals, windows
-from exporter.engine.histories import Histories, carry_page
-from exporter.engine.lookups import Count
-from exporter.engine.places import Places
-from exporter.engine.reasons import ScrapeReason, scrape_reason
+from exporter.engine.metrics import exposition, totals, windows
+from exporter.engine.metrics.histories import Histories, carry_page
+from exporter.engine.metrics.lookups import Count
+from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
+from exporter.engine.scrape_limiter import Places
 from exporter.errors import EngineUnavailableError, ExpositionError
-from exporter.guarded import Guarded
+from exporter.loops import Guarded
 from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:

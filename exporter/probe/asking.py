@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from exporter.analysis.cache.counters import alone, counted, looked_up, no_hits, seen
+from exporter.analysis.cache.engine_memory import EngineMemory
+from exporter.analysis.cache.reporting import Shown, Silent
+from exporter.analysis.own_share import OwnShare
 from exporter.model import FailureReason
-from exporter.own_share import OwnShare
-from exporter.probe.counters import alone, counted, looked_up, no_hits, seen
-from exporter.probe.engine_memory import EngineMemory
-from exporter.probe.reporting import Shown, Silent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from exporter.clock import Clock
-    from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+    from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
     from exporter.model import EngineInfo, EngineSnapshot, EngineView, Usage
     from exporter.probe.inquiry import Observe
 

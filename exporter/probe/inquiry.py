@@ -8,17 +8,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exporter.analysis.loss.causes import Evidence, needs_repeat
+from exporter.analysis.loss.repeat import Repeat, long_enough
+from exporter.analysis.loss.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.model import CachedTokensSource
-from exporter.probe.loss import Evidence, needs_repeat
-from exporter.probe.repeat import Repeat, long_enough
-from exporter.probe.traffic import OwnUse, Traffic, room_beside, traffic_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exporter.analysis.cache.engine_memory import EngineMemory
+    from exporter.analysis.own_share import OwnShare
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
-    from exporter.own_share import OwnShare
-    from exporter.probe.engine_memory import EngineMemory
     from exporter.probe.replicas import ReplicaWatch
 
 Observe = Callable[[], Awaitable["EngineView | None"]]

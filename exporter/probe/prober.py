@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.notices import ADVICE
-from exporter.probe.guest import UNKNOWN_TURN_TOKENS, session_tokens
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS, session_tokens
 from exporter.probe.rounds import Rounds
+from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
     from exporter.model import Failure, FailureReason, Notice, SessionResult
-    from exporter.probe.gate import Bill, Gate
+    from exporter.probe.admission import Bill, Gate
     from exporter.probe.rounds import Life, Schedule
-    from exporter.probe.session import SessionRunner
+    from exporter.probe.session.runner import SessionRunner
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.engine.reasons import ScrapeReason
+from exporter.engine.metrics.reasons import ScrapeReason
 
 if TYPE_CHECKING:
     from exporter.model import EngineInfo, EngineSnapshot, EngineView

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from exporter.guarded import Guarded
+from exporter.loops import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from exporter.model import SessionResult
-    from exporter.report.comparison import Comparison
+    from exporter.report.comparison.facts import Comparison
     from exporter.report.drawing import PictureFormat
 
 _FORMATS = (".png", ".svg")
@@ -46,7 +46,7 @@ def write_session_chart(file: str, result: SessionResult, *, interrupted: bool =
 def write_comparison_chart(file: str, comparison: Comparison) -> None:
     """Draw a comparison into `file`. Raises `ConfigError` where that is not possible."""
     _load()
-    from exporter.report.comparison_chart import draw  # noqa: PLC0415 - loads matplotlib
+    from exporter.report.comparison.chart import draw  # noqa: PLC0415 - loads matplotlib
 
     _write(file, draw(comparison, picture_format(file)))
 
@@ -56,7 +56,7 @@ def session_picture(
 ) -> bytes:
     """The four-panel chart. Not for two threads at once."""
     _load()
-    from exporter.report.session_chart import draw  # noqa: PLC0415 - loads matplotlib
+    from exporter.report.session.chart import draw  # noqa: PLC0415 - loads matplotlib
 
     return draw(result, form, interrupted=interrupted)
 

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from exporter import words
+from exporter.wording import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +130,7 @@ def seconds_axis(axes: Axes, values: Sequence[float], *, across: bool = False) -
     axis = axes.xaxis if across else axes.yaxis
     (axes.set_xscale if across else axes.set_yscale)("log")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-    axis.set_major_formatter(_formatter(words.seconds))
+    axis.set_major_formatter(_formatter(numbers.seconds))
     axis.set_minor_formatter(NullFormatter())
     (axes.set_xlim if across else axes.set_ylim)(min(values) / 1.6, max(values) * 1.6)
 
@@ -149,7 +149,7 @@ def percent_axis(axes: Axes) -> None:
 def count_axis(axes: Axes) -> None:
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(_formatter(words.count))
+    axes.yaxis.set_major_formatter(_formatter(numbers.count))
 
 
 def _formatter(say_it: Callable[[float], str]) -> FuncFormatter:

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.segment import Segments
 from rich.text import Text
 
-from exporter import words
-from exporter.report.session_table import turn_table
+from exporter.report.session.table import turn_table
+from exporter.wording import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,17 +52,18 @@ def running_line(running: Running, now: float, max_tokens: int) -> str:
         return f"{place}  waiting for the first token, {waited}"
     done = min(_BAR, round(_BAR * running.chunks / max_tokens))
     bar = f"{'━' * done}{'·' * (_BAR - done)}"
-    first = words.seconds(running.first_seconds)
+    first = numbers.seconds(running.first_seconds)
     return f"{place}  {bar}  {running.chunks} chunks so far, the first after about {first}"
 
 
 def turn_line(turn: TurnFacts, turns: int | None) -> str:
     """One line on a turn that has ended, for a log or a pipe."""
-    cached, prompt = words.count(turn.cached_tokens), words.count(turn.prompt_tokens)
-    lost = "" if turn.loss is None else f", {words.count(turn.loss.tokens)} lost"
+    cached, prompt = numbers.count(turn.cached_tokens), numbers.count(turn.prompt_tokens)
+    lost = "" if turn.loss is None else f", {numbers.count(turn.loss.tokens)} lost"
     return (
-        f"turn {turn.index} of {words.count(turns)}: {cached} of {prompt} prompt tokens cached "
-        f"({words.percent(turn.hit_ratio)}){lost}, first token {words.seconds(turn.ttft_seconds)}"
+        f"turn {turn.index} of {numbers.count(turns)}: {cached} of {prompt} prompt tokens cached "
+        f"({numbers.percent(turn.hit_ratio)}){lost}, "
+        f"first token {numbers.seconds(turn.ttft_seconds)}"
     )
 
 

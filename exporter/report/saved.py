@@ -24,7 +24,7 @@ from exporter.model import (
     SessionResult,
     TurnFacts,
 )
-from exporter.session_shape import FailureJson, LossJson, Ratio, Seconds, Tokens
+from exporter.wording.session_shape import FailureJson, LossJson, Ratio, Seconds, Tokens
 
 
 class _Turn(TypedDict):

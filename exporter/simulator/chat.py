@@ -10,24 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from exporter.simulator import (
-    ages,
-    answers,
-    behaviours,
-    faults,
-    gateway,
-    requests,
-    shapes,
-    template,
-    tokens,
-    wire,
-)
+from exporter.simulator import gateway, requests, wire
+from exporter.simulator.model import answers, template, tokens
+from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.releases import ages, shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from exporter.simulator.answers import Answer
     from exporter.simulator.engine import Engine
+    from exporter.simulator.model.answers import Answer
     from exporter.simulator.requests import ChatRequest
     from exporter.simulator.scheduler import Job, Rank
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.simulator import behaviours, shapes
+from exporter.simulator.profiles import behaviours
+from exporter.simulator.releases import shapes
 
 if TYPE_CHECKING:
     from exporter.simulator.engine import Engine

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from exporter.simulator import ages, families
-from exporter.simulator.ages import Span
+from exporter.simulator.releases import ages, families
+from exporter.simulator.releases.ages import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exporter.simulator.ages import Age
-    from exporter.simulator.families import Family
+    from exporter.simulator.releases.ages import Age
+    from exporter.simulator.releases.families import Family
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 DRAFTS = "vllm:spec_decode_"

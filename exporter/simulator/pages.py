@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import generate_latest
 
-from exporter.simulator import ages, behaviours, metrics
+from exporter.simulator import metrics
+from exporter.simulator.profiles import behaviours
+from exporter.simulator.releases import ages
 
 if TYPE_CHECKING:
     from exporter.simulator.engine import Engine

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.errors import ExporterError
-from exporter.simulator import ages, refusals
+from exporter.simulator.releases import ages, refusals
 
 if TYPE_CHECKING:
-    from exporter.simulator.ages import Age
+    from exporter.simulator.releases.ages import Age
 
 _BAD_REQUEST, _NOT_FOUND = 400, 404
 

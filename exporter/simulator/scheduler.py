@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exporter.clock import Clock
-    from exporter.simulator.answers import Answer
     from exporter.simulator.cache import Holding, PrefixCache
     from exporter.simulator.metrics import RankMetrics
-    from exporter.simulator.settings import SimulatorSettings
-    from exporter.simulator.timing import StepTimer
+    from exporter.simulator.model.answers import Answer
+    from exporter.simulator.model.timing import StepTimer
+    from exporter.simulator.profiles.settings import SimulatorSettings
 
 
 @dataclass(frozen=True, slots=True)

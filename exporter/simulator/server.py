@@ -9,17 +9,17 @@ import structlog
 from aiohttp import web
 
 from exporter.clock import SystemClock
-from exporter.simulator import faults
 from exporter.simulator.engine import Engine
+from exporter.simulator.profiles import faults
+from exporter.simulator.profiles.settings import SimulatorSettings
 from exporter.simulator.routes import Routes
-from exporter.simulator.settings import SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from exporter.clock import Clock
-    from exporter.simulator.fault_fields import Fault
+    from exporter.simulator.profiles.fault_fields import Fault
 
 __all__ = ["Simulator", "SimulatorSettings"]
 

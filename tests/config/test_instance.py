@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config.instance import default_instance
+from exporter.config.reading.instance import default_instance
 
 MANAGED = '[[targets]]\nmode = "managed"\n[targets.container]\nmodel = "m"\n'
 

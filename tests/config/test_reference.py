@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import keys, load
-from exporter.config.reference import reference, renew
+from exporter.config import load
+from exporter.config.schema import keys
+from exporter.config.telling.reference import reference, renew
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def test_the_page_has_the_current_reference():
     page = PAGE.read_text(encoding="utf-8")
-    assert renew(page) == page, "run: python -m exporter.config.reference docs/configuration.md"
+    assert renew(page) == page, (
+        "run: python -m exporter.config.telling.reference docs/configuration.md"
+    )
 
 
 def test_every_setting_is_in_the_reference_and_says_what_it_is():

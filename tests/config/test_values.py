@@ -10,7 +10,7 @@ from hypothesis import given
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from exporter.config.values import (
+from exporter.config.schema.values import (
     BaseUrl,
     CacheMount,
     ContainerName,

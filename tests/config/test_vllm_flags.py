@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config.vllm_flags import flag_mistakes, version_of
+from exporter.config.schema.vllm_flags import flag_mistakes, version_of
 
 NEW = "vllm/vllm-openai:v0.32.0"
 

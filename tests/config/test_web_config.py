@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web_files import CERTIFICATES, HASH, TLS, USERS, write
 
-from exporter.config.web_config import read_web_config
 from exporter.errors import ConfigError
+from exporter.web.access.configuration import read_web_config
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def test_whatever_shape_the_file_has_it_is_read_or_refused_in_words(tmp_path, tr
 def test_a_program_without_such_a_file_loads_none_of_the_libraries_for_it():
     code = """
         import sys
-        import exporter.app, exporter.cli.run, exporter.cli.show_config
-        wanted = {"yaml", "bcrypt", "exporter.config.web_config", "exporter.publish.web_watch"}
+        import exporter.daemon.app, exporter.cli.run, exporter.cli.show_config
+        wanted = {"yaml", "bcrypt", "exporter.web.access.configuration", "exporter.web.access.watch"}
         print(wanted & set(sys.modules))
     """
     done = subprocess.run(

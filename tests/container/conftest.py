@@ -18,8 +18,8 @@ from docker_here import reach
 from private_dockerd import PrivateDockerd, dockerd_program
 from unsteady_docker import UnsteadyDocker
 
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.records import Launch
+from exporter.container.decide.records import Launch
+from exporter.container.docker.engine import DockerEngine, DockerLimits
 
 RUN_LABEL = "io.vllm-cache-exporter.test-run"
 PYTHON_IMAGE = os.environ.get("TEST_PYTHON_IMAGE", "python:3.11-slim")

@@ -12,10 +12,10 @@ from lifecycle_daemon import POLICY, Daemon, ready
 from publish_records import engine_view, failed_engine_view
 from supervisor_scene import STALLED, Scene, scene_of, session
 
-from exporter.container.activity import Activity, page_read, session_ended
-from exporter.container.observation import Action, Health, HealthAnswer
-from exporter.container.policy import health_deadline
-from exporter.container.records import Cause, DockerError, DockerProblem, LifecycleState
+from exporter.container.decide.activity import Activity, page_read, session_ended
+from exporter.container.decide.observation import Action, Health, HealthAnswer
+from exporter.container.decide.policy import health_deadline
+from exporter.container.decide.records import Cause, DockerError, DockerProblem, LifecycleState
 from exporter.model import Failure, FailureReason, TurnFacts
 
 if TYPE_CHECKING:

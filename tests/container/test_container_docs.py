@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.container.records import Cause, LifecycleState
+from exporter.container.decide.records import Cause, LifecycleState
 
 DOCS = Path(__file__).parents[2] / "docs" / "container.md"
 

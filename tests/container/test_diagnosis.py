@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.advice import WORDS
-from exporter.container.diagnosis import Traces, diagnose, flag_value
-from exporter.container.loading import LoadPhase, LoadProgress, loading_phase, read_line
-from exporter.container.masking import mask
-from exporter.container.records import Cause, DockerProblem
+from exporter.container.decide.advice import WORDS
+from exporter.container.decide.diagnosis import Traces, diagnose, flag_value
+from exporter.container.decide.log.loading import LoadPhase, LoadProgress, loading_phase, read_line
+from exporter.container.decide.log.masking import mask
+from exporter.container.decide.records import Cause, DockerProblem
 
 LOGS = Path(__file__).parent / "logs"
 NO_TOOLKIT = 'could not select device driver "" with capabilities: [[gpu]]'

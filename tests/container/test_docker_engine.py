@@ -10,14 +10,14 @@ from contextlib import aclosing
 import pytest
 from docker_steps import PATIENCE, POLITE, STUBBORN, ended, running
 
-from exporter.container.docker_engine import DockerEngine
-from exporter.container.records import (
+from exporter.container.decide.records import (
     ContainerStatus,
     DockerError,
     DockerProblem,
     GpuRequest,
     Mount,
 )
+from exporter.container.docker.engine import DockerEngine
 
 pytestmark = pytest.mark.docker
 

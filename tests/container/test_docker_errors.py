@@ -12,9 +12,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.docker_errors import sort_answer, translated
-from exporter.container.records import DockerError, DockerProblem, PullProgress
+from exporter.container.decide.records import DockerError, DockerProblem, PullProgress
+from exporter.container.docker.engine import DockerEngine, DockerLimits
+from exporter.container.docker.errors import sort_answer, translated
 
 RECORDED = """
 500 gpu_driver_missing could not select device driver "" with capabilities: [[gpu]]

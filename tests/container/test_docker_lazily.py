@@ -14,11 +14,11 @@ DOCKERS = {"docker", "requests", "urllib3"}
     "module",
     [
         "exporter.cli.main",
-        "exporter.app",
+        "exporter.daemon.app",
         "exporter.container.door",
-        "exporter.container.launch",
-        "exporter.container.lifecycle",
-        "exporter.container.diagnosis",
+        "exporter.container.decide.launch",
+        "exporter.container.decide.lifecycle",
+        "exporter.container.decide.diagnosis",
     ],
 )
 def test_importing_the_program_does_not_import_docker(module):

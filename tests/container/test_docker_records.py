@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.docker_records import (
+from exporter.container.decide.records import ContainerStatus, LogLine, PullProgress
+from exporter.container.docker.records import (
     PullTally,
     event_from,
     log_line_from,
     snapshot_from,
     unix_time,
 )
-from exporter.container.records import ContainerStatus, LogLine, PullProgress
 
 INSPECT = {
     "Id": "aa15aa18a6f7",

@@ -8,7 +8,7 @@ import socket
 import pytest
 from docker_steps import STUBBORN, running
 
-from exporter.container.records import (
+from exporter.container.decide.records import (
     ContainerStatus,
     DockerError,
     DockerProblem,

@@ -8,13 +8,13 @@ from contextlib import aclosing
 import docker
 import pytest
 
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.records import (
+from exporter.container.decide.records import (
     ContainerStatus,
     DockerError,
     DockerProblem,
     GpuRequest,
 )
+from exporter.container.docker.engine import DockerEngine, DockerLimits
 
 pytestmark = pytest.mark.docker
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from supervised_daemon import supervised
 
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.records import ContainerStatus, DockerError, DockerProblem
+from exporter.container.decide.records import ContainerStatus, DockerError, DockerProblem
+from exporter.container.docker.engine import DockerEngine, DockerLimits
 
 pytestmark = pytest.mark.docker
 

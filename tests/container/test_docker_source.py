@@ -10,8 +10,8 @@ from docker_steps import STUBBORN, running
 from unsteady_docker import Mood
 
 from exporter.config import DockerDiscovery
+from exporter.discovery.decide.records import LookError, LookFailure
 from exporter.discovery.docker_labels import DockerSource
-from exporter.discovery.records import LookError, LookFailure
 
 pytestmark = pytest.mark.docker
 

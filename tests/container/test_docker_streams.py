@@ -13,9 +13,9 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.docker_errors import translated
-from exporter.container.docker_streams import events, log_lines
-from exporter.container.records import DockerError, DockerProblem
+from exporter.container.decide.records import DockerError, DockerProblem
+from exporter.container.docker.errors import translated
+from exporter.container.docker.streams import events, log_lines
 
 STAMP = b"2026-11-24T20:21:57.123456789Z "
 TIME = datetime(2026, 11, 24, 20, 21, 57, 123456, tzinfo=UTC).timestamp()

@@ -12,11 +12,11 @@ from fleet_bench import fleet_of, rules, simulator
 from small_docker import small_docker
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
-from exporter.container import docker_engine
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.docker_lane import Lane
-from exporter.container.records import ContainerView, DockerError, DockerProblem
-from exporter.targets.rules import rules_of
+from exporter.container.decide.records import ContainerView, DockerError, DockerProblem
+from exporter.container.docker import engine
+from exporter.container.docker.engine import DockerEngine, DockerLimits
+from exporter.container.docker.worker import Lane
+from exporter.daemon.shared_settings import rules_of
 
 PATIENCE = 30.0
 # Of each target only its container is looked at.
@@ -149,14 +149,14 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
         def all_seen() -> bool:
             nonlocal most
             most = max(most, len(threads_for_docker()) - before)
-            followed = asked.paths["logs"] >= docker_engine._MOST_LOGS
+            followed = asked.paths["logs"] >= engine._MOST_LOGS
             return followed and len(seen) == len(targets)
 
         await _until(all_seen)
         threads = threads_for_docker()[before:]
         kinds = {kind: sum(kind in name for name in threads) for kind in ("commands", "events")}
         assert kinds == {"commands": 1, "events": 1}
-        assert most <= 2 + docker_engine._MOST_LOGS
+        assert most <= 2 + engine._MOST_LOGS
         assert asked.open_events == 1
     await _until(lambda: len(threads_for_docker()) == before)  # all end with the targets
 
@@ -164,7 +164,7 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
 async def test_the_log_that_was_followed_longest_makes_room_for_another(
     docker, door_to, monkeypatch
 ):
-    monkeypatch.setattr(docker_engine, "_MOST_LOGS", 2)
+    monkeypatch.setattr(engine, "_MOST_LOGS", 2)
     asked, host = docker
     door = door_to(host)
     ends = [asyncio.create_task(_end_of(door.logs(f"c{n}", None))) for n in range(2)]

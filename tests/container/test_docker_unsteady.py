@@ -14,8 +14,8 @@ from contextlib import aclosing
 import pytest
 from unsteady_docker import Mood
 
-from exporter.container.docker_engine import DockerEngine, DockerLimits
-from exporter.container.records import DockerError, DockerProblem
+from exporter.container.decide.records import DockerError, DockerProblem
+from exporter.container.docker.engine import DockerEngine, DockerLimits
 
 pytestmark = pytest.mark.docker
 
@@ -71,8 +71,8 @@ def test_a_socket_that_one_may_not_open_is_permission_denied(socket_folder):
     path = socket_folder / "docker.sock"
     script = textwrap.dedent("""
         import asyncio, os, sys
-        from exporter.container.docker_engine import DockerEngine
-        from exporter.container.records import DockerError
+        from exporter.container.docker.engine import DockerEngine
+        from exporter.container.decide.records import DockerError
         if os.geteuid() == 0:
             os.setuid(65534)
         async def main():

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.diagnosis import Traces, diagnose
-from exporter.container.endings import plain
-from exporter.container.records import Cause, DockerProblem
+from exporter.container.decide.diagnosis import Traces, diagnose
+from exporter.container.decide.log.endings import plain
+from exporter.container.decide.records import Cause, DockerProblem
 
 C = Cause
 CORE = "\x1b[1;36m(EngineCore_DP0 pid=272)\x1b[0;0m "

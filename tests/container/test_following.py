@@ -9,8 +9,8 @@ import structlog
 from fake_clock import FakeClock
 from supervisor_scene import scene_of
 
-from exporter.container.following import RunFollower
-from exporter.container.records import DockerError, DockerProblem, LogLine
+from exporter.container.decide.records import DockerError, DockerProblem, LogLine
+from exporter.container.log_following import RunFollower
 
 
 class Door:

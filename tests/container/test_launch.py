@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.launch import (
+from exporter.container.decide.launch import (
     DEFAULT_IMAGE,
     LaunchSpec,
     TokenPlace,
@@ -24,7 +24,7 @@ from exporter.container.launch import (
     parse_gpus,
     plan,
 )
-from exporter.container.records import (
+from exporter.container.decide.records import (
     CONFIG_HASH_LABEL,
     MANAGED_LABEL,
     ContainerSnapshot,

@@ -10,9 +10,9 @@ from fake_clock import FakeClock
 from fake_docker import World
 from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
 
-from exporter.container.activity import Activity
-from exporter.container.observation import Action
-from exporter.container.records import (
+from exporter.container.decide.activity import Activity
+from exporter.container.decide.observation import Action
+from exporter.container.decide.records import (
     Cause,
     ContainerStatus,
     DockerError,

@@ -10,15 +10,11 @@ from fake_clock import FakeClock
 from fake_docker import World
 from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
 
-from exporter.container.launch import plan
-from exporter.container.lifecycle import decide
-from exporter.container.observation import Action
-from exporter.container.policy import Terms, delay_after
-from exporter.container.records import (
-    Cause,
-    ContainerStatus,
-    LifecycleState,
-)
+from exporter.container.decide.launch import plan
+from exporter.container.decide.lifecycle import decide
+from exporter.container.decide.observation import Action
+from exporter.container.decide.policy import Terms, delay_after
+from exporter.container.decide.records import Cause, ContainerStatus, LifecycleState
 
 S = LifecycleState
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from lifecycle_daemon import POLICY, SPEC, Daemon
 
-from exporter.container.observation import Action
-from exporter.container.records import (
+from exporter.container.decide.observation import Action
+from exporter.container.decide.records import (
     ContainerStatus,
     DockerError,
     DockerProblem,

@@ -11,13 +11,20 @@ from fake_clock import FakeClock
 from fake_docker import World
 from lifecycle_daemon import POLICY, SPEC, Daemon
 
-from exporter.container.accounting import account, pass_time
-from exporter.container.activity import Activity
-from exporter.container.lifecycle import TABLE, UNDER_WAY, Situation, classify, decide
-from exporter.container.loading import LoadProgress
-from exporter.container.observation import Action, Decision, Health, Memory, Observation, run_key
-from exporter.container.policy import Policy, Terms
-from exporter.container.records import (
+from exporter.container.decide.accounting import account, pass_time
+from exporter.container.decide.activity import Activity
+from exporter.container.decide.lifecycle import TABLE, UNDER_WAY, Situation, classify, decide
+from exporter.container.decide.log.loading import LoadProgress
+from exporter.container.decide.observation import (
+    Action,
+    Decision,
+    Health,
+    Memory,
+    Observation,
+    run_key,
+)
+from exporter.container.decide.policy import Policy, Terms
+from exporter.container.decide.records import (
     Cause,
     ContainerSnapshot,
     ContainerStatus,

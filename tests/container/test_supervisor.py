@@ -9,15 +9,15 @@ import pytest
 from lifecycle_daemon import ATTACHED, POLICY, SPEC
 from supervisor_scene import STALLED, scene_of, session
 
-from exporter.container.launch import plan
-from exporter.container.records import (
+from exporter.container.decide.launch import plan
+from exporter.container.decide.records import (
     Cause,
     ContainerStatus,
     DockerError,
     DockerProblem,
     LifecycleState,
 )
-from exporter.container.ward import Ward
+from exporter.container.supervisor_config import Ward
 from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from lifecycle_daemon import ATTACHED, POLICY, SPEC
 from supervisor_scene import scene_of
 
-from exporter.container.launch import plan
-from exporter.container.records import (
+from exporter.container.decide.launch import plan
+from exporter.container.decide.records import (
     Cause,
     ContainerStatus,
     DockerError,

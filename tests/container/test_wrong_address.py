@@ -12,10 +12,10 @@ from aiohttp import web
 from lifecycle_daemon import POLICY
 from supervisor_scene import Scene, scene_of
 
-from exporter.container.observation import Health, HealthAnswer
-from exporter.container.records import Cause, LifecycleState
-from exporter.engine.client import EngineClient
-from exporter.targets.supervision import EngineChecks
+from exporter.container.decide.observation import Health, HealthAnswer
+from exporter.container.decide.records import Cause, LifecycleState
+from exporter.daemon.container_setup import EngineChecks
+from exporter.engine.client.engine_client import EngineClient
 
 REFUSED = "http://127.0.0.1:18400/health: nothing listens at 127.0.0.1:18400"
 

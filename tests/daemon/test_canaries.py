@@ -17,9 +17,9 @@ import pytest
 from canaries import ECHOES, PASSWORD, PLANTED, configuration, echo_engine, seen_in
 from fake_clock import FakeClock
 
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
-from exporter.publish.server import create_app
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
+from exporter.web.server import create_app
 
 ENVIRONMENT = {"VLLM_EXPORTER_TARGETS__1__API_KEY": PLANTED["key in the environment"]}
 ALICE = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()

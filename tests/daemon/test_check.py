@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporter.probe.doctor import TESTS
-from exporter.simulator import faults
+from exporter.probe.check import TESTS
+from exporter.simulator.profiles import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import asyncio
 import json
 import sys
 
-from exporter.engine.client import EngineClient
-from exporter.engine.exposition import parse
-from exporter.simulator import faults
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.metrics.exposition import parse
+from exporter.simulator.profiles import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5",

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
-from exporter.engine.exposition import parse
-from exporter.simulator import faults
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.metrics.exposition import parse
+from exporter.simulator.profiles import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 QUICK = ("--scrape.interval_seconds", "0.5", "--scrape.timeout_seconds", "0.5")

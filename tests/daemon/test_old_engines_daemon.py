@@ -7,8 +7,8 @@ import urllib.request
 
 import pytest
 
-from exporter.engine.exposition import parse
-from exporter.simulator import faults
+from exporter.engine.metrics.exposition import parse
+from exporter.simulator.profiles import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 EVERYTHING = (

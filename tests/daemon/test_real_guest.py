@@ -6,17 +6,17 @@ from contextlib import suppress
 
 import pytest
 
+from exporter.analysis.load import GuestPolicy
+from exporter.analysis.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.model import ControlOutcome
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.control import ColdControl
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
-from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.admission import Gate
 from exporter.probe.rounds import Life, Schedule
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 
 pytestmark = pytest.mark.vllm
 

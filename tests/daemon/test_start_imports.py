@@ -14,7 +14,7 @@ import asyncio, json, os, sys
 from exporter.cli import main
 options = main.build_parser(["run"]).parse_args(["run", "--listen", "127.0.0.1:0"])
 from exporter import config, logs
-from exporter.app import Daemon
+from exporter.daemon.app import Daemon
 from exporter.clock import SystemClock
 logs.configure("json", "error")
 settings = config.load_from(options, {"VLLM_HOST": "http://127.0.0.1:1"}).settings
@@ -39,20 +39,20 @@ asyncio.run(serve())
 # For pages, charts, terminals, containers, simulations and other commands.
 NOT_TO_MEASURE = {
     "docker",
-    "exporter.targets.caretaker",
-    "exporter.container.launch",
+    "exporter.daemon.container_supervision",
+    "exporter.container.decide.launch",
     "exporter.container.supervisor",
     "exporter.discovery.dns",
     "exporter.discovery.docker_labels",
-    "exporter.publish.api_description",
-    "exporter.publish.api_shape",
-    "exporter.publish.chart_view",
-    "exporter.publish.page",
-    "exporter.publish.view",
+    "exporter.web.api_description",
+    "exporter.web.api_shape",
+    "exporter.web.page.views.charts",
+    "exporter.web.page.page",
+    "exporter.web.page.views.targets",
     "exporter.report.drawing",
     "exporter.report.screen",
     "exporter.simulator",
-    "exporter.targets.supervision",
+    "exporter.daemon.container_setup",
     "jinja2",
     "markdown",
     "matplotlib",
@@ -76,9 +76,13 @@ def loaded_after(path):
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/api/v1/targets"])
 def test_for_an_external_engine_nothing_of_containers_pages_or_charts_is_loaded(path):
     loaded = loaded_after(path)
-    assert {"exporter.app", "exporter.engine.scraper", "exporter.probe.session"} <= loaded
+    assert {
+        "exporter.daemon.app",
+        "exporter.engine.scraper",
+        "exporter.probe.session.runner",
+    } <= loaded
     assert loaded & NOT_TO_MEASURE == set()
 
 
 def test_the_first_page_loads_what_it_is_made_of():
-    assert {"jinja2", "exporter.publish.page"} <= loaded_after("/")
+    assert {"jinja2", "exporter.web.page.page"} <= loaded_after("/")

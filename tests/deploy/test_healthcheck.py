@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from web_files import CERTIFICATES, TLS, USERS, write
 
-from exporter.config.web_config import read_web_config
-from exporter.publish.server import HttpServer
+from exporter.web.access.configuration import read_web_config
+from exporter.web.server import HttpServer
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 ASKS_CLIENTS = f"""{TLS}  client_auth_type: RequireAndVerifyClientCert

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.container.records import Cause, LifecycleState
-from exporter.engine.reasons import ScrapeReason
+from exporter.container.decide.records import Cause, LifecycleState
+from exporter.engine.metrics.reasons import ScrapeReason
+from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.model import Notice, PauseReason
-from exporter.publish import runbooks
-from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.web import runbooks
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules"

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 from rule_course import Course
 
+from exporter.metrics.sink import Metrics
 from exporter.model import FailureReason
-from exporter.publish.metrics import Metrics
 
 pytestmark = pytest.mark.promtool
 

@@ -10,8 +10,8 @@ import pytest
 from fake_clock import FakeClock
 
 from exporter.config import DnsDiscovery
+from exporter.discovery.decide.records import Look, LookError, LookFailure
 from exporter.discovery.dns import PATIENCE_SECONDS, DnsSource, resolve
-from exporter.discovery.records import Look, LookError, LookFailure
 
 
 class Resolver:

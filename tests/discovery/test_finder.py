@@ -10,11 +10,11 @@ from fake_clock import FakeClock
 from structlog.testing import capture_logs
 
 from exporter.config import Target
+from exporter.discovery.decide.discovered_targets import Allowance, Roster
+from exporter.discovery.decide.records import Look, LookError, LookFailure
 from exporter.discovery.finder import Finder
-from exporter.discovery.records import Look, LookError, LookFailure
-from exporter.discovery.roster import Allowance, Roster
 from exporter.errors import ExporterError
-from exporter.publish.metrics import Metrics, new_registry
+from exporter.metrics.sink import Metrics, new_registry
 
 EVERY, GRACE = 10.0, 15.0
 

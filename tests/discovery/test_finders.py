@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.app import Daemon
 from exporter.clock import SystemClock
 from exporter.config import Settings
+from exporter.daemon.app import Daemon
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 PATIENCE = 60.0  # seconds; a bound for what takes a few

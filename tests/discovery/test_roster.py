@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.discovery.roster import Allowance, Roster
+from exporter.discovery.decide.discovered_targets import Allowance, Roster
 
 GRACE = 30.0
 

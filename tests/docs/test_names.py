@@ -7,9 +7,9 @@ import re
 import pytest
 from doc_pages import PAGES, ROOT, anchors, prose
 
-from exporter.config import keys
-from exporter.config.settings import Settings
-from exporter.publish.metrics import Metrics, new_registry
+from exporter.config.schema import keys
+from exporter.config.schema.settings import Settings
+from exporter.metrics.sink import Metrics, new_registry
 
 READ = [page for page in PAGES if page.name != "CHANGELOG.md"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

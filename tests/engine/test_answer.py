@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.container.policy import ILLNESS
-from exporter.engine.answer import Answer, read_usage, refusal
-from exporter.engine.sse import Decoder
+from exporter.container.decide.policy import ILLNESS
+from exporter.engine.wire.answer import Answer, read_usage, refusal
+from exporter.engine.wire.sse import Decoder
 from exporter.model import FailureReason, Usage
 
 DATA = Path(__file__).parent / "data"

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from exporter.engine.answer import Answer
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
-from exporter.engine.exposition import parse
-from exporter.engine.translation import connection_failure
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.translation import connection_failure
+from exporter.engine.metrics.exposition import parse
+from exporter.engine.wire.answer import Answer
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.model import FailureReason, Usage
 

@@ -13,9 +13,8 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from exporter.engine import stamps
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
-from exporter.engine.watch import Watch
+from exporter.engine.client.deadline_watch import Watch
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient, stamps
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, FailureReason, Usage
 

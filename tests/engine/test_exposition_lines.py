@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_pages import rank, read, recorded, series
 
-from exporter.engine import exposition
+from exporter.engine.metrics import exposition
 from exporter.errors import ExpositionError
 
 

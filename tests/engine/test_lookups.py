@@ -10,8 +10,8 @@ from engine_pages import rank, read, series, vllm_page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.lookups import LONGEST_OPEN_SECONDS, TOLERANCE
-from exporter.engine.totals import EngineHistory, carry
+from exporter.engine.metrics.lookups import LONGEST_OPEN_SECONDS, TOLERANCE
+from exporter.engine.metrics.totals import EngineHistory, carry
 
 CACHE_OF_5120 = series(
     "vllm:cache_config_info", 1.0, {"engine": "0", "block_size": "32", "num_gpu_blocks": "160"}

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from engine_pages import recorded
 
-from exporter.engine import names
+from exporter.engine.metrics import names
 from exporter.model import EngineSnapshot
 
 

@@ -8,7 +8,7 @@ import time
 from engine_pages import vllm_page
 from fake_clock import FakeClock
 
-from exporter.engine.places import Places
+from exporter.engine.scrape_limiter import Places
 from exporter.engine.scraper import Scraper
 from exporter.model import EngineInfo
 

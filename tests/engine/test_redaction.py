@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.redaction import page_without, without_sent
+from exporter.engine.wire.redaction import page_without, without_sent
 
 KEY = "sk-9f3c2a71b8d04e56"
 PROMPT = "Please look at the invoice of customer 4711 and tell me what is odd about it."

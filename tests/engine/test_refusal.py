@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.chat import OPTIONAL_FIELDS, ChatRequest
-from exporter.engine.learned import Learned, context_of
-from exporter.engine.refusal import read_refusal
+from exporter.engine.wire.chat import OPTIONAL_FIELDS, ChatRequest
+from exporter.engine.wire.learned import Learned, context_of
+from exporter.engine.wire.refusal import read_refusal
 
 VERSIONS = Path(__file__).parent / "data" / "versions"
 REQUEST = ChatRequest("m", [{"role": "user", "content": "hello"}], 4, cache_salt="s")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scraper_bench import events
 
-from exporter.engine.histories import _ENGINES_KEPT, Histories, carry_page
+from exporter.engine.metrics.histories import _ENGINES_KEPT, Histories, carry_page
 
 QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.sse import Decoder, Event
+from exporter.engine.wire.sse import Decoder, Event
 
 STREAM = b"data: one\n\n: a comment\r\nevent: x\r\ndata: two\r\ndata:three\r\n\r\ndata: [DONE]\r\r"
 

@@ -21,10 +21,10 @@ from stamped_server import (
     url_of,
 )
 
-from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
-from exporter.engine.stamps import Exchange, StampingTransport, now
+from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.stamps import Exchange, StampingTransport, now
 from exporter.model import ControlOutcome, Failure, FailureReason
-from exporter.probe.control import control_facts
+from exporter.probe.session.cold_control import control_facts
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 PIECES = {

@@ -13,7 +13,7 @@ import asyncio, os, ssl, sys
 from exporter.cli import main
 main.build_parser(["run"])
 from aiohttp import web
-from exporter.engine.client import EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.errors import EngineUnavailableError
 
 async def check(certificate, key):

@@ -9,7 +9,7 @@ from engine_pages import read, vllm_page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.totals import (
+from exporter.engine.metrics.totals import (
     FASTEST_START_SECONDS,
     EngineHistory,
     alternates,

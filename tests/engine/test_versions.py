@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from engine_pages import read
 
-from exporter.engine.answer import refusal
-from exporter.engine.client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.wire.answer import refusal
 from exporter.model import FailureReason, Usage
 
 if TYPE_CHECKING:

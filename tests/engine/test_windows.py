@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.windows import Sample, hit_ratios, observe
+from exporter.engine.metrics.windows import Sample, hit_ratios, observe
 from exporter.model import EngineTotals
 
 

@@ -56,8 +56,8 @@ def test_noise_is_read_or_refused(name: str, noise: bytes):
 @pytest.mark.parametrize(
     ("name", "module", "attribute", "wrong"),
     [
-        ("stream", "exporter.engine.sse", "_line_end", lambda *_: None),
-        ("metrics_page", "exporter.engine.snapshots", "_combined", lambda *_: 1.0),
+        ("stream", "exporter.engine.wire.sse", "_line_end", lambda *_: None),
+        ("metrics_page", "exporter.engine.metrics.snapshots", "_combined", lambda *_: 1.0),
     ],
 )
 def test_a_reader_that_reads_wrongly_is_found(name, module, attribute, wrong, monkeypatch):

@@ -21,9 +21,9 @@ from prometheus_client.registry import Collector
 from publish_records import INFO, container_view, engine_view, failed_engine_view, measured
 from real_prometheus import free_port, prometheus
 
-from exporter.container.records import LifecycleState
+from exporter.container.decide.records import LifecycleState
+from exporter.metrics.sink import Metrics, new_registry
 from exporter.model import EngineTotals
-from exporter.publish.metrics import Metrics, new_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,8 +21,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from exporter.container.records import LifecycleState
-from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.container.decide.records import LifecycleState
+from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
 from grafana.build import DASHBOARDS_FOLDER, dashboards, render, without_placement, write
 from grafana.names import DATASOURCE_UID, TAG, Uid
 

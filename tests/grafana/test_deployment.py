@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grafana_dashboards import MODELS, strings
 
-from exporter.publish import runbooks
+from exporter.web import runbooks
 from grafana.names import DATASOURCE_UID, RUNBOOKS_URL
 
 ROOT = Path(__file__).parents[2]

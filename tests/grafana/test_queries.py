@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from grafana_dashboards import MODELS, Question, every_query, panel, panel_queries
 
-from exporter.container.records import LifecycleState
+from exporter.container.decide.records import LifecycleState
 from grafana import expressions as promql
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.session import SessionHooks, SessionPlan, SessionRunner
-from exporter.simulator.profiles import settings_like
+from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.probe.session.runner import SessionHooks, SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.simulator.profiles.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.answer import Answer
-from exporter.engine.sse import Decoder
-from exporter.model import Loss, LossCause, Turn, Usage
-from exporter.probe.cache_math import (
+from exporter.analysis.cache.cache_math import (
     common_prefix,
     ideal_cached_tokens,
     turn_facts,
     turn_ideal,
 )
+from exporter.engine.wire.answer import Answer
+from exporter.engine.wire.sse import Decoder
+from exporter.model import Loss, LossCause, Turn, Usage
 
 DATA = Path(__file__).parent / "data"
 STREAMS = Path(__file__).parents[1] / "engine" / "data"

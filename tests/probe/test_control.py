@@ -10,11 +10,11 @@ import uvloop
 from engine_proxy import engine_proxy
 from stamped_server import AUTHORITY, server_tls
 
-from exporter.engine.client import EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.model import ControlOutcome
-from exporter.probe.control import ColdControl, Place
-from exporter.probe.session import SessionRunner
-from exporter.simulator import faults
+from exporter.probe.session.cold_control import ColdControl, Place
+from exporter.probe.session.runner import SessionRunner
+from exporter.simulator.profiles import faults
 
 
 def with_controls(at, ratio=1.0, seed=0):

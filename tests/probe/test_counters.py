@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.exposition import parse
-from exporter.probe.counters import counted
+from exporter.analysis.cache.counters import counted
+from exporter.engine.metrics.exposition import parse
 
 BEFORE = parse(
     """\

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.analysis.isolation import SaltTest
+from exporter.analysis.load import session_tokens
+from exporter.analysis.loss.traffic import Traffic
 from exporter.clock import SystemClock
-from exporter.engine.client import EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.model import FailureReason
-from exporter.probe.doctor import TESTS, Doctor
-from exporter.probe.findings import Verdict, of_isolation, of_wedge
-from exporter.probe.guest import session_tokens
-from exporter.probe.isolation import SaltTest
-from exporter.probe.traffic import Traffic
-from exporter.simulator import faults, tokens
+from exporter.probe.check import TESTS, Doctor
+from exporter.simulator.model import tokens
+from exporter.simulator.profiles import faults
+from exporter.wording.findings import Verdict, of_isolation, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 

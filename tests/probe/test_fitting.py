@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.model import Notice
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.scenario import estimate_tokens, fits
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.scenario.model import estimate_tokens, fits
 
 
 def test_the_scenario_has_eight_turns_and_each_ends_with_a_question_of_the_user():

@@ -12,9 +12,9 @@ from fake_clock import FakeClock
 from guest_views import engine
 from publish_records import session, turn
 
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS, GuestPolicy
 from exporter.model import FailureReason, PauseReason
-from exporter.probe.gate import Gate
-from exporter.probe.guest import UNKNOWN_TURN_TOKENS, GuestPolicy
+from exporter.probe.admission import Gate
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import Life, Schedule
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import failed_engine_view, failed_session, session, turn
 
-from exporter.model import Control, ControlOutcome, FailureReason, PauseReason
-from exporter.probe.guest import (
+from exporter.analysis.load import (
     UNKNOWN_TURN_TOKENS,
     GuestPolicy,
     Ledger,
@@ -19,6 +18,7 @@ from exporter.probe.guest import (
     busy_pause,
     session_tokens,
 )
+from exporter.model import Control, ControlOutcome, FailureReason, PauseReason
 
 POLICY = GuestPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.9)
 

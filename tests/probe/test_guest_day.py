@@ -7,16 +7,16 @@ from contextlib import suppress
 import pytest
 from fake_clock import FakeClock
 
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.analysis.load import GuestPolicy
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.control import ColdControl
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
+from exporter.probe.admission import Gate
 from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 BUDGET, DAY, HOUR = 10_000, 86_400.0, 3600.0

@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 
 from exporter.clock import SystemClock
-from exporter.engine.client import ChatRequest
+from exporter.engine.client.engine_client import ChatRequest
 from exporter.errors import EngineUnavailableError
 from exporter.model import Failure, FailureReason, LossCause, Notice
-from exporter.probe.control import ColdControl
-from exporter.probe.doctor import Doctor
-from exporter.probe.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
+from exporter.probe.check import Doctor
 from exporter.probe.isolation import try_salts
-from exporter.simulator import faults
+from exporter.probe.session.cold_control import ColdControl
+from exporter.simulator.profiles import faults
+from exporter.wording.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 SMALL = {"num_blocks": 20_000}  # of a label of 4 tokens, too

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.exposition import parse
+from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
+from exporter.analysis.loss.repeat import Repeat
+from exporter.analysis.loss.traffic import OwnUse, Traffic, room_beside, traffic_between
+from exporter.engine.metrics.exposition import parse
 from exporter.model import LossCause
-from exporter.probe.loss import RULES, Evidence, loss, needs_repeat
-from exporter.probe.repeat import Repeat
-from exporter.probe.traffic import OwnUse, Traffic, room_beside, traffic_between
 
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=None)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client import ChatRequest
+from exporter.engine.client.engine_client import ChatRequest
 from exporter.model import LossCause, Notice
-from exporter.simulator import faults
+from exporter.simulator.profiles import faults
 
 
 def before_turn(at, number, act):

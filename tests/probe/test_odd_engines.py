@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client import ChatRequest
+from exporter.engine.client.engine_client import ChatRequest
 from exporter.model import (
     BreakReason,
     CachedTokensSource,
@@ -14,11 +14,11 @@ from exporter.model import (
     LossCause,
     Notice,
 )
-from exporter.probe.control import ColdControl
-from exporter.probe.findings import Verdict, of_prefix
-from exporter.probe.scenario import Scenario, ScenarioKind
-from exporter.session_json import session_json
-from exporter.simulator import faults
+from exporter.probe.session.cold_control import ColdControl
+from exporter.scenario.model import Scenario, ScenarioKind
+from exporter.simulator.profiles import faults
+from exporter.wording.findings import Verdict, of_prefix
+from exporter.wording.session_json import session_json
 
 
 def sent_by(at):

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from asked_engine import Asked, shares
 
-from exporter.engine.client import ChatRequest
+from exporter.engine.client.engine_client import ChatRequest
+from exporter.metrics.state.target import ProbeSums, TargetState
 from exporter.model import (
     CachedTokensSource,
     ControlOutcome,
@@ -16,9 +17,8 @@ from exporter.model import (
     Notice,
     RetentionUnknown,
 )
-from exporter.probe.findings import of_isolation, of_usage_details, of_wedge
-from exporter.publish.state import ProbeSums, TargetState
-from exporter.simulator import behaviours, faults
+from exporter.simulator.profiles import behaviours, faults
+from exporter.wording.findings import of_isolation, of_usage_details, of_wedge
 
 OLD = ("0.9.2", "0.10.2", "0.17.1", "0.22.1", "0.23.0")
 NEW = "0.24.0"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.exposition import parse
-from exporter.probe.match_unit import Hit
-from exporter.probe.own_rule import own_rule
+from exporter.analysis.cache.match_unit import Hit
+from exporter.analysis.cache.own_rule import own_rule
+from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
 PLAIN = parse(PAGE, at=0, scrape_seconds=0)

@@ -9,14 +9,14 @@ import pytest
 from asked_engine import Asked, shares
 from fake_clock import FakeClock
 
-from exporter.engine.client import ChatRequest
+from exporter.analysis.load import GuestPolicy
+from exporter.analysis.own_share import OwnShare
+from exporter.engine.client.engine_client import ChatRequest
 from exporter.model import LossCause
-from exporter.own_share import OwnShare
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
+from exporter.probe.admission import Gate
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.simulator import faults
+from exporter.simulator.profiles import faults
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import turn
 
+from exporter.analysis.prefill_cost import POINTS_KEPT, Point, points_of, prefill_cost, with_points
 from exporter.model import Control, ControlOutcome
-from exporter.probe.prefill_cost import (
-    POINTS_KEPT,
-    Point,
-    points_of,
-    prefill_cost,
-    with_points,
-)
 
 SLOPE, FLOOR = 0.0002, 0.02
 

@@ -13,10 +13,10 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
 from exporter.model import LossCause
-from exporter.probe.scenario import Scenario, ScenarioKind
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.model import Scenario, ScenarioKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from engine_proxy import engine_proxy, without_token_ids
 
+from exporter.analysis.cache.cache_math import ideal_cached_tokens
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.model import CachedTokensSource, Notice
-from exporter.probe.cache_math import ideal_cached_tokens
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

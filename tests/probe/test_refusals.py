@@ -13,14 +13,14 @@ from aiohttp.test_utils import TestServer
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.model import ControlOutcome, FailureReason, Notice
-from exporter.probe.control import ColdControl
-from exporter.probe.doctor import Doctor
-from exporter.probe.findings import Verdict, of_isolation, of_wedge
+from exporter.probe.check import Doctor
 from exporter.probe.isolation import try_salts
-from exporter.probe.session import SessionRunner
-from exporter.simulator.settings import SimulatorSettings
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionRunner
+from exporter.simulator.profiles.settings import SimulatorSettings
+from exporter.wording.findings import Verdict, of_isolation, of_wedge
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 

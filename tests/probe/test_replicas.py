@@ -11,15 +11,15 @@ from engine_proxy import engine_proxy, in_turn
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
-from exporter.engine.exposition import parse
+from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.metrics.exposition import parse
 from exporter.model import EngineTotals, EngineView, LossCause, Notice, ScrapeFailure
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.doctor import Doctor
-from exporter.probe.findings import Verdict
+from exporter.probe.check import Doctor
 from exporter.probe.replicas import LOOKS, ReplicaWatch
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.wording.findings import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_records import engine_view
 
-from exporter.engine.answer import Answer
-from exporter.engine.client import Chat, ChatRequest, Deadlines
+from exporter.analysis.cache.reporting import always_tells
+from exporter.analysis.turn_notices import usage_notice
+from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines
+from exporter.engine.wire.answer import Answer
 from exporter.model import CachedTokensSource, EngineInfo, Failure, FailureReason, Notice, Usage
 from exporter.probe.asking import EngineRequests
-from exporter.probe.reporting import always_tells
-from exporter.probe.turn_notices import usage_notice
 
 DEADLINES = Deadlines()
 REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 1)

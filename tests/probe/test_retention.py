@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scraper_bench import unheard_scraper
 
-from exporter.engine.client import ChatRequest, Deadlines, EngineClient
+from exporter.analysis import retention
+from exporter.analysis.load import GuestPolicy
+from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
 from exporter.model import RetentionUnknown, Usage
-from exporter.probe import retention
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
-from exporter.probe.retention_loop import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.admission import Gate
+from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Life, Schedule
-from exporter.simulator import behaviours, faults
+from exporter.scenario.retention_prefix import prefix_messages
+from exporter.simulator.profiles import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 GAPS = (1.0, 10.0, 60.0, 300.0, 900.0)
@@ -288,14 +289,14 @@ async def _pass_through(gate):
 
 
 def test_prefixes_with_different_nonces_share_no_block():
-    one, other = (retention.prefix_messages(nonce, 16, 8192) for nonce in ("a1", "b2"))
+    one, other = (prefix_messages(nonce, 16, 8192) for nonce in ("a1", "b2"))
     assert one[0]["content"][:10] != other[0]["content"][:10]
     assert one[0]["content"][10:] == other[0]["content"][10:]
 
 
 @given(st.integers(1, 5000), st.one_of(st.none(), st.integers(256, 200_000)))
 def test_a_prefix_stays_within_half_of_the_context(match_unit, max_model_len):
-    text = retention.prefix_messages("nonce", match_unit, max_model_len)[0]["content"]
+    text = prefix_messages("nonce", match_unit, max_model_len)[0]["content"]
     assert len(text) >= 64
     if max_model_len is not None:
         assert len(text) <= max(64, max_model_len // 2 * 4.5) + 64

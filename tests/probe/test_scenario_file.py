@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import ConfigError, ScenarioError
-from exporter.probe.scenario_file import MOST_MESSAGES, parse_json, parse_lines
-from exporter.probe.scenario_library import BUILT_IN, MOST_BYTES, fingerprint, load_scenarios
+from exporter.scenario.file import MOST_MESSAGES, parse_json, parse_lines
+from exporter.scenario.library import BUILT_IN, MOST_BYTES, fingerprint, load_scenarios
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASK, SAY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}

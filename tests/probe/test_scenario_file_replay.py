@@ -6,10 +6,10 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.model import Notice
-from exporter.probe.scenario_library import load_scenarios
-from exporter.probe.session import SessionPlan, SessionRunner
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 DEADLINES = Deadlines(connect=5, first_token=60, between_tokens=60, whole=120)

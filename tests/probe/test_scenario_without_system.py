@@ -3,9 +3,9 @@
 import pytest
 
 from exporter.model import Failure, FailureReason
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.probe.scenario import Scenario, refuses_system
-from exporter.probe.scenario_library import SHIPPED, load_scenarios
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.scenario.library import SHIPPED, load_scenarios
+from exporter.scenario.model import Scenario, refuses_system
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client import Deadlines
+from exporter.engine.client.engine_client import Deadlines
 from exporter.model import (
     BreakReason,
     FailureReason,
@@ -14,8 +14,8 @@ from exporter.model import (
     PrefixStability,
     Turn,
 )
-from exporter.session_json import session_json
-from exporter.simulator import faults
+from exporter.simulator.profiles import faults
+from exporter.wording.session_json import session_json
 
 
 @pytest.mark.parametrize("block_size", [16, 32, 128, 528])

@@ -6,8 +6,8 @@ import asyncio
 
 from exporter.clock import SystemClock
 from exporter.model import Notice
-from exporter.probe.control import ColdControl
-from exporter.probe.session import SessionHooks, SessionRunner
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionHooks, SessionRunner
 
 
 async def test_a_cancelled_session_keeps_the_turns_that_finished(bench):

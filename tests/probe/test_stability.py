@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.analysis.loss.stability import Around, TurnPair, around, explain
 from exporter.model import BreakReason
-from exporter.probe.stability import Around, TurnPair, around, explain
-from exporter.simulator import tokens
+from exporter.simulator.model import tokens
 
 SYSTEM = "You are a careful engineer who reads before writing. " + " ".join(
     f"Rule number {n} is kept at all times." for n in range(20)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from exporter.model import FailureReason, Notice
-from exporter.probe.coding_agent import CODING_AGENT
-from exporter.simulator import behaviours, faults
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.simulator.profiles import behaviours, faults
 
 
 def ideals(result):

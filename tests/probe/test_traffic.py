@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.exposition import parse
-from exporter.probe.traffic import OwnUse, traffic_between
+from exporter.analysis.loss.traffic import OwnUse, traffic_between
+from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
 BEFORE = replace(parse(PAGE, at=0, scrape_seconds=0), requests_running=0.0, requests_waiting=0.0)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.analysis.cache.engine_memory import EngineMemory
+from exporter.analysis.cache.match_unit import Hit
+from exporter.analysis.cache.transfer import whole
+from exporter.analysis.loss.repeat import most_cached
 from exporter.model import Usage
-from exporter.probe.engine_memory import EngineMemory
-from exporter.probe.match_unit import Hit
-from exporter.probe.repeat import most_cached
-from exporter.probe.transfer import whole
 
 
 def usage(prompt, cached):

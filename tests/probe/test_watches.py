@@ -10,13 +10,13 @@ import structlog
 from fake_clock import FakeClock
 from guest_views import engine
 
-from exporter.engine.client import Deadlines
+from exporter.analysis.load import GuestPolicy
+from exporter.engine.client.engine_client import Deadlines
 from exporter.model import SaltReading
-from exporter.probe.gate import Gate
-from exporter.probe.guest import GuestPolicy
+from exporter.probe.admission import Gate
+from exporter.probe.isolation_loop import SaltPlan, SaltSinks, SaltWatch
 from exporter.probe.rounds import Life, Schedule
-from exporter.probe.watches import SaltPlan, SaltSinks, SaltWatch
-from exporter.simulator import faults
+from exporter.simulator.profiles import faults
 
 DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import config, logs
-from exporter.app import Daemon
 from exporter.cli.main import main
 from exporter.clock import SystemClock
-from exporter.simulator.profiles import settings_like
+from exporter.daemon.app import Daemon
+from exporter.simulator.profiles.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 from right_answers import OPENING, RIGHT
 from served import Said
 
-from exporter.simulator.behaviours import DropLastUnit
-from exporter.simulator.profiles import PROFILES
+from exporter.simulator.profiles.behaviours import DropLastUnit
+from exporter.simulator.profiles.table import PROFILES
 
 each_profile = pytest.mark.parametrize("name", RIGHT)
 

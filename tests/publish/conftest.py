@@ -11,9 +11,9 @@ from fake_clock import FakeClock
 from prometheus_client import CollectorRegistry
 from publish_records import STARTED
 
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
-from exporter.publish.server import create_app
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
+from exporter.web.server import create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -17,9 +17,9 @@ from publish_records import (
 )
 
 from exporter.model import Notice
-from exporter.notices import ADVICE
-from exporter.publish import api
-from exporter.session_json import session_json
+from exporter.web import api
+from exporter.wording.notices import ADVICE
+from exporter.wording.session_json import session_json
 
 
 @pytest.fixture

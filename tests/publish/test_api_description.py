@@ -19,9 +19,9 @@ from publish_records import (
     turn,
 )
 
-from exporter.container.records import DockerProblem, LifecycleState
+from exporter.container.decide.records import DockerProblem, LifecycleState
+from exporter.metrics.state.cost import Prices
 from exporter.model import FailureReason, Notice, PauseReason, RetentionReading
-from exporter.publish.cost_state import Prices
 
 
 @pytest.fixture

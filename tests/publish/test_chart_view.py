@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_records import TURNS, turn
 
-from exporter.publish.chart_view import (
+from exporter.web.page.views.charts import (
     HEIGHT,
     KEY_PATHS,
     WIDTH,

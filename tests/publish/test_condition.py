@@ -20,10 +20,10 @@ from publish_records import (
     turn,
 )
 
-from exporter.container.records import Cause, LifecycleState
+from exporter.container.decide.records import Cause, LifecycleState
+from exporter.metrics.state.condition import LOOKS, RULES, Condition, condition
+from exporter.metrics.state.target import TargetState
 from exporter.model import FailureReason, Loss, LossCause, Notice, PauseReason, SaltReading
-from exporter.publish.condition import LOOKS, RULES, Condition, condition
-from exporter.publish.state import TargetState
 
 SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
 LITTLE = (turn(1, 1000, 0, 0), turn(2, 1250, 32, 32), turn(3, 1500, 32, 32))

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from exporter.publish.connections import Limits
-from exporter.publish.server import HttpServer
+from exporter.web.connections import Limits
+from exporter.web.server import HttpServer
 
 PATIENCE = 30.0  # seconds; a bound for what takes a fraction of one
 REQUEST = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"

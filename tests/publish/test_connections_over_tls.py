@@ -14,10 +14,10 @@ from aiohttp import web
 from held_timers import LONG, HeldAsyncio, HeldUvloop
 from web_files import CERTIFICATES, TLS, write
 
-from exporter.config.web_config import read_web_config
-from exporter.publish import connections
-from exporter.publish.connections import Limits
-from exporter.publish.server import HttpServer
+from exporter.web import connections
+from exporter.web.access.configuration import read_web_config
+from exporter.web.connections import Limits
+from exporter.web.server import HttpServer
 
 PATIENCE = 30.0  # seconds; a bound for what takes a fraction of one
 SIZES = {"/empty": 0, "/small": 10, "/page": 50_000, "/large": 1 << 20, "/huge": 32 << 20}

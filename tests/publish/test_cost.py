@@ -16,6 +16,7 @@ from publish_records import (
 )
 from samples_page import Page
 
+from exporter.metrics.state.cost import CostState, Prices
 from exporter.model import (
     Control,
     ControlOutcome,
@@ -26,8 +27,7 @@ from exporter.model import (
     RetentionUnknown,
     SaltReading,
 )
-from exporter.publish.cost_state import CostState, Prices
-from exporter.session_json import session_json
+from exporter.wording.session_json import session_json
 
 COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
 SECOND = {"scenario": "coding-agent", "turn": "2"}

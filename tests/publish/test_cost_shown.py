@@ -13,8 +13,8 @@ from publish_records import (
     turn,
 )
 
+from exporter.metrics.state.cost import Prices
 from exporter.model import Control, ControlOutcome, PauseReason, RetentionReading
-from exporter.publish.cost_state import Prices
 
 
 async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(client, published):

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from publish_records import TURNS, engine_view, session
 from structlog.testing import capture_logs
 
-from exporter.publish import exposition
-from exporter.publish.families import TARGET_FAMILIES
+from exporter.metrics.families.tables import TARGET_FAMILIES
+from exporter.web import metrics_page
 
 ACCEPTED = (
     "text/plain",
@@ -199,8 +199,8 @@ async def turns_in(work) -> int:
 
 async def test_the_event_loop_comes_round_between_two_targets(published):
     fill(published, *(f"t{number}" for number in range(50)))
-    shown = exposition.Exposition(published.registry, published.metrics)
-    kind = exposition.PageKind(exposition.writer_for("")[0], None, gzip=False)
+    shown = metrics_page.Exposition(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     assert await turns_in(shown.page("t1", kind)) < 5
     assert await turns_in(shown.page(None, kind)) > 50
 
@@ -208,13 +208,13 @@ async def test_the_event_loop_comes_round_between_two_targets(published):
 async def test_a_page_is_made_once_for_all_who_ask_meanwhile(client, published, monkeypatch):
     fill(published, "one", "two", "three")
     made = []
-    bodies = exposition._bodies
+    bodies = metrics_page._bodies
 
     def counted(state, kind):
         made.append(state.name)
         return bodies(state, kind)
 
-    monkeypatch.setattr(exposition, "_bodies", counted)
+    monkeypatch.setattr(metrics_page, "_bodies", counted)
     pages = await asyncio.gather(*(page(client) for _ in range(5)))
     assert made == ["one", "two", "three"]
     assert len({tuple(ours(each)) for each in pages}) == 1
@@ -225,13 +225,13 @@ async def test_a_page_is_made_once_for_all_who_ask_meanwhile(client, published, 
 async def test_pages_in_two_formats_are_made_one_after_the_other(client, published, monkeypatch):
     fill(published, "one", "two", "three")
     made = []
-    bodies = exposition._bodies
+    bodies = metrics_page._bodies
 
     def noted(state, kind):
         made.append(kind.writer)
         return bodies(state, kind)
 
-    monkeypatch.setattr(exposition, "_bodies", noted)
+    monkeypatch.setattr(metrics_page, "_bodies", noted)
     await asyncio.gather(*(page(client, accept) for accept in ACCEPTED[:2]))
     assert len(set(made)) == 2
     assert made == sorted(made, key=made.index)  # the first three are of one, the rest of the other
@@ -240,17 +240,17 @@ async def test_pages_in_two_formats_are_made_one_after_the_other(client, publish
 async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(client, published):
     fill(published, "one", "two", "three")
     asked = asyncio.create_task(page(client))
-    states, bodies = published.metrics.targets, exposition._bodies
+    states, bodies = published.metrics.targets, metrics_page._bodies
 
     def removing(state, kind):
         published.metrics.target_removed("three")
         return bodies(state, kind)
 
-    exposition._bodies = removing
+    metrics_page._bodies = removing
     try:
         text = await asked
     finally:
-        exposition._bodies = bodies
+        metrics_page._bodies = bodies
     assert list(states) == ["one", "two"]
     assert 'target="two"' in text
     assert "three" not in text
@@ -258,8 +258,8 @@ async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(clien
 
 async def test_a_client_that_goes_takes_the_page_from_nobody(published):
     fill(published, "one", "two")
-    shown = exposition.Exposition(published.registry, published.metrics)
-    kind = exposition.PageKind(exposition.writer_for("")[0], None, gzip=False)
+    shown = metrics_page.Exposition(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     first = asyncio.create_task(shown.page(None, kind))
     second = asyncio.create_task(shown.page(None, kind))
     await asyncio.sleep(0)
@@ -271,8 +271,8 @@ async def test_a_client_that_goes_takes_the_page_from_nobody(published):
 
 async def test_a_page_under_way_ends_with_the_server(published):
     fill(published, *(f"t{number}" for number in range(20)))
-    shown = exposition.Exposition(published.registry, published.metrics)
-    kind = exposition.PageKind(exposition.writer_for("")[0], None, gzip=False)
+    shown = metrics_page.Exposition(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     asked = asyncio.create_task(shown.page(None, kind))
     await asyncio.sleep(0)
     await shown.close()

@@ -16,7 +16,7 @@ import pytest
 from publish_records import TURNS, session
 from real_prometheus import prometheus
 
-from exporter.publish.server import HttpServer
+from exporter.web.server import HttpServer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/fleet.md").read_text("utf-8")
 SHOWN = dict(re.findall(r"<!-- prometheus: (\w+) -->\n```yaml\n(.*?)```", DOCUMENT, re.DOTALL))

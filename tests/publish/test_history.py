@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, failed_session, session, turn
 
-from exporter.publish.history import History
+from exporter.metrics.history import History
 
 
 def test_sessions_come_newest_first_across_targets():

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
 from publish_records import TURNS, session
 
-from exporter.publish.server import HttpServer, create_app
+from exporter.web.server import HttpServer, create_app
 
 
 def group(address, name):

@@ -17,9 +17,9 @@ from publish_records import (
 from samples_page import Page
 
 import exporter
-from exporter.container.records import DockerProblem, LifecycleState, PullProgress
+from exporter.container.decide.records import DockerProblem, LifecycleState, PullProgress
+from exporter.metrics.sink import Metrics
 from exporter.model import EngineTotals
-from exporter.publish.metrics import Metrics
 
 
 def test_an_engine_view_shows_what_it_holds(metrics, registry):

@@ -17,8 +17,8 @@ from publish_records import (
 )
 from samples_page import Page
 
+from exporter.metrics.sink import Metrics
 from exporter.model import FailureReason, Loss, LossCause, Notice, SaltReading
-from exporter.publish.metrics import Metrics
 
 
 def test_a_finished_session_shows_every_turn(metrics, registry):

@@ -13,10 +13,10 @@ from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import engine_view, failed_engine_view, failed_session, session, turn
 
+from exporter.metrics.sink import Metrics, Registry
+from exporter.metrics.writer import writer_for
 from exporter.model import EngineTotals, EngineView, FailureReason, LossCause, SessionResult
-from exporter.publish.exposition import Exposition, PageKind
-from exporter.publish.metrics import Metrics, Registry
-from exporter.publish.page_writer import writer_for
+from exporter.web.metrics_page import Exposition, PageKind
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

@@ -23,12 +23,18 @@ from publish_records import (
     turn,
 )
 
-from exporter.container.records import Cause, Diagnosis, DockerProblem, LifecycleState, PullProgress
+from exporter.container.decide.records import (
+    Cause,
+    Diagnosis,
+    DockerProblem,
+    LifecycleState,
+    PullProgress,
+)
 from exporter.model import FailureReason, LossCause, Notice
-from exporter.notices import ADVICE, FAILURE_ADVICE
-from exporter.publish import page
-from exporter.publish.container_view import container_problems
-from exporter.publish.elsewhere import Elsewhere
+from exporter.web.page import page
+from exporter.web.page.views.container import container_problems
+from exporter.web.page.views.links import Elsewhere
+from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from grafana.names import Uid
 
 RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"

@@ -10,10 +10,9 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import exporter.publish
 import page_scene
 import pytest
-
-import exporter.publish
 
 CSS = (Path(exporter.publish.__file__).parent / "templates/status.css").read_text("utf-8")
 

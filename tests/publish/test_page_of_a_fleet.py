@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 from publish_records import TURNS, failed_session, session
 
-from exporter.publish.view import OVERVIEW_ROWS
+from exporter.web.page.views.targets import OVERVIEW_ROWS
 
 FLEET = 2 * OVERVIEW_ROWS + 50
 

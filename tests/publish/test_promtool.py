@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from publish_records import TURNS, container_view, engine_view, session, turn
 
-from exporter.container.records import PullProgress
+from exporter.container.decide.records import PullProgress
 from exporter.model import Notice
 
 

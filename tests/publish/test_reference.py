@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.publish.engine_families import ENGINE
-from exporter.publish.families import EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
-from exporter.publish.reference import RATIOS, render
+from exporter.metrics.families.engine import ENGINE
+from exporter.metrics.families.tables import EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
+from exporter.metrics.reference import RATIOS, render
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
 FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
@@ -17,7 +17,7 @@ FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
 
 def test_the_reference_is_current():
     assert REFERENCE.read_text("utf-8") == render(), (
-        "run: python -m exporter.publish.reference > docs/metrics.md"
+        "run: python -m exporter.metrics.reference > docs/metrics.md"
     )
 
 

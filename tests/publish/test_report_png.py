@@ -14,11 +14,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
 from publish_records import STARTED, TURNS, failed_session, session
 
-from exporter.publish.history import History
-from exporter.publish.metrics import Metrics, new_registry
-from exporter.publish.server import create_app
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
 from exporter.report import drawing
 from exporter.report.charts import session_picture
+from exporter.web.server import create_app
 
 
 class Scene:
@@ -157,7 +157,9 @@ def test_no_figure_stays_behind(monkeypatch):
     assert [reference() for reference in made] == [None] * 3
 
 
-@pytest.mark.parametrize("module", ["exporter.app", "exporter.cli.run", "exporter.cli.probe"])
+@pytest.mark.parametrize(
+    "module", ["exporter.daemon.app", "exporter.cli.run", "exporter.cli.probe"]
+)
 async def test_nothing_loads_matplotlib_before_it_is_asked_to_draw(module):
     code = f"import sys, {module}; sys.exit('matplotlib' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.publish import web_auth, web_watch
-from exporter.publish.connections import Limits
+from exporter.web.access import authentication, watch
+from exporter.web.connections import Limits
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,11 +20,11 @@ def test_the_bounds_that_the_page_gives_are_those_in_force():
         f"{limits.idle_seconds:g} s idle",
         f"{limits.handshake_seconds:g} s for a TLS handshake",
         f"{limits.connections} connections",
-        f"{web_auth._WAITING_OF_A_CLIENT} at a time of one address and {web_auth._WAITING} in all",
+        f"{authentication._WAITING_OF_A_CLIENT} at a time of one address and {authentication._WAITING} in all",
     ):
         assert words in page
 
 
 def test_the_page_on_the_file_gives_the_interval_of_the_watch():
     page = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    assert f"looked at every {web_watch.INTERVAL_SECONDS:g} seconds" in page
+    assert f"looked at every {watch.INTERVAL_SECONDS:g} seconds" in page

@@ -21,13 +21,13 @@ from publish_records import (
 )
 from structlog.testing import capture_logs
 
+from exporter.analysis.own_share import OwnShare
 from exporter.errors import ExporterError
+from exporter.metrics.families.discovery import DISCOVERY
+from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.state.cost import Prices
 from exporter.model import RetentionReading
-from exporter.own_share import OwnShare
-from exporter.publish.cost_state import Prices
-from exporter.publish.discovery_families import DISCOVERY
-from exporter.publish.families import EXPORTER, LOOPS, TARGET_FAMILIES
-from exporter.publish.server import HttpServer
+from exporter.web.server import HttpServer
 
 PROMETHEUS_ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"

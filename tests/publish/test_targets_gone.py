@@ -6,9 +6,9 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from publish_records import TURNS, container_view, engine_view, failed_session, session
 
+from exporter.metrics.sink import TARGET_LOOPS
+from exporter.metrics.state.cost import Prices
 from exporter.model import RetentionReading, SaltReading
-from exporter.publish.cost_state import Prices
-from exporter.publish.metrics import TARGET_LOOPS
 
 LATE = {
     "session": lambda m: m.session_finished(session(*TURNS, target="gone")),

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from publish_records import engine_view, failed_engine_view, measured, session, turn
 from samples_page import Page
 
+from exporter.analysis.own_share import OwnShare
+from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.users_share import UsersShare
 from exporter.model import EngineTotals, Loss, LossCause, Notice
-from exporter.own_share import OwnShare
-from exporter.publish.cost_state import Prices
-from exporter.publish.users_share import UsersShare
 
 
 class Scene:

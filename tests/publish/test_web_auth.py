@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_files import DEARER_HASH, HASH, PASSWORD, USERS, write
 
-from exporter.config.web_config import read_web_config
-from exporter.publish.server import HttpServer
-from exporter.publish.web_auth import BasicAuth, Verdict, parse
+from exporter.web.access.authentication import BasicAuth, Verdict, parse
+from exporter.web.access.configuration import read_web_config
+from exporter.web.server import HttpServer
 
 PATHS = ["/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/sessions", "/nothing", "/report.png"]
 

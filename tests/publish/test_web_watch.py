@@ -15,9 +15,9 @@ from fake_clock import FakeClock
 from structlog.testing import capture_logs
 from web_files import CERTIFICATES, HASH, PASSWORD, TLS, USERS, install, write
 
-from exporter.config.web_config import read_web_config
-from exporter.publish.server import HttpServer
-from exporter.publish.web_watch import WebConfigWatch
+from exporter.web.access.configuration import read_web_config
+from exporter.web.access.watch import WebConfigWatch
+from exporter.web.server import HttpServer
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()}
 

@@ -15,10 +15,10 @@ from publish_records import STARTED, failed_session
 from rich.console import Console
 
 from exporter.model import Notice
-from exporter.report.comparison import arm_of, cold_arms, compare
-from exporter.report.comparison_chart import draw
-from exporter.report.comparison_json import comparison_json
-from exporter.report.comparison_table import comparison_report
+from exporter.report.comparison.chart import draw
+from exporter.report.comparison.facts import arm_of, cold_arms, compare
+from exporter.report.comparison.json import comparison_json
+from exporter.report.comparison.table import comparison_report
 
 SIX = range(6)
 

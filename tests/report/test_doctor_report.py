@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.model import EngineInfo
-from exporter.probe.findings import Checkup, Finding, Verdict
-from exporter.report.doctor import WIDTH, checkup_json, closing_line, finding_lines
+from exporter.report.check import WIDTH, checkup_json, closing_line, finding_lines
+from exporter.wording.findings import Checkup, Finding, Verdict
 
 INFO = EngineInfo("tiny", 8192, "0.32.0", simulated=True)
 FAILED = Finding("usage_details", Verdict.FAIL, "usage has none", "Start with --enable-it.")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, session, turn
 
-from exporter.report.limits import Limits, shortfalls
-from exporter.session_totals import session_totals
+from exporter.analysis.session_totals import session_totals
+from exporter.wording.limits import Limits, shortfalls
 
 
 def test_nothing_demanded_is_always_met():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.report.paired import LEAST_PAIRS, difference, ecdf, holm, signed_rank_p, spread
+from exporter.analysis.paired import LEAST_PAIRS, difference, ecdf, holm, signed_rank_p, spread
 
 numbers = st.integers(-20, 20).map(float)
 

@@ -10,9 +10,9 @@ from comparison_records import played, with_controls
 from publish_records import failed_session
 
 from exporter.errors import ConfigError
-from exporter.report.comparison import arm_of, cold_arms
+from exporter.report.comparison.facts import arm_of, cold_arms
 from exporter.report.saved import check_same_scenario, read_sessions
-from exporter.session_json import session_json
+from exporter.wording.session_json import session_json
 
 
 def text_of(*sessions) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from publish_records import TURNS, session, turn
 
 from exporter.report.screen import screen, speaks_utf8
-from exporter.report.session_report import session_report
+from exporter.report.session.text import session_report
 
 UTF8 = {"LANG": "de_DE.UTF-8"}
 

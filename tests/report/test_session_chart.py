@@ -15,7 +15,7 @@ from publish_records import failed_session, session, turn
 from exporter.errors import ConfigError
 from exporter.model import Control, ControlOutcome, LossCause
 from exporter.report import charts
-from exporter.report.session_series import prompt_split, running_sum, session_series
+from exporter.report.session.series import prompt_split, running_sum, session_series
 
 WARM = (
     turn(1, 1000, 0, 0, ttft=0.5),

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, session, turn
 
-from exporter.report.session_csv import COLUMNS, session_csv
-from exporter.session_json import session_json
+from exporter.report.session.csv import COLUMNS, session_csv
+from exporter.wording.session_json import session_json
 
 
 def rows(text: str) -> list[dict[str, str]]:

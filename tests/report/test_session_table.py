@@ -10,10 +10,10 @@ import pytest
 from publish_records import TURNS, session, turn
 from rich.console import Console
 
-from exporter import words
 from exporter.model import Control, ControlOutcome
-from exporter.report.session_report import session_report
-from exporter.report.session_table import mark, turn_table
+from exporter.report.session.table import mark, turn_table
+from exporter.report.session.text import session_report
+from exporter.wording import numbers
 
 COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.8125)
 LONG = [
@@ -129,7 +129,7 @@ def test_without_colour_the_same_is_said():
 def test_what_is_unknown_is_a_dash_and_never_0():
     (line,) = [row for row in drawn([turn(2, None, None, None, completion=None, ttft=None)])
                .splitlines() if row.strip().startswith("2")]  # fmt: skip
-    assert line.split() == ["2", *[words.UNKNOWN] * 7, "1.50", "s", "?"]
+    assert line.split() == ["2", *[numbers.UNKNOWN] * 7, "1.50", "s", "?"]
 
 
 def test_the_last_line_has_the_sums():

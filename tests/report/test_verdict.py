@@ -8,8 +8,8 @@ import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
 from exporter.model import Control, ControlOutcome, FailureReason, Loss, LossCause, Notice
-from exporter.notices import LOSS_ADVICE
-from exporter.report.verdict import failure_in_words, loss_lines, notes, verdict
+from exporter.wording.notices import LOSS_ADVICE
+from exporter.wording.verdict import failure_in_words, loss_lines, notes, verdict
 
 SOUND = TURNS[:2]
 

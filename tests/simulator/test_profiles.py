@@ -13,14 +13,14 @@ import pytest
 from sim_client import AT_ONCE, HELLO, Client, until
 
 from exporter.cli.main import main
-from exporter.container.diagnosis import Traces, diagnose
-from exporter.container.records import Cause
+from exporter.container.decide.diagnosis import Traces, diagnose
+from exporter.container.decide.records import Cause
 from exporter.errors import ConfigError
-from exporter.simulator import behaviours, profiles
-from exporter.simulator.faults import Hang
-from exporter.simulator.profiles import PROFILES, settings_like
+from exporter.simulator.profiles import behaviours
+from exporter.simulator.profiles.faults import Hang
+from exporter.simulator.profiles.starts import FAILING_STARTS
+from exporter.simulator.profiles.table import PROFILES, profiles, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.simulator.starts import FAILING_STARTS
 
 ROOT = Path(__file__).parents[2]
 LONG = [{"role": "user", "content": "one more word " * 600}]  # 1,200 tokens and a few
@@ -111,7 +111,7 @@ def test_every_start_that_fails_is_no_server_of_the_demo(capsys):
 
 def test_the_table_of_the_docs_is_current():
     assert profiles.table() in (ROOT / "docs" / "simulator.md").read_text("utf-8"), (
-        "put the output of `python -m exporter.simulator.profiles` into docs/simulator.md"
+        "put the output of `python -m exporter.simulator.profiles.table` into docs/simulator.md"
     )
 
 

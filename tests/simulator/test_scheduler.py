@@ -9,10 +9,10 @@ import pytest
 from fake_clock import FakeClock
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.simulator.answers import Answer
 from exporter.simulator.engine import Engine
-from exporter.simulator.faults import parse
-from exporter.simulator.settings import SimulatorSettings
+from exporter.simulator.model.answers import Answer
+from exporter.simulator.profiles.faults import parse
+from exporter.simulator.profiles.settings import SimulatorSettings
 
 EXACT = {
     "block_size": 4,

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 LEAK = """
 import copy, runpy, sys
 sys.path.insert(0, "soak")
-from exporter.publish.history import History
+from exporter.metrics.history import History
 kept, add = [], History.add
 def add_and_keep(self, result):
     kept.append([copy.deepcopy(result) for _ in range(4)])  # a short run finds only a large leak

@@ -12,7 +12,7 @@ from yarl import URL
 
 from exporter.clock import SystemClock
 from exporter.config import Target
-from exporter.container.records import ContainerStatus
+from exporter.container.decide.records import ContainerStatus
 
 IMAGE = "vllm/vllm-openai:v0.32.0"
 
@@ -29,7 +29,7 @@ def world(monkeypatch) -> World:
     made = World(SystemClock())
     made.images.add(IMAGE)
     made.load_seconds = 0.1
-    monkeypatch.setattr("exporter.container.docker_engine.DockerEngine", lambda *_args: Door(made))
+    monkeypatch.setattr("exporter.container.docker.engine.DockerEngine", lambda *_args: Door(made))
     return made
 
 

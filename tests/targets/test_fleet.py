@@ -10,10 +10,10 @@ from fleet_bench import rules, simulator
 from structlog.testing import capture_logs
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
+from exporter.daemon.fleet import Changes
+from exporter.daemon.shared_settings import rules_of
 from exporter.errors import ConfigError
-from exporter.simulator import faults
-from exporter.targets.fleet import Changes
-from exporter.targets.rules import rules_of
+from exporter.simulator.profiles import faults
 
 AUTHORITY = Path(__file__).parents[1] / "publish" / "certificates" / "ca.pem"
 
@@ -263,7 +263,7 @@ async def test_an_engine_that_hangs_delays_no_other(bench, engines):
 
 
 async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engines, monkeypatch):
-    monkeypatch.setattr("exporter.targets.running.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("exporter.daemon.running.HALT_SECONDS", 0.2)
     release = asyncio.Event()
     await bench.fleet.apply([target("a", engines[0].url)])
     running = bench.fleet._running["a"]

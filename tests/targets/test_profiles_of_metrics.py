@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from fleet_bench import rules, target
 
-from exporter.simulator import behaviours
-from exporter.simulator.profiles import settings_like
+from exporter.simulator.profiles import behaviours
+from exporter.simulator.profiles.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 QUERIED = "vllm_engine_prefix_cache_queried_tokens_total"

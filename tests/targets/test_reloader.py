@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from exporter.clock import SystemClock
 from exporter.config import Settings
+from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
 from exporter.errors import ConfigError, ExporterError
-from exporter.publish.metrics import Metrics
-from exporter.reload import Reloader, refuse_what_needs_a_restart
+from exporter.metrics.sink import Metrics
 
 
 class Scene:

@@ -8,7 +8,7 @@ from math import ceil
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.targets.stagger import among, spread
+from exporter.daemon.stagger import among, spread
 
 INTERVAL = 60.0
 seconds = st.floats(0, 1000, allow_nan=False)

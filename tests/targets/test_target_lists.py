@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from exporter.config import Target
-from exporter.targets.target_lists import TargetLists
+from exporter.daemon.target_lists import TargetLists
 
 
 def target(name: str, port: int = 1) -> Target:

@@ -1,0 +1,68 @@
+"""What speaks for a rule of the engine's own where a hit fell short: no cache was full then. Pure.
+
+Most engines reuse less than exact-prefix caching could. EAGLE and MTP drop the last matched unit of
+each hit; engines with sliding windows or linear layers do not keep what an answer filled.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from exporter.analysis.cache.match_unit import Hit
+    from exporter.model import EngineSnapshot
+
+_OFTEN = 2
+"""So many hits that fell short in the same way, and none in another, are no chance."""
+
+
+def own_rule(
+    hit: Hit, match_unit: int, hits: Collection[Hit], engine: EngineSnapshot | None
+) -> str | None:
+    """The evidence in words, None where there is none. `hits` are those of this engine process,
+    with the one in question.
+    """
+    short = [one for one in hits if not one.disturbed and one.short_of(match_unit)]
+    parts, speculative = [], engine is not None and engine.speculative is True
+    if hit.units_short_of(match_unit) == 1:
+        always = len(short) >= _OFTEN and all(one.units_short_of(match_unit) == 1 for one in short)
+        if always:
+            parts.append(
+                f"each hit of this process that fell short lacks one unit of {match_unit} tokens"
+            )
+        if speculative:
+            parts.append(
+                "vllm:spec_decode counters show that speculative decoding is on, and with EAGLE "
+                f"or MTP vLLM drops the last unit ({match_unit} tokens) of each hit"
+            )
+    units = (match_unit, gcd(*(one.cached for one in hits)) or match_unit)
+    if not (parts and speculative) and hit.ends_with_prompt_before(*units):
+        ends = [one.ends_with_prompt_before(*units) for one in short]
+        always = len(short) >= _OFTEN and all(ends)
+        uneven = _uneven(engine)
+        if always or uneven:
+            parts.append(
+                "what hit ends with the prompt of the turn before, as on engines with sliding "
+                "windows or linear layers, which do not keep what an answer filled"
+            )
+        if uneven:
+            parts.append(
+                "kv_cache_size_tokens of vllm:cache_config_info is not num_gpu_blocks x "
+                "block_size, as where layers differ"
+            )
+    return "; ".join(parts) or None
+
+
+def _uneven(engine: EngineSnapshot | None) -> bool:
+    """Whether the groups of the KV cache differ in what they keep of a token."""
+    cache = engine.cache if engine else None
+    if engine is None or cache is None:
+        return False
+    size, blocks, block = cache.capacity_tokens, cache.num_blocks, cache.block_size
+    if size is None or blocks is None or block is None:
+        return False
+    # With data parallelism the label has the blocks of all ranks, and the tokens of one.
+    return size not in (blocks * block, blocks * block // max(1, engine.ranks))

@@ -1,0 +1,264 @@
+"""Why tokens that the cache could have served were not: rules, in order, on evidence. Pure.
+
+The first rule that applies names the cause, so a loss has exactly one. What each rule asks for, and
+why in this order, is told in docs/loss-causes.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.analysis.loss.repeat import Circumstances, Outcome, judged
+from exporter.analysis.loss.traffic import pressed
+from exporter.model import Loss, LossCause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.analysis.loss.repeat import Repeat
+    from exporter.analysis.loss.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known about a turn that lost tokens; None is unknown. Tokens.
+
+    `room` is what the cache could take in beside this session before any of it had to go. `traffic`
+    is that since the last reading at which the session's prefix is known to have been touched.
+    `several` says how more than one engine at this URL is known, where it is. `hit_before`: this
+    engine process served one of the exporter's prompts from cache before. `own_rule` says what
+    speaks for a rule of the engine's own, where something does (own_rule.py).
+    """
+
+    cached: int
+    ideal: int
+    prompt: int
+    match_unit: int
+    prefix_caching: bool | None = None
+    restarted: bool | None = None
+    ranks: int | None = None
+    room: float | None = None
+    traffic: Traffic | None = None
+    repeat: Repeat | None = None
+    several: str | None = None
+    hit_before: bool = False
+    own_rule: str | None = None
+
+    @property
+    def total(self) -> bool:
+        """Nothing at all was served from cache."""
+        return self.cached == 0
+
+    def pressed(self, traffic: Traffic | None) -> bool | None:
+        """Whether others can have pushed blocks of this session out; None where that is unknown."""
+        return pressed(traffic, self.room)
+
+    @property
+    def repeated(self) -> tuple[Outcome, str] | None:
+        """What the repeat showed, and why; None without one."""
+        if self.repeat is None:
+            return None
+        by = Circumstances(
+            prompt=self.prompt,
+            match_unit=self.match_unit,
+            room=self.room,
+            ranks=self.ranks,
+            hit_before=self.hit_before,
+            prefix_caching=self.prefix_caching,
+            several=self.several is not None,
+        )
+        return judged(self.repeat, by)
+
+
+def loss(evidence: Evidence) -> Loss | None:
+    """The loss of a turn with its one cause; None where nothing was lost."""
+    if evidence.cached >= evidence.ideal:
+        return None
+    cause, text = next(found for rule in RULES if (found := rule(evidence)) is not None)
+    return Loss(evidence.ideal - evidence.cached, cause, text)
+
+
+def needs_repeat(evidence: Evidence) -> bool:
+    """Whether only an identical repeat can tell the causes apart that are left."""
+    settled = evidence.own_rule is not None or any(
+        rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
+    )
+    return evidence.total and not settled and evidence.pressed(evidence.traffic) is not True
+
+
+Verdict = tuple[LossCause, str] | None
+
+
+def _disabled(evidence: Evidence) -> Verdict:
+    if evidence.prefix_caching is not False:
+        return None
+    return LossCause.DISABLED, 'vllm:cache_config_info has enable_prefix_caching="False"'
+
+
+def _mixed(evidence: Evidence) -> Verdict:
+    if evidence.several is not None:
+        return LossCause.MIXED, evidence.several
+    traffics = (evidence.traffic, evidence.repeat.traffic if evidence.repeat else None)
+    elsewhere = max((one.elsewhere for one in traffics if one is not None), default=0.0)
+    if not elsewhere or evidence.prefix_caching is not True:
+        return None
+    text = (
+        f"{_tokens(elsewhere)} of the session's own prompts are not in the counters of the "
+        f"engine that /metrics is of: another one at this URL computed them"
+    )
+    return LossCause.MIXED, text
+
+
+def _restart(evidence: Evidence) -> Verdict:
+    if not evidence.restarted:
+        return None
+    return LossCause.RESTART, "process_start_time_seconds changed during the session"
+
+
+def _unreported(evidence: Evidence) -> Verdict:
+    traffic, lost = evidence.traffic, evidence.ideal - evidence.cached
+    hidden = None if traffic is None else traffic.unreported_hits
+    if hidden is not None and hidden > lost / 2:
+        others = ", which ran nothing else," if traffic is not None and traffic.alone else ""
+        text = (
+            f"the engine{others} counted at least {hidden:.0f} more hit tokens for the session in "
+            f"vllm:prefix_cache_hits than its usage reported"
+        )
+        return LossCause.UNREPORTED, text
+    most = None if traffic is None else traffic.hits_beyond
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.UNREPORTED:
+        return None
+    if most is not None and most <= lost / 2:
+        return None  # this turn itself did miss
+    return LossCause.UNREPORTED, f"the same prompt was sent again at once, and {found[1]}"
+
+
+def _wedged(evidence: Evidence) -> Verdict:
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.WEDGED or not evidence.total:
+        return None
+    return LossCause.WEDGED, f"{_missed_again(evidence)}; {found[1]}"
+
+
+def _never_hit(evidence: Evidence) -> Verdict:
+    found = evidence.repeated
+    if found is None or found[0] is not Outcome.NEVER_HIT or not evidence.total:
+        return None
+    return LossCause.NEVER_HIT, f"{_missed_again(evidence)}; {found[1]}, so nothing has stopped"
+
+
+def _missed_again(evidence: Evidence) -> str:
+    traffic = evidence.repeat.traffic if evidence.repeat else None
+    return (
+        f"the same prompt of {evidence.prompt} tokens, sent again at once, hit nothing either; "
+        f"in between others used {_tokens(traffic.foreign if traffic else None)}, "
+        f"and {_tokens(evidence.room)} had room"
+    )
+
+
+def _evicted(evidence: Evidence) -> Verdict:
+    """Only where blocks can have been pushed out, and no rule of the engine's own says as much."""
+    traffic, room = evidence.traffic, evidence.room
+    full = evidence.pressed(traffic)
+    if full is False or evidence.own_rule is not None:
+        return None
+    since = "since the session was last seen in the cache"
+    if full and traffic is not None:
+        text = f"{_used(traffic)} {since}, which had room for {_tokens(room)} beside it"
+        return LossCause.EVICTED, text
+    if evidence.total or evidence.ranks != 1 or (traffic is not None and not traffic.taken):
+        return None
+    used = "how much others used is not known" if traffic is None else f"{_used(traffic)} {since}"
+    text = (
+        f"the session's first {evidence.cached} tokens still hit and its tail did not, as when the "
+        f"least recently used blocks go; {used}"
+    )
+    return LossCause.EVICTED, text
+
+
+def _used(traffic: Traffic) -> str:
+    """What can have pushed the session's blocks out."""
+    parts = {
+        f"others used {_tokens(traffic.foreign)}": traffic.foreign > 0,
+        f"the probe itself used {_tokens(traffic.beside)} under other salts": traffic.beside > 0,
+    }
+    told = [text for text, holds in parts.items() if holds]
+    return " and ".join(told) or "running requests and the session itself took the whole cache"
+
+
+def _other_rank(evidence: Evidence) -> Verdict:
+    if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
+        return None
+    if evidence.own_rule is not None:
+        return None
+    text = (
+        f"the engine has {evidence.ranks} ranks with a cache each, and a turn that runs on another "
+        f"rank than the one before finds less there; nothing shows that a cache was full"
+    )
+    return LossCause.OTHER_RANK, text
+
+
+def _reset(evidence: Evidence) -> Verdict:
+    repeat, traffic = evidence.repeat, evidence.traffic
+    if repeat is None or repeat.cached == 0 or traffic is None or not evidence.total:
+        return None
+    if evidence.pressed(traffic) is not False or not evidence.hit_before:
+        return None
+    text = (
+        f"all of the session was gone at once while others used only {_tokens(traffic.foreign)} "
+        f"and {_tokens(evidence.room)} had room, and the same prompt, sent again at once, hit "
+        f"{repeat.cached} tokens: the cache had been emptied"
+    )
+    return LossCause.RESET, text
+
+
+def _unexplained(evidence: Evidence) -> Verdict:
+    known = {
+        "prefix caching is on": evidence.prefix_caching is True,
+        "the engine was not restarted": evidence.restarted is False,
+        "no other traffic filled the cache": evidence.pressed(evidence.traffic) is False,
+    }
+    unknown = {
+        "whether prefix caching is on": evidence.prefix_caching is None,
+        "whether the engine was restarted": evidence.restarted is None,
+        "how much others used or the cache holds": evidence.pressed(evidence.traffic) is None,
+    }
+    parts = [] if evidence.own_rule is None else [evidence.own_rule]
+    parts += [text for text, holds in known.items() if holds]
+    parts += [f"not known: {text}" for text, holds in unknown.items() if holds]
+    if evidence.repeat is not None:
+        parts.append(_of_repeat(evidence, evidence.repeat))
+    return LossCause.UNEXPLAINED, "; ".join(parts) or "no rule applies"
+
+
+def _of_repeat(evidence: Evidence, repeat: Repeat) -> str:
+    text = f"the same prompt, sent again at once, hit {_tokens(repeat.cached)}"
+    found = evidence.repeated
+    if found is not None and found[0] is Outcome.UNKNOWN:
+        return f"{text}, which says little: {found[1]}"
+    if repeat.cached and not evidence.hit_before:
+        return (
+            f"{text}, and no prompt of the probe has hit in this process at its second sending: "
+            f"some engines serve a prompt only once they computed it twice"
+        )
+    return text
+
+
+RULES: tuple[Callable[[Evidence], Verdict], ...] = (
+    _disabled,
+    _mixed,
+    _restart,
+    _unreported,
+    _wedged,
+    _never_hit,
+    _evicted,
+    _other_rank,
+    _reset,
+    _unexplained,
+)
+
+
+def _tokens(count: float | None) -> str:
+    return f"{count or 0:.0f} token{'' if count == 1 else 's'}"

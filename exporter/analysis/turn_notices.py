@@ -1,0 +1,60 @@
+"""What a reader of a session's numbers must know. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.analysis.cache.cache_math import beyond_ideal
+from exporter.model import CachedTokensSource, Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.analysis.cache.cache_math import EngineCircumstances
+    from exporter.model import Turn, TurnFacts, Usage
+
+
+def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
+    """What one turn gives rise to. `ideal` is as computed, also where the hit went beyond it."""
+    usage = turn.usage
+    cached = usage.cached_tokens if usage else None
+    no_ids = turn.prompt_token_ids is None or (
+        turn.completion_token_ids is None and not turn.ids_recovered
+    )
+    notices = {
+        Notice.USAGE_MISSING: usage is None and turn.usage_fault is None,
+        Notice.USAGE_UNUSABLE: usage is None and turn.usage_fault is not None,
+        Notice.TRANSFER: usage is not None and usage.transferred,
+        Notice.PREFIX_CACHING_DISABLED: circumstances.prefix_caching is False,
+        Notice.TOKEN_IDS_MISSING: no_ids,
+        Notice.TOKEN_IDS_RECOVERED: turn.ids_recovered and not no_ids,
+        Notice.MATCH_UNIT_UNKNOWN: circumstances.match_unit_tokens is None,
+        Notice.MATCH_UNIT_DIFFERS: circumstances.label_is_wrong,
+        Notice.FIRST_TURN_NOT_COLD: turn.index == 1 and bool(cached),
+        Notice.HIT_BEYOND_IDEAL: turn.index > 1 and beyond_ideal(cached, ideal),
+    }
+    return {notice for notice, applies in notices.items() if applies}
+
+
+def usage_notice(usages: Sequence[Usage], *, lacking: bool) -> Notice | None:
+    """What a session's usages say of how its cached tokens are known. `lacking`: one of them did
+    not tell what its server should.
+    """
+    if any(usage.source is CachedTokensSource.COUNTERS for usage in usages):
+        return Notice.CACHED_FROM_COUNTERS
+    if lacking:
+        return Notice.USAGE_DETAILS_MISSING
+    unknown = any(usage.cached_tokens is None and not usage.transferred for usage in usages)
+    return Notice.CACHED_TOKENS_UNKNOWN if unknown else None
+
+
+def length_notices(
+    turns: Sequence[TurnFacts], match_unit: int | None, *, padded: bool
+) -> set[Notice]:
+    """What a whole session gives rise to whose prompts are short beside a match unit."""
+    prompts = [turn.prompt_tokens for turn in turns if turn.prompt_tokens is not None]
+    if match_unit is None or not prompts:
+        return set()
+    if padded:
+        return {Notice.BLOCK_TOO_LARGE} if max(prompts) <= match_unit else set()
+    return {Notice.OPENING_SHORT} if prompts[0] < 2 * match_unit else set()

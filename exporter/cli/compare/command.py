@@ -1,0 +1,307 @@
+"""`compare`: several engines, saved results, or one engine with and without its cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from exporter import config, logs
+from exporter.analysis.paired import LEAST_PAIRS
+from exporter.cli.cold import ColdUntoldError
+from exporter.cli.compare.play import Player, play_rounds, players_of, until_signal
+from exporter.cli.one_engine import add_engine_arguments, choose, simulated_url
+from exporter.cli.settings import load_settings
+from exporter.clock import SystemClock
+from exporter.container.decide.records import DockerError
+from exporter.daemon.container_setup import container_of
+from exporter.errors import ConfigError, ExporterError
+from exporter.model import Notice
+from exporter.report.charts import check_chart, write_comparison_chart
+from exporter.report.comparison.facts import Arm, Comparison, arm_of, cold_arms, compare
+from exporter.report.comparison.json import comparison_json
+from exporter.report.comparison.table import comparison_report
+from exporter.report.saved import check_same_scenario, read_sessions
+from exporter.report.screen import screen
+from exporter.wording.notices import ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.config import Settings, Target
+    from exporter.model import SessionResult
+
+_EPILOG = (
+    "SOURCE is the URL of an engine or a file of results, both as NAME=SOURCE for a name of your "
+    "own. Progress goes to standard error, the result to standard output. Exit code: 0 when all "
+    "was compared, 1 when a session failed or nothing could be compared, 2 for usage, 130 when "
+    "Ctrl-C ended it (the complete rounds are printed)."
+)
+_MOST_SESSIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One side as it was named on the command line."""
+
+    name: str
+    place: str
+
+    @property
+    def is_url(self) -> bool:
+        return self.place.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What was played: the sides, in the order given, and the signal that ended it early."""
+
+    arms: tuple[Arm, ...]
+    started_time: float
+    interleaved: bool
+    signal: int | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources", nargs="*", metavar="SOURCE", help="two or more engines, or two or more files"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--cold",
+        action="store_true",
+        help="one engine (or one file of `probe --cold --json`): its turns against the same "
+        "messages without cache",
+    )
+    how.add_argument(
+        "--restart-without-caching",
+        action="store_true",
+        help="a managed target: start its engine once with and once without prefix caching, in a "
+        "container of this command's own",
+    )
+    parser.add_argument(
+        "--sessions",
+        type=_sessions,
+        default=LEAST_PAIRS,
+        metavar="N",
+        help="sessions on each side, 2 or more (default: %(default)s, the fewest that can show a "
+        "difference at 5 %%)",
+    )
+    add_engine_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.add_argument(
+        "--chart", metavar="FILE", help="draw the comparison into FILE, a .png or .svg"
+    )
+    parser.epilog = _EPILOG
+    config.add_arguments(parser)
+
+
+def _sessions(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 2 <= int(text) <= _MOST_SESSIONS:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from 2 to {_MOST_SESSIONS}: one session alone says nothing "
+            "of how much they differ by chance"
+        )
+    return int(text)
+
+
+def main(options: argparse.Namespace) -> int:
+    if options.chart is not None:
+        check_chart(options.chart)
+    sources = named(options.sources)
+    if sources and not any(source.is_url for source in sources):
+        played = saved(sources, cold=options.cold)
+    else:
+        try:
+            played = uvloop.run(_play(options, sources))
+        except ColdUntoldError as error:
+            if options.json:
+                raise
+            screen(sys.stdout).print(f"Whether cold is faster than cached is not known: {error}")
+            return 1
+    return write_out(played, options)
+
+
+def named(words: Sequence[str]) -> list[Source]:
+    """Names by the command line, else A, B, C…"""
+    sources = []
+    for place, word in enumerate(words):
+        found = re.fullmatch(r"([\w.-]{1,40})=(.+)", word)
+        if found is not None and not Path(word).exists():
+            sources.append(Source(found[1], found[2]))
+        else:
+            sources.append(Source(_letter(place), word))
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"compare: two sides have one name: {', '.join(names)}")
+    if len({source.is_url for source in sources}) > 1:
+        raise ConfigError(
+            "compare: give engines or saved results, not both: play the engine first, with "
+            "`probe --json`"
+        )
+    return sources
+
+
+def _letter(place: int) -> str:
+    return chr(ord("A") + place) if place < 26 else f"side{place + 1}"  # noqa: PLR2004 - letters
+
+
+def saved(sources: Sequence[Source], *, cold: bool) -> Played:
+    """The sides that files hold. Raises `ConfigError` with file and field."""
+    files = {source.place: _read(source.place) for source in sources}
+    started = min(session.started_time for held in files.values() for session in held)
+    if cold:
+        if len(files) != 1:
+            raise ConfigError("compare --cold takes one file: its turns against their controls")
+        file, sessions = next(iter(files.items()))
+        _check_controls(file, sessions)
+        return Played(cold_arms(file, sessions), started, interleaved=True)
+    if len(files) < 2:  # noqa: PLR2004 - two make a comparison
+        place = sources[0].place
+        number = len(files[place])
+        raise ConfigError(
+            f"{place}: {number} session{'' if number == 1 else 's'} of one engine alone: a "
+            "comparison needs a second file, or --cold where the sessions have cold controls"
+        )
+    check_same_scenario(files)
+    arms = tuple(arm_of(each.name, each.place, files[each.place]) for each in sources)
+    return Played(arms, started, interleaved=False)
+
+
+def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
+    """Raises `ConfigError` where there is nothing cold to compare with."""
+    turns = [turn for session in sessions for turn in session.turns]
+    if any(turn.cold_ttft_seconds is not None for turn in turns):
+        return
+    untold = all(turn.cached_tokens is None for turn in turns)
+    remedy = f" {ADVICE[Notice.USAGE_DETAILS_MISSING]}" if turns and untold else ""
+    raise ConfigError(
+        f"{file}: its sessions have no cold controls. Play them with --cold: "
+        f"`probe --cold --json`.{remedy}"
+    )
+
+
+def _read(file: str) -> list[SessionResult]:
+    try:
+        return read_sessions(file, Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; is it a URL that lacks http://?") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: this is no text in UTF-8") from error
+
+
+async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Played:
+    async with AsyncExitStack() as stack:
+        if options.cold or options.restart_without_caching:
+            return await _one_engine(options, sources, stack)
+        if options.url or options.target or options.simulated:
+            raise ConfigError("compare: --url, --target and --simulated go with --cold")
+        if len(sources) < 2:  # noqa: PLR2004 - two make a comparison
+            raise ConfigError(
+                "compare needs two or more engines or files, or --cold or --restart-without-caching"
+            )
+        settings = _settings_of(options, sources)
+        clock = SystemClock()
+        started = clock.time()
+        names = [source.name for source in sources]
+        players = await players_of(settings, settings.targets, names, stack, clock)
+        _, number = await until_signal(play_rounds(players, options.sessions, tell))
+        arms = tuple(arm_of(each.name, each.url, _some(each, number)) for each in players)
+        return Played(arms, started, interleaved=True, signal=number)
+
+
+async def _one_engine(
+    options: argparse.Namespace, sources: Sequence[Source], stack: AsyncExitStack
+) -> Played:
+    if len(sources) > 1 or (sources and (options.url or options.target or options.simulated)):
+        raise ConfigError("compare: --cold and --restart-without-caching are about one engine")
+    url = await simulated_url(stack) if options.simulated else options.url
+    settings, target = choose(options, sources[0].place if sources else url)
+    if options.restart_without_caching:
+        return await _restarted(settings, target, options.sessions)
+    clock = SystemClock()
+    started = clock.time()
+    (player,) = await players_of(settings, [target], ["the engine"], stack, clock, cold=True)
+    _, number = await until_signal(play_rounds([player], options.sessions, tell))
+    arms = cold_arms(player.url, _some(player, number))
+    return Played(arms, started, interleaved=True, signal=number)
+
+
+async def _restarted(settings: Settings, target: Target, sessions: int) -> Played:
+    # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
+    from exporter.cli.compare.restart import play_restarted  # noqa: PLC0415 - see above
+
+    clock = SystemClock()
+    started = clock.time()
+    players: list[Player] = []
+    work = play_restarted(settings, target, sessions, clock, players=players, tell=tell)
+    try:
+        _, number = await until_signal(work)
+    except DockerError as error:
+        raise ExporterError(f"Docker at {container_of(target).docker_host}: {error}") from error
+    if sum(bool(player.sessions) for player in players) < 2:  # noqa: PLR2004 - with and without
+        tell("interrupted before there was a session of each: there is nothing to show")
+        raise KeyboardInterrupt
+    arms = tuple(arm_of(each.name, each.url, each.sessions) for each in players)
+    return Played(arms, started, interleaved=False, signal=number)
+
+
+def _some(player: Player, number: int | None) -> list[SessionResult]:
+    """Its sessions; where a signal came before a first round was whole there is nothing to show."""
+    if number is not None and not player.sessions:
+        tell("interrupted before the first round was complete: there is nothing to show")
+        raise KeyboardInterrupt
+    return player.sessions
+
+
+def _settings_of(options: argparse.Namespace, sources: Sequence[Source]) -> Settings:
+    """The settings with a target for each URL."""
+    common = {"model": options.model, "api_key_file": options.api_key_file}
+    given = {key: value for key, value in common.items() if value is not None}
+    targets = [
+        {"name": f"side{place}", "url": source.place, **given}
+        for place, source in enumerate(sources, start=1)
+    ]
+    options.settings = config.collected(options) | {"targets": json.dumps(targets)}
+    settings = load_settings(options).settings
+    quiet = settings.log.level == "info"  # the terminal belongs to the result
+    logs.configure(settings.log.format, "error" if quiet else settings.log.level)
+    return settings
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def write_out(played: Played, options: argparse.Namespace) -> int:
+    """Put the comparison where it was asked for, and return the exit code."""
+    interrupted = played.signal is not None
+    comparison = compare(
+        played.arms,
+        started_time=played.started_time,
+        interleaved=played.interleaved,
+        cold=options.cold,
+    )
+    if options.json:
+        print(json.dumps(comparison_json(comparison, interrupted=interrupted), indent=2))
+    else:
+        screen(sys.stdout).print(comparison_report(comparison, interrupted=interrupted))
+    if options.chart is not None:
+        write_comparison_chart(options.chart, comparison)
+    if played.signal is not None:
+        return 128 + played.signal
+    return 0 if _whole(comparison) else 1
+
+
+def _whole(comparison: Comparison) -> bool:
+    """Whether every session finished and every side could be compared on TTFT."""
+    return not comparison.failed and all(
+        "ttft" in each.differences for each in comparison.contrasts
+    )

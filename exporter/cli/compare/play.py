@@ -1,0 +1,146 @@
+"""The sessions of a comparison: in rounds, one on each engine, in an order that chance sets."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import signal
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TYPE_CHECKING, TypeVar
+
+from exporter.analysis.session_totals import session_totals
+from exporter.cli.cold import ending_where_untold
+from exporter.cli.one_engine import plan_of, scraper_of
+from exporter.daemon.probing import engine_client, new_salt
+from exporter.errors import ExporterError
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionHooks, SessionRunner
+from exporter.wording import numbers
+from exporter.wording.verdict import failure_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from contextlib import AsyncExitStack
+
+    from exporter.clock import Clock
+    from exporter.config import Settings, Target
+    from exporter.engine.scraper import Scraper
+    from exporter.model import SessionResult
+
+T = TypeVar("T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Player:
+    """One engine and the sessions it has played in whole rounds."""
+
+    name: str
+    url: str
+    scraper: Scraper
+    runner: SessionRunner
+    hooks: SessionHooks
+    sessions: list[SessionResult] = field(default_factory=list)
+
+
+async def players_of(
+    settings: Settings,
+    targets: Sequence[Target],
+    names: Sequence[str],
+    stack: AsyncExitStack,
+    clock: Clock,
+    *,
+    cold: bool = False,
+) -> list[Player]:
+    """A player for each target; they live as long as `stack`.
+
+    All play one scenario with first prompts of one length, that which the engine with the largest
+    cache blocks needs: an engine alone would be given what suits its own.
+    """
+    scrapers = []
+    clients = []
+    for target in targets:
+        client = await stack.enter_async_context(
+            engine_client(target, settings.scrape.timeout_seconds)
+        )
+        clients.append(client)
+        scrapers.append(scraper_of(settings, target, client, clock))
+    units = [await _match_unit(scraper) for scraper in scrapers]
+    plans = [replace(plan_of(settings, target), others=()) for target in targets]
+    longest = max((plans[0].match_units * unit for unit in units if unit), default=0)
+    players = []
+    for place, target in enumerate(targets):
+        unit = units[place]
+        plan = plans[place]
+        if unit:
+            plan = replace(plan, match_units=math.ceil(longest / unit))
+        control = ColdControl(1.0, random.random, new_salt) if cold else None
+        runner = SessionRunner(
+            plan, clients[place], scrapers[place].refresh, clock, new_salt, control=control
+        )
+        hooks = SessionHooks(on_turn=ending_where_untold(runner)) if cold else SessionHooks()
+        players.append(Player(names[place], target.base_url, scrapers[place], runner, hooks))
+    return players
+
+
+async def _match_unit(scraper: Scraper) -> int | None:
+    view = await scraper.refresh()
+    cache = view.snapshot.cache if view.snapshot else None
+    return cache.match_unit_tokens if cache else None
+
+
+async def play_rounds(players: Sequence[Player], rounds: int, tell: Callable[[str], None]) -> None:
+    """Play whole rounds into the players' `sessions`; a round that is broken off leaves nothing.
+
+    Each pair of rounds has one order, drawn by chance, and its reverse, so that whatever drifts
+    hits all alike. Raises `ExporterError` where the very first session on an engine fails, and
+    `ColdUntoldError` where cold controls prove nothing.
+    """
+    order: list[Player] = []
+    for number in range(1, rounds + 1):
+        order = order[::-1] if number % 2 == 0 else random.sample(players, len(players))
+        played: dict[str, SessionResult] = {}
+        for player in order:
+            result = await player.runner.play(player.hooks)
+            if number == 1 and result.failure is not None:
+                raise ExporterError(f"{player.name} ({player.url}): {failure_in_words(result)}")
+            played[player.name] = result
+            tell(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
+        for player in players:
+            player.sessions.append(played[player.name])
+
+
+def _in_short(result: SessionResult) -> str:
+    if result.failure is not None:
+        return failure_in_words(result)
+    known = [turn.ttft_seconds for turn in result.turns[1:] if turn.ttft_seconds is not None]
+    cold = [t.cold_ttft_seconds for t in result.turns if t.cold_ttft_seconds is not None]
+    parts = [
+        f"{numbers.percent(session_totals(result.turns).hit_ratio)} of prompts from cache",
+        f"TTFT {numbers.seconds(median(known) if known else None)} in the median after turn 1",
+    ]
+    return ", ".join([*parts, *([f"cold {numbers.seconds(median(cold))}"] if cold else [])])
+
+
+async def until_signal(work: Coroutine[None, None, T]) -> tuple[T | None, int | None]:
+    """What `work` returns; at SIGINT or SIGTERM it is cancelled, and the signal's number told."""
+    caught: list[int] = []
+    task = asyncio.create_task(work, name="comparison")
+
+    def on_signal(number: int) -> None:
+        caught.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await asyncio.wait({task})
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    if caught and task.cancelled():
+        return None, caught[0]
+    return task.result(), None

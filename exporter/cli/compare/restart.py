@@ -1,0 +1,198 @@
+"""`compare --restart-without-caching`: one managed engine, started with and without its cache.
+
+The container is this command's own, beside whatever the daemon or `launch` made: it has a name and
+a label of its own, is made and watched until it is ready by the daemon's supervisor, and removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from exporter.cli.compare.play import Player, play_rounds, players_of
+from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
+from exporter.container.docker.engine import DockerEngine, DockerLimits
+from exporter.container.supervisor import Supervisor
+from exporter.daemon.container_setup import EngineChecks, container_of, ward_of
+from exporter.daemon.probing import engine_client
+from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from exporter.clock import Clock
+    from exporter.config import Settings, Target
+    from exporter.container.decide.records import ContainerSnapshot, ContainerView
+    from exporter.container.door import DockerDoor
+    from exporter.engine.client.engine_client import EngineClient
+
+_ON, _OFF = "--enable-prefix-caching", "--no-enable-prefix-caching"  # of vllm serve
+_LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
+
+
+def variant(target: Target, *, caching: bool) -> Target:
+    """The target with a container of this command's own, with or without prefix caching.
+
+    Raises `ConfigError` where the target is not managed.
+    """
+    if target.mode != "managed":
+        raise ConfigError(
+            f"target {target.name!r} is {target.mode}: only the container of a managed target can "
+            "be started with other flags"
+        )
+    container = container_of(target)
+    changes: dict[str, object] = {
+        "name": f"{target.container_name}-compare",
+        "restart": "never",
+        "on_shutdown": "remove",
+        "hold_file": None,
+    }
+    if container.command is None:
+        kept = tuple(word for word in container.args if word not in {_ON, _OFF})
+        changes |= {"prefix_caching": caching, "args": kept}
+    else:
+        kept = tuple(word for word in container.command if word not in {_ON, _OFF})
+        changes["command"] = kept if caching else (*kept, _OFF)
+    return target.model_copy(
+        update={"name": f"{target.name}.compare", "container": container.model_copy(update=changes)}
+    )
+
+
+async def refuse_strangers(door: DockerDoor, target: Target, client: EngineClient) -> None:
+    """Raises `ExporterError` where something runs that this command did not make."""
+    own = variant(target, caching=True)
+    for seen in await door.find(f"{MANAGED_LABEL}={target.name}"):
+        _refuse_live(seen, f"it is the container of target {target.name}: stop it first")
+    named = await door.inspect(target.container_name or target.name)
+    if named is not None:
+        _refuse_live(named, "this command did not make it: stop it first")
+    left = await door.inspect(own.container_name or own.name)
+    if left is not None:
+        hint = f"another comparison, or what one that was killed left: docker rm -f {left.name}"
+        _refuse_live(left, hint)
+        if left.labels.get(MANAGED_LABEL) != own.name:
+            raise ExporterError(f"a container named {left.name} exists and is not ours: remove it")
+        await door.remove(left.id)
+    if await _answers(client):
+        raise ExporterError(
+            f"a server answers at {target.base_url} already, which this command did not start: "
+            "stop it first, or give the target another host_port"
+        )
+
+
+def _refuse_live(seen: ContainerSnapshot, why: str) -> None:
+    if seen.status in _LIVE:
+        raise ExporterError(f"the container {seen.name} runs ({why})")
+
+
+async def _answers(client: EngineClient) -> bool:
+    try:
+        return await client.healthy()
+    except EngineUnavailableError:
+        return False
+
+
+@asynccontextmanager
+async def started(
+    target: Target, door: DockerDoor, clock: Clock, tell: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """The engine of a `variant`, ready; its container is removed at the end.
+
+    Raises `ExporterError` with the supervisor's diagnosis where it does not become ready.
+    """
+    container = container_of(target)
+    views: asyncio.Queue[ContainerView] = asyncio.Queue()
+    async with engine_client(target, container.health_timeout_seconds) as client:
+        supervisor = Supervisor(
+            ward_of(target),
+            door,
+            clock,
+            engine=EngineChecks(client),
+            jitter=random.random,
+            publish=views.put_nowait,
+            on_loop_failure=lambda: None,
+        )
+        loop = asyncio.create_task(supervisor.run(), name="supervisor")
+        try:
+            await _until_ready(views, loop, target, tell)
+            loop.cancel()
+            await asyncio.wait({loop})
+            yield
+        finally:
+            loop.cancel()
+            await asyncio.wait({loop})
+            await supervisor.shutdown()
+
+
+async def _until_ready(
+    views: asyncio.Queue[ContainerView],
+    loop: asyncio.Task[None],
+    target: Target,
+    tell: Callable[[str], None],
+) -> None:
+    state = None
+    while True:
+        next_view = asyncio.create_task(views.get())
+        await asyncio.wait({next_view, loop}, return_when=asyncio.FIRST_COMPLETED)
+        if not next_view.done():
+            next_view.cancel()
+            raise ExporterError("the supervisor of the container ended by itself")
+        view = next_view.result()
+        if view.state is not state:
+            state = view.state
+            tell(f"container {target.container_name}: {state}")
+        if state is LifecycleState.READY:
+            return
+        if view.diagnosis is not None:
+            told = view.diagnosis
+            evidence = f" ({told.evidence})" if told.evidence else ""
+            raise ExporterError(
+                f"the container {target.container_name} did not become ready: "
+                f"{told.summary}{evidence}. {told.advice}"
+            )
+        if view.docker_problem is not None:
+            raise ExporterError(f"Docker does not answer: {view.docker_problem}")
+
+
+async def play_restarted(
+    settings: Settings,
+    target: Target,
+    sessions: int,
+    clock: Clock,
+    *,
+    players: list[Player],
+    tell: Callable[[str], None],
+) -> None:
+    """Play the sessions with and then without prefix caching, or the other way, as chance has it.
+
+    A player for each is put into `players`, with caching first, as it begins to play.
+    """
+    sides = {caching: variant(target, caching=caching) for caching in (True, False)}
+    container = container_of(target)
+    door = DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
+    try:
+        async with engine_client(target, container.health_timeout_seconds) as client:
+            await refuse_strangers(door, target, client)
+        for caching in random.sample([True, False], 2):
+            one = sides[caching]
+            async with started(one, door, clock, tell), AsyncExitStack() as stack:
+                name = "caching" if caching else "no caching"
+                (player,) = await players_of(settings, [one], [name], stack, clock)
+                await _check_caching(player, caching=caching)
+                players.insert(0 if caching else len(players), player)
+                await play_rounds([player], sessions, tell)
+    finally:
+        await door.close()
+
+
+async def _check_caching(player: Player, *, caching: bool) -> None:
+    """Raises `ExporterError` where the engine says that it was not started as was meant."""
+    view = await player.scraper.refresh()
+    cache = view.snapshot.cache if view.snapshot else None
+    if cache is not None and cache.prefix_caching not in {None, caching}:
+        raise ExporterError(
+            f"the engine says enable_prefix_caching={cache.prefix_caching} where it should be "
+            f"{caching}: its image or model does not heed the flag"
+        )

@@ -1,0 +1,125 @@
+"""The configuration on the command line: the same names, each as a flag."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.config.reading.load import Loaded, load
+from exporter.config.schema import keys
+
+_DESTINATION = "settings"
+# Names that every exporter of the Prometheus world has.
+_ALSO = {"web_config_file": ("--web.config.file",)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--env-file`, `--secrets-dir`, a flag for each setting, and `--set`."""
+    files = parser.add_argument_group("configuration files")
+    files.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    files.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        default=Path(".env"),
+        help="a file of environment variables (default: .env in the working directory)",
+    )
+    files.add_argument(
+        "--secrets-dir",
+        type=Path,
+        metavar="DIR",
+        help="a directory of files named like the variables (default: /run/secrets if it exists)",
+    )
+    group = parser.add_argument_group(
+        "settings", "as in the file; what these mean, and more, is in docs/configuration.md"
+    )
+    for leaf in keys.leaves():
+        if not any(isinstance(part, int) for part in leaf.key):
+            _add_flag(group, leaf)
+    group.add_argument(
+        "--set",
+        action=_Assign,
+        dest=_DESTINATION,
+        metavar="KEY=VALUE",
+        help="any setting, as targets[0].url=http://127.0.0.1:8000",
+    )
+
+
+def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
+    is_list = keys.is_list(keys.node_at(leaf.key))
+    flag = group.add_argument(
+        f"--{keys.show(leaf.key)}",
+        *_ALSO.get(keys.show(leaf.key), ()),
+        action=_Store,
+        dest=_DESTINATION,
+        metavar="JSON" if is_list else "VALUE",
+    )
+    if isinstance(flag, _Store):
+        flag.leaf = leaf
+
+
+class _Store(argparse.Action):
+    """Collects `--probe.interval_seconds 30` under its key.
+
+    Its help is looked up when it is asked for, which at most starts it is not.
+    """
+
+    leaf: keys.Leaf | None = None
+
+    @property
+    def help(self) -> str | None:
+        return None if self.leaf is None else self.leaf.description.replace("%", "%%")
+
+    @help.setter  # noqa: A003 - this class has no use for the function
+    def help(self, text: str | None) -> None:
+        """Set at first by argparse."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's signature
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002 - can be an abbreviation
+    ) -> None:
+        _remember(namespace, self.option_strings[0].removeprefix("--"), str(values))
+
+
+class _Assign(argparse.Action):
+    """Collects `--set KEY=VALUE` under its key."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's signature
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        key, equals, value = str(values).partition("=")
+        if not equals:
+            raise argparse.ArgumentError(self, "must be KEY=VALUE")
+        _remember(namespace, key.strip(), value)
+
+
+def _remember(namespace: argparse.Namespace, key: str, value: str) -> None:
+    collected = dict(getattr(namespace, _DESTINATION, None) or {})
+    collected[key] = value
+    setattr(namespace, _DESTINATION, collected)
+
+
+def collected(namespace: argparse.Namespace) -> dict[str, str]:
+    """The settings on the command line: key to text, for `load`'s `cli`."""
+    return dict(getattr(namespace, _DESTINATION, None) or {})
+
+
+def load_from(
+    namespace: argparse.Namespace, environ: Mapping[str, str], *, targets_required: bool = False
+) -> Loaded:
+    """Load with what `add_arguments` collected."""
+    return load(
+        config_file=namespace.config,
+        cli=collected(namespace),
+        environ=environ,
+        dotenv=namespace.env_file,
+        secrets_dir=namespace.secrets_dir,
+        targets_required=targets_required,
+    )

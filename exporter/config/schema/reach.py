@@ -1,0 +1,119 @@
+"""Whether a managed container can be reached at the target's URL: what surely contradicts. Pure.
+
+A wrong address looks like an engine that never gets ready, so two settings that cannot both be
+right are refused. What may lead to the container in a way that is not seen here (a proxy on another
+machine, a name of the network) is left alone: whether it does shows when the container is up.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from exporter.config.schema.vllm_flags import flag_of
+
+DEFAULT_PORT = 8000
+"""What vLLM listens on in its container."""
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_TLS_FLAGS = {"--ssl-certfile", "--ssl-keyfile"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The settings of a managed container that say where it listens.
+
+    `name` is the container's. `args` are vLLM's flags, None where another command is run.
+    """
+
+    name: str
+    docker_host: str
+    host_ip: str
+    host_port: int
+    network: str | None
+    args: Sequence[str] | None
+
+
+def contradictions(url: str | None, reach: Reach) -> list[tuple[str, str]]:
+    """A key of the container's settings, and what is wrong with it beside `url`."""
+    if reach.network == "none":
+        return [("network", 'must not be "none": nothing reaches the container then, at no url')]
+    if url is None:
+        tls = _speaks_tls(reach)
+        return [("args", "have TLS flags: set the target's url, with https")] if tls else []
+    parts = urlsplit(url)
+    here = _is_here(parts.hostname or "", reach)
+    found = list(_wrong_place(url, parts, reach)) if here else []
+    if not found and (here or _is_its_name(parts, reach)):
+        found = list(_wrong_scheme(url, parts, reach))
+    return found
+
+
+def _wrong_place(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[str, str]]:
+    """`url` leads to a port of this machine, which has to be the one that is published."""
+    port, beside = reach.host_port, f"contradicts url, which is {url!r}"
+    if reach.network == "host":
+        port = port or DEFAULT_PORT
+    if not port:
+        yield "host_port", f"{beside}: no port of this machine leads to the container"
+    elif _port(parts) != port:
+        nothing = f"nothing of the container listens on {_port(parts)}"
+        yield "host_port", f"{beside}: {nothing}; make the two ports the same"
+    elif not _covers(reach.host_ip, parts.hostname or ""):
+        yield "host_ip", f"{beside}: the port is published on that address alone; use it in url"
+
+
+def _wrong_scheme(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[str, str]]:
+    """`url` leads to vLLM itself, so its scheme has to be the one that vLLM speaks."""
+    if reach.args is None:
+        return
+    if parts.scheme == "https" and not _speaks_tls(reach):
+        lacking = "without --ssl-certfile and --ssl-keyfile vLLM speaks http"
+        yield "args", f"contradict url, which is {url!r}: {lacking}"
+    elif parts.scheme == "http" and _speaks_tls(reach):
+        yield "args", f"contradict url, which is {url!r}: with these flags vLLM speaks https"
+
+
+def _speaks_tls(reach: Reach) -> bool:
+    return any(flag_of(argument) in _TLS_FLAGS for argument in reach.args or ())
+
+
+def _is_here(host: str, reach: Reach) -> bool:
+    """Whether a host is this machine, and Docker publishes ports on it."""
+    docker = urlsplit(reach.docker_host)
+    if docker.scheme != "unix" and not _is_loopback(docker.hostname or ""):
+        return False
+    return _is_loopback(host) or host == reach.host_ip
+
+
+def _is_its_name(parts: SplitResult, reach: Reach) -> bool:
+    """Whether a URL leads to vLLM's own port by the container's name in a network of its own."""
+    named = reach.network not in {None, "bridge", "default", "host"}
+    return named and parts.hostname == reach.name.lower() and _port(parts) == DEFAULT_PORT
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _SCHEME_PORTS[parts.scheme]
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    if address is None:
+        return host.rstrip(".") == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def _covers(published: str, host: str) -> bool:
+    """Whether what is published on one address of this machine is reached at `host`."""
+    at, asked = ipaddress.ip_address(published), _address(host)
+    if at.is_unspecified:
+        return True
+    if asked is None or asked.is_unspecified:  # localhost is 127.0.0.1 and ::1
+        return at.is_loopback
+    return at == asked

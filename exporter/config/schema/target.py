@@ -1,0 +1,216 @@
+"""One engine that is measured: what is said of it alone, and what many of them can share."""
+
+import ipaddress
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+
+from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
+from exporter.config.schema.reach import Reach, contradictions
+from exporter.config.schema.values import (
+    BaseUrl,
+    ConfigPath,
+    CurrencyName,
+    ModelName,
+    PageUrl,
+    PositiveNumber,
+    Section,
+    TargetName,
+    check_with,
+    keys_of,
+    mistake,
+    mistake_at,
+)
+
+Mode = Literal["managed", "attached", "external"]
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+
+
+class _Place(Section):
+    """Its name, and where it is: the keys that come first in every listing."""
+
+    name: TargetName = "vllm"
+    """The value of the label `target`; no two targets may share one."""
+
+    mode: Mode = "external"
+    """`managed`: the exporter makes and looks after the container. `attached`: somebody else made
+    the container, the exporter watches it. `external`: a URL, no Docker."""
+
+    url: BaseUrl | None = None
+    """The server's root, without /v1. Required, except where it follows from the port that a
+    managed container publishes."""
+
+    metrics_url: PageUrl | None = None
+    """vLLM's own metrics page; `url` and `/metrics` if not set."""
+
+
+class TargetTemplate(Section):
+    """What holds for one engine, or alike for all that a source finds."""
+
+    model: ModelName | None = None
+    """The model to ask for; the first of /v1/models if not set."""
+
+    api_key: SecretStr | None = None
+    """Sent as a bearer token. A managed container is given it as the key to demand."""
+
+    api_key_file: ConfigPath | None = None
+    """A file with that key, in place of `api_key`."""
+
+    verify_tls: bool = True
+    """Whether the certificate of an https URL is checked."""
+
+    ca_file: ConfigPath | None = None
+    """Certificates (PEM) to trust in place of the system's, for a private authority."""
+
+    price_per_hour: Annotated[PositiveNumber, Field(le=1e6)] | None = None
+    """What this engine costs in an hour, to tell saved prefill seconds in money. Not guessed."""
+
+    currency: CurrencyName | None = None
+    """The currency of that price, as "EUR": a label value. Required with it."""
+
+    watts: Annotated[PositiveNumber, Field(le=1e9)] | None = None
+    """What this engine's accelerators draw while they compute, in watts, to tell saved prefill
+    seconds in energy. Not guessed."""
+
+    @field_validator("currency")
+    @classmethod
+    def _price_has_currency(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("price_per_hour") is not None:
+            raise mistake('is required beside price_per_hour, as "EUR"')
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("verify_tls") is False:
+            raise mistake("has no effect with verify_tls = false: keep one of them")
+        return value
+
+    def template(self) -> dict[str, Any]:
+        """These values by key, for a target that is made with them."""
+        return {name: getattr(self, name) for name in TargetTemplate.model_fields}
+
+
+class Target(TargetTemplate, _Place):
+    """One engine that is measured."""
+
+    container: ContainerSettings | None = None
+    """The container; for the modes `managed` and `attached`, and required there."""
+
+    @field_validator("container", mode="wrap")
+    @classmethod
+    def _container_fits_mode(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        mode = info.data.get("mode")
+        if mode is None:  # a mistake of its own, already told
+            return handler(value)
+        if value is None:
+            if mode != "external":
+                raise mistake(f'is required in mode "{mode}"')
+            return None
+        if mode == "external":
+            message = 'has no place in mode "external": set mode = "managed" or "attached"'
+            return check_with(handler, value, [mistake_at(message)])
+        if mode == "attached":
+            return check_with(handler, value, _attached_misfits(value))
+        misfits = _managed_misfits(value)
+        if info.data.get("url") is None and "url" in info.data:
+            misfits += _unreachable(value)
+        container = check_with(handler, value, misfits)
+        if "url" in info.data and "name" in info.data:
+            wrong = contradictions(info.data["url"], _reach(info.data["name"], container))
+            check_with(handler, value, [mistake_at(text, key) for key, text in wrong])
+        return container
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_there(cls, value: str | None, info: ValidationInfo) -> str | None:
+        mode = info.data.get("mode")
+        if value is None and mode is not None and mode != "managed":
+            raise mistake(f'is required in mode "{mode}", as "http://127.0.0.1:8000"')
+        return value
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is reached, without a slash at the end."""
+        if self.url is not None:
+            return self.url
+        if self.container is None:  # cannot be: each mode asks for one of the two
+            raise AssertionError(self.name)
+        host = _ANY_ADDRESS.get(self.container.host_ip, self.container.host_ip)
+        bracketed = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host  # noqa: PLR2004 - IPv6
+        return f"http://{bracketed}:{self.container.host_port}"
+
+    @property
+    def effective_metrics_url(self) -> str:
+        return self.metrics_url or f"{self.base_url}/metrics"
+
+    @property
+    def container_name(self) -> str | None:
+        """The name of the container to look for; None if it is found by its label."""
+        if self.container is None:
+            return None
+        if self.mode == "managed":
+            return _managed_name(self.name, self.container)
+        return self.container.name
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether the exporter may start the container again."""
+        if self.container is None or self.container.restart == "never":
+            return False
+        return self.container.restart == "always" or self.mode == "managed"
+
+
+def _managed_name(target: str, container: ContainerSettings) -> str:
+    return container.name or f"vllm-{target}"
+
+
+def _reach(target: str, container: ContainerSettings) -> Reach:
+    return Reach(
+        name=_managed_name(target, container),
+        docker_host=container.docker_host,
+        host_ip=container.host_ip,
+        host_port=container.host_port,
+        network=container.network,
+        args=container.args if container.command is None else None,
+    )
+
+
+def _attached_misfits(container: Any) -> list[Any]:
+    keys = set(keys_of(container))
+    if "hf_token_file" in keys:  # load.py has read the token out of it
+        keys -= {"hf_token"}
+    misfits = [
+        mistake_at('is for mode "managed" only: somebody else made this container', key)
+        for key in sorted(keys & MANAGED_ONLY)
+    ]
+    if len(keys & {"name", "label"}) != 1:
+        misfits.append(mistake_at('needs either name or label in mode "attached"'))
+    return misfits
+
+
+def _managed_misfits(container: Any) -> list[Any]:
+    keys = set(keys_of(container))
+    misfits = []
+    if "command" in keys:
+        misfits += [
+            mistake_at("has no effect beside command: keep one of them", key)
+            for key in sorted(keys & ENGINE_FLAGS)
+        ]
+    elif "model" not in keys:
+        misfits.append(mistake_at('is required in mode "managed"', "model"))
+    if "label" in keys:
+        misfits.append(mistake_at('is for mode "attached" only: use name', "label"))
+    return misfits
+
+
+def _unreachable(container: Any) -> list[Any]:
+    port = container.get("host_port") if isinstance(container, dict) else None
+    if isinstance(container, ContainerSettings):
+        port = container.host_port
+    if str(port) != "0":
+        return []
+    message = "publishes no port: set the target's url to where the container is reached"
+    return [mistake_at(message, "host_port")]

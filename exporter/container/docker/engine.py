@@ -1,0 +1,400 @@
+"""The door to a Docker Engine: what door.py promises, kept with docker-py.
+
+This module and its docker_* helpers are the only ones that import docker, requests or urllib3.
+Import it where a container is to be watched and not before: without Docker it is never needed.
+
+docker-py blocks, so nothing of it runs on the event loop. What is over at once shares one thread,
+and so do all who listen to events; what lasts (a stop, a pull, a log) has a thread and a client of
+its own, so that it holds up nothing else and can be broken off. How many last at once is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import tarfile
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import docker.errors
+import docker.types
+
+from exporter.container.decide.records import (
+    ContainerSnapshot,
+    ContainerStatus,
+    DockerError,
+    DockerProblem,
+)
+from exporter.container.docker.errors import sort_answer, translated
+from exporter.container.docker.events import EventHub
+from exporter.container.docker.records import PullTally, snapshot_from
+from exporter.container.docker.streams import events, log_lines
+from exporter.container.docker.worker import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+
+    from exporter.container.decide.records import ContainerEvent, Launch, LogLine, PullProgress
+    from exporter.container.docker.transport import DockerClient
+
+T = TypeVar("T")
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+_LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
+# Each of these takes a thread while it lasts. One Docker Engine then takes at most 74 of the 256
+# tasks that the systemd unit allows, however many containers are watched there.
+_MOST_CHANGES = 32
+_MOST_PULLS = 4
+_MOST_LOGS = 32
+_MOST_TAILS = 4
+# What tells of a container's life; the others are healthchecks and the like.
+_EVENTS = [
+    *("create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart")
+]
+# The end of a log can be read a moment before inspect says that the container has ended.
+_LAST_LOOKS_SECONDS = (0.0, 0.1, 0.3, 0.6, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DockerLimits:
+    """How long Docker may keep silent, in seconds; a whole call may last twice that.
+
+    Queries read what Docker has in memory. Changes make the kernel and the disk work, and a start
+    with GPUs runs NVIDIA's hook. A pull is silent while the disk takes in a layer.
+    """
+
+    query: float = 10.0
+    change: float = 60.0
+    pull: float = 300.0
+
+
+class DockerEngine:
+    """A DockerDoor to the engine at `host`: unix:///path, tcp://host:port, http:// or https://.
+
+    Make it in a running event loop and `close` it there. Nothing is sent before the first call.
+    Raises DockerError at once where `host` is of another kind.
+    """
+
+    def __init__(self, host: str = DEFAULT_HOST, limits: DockerLimits | None = None) -> None:
+        self.host = host
+        self._limits = limits or DockerLimits()
+        self._lanes: set[Lane] = set()
+        self._commands = self._open("commands", self._limits.query)
+        self._changes = asyncio.Semaphore(_MOST_CHANGES)
+        self._pulls = asyncio.Semaphore(_MOST_PULLS)
+        self._tails = asyncio.Semaphore(_MOST_TAILS)
+        self._events = EventHub(self._event_stream)
+        self._logs: list[Lane] = []  # the oldest first
+        self._making_room = asyncio.Lock()
+        self._closed = False
+
+    async def close(self) -> None:
+        """Break off whatever is under way, streams too, and end every thread."""
+        self._closed = True
+        await asyncio.gather(*(lane.close() for lane in tuple(self._lanes)))
+        await self._events.close()
+        self._lanes.clear()
+
+    async def inspect(self, reference: str) -> ContainerSnapshot | None:
+        return await self._query(f"inspect {reference}", lambda at: _inspect(at, reference))
+
+    async def find(self, label: str) -> tuple[ContainerSnapshot, ...]:
+        def work(at: DockerClient) -> tuple[ContainerSnapshot, ...]:
+            listed = at.api.containers(all=True, filters={"label": label})
+            newest_first = sorted(listed, key=lambda each: each["Created"], reverse=True)
+            looked_at = (_inspect(at, each["Id"]) for each in newest_first)
+            found = [each for each in looked_at if each is not None]
+            return tuple(sorted(found, key=lambda each: each.status not in _LIVE))
+
+        return await self._query(f"find containers with {label}", work)
+
+    async def create(self, launch: Launch, secrets: Mapping[str, str]) -> str:
+        for name in (*launch.secret_environment, *launch.secret_files):
+            if name not in secrets:
+                raise DockerError(
+                    DockerProblem.BAD_REQUEST, f"create {launch.name}: no value for {name}"
+                )
+        return await self._change(f"create {launch.name}", lambda at: _create(at, launch, secrets))
+
+    async def start(self, container_id: str) -> None:
+        await self._change(f"start {container_id}", lambda at: at.api.start(container_id))
+
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        whole = math.ceil(grace_seconds)  # Docker counts in whole seconds
+        doing = f"stop {container_id}"
+        async with self._changes, self._lane_of_its_own("stop", self._limits.change) as lane:
+            await lane.run(
+                doing,
+                lambda at: at.api.stop(container_id, timeout=whole),
+                whole + 2 * self._limits.change,
+            )
+
+    async def kill(self, container_id: str) -> None:
+        await self._change_unless(
+            f"kill {container_id}", lambda at: at.api.kill(container_id), "is not running"
+        )
+
+    async def unpause(self, container_id: str) -> None:
+        await self._change_unless(
+            f"unpause {container_id}", lambda at: at.api.unpause(container_id), "is not paused"
+        )
+
+    async def remove(self, container_id: str) -> None:
+        # v: anonymous volumes go with their container, named ones stay.
+        await self._change_unless(
+            f"remove {container_id}",
+            lambda at: at.api.remove_container(container_id, v=True),
+            "no such container",
+        )
+
+    async def has_image(self, image: str) -> bool:
+        return await self._query(f"look for the image {image}", lambda at: _has_image(at, image))
+
+    async def entrypoint(self, image: str) -> tuple[str, ...] | None:
+        return await self._query(f"inspect the image {image}", lambda at: _entrypoint(at, image))
+
+    async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def work(at: DockerClient) -> None:
+            tally = PullTally()
+            last: PullProgress | None = None
+            for line in at.api.pull(image, stream=True, decode=True):
+                if "error" in line:
+                    words = str(line["error"])
+                    raise DockerError(sort_answer(None, words), f"pull {image}: {words}")
+                progress = tally.add(line)
+                if progress is not None and progress != last:
+                    last = progress
+                    loop.call_soon_threadsafe(on_progress, progress)
+            if not _has_image(at, image):  # a proxy in between can end the answer early
+                raise DockerError(
+                    DockerProblem.API_ERROR, f"pull {image}: it ended and the image is not here"
+                )
+
+        async with self._pulls, self._lane_of_its_own("pull", self._limits.pull) as lane:
+            await lane.run(f"pull {image}", work, None)
+
+    def events(self) -> AsyncIterator[ContainerEvent]:
+        return self._events.listen()
+
+    async def _event_stream(self) -> AsyncGenerator[ContainerEvent, None]:
+        query = {"filters": json.dumps({"type": ["container"], "event": _EVENTS})}
+        async with self._lane_of_its_own("events", self._limits.query) as lane:
+            stream = await lane.run(
+                "open the event stream",
+                lambda at: events(at.get("/events", query, endless=True)),
+                2 * self._limits.query,
+            )
+            async with aclosing(_drain(lane, "read the event stream", stream)) as drained:
+                async for event in drained:
+                    yield event
+        raise DockerError(DockerProblem.UNREACHABLE, "read the event stream: Docker ended it")
+
+    async def logs(self, container_id: str, since_time: float | None) -> AsyncIterator[LogLine]:
+        doing = f"read the log of {container_id}"
+        async with self._lane_for_a_log() as lane:
+            stream = await lane.run(
+                doing,
+                lambda at: _log(at, container_id, {"follow": 1, **_since(since_time)}),
+                2 * self._limits.query,
+            )
+            async with aclosing(_drain(lane, doing, stream)) as drained:
+                async for line in drained:
+                    if since_time is None or line.time > since_time:
+                        yield line
+            await self._expect_ended(container_id, doing)
+
+    async def tail(self, container_id: str, lines: int) -> tuple[LogLine, ...]:
+        # Not on the thread for questions: a long log on a slow disk would hold up all of them.
+        async with self._tails, self._lane_of_its_own("tail", self._limits.query) as lane:
+            return await lane.run(
+                f"read the log of {container_id}",
+                lambda at: tuple(_log(at, container_id, {"tail": lines})),
+                2 * self._limits.query,
+            )
+
+    async def _expect_ended(self, container_id: str, doing: str) -> None:
+        """Docker ends the log of a live container, too, when it shuts down itself."""
+        for seconds in _LAST_LOOKS_SECONDS:
+            await asyncio.sleep(seconds)
+            seen = await self.inspect(container_id)
+            if seen is None or seen.status not in _LIVE:
+                return
+        raise DockerError(
+            DockerProblem.UNREACHABLE, f"{doing}: Docker ended it though the container goes on"
+        )
+
+    async def _query(self, doing: str, work: Callable[[DockerClient], T]) -> T:
+        return await self._commands.run(doing, work, 2 * self._limits.query)
+
+    async def _change(self, doing: str, work: Callable[[DockerClient], T]) -> T:
+        async with self._changes, self._lane_of_its_own("change", self._limits.change) as lane:
+            return await lane.run(doing, work, 2 * self._limits.change)
+
+    async def _change_unless(
+        self, doing: str, work: Callable[[DockerClient], object], already: str
+    ) -> None:
+        """A change that Docker refuses in the words `already` where there is nothing to do."""
+        try:
+            await self._change(doing, work)
+        except DockerError as exc:
+            if already not in exc.detail.lower():
+                raise
+
+    @asynccontextmanager
+    async def _lane_of_its_own(self, name: str, read_seconds: float) -> AsyncIterator[Lane]:
+        if self._closed:
+            raise DockerError(DockerProblem.UNREACHABLE, "the door to Docker is closed")
+        lane = self._open(name, read_seconds)
+        try:
+            yield lane
+        finally:
+            self._lanes.discard(lane)
+            await lane.close()
+
+    @asynccontextmanager
+    async def _lane_for_a_log(self) -> AsyncIterator[Lane]:
+        """The log that was followed longest makes room for it, where there is none."""
+        async with AsyncExitStack() as stack:
+            async with self._making_room:  # one at a time, or all would find the same room
+                if len(self._logs) >= _MOST_LOGS:
+                    why = DockerError(DockerProblem.NO_THREADS, "others' logs are followed")
+                    await self._logs.pop(0).close(why)
+                own = self._lane_of_its_own("logs", self._limits.query)
+                lane = await stack.enter_async_context(own)
+                self._logs.append(lane)
+            try:
+                yield lane
+            finally:
+                if lane in self._logs:
+                    self._logs.remove(lane)
+
+    def _open(self, name: str, read_seconds: float) -> Lane:
+        lane = Lane(name, self.host, read_seconds)
+        self._lanes.add(lane)
+        return lane
+
+
+async def _drain(lane: Lane, doing: str, stream: Iterator[T]) -> AsyncGenerator[T, None]:
+    while True:
+        # None stands for the end: StopIteration cannot cross from a thread into a coroutine.
+        item = await lane.run(doing, lambda _: next(stream, None), None)
+        if item is None:
+            return
+        yield item
+
+
+def _inspect(at: DockerClient, reference: str) -> ContainerSnapshot | None:
+    try:
+        return snapshot_from(at.api.inspect_container(reference))
+    except docker.errors.NotFound:
+        return None
+
+
+def _has_image(at: DockerClient, image: str) -> bool:
+    try:
+        at.api.inspect_image(image)  # type: ignore[no-untyped-call]
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def _entrypoint(at: DockerClient, image: str) -> tuple[str, ...] | None:
+    try:
+        config = at.api.inspect_image(image)["Config"]  # type: ignore[no-untyped-call]
+    except docker.errors.ImageNotFound:
+        return None
+    return tuple(config.get("Entrypoint") or ())
+
+
+def _log(at: DockerClient, container_id: str, query: Mapping[str, Any]) -> Iterator[LogLine]:
+    # Docker's own words for it in the answer's content type are newer than some daemons.
+    terminal = at.api.inspect_container(container_id)["Config"]["Tty"]
+    response = at.get(
+        f"/containers/{container_id}/logs",
+        {"stdout": 1, "stderr": 1, "timestamps": 1, **query},
+        endless="follow" in query,
+    )
+    return log_lines(response, terminal=terminal)
+
+
+def _since(time: float | None) -> dict[str, str]:
+    """A little earlier, for a float does not hold Docker's nanoseconds; the caller filters."""
+    return {} if time is None else {"since": f"{max(0.0, time - 1e-3):.9f}"}
+
+
+def _create(at: DockerClient, launch: Launch, secrets: Mapping[str, str]) -> str:
+    made = at.api.create_container(
+        launch.image,
+        list(launch.command),
+        name=launch.name,
+        environment={
+            **launch.environment,
+            **{name: secrets[name] for name in launch.secret_environment},
+        },
+        labels=dict(launch.labels),
+        ports=[launch.container_port],  # a port that is not named here is not published either
+        host_config=_host_config(at, launch),
+        # What a container gets is what its launch says, not what ~/.docker/config.json adds.
+        use_config_proxy=False,
+    )
+    container_id = str(made["Id"])
+    if launch.secret_files:
+        try:
+            with translated(f"put secrets into {launch.name}"):
+                at.api.put_archive(container_id, "/", _secrets_archive(launch, secrets))
+        except DockerError:
+            at.api.remove_container(container_id, v=True)
+            raise
+    return container_id
+
+
+def _host_config(at: DockerClient, launch: Launch) -> dict[str, Any]:
+    ports: dict[int | str, Any] = {launch.container_port: (launch.host_ip, launch.host_port)}
+    config: dict[str, Any] = at.api.create_host_config(
+        mounts=[
+            docker.types.Mount(
+                mount.target,
+                mount.source,
+                type="bind" if mount.source.startswith("/") else "volume",
+                read_only=mount.read_only,
+            )
+            for mount in launch.mounts
+        ],
+        device_requests=_device_requests(launch),
+        ipc_mode="host" if launch.ipc_host else None,
+        shm_size=launch.shm_bytes,
+        mem_limit=launch.memory_bytes,
+        network_mode=launch.network,
+        port_bindings=None if launch.host_port is None else ports,
+    )
+    return config
+
+
+def _device_requests(launch: Launch) -> list[docker.types.DeviceRequest] | None:
+    if launch.gpus is None:
+        return None
+    if launch.gpus.device_ids:
+        chosen: dict[str, Any] = {"device_ids": list(launch.gpus.device_ids)}
+    else:
+        chosen = {"count": launch.gpus.count}
+    return [docker.types.DeviceRequest(capabilities=[["gpu"]], **chosen)]
+
+
+def _secrets_archive(launch: Launch, secrets: Mapping[str, str]) -> bytes:
+    """A tar of the secret files. Docker unpacks it as root, hence the mode: the user that the
+    image names must be able to read them, and nobody else is in the container.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, path in launch.secret_files.items():
+            value = secrets[name].encode()
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size = len(value)
+            member.mode = 0o444
+            tar.addfile(member, io.BytesIO(value))
+    return archive.getvalue()

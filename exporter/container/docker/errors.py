@@ -1,0 +1,173 @@
+"""What goes wrong at Docker's door, sorted: docker-py's errors in, our DockerError out."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import docker.errors
+import requests
+import urllib3.exceptions
+
+from exporter.container.decide.records import DockerError, DockerProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What an answer of another shape than the API's leads to, here and within docker-py.
+_MISREAD = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError),  # a time of 400 digits; JSON nested without end
+)
+_LONGEST_QUOTE = 200  # characters of what was not understood
+# RequestException is an OSError, and so is TimeoutError.
+_OUTSIDE = (
+    docker.errors.DockerException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    *_MISREAD,
+)
+_OUR_WORDS_WERE_WRONG = (
+    docker.errors.InvalidArgument,
+    docker.errors.InvalidRepository,
+    docker.errors.NullResource,
+)
+_TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_CUT = (urllib3.exceptions.ProtocolError, http.client.IncompleteRead)
+_GONE = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
+
+# Docker has few status codes of its own for what a start can run into: its words tell them apart.
+# The first that matches counts.
+_WORDS: dict[DockerProblem, tuple[str, ...]] = {
+    DockerProblem.GPU_DRIVER_MISSING: (
+        "could not select device driver",
+        "nvidia-container-cli: initialization error",
+        "unresolvable CDI devices",
+        "failed to discover GPU vendor",
+        "unknown or invalid runtime name: nvidia",
+    ),
+    DockerProblem.PORT_TAKEN: ("port is already allocated", "address already in use"),
+    DockerProblem.NO_SPACE: ("no space left on device", "disk quota exceeded"),
+    DockerProblem.IMAGE_NOT_FOUND: (
+        "no such image",
+        "pull access denied",
+        "manifest unknown",
+        "manifest for .* not found",
+        "no matching manifest",
+        "repository .* not found",
+    ),
+    DockerProblem.NOT_FOUND: ("no such container",),
+    DockerProblem.BAD_REQUEST: ("network .* not found",),  # 404, yet the container is there
+    DockerProblem.REGISTRY_UNREACHABLE: (
+        '(Get|Head|Post) "?https?://',
+        "toomanyrequests",
+        "TLS handshake timeout",
+        "i/o timeout",
+        "net/http: request canceled",
+    ),
+}
+_PATTERNS = {
+    problem: re.compile("|".join(words), re.IGNORECASE) for problem, words in _WORDS.items()
+}
+_STATUS: dict[int, DockerProblem] = {
+    400: DockerProblem.BAD_REQUEST,
+    401: DockerProblem.PERMISSION_DENIED,
+    403: DockerProblem.PERMISSION_DENIED,
+    409: DockerProblem.CONFLICT,
+    # A proxy whose Docker is away.
+    502: DockerProblem.UNREACHABLE,
+    503: DockerProblem.UNREACHABLE,
+    504: DockerProblem.TIMEOUT,
+}
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raise whatever Docker, its client or the wire raise inside as a DockerError, cause kept."""
+    try:
+        yield
+    except _OUTSIDE as exc:
+        problem, words = sort(exc)
+        raise DockerError(problem, f"{doing}: {words}") from exc
+
+
+def sort(exc: BaseException) -> tuple[DockerProblem, str]:
+    """What kind of problem an exception is, and Docker's own words for it."""
+    chain = tuple(_chain(exc))
+    for each in chain:
+        if isinstance(each, requests.HTTPError) and each.response is not None:
+            words = _words_of(each.response)
+            return sort_answer(each.response.status_code, words), words
+    return _sort_wire(chain), _words_for(chain)
+
+
+def sort_answer(status: int | None, words: str) -> DockerProblem:
+    """The problem in an error that Docker wrote; no status: it stood in a stream that began well.
+
+    Its words go before the status, but not before a refusal, which a proxy may word as it likes.
+    """
+    if status not in {401, 403}:
+        for problem, pattern in _PATTERNS.items():
+            if pattern.search(words):
+                return problem
+    return _STATUS.get(status or 0, DockerProblem.API_ERROR)
+
+
+def _sort_wire(chain: tuple[BaseException, ...]) -> DockerProblem:
+    for kinds, problem in (
+        (PermissionError, DockerProblem.PERMISSION_DENIED),
+        (_TIMEOUTS, DockerProblem.TIMEOUT),
+        (_OUR_WORDS_WERE_WRONG, DockerProblem.BAD_REQUEST),
+        (_CUT, DockerProblem.UNREACHABLE),
+        # Before the next: requests' JSONDecodeError is an OSError by descent, yet Docker answered.
+        (_MISREAD, DockerProblem.API_ERROR),
+        (_GONE, DockerProblem.UNREACHABLE),
+    ):
+        if any(isinstance(each, kinds) for each in chain):
+            return problem
+    return DockerProblem.API_ERROR
+
+
+def _words_for(chain: tuple[BaseException, ...]) -> str:
+    """The operating system's words, as "No such file or directory", before the libraries'."""
+    for each in chain:
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    outermost = chain[0]
+    if any(isinstance(each, _CUT) for each in chain):
+        return "the connection was cut"
+    if any(isinstance(each, _TIMEOUTS) for each in chain):
+        return "no answer in time"
+    if isinstance(outermost, _MISREAD):
+        quote = str(outermost)[:_LONGEST_QUOTE]
+        return f"not an answer of Docker's ({type(outermost).__name__}: {quote})"
+    return str(outermost) or type(outermost).__name__
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it wraps, the outermost first.
+
+    requests and urllib3 keep the inner one in `args` or `reason`, Python in the two others.
+    """
+    seen: set[int] = set()
+    waiting: list[object] = [exc]
+    while waiting:
+        each = waiting.pop(0)
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [*each.args, getattr(each, "reason", None), each.__cause__, each.__context__]
+
+
+def _words_of(response: requests.Response) -> str:
+    try:
+        answer = response.json()
+        return str(answer["message"])
+    except (ValueError, KeyError, TypeError):  # not Docker's JSON: a proxy's page
+        return f"{response.status_code} {response.reason}"
+    except (OSError, urllib3.exceptions.HTTPError):  # the body never came
+        return f"{response.status_code} {response.reason}"

@@ -1,0 +1,171 @@
+"""The daemon: builds the objects, owns the root tasks, orders start, reload and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter import logs
+from exporter.daemon.fleet import Changes, Fleet
+from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
+from exporter.daemon.shared_settings import rules_of
+from exporter.daemon.target_context import Tools
+from exporter.daemon.target_lists import TargetLists
+from exporter.discovery.finders import Finders, sources_of
+from exporter.errors import ExporterError
+from exporter.loops import endless
+from exporter.metrics.history import History
+from exporter.metrics.sink import Metrics, new_registry
+from exporter.report.charts import session_picture
+from exporter.web.access import in_force
+from exporter.web.reload_route import routes as reload_routes
+from exporter.web.server import HttpServer, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from exporter.clock import Clock
+    from exporter.config import Settings, Target
+
+log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """Measures every target of the settings and publishes what it finds, until it is stopped.
+
+    `read_again` reads the settings from their sources, for a reload; it may block, and raises
+    `ConfigError` with every mistake. Raises `ConfigError` for mistakes in the files that the
+    settings name.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, read_again: Callable[[], Settings] | None = None
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._read_again = read_again
+        self._group: asyncio.TaskGroup | None = None
+        registry = new_registry()
+        self._metrics = Metrics(
+            registry,
+            turn_label_limit=settings.probe.turn_label_limit,
+            whole_page_targets=settings.metrics.whole_page_targets,
+        )
+        self._history = History(settings.history.sessions, settings.history.failures)
+        self._tools = Tools(
+            clock, self._metrics, self._history, self._spawn, instance=settings.instance
+        )
+        self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
+        self._lists = TargetLists(settings.targets)
+        self._finders = Finders(self._tools, self.discovered)
+        self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
+        self._reloader = Reloader(self._reload, self._metrics, clock)
+        config = in_force.read(settings.web_config_file)
+        self._web = in_force.WebAccess(config, self._tools)
+        app = create_app(
+            registry=registry,
+            metrics=self._metrics,
+            history=self._history,
+            clock=clock,
+            draw=session_picture,
+            grafana_url=settings.page.grafana_url,
+            http_sd_address=settings.metrics.http_sd_address,
+        )
+        app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
+        self._server = HttpServer(
+            app, web_config=config, grace_seconds=settings.shutdown.grace_seconds
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the page is, once it is served."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
+            self._settings.listen.host, self._settings.listen.host
+        )
+        shown = f"[{host}]" if ":" in host else host
+        config = self._web.config
+        secure = config is not None and config.tls is not None
+        return f"{'https' if secure else 'http'}://{shown}:{self._server.port}"
+
+    async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
+        """Serve and measure until `stop` is set.
+
+        Raises `ExporterError` where the address cannot be had.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._fleet.close)
+            plan = await self._fleet.prepare(self._lists.merged())
+            for each in plan.made:
+                each.announce()
+            listen = self._settings.listen
+            await self._server.start(listen.host, listen.port)
+            stack.push_async_callback(self._server.stop)
+            self._metrics.config_loaded(self._clock.time())
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._fleet.swap(plan)
+                self._web.start(self._server)
+                self._finders.apply(self._settings.discovery)
+                own = [self._spawn("reload", self._reloader.run)]
+                log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
+                if started is not None:
+                    started()
+                await stop.wait()
+                await self._end(own)
+            log.info("daemon.stopping")
+
+    def hang_up(self) -> None:
+        """Read the configuration again; what comes of it is in the log. For SIGHUP."""
+        self._reloader.ask()
+
+    async def discovered(self, source: str, targets: Sequence[Target]) -> Changes:
+        """Measure these too: all that `source` knows of now, in place of what it knew before.
+
+        A target whose name is taken, by the configuration or by a source that came before, is left
+        out and logged. Raises `ExporterError` where one of them cannot be run: then all stays as it
+        was.
+        """
+        async with self._changing:
+            lists = self._lists.with_found(source, targets)
+            changes = await self._fleet.apply(lists.merged())
+            self._lists = lists
+            return changes
+
+    async def _reload(self) -> str:
+        """Read again and apply. Says what changed. Raises `ExporterError`, with nothing changed."""
+        if self._read_again is None:
+            raise ExporterError("this daemon was started without a configuration to read again")
+        old, new = self._settings, await asyncio.to_thread(self._read_again)
+        refuse_what_needs_a_restart(old, new)
+        put_web_config = await self._web.check(new.web_config_file)
+        rules = await asyncio.to_thread(rules_of, new.probe, new.scrape)
+        async with self._changing:
+            lists = self._lists.with_static(new.targets)
+            for gone in sources_of(old.discovery).keys() - sources_of(new.discovery).keys():
+                lists = lists.without(gone)
+            changes = await self._fleet.apply(lists.merged(), rules, commit=put_web_config)
+            self._lists = lists
+            self._finders.apply(new.discovery)  # before one that is gone can deliver again
+        self._settings = new
+        self._metrics.limit_turns(new.probe.turn_label_limit)
+        self._metrics.limit_whole_page(new.metrics.whole_page_targets)
+        self._history.resize(new.history.sessions, new.history.failures)
+        logs.configure(new.log.format, new.log.level)
+        return changes.in_words()
+
+    async def _end(self, own: Sequence[asyncio.Task[None]]) -> None:
+        self._reloader.end()
+        for task in (*own, *self._web.tasks(), *self._finders.tasks()):
+            task.cancel()
+        await self._fleet.halt()
+
+    def _spawn(
+        self, name: str, loop: Callable[[], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
+        if self._group is None:
+            raise RuntimeError(f"the loop {name} has nobody to own it")
+        guarded = endless(name, loop, self._clock, lambda: self._metrics.loop_failed(name))
+        return self._group.create_task(guarded, name=name)

@@ -1,0 +1,121 @@
+"""One target's container, looked after: the supervisor with its doors to Docker and the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from exporter.container.decide.records import LifecycleState
+from exporter.container.supervisor import Supervisor
+from exporter.daemon.container_setup import EngineChecks, container_of, ward_of
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from exporter.config import Target
+    from exporter.container.decide.records import ContainerView
+    from exporter.daemon.target_context import Tools
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.model import EngineView, SessionResult
+
+# While it is in one of these nothing can answer, and it is being brought up.
+_ON_ITS_WAY = frozenset(
+    {
+        *(LifecycleState.PULLING, LifecycleState.CREATING, LifecycleState.STARTING),
+        *(LifecycleState.STOPPING, LifecycleState.BACKING_OFF),
+    }
+)
+# What a supervisor has nothing to do with.
+_NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}
+
+
+class Caretaker:
+    """Made, then started or left, in the end closed.
+
+    Only whoever is responsible for the container stops or removes it at the end: that is the one
+    who was started, or took over, and did not hand over since.
+    """
+
+    def __init__(self, target: Target, client: EngineClient, tools: Tools) -> None:
+        """`client` is for the container's health alone, and is closed with the rest.
+
+        Raises `DockerError` where there can be no Docker at that address.
+        """
+        container = container_of(target)
+        self._target = target
+        self._client = client
+        self._tools = tools
+        self._loop = f"supervise:{target.name}"
+        self._docker: tuple[str, float] | None
+        self._docker = container.docker_host, container.docker_timeout_seconds
+        self._supervisor = Supervisor(
+            ward_of(target, tools.instance),
+            tools.docker.take(*self._docker),
+            tools.clock,
+            engine=EngineChecks(client),
+            jitter=random.random,
+            publish=self._publish,
+            on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
+        )
+        self._responsible = False
+        self._up = asyncio.Event()
+        self._task: Task[None] | None = None
+
+    def serves(self, target: Target) -> bool:
+        """Whether this one would do the very same for a target with other settings."""
+        return target.container is not None and _matters(target) == _matters(self._target)
+
+    def start(self) -> None:
+        self._responsible = True
+        self._task = self._tools.spawn(self._loop, self._supervisor.run)
+
+    def take_over(self, other: Caretaker) -> None:
+        """Go on from another one of the same target, if it looked after the same container.
+
+        That container then neither stops nor loses its counts. Where it is another one, the other
+        caretaker does with its own what its settings say.
+        """
+        if _which(self._target) == _which(other._target):
+            self._supervisor.take_over(other._supervisor)
+            self._responsible, other._responsible = True, False
+
+    async def up(self) -> None:
+        """Wait until the engine was ready once, or is known not to be on its way."""
+        await self._up.wait()
+
+    def session_finished(self, result: SessionResult) -> None:
+        self._supervisor.session_finished(result)
+
+    def engine_read(self, view: EngineView) -> None:
+        self._supervisor.engine_read(view)
+
+    def tasks(self) -> list[Task[None]]:
+        return [] if self._task is None else [self._task]
+
+    async def close(self) -> None:
+        """After the loop: do with the container what its settings say, and close the doors."""
+        responsible, self._responsible = self._responsible, False
+        try:
+            if responsible:
+                await self._supervisor.shutdown()
+        finally:
+            await self._client.close()
+            docker, self._docker = self._docker, None
+            if docker is not None:
+                await self._tools.docker.leave(*docker)
+
+    def _publish(self, view: ContainerView) -> None:
+        if view.state not in _ON_ITS_WAY:
+            self._up.set()
+        self._tools.metrics.container_changed(view)
+        self._tools.metrics.loop_ran(self._loop, self._tools.clock.time())
+
+
+def _matters(target: Target) -> dict[str, Any]:
+    return target.model_dump(exclude=_NOT_ABOUT_IT)
+
+
+def _which(target: Target) -> tuple[str, str, str | None, str | None]:
+    container = container_of(target)
+    return target.mode, container.docker_host, target.container_name, container.label

@@ -1,0 +1,38 @@
+"""What every running target works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from exporter.container.docker.hosts import DockerHosts
+
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Callable, Coroutine
+
+    from exporter.clock import Clock
+    from exporter.metrics.history import History
+    from exporter.metrics.sink import Metrics
+
+
+class Spawn(Protocol):
+    """Runs a loop as a task with that name, which somebody owns."""
+
+    def __call__(
+        self, name: str, loop: Callable[[], Coroutine[None, None, None]], /
+    ) -> Task[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where it publishes, what time it is, who owns its loops, which exporter this is, and the
+    doors to Docker.
+    """
+
+    clock: Clock
+    metrics: Metrics
+    history: History
+    spawn: Spawn
+    instance: str | None = None
+    docker: DockerHosts = field(default_factory=DockerHosts)

@@ -1,0 +1,155 @@
+"""From containers to targets: what their labels say, and where they are reached. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from exporter.config import LABEL_PREFIX, ContainerLabels, Target, words_of
+from exporter.container.decide.records import ContainerStatus
+from exporter.discovery.decide.addresses import url_of
+from exporter.discovery.decide.records import Look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from exporter.config import DockerDiscovery
+    from exporter.container.decide.records import ContainerSnapshot
+
+_HOST_NETWORK = "host"  # Docker's own name for the network of the machine itself
+_RUNNING = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
+_NOT_THERE = {ContainerStatus.CREATED, ContainerStatus.REMOVING, ContainerStatus.DEAD}
+
+
+class _Misfit(Exception):  # noqa: N818 - it never leaves this module
+    """Why a container is no target."""
+
+
+def targets_of(containers: Iterable[ContainerSnapshot], settings: DockerDiscovery) -> Look:
+    """What to measure, from all containers with the label, stopped ones too.
+
+    A container whose labels have mistakes is left out, and no other. One that is watched stands
+    until it is removed: where it is reached is not known while it does not run.
+    """
+    targets: dict[str, Target] = {}
+    still = set[str]()
+    mistakes: dict[str, str] = {}
+    for each in sorted(containers, key=lambda container: container.name):
+        if each.status not in _RUNNING:
+            if settings.mode == "attached" and each.status not in _NOT_THERE:
+                still.add(_name_of(each))
+            continue
+        try:
+            target = _target(each, settings)
+        except _Misfit as why:
+            mistakes[each.name] = str(why)
+            continue
+        if target.name in targets:
+            mistakes[each.name] = f'another container has the name "{target.name}", too'
+        else:
+            targets[target.name] = target
+    return Look(tuple(targets.values()), frozenset(still - targets.keys()), mistakes)
+
+
+def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
+    said = _labels(container)
+    scheme = said.scheme or settings.scheme
+    path = settings.path if said.path is None else said.path
+    address, port = _place(container, said, settings)
+    facts = settings.template() | {
+        "name": said.name or container.name,
+        "mode": settings.mode,
+        "url": url_of(scheme, address, port, path),
+    }
+    if said.model is not None:
+        facts["model"] = said.model
+    if settings.mode == "attached":
+        facts["container"] = {
+            "name": container.name,
+            "docker_host": settings.docker_host,
+            "docker_timeout_seconds": settings.docker_timeout_seconds,
+        }
+    try:
+        return Target.model_validate(facts)
+    except ValidationError as error:
+        raise _Misfit(_in_words(error, "the target's {key}")) from None
+
+
+def _labels(container: ContainerSnapshot) -> ContainerLabels:
+    prefix = f"{LABEL_PREFIX}."
+    given = {
+        label.removeprefix(prefix): value
+        for label, value in container.labels.items()
+        if label.startswith(prefix)
+    }
+    try:
+        return ContainerLabels.model_validate(given)
+    except ValidationError as error:
+        raise _Misfit(_in_words(error, f"label {prefix}{{key}}")) from None
+
+
+def _in_words(error: ValidationError, what: str) -> str:
+    lines = []
+    for each in error.errors(include_url=False):
+        unknown = each["type"] == "extra_forbidden"
+        key = ".".join(map(str, each["loc"]))
+        lines.append(
+            f"{what.format(key=key)}: {'there is no such label' if unknown else words_of(each)}"
+        )
+    return "; ".join(lines)
+
+
+def _name_of(container: ContainerSnapshot) -> str:
+    """The name of the target that it is, or would be without mistakes."""
+    return container.labels.get(f"{LABEL_PREFIX}.name", container.name)
+
+
+def _place(
+    container: ContainerSnapshot, said: ContainerLabels, settings: DockerDiscovery
+) -> tuple[str, int]:
+    port = said.port or settings.port
+    if settings.address == "published":
+        return _published(container, port, settings)
+    address = _address(container, said.network or settings.network)
+    return address or _machine(settings), port
+
+
+def _address(container: ContainerSnapshot, wanted: str | None) -> str:
+    """Its address in a network; empty for that of the machine itself."""
+    networks = container.networks
+    if wanted is None and len(networks) > 1:
+        raise _Misfit(
+            f"it is in the networks {', '.join(sorted(networks))}: say which one counts, with the "
+            f"setting network or the label {LABEL_PREFIX}.network"
+        )
+    name = wanted if wanted is not None else next(iter(networks), None)
+    if name is None or name not in networks:
+        raise _Misfit(f"it is not in the network {name}" if name else "it is in no network")
+    if not networks[name] and name != _HOST_NETWORK:
+        raise _Misfit(f"it has no address in the network {name}")
+    return networks[name]
+
+
+def _published(
+    container: ContainerSnapshot, port: int, settings: DockerDiscovery
+) -> tuple[str, int]:
+    if port not in container.published_ports:
+        raise _Misfit(f"its port {port} is not published")
+    address, published = container.published_ports[port]
+    if not address or ipaddress.ip_address(address).is_unspecified:
+        return _machine(settings), published
+    if ipaddress.ip_address(address).is_loopback and not _is_local(settings):
+        raise _Misfit(f"its port {port} is published for its own machine only")
+    return address, published
+
+
+def _machine(settings: DockerDiscovery) -> str:
+    """Where the machine is reached that Docker runs on."""
+    return "127.0.0.1" if _is_local(settings) else urlsplit(settings.docker_host).hostname or ""
+
+
+def _is_local(settings: DockerDiscovery) -> bool:
+    return settings.docker_host.startswith("unix:")

@@ -1,0 +1,70 @@
+"""Which deadline of a streamed answer runs, and which one has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from exporter.model import Failure, FailureReason
+
+if TYPE_CHECKING:
+    from exporter.engine.wire.chat import Deadlines
+
+
+class Watch:
+    """Until the first token, then from one token to the next; the whole answer all the time.
+
+    The first token's and the whole answer's count from the beginning, also where a request has to
+    be sent again.
+    """
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        self._end = self._begun + deadlines.whole
+        self._tokens = 0
+        self._timer: asyncio.Timeout | None = None
+
+    def timer(self) -> asyncio.Timeout:
+        self._timer = asyncio.timeout_at(min(self._end, self._begun + self.deadlines.first_token))
+        return self._timer
+
+    def left(self) -> float:
+        """Seconds until the deadline that runs."""
+        when = None if self._timer is None else self._timer.when()
+        return max(0.0, (self._end if when is None else when) - self._loop.time())
+
+    def elapsed(self) -> float:
+        """Seconds since the watch was made."""
+        return self._loop.time() - self._begun
+
+    def token(self) -> None:
+        self._tokens += 1
+        if self._timer is not None:
+            self._timer.reschedule(self._next(self.deadlines.between_tokens))
+
+    def failure(self, error: TimeoutError) -> Failure:
+        """Which deadline passed."""
+        limits = self.deadlines
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return Failure(
+                FailureReason.CONNECT_TIMEOUT, f"no connection within {limits.connect:g} s"
+            )
+        if self._loop.time() >= self._end:
+            return Failure(
+                FailureReason.TURN_TIMEOUT, f"the answer was not complete within {limits.whole:g} s"
+            )
+        if self._tokens == 0:
+            return Failure(
+                FailureReason.FIRST_TOKEN_TIMEOUT, f"no first token within {limits.first_token:g} s"
+            )
+        return Failure(
+            FailureReason.STALLED,
+            f"no further token within {limits.between_tokens:g} s after {self._tokens}",
+        )
+
+    def _next(self, seconds: float) -> float:
+        return min(self._end, self._loop.time() + seconds)

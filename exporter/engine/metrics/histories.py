@@ -1,0 +1,133 @@
+"""The totals of a page that shows one engine or several, told apart by labels (pure).
+
+Each engine has a history of its own, so an engine that leaves takes nothing of the totals with it
+and is no restart, and what one had counted before it joined is no growth.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+from exporter.engine.metrics.lookups import Count
+from exporter.engine.metrics.totals import Carried, EngineHistory, carry
+from exporter.model import EngineTotals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.model import EngineSnapshot, PartKey
+
+_OWN_PAGE: PartKey = ()
+_ENGINES_KEPT = 64
+"""Pods get new names when they are renewed: of more than this, those that are gone are one sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """The histories of all engines that the page ever showed; the empty one is `Histories()`.
+
+    `shown` are those on the latest page, under the labels that tell them apart. `gone` are the
+    totals of some that are not, and `gone_restarts` their restarts.
+    """
+
+    engines: Mapping[PartKey, EngineHistory] = field(default_factory=dict)
+    shown: frozenset[PartKey] = frozenset()
+    gone: EngineTotals = field(default_factory=EngineTotals)
+    gone_restarts: int = 0
+
+    @property
+    def sole(self) -> EngineHistory:
+        """That of the engine whose own page it is; the empty one where it is none."""
+        return self.engines.get(_OWN_PAGE, EngineHistory())
+
+    @property
+    def restarts(self) -> int:
+        """Of all engines."""
+        return self.gone_restarts + sum(one.restarts for one in self.engines.values())
+
+    @property
+    def recounts(self) -> int:
+        """How often lookups were left out, of the engines that are kept."""
+        return sum(one.recounts for one in self.engines.values())
+
+    @property
+    def recounted_at(self) -> float | None:
+        """When lookups of any were last left out."""
+        known = [one.recounted_at for one in self.engines.values() if one.recounted_at is not None]
+        return max(known, default=None)
+
+    @property
+    def count(self) -> Count:
+        """What the growth of the lookups is worth: the worst of the engines that are shown."""
+        counts = {self.engines[key].lookups.count for key in self.shown}
+        worst_first = (Count.RECOUNTED, Count.OPEN, Count.KNOWN)
+        return next((count for count in worst_first if count in counts), Count.KNOWN)
+
+    def totals(self) -> EngineTotals:
+        """All engines added up; None where one that is shown does not say the number."""
+        return EngineTotals(**{each.name: self._total(each.name) for each in fields(EngineTotals)})
+
+    def _total(self, name: str) -> float | None:
+        totals = {key: _total(history, name) for key, history in self.engines.items()}
+        if any(totals[key] is None for key in self.shown):
+            return None
+        every = (getattr(self.gone, name), *totals.values())
+        known = [total for total in every if total is not None]
+        return math.fsum(known) if known else None
+
+    def with_sole(self, history: EngineHistory) -> Histories:
+        """With another history of the engine whose own page it is."""
+        return replace(self, engines={**self.engines, _OWN_PAGE: history})
+
+
+def carry_page(histories: Histories, snapshot: EngineSnapshot) -> Histories:
+    """The histories with one more page. The first page's values are where the totals begin."""
+    parts = snapshot.parts or {_OWN_PAGE: snapshot}
+    engines = dict(histories.engines)
+    for key, part in parts.items():
+        if key in engines:
+            engines[key] = carry(engines[key], part)
+        else:
+            engines[key] = _joined(part) if histories.engines else carry(EngineHistory(), part)
+    return _bounded(replace(histories, engines=engines, shown=frozenset(parts)))
+
+
+def _joined(part: EngineSnapshot) -> EngineHistory:
+    """The history of an engine that is seen beside others: what it counted before is no growth."""
+    history = carry(EngineHistory(), part)
+    return replace(
+        history,
+        counts={
+            name: Carried(None if count.last is None else 0.0, count.last, count.last)
+            for name, count in history.counts.items()
+        },
+        lookups=history.lookups.from_here(part),
+        recounted_at=None,
+    )
+
+
+def _bounded(histories: Histories) -> Histories:
+    """With no more engines than are kept: the oldest that are gone become one sum."""
+    surplus = len(histories.engines) - _ENGINES_KEPT
+    leave = [key for key in histories.engines if key not in histories.shown][: max(0, surplus)]
+    if not leave:
+        return histories
+    left = [histories.engines[key] for key in leave]
+    gone = {}
+    for each in fields(EngineTotals):
+        every = (getattr(histories.gone, each.name), *(_total(one, each.name) for one in left))
+        known = [total for total in every if total is not None]
+        gone[each.name] = math.fsum(known) if known else None
+    return Histories(
+        {key: one for key, one in histories.engines.items() if key not in leave},
+        histories.shown,
+        EngineTotals(**gone),
+        histories.gone_restarts + sum(one.restarts for one in left),
+    )
+
+
+def _total(history: EngineHistory, name: str) -> float | None:
+    count = history.counts.get(name)
+    return None if count is None else count.total

@@ -1,0 +1,339 @@
+"""The samples of one page of vLLM's /metrics into one `EngineSnapshot`. Pure.
+
+What is unknown stays None: a family that is not on the page; one with a value that is not finite
+or is negative on any rank, since a sum over the other ranks would be wrong; one that has no series
+for a rank that the other families name; one with the same series twice; one whose unit is unknown.
+
+vLLM tells its series apart by model and rank. Where they have another label (`server`, `pod`,
+`instance`, `url`), a router or something that collects pages shows them, of one engine or several.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from exporter.engine.metrics import names
+from exporter.engine.metrics.names import Family, Ranks
+from exporter.model import CacheConfig, EngineSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from prometheus_client.samples import Sample
+
+    from exporter.model import PartKey
+
+_T = TypeVar("_T")
+
+
+_OWN_LABELS = frozenset({"model_name", "engine", "engine_idx", "pid"})
+"""What vLLM puts on the families that are read, and the Python client where processes share a
+page. Any other label was put on by somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was read of a page.
+
+    `lookups_help` is its HELP of the lookups that it counts under an old name, `version` what the
+    engine says of itself: they tell whether those are tokens or blocks.
+    """
+
+    by_name: Mapping[str, Sequence[Sample]]
+    configs: Sequence[Mapping[str, str]]
+    lookups_help: str | None
+    version: str | None
+    unfilled: frozenset[str] = frozenset()
+
+
+def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
+    """One snapshot of all ranks, and of all engines where a page has the series of several."""
+    foreign = frozenset(
+        label
+        for family in names.VLLM_FAMILIES
+        for sample in _newest(family, page.by_name)
+        for label in sample.labels
+        if label not in _OWN_LABELS
+    )
+    if not foreign:
+        return _one(page, at=at, scrape_seconds=scrape_seconds)
+    parts = {
+        key: _one(part, at=at, scrape_seconds=scrape_seconds)
+        for key, part in _parted(page, foreign).items()
+    }
+    return _added_up(parts)
+
+
+def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
+    """The page of each engine, by the labels that tell them apart.
+
+    What stands on it without these labels, such as the start time of the process that shows the
+    page, is not an engine's. Nor is a family that is 0 throughout: a router shows 0 for what it
+    does not know. Its version is its own.
+    """
+
+    def key(labels: Mapping[str, str]) -> PartKey:
+        return tuple(sorted((name, labels[name]) for name in foreign if name in labels))
+
+    by_name: dict[PartKey, dict[str, list[Sample]]] = {}
+    configs: dict[PartKey, list[Mapping[str, str]]] = {}
+    for name, samples in page.by_name.items():
+        for sample in samples:
+            by_name.setdefault(key(sample.labels), {}).setdefault(name, []).append(sample)
+    for labels in page.configs:
+        configs.setdefault(key(labels), []).append(labels)
+    unfilled = frozenset(
+        name
+        for name, samples in page.by_name.items()
+        if name != names.SLEEP_STATE and all(sample.value == 0 for sample in samples)
+    )
+    engines = [
+        one
+        for one, families in by_name.items()
+        if any(_newest(family, families) for family in names.VLLM_FAMILIES)
+    ]
+    return {
+        one: Page(by_name[one], configs.get(one, ()), page.lookups_help, None, unfilled)
+        for one in engines
+    }
+
+
+def _added_up(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
+    """As of one engine. A number that one of them does not say is unknown."""
+    first, *others = parts.values()
+    every = [first, *others]
+
+    def total(of: Callable[[EngineSnapshot], float | None]) -> float | None:
+        values = [value for one in every if (value := of(one)) is not None]
+        return math.fsum(values) if len(values) == len(every) else None
+
+    usage = total(lambda one: one.kv_cache_usage_ratio)
+    return EngineSnapshot(
+        at=first.at,
+        scrape_seconds=first.scrape_seconds,
+        ranks=sum(one.ranks for one in every),
+        model_names=tuple(sorted({name for one in every for name in one.model_names})),
+        process_start_time=None if others else first.process_start_time,
+        queried_tokens=total(lambda one: one.queried_tokens),
+        hit_tokens=total(lambda one: one.hit_tokens),
+        cached_prompt_tokens=total(lambda one: one.cached_prompt_tokens),
+        prompt_tokens=total(lambda one: one.prompt_tokens),
+        generation_tokens=total(lambda one: one.generation_tokens),
+        preemptions=total(lambda one: one.preemptions),
+        kv_cache_usage_ratio=None if usage is None else usage / len(every),
+        requests_running=total(lambda one: one.requests_running),
+        requests_waiting=total(lambda one: one.requests_waiting),
+        hit_rate_gauge=None if others else first.hit_rate_gauge,
+        cache=_agreed_cache([one.cache for one in every]),
+        iteration_tokens=total(lambda one: one.iteration_tokens),
+        asleep=_same([one.asleep for one in every]),
+        lookup_step_tokens=max(one.lookup_step_tokens for one in every),
+        parts=parts,
+    )
+
+
+def _one(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
+    by_name, configs = page.by_name, page.configs
+    engines = {
+        sample.labels["engine"]
+        for family in names.VLLM_FAMILIES
+        for sample in _newest(family, by_name)
+        if "engine" in sample.labels
+    }
+    models = {
+        sample.labels["model_name"]
+        for samples in by_name.values()
+        for sample in samples
+        if "model_name" in sample.labels
+    }
+    seen = bool(configs) or any(_newest(family, by_name) for family in names.VLLM_FAMILIES)
+
+    cache = _cache_config(configs, len(engines)) if configs else None
+    step = _lookup_step(page, cache)
+
+    def value(family: Family) -> float | None:
+        samples = _newest(family, by_name)
+        if samples and samples[0].name in page.unfilled:
+            return None
+        return _combined(samples, engines, family.ranks)
+
+    def looked_up(family: Family) -> float | None:
+        counted = value(family)
+        return None if counted is None or step is None else counted * step
+
+    return EngineSnapshot(
+        at=at,
+        scrape_seconds=scrape_seconds,
+        ranks=len(engines) or int(seen),
+        model_names=tuple(sorted(models)),
+        process_start_time=value(names.PROCESS_START),
+        queried_tokens=looked_up(names.QUERIED_TOKENS),
+        hit_tokens=looked_up(names.HIT_TOKENS),
+        cached_prompt_tokens=value(names.CACHED_PROMPT_TOKENS),
+        prompt_tokens=value(names.PROMPT_TOKENS),
+        generation_tokens=value(names.GENERATION_TOKENS),
+        preemptions=value(names.PREEMPTIONS),
+        kv_cache_usage_ratio=_ratio(value(names.KV_CACHE_USAGE)),
+        requests_running=value(names.REQUESTS_RUNNING),
+        requests_waiting=value(names.REQUESTS_WAITING),
+        hit_rate_gauge=_ratio(value(names.HIT_RATE)),
+        cache=cache,
+        iteration_tokens=value(names.ITERATION_TOKENS),
+        asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
+        lookup_step_tokens=step or 1,
+        speculative=names.SPECULATION in by_name if seen else None,
+    )
+
+
+def _lookup_step(page: Page, cache: CacheConfig | None) -> int | None:
+    """Tokens of one count of the lookups: 1, or a block's; None where the unit is unknown.
+
+    The V1 engine of 0.8.5 counts blocks under the names that count tokens since 0.9.0; the HELP
+    line of each says which (`v1/metrics/loggers.py`).
+    """
+    on_page = page.by_name
+    if not any(_newest(f, on_page) and f.names[0] not in on_page for f in names.LOOKUPS):
+        return 1
+    block = cache.block_size if cache else None
+    words = (page.lookups_help or "").lower()
+    if "block" in words:
+        return block
+    if "token" in words:
+        return 1
+    minor = re.match(r"0\.([0-9]+)\b", page.version or "")
+    if minor is None:
+        return None
+    return block if int(minor[1]) < _FIRST_MINOR_IN_TOKENS else 1
+
+
+_FIRST_MINOR_IN_TOKENS = 9
+
+
+def _asleep(samples: Sequence[Sample]) -> bool | None:
+    """Whether a rank sleeps; None where the page does not say so of each."""
+    awake = [_known(s.value) for s in samples if s.labels.get("sleep_state") == "awake"]
+    if 0 in awake:
+        return True
+    return None if not awake or None in awake else False
+
+
+def _newest(family: Family, by_name: Mapping[str, Sequence[Sample]]) -> Sequence[Sample]:
+    """The samples under the newest of the family's names that is on the page."""
+    return next((by_name[name] for name in family.names if name in by_name), ())
+
+
+def _combined(samples: Sequence[Sample], engines: set[str], ranks: Ranks) -> float | None:
+    """One number for all ranks, None where one of them is unknown."""
+    if not samples:
+        return None
+    named = {sample.labels["engine"] for sample in samples if "engine" in sample.labels}
+    series = {tuple(sorted(sample.labels.items())) for sample in samples}
+    values = [_known(sample.value) for sample in samples]
+    known = [value for value in values if value is not None]
+    whole = len(known) == len(values) == len(series) and named in (set(), engines)
+    if not whole or (ranks is Ranks.ONLY and len(known) != 1):
+        return None
+    total = math.fsum(known)
+    return total / len(known) if ranks is Ranks.MEAN else total
+
+
+def _known(value: float) -> float | None:
+    """The value if it can be one of a wanted family: finite and not negative."""
+    try:
+        number = float(value)
+    except OverflowError:  # the parser makes an int of any row of digits
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _ratio(value: float | None) -> float | None:
+    return value if value is not None and value <= 1 else None
+
+
+def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConfig:
+    """What the ranks' `cache_config_info` agree on.
+
+    `num_blocks` is the label as it stands: with data parallelism vLLM adds the ranks' blocks up
+    and says the sum on each rank's line, while `kv_cache_size_tokens` is one rank's (0.32.0,
+    `v1/engine/core_client.py`). Before 0.24 there is no `kv_cache_size_tokens`, and the capacity
+    is that of a rank's share of the blocks: too much where a model's layers are of several kinds.
+    """
+
+    def label(name: str) -> Callable[[Mapping[str, str]], int | None]:
+        return lambda labels: _positive_int(labels.get(name))
+
+    block_size = _agreed(ranks, label("block_size"))
+    num_blocks = _agreed(ranks, label("num_gpu_blocks"))
+    capacity = _agreed(ranks, label("kv_cache_size_tokens"))
+    told = any("kv_cache_size_tokens" in labels for labels in ranks)
+    if not told and num_blocks is not None and block_size is not None:
+        capacity = num_blocks // max(1, engines, len(ranks)) * block_size or None
+    return CacheConfig(
+        match_unit_tokens=_agreed(ranks, _match_unit),
+        block_size=block_size,
+        prefix_caching=_agreed(ranks, _prefix_caching),
+        num_blocks=num_blocks,
+        capacity_tokens=capacity,
+        labels={
+            name: value
+            for name, value in ranks[0].items()
+            if name != "engine" and all(other.get(name) == value for other in ranks)
+        },
+    )
+
+
+def _agreed_cache(caches: Sequence[CacheConfig | None]) -> CacheConfig | None:
+    """What the caches of several engines have in common."""
+    known = [cache for cache in caches if cache is not None]
+    if not known or len(known) < len(caches):
+        return None
+    labels = known[0].labels.items()
+    return CacheConfig(
+        match_unit_tokens=_same([cache.match_unit_tokens for cache in known]),
+        block_size=_same([cache.block_size for cache in known]),
+        prefix_caching=_same([cache.prefix_caching for cache in known]),
+        num_blocks=_same([cache.num_blocks for cache in known]),
+        capacity_tokens=_same([cache.capacity_tokens for cache in known]),
+        labels={k: v for k, v in labels if all(cache.labels.get(k) == v for cache in known)},
+    )
+
+
+def _same(values: Sequence[_T | None]) -> _T | None:
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _agreed(
+    ranks: Sequence[Mapping[str, str]], read: Callable[[Mapping[str, str]], _T]
+) -> _T | None:
+    answers = {read(labels) for labels in ranks}
+    return answers.pop() if len(answers) == 1 else None
+
+
+# vLLM's `config/cache.py`: `cache_hit_alignment_tokens` is the "token granularity at which
+# prefix-cache hits land", `prefix_match_unit` "the finest token boundary a prefix-cache hit can
+# land on", `effective_attention_block_size` the "full-attention block size in tokens, including
+# DCP". Each came later than the next and is the text "None" where it is not set.
+_MATCH_UNIT_LABELS = (
+    "cache_hit_alignment_tokens",
+    "prefix_match_unit",
+    "effective_attention_block_size",
+    "block_size",
+)
+
+
+def _match_unit(labels: Mapping[str, str]) -> int | None:
+    units = (_positive_int(labels.get(name)) for name in _MATCH_UNIT_LABELS)
+    return next((unit for unit in units if unit is not None), None)
+
+
+def _prefix_caching(labels: Mapping[str, str]) -> bool | None:
+    return {"True": True, "False": False}.get(labels.get("enable_prefix_caching", ""))
+
+
+def _positive_int(text: str | None) -> int | None:
+    if text is None or not re.fullmatch("[0-9]{1,15}", text):
+        return None
+    return int(text) or None

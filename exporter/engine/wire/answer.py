@@ -1,0 +1,258 @@
+"""What a streamed chat completion says, put together chunk by chunk. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import ExporterError
+from exporter.model import Failure, FailureReason, Usage
+
+if TYPE_CHECKING:
+    from exporter.engine.wire.refusal import Refusal
+
+Json = dict[str, Any]
+DONE = b"[DONE]"
+_TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
+_DETAIL_LIMIT = 300
+_MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
+_MOST_TEXT = 1 << 20
+"""Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
+_CALL_CHARACTERS = 100  # what a tool call counts for among them, its arguments apart
+# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py since 0.33, and
+# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error within a stream.
+_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
+_TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    """A call as far as it was told; the arguments come in pieces."""
+
+    id: Any = ""
+    name: Any = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def message(self) -> Json:
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer so far. `token_times` are the arrivals of the chunks that carried text.
+
+    `usage_fault` says what is wrong with a usage of which no number can be believed, `refusal` what
+    came in place of a stream.
+    """
+
+    token_times: list[float] = field(default_factory=list)
+    usage: Usage | None = None
+    usage_fault: str | None = None
+    refusal: Refusal | None = None
+    finish_reason: str | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+    completion_token_ids: list[int] | None = None
+    logprob_token_ids: list[int] | None = None
+    done: bool = False
+    failure: Failure | None = None
+    _content: list[str] = field(default_factory=list, repr=False)
+    _tool_calls: dict[int, _ToolCall] = field(default_factory=dict, repr=False)
+    _text_left: int = _MOST_TEXT
+
+    def take(self, data: bytes, at: float) -> bool:
+        """Add one event that arrived at `at`; True when it carried generated text.
+
+        After an event that makes the answer a failure, `failure` is set and the rest is ignored.
+        """
+        if self.failure is not None:
+            return False
+        if data == DONE:
+            self.done = True
+            return False
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            return self._fail(FailureReason.PROTOCOL, f"a chunk is not JSON: {error}")
+        if not isinstance(chunk, dict):
+            return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
+        if (error_object := _error_in(chunk)) is not None:
+            text = error_text(error_object)
+            at_rest = says_it_rests(text)
+            return self._fail(FailureReason.PAUSED if at_rest else FailureReason.STREAM_ERROR, text)
+        try:
+            has_text = self._take_chunk(chunk, at)
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+            return self._fail(FailureReason.PROTOCOL, "a chunk is not that of a chat completion")
+        if self._text_left < 0:
+            return self._fail(FailureReason.PROTOCOL, "the answer's text does not end")
+        return has_text
+
+    def _take_chunk(self, chunk: Json, at: float) -> bool:
+        if ids := chunk.get("prompt_token_ids"):
+            self.prompt_token_ids = tuple(int(i) for i in ids)
+        if chunk.get("usage") is not None:
+            self._take_usage(chunk["usage"])
+        choices = chunk.get("choices") or []
+        texts = [self._take_choice(choice, at) for choice in choices]
+        return any(texts)
+
+    def _take_usage(self, usage: Any) -> None:
+        if usage == {} and self.usage is not None:
+            return  # nothing new
+        try:
+            self.usage, self.usage_fault = read_usage(usage), None
+        except ImpossibleUsageError as error:
+            self.usage, self.usage_fault = None, str(error)
+
+    def _take_choice(self, choice: Json, at: float) -> bool:
+        if (ids := choice.get("token_ids")) is not None:
+            self.completion_token_ids = self.completion_token_ids or []
+            self.completion_token_ids += [int(token) for token in ids]
+        for entry in (choice.get("logprobs") or {}).get("content") or []:
+            self._take_logprob(str(entry.get("token")))
+        if choice.get("finish_reason") is not None:
+            self.finish_reason = str(choice["finish_reason"])
+        delta = choice.get("delta") or {}
+        if delta.get("content"):
+            self._content.append(str(delta["content"]))
+            self._text_left -= len(self._content[-1])
+        for call in delta.get("tool_calls") or []:
+            self._take_tool_call(call)
+        has_text = bool(delta.get("tool_calls")) or any(delta.get(name) for name in _TEXT_FIELDS)
+        if has_text:
+            self.token_times.append(at)
+        return has_text
+
+    def _take_logprob(self, token: str) -> None:
+        """A generated token, as "token_id:123" where the engine was asked to write it so."""
+        number = token.removeprefix(_TOKEN_ID)
+        if token.startswith(_TOKEN_ID) and number.isdecimal():
+            self.logprob_token_ids = self.logprob_token_ids or []
+            self.logprob_token_ids.append(int(number))
+
+    def _take_tool_call(self, delta: Json) -> None:
+        index = int(delta.get("index", 0))
+        if index not in self._tool_calls:
+            self._tool_calls[index] = _ToolCall()
+            self._text_left -= _CALL_CHARACTERS
+        call, function = self._tool_calls[index], delta.get("function") or {}
+        call.id = delta.get("id") or call.id
+        call.name = function.get("name") or call.name
+        call.arguments.append("" + (function.get("arguments") or ""))  # TypeError: it is no text
+        self._text_left -= len(call.arguments[-1])
+
+    def _fail(self, reason: FailureReason, detail: str) -> bool:
+        self.failure = Failure(reason, detail)
+        return False
+
+    def end(self) -> Failure | None:
+        """What is wrong with the answer now that the stream has ended, if anything."""
+        if self.failure is None and self.finish_reason == "abort":
+            return Failure(
+                FailureReason.ABORTED, "the engine aborted the request (is it shutting down?)"
+            )
+        if self.failure is None and not self.done:
+            return Failure(FailureReason.STREAM_CUT, "the stream ended before [DONE]")
+        return self.failure
+
+    def message(self) -> Json:
+        """The assistant's message as the next request's history holds it."""
+        message: Json = {"role": "assistant", "content": "".join(self._content)}
+        if self._tool_calls:
+            message["tool_calls"] = [call.message() for _, call in sorted(self._tool_calls.items())]
+        return message
+
+
+class ImpossibleUsageError(ExporterError):
+    """A usage object has numbers that no answer can have."""
+
+
+def read_usage(usage: Any) -> Usage:
+    """The usage object of an OpenAI answer.
+
+    `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
+    and null in an answer that is not streamed: cached tokens are unknown then, not 0. With the
+    flag, vLLM before 0.24 leaves it out where 0 tokens were cached (probe/reporting.py). Raises
+    `ImpossibleUsageError` for numbers that cannot be: one wrong number and none is to be trusted.
+    """
+    if not isinstance(usage, dict):
+        raise ImpossibleUsageError("usage is no object")
+    details = usage.get("prompt_tokens_details")
+    if not isinstance(details, dict | None):
+        raise ImpossibleUsageError("usage says prompt_tokens_details that are no object")
+    cached = (details or {}).get("cached_tokens")
+    prompt = _tokens("prompt_tokens", usage.get("prompt_tokens"), least=1)
+    completion = _tokens("completion_tokens", usage.get("completion_tokens"))
+    hit = None if cached is None else _tokens("cached_tokens", cached)
+    if hit is not None and hit > prompt:
+        raise ImpossibleUsageError(f"usage says that {hit} of {prompt} prompt tokens were cached")
+    return Usage(prompt, completion, hit)
+
+
+def _tokens(name: str, value: Any, least: int = 0) -> int:
+    if value is None:
+        raise ImpossibleUsageError(f"usage has no {name}")
+    if type(value) is not int or not least <= value <= _MOST_TOKENS:
+        raise ImpossibleUsageError(error_text(f"usage says {name} {value!r:.40}"))
+    return value
+
+
+def _error_in(chunk: Json) -> Any | None:
+    """The error object of a chunk: `{"error": …}`, or vLLM's older `{"object": "error", …}`."""
+    if chunk.get("error") is not None:
+        return chunk["error"]
+    return chunk if chunk.get("object") == "error" else None
+
+
+def error_text(error: Any) -> str:
+    """The words of an OpenAI error object, short enough for a log line."""
+    text = error.get("message") if isinstance(error, dict) else error
+    return str(text or "no message")[:_DETAIL_LIMIT]
+
+
+def says_it_rests(words: str) -> bool:
+    """Whether an engine's words say that it is paused or being scaled."""
+    return _AT_REST.search(words) is not None
+
+
+def refusal(status: int, body: bytes) -> Failure:
+    """The failure that an HTTP status other than 200 on /v1/chat/completions means.
+
+    vLLM 0.32.0 answers 401 `{"error": "Unauthorized"}`, 404 with `param: "model"` for an unknown
+    model and 400 with `param: "input_tokens"` for a prompt beyond the context; older versions
+    give the same sentences without `param`.
+    """
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        parsed = None
+    error = _error_in(parsed) if isinstance(parsed, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    detail = f"HTTP {status}: {error_text(error) if error is not None else _first_line(body)}"
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Failure(FailureReason.UNAUTHORIZED, f"{detail}; set api_key or api_key_file")
+    if status == HTTPStatus.NOT_FOUND:
+        known = param == "model" or (error is not None and "model" in error_text(error).lower())
+        return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
+    # A prompt that fills the context to the last token leaves room for an answer of 0 tokens.
+    full = "max_tokens must be at least 1, got 0" in detail
+    if param == "input_tokens" or "maximum context length" in detail or full:
+        return Failure(FailureReason.PROMPT_TOO_LONG, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_rests(detail):
+        return Failure(FailureReason.PAUSED, detail)
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return Failure(FailureReason.OVERLOADED, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(FailureReason.SERVER_ERROR, detail)
+    if status >= HTTPStatus.BAD_REQUEST:
+        return Failure(FailureReason.BAD_REQUEST, detail)
+    return Failure(FailureReason.PROTOCOL, f"{detail} where a stream was expected")
+
+
+def _first_line(body: bytes) -> str:
+    text = body[:_DETAIL_LIMIT].decode("utf-8", "replace").strip()
+    return text.splitlines()[0] if text else "no body"

@@ -1,0 +1,140 @@
+"""What the probe costs an engine, what a prompt token costs it, and what the cache saved thereby.
+
+Pure, like `state.py`, which holds one of these for each target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
+from exporter.model import ControlOutcome, PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from exporter.model import EngineView, RetentionReading, SessionResult
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What the user says an engine costs: money per hour, and watts while it computes."""
+
+    price_per_hour: float | None = None
+    currency: str | None = None
+    watts: float | None = None
+
+
+@dataclass(slots=True)
+class Savings:
+    """Prefill seconds saved, None until the cost of a token is known, and what they were worth."""
+
+    seconds: float | None = None
+    money: dict[str, float] = field(default_factory=dict)  # by currency
+    joules: float = 0.0
+
+    def add(self, seconds: float, prices: Prices) -> None:
+        """At the price and the watts now in force."""
+        self.seconds = (self.seconds or 0.0) + seconds
+        if prices.price_per_hour is not None:
+            currency = prices.currency or ""
+            money = seconds / 3600 * prices.price_per_hour
+            self.money[currency] = self.money.get(currency, 0.0) + money
+        if prices.watts is not None:
+            self.joules += seconds * prices.watts
+
+    def money_at(self, prices: Prices) -> float | None:
+        """In the currency of the price in force; None without a price."""
+        if self.seconds is None or prices.price_per_hour is None:
+            return None
+        return self.money.get(prices.currency or "", 0.0)
+
+    def joules_at(self, prices: Prices) -> float | None:
+        """None without the user's watts."""
+        return None if self.seconds is None or prices.watts is None else self.joules
+
+
+@dataclass(slots=True)
+class CostState:
+    """One target. `budget_tokens_per_hour` None is no limit; `paused` is None also if not paused.
+
+    `prefill` is the fitted cost, None until the points show one. `saved` adds up the growth of the
+    engine's tokens saved, each times the cost known at that time; growth while none is known does
+    not count. Money and joules add up the same growth, each at the price or the watts then in
+    force, so that another price changes nothing of what was counted. `users_saved` is the same of
+    the tokens that users saved.
+    """
+
+    budget_tokens_per_hour: int | None = None
+    prices: Prices = field(default_factory=Prices)
+    controls: dict[ControlOutcome, int] = field(
+        default_factory=lambda: dict.fromkeys(ControlOutcome, 0)
+    )
+    gate_seen: bool = False
+    paused: PauseReason | None = None
+    paused_until: float | None = None  # Unix time
+    retention: dict[float, float] = field(default_factory=dict)
+    prefill: PrefillCost | None = None
+    saved: Savings = field(default_factory=Savings)
+    users_saved: Savings = field(default_factory=Savings)
+    _points: tuple[Point, ...] = ()
+    _engine: tuple[str | None, str | None] | None = None
+    _restarts: int | None = None
+    _tokens_saved: float | None = None
+
+    def gate_looked(self, paused: PauseReason | None, until: float | None = None) -> None:
+        self.gate_seen, self.paused, self.paused_until = True, paused, until
+
+    def add_session(self, result: SessionResult) -> None:
+        for turn in result.turns:
+            if turn.control is not None:
+                self.controls[turn.control.outcome] += 1
+        new = points_of(result.turns)
+        if not new:
+            return
+        engine = (result.model, result.engine_version)
+        if engine != self._engine:
+            self._points, self._engine = (), engine
+        self._points = with_points(self._points, new)
+        self.prefill = prefill_cost(self._points)
+
+    def add_retention(self, reading: RetentionReading) -> None:
+        """A gap whose share is unknown now has no value any more."""
+        if reading.ratio is None:
+            self.retention.pop(reading.gap_seconds, None)
+        else:
+            self.retention[reading.gap_seconds] = reading.ratio
+
+    def keep_retention(self, gaps_seconds: Collection[float]) -> None:
+        """Forget the gaps that are not measured any more."""
+        self.retention = {
+            gap: share for gap, share in self.retention.items() if gap in gaps_seconds
+        }
+
+    def engine_scraped(self, view: EngineView, users_saved: float | None = None) -> None:
+        """Take in a reading, and the tokens that users saved since the last that told them."""
+        if self._restarts not in (None, view.restarts):
+            # Another process, perhaps with other flags: what was measured is not about it.
+            self._points, self.prefill = (), None
+            self.retention.clear()
+        self._restarts = view.restarts
+        if self.prefill is not None and users_saved is not None:
+            self.users_saved.add(users_saved * self.prefill.seconds_per_token, self.prices)
+        before, now = self._tokens_saved, view.totals.saved_tokens
+        if now is None:
+            return
+        self._tokens_saved = now
+        if self.prefill is not None:
+            growth = 0.0 if before is None else max(0.0, now - before)
+            self.saved.add(growth * self.prefill.seconds_per_token, self.prices)
+
+    @property
+    def currency(self) -> str:
+        """Of the price; empty where the user names none."""
+        return self.prices.currency or ""
+
+    @property
+    def prefill_seconds_saved(self) -> float | None:
+        """Of all traffic, the exporter's own too."""
+        return self.saved.seconds

@@ -1,0 +1,354 @@
+"""What is known of each target at this moment, and the sums since it was added.
+
+Counts that the program keeps itself start at zero, because zero is true then. Sums of what an
+engine reports start as None, because an engine that never reports a number has not reported 0.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+
+from exporter.analysis.own_share import OwnShare
+from exporter.engine.metrics.reasons import ScrapeReason
+from exporter.metrics.state.cost import CostState
+from exporter.metrics.state.session_signs import SessionSigns, signs_of
+from exporter.metrics.state.users_share import UsersShare
+from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from exporter.container.decide.records import ContainerView
+    from exporter.model import (
+        EngineView,
+        RetentionReading,
+        SaltReading,
+        SessionResult,
+        TurnFacts,
+    )
+
+# vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
+# the probe and one of vllm:time_to_first_token_seconds have the same resolution.
+TTFT_BOUNDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+# As above for inter-token latency up to 10 s, with a finer start: a small model decodes faster
+# than 10 ms per token.
+INTER_TOKEN_BOUNDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0),
+)
+
+CacheTemperature = Literal["cold", "warm", "unknown"]
+
+
+class Distribution:
+    """A histogram with fixed upper bounds; a value equal to a bound belongs to it."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[int]:
+        """Observations up to each bound, and last of all those without a bound."""
+        return list(accumulate(self._counts))
+
+
+def wedged(session: SessionResult) -> bool | None:
+    """Whether the cache was wedged at a session's end, or had hit; None where neither was seen."""
+    for turn in reversed(session.turns if session.failure is None else ()):
+        if turn.loss is not None and turn.loss.cause is LossCause.WEDGED:
+            return True
+        if turn.cached_tokens:
+            return False
+    return None
+
+
+def temperature(turn: TurnFacts) -> CacheTemperature:
+    if turn.cached_tokens is None:
+        return "unknown"
+    return "warm" if turn.cached_tokens > 0 else "cold"
+
+
+@dataclass(slots=True)
+class ProbeSums:
+    """Sums over all turns that ended, those of failed sessions too: None until first known.
+
+    `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
+    `ideal_cached_tokens` and `lost_tokens` (ideal known too). So cached / prompt and lost / ideal
+    are true ratios as long as it does not depend on a turn's hits whether they are known. Turns
+    that are known only because the engine counted no hit at all are therefore left out where other
+    turns of their session are unknown: those may have hit. `consumed_tokens` counts every turn with
+    usage, and the requests beside the turns.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    ideal_cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    consumed_tokens: int | None = None
+    lost_tokens: dict[LossCause, int] = field(default_factory=dict)
+
+    def add_beside(self, tokens: int) -> None:
+        """Tokens of requests that are no turns, or of no session that finished."""
+        if tokens:
+            self.consumed_tokens = (self.consumed_tokens or 0) + tokens
+
+    def add(self, turn: TurnFacts, *, others_unknown: bool = False) -> None:
+        if turn.consumed_tokens is not None:
+            self.consumed_tokens = (self.consumed_tokens or 0) + turn.consumed_tokens
+        if turn.completion_tokens is not None:
+            self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
+        if turn.prompt_tokens is None or turn.cached_tokens is None:
+            if turn.loss is not None:  # what was served is not known, but that usage hides it
+                self._add_ideal(turn)
+            return
+        if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
+            return
+        self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
+        self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
+        self._add_ideal(turn)
+
+    def _add_ideal(self, turn: TurnFacts) -> None:
+        # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
+        if turn.ideal_cached_tokens is None or turn.index == 1:
+            return
+        self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + turn.ideal_cached_tokens
+        if not self.lost_tokens:
+            self.lost_tokens = dict.fromkeys(LossCause, 0)
+        if turn.loss is not None:
+            self.lost_tokens[turn.loss.cause] += turn.loss.tokens
+
+
+@dataclass(slots=True)
+class Loops:
+    """Loops by their whole name: of one target, or those of the exporter itself."""
+
+    failures: dict[str, int] = field(default_factory=dict)
+    last_run: dict[str, float] = field(default_factory=dict)
+
+    def ran(self, loop: str, time: float) -> None:
+        self.last_run[loop] = time
+        self.failures.setdefault(loop, 0)
+
+    def failed(self, loop: str) -> None:
+        self.failures[loop] = self.failures.get(loop, 0) + 1
+
+    def gone(self, loop: str) -> None:
+        self.last_run.pop(loop, None)
+        self.failures.pop(loop, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LastExit:
+    """How a container ended last: it may run again since. `why` is None where nothing says."""
+
+    time: float
+    code: int
+    why: str | None
+
+
+@dataclass(slots=True)
+class TargetState:
+    """One target: what its loops said last, and the sums of what they said before.
+
+    `scenarios` has the last session of each scenario, finished or not. When a session shows that
+    the target itself fails, what was known of its other scenarios goes.
+    """
+
+    name: str
+    mode: str = "external"
+    url: str | None = None
+    turn_label_limit: int = 32
+    sessions: int = 0
+    failures: dict[FailureReason, int] = field(
+        default_factory=lambda: dict.fromkeys(FailureReason, 0)
+    )
+    last_session: SessionResult | None = None
+    scenarios: dict[str, SessionResult] = field(default_factory=dict)
+    signs: dict[str, SessionSigns] = field(default_factory=dict)  # of these sessions
+    last_success_time: float | None = None
+    failures_in_a_row: int = 0
+    interval_seconds: float | None = None  # from session to session, as configured
+    sums: ProbeSums = field(default_factory=ProbeSums)
+    own: OwnShare = field(default_factory=OwnShare)
+    users: UsersShare = field(default_factory=UsersShare)
+    isolation_tests: int = 0  # those that could tell
+    isolation_leaks: int = 0
+    wedged: bool | None = None  # by the latest that could tell, of the process that answers now
+    ttft: dict[CacheTemperature, Distribution] = field(
+        default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
+    )
+    inter_token: Distribution = field(default_factory=lambda: Distribution(INTER_TOKEN_BOUNDS))
+    engine: EngineView | None = None
+    scrape_failures: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(map(str, ScrapeReason), 0)
+    )
+    container: ContainerView | None = None
+    last_exit: LastExit | None = None
+    cost: CostState = field(default_factory=CostState)
+    loops: Loops = field(default_factory=Loops)
+
+    def add_session(self, result: SessionResult) -> None:
+        self.last_session = result
+        self.sessions += 1
+        if result.failure is None:
+            self.last_success_time = result.started_time + result.duration_seconds
+            self.failures_in_a_row = 0
+        else:
+            self._add_failure(result.failure.reason)
+        self.scenarios[result.scenario] = result
+        self.signs[result.scenario] = signs_of(result)
+        unknown = any(turn.prompt_tokens and turn.cached_tokens is None for turn in result.turns)
+        for turn in result.turns:
+            self._add_turn(turn, others_unknown=unknown)
+        self.sums.add_beside(result.extra_tokens)
+        self._cache_tested(wedged(result))
+        if Notice.MIXED in result.notices:
+            self.cost.retention.clear()
+        self.cost.add_session(result)
+        self.users.add_session(result)
+
+    def _add_failure(self, reason: FailureReason) -> None:
+        self.failures[reason] += 1
+        self.failures_in_a_row += 1
+        if reason.is_of_the_target:
+            self.scenarios.clear()
+            self.signs.clear()
+            self.wedged = None
+
+    def keep_scenarios(self, names: Collection[str]) -> None:
+        """Drop the sessions of scenarios that are not played any more."""
+        for gone in self.scenarios.keys() - set(names):
+            del self.scenarios[gone], self.signs[gone]
+
+    def add_salts(self, reading: SaltReading) -> None:
+        if reading.leaked is not None:
+            self.isolation_tests += 1
+            self.isolation_leaks += reading.leaked
+        self._cache_tested(reading.wedged)
+
+    def add_view(self, view: EngineView) -> None:
+        if self.engine is not None and view.restarts != self.engine.restarts:
+            self.wedged = None  # that was another process
+        self.engine = view
+        if view.failure is not None:
+            reason = view.failure.reason
+            self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
+        self.cost.engine_scraped(view, self.users.scraped(view, self.own))
+
+    def add_container(self, view: ContainerView) -> None:
+        self.container = view
+        seen = view.snapshot
+        if seen is None or seen.exit_code is None or seen.finished_time is None:
+            return
+        known = self.last_exit
+        same = known is not None and known.time == seen.finished_time
+        why = known.why if known is not None and same else None
+        if view.diagnosis is not None:
+            why = view.diagnosis.summary
+        self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
+
+    def add_retention(self, reading: RetentionReading) -> None:
+        """What a wedged cache keeps says nothing of how long a prefix survives, nor does what
+        another engine has that answers at the same URL.
+        """
+        mixed = self.last_session is not None and Notice.MIXED in self.last_session.notices
+        if not self.wedged and not mixed:
+            self.cost.add_retention(reading)
+
+    def _cache_tested(self, wedged: bool | None) -> None:
+        if wedged is not None:
+            self.wedged = wedged
+        if wedged:
+            self.cost.retention.clear()
+
+    def _add_turn(self, turn: TurnFacts, *, others_unknown: bool) -> None:
+        self.sums.add(turn, others_unknown=others_unknown)
+        if turn.ttft_seconds is not None:
+            kind = temperature(turn)
+            self.ttft.setdefault(kind, Distribution(TTFT_BOUNDS)).observe(turn.ttft_seconds)
+        for gap in turn.inter_token_seconds:
+            self.inter_token.observe(gap)
+
+    @property
+    def finished_session(self) -> SessionResult | None:
+        """The last session of all scenarios, if that finished."""
+        last = self.last_session
+        return last if last is not None and last.failure is None else None
+
+    @property
+    def finished(self) -> Iterator[SessionResult]:
+        """The last session of each scenario, if that finished; a failed one has no values."""
+        return (each for each in self.scenarios.values() if each.failure is None)
+
+    @property
+    def finished_signs(self) -> Iterator[SessionSigns]:
+        """What these say of the cache."""
+        return (self.signs[each.scenario] for each in self.finished)
+
+    @property
+    def notices(self) -> list[Notice]:
+        """What a reader of the last session of any scenario must know, failed ones too."""
+        return sorted({notice for each in self.scenarios.values() for notice in each.notices})
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether the engine says that it is a simulator; None before it was asked."""
+        if self.engine is not None and self.engine.info is not None:
+            return self.engine.info.simulated
+        return None if self.finished_session is None else self.finished_session.simulated
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether anything at all has been learned of this target, good or bad.
+
+        A container of ours or of somebody else must have been looked at as well.
+        """
+        engine_seen = self.engine is not None or self.last_session is not None
+        return engine_seen and (self.mode == "external" or self.container is not None)
+
+
+@dataclass(slots=True)
+class Reloads:
+    """How the configuration was read: None before it was in force, which is before it listens."""
+
+    last_successful: bool | None = None
+    last_success_time: float | None = None
+    outcomes: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0})
+
+    def in_force(self, time: float) -> None:
+        self.last_successful, self.last_success_time = True, time
+
+
+@dataclass(slots=True)
+class DiscoveryState:
+    """One source of targets: None until it answered for the first time."""
+
+    failures: dict[str, int]  # every reason that the source can have
+    targets: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    last_success_time: float | None = None
+
+
+@dataclass(slots=True)
+class ExporterState:
+    """The exporter about itself, and the loops that belong to no target."""
+
+    version: str
+    python: str
+    targets: int = 0
+    whole_page: bool = True
+    loops: Loops = field(default_factory=Loops)
+    web_config_in_force: bool | None = None  # None: no such file is configured
+    reloads: Reloads = field(default_factory=Reloads)
+    discovery: dict[str, DiscoveryState] = field(default_factory=dict)  # by source

@@ -1,0 +1,181 @@
+"""Writes families as prometheus_client does, byte for byte, in a fraction of its time.
+
+prometheus_client looks at every name and label anew for each line: 5 to 12 µs, by format, where a
+target has 300 lines and a fleet is read all the time. So it is asked once for each family how its
+head and its lines look in a format, and from then on only labels' values and numbers are put in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import UNDERSCORES
+from prometheus_client.utils import floatToGoString
+
+from exporter.metrics.samples import add, empty, encodable
+from exporter.metrics.state.target import Distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from prometheus_client.registry import Collector
+
+    from exporter.metrics.readers import Family, Reading, StateT
+
+Names = frozenset[str] | None
+"""The samples that are wanted, by name; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One sample: its text up to the value, with a %s for each label, in the order as written."""
+
+    name: str
+    text: str
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a family looks: its HELP and TYPE, and a line for each sample of one reading."""
+
+    head: str
+    lines: tuple[_Line, ...]
+
+
+@lru_cache(maxsize=4096)
+def _label_text(label: str) -> str:
+    written = encodable(label)
+    return written.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+_number_text: Callable[[float], str] = floatToGoString
+
+
+class Writer:
+    """Writes one format. Its memory is bounded: it holds a form for each family that there is."""
+
+    def __init__(self, encode: Callable[[Collector], bytes]) -> None:
+        self._encode = encode
+        self._forms: dict[tuple[str, tuple[float, ...]], _Form] = {}
+        self.end = encode(_These([])).decode()
+        """What the whole page ends with."""
+
+    def foreign(self, collector: Collector, names: Names = None) -> str:
+        """Families of a collector of somebody else's, written by prometheus_client itself."""
+        metrics = collector.collect()
+        if names is not None:
+            metrics = filter(None, (_picked(metric, names) for metric in metrics))
+        return self._encode(_These(metrics)).decode().removesuffix(self.end)
+
+    def head(self, family: Family[StateT], *leading: str) -> str:
+        """The lines of HELP and TYPE; `leading` are the labels before those of its reader."""
+        return self._form(family, (), leading).head
+
+    def body(
+        self,
+        family: Family[StateT],
+        readings: Iterable[Reading],
+        names: Names = None,
+        **leading: str,
+    ) -> str:
+        """The lines of what was read and is known; `leading` are labels before the reader's."""
+        written: list[str] = []
+        first = list(map(_label_text, leading.values()))
+        for labels, value in readings:
+            if value is None:
+                continue
+            numbers, bounds = _numbers(family, value)
+            form = self._form(family, bounds, tuple(leading))
+            texts = first + list(map(_label_text, labels))
+            for line, number in zip(form.lines, numbers, strict=True):
+                if names is None or line.name in names:
+                    put = tuple([texts[place] for place in line.order])
+                    written.append(f"{line.text % put}{_number_text(number)}\n")
+        return "".join(written)
+
+    def _form(
+        self, family: Family[StateT], bounds: tuple[float, ...], leading: tuple[str, ...]
+    ) -> _Form:
+        form = self._forms.get((family.name, bounds))
+        if form is None:
+            form = self._forms[family.name, bounds] = self._learn(family, bounds, leading)
+        return form
+
+    def _learn(
+        self, family: Family[StateT], bounds: tuple[float, ...], leading: tuple[str, ...]
+    ) -> _Form:
+        metric = empty(family, *leading)
+        labels = tuple(f"\0{place}\0" for place in range(len(leading + family.reader.labels)))
+        value = Distribution(bounds) if family.kind == "histogram" else 0.0
+        add(metric, [(labels, value)])
+        text = self._encode(_These([metric])).decode().removesuffix(self.end)
+        heads = [line for line in text.splitlines(keepends=True) if line.startswith("# ")]
+        lines = text.splitlines()[len(heads) :]
+        return _Form(
+            "".join(heads),
+            tuple(
+                _line(sample.name, line) for sample, line in zip(metric.samples, lines, strict=True)
+            ),
+        )
+
+
+def _line(name: str, line: str) -> _Line:
+    text = line[: line.rindex(" ") + 1].replace("%", "%%")
+    order = tuple(int(place) for place in _PLACE.findall(text))
+    return _Line(name, _PLACE.sub("%s", text), order)
+
+
+_PLACE = re.compile("\0([0-9]+)\0")
+
+
+def _numbers(
+    family: Family[StateT], value: float | Distribution
+) -> tuple[Sequence[float], tuple[float, ...]]:
+    """The values of the lines of one reading, and the bounds of a histogram."""
+    if isinstance(value, Distribution):
+        if family.kind == "histogram":
+            numbers: list[float] = list(value.cumulative())
+            numbers += [numbers[-1], value.sum]  # of _count and _sum
+            return numbers, value.bounds
+    elif family.kind != "histogram":
+        return [value], ()
+    raise TypeError(f"{family.name} is a {family.kind} and was given {value!r}")
+
+
+class _These:
+    """What an encoder asks of a registry."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _picked(metric: Metric, names: frozenset[str]) -> Metric | None:
+    picked = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+    picked.samples = [sample for sample in metric.samples if sample.name in names]
+    return picked if picked.samples else None
+
+
+def writer_for(accept: str) -> tuple[Writer, str]:
+    """The writer for a request's header `Accept`, and the content type of what it writes."""
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # a version that is not numbers: prometheus_client compares it to some
+        encode, content_type = choose_encoder("")
+    if isinstance(encode, partial):
+        # Its version, which the client chooses, changes nothing here: it is for native histograms.
+        return _writer(encode.func, encode.keywords.get("escaping", UNDERSCORES)), content_type
+    return _writer(encode, UNDERSCORES), content_type
+
+
+@cache
+def _writer(generate: Callable[..., bytes], escaping: str) -> Writer:
+    return Writer(partial(generate, escaping=escaping))

@@ -1,0 +1,155 @@
+"""Every test once, against one engine: what it says of itself, one session, one prompt twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.errors import EngineUnavailableError
+from exporter.model import FailureReason
+from exporter.probe.asking import EngineRequests
+from exporter.probe.isolation import try_salts
+from exporter.probe.replicas import own_info
+from exporter.probe.session.runner import SessionRunner
+from exporter.wording import engine_findings, findings
+from exporter.wording.findings import Checkup, Finding
+from exporter.wording.notices import FAILURE_ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.clock import Clock
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.model import EngineInfo
+    from exporter.probe.inquiry import Observe
+    from exporter.probe.session.runner import SessionPlan
+
+TESTS = (
+    *("reachable", "model", "version", "metrics", "flags", "prefix_caching", "match_unit"),
+    *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
+    *("isolation", "wedge"),
+)
+"""The names of all tests, in the order in which they are told."""
+
+_ANSWERED = frozenset(
+    {
+        *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND, FailureReason.NO_MODEL),
+        *(FailureReason.SERVER_ERROR, FailureReason.OVERLOADED, FailureReason.BAD_REQUEST),
+        *(FailureReason.PROTOCOL, FailureReason.PAUSED),
+    }
+)
+"""Failures that something at the address has answered with."""
+
+
+class Doctor:
+    """Examines one engine; `tell` gets each finding as soon as it is known."""
+
+    def __init__(
+        self,
+        plan: SessionPlan,
+        client: EngineClient,
+        observe: Observe,
+        clock: Clock,
+        new_salt: Callable[[], str],
+        *,
+        tell: Callable[[Finding], None] = lambda _finding: None,
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._observe = observe
+        self._clock = clock
+        self._new_salt = new_salt
+        self._tell = tell
+        self._found: list[Finding] = []
+
+    async def examine(self) -> Checkup:
+        """Make every test; those that an earlier failure makes impossible are unknown."""
+        started_time, started_at = self._clock.time(), self._clock.monotonic()
+        self._found = []
+        info: EngineInfo | None = None
+        try:
+            info = await self._client.info()
+        except EngineUnavailableError as error:
+            self._refused(error)
+        else:
+            self._add(findings.passed("reachable", f"{self._client.url} answers"))
+            info = await self._examine(info)
+        return Checkup(
+            url=self._client.url,
+            started_time=started_time,
+            duration_seconds=self._clock.monotonic() - started_at,
+            info=info,
+            findings=tuple(self._found),
+        )
+
+    async def _examine(self, info: EngineInfo) -> EngineInfo:
+        view = await self._observe()
+        info = own_info(info, view)
+        self._add(
+            engine_findings.of_model(info),
+            engine_findings.of_version(info, view),
+            engine_findings.of_metrics(view),
+            engine_findings.of_flags(view),
+            engine_findings.of_prefix_caching(view),
+        )
+        asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
+        if asleep or await self._client.rests():
+            self._add(
+                engine_findings.of_match_unit(view), engine_findings.resting(asleep=asleep is True)
+            )
+            self._not_tried("not tried: the engine sleeps or is paused")
+            return info
+        requests = EngineRequests(
+            self._client,
+            self._observe,
+            self._clock,
+            from_counters=self._plan.cached_tokens_from_counters,
+        )
+        # First, since its second request hits on a sound engine: what an answer without cached
+        # tokens means is known from there on.
+        test = await try_salts(
+            self._client,
+            info,
+            self._observe,
+            self._plan.deadlines,
+            self._new_salt,
+            requests=requests,
+        )
+        session = await SessionRunner(
+            self._plan,
+            self._client,
+            self._observe,
+            self._clock,
+            self._new_salt,
+            requests=requests,
+        ).play()
+        self._add(
+            engine_findings.of_match_unit(view, requests.memory.match_unit),
+            findings.of_engines(session),
+            findings.of_usage_details(session),
+            findings.of_token_ids(session),
+            findings.of_first_turn(session),
+            findings.of_second_turn(session),
+            findings.of_prefix(session),
+        )
+        self._add(findings.of_isolation(test), findings.of_wedge(test, session))
+        return info
+
+    def _refused(self, error: EngineUnavailableError) -> None:
+        """Nothing can be measured: say what went wrong, and that the rest is unknown."""
+        reason = FailureReason(error.reason)
+        advice = FAILURE_ADVICE[reason]
+        if reason in _ANSWERED:
+            self._add(findings.passed("reachable", f"{self._client.url} answers"))
+            self._add(findings.failed("model", error.detail, advice))
+        else:
+            self._add(findings.failed("reachable", error.detail, advice))
+        self._not_tried("not tried")
+
+    def _not_tried(self, why: str) -> None:
+        done = {one.name for one in self._found}
+        self._add(*(findings.unknown(name, why) for name in TESTS if name not in done))
+
+    def _add(self, *found: Finding) -> None:
+        for one in found:
+            self._found.append(one)
+            self._tell(one)

@@ -1,0 +1,126 @@
+"""A session as far as it was played."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from exporter.analysis.cache.cache_math import turn_facts
+from exporter.analysis.loss.causes import loss
+from exporter.analysis.turn_notices import usage_notice
+from exporter.model import (
+    ControlOutcome,
+    Failure,
+    LossCause,
+    Notice,
+    PrefixStability,
+    SessionResult,
+    Turn,
+    TurnFacts,
+)
+
+if TYPE_CHECKING:
+    from exporter.analysis.loss.causes import Evidence
+    from exporter.model import EngineInfo, Usage
+    from exporter.probe.asking import Scope
+
+
+@dataclass(slots=True)
+class Played:
+    """The session so far; its `turns` may be forgotten once it has ended.
+
+    `evidence` is about turns whose cached tokens were not known at first, `control_usage` is of the
+    answers to cold controls; both by turn.
+    """
+
+    scenario: str
+    started_time: float
+    started_at: float
+    info: EngineInfo | None = None
+    chats: Scope | None = None
+    turns: list[Turn] = field(default_factory=list)
+    usages: list[Usage] = field(default_factory=list)
+    facts: list[TurnFacts] = field(default_factory=list)
+    evidence: dict[int, Evidence] = field(default_factory=dict)
+    control_usage: dict[int, Usage | None] = field(default_factory=dict)
+    notices: set[Notice] = field(default_factory=set)
+    failure: Failure | None = None
+    failed_turn: int | None = None
+    prefix: PrefixStability | None = None
+    nonce: bool = False
+    sent_twice: bool = False  # and begun anew for it
+
+    def begin_anew(self) -> None:
+        """Drop what was played: it is no evidence. What it took is still counted."""
+        for each in (self.turns, self.usages, self.facts, self.evidence, self.control_usage):
+            each.clear()
+        self.notices.clear()
+        self.prefix = None
+
+    def hides(self, usage: Usage | None) -> bool:
+        """Whether cached tokens are not known, and are not going to be: the server hides them."""
+        if usage is None or usage.cached_tokens is not None or self.chats is None:
+            return False
+        return self.chats.lacks(usage)
+
+    def settle(self) -> None:
+        """Bring turns and controls up to what their engine's answers have shown since."""
+        for place, turn in enumerate(self.turns):
+            facts = self._settled_turn(place, turn)
+            self.facts[place] = self._settled_control(facts)
+        self.usages = [turn.usage for turn in self.turns if turn.usage is not None]
+
+    def _settled_turn(self, place: int, turn: Turn) -> TurnFacts:
+        facts = self.facts[place]
+        usage = self.chats.settled(turn.usage) if self.chats and turn.usage else None
+        if usage is None or usage is turn.usage:
+            return facts
+        turn = self.turns[place] = replace(turn, usage=usage)
+        evidence = self.evidence.get(turn.index)
+        lost = None if evidence is None or usage.cached_tokens is None else loss(evidence)
+        settled = turn_facts(turn, facts.ideal_cached_tokens, lost)
+        return replace(settled, control=facts.control)
+
+    def _settled_control(self, facts: TurnFacts) -> TurnFacts:
+        control, usage = facts.control, self.control_usage.get(facts.index)
+        if control is None or usage is None or self.chats is None:
+            return facts
+        usage = self.control_usage[facts.index] = self.chats.settled(usage)
+        if control.outcome not in (ControlOutcome.UNREPORTED, ControlOutcome.COLD):
+            return facts
+        unreported = usage.cached_tokens is None
+        outcome = ControlOutcome.UNREPORTED if unreported else ControlOutcome.COLD
+        return replace(facts, control=replace(control, outcome=outcome))
+
+    def result(self, target: str, now: float) -> SessionResult:
+        """The session as a record, ended at the monotonic time `now`."""
+        info, simulated = self.info, self.info is not None and self.info.simulated
+        asked = self.chats.asked_tokens if self.chats is not None else 0
+        return SessionResult(
+            target=target,
+            scenario=self.scenario,
+            simulated=simulated,
+            model=info.model if info else None,
+            engine_version=info.version if info else None,
+            started_time=self.started_time,
+            duration_seconds=now - self.started_at,
+            turns=tuple(self.facts),
+            failure=self.failure,
+            failed_turn=self.failed_turn,
+            notices=frozenset(self.notices | self._late_notices(simulated=simulated)),
+            prefix=self.prefix,
+            extra_tokens=asked - sum(facts.consumed_tokens or 0 for facts in self.facts),
+            nonce_in_prompt=self.nonce,
+        )
+
+    def _late_notices(self, *, simulated: bool) -> set[Notice]:
+        """Those that later turns can still change."""
+        chats = self.chats
+        lacking = chats is not None and any(map(chats.lacks, self.usages))
+        lost = {facts.loss.cause for facts in self.facts if facts.loss is not None}
+        found = {
+            usage_notice(self.usages, lacking=lacking),
+            Notice.SIMULATED if simulated else None,
+            Notice.CACHE_WEDGED if LossCause.WEDGED in lost else None,
+        }
+        return {notice for notice in found if notice is not None}

@@ -1,0 +1,70 @@
+"""What `check` found, for a terminal of 80 columns and as JSON. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from exporter.wording.findings import Verdict
+from exporter.wording.session_json import rfc3339
+
+if TYPE_CHECKING:
+    from exporter.wording.findings import Checkup, Finding
+
+WIDTH = 80
+_WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "FAIL", Verdict.UNKNOWN: "unknown"}
+_VERDICT, _NAME = 8, 16
+_INDENT = " " * (_VERDICT + _NAME)
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    """One test: verdict, name and evidence; below it what to do, if it did not pass."""
+    head = f"{_WORDS[finding.verdict]:<{_VERDICT}}{finding.name:<{_NAME}}"
+    lines = _wrapped(head, finding.evidence)
+    if finding.remedy is not None:
+        lines += _wrapped(f"{_INDENT}-> ", finding.remedy)
+    return lines
+
+
+def closing_line(checkup: Checkup) -> str:
+    """How many passed, failed and are unknown."""
+    verdicts = [finding.verdict for finding in checkup.findings]
+    counts = [f"{verdicts.count(one)} {word.lower()}" for one, word in _COUNTED.items()]
+    simulated = " The engine is SIMULATED." if checkup.info and checkup.info.simulated else ""
+    return f"{len(verdicts)} tests: {', '.join(counts)}.{simulated}"
+
+
+_COUNTED = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNKNOWN: "unknown"}
+
+
+def checkup_json(checkup: Checkup) -> dict[str, Any]:
+    """Keys may be added at the end; none is renamed or left out. Unknown is null."""
+    info = checkup.info
+    return {
+        "url": checkup.url,
+        "well": checkup.well,
+        "tests": [
+            {
+                "name": finding.name,
+                "verdict": finding.verdict,
+                "evidence": finding.evidence,
+                "remedy": finding.remedy,
+            }
+            for finding in checkup.findings
+        ],
+        "model": info.model if info else None,
+        "engine_version": info.version if info else None,
+        "simulated": info.simulated if info else None,
+        "started": rfc3339(checkup.started_time),
+        "duration_seconds": checkup.duration_seconds,
+    }
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=_INDENT,
+        break_on_hyphens=False,  # a flag stays in one piece
+    ) or [head.rstrip()]

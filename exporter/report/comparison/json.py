@@ -1,0 +1,69 @@
+"""A comparison as JSON. Keys may be added at the end; none is renamed or left out. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from exporter.wording.session_json import rfc3339
+
+if TYPE_CHECKING:
+    from exporter.report.comparison.facts import Comparison, Contrast, Side
+
+
+def comparison_json(comparison: Comparison, *, interrupted: bool) -> dict[str, Any]:
+    """Seconds, tokens, ratios 0…1. Unknown is null; a quantity of which nothing is known is not
+    there. `sessions` are the readings that all the rest stands on, null where one failed.
+    """
+    return {
+        "started": rfc3339(comparison.started_time),
+        "simulated": comparison.simulated,
+        "rounds": comparison.rounds,
+        "turns": comparison.turns,
+        "sides": [_side(side) for side in comparison.sides],
+        "contrasts": [
+            _contrast(comparison.sides[0].arm.name, each) for each in comparison.contrasts
+        ],
+        "notes": list(comparison.notes),
+        "interrupted": interrupted,
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    arm, penalty = side.arm, side.penalty
+    return {
+        "name": arm.name,
+        "source": arm.source,
+        "model": arm.model,
+        "engine_version": arm.engine_version,
+        "simulated": arm.simulated,
+        "scenario": arm.scenario,
+        "failures": list(arm.failures),
+        "spreads": {quantity: asdict(known) for quantity, known in side.spreads.items()},
+        "penalty_of_a_miss": None
+        if penalty is None
+        else {
+            "tokens": penalty.tokens,
+            "prefill_seconds": penalty.seconds,
+            "error_seconds": penalty.error_seconds,
+            "seconds_per_token": penalty.cost.seconds_per_token,
+            "floor_seconds": penalty.cost.floor_seconds,
+            "points": penalty.cost.points,
+        },
+        "sessions": [
+            None if one is None else [asdict(reading) for reading in one] for one in arm.rounds
+        ],
+    }
+
+
+def _contrast(first: str, contrast: Contrast) -> dict[str, Any]:
+    miss = contrast.miss_seconds
+    return {
+        "side": contrast.name,
+        "minus": first,
+        "differences": {
+            quantity: asdict(found) | {"adjusted_p": contrast.adjusted_p.get(quantity)}
+            for quantity, found in contrast.differences.items()
+        },
+        "miss_ttft_seconds": None if miss is None else asdict(miss),
+    }

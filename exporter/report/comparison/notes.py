@@ -1,0 +1,60 @@
+"""What a reader of a comparison must know beside its figures. Pure."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from exporter.analysis.paired import LEAST_PAIRS
+from exporter.model import Notice
+from exporter.wording import numbers
+from exporter.wording.notices import ADVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.report.comparison.facts import Side
+
+_SAME_LENGTH = 0.02
+"""First prompts that differ by more than this share are not the same work."""
+
+
+def comparison_notes(sides: Sequence[Side], *, interleaved: bool) -> list[str]:
+    """Sentences, the gravest first."""
+    notes = [failure for side in sides for failure in side.arm.failures]
+    if not interleaved:
+        notes.append(
+            "The sessions of one side were not played in turn with those of the other: what "
+            "changed in between, on the machine or in its load, is part of the difference."
+        )
+    pairs = min(
+        (
+            sum(a is not None and b is not None for a, b in zip_longest(sides[0].arm.rounds, r))
+            for r in (side.arm.rounds for side in sides[1:])
+        ),
+        default=0,
+    )
+    if pairs < LEAST_PAIRS:
+        notes.append(
+            f"{pairs} pair{'' if pairs == 1 else 's'} of sessions cannot show a difference at 5 %: "
+            f"{LEAST_PAIRS} are the fewest that can."
+        )
+    notes += _length_notes(sides)
+    for side in sides:
+        told = sorted(side.arm.notices - {Notice.SIMULATED})
+        notes += [f"{side.arm.source}: {ADVICE[notice]}" for notice in told]
+    return list(dict.fromkeys(notes))
+
+
+def _length_notes(sides: Sequence[Side]) -> list[str]:
+    first = sides[0]
+    notes = []
+    for side in sides[1:]:
+        here, there = first.first_prompt_tokens, side.first_prompt_tokens
+        if here and there and abs(there - here) > _SAME_LENGTH * here:
+            notes.append(
+                f"The first prompt has {numbers.tokens(here)} on {first.arm.name} and "
+                f"{numbers.tokens(there)} on {side.arm.name}: the two do not do the same work per "
+                "turn. Compare their hit ratios and what a miss costs rather than times."
+            )
+    return notes

@@ -1,0 +1,49 @@
+"""A session as CSV: a line for each turn, columns named like the JSON's fields. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from exporter.wording.session_json import session_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.model import SessionResult
+
+_SESSION = ("target", "scenario", "simulated", "started", "model", "engine_version")
+_TURN = (
+    *("turn", "prompt_tokens", "completion_tokens", "cached_tokens", "ideal_cached_tokens"),
+    *("hit_ratio", "efficiency_ratio", "tokens_saved", "ttft_seconds", "latency_seconds"),
+    *("cold_ttft_seconds", "ttft_saved_seconds"),
+)
+_LOSS = ("tokens", "cause", "evidence")
+_LATER = ("cached_tokens_source",)
+COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER)
+"""Columns may be added at the end; none is renamed or left out."""
+
+
+def session_csv(result: SessionResult) -> str:
+    """A header and one line per finished turn. Unknown is empty; true and false as in JSON."""
+    session = session_json(result)
+    head = _cells(session, _SESSION)
+    page = io.StringIO()
+    table = csv.writer(page, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for turn in session["turns"]:
+        loss: Mapping[str, object] = turn["loss"] or {}
+        cells = [*_cells(turn, _TURN), *_cells(loss, _LOSS), *_cells(turn, _LATER)]
+        table.writerow([*head, *cells])
+    return page.getvalue()
+
+
+def _cells(shape: Mapping[str, object], names: Sequence[str]) -> list[object]:
+    return [_cell(shape.get(name)) for name in names]
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value

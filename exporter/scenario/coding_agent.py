@@ -1,0 +1,230 @@
+"""The built-in scenario: a coding agent repairs paging in a small web shop, in eight turns. Pure.
+
+Its opening is what real agents send: rules, tool schemas and a handbook of the code base, long
+and the same at every turn. The handbook can be lengthened, so that the opening spans enough cache
+blocks of whatever engine it meets. The text depends on nothing but that length.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from exporter.scenario.model import Message, Scenario, ScenarioKind, Tool
+
+NAME = "coding-agent"
+
+_RULES = """\
+You are a careful software engineer who works in a repository through tools.
+Rules:
+1. Read before you write. Open a file with read_file before you change it with apply_patch.
+2. Make the smallest change that solves the task, and keep the style of the file.
+3. After each change run the tests that cover it. Never report success without a passing run.
+4. Say what you found in one or two sentences. Name files and functions, not feelings.
+5. Do not touch generated files, lock files or anything under vendor/.
+6. If the task is unclear, state the assumption you make and go on.
+7. Secrets that you come across are not repeated in any answer.
+
+The handbook of the repository follows.
+"""
+
+_SECTIONS = (
+    (
+        "orders/ holds the order service. An order is created as a draft, priced by pricing/, and "
+        "becomes immutable once it is confirmed. Its tables are orders, order_lines and order_events; "
+        "the last one is append-only and is the source of truth when the other two disagree."
+    ),
+    (
+        "pricing/ turns a draft into a priced order. Prices are integers in the currency's smallest "
+        "unit, never floats. Discounts apply in the order in which they stand in the rule file, and "
+        "the sum of a line is rounded once, at the end, half to even."
+    ),
+    (
+        "catalog/ answers what can be bought. It reads a snapshot that the import job writes every "
+        "ten minutes, keeps it in memory, and swaps it in one step. A request sees one snapshot from "
+        "beginning to end, so a product cannot change its price half way through a page."
+    ),
+    (
+        "web/ is the HTTP layer. Handlers are thin: parse, call one service function, render. Errors "
+        "of a service are mapped to a status in web/errors.py and nowhere else. Every list endpoint "
+        "takes limit and cursor and returns next_cursor, or null on the last page."
+    ),
+    (
+        "paging/ is shared by all list endpoints. A cursor is the base64 of the last row's sort key "
+        "and its id. The query asks for limit plus one rows: the extra row only says whether there is "
+        "a next page and is never returned to the client."
+    ),
+    (
+        "tests/ mirrors the source tree. Unit tests use the in-memory store of tests/fakes.py; tests "
+        "under tests/db run against a real database and are marked so. A failing test is fixed in the "
+        "code, not in the test, unless the change was meant to alter that behaviour."
+    ),
+    (
+        "jobs/ runs in the background from a table of due work. A job must be safe to run twice. It "
+        "takes a row lock, does its work, writes the outcome and releases the lock; a worker that "
+        "dies is noticed by the age of its heartbeat and the row is taken again."
+    ),
+    (
+        "Migrations live in db/migrations and are numbered. A migration that drops or renames a "
+        "column comes in two releases: the first stops using it, the second removes it. Adding an "
+        "index on a large table is done concurrently and outside a transaction."
+    ),
+    (
+        "Logging is structured. A handler logs one line per request with route, status and duration. "
+        "Customer names, addresses and card data never reach a log. A warning is something that a "
+        "person should look at this week, an error something to look at now."
+    ),
+    (
+        "Configuration comes from the environment and is read once at start in settings.py. A missing "
+        "value stops the process with its name. Feature switches are settings as well; a switch that "
+        "has been on for two releases is removed together with the code behind it."
+    ),
+    (
+        "Dates are stored in UTC with microseconds and rendered in the customer's zone at the edge. "
+        "A day in a report is a day in the shop's zone. Comparing a date with a timestamp is a "
+        "mistake that the type checker catches, since the two are different types here."
+    ),
+    (
+        "Releases are cut from main every day at ten. The pipeline runs linting, type checks, unit "
+        "tests, database tests and a smoke test against a copy of the shop. A release is rolled back "
+        "by deploying the one before it; migrations are written so that this works."
+    ),
+)
+
+_TOPICS = (
+    "invoices", "shipping labels", "returns", "stock counts", "supplier imports", "gift cards",
+    "tax rates", "customer messages", "search ranking", "image resizing", "audit export",
+)  # fmt: skip
+
+
+def _section(number: int) -> str:
+    """The text of handbook section `number` (1…); past the written ones, a service template."""
+    if number <= len(_SECTIONS):
+        return _SECTIONS[number - 1]
+    topic = _TOPICS[number % len(_TOPICS)]
+    return (
+        f"services/s{number}/ looks after {topic}. Its entry point is services/s{number}/main.py, "
+        f"its settings begin with S{number}_, and it listens on port {9000 + number}. It owns the "
+        f"tables with the prefix s{number}_ and nobody else writes to them. Its queue is drained "
+        f"by {number % 5 + 1} workers, a message is retried {number % 7 + 2} times, and what fails "
+        f"then is kept for {number % 4 + 3} weeks so that a person can look at it."
+    )
+
+
+def _handbook(characters: int) -> str:
+    """Whole numbered sections until at least `characters` characters are there."""
+    sections: list[str] = []
+    length = 0
+    for number in count(1):
+        if length >= characters:
+            break
+        sections.append(f"Section {number}. {_section(number)}")
+        length += len(sections[-1]) + 2
+    return "\n\n".join(sections)
+
+
+def _tool(name: str, description: str, required: list[str], **properties: str) -> Tool:
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    key: {"type": "string", "description": text} for key, text in properties.items()
+                },
+                "required": required,
+            },
+        },
+    }
+
+
+_TOOLS: tuple[Tool, ...] = (
+    _tool(
+        "read_file",
+        "Return the text of a file with line numbers.",
+        ["path"],
+        path="Path from the repository root.",
+        lines="Optional range such as 10-40.",
+    ),
+    _tool(
+        "search",
+        "Find a regular expression in the repository and return matching lines.",
+        ["pattern"],
+        pattern="A regular expression.",
+        folder="Optional folder to look in.",
+    ),
+    _tool(
+        "apply_patch",
+        "Apply a unified diff to the working tree.",
+        ["patch"],
+        patch="The diff, with paths from the repository root.",
+    ),
+    _tool(
+        "run_tests",
+        "Run the tests whose names match and return their output.",
+        ["selection"],
+        selection="A file, or a file and a test name.",
+    ),
+)
+
+_STEPS = (
+    (
+        "Customers say that the second page of their orders sometimes begins with the order that "
+        "ended the first page. Find out why. Where would you look first?"
+    ),
+    (
+        "Output of read_file paging/cursor.py:\n"
+        "12  def page(rows, limit):\n"
+        "13      more = len(rows) > limit\n"
+        "14      shown = rows[:limit]\n"
+        "15      last = rows[limit] if more else None\n"
+        "16      return shown, encode(last.key, last.id) if last else None\n"
+        "What does the cursor point at?"
+    ),
+    (
+        "Output of search 'decode\\(' in orders/:\n"
+        "orders/list.py:31:    key, order_id = decode(cursor)\n"
+        "orders/list.py:32:    query = query.where(tuple_(Order.key, Order.id) >= (key, order_id))\n"
+        "orders/list.py:33:    rows = query.limit(limit).all()\n"
+        "Which two lines disagree with the handbook?"
+    ),
+    (
+        "Write the smallest patch for paging/cursor.py and orders/list.py that follows the handbook, "
+        "and explain in one sentence why a client with an old cursor is not broken by it."
+    ),
+    (
+        "Output of run_tests tests/paging/test_cursor.py:\n"
+        "3 passed, 1 failed: test_the_last_page_has_no_cursor\n"
+        "    assert page(rows(10), limit=10)[1] is None\n"
+        "    AssertionError: 'MjAyNA==' is not None\n"
+        "What did the patch miss?"
+    ),
+    (
+        "Output of search 'page\\(' in web/:\n"
+        "web/orders.py:54:    shown, cursor = page(rows, limit)\n"
+        "web/returns.py:40:    shown, cursor = page(rows, limit)\n"
+        "web/catalog.py:77:    shown, cursor = page(rows, limit + 1)\n"
+        "Is any of these callers wrong after the change?"
+    ),
+    (
+        "Output of run_tests tests/paging tests/orders tests/web:\n"
+        "128 passed in 6.41 s\n"
+        "Add one test that would have caught the customers' problem. Name it by what it promises."
+    ),
+    (
+        "Write the description of the change for the release notes: what was wrong, who noticed, what "
+        "is different now. No more than three sentences."
+    ),
+)
+
+
+def build(padding: int) -> Scenario:
+    """The scenario with at least `padding` characters of handbook in its opening."""
+    system: Message = {"role": "system", "content": _RULES + "\n" + _handbook(padding)}
+    users: list[Message] = [{"role": "user", "content": text} for text in _STEPS]
+    steps = tuple((system, user) if not n else (user,) for n, user in enumerate(users))
+    return Scenario(NAME, _TOOLS, steps)
+
+
+CODING_AGENT = ScenarioKind(NAME, build)

@@ -1,0 +1,213 @@
+"""Recorded conversations: OpenAI chat messages, as an agent framework logs them. Pure.
+
+A file is a JSON object `{"name", "replay", "tools", "messages"}`, a bare JSON list of messages, or
+JSON lines with one message each, before which a line with `name`, `replay` and `tools` may stand.
+All mistakes of a file are told at once, each with its line or index and its field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from exporter.errors import ScenarioError
+from exporter.scenario.message import Reporter, check_message, check_tool, shown
+from exporter.scenario.model import Message, Scenario, ScenarioKind, Tool
+
+MOST_MESSAGES = 2000
+_MOST_TOLD = 20
+_LONGEST_KEY = 100  # characters of a key that a mistake shows
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_HEAD = ("name", "replay", "tools")
+_REPLAYS = ("recorded", "own")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A file as it is read. `places[k]` is where message k stands, in words."""
+
+    source: str
+    mistakes: list[str] = field(default_factory=list)
+    head: dict[str, Any] = field(default_factory=dict)
+    messages: list[Any] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+    def at(self, place: str) -> Reporter:
+        """What tells a mistake of a field (empty: of the whole) at `place`."""
+
+        def tell(where: str, what: str) -> None:
+            glue = ": " if place.startswith("line ") else "."
+            cut = where if len(where) <= _LONGEST_KEY else f"{where[:_LONGEST_KEY]}…"
+            full = f"{place}{glue if place and where else ''}{cut}"
+            self.mistakes.append(": ".join(part for part in (self.source, full, what) if part))
+
+        return tell
+
+
+def parse_json(text: str, source: str, name: str) -> ScenarioKind:
+    """The scenario in a JSON text. `source` names the file in mistakes, `name` is the default name.
+
+    Raises `ScenarioError` with every mistake, a line each.
+    """
+    draft = _Draft(source)
+    try:
+        whole = _loads(text)
+    except ValueError as error:
+        raise ScenarioError(f"{source}: {_json_error(error)}") from error
+    if isinstance(whole, dict):
+        for key in whole.keys() - {*_HEAD, "messages"}:
+            draft.at("")(key, f"is not known; known are {', '.join(_HEAD)}, messages")
+        draft.mistakes.sort()
+        draft.head = {key: whole[key] for key in _HEAD if key in whole}
+        whole = whole.get("messages")
+    if not isinstance(whole, list):
+        draft.at("")("messages", f"must be a list of messages, not {shown(whole)}")
+        whole = []
+    elif not whole:
+        draft.at("")("messages", "must not be empty")
+    draft.messages = whole
+    draft.places = [f"messages[{index}]" for index in range(len(whole))]
+    return _kind(draft, name)
+
+
+def parse_lines(text: str, source: str, name: str) -> ScenarioKind:
+    """As `parse_json`, for JSON lines. Empty lines are skipped."""
+    draft = _Draft(source)
+    first = True
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        tell = draft.at(f"line {number}")
+        try:
+            value = _loads(line)
+        except ValueError as error:
+            tell("", _json_error(error, lines=False))
+            first = False
+            continue
+        if first and isinstance(value, dict) and "role" not in value:
+            for key in sorted(value.keys() - {*_HEAD}):
+                tell(
+                    f" {key}", f"is not known in a line without role; known are {', '.join(_HEAD)}"
+                )
+            draft.head = {key: value[key] for key in _HEAD if key in value}
+        else:
+            draft.messages.append(value)
+            draft.places.append(f"line {number}")
+        first = False
+    if not draft.messages and not draft.mistakes:
+        draft.at("")("", "has no messages")
+    return _kind(draft, name)
+
+
+def _kind(draft: _Draft, default_name: str) -> ScenarioKind:
+    tell = draft.at("")
+    name = draft.head.get("name", default_name)
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        tell(
+            "name",
+            'must be 1 to 64 letters, digits, "_", "." or "-", since it becomes a label value, '
+            f"not {shown(name)}",
+        )
+    replay = draft.head.get("replay")
+    if "replay" in draft.head and replay not in _REPLAYS:
+        tell("replay", f'must be "recorded" or "own", not {shown(replay)}')
+    tools = _tools(draft)
+    messages = _messages(draft)
+    if draft.mistakes:
+        _refuse(draft)
+    return _checked(draft, str(name), replay, tools, messages)
+
+
+def _refuse(draft: _Draft) -> NoReturn:
+    told = draft.mistakes[:_MOST_TOLD]
+    if len(draft.mistakes) > len(told):
+        told.append(f"{draft.source}: and {len(draft.mistakes) - len(told)} more")
+    raise ScenarioError("\n".join(told))
+
+
+def _tools(draft: _Draft) -> tuple[Tool, ...]:
+    tools = draft.head.get("tools", [])
+    if not isinstance(tools, list):
+        draft.at("")("tools", f"must be a list, not {shown(tools)}")
+        return ()
+    for index, tool in enumerate(tools):
+        check_tool(tool, draft.at(f"tools[{index}]"))
+    return tuple(tools)
+
+
+def _messages(draft: _Draft) -> list[Message]:
+    if len(draft.messages) > MOST_MESSAGES:
+        what = f"{len(draft.messages)} messages are more than {MOST_MESSAGES}"
+        draft.at("")("", what)
+        return []
+    open_calls: set[str] = set()
+    checked: list[Message] = []
+    before: object = None
+    for message, place in zip(draft.messages, draft.places, strict=True):
+        tell = draft.at(place)
+        found = check_message(message, tell, open_calls)
+        role = found.get("role")
+        if role == "assistant" and not checked:
+            tell("role", "the first message must not be the assistant's: nothing was asked yet")
+        if role == "assistant" and before == "assistant":
+            tell("role", "an assistant's message follows another: nothing was said between them")
+        checked.append(found)
+        before = role
+    return checked
+
+
+def _checked(
+    draft: _Draft, name: str, replay: Any, tools: tuple[Tool, ...], messages: list[Message]
+) -> ScenarioKind:
+    """The scenario of messages that are each in order."""
+    results = [index for index, message in enumerate(messages) if message["role"] == "tool"]
+    if replay is None:
+        recorded = bool(results) or any(message.get("tool_calls") for message in messages)
+    else:
+        recorded = replay == "recorded"
+    if results and not recorded:
+        draft.at(draft.places[results[0]])(
+            "role",
+            'a tool result must follow its recorded call: set replay to "recorded" or leave it out',
+        )
+        _refuse(draft)
+    scenario = Scenario(name, tools, _steps(messages, recorded=recorded), recorded=recorded)
+    if len(scenario.steps) < 2:  # noqa: PLR2004 - a hit needs a turn before it
+        draft.at("")("messages", "make one turn only: a cache hit needs a turn before it")
+        _refuse(draft)
+    return ScenarioKind(name, lambda _padding: scenario, padded=False)
+
+
+def _steps(messages: list[Message], *, recorded: bool) -> tuple[tuple[Message, ...], ...]:
+    """A request goes out where the assistant spoke, and at the end if somebody else spoke last."""
+    steps: list[tuple[Message, ...]] = []
+    step: list[Message] = []
+    for message in messages:
+        if message["role"] != "assistant":
+            step.append(message)
+            continue
+        steps.append(tuple(step))
+        step = [message] if recorded else []
+    if messages[-1]["role"] != "assistant":
+        steps.append(tuple(step))
+    return tuple(steps)
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"has {word}, which JSON does not know")
+
+
+def _json_error(error: ValueError, *, lines: bool = True) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        place = f"line {error.lineno}, " if lines else ""
+        return f"{place}column {error.colno}: is not JSON: {error.msg}"
+    return str(error)

@@ -1,0 +1,111 @@
+"""Where scenarios come from: built in, a file, or a folder of files. Reads once, at start."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import ConfigError, ScenarioError
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.scenario.file import parse_json, parse_lines
+
+if TYPE_CHECKING:
+    from exporter.scenario.model import ScenarioKind
+
+MOST_BYTES = 8 << 20
+"""Far more than any context holds: a larger file is a mistake, and is not read."""
+SHIPPED = ("document-review", "tool-trace")
+BUILT_IN = (CODING_AGENT.name, *SHIPPED)
+_PARSERS = {".json": parse_json, ".jsonl": parse_lines}
+
+
+def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
+    """The scenarios that `wanted` names, in the order in which they are played; at least one.
+
+    A name of `BUILT_IN`, the path of a .json or .jsonl file, or of a folder of such files. Raises
+    `ConfigError` with every mistake.
+    """
+    if wanted == CODING_AGENT.name:
+        return (CODING_AGENT,)
+    if wanted in SHIPPED:
+        text = files("exporter.scenario").joinpath("recorded", f"{wanted}.json").read_text("utf-8")
+        return (parse_json(text, f"{wanted}.json", wanted),)
+    path = Path(wanted).expanduser()
+    try:
+        within = _within(path)
+    except OSError as error:
+        raise ConfigError(
+            f"probe.scenario: {wanted!r} cannot be looked into: {error.strerror}; the user that "
+            "runs this must be able to read it"
+        ) from error
+    if within is None:
+        if path.suffix not in _PARSERS:
+            known = ", ".join(BUILT_IN)
+            raise ConfigError(
+                f"probe.scenario: {wanted!r} is neither a built-in scenario ({known}) "
+                "nor a .json or .jsonl file nor a folder of these"
+            )
+        return _load([path])
+    paths = [each for each in within if each.suffix in _PARSERS]
+    if not paths:
+        raise ConfigError(f"probe.scenario: the folder {wanted} has no .json or .jsonl file")
+    return _load(paths)
+
+
+def fingerprint(wanted: str) -> str:
+    """Changes when a file does that `load_scenarios` would read; what cannot be read has none."""
+    if wanted in BUILT_IN:
+        return wanted
+    path = Path(wanted).expanduser()
+    try:
+        paths = _within(path) or [path]
+    except OSError:
+        paths = [path]
+    digest = hashlib.sha256()
+    for each in paths:
+        if each.suffix in _PARSERS:
+            digest.update(f"{each}\n".encode())
+            try:
+                digest.update(_read(each).encode())
+            except ScenarioError as error:
+                digest.update(str(error).encode())
+    return digest.hexdigest()
+
+
+def _within(path: Path) -> list[Path] | None:
+    """What is in the folder, by name; None where it is none. Raises `OSError`."""
+    return sorted(path.iterdir()) if path.is_dir() else None
+
+
+def _load(paths: list[Path]) -> tuple[ScenarioKind, ...]:
+    kinds: dict[str, ScenarioKind] = {}
+    sources: dict[str, Path] = {}
+    mistakes = []
+    for path in paths:
+        try:
+            kind = _PARSERS[path.suffix](_read(path), str(path), path.stem)
+        except ScenarioError as error:
+            mistakes.append(str(error))
+            continue
+        if kind.name in kinds:
+            mistakes.append(f"{path}: name: {kind.name!r} is the name of {sources[kind.name]} too")
+        kinds[kind.name], sources[kind.name] = kind, path
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return tuple(kinds.values())
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > MOST_BYTES:
+        raise ScenarioError(f"{path}: is larger than {MOST_BYTES >> 20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path}: is not UTF-8 at byte {error.start}") from error

@@ -1,0 +1,35 @@
+"""The prompt that the retention measurement writes and reads again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.scenario.model import Message
+
+MATCH_UNITS = 8
+"""Blocks of a prefix: enough to see it shrink, few enough to be a small guest."""
+_CHARACTERS_PER_TOKEN = 4.5
+"""More than any common tokenizer needs for English, so that the prefix is seldom too short."""
+_NOTE = (
+    "Entry {number}: the parcel was weighed, labelled and put on shelf {shelf}, where it waits for "
+    "the van of the next morning. "
+)
+
+
+def prefix_messages(nonce: str, match_unit: int, max_model_len: int | None) -> list[Message]:
+    """A prompt of about `MATCH_UNITS` units that nobody sent before, if `nonce` is new.
+
+    At most half of the model's context is used.
+    """
+    tokens = (MATCH_UNITS + 1) * match_unit
+    if max_model_len is not None:
+        tokens = min(tokens, max_model_len // 2)
+    characters = int(tokens * _CHARACTERS_PER_TOKEN)
+    parts, length = [f"Log {nonce}. "], 0
+    while length < characters:
+        part = _NOTE.format(number=len(parts), shelf=len(parts) * 7 % 31)
+        parts.append(part)
+        length += len(part)
+    text = "".join(parts)[: max(characters, 64)]
+    return [{"role": "user", "content": f"{text}\nHow many entries are there?"}]

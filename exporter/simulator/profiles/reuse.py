@@ -1,0 +1,40 @@
+"""What an engine reuses of what it computed: all full blocks, or less by a rule of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.simulator.profiles import behaviours
+
+if TYPE_CHECKING:
+    from exporter.simulator.profiles.faults import ActiveFaults
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseRule:
+    """Sizes are tokens. `unit` None: hits land on whole blocks."""
+
+    unit: int | None = None
+    dropped_units: int = 0  # from the end of each hit
+    keeps_answers: bool = True
+    sightings: int = 2  # a prefix hits when it comes for the so-manieth time
+
+    def served(self, tokens: int, block_size: int) -> int:
+        """Of a cached prefix of so many tokens, those that are served."""
+        unit = self.unit or block_size
+        return max(0, tokens // unit - self.dropped_units) * unit
+
+
+PLAIN = ReuseRule()
+
+
+def rule_of(faults: ActiveFaults) -> ReuseRule:
+    """The rule of an engine whose behaviours these are."""
+    unit, late = faults.get(behaviours.HitUnit), faults.get(behaviours.LateHits)
+    return ReuseRule(
+        unit=None if unit is None else unit.tokens,
+        dropped_units=0 if faults.get(behaviours.DropLastUnit) is None else 1,
+        keeps_answers=faults.get(behaviours.ForgetAnswers) is None,
+        sightings=2 if late is None else late.sightings,
+    )

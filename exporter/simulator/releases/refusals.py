@@ -1,0 +1,64 @@
+"""How each release of vLLM words its refusals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exporter.simulator.releases import ages
+
+if TYPE_CHECKING:
+    from exporter.simulator.releases.ages import Age, Span
+
+# Of a prompt that does not fit: the words, and which of the numbers stands as the value. From 0.14
+# on the tokenizer stops one token past what is allowed, so that is the number it knows.
+_LIMIT = "This model's maximum context length is {limit} tokens. However, "
+_IN_MESSAGES = (
+    _LIMIT + "you requested {total} tokens ({prompt} in the messages, {output} in the completion)."
+    " Please reduce the length of the messages or completion."
+)
+_PASSED = (
+    "You passed {seen} input tokens and requested {output} output tokens. However, the model's"
+    " context length is only {limit} tokens, resulting in a maximum input length of {room}"
+    " tokens. Please reduce the length of the input prompt."
+)
+_TOO_LONG: tuple[tuple[Span, str, str | None], ...] = (
+    (ages.Span(until=(0, 9)), _IN_MESSAGES, None),
+    (ages.Span((0, 9), (0, 10, 2)), _IN_MESSAGES + " None", None),
+    (
+        ages.Span((0, 10, 2), (0, 14)),
+        _LIMIT + "your request has {prompt} input tokens."
+        " Please reduce the length of the input messages. None",
+        None,
+    ),
+    (ages.Span((0, 14), (0, 18)), _PASSED, "seen"),
+    (
+        ages.Span((0, 18), (0, 32)),
+        _LIMIT + "you requested {output} output tokens and your prompt contains at least {seen}"
+        " input tokens, for a total of at least {above} tokens. Please reduce the length of the"
+        " input prompt or the number of requested output tokens.",
+        "seen",
+    ),
+    (
+        ages.ALWAYS,
+        _LIMIT + "your prompt contains at least {above} input tokens, which exceeds this limit even"
+        " without any output tokens. Please reduce the length of the input prompt.",
+        "above",
+    ),
+)
+
+
+def too_long(age: Age, prompt: int, output: int, limit: int) -> tuple[str, int | None]:
+    """What is said of a prompt that does not fit the context, and the value that is named."""
+    numbers = {
+        "prompt": prompt, "output": output, "limit": limit, "total": prompt + output,
+        "room": limit - output, "seen": limit - output + 1, "above": limit + 1,
+    }  # fmt: skip
+    words, value = next((words, value) for span, words, value in _TOO_LONG if age in span)
+    return words.format(**numbers), None if value is None else numbers[value]
+
+
+def worded(age: Age, body: dict[str, Any]) -> dict[str, Any]:
+    """A refusal in the frame of its release."""
+    if age in ages.FLAT_ERRORS and isinstance(body.get("error"), dict):
+        return {"object": "error", **body["error"]}
+    return body

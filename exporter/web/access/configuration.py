@@ -1,0 +1,365 @@
+"""The file that puts TLS and passwords before the exporter's own pages.
+
+Its format is that of Prometheus and its exporters (the exporter toolkit's "web configuration"), so
+that one file can serve them all. What this server cannot do is refused, never passed over: somebody
+who wrote it relies on it. Of PyYAML and ssl only a program that is given such a file needs to know.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
+
+from exporter.config.reading.mistakes import config_error, words_of
+from exporter.config.reading.origin import Mistake
+from exporter.config.schema.values import Section, mistake
+
+if TYPE_CHECKING:
+    import ssl
+
+_LARGEST_FILE = 1 << 20  # bytes; a list of users is a few hundred
+_COSTS = range(4, 15)  # 4 is bcrypt's least; at 14 one look at a password takes a second
+_HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_KINDS = {dict: "a table", list: "a list", str: "text", bool: "true or false", int: "a number"}
+
+# What the format has and this server has not: each with what to do.
+_ABSENT = {
+    "tls_server_config.cert": "has no effect here: use cert_file",
+    "tls_server_config.key": "has no effect here: use key_file",
+    "tls_server_config.client_ca": "has no effect here: use client_ca_file",
+    "tls_server_config.client_allowed_sans": "cannot be kept here: give client_ca_file an "
+    "authority that signs only the clients that are allowed",
+    "tls_server_config.curve_preferences": "cannot be kept here: leave it out",
+    "rate_limit": "cannot be kept here: leave it out, or put a proxy in front",
+}
+# Go's names, which the format uses, to OpenSSL's. Those of TLS 1.3 are always on, as in Go.
+_SUITES = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+}
+_SUITES_OF_TLS13 = frozenset(
+    {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
+)
+
+
+def _known_suite(value: str) -> str:
+    if value not in _SUITES and value not in _SUITES_OF_TLS13:
+        raise mistake(f"must be one of {', '.join([*_SUITES, *sorted(_SUITES_OF_TLS13)])}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value), "nothing" if value is None else "no text")
+
+
+def _bcrypt_hash(value: Any) -> bytes:
+    """The hash as bytes. What is none is named by its kind alone: it can be a password."""
+    found = _HASH.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        given = "text that is no such hash" if isinstance(value, str) else _kind(value)
+        raise mistake(
+            'must be a bcrypt hash ("$2y$10$…", as `htpasswd -nBC 10 ""` makes it); '
+            f"this is {given}"
+        )
+    if int(found["cost"]) not in _COSTS:
+        raise mistake(f"must have a cost from {_COSTS[0]} to {_COSTS[-1]}, not {found['cost']}")
+    return found[0].encode()
+
+
+def _header_value(value: str) -> str:
+    if re.fullmatch(r"[\x20-\x7e]*", value) is None:
+        raise mistake("must be one line of ASCII")
+    return value.strip()
+
+
+_Header = Annotated[str, AfterValidator(_header_value)]
+
+
+class _Tls(Section):
+    cert_file: Annotated[str, Field(min_length=1)]
+    key_file: Annotated[str, Field(min_length=1)]
+    client_auth_type: Literal[
+        "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert", ""
+    ] = ""
+    client_ca_file: str = ""
+    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+    max_version: Literal["TLS12", "TLS13"] = "TLS13"
+    cipher_suites: tuple[Annotated[str, AfterValidator(_known_suite)], ...] = ()
+    prefer_server_cipher_suites: bool = True
+
+    @property
+    def verifies_clients(self) -> bool:
+        return self.client_auth_type not in ("", "NoClientCert")
+
+
+class _Headers(Section):
+    model_config = ConfigDict(**{**Section.model_config, "validate_by_name": False})
+
+    csp: Annotated[_Header, Field(alias="Content-Security-Policy")] = ""
+    frames: Annotated[Literal["", "deny", "sameorigin"], Field(alias="X-Frame-Options")] = ""
+    types: Annotated[Literal["", "nosniff"], Field(alias="X-Content-Type-Options")] = ""
+    xss: Annotated[_Header, Field(alias="X-XSS-Protection")] = ""
+    hsts: Annotated[_Header, Field(alias="Strict-Transport-Security")] = ""
+
+
+class _Http(Section):
+    http2: bool = False
+    headers: _Headers = _Headers()
+
+
+def _not_left_empty(value: Any) -> Any:
+    if value is None:
+        raise mistake("must be a table")
+    return value
+
+
+class _File(Section):
+    model_config = ConfigDict(**{**Section.model_config, "validate_default": False})
+
+    tls_server_config: Annotated[_Tls | None, BeforeValidator(_not_left_empty)] = None
+    http_server_config: _Http = _Http()
+    basic_auth_users: Mapping[str, Annotated[bytes, PlainValidator(_bcrypt_hash)]] = Field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """What the file says, ready for use.
+
+    `users` maps a name to its bcrypt hash; empty asks for no password. `files` are this file and
+    those that it names: a change of any makes it worth reading again. `http2` was asked for, which
+    this server does not speak.
+    """
+
+    file: Path
+    users: Mapping[bytes, bytes] = field(repr=False)
+    tls: "ssl.SSLContext | None"
+    headers: Mapping[str, str]
+    files: tuple[Path, ...]
+    http2: bool = False
+
+
+def read_web_config(file: Path) -> WebConfig:
+    """Read and check the file, its certificates too. Raises `ConfigError` with every mistake.
+
+    Relative paths in it are meant from its own folder. No message shows a value of it.
+    """
+    tree, mistakes = _read(file)
+    checked = None if tree is None else _checked(tree, mistakes)
+    tls: ssl.SSLContext | None = None
+    files: tuple[Path, ...] = (file,)
+    if checked is not None and checked.tls_server_config is not None:
+        named = _Certificates.of(checked.tls_server_config, file.absolute().parent)
+        tls = _context(checked.tls_server_config, named, mistakes)
+        files = (file, *named.all)
+    if mistakes or checked is None:
+        raise config_error([Mistake(str(file), each.message, each.key) for each in mistakes])
+    headers = checked.http_server_config.headers.model_dump(by_alias=True)
+    return WebConfig(
+        file=file,
+        users=MappingProxyType(
+            {name.encode(): each for name, each in checked.basic_auth_users.items()}
+        ),
+        tls=tls,
+        headers=MappingProxyType({name: value for name, value in headers.items() if value}),
+        files=files,
+        http2=checked.http_server_config.http2,
+    )
+
+
+def _read(file: Path) -> tuple[dict[str, Any] | None, list[Mistake]]:
+    import yaml  # noqa: PLC0415 - most programs have no such file
+
+    from exporter.web.access.strict_yaml import StrictLoader  # noqa: PLC0415 - the same
+
+    try:
+        with file.open("rb") as opened:
+            page = opened.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        return None, [Mistake("", f"cannot be read: {error.strerror}")]
+    if len(page) > _LARGEST_FILE:
+        return None, [Mistake("", f"is larger than {_LARGEST_FILE} bytes")]
+    try:
+        tree = yaml.load(page.decode(), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        # Only the place: the parser's own words quote the line, and a secret can be in it.
+        mark = error.problem_mark
+        where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
+        return None, [Mistake("", f"is not YAML, or has a key twice{where}")]
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        return None, [Mistake("", "is not YAML in UTF-8")]
+    if not tree:
+        # Half written or emptied, it must not open what it was made to close.
+        return None, [Mistake("", "is empty: it must set tls_server_config or basic_auth_users")]
+    if not isinstance(tree, dict):
+        return None, [Mistake("", f"must be a table of settings, not {_kind(tree)}")]
+    return tree, []
+
+
+def _checked(tree: dict[str, Any], mistakes: list[Mistake]) -> _File | None:
+    tree = _without_absent(tree, mistakes)
+    mistakes += _wrong_names(tree.get("basic_auth_users"))
+    try:
+        checked = _File(**{str(name): value for name, value in tree.items()})
+    except ValidationError as error:
+        mistakes += [_mistake(line) for line in error.errors(include_url=False)]
+        return None
+    mistakes += _misfits(checked.tls_server_config)
+    return checked
+
+
+def _without_absent(tree: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+    """The tree without the keys that only other servers know, which become mistakes."""
+    tree = dict(tree)
+    for path, words in _ABSENT.items():
+        section, _, name = path.rpartition(".")
+        holder = tree.get(section) if section else tree
+        if isinstance(holder, dict) and name in holder:
+            mistakes.append(Mistake("", words, path))
+            if section:
+                tree[section] = {each: holder[each] for each in holder if each != name}
+            else:
+                del tree[name]
+    return tree
+
+
+def _wrong_names(users: Any) -> list[Mistake]:
+    names = list(users) if isinstance(users, dict) else []
+    return [
+        Mistake("", "must be a name: text, not empty and without a colon", "basic_auth_users")
+        for name in names
+        if not isinstance(name, str) or not name or ":" in name
+    ]
+
+
+def _misfits(tls: _Tls | None) -> list[Mistake]:
+    """What is wrong with two keys together."""
+    if tls is None:
+        return []
+    found = []
+    if tls.min_version > tls.max_version:
+        found.append(Mistake("", "must not be above max_version", "tls_server_config.min_version"))
+    if tls.client_ca_file and not tls.verifies_clients:
+        words = 'has no effect without client_auth_type = "RequireAndVerifyClientCert"'
+        found.append(Mistake("", words, "tls_server_config.client_ca_file"))
+    if tls.verifies_clients and not tls.client_ca_file:
+        words = f"is required by client_auth_type = {tls.client_auth_type}"
+        found.append(Mistake("", words, "tls_server_config.client_ca_file"))
+    return found
+
+
+def _mistake(line: Any) -> Mistake:
+    # A key can be anything that somebody wrote in the wrong place, a hash too.
+    parts = [
+        str(part) if isinstance(part, int) or _NAME.fullmatch(part) else "…"
+        for part in line["loc"]
+        if part != "[key]"
+    ]
+    key = ".".join(parts)
+    if line["type"] == "extra_forbidden":
+        return Mistake("", f"unknown key; allowed here: {', '.join(_allowed(parts[:-1]))}", key)
+    if line["type"] == "missing":
+        return Mistake("", "is required", key)
+    return Mistake("", words_of(line), key)
+
+
+def _allowed(place: list[str]) -> list[str]:
+    sections: Mapping[str, type[Section]] = {
+        "": _File,
+        "tls_server_config": _Tls,
+        "http_server_config": _Http,
+        "http_server_config.headers": _Headers,
+    }
+    section = sections[".".join(place)]
+    return [each.alias or name for name, each in section.model_fields.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificates:
+    cert: Path
+    key: Path
+    client_ca: Path | None
+
+    @classmethod
+    def of(cls, tls: _Tls, folder: Path) -> Self:
+        ca = folder / tls.client_ca_file if tls.client_ca_file else None
+        return cls(folder / tls.cert_file, folder / tls.key_file, ca)
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return tuple(each for each in (self.cert, self.key, self.client_ca) if each is not None)
+
+
+def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> "ssl.SSLContext | None":
+    unreadable = [
+        Mistake("", f"cannot be read: {words}", f"tls_server_config.{name}")
+        for name in ("cert_file", "key_file", "client_ca_file")
+        if (path := getattr(files, name.removesuffix("_file"))) and (words := _unreadable(path))
+    ]
+    mistakes += unreadable
+    if mistakes:
+        return None
+    import ssl  # noqa: PLC0415 - most programs have no such file
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    versions = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+    context.minimum_version = versions[tls.min_version]
+    context.maximum_version = versions[tls.max_version]
+    context.set_alpn_protocols(["http/1.1"])
+    if tls.prefer_server_cipher_suites:
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    suites = [_SUITES[name] for name in tls.cipher_suites if name in _SUITES]
+    if suites:
+        context.set_ciphers(":".join(suites))
+    if tls.verifies_clients:
+        required = tls.client_auth_type == "RequireAndVerifyClientCert"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    mistakes += _load(context, files)
+    return None if mistakes else context
+
+
+def _load(context: "ssl.SSLContext", files: _Certificates) -> list[Mistake]:
+    import ssl  # noqa: PLC0415 - most programs have no such file
+
+    found = []
+    try:
+        # Without a password an encrypted key would be asked for on the terminal.
+        context.load_cert_chain(files.cert, files.key, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            words, key = "must be the key of the certificate in cert_file", ".key_file"
+        else:
+            words, key = "cert_file and key_file must be a certificate and its key in PEM", ""
+        found.append(Mistake("", f"{words}, the key not encrypted", f"tls_server_config{key}"))
+    if files.client_ca is not None:
+        try:
+            context.load_verify_locations(cafile=files.client_ca)
+        except (ssl.SSLError, OSError):
+            words = "must be a file of certificates in PEM"
+            found.append(Mistake("", words, "tls_server_config.client_ca_file"))
+    return found
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return error.strerror or "no reason given"

@@ -1,0 +1,165 @@
+"""The JSON API: sessions and targets, as they are known now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from exporter.metrics.state.condition import condition
+from exporter.metrics.state.users_share import UsersShare
+from exporter.web.page.views.cost import cost_json
+from exporter.web.parameters import BadQueryError, asked_target, only, whole_number
+from exporter.wording.notices import ADVICE, FAILURE_ADVICE
+from exporter.wording.session_json import failure_json, rfc3339, session_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from exporter.container.decide.records import ContainerView
+    from exporter.metrics.history import History
+    from exporter.metrics.sink import Metrics
+    from exporter.metrics.state.target import TargetState
+    from exporter.model import EngineView, SessionResult
+    from exporter.web.api_shape import (
+        ContainerJson,
+        EngineJson,
+        TargetFailureJson,
+        TargetJson,
+        UsersJson,
+    )
+    from exporter.wording.session_shape import SessionJson
+
+
+MAX_LIMIT = 1000
+_AT_A_TIME = 10  # sessions or targets: each takes 0.1 ms
+
+
+def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
+    async def sessions(request: web.Request) -> web.Response:
+        try:
+            only(request, "target", "limit")
+            target = asked_target(request, metrics.targets)
+            limit = whole_number(request, "limit", MAX_LIMIT) or MAX_LIMIT
+        except BadQueryError as error:
+            return _refused(error)
+        return await _in_parts("sessions", map(session_json, history.each(target, limit)))
+
+    async def targets(request: web.Request) -> web.Response:
+        try:
+            only(request, "target")
+            target = asked_target(request, metrics.targets)
+        except BadQueryError as error:
+            return _refused(error)
+        known = metrics.targets
+        shown = tuple(known.values()) if target is None else (known[target],)
+        return await _in_parts("targets", map(target_json, shown))
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.json_response(await asyncio.to_thread(_description))
+
+    return [
+        web.get("/api/v1/sessions", sessions),
+        web.get("/api/v1/targets", targets),
+        web.get("/api/v1/openapi.json", openapi),
+    ]
+
+
+def _description() -> dict[str, object]:
+    # Few ever ask for it, and pydantic takes its time to make it.
+    from exporter.web.api_description import description  # noqa: PLC0415 - see above
+
+    return description()
+
+
+async def _in_parts(key: str, items: Iterable[SessionJson | TargetJson]) -> web.Response:
+    """An object with one list. A fleet's is long, so the event loop goes on in between."""
+    written: list[str] = []
+    for item in items:
+        written.append(json.dumps(item))
+        if len(written) % _AT_A_TIME == 0:
+            await asyncio.sleep(0)
+    text = f"{{{json.dumps(key)}: [{', '.join(written)}]}}"
+    return web.Response(text=text, content_type="application/json")
+
+
+def _refused(error: BadQueryError) -> web.Response:
+    return web.json_response({"error": str(error)}, status=400)
+
+
+def target_json(state: TargetState) -> TargetJson:
+    """One target: `up` is null before its first session ended."""
+    last = state.last_session
+    return {
+        "target": state.name,
+        "mode": state.mode,
+        "url": state.url,
+        "up": None if last is None else last.failure is None,
+        "failure": None if last is None else _failure_json(last),
+        "last_session_started": None if last is None else rfc3339(last.started_time),
+        "simulated": state.simulated,
+        "sessions": state.sessions,
+        "notices": [{"notice": notice, "advice": ADVICE[notice]} for notice in state.notices],
+        "engine": None if state.engine is None else _engine_json(state.engine, state.users),
+        "container": None if state.container is None else _container_json(state.container),
+        "cost": cost_json(state.cost),
+        "state": condition(state),
+    }
+
+
+def _failure_json(last: SessionResult) -> TargetFailureJson | None:
+    shape = failure_json(last.failure, last.failed_turn)
+    return None if shape is None else {**shape, "advice": FAILURE_ADVICE[shape["reason"]]}
+
+
+def _engine_json(view: EngineView, users: UsersShare) -> EngineJson:
+    snapshot, info, failure = view.snapshot, view.info, view.failure
+    cache = snapshot.cache if snapshot else None
+    return {
+        "up": failure is None,
+        "failure": None
+        if failure is None
+        else {"reason": failure.reason, "detail": failure.detail},
+        "version": info.version if info else None,
+        "engines": max(1, len(snapshot.parts)) if snapshot else 1,
+        "model": info.model if info else None,
+        "max_model_len": info.max_model_len if info else None,
+        "prefix_caching": cache.prefix_caching if cache else None,
+        "block_size": cache.block_size if cache else None,
+        "match_unit_tokens": cache.match_unit_tokens if cache else None,
+        "capacity_tokens": cache.capacity_tokens if cache else None,
+        "hit_ratios": dict(view.hit_ratios) if failure is None else {},
+        "users": _users_json(users if failure is None and users.known else UsersShare()),
+        "lookups_recounted": view.recounted,
+        "restarts": view.restarts,
+    }
+
+
+def _users_json(users: UsersShare) -> UsersJson:
+    return {
+        "queried_tokens": users.queried_tokens,
+        "hit_tokens": users.hit_tokens,
+        "saved_tokens": users.saved_tokens,
+        "hit_ratios": users.hit_ratios(),
+    }
+
+
+def _container_json(view: ContainerView) -> ContainerJson:
+    diagnosis = view.diagnosis
+    return {
+        "state": view.state,
+        "since": rfc3339(view.since_time),
+        "image": view.snapshot.image if view.snapshot else None,
+        "docker_problem": view.docker_problem,
+        "diagnosis": None
+        if diagnosis is None
+        else {
+            "cause": diagnosis.cause,
+            "summary": diagnosis.summary,
+            "advice": diagnosis.advice,
+            "evidence": diagnosis.evidence,
+        },
+        "restarts": dict(view.restarts),
+    }

@@ -1,0 +1,109 @@
+"""The OpenAPI description of /api/v1, made from the types that its answers are written in."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+import exporter
+from exporter.web.api import MAX_LIMIT
+from exporter.web.api_shape import ErrorJson, HttpSdGroupJson, SessionsJson, TargetsJson
+
+_TARGET = {
+    "name": "target",
+    "in": "query",
+    "description": "Only this target. An unknown one is refused.",
+    "schema": {"type": "string"},
+}
+
+_REF = "#/components/schemas/{model}"
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1: its schemas are JSON Schema 2020-12."""
+    shapes = {
+        "sessions": SessionsJson,
+        "targets": TargetsJson,
+        "pages": list[HttpSdGroupJson],
+        "error": ErrorJson,
+    }
+    answers, schemas = TypeAdapter.json_schemas(
+        [(name, "serialization", TypeAdapter(shape)) for name, shape in shapes.items()],
+        ref_template=_REF,
+    )
+    schema = {name: answers[name, "serialization"] for name in shapes}
+    refused = _answer("A parameter is not what it must be.", schema["error"])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "vllm-cache-exporter",
+            "summary": "The sessions that were played and the targets that are measured.",
+            "description": (
+                "Seconds, tokens, ratios from 0 to 1; times are RFC 3339 in UTC. What is not known "
+                "is null. Keys may be added; none is renamed or left out."
+            ),
+            "version": exporter.__version__,
+        },
+        "servers": [{"url": "../.."}],
+        "paths": {
+            "/api/v1/sessions": {
+                "get": {
+                    "operationId": "sessions",
+                    "summary": "The last sessions, newest first",
+                    "parameters": _session_parameters(),
+                    "responses": {
+                        "200": _answer("The sessions that are kept.", schema["sessions"]),
+                        "400": refused,
+                    },
+                }
+            },
+            "/api/v1/targets": {
+                "get": {
+                    "operationId": "targets",
+                    "summary": "Every target as it is known now",
+                    "parameters": [_TARGET],
+                    "responses": {
+                        "200": _answer("The targets.", schema["targets"]),
+                        "400": refused,
+                    },
+                }
+            },
+            "/api/v1/http-sd": {
+                "get": {
+                    "operationId": "http_sd",
+                    "summary": "The page of each target, for Prometheus's http_sd",
+                    "responses": {
+                        "200": _answer("The pages.", schema["pages"]),
+                        "400": refused,
+                    },
+                }
+            },
+            "/api/v1/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This description",
+                    "responses": {"200": _answer("OpenAPI 3.1.", {"type": "object"})},
+                }
+            },
+        },
+        "components": {"schemas": schemas["$defs"]},
+    }
+
+
+def _session_parameters() -> list[dict[str, Any]]:
+    return [
+        _TARGET,
+        {
+            "name": "limit",
+            "in": "query",
+            "description": f"At most so many; without it {MAX_LIMIT}.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+        },
+    ]
+
+
+def _answer(words: str, schema: Any) -> dict[str, Any]:
+    return {"description": words, "content": {"application/json": {"schema": schema}}}

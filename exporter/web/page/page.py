@@ -1,0 +1,105 @@
+"""The status page at /: one self-contained HTML document, rendered on the server.
+
+It shows strings that engines and containers chose, so everything is escaped, and its policy allows
+the style and the script that stand in it and nothing from anywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+import exporter
+from exporter.web.page.views import charts
+from exporter.web.page.views.links import ALL
+from exporter.web.page.views.targets import page
+
+if TYPE_CHECKING:
+    from exporter.metrics.history import History
+    from exporter.metrics.sink import Metrics
+    from exporter.web.page.views.links import Asked, Elsewhere
+
+
+def response(
+    metrics: Metrics,
+    history: History,
+    now: float,
+    elsewhere: Elsewhere,
+    asked: Asked = ALL,
+) -> web.Response:
+    """The page as it stands at Unix time `now`; of what is asked for there must be something."""
+    content = page(
+        metrics.targets, history, now, exporter.__version__, elsewhere=elsewhere, asked=asked
+    )
+    html = _template().render(
+        page=content,
+        style=_style(),
+        script=_script(),
+        width=charts.WIDTH,
+        height=charts.HEIGHT,
+        key_paths=charts.KEY_PATHS,
+    )
+    return web.Response(
+        body=html.encode("utf-8", "replace"),  # an engine's JSON may hold half a surrogate pair
+        content_type="text/html",
+        charset="utf-8",
+        headers={"Content-Security-Policy": _policy()},
+    )
+
+
+def prepare() -> None:
+    """Do now what the first page takes longer for, which may be in another thread."""
+    _template()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("exporter.web.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("status.html")
+
+
+@cache
+def _style() -> str:
+    return _file("status.css")
+
+
+@cache
+def _script() -> str:
+    return _file("status.js")
+
+
+def _file(name: str) -> str:
+    return (resources.files("exporter.web.page") / "templates" / name).read_text("utf-8")
+
+
+@cache
+def _policy() -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_hash(_style())}",
+            f"script-src {_hash(_script())}",
+            "connect-src 'self'",
+            "img-src 'self' data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

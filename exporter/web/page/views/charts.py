@@ -1,0 +1,249 @@
+"""The small charts of the status page, as SVG paths and labels. Pure.
+
+A chart is drawn in a box of WIDTH by HEIGHT; the classes of its marks are colours and strokes of
+status.css. Kinds of mark that share a chart differ in shape too, not in colour alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.wording import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from exporter.model import TurnFacts
+
+WIDTH, HEIGHT = 340, 130
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 334, 12, 106
+_MAX_BAR = 26
+_LABELLED = 12  # so many turns have a number each; of more, the first and the last
+
+_SQUARE = "M1 1h10v10h-10z"
+KEY_PATHS = {
+    **dict.fromkeys(("hit", "lost", "new", "unsplit"), _SQUARE),
+    "dot": "M6 6h0",
+    "cold": "M3 6h6",
+    "best": "M0 6h12",
+    "cross": "M3 3l6 6m0-6l-6 6",
+}
+"""How each kind looks in a legend, in a box of 12 by 12."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One path with one class."""
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A word at a place: `anchor` is the class for its alignment, "end" or "middle"."""
+
+    x: int
+    y: int
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a kind of mark stands for."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`description` says to a reader without the picture what it shows."""
+
+    name: str
+    title: str
+    description: str
+    marks: tuple[Mark, ...]
+    labels: tuple[Label, ...]
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPoint:
+    """One session of a trend; ratios are None where unknown."""
+
+    hit_ratio: float | None
+    best_ratio: float | None
+    failed: bool
+
+
+def turn_charts(turns: Sequence[TurnFacts]) -> tuple[Chart, ...]:
+    """Where the prompt tokens came from, and the time to first token."""
+    charts = (_tokens_chart(turns), _ttft_chart(turns))
+    return tuple(chart for chart in charts if chart is not None)
+
+
+def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
+    """Hit ratios of sessions, oldest first; None where there is no curve to draw."""
+    known = [point.hit_ratio for point in points if point.hit_ratio is not None]
+    if len(points) < 2 or not known:  # noqa: PLR2004 - one point is no curve
+        return None
+    failed = sum(point.failed for point in points)
+    place = _places(len(points))
+    heights = [None if one.hit_ratio is None else _height(one.hit_ratio, 1) for one in points]
+    best = [None if one.best_ratio is None else _height(one.best_ratio, 1) for one in points]
+    crosses = "".join(
+        f"M{place(n) - 3} {_BOTTOM - 7}l6 6m0-6l-6 6" for n, one in enumerate(points) if one.failed
+    )
+    marks = (
+        Mark("grid", _grid()),
+        Mark("half", f"M{_LEFT} {_height(0.5, 1)}H{_RIGHT}"),
+        Mark("best", _line(place, best)),
+        Mark("line", _line(place, heights)),
+        Mark("dot", _dots(place, heights)),
+        Mark("cross", crosses),
+    )
+    keys = [Key("dot", "hit ratio")]
+    keys += [Key("best", "ideal")] if any(one is not None for one in best) else []
+    keys += [Key("cross", "failed")] if failed else []
+    return Chart(
+        "trend",
+        f"Hit ratio of the last {len(points)} sessions",
+        f"Lowest {numbers.percent(min(known))}, highest {numbers.percent(max(known))}, "
+        f"latest known {numbers.percent(known[-1])}; {failed} failed. Oldest on the left.",
+        _drawn(marks),
+        (
+            *_scale("100 %", "0"),
+            Label(_LEFT - 5, _height(0.5, 1) + 4, "end", "50 %"),
+            Label(_LEFT, HEIGHT - 8, "start", "oldest"),
+            Label(_RIGHT, HEIGHT - 8, "end", "latest"),
+        ),
+        tuple(keys),
+    )
+
+
+def _tokens_chart(turns: Sequence[TurnFacts]) -> Chart | None:
+    most = max((turn.prompt_tokens or 0 for turn in turns), default=0)
+    if not most:
+        return None
+    bars: dict[str, list[str]] = {"hit": [], "lost": [], "new": [], "unsplit": []}
+    for left, width, turn in _bars(turns):
+        low = 0
+        for kind, tokens in _split(turn):
+            if tokens:
+                bars[kind].append(
+                    _bar(left, width, _height(low, most), _height(low + tokens, most))
+                )
+            low += tokens
+    words_of = {
+        "hit": "from cache",
+        "lost": "lost",
+        "new": "new",
+        "unsplit": "cached or not is unknown",
+    }
+    return Chart(
+        "tokens",
+        "Prompt tokens by turn",
+        "A bar for each turn, split by where its prompt came from; the table has the figures.",
+        (Mark("grid", _grid()), *(Mark(kind, "".join(d)) for kind, d in bars.items() if d)),
+        (*_scale(numbers.count(most), "0"), *_turn_numbers(turns)),
+        tuple(Key(kind, words_of[kind]) for kind, d in bars.items() if d),
+    )
+
+
+def _split(turn: TurnFacts) -> list[tuple[str, int]]:
+    prompt, cached = turn.prompt_tokens, turn.cached_tokens
+    if prompt is None:
+        return []
+    if cached is None:
+        return [("unsplit", prompt)]
+    lost = 0 if turn.loss is None else turn.loss.tokens
+    return [("hit", cached), ("lost", lost), ("new", max(0, prompt - cached - lost))]
+
+
+def _ttft_chart(turns: Sequence[TurnFacts]) -> Chart | None:
+    times = [turn.ttft_seconds for turn in turns]
+    cold = [turn.cold_ttft_seconds for turn in turns]
+    known = [seconds for seconds in (*times, *cold) if seconds is not None]
+    most = max(known, default=0.0)
+    if not most:
+        return None
+    place = _places(len(turns))
+    heights = [None if seconds is None else _height(seconds, most) for seconds in times]
+    squares = "".join(
+        f"M{place(n) - 3} {_height(seconds, most)}h6"
+        for n, seconds in enumerate(cold)
+        if seconds is not None
+    )
+    marks = (
+        Mark("grid", _grid()),
+        Mark("line", _line(place, heights)),
+        Mark("dot", _dots(place, heights)),
+        Mark("cold", squares),
+    )
+    return Chart(
+        "ttft",
+        "Time to first token by turn",
+        "A point for each turn, and a square for each cold control; the table has the figures.",
+        _drawn(marks),
+        (*_scale(numbers.seconds(most), "0"), *_turn_numbers(turns)),
+        (Key("dot", "as played"), *([Key("cold", "without cache")] if squares else [])),
+    )
+
+
+def _drawn(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    return tuple(mark for mark in marks if mark.path)
+
+
+def _grid() -> str:
+    return f"M{_LEFT} {_BOTTOM}H{_RIGHT}M{_LEFT} {_TOP}H{_RIGHT}"
+
+
+def _scale(top: str, bottom: str) -> tuple[Label, Label]:
+    return (
+        Label(_LEFT - 5, _TOP + 4, "end", top),
+        Label(_LEFT - 5, _BOTTOM + 4, "end", bottom),
+    )
+
+
+def _turn_numbers(turns: Sequence[TurnFacts]) -> list[Label]:
+    place = _places(len(turns))
+    shown = range(len(turns)) if len(turns) <= _LABELLED else (0, len(turns) - 1)
+    return [Label(place(n), HEIGHT - 8, "middle", str(turns[n].index)) for n in shown]
+
+
+def _places(count: int) -> Callable[[int], int]:
+    """The middle of each of `count` equal slots."""
+    return lambda n: round(_LEFT + (n + 0.5) * (_RIGHT - _LEFT) / count)
+
+
+def _bars(turns: Sequence[TurnFacts]) -> Iterable[tuple[int, int, TurnFacts]]:
+    place = _places(len(turns))
+    width = max(1, min(_MAX_BAR, round(0.7 * (_RIGHT - _LEFT) / max(1, len(turns)))))
+    return [(place(n) - width // 2, width, turn) for n, turn in enumerate(turns)]
+
+
+def _bar(left: int, width: int, low: int, high: int) -> str:
+    return f"M{left} {low}h{width}V{high}h-{width}z"
+
+
+def _height(value: float, most: float) -> int:
+    share = min(max(value / most, 0.0), 1.0)
+    return round(_BOTTOM - share * (_BOTTOM - _TOP))
+
+
+def _line(place: Callable[[int], int], heights: Sequence[int | None]) -> str:
+    """A line through the known values, broken where one is unknown."""
+    path, pen_down = "", False
+    for n, height in enumerate(heights):
+        if height is not None:
+            path += f"{'L' if pen_down else 'M'}{place(n)} {height}"
+        pen_down = height is not None
+    return path
+
+
+def _dots(place: Callable[[int], int], heights: Sequence[int | None]) -> str:
+    """A move and a line of no length: with a round end it is a dot."""
+    return "".join(f"M{place(n)} {y}h0" for n, y in enumerate(heights) if y is not None)

@@ -1,0 +1,62 @@
+"""What holds the probe back, what prefill costs, how long prefixes survive: for people. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.model import PauseReason
+from exporter.wording import numbers
+
+if TYPE_CHECKING:
+    from exporter.metrics.state.cost import CostState
+    from exporter.web.api_shape import CostJson
+
+_PAUSES = {
+    PauseReason.QUEUE: "requests wait in the engine's queue",
+    PauseReason.USAGE: "running requests fill the KV cache",
+    PauseReason.ASLEEP: "the engine sleeps or is paused, and a request would wait",
+}
+_HOUR = 3600
+
+
+def cost_facts(cost: CostState, now: float) -> list[tuple[str, str | None]]:
+    """Names and words at Unix time `now`; None where there is nothing to say."""
+    prefill, seconds = cost.prefill, cost.users_saved.seconds
+    per_token = (
+        None
+        if prefill is None
+        else f"{prefill.seconds_per_token * 1e6:.1f} ± {prefill.error * 1e6:.1f} µs per token"
+    )
+    survived = ", ".join(
+        f"{share:.0%} after {gap:g} s" for gap, share in sorted(cost.retention.items())
+    )
+    return [
+        ("Probe held back", _held_back(cost, now)),
+        ("Prefill", per_token),
+        ("Prefill saved for users", None if seconds is None else f"{seconds:,.1f} s"),
+        ("Still cached", survived or None),
+    ]
+
+
+def _held_back(cost: CostState, now: float) -> str | None:
+    if cost.paused is None or cost.paused in _PAUSES:
+        return None if cost.paused is None else _PAUSES[cost.paused]
+    budget = f"{numbers.count(cost.budget_tokens_per_hour)} tokens an hour"
+    wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
+    if wait is not None and wait >= _HOUR:
+        return f"the budget of {budget} is used up for {numbers.seconds(wait)}"
+    return f"waiting {'' if wait is None else numbers.seconds(wait) + ' '}to stay within {budget}"
+
+
+def cost_json(cost: CostState) -> CostJson:
+    """Seconds, tokens, ratios by gap; what is unknown is null or not there."""
+    prefill = cost.prefill
+    return {
+        "paused": cost.paused,
+        "budget_tokens_per_hour": cost.budget_tokens_per_hour,
+        "prefill_seconds_per_token": None if prefill is None else prefill.seconds_per_token,
+        "prefill_seconds_per_token_error": None if prefill is None else prefill.error,
+        "prefill_seconds_saved": cost.prefill_seconds_saved,
+        "users_prefill_seconds_saved": cost.users_saved.seconds,
+        "retention_ratios": {f"{gap:g}": share for gap, share in sorted(cost.retention.items())},
+    }

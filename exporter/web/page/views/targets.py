@@ -1,0 +1,389 @@
+"""What the status page says of the targets: the template has no logic but loops. Pure."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from exporter.analysis.session_totals import ttft_saved
+from exporter.metrics.readers import live_engine
+from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
+from exporter.model import Notice
+from exporter.web.page.views.container import container_facts, container_problems
+from exporter.web.page.views.cost import cost_facts
+from exporter.web.page.views.links import ALL
+from exporter.web.page.views.records import Fact, Link, OverviewRow, Page, Problem, TargetSection
+from exporter.web.page.views.sessions import (
+    loss_rows,
+    moment,
+    ratios,
+    session_row,
+    session_section,
+    trend,
+)
+from exporter.wording import numbers
+from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
+from exporter.wording.sentences import sooner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from exporter.metrics.history import History
+    from exporter.metrics.state.target import TargetState
+    from exporter.metrics.state.users_share import UsersShare
+    from exporter.model import (
+        CacheConfig,
+        EngineInfo,
+        EngineSnapshot,
+        EngineView,
+        Failure,
+        PrefixBreak,
+        SessionResult,
+    )
+    from exporter.web.page.views.links import Asked, Elsewhere
+
+EARLIER_SESSIONS = 8
+FULL_SECTIONS = 4
+"""Of more targets the unwell ones come first, and the rest stand in the overview alone: so the page
+stays below 100 kB. Each can be had in full by its name."""
+OVERVIEW_ROWS = 100
+"""Of a larger fleet the page has so many at a time: 30 kB and a few milliseconds."""
+TREND_SESSIONS = 50
+PAIRS_SHOWN = 16
+"""Turns beside their cold controls that are compared: the latest, and few enough to be quick."""
+
+
+def page(
+    targets: Mapping[str, TargetState],
+    history: History,
+    now: float,
+    version: str,
+    *,
+    elsewhere: Elsewhere,
+    asked: Asked = ALL,
+) -> Page:
+    """What is asked for, of which there is something."""
+    only, part = asked.only, asked.part
+    everyone = list(targets.values()) if only is None else [targets[only]]
+    found = {state.name: condition(state) for state in everyone}
+    ranks = {state.name: _rank(state, found[state.name]) for state in everyone}
+    states = _part(everyone, part, ranks)
+    shown = _in_full(states, ranks)
+    summary = _summary([LOOKS[each].counted for each in found.values()])
+    return Page(
+        version=version,
+        now=moment(now, now),
+        summary=summary,
+        title=f"{summary} vllm-cache-exporter",
+        simulated=tuple(state.name for state in states if state.simulated),
+        links=_page_links(elsewhere, only, len(targets)),
+        part=_part_words(part, len(everyone)),
+        parts=_part_links(part, len(everyone)),
+        overview=_overview(states, shown, found, now) if len(states) > 1 else (),
+        folded=len(states) - len(shown),
+        targets=tuple(
+            _section(state, found[state.name], history, now, elsewhere, alone=len(shown) == 1)
+            for state in shown
+        ),
+    )
+
+
+def parts(count: int) -> int:
+    """Pages that so many targets take."""
+    return max(1, -(-count // OVERVIEW_ROWS))
+
+
+def _part(states: list[TargetState], part: int, ranks: Mapping[str, int]) -> list[TargetState]:
+    if len(states) <= OVERVIEW_ROWS:
+        return states
+    ranked = sorted(states, key=lambda state: ranks[state.name])
+    return ranked[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
+
+
+def _part_words(part: int, count: int) -> str:
+    if parts(count) == 1:
+        return "All targets by their last session"
+    first, last = (part - 1) * OVERVIEW_ROWS + 1, min(part * OVERVIEW_ROWS, count)
+    return f"Targets {first} to {last} of {count} by their last session, the unwell ones first"
+
+
+def _part_links(part: int, count: int) -> tuple[Link, ...]:
+    last = parts(count)
+    wanted = {"first": 1, "previous": part - 1, "next": part + 1, "last": last}
+    return tuple(
+        Link(text, f"?page={number}")
+        for text, number in wanted.items()
+        if last > 1 and 1 <= number <= last and number != part
+    )
+
+
+def _in_full(states: Sequence[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
+    """Those that have a section of their own, in their order."""
+    names = sorted((state.name for state in states), key=lambda name: ranks[name])
+    chosen = set(names[:FULL_SECTIONS])
+    return [state for state in states if state.name in chosen]
+
+
+def _rank(state: TargetState, found: Condition) -> int:
+    """The unwell ones first, then those with a warning."""
+    tone = LOOKS[found].tone
+    return 0 if tone == "bad" or _problems(state, found) else 1 if tone == "warn" else 2
+
+
+def _summary(counted: Sequence[str]) -> str:
+    if not counted:
+        return "No targets."
+    parts = [f"{counted.count(word)} {word}" for word in COUNTED if word in counted]
+    noun = "target" if len(counted) == 1 else "targets"
+    return f"{len(counted)} {noun}: {', '.join(parts)}."
+
+
+def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Link, ...]:
+    found = [Link(f"all {count} targets", "./")] if only is not None and count > 1 else []
+    found += [
+        Link("metrics", "metrics"),
+        Link("sessions", "api/v1/sessions"),
+        Link("targets", "api/v1/targets"),
+        Link("API", "api/v1/openapi.json"),
+        Link("readiness", "-/ready"),
+    ]
+    found.append(Link("runbooks", "runbooks/"))
+    if elsewhere.grafana_url is not None:
+        found.append(Link("Grafana", f"{elsewhere.grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
+    return tuple(found)
+
+
+# Addresses of dashboards: they do not change (grafana/names.py).
+_OVERVIEW_DASHBOARD, _SESSION_DASHBOARD = "vllm-cache-overview", "vllm-cache-session"
+
+
+def _overview(
+    states: Sequence[TargetState],
+    shown: Sequence[TargetState],
+    found: Mapping[str, Condition],
+    now: float,
+) -> tuple[OverviewRow, ...]:
+    places = {state.name: place for place, state in enumerate(shown, start=1)}
+    return tuple(
+        _overview_row(state, LOOKS[found[state.name]], places.get(state.name), now)
+        for state in states
+    )
+
+
+def _overview_row(state: TargetState, seen: Look, place: int | None, now: float) -> OverviewRow:
+    last = state.last_session
+    hit_ratio, efficiency = (numbers.UNKNOWN, numbers.UNKNOWN) if last is None else ratios(last)
+    warm = [
+        turn.ttft_seconds
+        for turn in (last.turns if last else ())
+        if turn.cached_tokens and turn.ttft_seconds is not None
+    ]
+    return OverviewRow(
+        name=state.name,
+        anchor=f"?{urlencode({'target': state.name}, errors='replace')}"
+        if place is None
+        else f"#target-{place}",
+        status=seen.words,
+        tone=seen.tone,
+        simulated=bool(state.simulated),
+        hit_ratio=hit_ratio,
+        efficiency=efficiency,
+        ttft=numbers.seconds(median(warm) if warm else None),
+        container=numbers.UNKNOWN
+        if state.container is None
+        else numbers.spaced(state.container.state),
+        ended=numbers.UNKNOWN
+        if last is None
+        else numbers.ago(last.started_time + last.duration_seconds, now),
+    )
+
+
+def _section(
+    state: TargetState,
+    found: Condition,
+    history: History,
+    now: float,
+    elsewhere: Elsewhere,
+    *,
+    alone: bool,
+) -> TargetSection:
+    seen = LOOKS[found]
+    last = state.last_session
+    sessions = history.sessions(state.name, TREND_SESSIONS)
+    return TargetSection(
+        name=state.name,
+        status=seen.words,
+        tone=seen.tone,
+        simulated=bool(state.simulated),
+        problems=tuple(_problems(state, found)),
+        notices=tuple(
+            ADVICE[notice]
+            for notice in state.notices
+            # The banner says the one, problems say the others.
+            if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
+        ),
+        facts=(*_facts(state, now), *_time_saved(sessions)),
+        container=()
+        if state.container is None
+        else container_facts(state.container, state.last_exit, now),
+        session=None if last is None else session_section(last, now, alone=alone),
+        losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
+        trend=trend(sessions),
+        earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
+        links=_target_links(state, elsewhere),
+    )
+
+
+def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
+    query = urlencode({"target": state.name}, errors="replace")
+    found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
+    if elsewhere.pictures and state.last_session is not None and state.last_session.turns:
+        found.append(Link("last session as a picture", f"report.png?{query}"))
+    if elsewhere.grafana_url is not None:
+        dashboard = f"{elsewhere.grafana_url}/d/{_SESSION_DASHBOARD}"
+        name = urlencode({"var-target": state.name}, errors="replace")
+        found.append(Link("sessions in Grafana", f"{dashboard}?{name}"))
+    return tuple(found)
+
+
+def _problems(state: TargetState, how: Condition) -> list[Problem]:
+    found = [] if state.container is None else container_problems(state.container)
+    if how is not Condition.ASLEEP:
+        found += _failures(state)
+    if state.engine is not None and state.engine.failure is not None:
+        failure = state.engine.failure
+        title = f"The engine's own metrics cannot be read: {numbers.spaced(failure.reason)}"
+        found.append(Problem(title, failure.detail, "", "vllm-down"))
+    if state.wedged:
+        title = "The prefix cache has stopped hitting"
+        found.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
+    breaks = [each.prefix for each in state.scenarios.values() if each.prefix is not None]
+    found += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
+    return found
+
+
+def _failures(state: TargetState) -> list[Problem]:
+    """Of the last session, and of the last ones of scenarios that fail beside it."""
+    last = state.last_session
+    others = [each for each in state.scenarios.values() if each is not last]
+    return [
+        _failure(each, each.failure, "The last session" if each is last else _last_of(each))
+        for each in (*([] if last is None else [last]), *others)
+        if each.failure is not None
+    ]
+
+
+def _last_of(result: SessionResult) -> str:
+    return f"The last session of {result.scenario}"
+
+
+def _failure(result: SessionResult, failure: Failure, which: str) -> Problem:
+    turn = result.failed_turn
+    place = "before its first turn" if turn is None else f"in turn {turn}"
+    return Problem(
+        f"{which} failed {place}: {numbers.spaced(failure.reason)}",
+        failure.detail,
+        FAILURE_ADVICE[failure.reason],
+        "probe-failing",
+    )
+
+
+def _break(found: PrefixBreak) -> Problem:
+    return Problem(
+        f"The prompt is not stable from turn to turn: {numbers.spaced(found.reason)}",
+        break_in_words(found),
+        BREAK_ADVICE[found.reason],
+        "prefix-unstable",
+    )
+
+
+def _facts(state: TargetState, now: float) -> tuple[Fact, ...]:
+    facts = [("Address", state.url), ("Mode", state.mode)]
+    view = live_engine(state)
+    if view is not None:
+        facts += (
+            _info_facts(view.info)
+            + _snapshot_facts(view.snapshot)
+            + _traffic_facts(view, state.users)
+        )
+    facts += cost_facts(state.cost, now)
+    return tuple(Fact(name, value) for name, value in facts if value is not None)
+
+
+def _time_saved(newest_first: Sequence[SessionResult]) -> tuple[Fact, ...]:
+    """By the last cold controls of the engine as it is now: a session alone has too few."""
+    engine = [(each.model, each.engine_version) for each in newest_first[:1]]
+    pairs = [
+        seconds
+        for each in newest_first
+        if (each.model, each.engine_version) in engine
+        for seconds in ttft_saved(each.turns)
+    ][:PAIRS_SHOWN]
+    told = sooner(pairs)
+    return () if told is None else (Fact("Time saved", f"{told}, {len(pairs)} cold controls"),)
+
+
+def _info_facts(info: EngineInfo | None) -> list[tuple[str, str | None]]:
+    return [] if info is None else [("Model", info.model), ("vLLM", info.version)]
+
+
+def _snapshot_facts(snapshot: EngineSnapshot | None) -> list[tuple[str, str | None]]:
+    if snapshot is None:
+        return []
+    parts = snapshot.parts
+    told_apart = " and ".join(snapshot.told_apart_by)
+    return [
+        (
+            "Engines on its /metrics",
+            f"{len(parts)}, by the label {told_apart}: a router's page, not an engine's own"
+            if parts
+            else None,
+        ),
+        *_cache_facts(snapshot.cache),
+        ("Cache in use", _shown(numbers.percent, snapshot.kv_cache_usage_ratio)),
+        ("Requests running", _shown(numbers.count, snapshot.requests_running)),
+        ("Requests waiting", _shown(numbers.count, snapshot.requests_waiting)),
+    ]
+
+
+def _cache_facts(cache: CacheConfig | None) -> list[tuple[str, str | None]]:
+    if cache is None:
+        return []
+    return [
+        ("Prefix caching", {True: "on", False: "off", None: None}[cache.prefix_caching]),
+        ("Cache block", _shown(numbers.tokens, cache.match_unit_tokens)),
+        ("Cache capacity", _shown(numbers.tokens, cache.capacity_tokens)),
+    ]
+
+
+_RECOUNTED = (
+    "within the last hour the engine counted more lookups than its prompts explain, as vLLM before "
+    "0.27 does while requests wait for room; the hit ratio and tokens saved leave them out"
+)
+
+
+_ELSEWHERE = (
+    "unknown: the counters lack prompts that the probe sent, so they are of another engine than "
+    "the one that answers"
+)
+
+
+def _traffic_facts(view: EngineView, users: UsersShare) -> list[tuple[str, str | None]]:
+    ratios: list[tuple[str, str | None]] = [
+        (f"Hit ratio of users, {window}", numbers.percent(ratio))
+        for window, ratio in (users.hit_ratios() if users.known else {}).items()
+    ]
+    ratios += [
+        (f"Hit ratio with the probe's own requests, {window}", numbers.percent(ratio))
+        for window, ratio in view.hit_ratios.items()
+    ]
+    if users.elsewhere_at is not None and not users.known:
+        ratios.append(("Users", _ELSEWHERE))
+    if view.recounted:
+        ratios.append(("Lookups left out", _RECOUNTED))
+    return [*ratios, ("Restarts seen", str(view.restarts) if view.restarts else None)]
+
+
+def _shown(write: Callable[[float], str], value: float | None) -> str | None:
+    return None if value is None else write(value)

@@ -1,0 +1,90 @@
+"""The runbooks of docs/runbooks as pages, so that an alert leads to one without another server.
+
+/runbooks/ lists them, /runbooks/NAME is one. NAME.md is the same: that is how they link to each
+other. A wheel carries the files beside this module; a checkout has them in docs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+INDEX = "README"
+_HERE = resources.files("exporter.web")
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.get("/runbooks/", _index), web.get("/runbooks/{name}", _one)]
+
+
+@cache
+def sources() -> Mapping[str, str]:
+    """The Markdown of each runbook by its name, and of their list under INDEX."""
+    packaged = _HERE / "runbook_pages"
+    folder: Traversable = packaged if packaged.is_dir() else _checkout() / "docs" / "runbooks"
+    if not folder.is_dir():  # a package built by other means: no pages, and the rest works
+        return {}
+    return {
+        file.name.removesuffix(".md"): file.read_text("utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".md")
+    }
+
+
+def _checkout() -> Path:
+    return Path(__file__).parents[2]
+
+
+async def _index(_request: web.Request) -> web.Response:
+    return _response(INDEX)
+
+
+async def _one(request: web.Request) -> web.Response:
+    return _response(request.match_info["name"].removesuffix(".md"))
+
+
+def _response(name: str) -> web.Response:
+    if name not in sources():
+        raise web.HTTPNotFound
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return web.Response(
+        text=_page(name),
+        content_type="text/html",
+        charset="utf-8",
+        headers={
+            "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        },
+    )
+
+
+@cache
+def _page(name: str) -> str:
+    # Few daemons are ever asked for a page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see above
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - see above
+
+    text = sources()[name]
+    title = text.partition("\n")[0].removeprefix("# ")
+    # "js-default" has tables and takes no HTML in the text for HTML.
+    body = MarkdownIt("js-default").render(text)
+    environment = Environment(
+        loader=PackageLoader("exporter.web"), autoescape=True, undefined=StrictUndefined
+    )
+    template = environment.get_template("runbook.html")
+    return template.render(title=title, body=body, style=_style(), is_index=name == INDEX)
+
+
+@cache
+def _style() -> str:
+    return (_HERE / "templates" / "runbook.css").read_text("utf-8")

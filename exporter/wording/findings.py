@@ -1,0 +1,361 @@
+"""What `check` found: each test passed, failed or is unknown, with evidence and a remedy. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from exporter.analysis.loss.repeat import Outcome
+from exporter.model import CachedTokensSource, LossCause, Notice
+from exporter.wording.notices import (
+    ADVICE,
+    BREAK_ADVICE,
+    FAILURE_ADVICE,
+    LOSS_ADVICE,
+    break_in_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.analysis.isolation import SaltTest
+    from exporter.model import (
+        EngineInfo,
+        Loss,
+        SessionResult,
+        TurnFacts,
+    )
+
+
+class Verdict(StrEnum):
+    """Unknown is no failure: the test could not be made, and the evidence says why."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a secret
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One test. `remedy` is what to do where it did not pass, None where nothing is known to."""
+
+    name: str
+    verdict: Verdict
+    evidence: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """All tests of one engine. `started_time` is Unix time."""
+
+    url: str
+    started_time: float
+    duration_seconds: float
+    info: EngineInfo | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether no test failed."""
+        return not any(one.verdict is Verdict.FAIL for one in self.findings)
+
+
+def passed(name: str, evidence: str) -> Finding:
+    return Finding(name, Verdict.PASS, evidence)
+
+
+def failed(name: str, evidence: str, remedy: str | None = None) -> Finding:
+    return Finding(name, Verdict.FAIL, evidence, remedy)
+
+
+def unknown(name: str, evidence: str, remedy: str | None = None) -> Finding:
+    return Finding(name, Verdict.UNKNOWN, evidence, remedy)
+
+
+def of_engines(session: SessionResult) -> Finding:
+    """Whether one engine answers at the URL, as far as the session could tell."""
+    name = "one_engine"
+    if Notice.MIXED not in session.notices:
+        if not session.turns:
+            return unknown(name, _no_turn(session))
+        if (fell := _fell(session)) is not None:
+            return unknown(name, f"{fell}, as where a router sends each request to another engine")
+        return passed(name, "nothing shows that more than one engine answers at this URL")
+    mixed = (turn.loss for turn in session.turns if turn.loss is not None)
+    proof = next((loss.evidence for loss in mixed if loss.cause is LossCause.MIXED), None)
+    text = proof or "more than one engine answers at this URL in turn"
+    return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
+
+
+def of_usage_details(session: SessionResult) -> Finding:
+    name = "usage_details"
+    if Notice.USAGE_MISSING in session.notices:
+        return failed(name, "streams end without usage", ADVICE[Notice.USAGE_MISSING])
+    if Notice.USAGE_UNUSABLE in session.notices:
+        text = "the usage of at least one answer cannot be believed"
+        return failed(name, text, ADVICE[Notice.USAGE_UNUSABLE])
+    hidden = _first_loss(session, LossCause.UNREPORTED)
+    if hidden is not None:
+        return failed(name, hidden.evidence, LOSS_ADVICE[LossCause.UNREPORTED])
+    if Notice.TRANSFER in session.notices:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+    if Notice.USAGE_DETAILS_MISSING in session.notices:
+        return failed(
+            name,
+            "usage has no prompt_tokens_details",
+            "Start vLLM with --enable-prompt-tokens-details. If that is set, vLLM is older than "
+            "0.9, or something between this exporter and vLLM drops it.",
+        )
+    if not session.turns:
+        return unknown(name, _no_turn(session))
+    if Notice.CACHED_TOKENS_UNKNOWN in session.notices:
+        text = "no prompt_tokens_details, which may mean that none were cached"
+        return unknown(name, text, ADVICE[Notice.CACHED_TOKENS_UNKNOWN])
+    by = [turn.cached_tokens_source for turn in session.turns]
+    if Notice.CACHED_FROM_COUNTERS in session.notices:
+        told = len(by) - by.count(None)
+        text = (
+            "usage has no prompt_tokens_details; the engine's own counters told the cached tokens "
+            f"of {told} of {len(by)} turns"
+        )
+        remedy = "Start vLLM with --enable-prompt-tokens-details."
+        return passed(name, text) if told == len(by) else failed(name, text, remedy)
+    if CachedTokensSource.USAGE not in by:
+        text = "no prompt hit, and this server reports hits only, as vLLM before 0.24 does"
+        return unknown(name, text)
+    return passed(name, "usage tells how many prompt tokens were cached")
+
+
+def of_token_ids(session: SessionResult) -> Finding:
+    if not session.turns:
+        return unknown("token_ids", _no_turn(session))
+    if Notice.TOKEN_IDS_MISSING in session.notices:
+        return unknown(
+            "token_ids",
+            "none in the answers, so the ideal and the prefix's stability are unknown",
+            ADVICE[Notice.TOKEN_IDS_MISSING],
+        )
+    if Notice.TOKEN_IDS_RECOVERED in session.notices:
+        known = sum(turn.ideal_cached_tokens is not None for turn in session.turns[1:])
+        text = "none in the answers; /tokenize and logprobs told enough for the ideal of"
+        return (passed if known else unknown)(
+            "token_ids", f"{text} {known} of {len(session.turns) - 1} later turns"
+        )
+    return passed("token_ids", "return_token_ids gives those of prompts and answers")
+
+
+def of_first_turn(session: SessionResult) -> Finding:
+    """Whether a first turn, under a salt never used before, was computed as a whole."""
+    name = "cold_start"
+    if Notice.TRANSFER in session.notices:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+    if Notice.SALT_REFUSED in session.notices:
+        return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
+    if session.nonce_in_prompt:
+        return failed(
+            name,
+            "the first turn of a session, under a salt never used before, hit the cache; the "
+            "session was begun anew with words of its own at its head",
+            "Upgrade vLLM to one that knows cache_salt (0.9 and later), or find out whether a KV "
+            "store behind it ignores salts.",
+        )
+    first = session.turns[0] if session.turns else None
+    if first is None:
+        return unknown(name, _no_turn(session))
+    if first.cached_tokens is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    return passed(name, "a first turn under a salt never used before hit nothing")
+
+
+def of_second_turn(session: SessionResult) -> Finding:
+    """Whether the turns after the first were served what exact-prefix caching can serve."""
+    name = "second_turn"
+    if session.failure is not None:
+        where = "" if session.failed_turn is None else f" in turn {session.failed_turn}"
+        text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
+        return failed(name, text, FAILURE_ADVICE[session.failure.reason])
+    later = session.turns[1:]
+    hidden = _first_loss(session, LossCause.UNREPORTED)
+    if hidden is not None:
+        text = f"usage hides hits, lost: {_lost(later)[hidden.cause]} unreported; {hidden.evidence}"
+        return failed(name, text, LOSS_ADVICE[hidden.cause])
+    known = [turn for turn in later if turn.cached_tokens is not None]
+    if not later or len(known) < len(later):
+        if Notice.TRANSFER in session.notices:
+            return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+        return unknown(name, "the server does not tell how many tokens were cached")
+    cached = sum(turn.cached_tokens or 0 for turn in later)
+    prompt = sum(turn.prompt_tokens or 0 for turn in later)
+    served = f"{cached} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came from cache"
+    lost = _lost(later)
+    if lost:
+        return _of_losses(name, served, later, lost, cached)
+    if Notice.BLOCK_TOO_LARGE in session.notices:
+        text = "no prompt that fits the context spans a whole cache block"
+        return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
+    if cached == 0:
+        return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
+    if (fell := _fell(session)) is not None:
+        return unknown(name, f"{served}; {fell}", LOSS_ADVICE[LossCause.MIXED])
+    ideals = [turn.ideal_cached_tokens for turn in later]
+    if None in ideals:
+        return passed(name, f"{served}; how many could have is unknown")
+    return passed(name, f"{served}, all that could have (efficiency 100 %)")
+
+
+def _lost(turns: Sequence[TurnFacts]) -> Mapping[LossCause, int]:
+    lost: dict[LossCause, int] = {}
+    for turn in turns:
+        if turn.loss is not None:
+            lost[turn.loss.cause] = lost.get(turn.loss.cause, 0) + turn.loss.tokens
+    return lost
+
+
+def _of_losses(
+    name: str,
+    served: str,
+    later: Sequence[TurnFacts],
+    lost: Mapping[LossCause, int],
+    cached: int,
+) -> Finding:
+    """What was lost, and why. Where part was served and nothing explains the rest, a rule of the
+    engine's own can have taken it: that is no failure.
+    """
+    worst = max(lost, key=lambda cause: lost[cause])
+    first = next(turn for turn in later if turn.loss is not None and turn.loss.cause is worst)
+    causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
+    evidence = first.loss.evidence if first.loss else ""
+    text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
+    harmless = cached > 0 and set(lost) == {LossCause.UNEXPLAINED}
+    return (unknown if harmless else failed)(name, text, LOSS_ADVICE[worst])
+
+
+def _fell(session: SessionResult) -> str | None:
+    """A turn that hit less than one before it although nothing says why; None without one.
+
+    Each prompt repeats the turn before, so on one sound engine hits only grow.
+    """
+    stable = session.prefix is None or session.prefix.stable
+    most = 0
+    for turn in session.turns[1:] if stable else ():
+        cached = turn.cached_tokens
+        others = any(one.cached_tokens for one in session.turns[1:])
+        if cached is None or turn.ideal_cached_tokens is not None:
+            continue
+        if cached < most or (cached == 0 and others):
+            return f"turn {turn.index} hit {cached} of {turn.prompt_tokens} tokens"
+        most = cached
+    return None
+
+
+def _first_loss(session: SessionResult, cause: LossCause) -> Loss | None:
+    losses = (turn.loss for turn in session.turns)
+    return next((loss for loss in losses if loss is not None and loss.cause is cause), None)
+
+
+def of_prefix(session: SessionResult) -> Finding:
+    name = "prefix_stable"
+    prefix = session.prefix
+    if prefix is None:
+        return unknown(name, "token ids of two turns in a row are not known")
+    found = prefix.first_break
+    if found is None:
+        return passed(name, f"{prefix.turns_compared} prompts began with the turn before them")
+    reason = found.reason.replace("_", " ")
+    text = f"{reason}: {break_in_words(found)}"
+    if prefix.stable:
+        return passed(name, f"{text} {BREAK_ADVICE[found.reason]}")
+    return failed(name, text, BREAK_ADVICE[found.reason])
+
+
+def of_isolation(test: SaltTest) -> Finding:
+    name = "isolation"
+    if (gone := _not_run(name, test)) is not None:
+        return gone
+    if test.salt_refused:
+        return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
+    if test.leaked:
+        return failed(
+            name,
+            f"a prompt under a salt never used before was served {test.leaked} tokens from cache",
+            "This engine, or a KV store behind it, does not keep cache_salt apart: upgrade vLLM, "
+            "or give tenants who must not share a cache a server each.",
+        )
+    if test.leaked is None or test.same_salt_cached is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    same = test.same_salt_cached or test.third_cached or test.beside_cached
+    if not same:
+        return unknown(name, "the same salt did not hit either, so another one proves nothing")
+    text = f"the same salt hit {same} tokens, another salt none"
+    if test.mixed:
+        return unknown(name, f"{text}; but several engines answer at this URL")
+    if test.ranks is not None and test.ranks > 1:
+        return unknown(name, f"{text}; but it may have run on another of the {test.ranks} ranks")
+    return passed(name, text)
+
+
+_EMPTIED = "something emptied the cache in between"
+_LATE = "this engine serves a prompt only once it computed it twice"
+
+
+def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
+    """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
+    played after the test.
+    """
+    name = "wedge"
+    stopped = None if session is None else _first_loss(session, LossCause.WEDGED)
+    if stopped is not None:
+        return failed(name, stopped.evidence, LOSS_ADVICE[LossCause.WEDGED])
+    if (gone := _not_run(name, test)) is not None:
+        return gone
+    found = test.outcome
+    if found is None:
+        return unknown(name, "the server does not tell how many tokens were cached")
+    outcome, why = found
+    sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
+    text = f"{sent} {test.same_salt_cached}"
+    if outcome is Outcome.HIT:
+        most = "" if test.possible is None else f" of {test.possible} possible"
+        return passed(name, text + most)
+    if outcome is Outcome.UNREPORTED:
+        return passed(name, f"{text} by usage, but {why}: the cache works")
+    if test.third_cached or (test.beside_cached and outcome is not Outcome.UNKNOWN):
+        return _of_later_hit(test, session, text)
+    if outcome is Outcome.UNKNOWN:
+        return unknown(name, f"{text}; {why}")
+    text = f"{text} of {test.possible} possible, with room in the cache; {why}"
+    if outcome is Outcome.NEVER_HIT:
+        return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
+    return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
+
+
+def _of_later_hit(test: SaltTest, session: SessionResult | None, text: str) -> Finding:
+    """Of a prompt that hit nothing when it was sent again, and hit later."""
+    if test.beside_cached:
+        text = f"{text}, and {test.beside_cached} while it was being answered: nothing has stopped"
+        return unknown("wedge", f"{text}, {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
+    text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
+    if test.mixed or (session is not None and Notice.MIXED in session.notices):
+        return unknown("wedge", f"{text}, several engines answer at this URL")
+    why = _EMPTIED if test.hit_before else _LATE
+    return unknown(
+        "wedge",
+        f"{text}, {why}, or several engines answer at this URL",
+        LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
+    )
+
+
+def _not_run(name: str, test: SaltTest) -> Finding | None:
+    if test.too_long is not None:
+        return unknown(name, test.too_long)
+    if test.failure is not None:
+        return unknown(name, f"a request failed: {test.failure.reason}: {test.failure.detail}")
+    if test.transfer:
+        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+    return None
+
+
+def _no_turn(session: SessionResult) -> str:
+    return f"no turn finished: {session.failure.detail}" if session.failure else "no turn finished"

@@ -1,0 +1,79 @@
+"""What the cache served of a session and what it lost, as the beginning of a sentence. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.analysis.paired import difference
+from exporter.wording import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.analysis.session_totals import SessionTotals
+    from exporter.model import LossCause
+
+
+def served_and_lost(totals: SessionTotals) -> str:
+    """Without a full stop; for a session with at least one turn."""
+    return f"{_saved(totals)}{_lost(totals)}"
+
+
+def _saved(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.prompt_tokens is None:
+        return "How many prompt tokens the cache saved is not known"
+    told = sooner(totals.ttft_saved_seconds)
+    served, prompt = numbers.count(totals.cached_tokens), numbers.count(totals.prompt_tokens)
+    share = numbers.percent(totals.hit_ratio)
+    time = "" if told is None else f"; {told}"
+    return f"The cache served {served} of {prompt} prompt tokens ({share}{time})"
+
+
+def sooner(saved_seconds: Sequence[float]) -> str | None:
+    """What the cache saved in time to first token, with its interval, by pairs of cold and warm.
+
+    None where the pairs are too few to tell it from chance.
+    """
+    found = difference(saved_seconds)
+    if found is None or found.low is None or found.high is None:
+        return None
+    if found.low <= 0 <= found.high:
+        low, high = _earlier(found.low), _earlier(found.high)
+        return f"TTFT: no measurable difference, 95 % interval {low} to {high}"
+    amount, word = numbers.seconds(abs(found.estimate)), "sooner" if found.estimate > 0 else "later"
+    ends = sorted((abs(found.low), abs(found.high)))
+    interval = f"{numbers.seconds(ends[0])} to {numbers.seconds(ends[1])}"
+    return f"the first token came {amount} {word} in the median, 95 % interval {interval}"
+
+
+def _earlier(seconds: float) -> str:
+    return f"{numbers.seconds(abs(seconds))} {'sooner' if seconds > 0 else 'later'}"
+
+
+def _lost(totals: SessionTotals) -> str:
+    if totals.cached_tokens is None or totals.turns == 1:
+        return ""
+    if totals.ideal_tokens == 0:
+        return "; nothing could have been served"
+    if totals.lost_tokens is None:
+        return "; how many it could have served is not known"
+    if totals.lost_tokens == 0:
+        return ", all that it could have"
+    causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
+    return f" and lost {numbers.count(totals.lost_tokens)} more that it could have served: {causes}"
+
+
+def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
+    where = places(totals.lost_in[cause])
+    several = len(totals.lost_by) > 1
+    return f"{f'{numbers.count(tokens)} ' if several else ''}{numbers.spaced(cause)} in {where}"
+
+
+def places(turns: Sequence[int]) -> str:
+    """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
+    first, last = turns[0], turns[-1]
+    if len(turns) == 1:
+        return f"turn {first}"
+    if len(turns) > 2 and last - first + 1 == len(turns):  # noqa: PLR2004 - two are named
+        return f"turns {first} to {last}"
+    return f"turns {', '.join(map(str, turns[:-1]))} and {last}"

@@ -1,0 +1,149 @@
+"""The session in one sentence: what was saved, what was lost and why, what to change. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.analysis.paired import LEAST_PAIRS
+from exporter.analysis.session_totals import session_totals
+from exporter.model import FailureReason, LossCause, Notice
+from exporter.wording import numbers
+from exporter.wording.notices import (
+    ADVICE,
+    BREAK_ADVICE,
+    FAILURE_ADVICE,
+    LOSS_ADVICE,
+    break_in_words,
+)
+from exporter.wording.sentences import places, served_and_lost
+
+if TYPE_CHECKING:
+    from exporter.analysis.session_totals import SessionTotals
+    from exporter.model import SessionResult
+
+UNREACHED = frozenset(
+    {
+        FailureReason.CONNECTION_REFUSED,
+        FailureReason.CONNECT_FAILED,
+        FailureReason.CONNECT_TIMEOUT,
+    }
+)
+"""Failures where nothing at the address has answered."""
+
+_AT_THE_TERMINAL = {
+    FailureReason.MODEL_NOT_FOUND: "Give --model one of the names that it serves, or leave it out.",
+    FailureReason.UNAUTHORIZED: (
+        "The server wants an API key, or another one: put it in a file and give --api-key-file."
+    ),
+}
+"""What to do where an option of the command does what FAILURE_ADVICE says of a setting."""
+
+_TO_MEND = (
+    *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
+    *(Notice.USAGE_UNUSABLE, Notice.TRANSFER),
+    *(Notice.BLOCK_TOO_LARGE, Notice.SALT_IGNORED, Notice.FIRST_TURN_NOT_COLD),
+    Notice.SALT_REFUSED,
+    *(Notice.HIT_BEYOND_IDEAL, Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING),
+    *(Notice.OPENING_SHORT, Notice.CACHED_FROM_COUNTERS, Notice.CACHED_TOKENS_UNKNOWN),
+)
+"""What to mend where nothing was lost; the first that applies is told."""
+
+
+def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
+    """The sentence for a session with at least one turn, finished or not."""
+    totals = session_totals(result.turns)
+    head = served_and_lost(totals)
+    if result.failure is not None:
+        head = f"{failure_in_words(result)} Until then {_lower(head)}"
+        return _of_engine(result, f"{head}.")
+    if interrupted:
+        head = f"Interrupted after {_turns(totals.turns)}, in which {_lower(head)}"
+    return _of_engine(result, f"{head}{_change(result, totals)}")
+
+
+def failure_in_words(result: SessionResult) -> str:
+    """Where a session failed, why, and what to do; the empty string where it did not fail."""
+    failure = result.failure
+    if failure is None:
+        return ""
+    place = (
+        "before its first turn" if result.failed_turn is None else f"in turn {result.failed_turn}"
+    )
+    advice = _AT_THE_TERMINAL.get(failure.reason, FAILURE_ADVICE[failure.reason])
+    text = (
+        f"The session failed {place}: {numbers.spaced(failure.reason)} ({failure.detail}). {advice}"
+    )
+    if failure.reason in UNREACHED and not result.turns:
+        text += (
+            " To see what a session looks like without an engine, play one against a SIMULATED one:"
+            " vllm-cache-exporter probe --simulated."
+        )
+    return text
+
+
+def notes(result: SessionResult) -> list[str]:
+    """What else a reader of the numbers must know, beside the verdict."""
+    said = verdict(result) if result.turns else ""
+    found = []
+    prefix = result.prefix
+    if prefix is not None and prefix.first_break is not None:
+        found.append(break_in_words(prefix.first_break))
+        if prefix.stable:
+            found.append(BREAK_ADVICE[prefix.first_break.reason])
+    pairs = len(session_totals(result.turns).ttft_saved_seconds)
+    if 0 < pairs < LEAST_PAIRS:
+        found.append(
+            f"{pairs} cold control{'' if pairs == 1 else 's'} of turns that hit cannot tell what "
+            f"the cache saves in time to first token: {LEAST_PAIRS} are the fewest that can."
+        )
+    notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
+    return found + [ADVICE[one] for one in notices if _lower(ADVICE[one]) not in said]
+
+
+def loss_lines(result: SessionResult) -> list[str]:
+    """One line for each finding: which turns lost how many tokens, why, and how one knows."""
+    found: dict[tuple[LossCause, str], list[tuple[int, int]]] = {}
+    for turn in result.turns:
+        if turn.loss is not None:
+            same = found.setdefault((turn.loss.cause, turn.loss.evidence), [])
+            same.append((turn.index, turn.loss.tokens))
+    return [
+        f"{places([turn for turn, _ in lost]).capitalize()} lost "
+        f"{numbers.tokens(sum(tokens for _, tokens in lost))}, {numbers.spaced(cause)}: {evidence}."
+        for (cause, evidence), lost in found.items()
+    ]
+
+
+def _of_engine(result: SessionResult, said: str) -> str:
+    return f"SIMULATED engine: {_lower(said)}" if result.simulated else said
+
+
+def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
+    """What to change; None where nothing is known to need it. The largest trouble speaks."""
+    hidden = LossCause.UNREPORTED in totals.lost_by
+    if totals.lost_by and (hidden or totals.cached_tokens is not None):
+        return LOSS_ADVICE[next(iter(totals.lost_by))]
+    prefix = result.prefix
+    if prefix is not None and not prefix.stable:
+        found = prefix.first_break
+        return ADVICE[Notice.PREFIX_UNSTABLE] if found is None else BREAK_ADVICE[found.reason]
+    for notice in _TO_MEND:
+        if notice in result.notices:
+            return ADVICE[notice]
+    return None
+
+
+def _change(result: SessionResult, totals: SessionTotals) -> str:
+    advice = _advice(result, totals)
+    if advice is not None:
+        return f" – {_lower(advice)}"  # noqa: RUF001 - a dash
+    return "; nothing to change." if totals.ideal_tokens and totals.lost_tokens == 0 else "."
+
+
+def _lower(sentence: str) -> str:
+    """A sentence as the part of another one; names that are written in capitals stay so."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
+
+
+def _turns(number: int) -> str:
+    return f"{number} turn{'' if number == 1 else 's'}"
