@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -17,6 +17,14 @@ RESTART_SECONDS = 5.0
 """From the end of a loop that failed as a whole to its next begin."""
 
 log = structlog.get_logger(__name__)
+
+
+class Spawn(Protocol):
+    """Runs a loop as a task with that name, which somebody owns."""
+
+    def __call__(
+        self, name: str, loop: Callable[[], Coroutine[None, None, None]], /
+    ) -> asyncio.Task[None]: ...
 
 
 class Guarded:

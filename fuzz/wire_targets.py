@@ -23,7 +23,8 @@ from exporter.container.docker.errors import translated
 from exporter.container.docker.records import snapshot_from
 from exporter.container.docker.streams import events, log_lines
 from exporter.engine.metrics import exposition, names
-from exporter.engine.wire.answer import Answer, refusal
+from exporter.engine.wire.answer import Answer
+from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder, Event
 from exporter.errors import ExpositionError
 
@@ -229,8 +230,8 @@ def _check_answer(answer: Answer) -> None:
 def refused(data: bytes) -> None:
     """Two bytes of status, then the body of an answer that is no stream."""
     status, body = int.from_bytes(data[:2]) % 700, data[2:]
-    failure = refusal(status, body)
-    assert failure == refusal(status, body)
+    failure = failure_of(status, body)
+    assert failure == failure_of(status, body)
     assert str(status) in failure.detail
     assert len(failure.detail) <= MOST_SAID
     assert "\n" not in failure.detail or b"\\n" in body

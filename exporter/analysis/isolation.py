@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss.repeat import Circumstances, Outcome, Repeat, judged, most_cached
+from exporter.analysis.cache.repeat import Circumstances, Outcome, Repeat, judged, most_cached
 
 if TYPE_CHECKING:
-    from exporter.analysis.loss.traffic import Traffic
+    from exporter.analysis.cache.traffic import Traffic
     from exporter.model import Failure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss import repeat
+from exporter.analysis.cache import repeat
 from exporter.model import RetentionUnknown
 
 if TYPE_CHECKING:

@@ -60,11 +60,19 @@ class Daemon:
         )
         self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
         self._lists = TargetLists(settings.targets)
-        self._finders = Finders(self._tools, self.discovered)
+        self._finders = Finders(
+            self.discovered,
+            clock=clock,
+            spawn=self._spawn,
+            metrics=self._metrics,
+            docker=self._tools.docker,
+        )
         self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
         self._reloader = Reloader(self._reload, self._metrics, clock)
         config = in_force.read(settings.web_config_file)
-        self._web = in_force.WebAccess(config, self._tools)
+        self._web = in_force.WebAccess(
+            config, clock=clock, spawn=self._spawn, metrics=self._metrics
+        )
         app = create_app(
             registry=registry,
             metrics=self._metrics,
@@ -107,7 +115,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._fleet.swap(plan)
-                self._web.start(self._server)
+                self._web.start(self._server.apply)
                 self._finders.apply(self._settings.discovery)
                 own = [self._spawn("reload", self._reloader.run)]
                 log.info("daemon.started", url=self.url, targets=len(self._settings.targets))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.config import ProbeSettings, Target
     from exporter.metrics.sink import Metrics
     from exporter.model import PauseReason, SessionResult
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
     from exporter.scenario.model import ScenarioKind
 
 Loop = tuple[str, "Callable[[], Coroutine[None, None, None]]"]

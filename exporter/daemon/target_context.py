@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from exporter.container.docker.hosts import DockerHosts
 
 if TYPE_CHECKING:
-    from asyncio import Task
-    from collections.abc import Callable, Coroutine
-
     from exporter.clock import Clock
+    from exporter.loops import Spawn
     from exporter.metrics.history import History
     from exporter.metrics.sink import Metrics
-
-
-class Spawn(Protocol):
-    """Runs a loop as a task with that name, which somebody owns."""
-
-    def __call__(
-        self, name: str, loop: Callable[[], Coroutine[None, None, None]], /
-    ) -> Task[None]: ...
 
 
 @dataclass(frozen=True, slots=True)

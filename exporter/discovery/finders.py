@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Awaitable, Callable, Mapping
 
+    from exporter.clock import Clock
     from exporter.config import DiscoverySettings, DnsDiscovery, Target
-    from exporter.daemon.target_context import Tools
+    from exporter.container.docker.hosts import DockerHosts
     from exporter.discovery.decide.records import Source
+    from exporter.loops import Spawn
+    from exporter.metrics.sink import Metrics
 
     Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
 
@@ -60,8 +63,19 @@ class Finders:
     where it cannot take them.
     """
 
-    def __init__(self, tools: Tools, deliver: Deliver) -> None:
-        self._tools = tools
+    def __init__(
+        self,
+        deliver: Deliver,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        metrics: Metrics,
+        docker: DockerHosts,
+    ) -> None:
+        self._clock = clock
+        self._spawn = spawn
+        self._metrics = metrics
+        self._docker = docker
         self._deliver = deliver
         self._asked: dict[str, _Asked] = {}
         self._allowance = Allowance(0)
@@ -82,7 +96,7 @@ class Finders:
                 asked.task.cancel()
             if name not in wanted:
                 self._allowance.forget(name)
-                self._tools.metrics.discovery_gone(name)
+                self._metrics.discovery_gone(name)
         self._asked = {
             name: self._go_on(name, each, before.get(name)) for name, each in wanted.items()
         }
@@ -107,25 +121,25 @@ class Finders:
         self, name: str, settings: DnsDiscovery | DockerDiscovery, roster: Roster[Target]
     ) -> Task[None]:
         kind = name.partition(":")[0]
-        self._tools.metrics.discovery_added(name, _REASONS[kind])
+        self._metrics.discovery_added(name, _REASONS[kind])
         finder = Finder(
             name,
-            _source(settings, self._tools),
+            _source(settings, self._clock, self._docker),
             roster,
             refresh_seconds=settings.refresh_seconds,
-            clock=self._tools.clock,
-            metrics=self._tools.metrics,
+            clock=self._clock,
+            metrics=self._metrics,
             deliver=lambda targets: self._deliver(name, targets),
         )
-        return self._tools.spawn(f"discovery:{name}", finder.run)
+        return self._spawn(f"discovery:{name}", finder.run)
 
 
-def _source(settings: DnsDiscovery | DockerDiscovery, tools: Tools) -> Source:
+def _source(settings: DnsDiscovery | DockerDiscovery, clock: Clock, docker: DockerHosts) -> Source:
     # Few daemons have a source: what one needs is loaded for those.
     if isinstance(settings, DockerDiscovery):
         from exporter.discovery.docker_labels import DockerSource  # noqa: PLC0415 - see above
 
-        return DockerSource(settings, tools.docker)
+        return DockerSource(settings, docker)
     from exporter.discovery.dns import DnsSource  # noqa: PLC0415 - see above
 
-    return DnsSource(settings, tools.clock)
+    return DnsSource(settings, clock)

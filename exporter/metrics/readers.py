@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from exporter.container.decide.records import Cause, DockerProblem, LifecycleState
-from exporter.metrics.state.target import Distribution, ExporterState, Loops, TargetState
+from exporter.metrics.state.target import (
+    Distribution,
+    ExporterState,
+    Loops,
+    TargetState,
+    live_engine,
+    live_users,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from exporter.container.decide.records import ContainerSnapshot, ContainerView
     from exporter.metrics.state.users_share import UsersShare
-    from exporter.model import EngineSnapshot, EngineTotals, EngineView, SessionResult, TurnFacts
+    from exporter.model import EngineSnapshot, EngineTotals, SessionResult, TurnFacts
 
 Value = float | Distribution | None
 Reading = tuple[tuple[str, ...], Value]
@@ -98,17 +105,6 @@ def notices() -> Reader[TargetState]:
             yield (notice,), 1
 
     return Reader(("notice",), read)
-
-
-def live_engine(target: TargetState) -> EngineView | None:
-    """The engine's view if its last scrape succeeded: an older one is not repeated."""
-    view = target.engine
-    return None if view is None or view.failure is not None else view
-
-
-def live_users(target: TargetState) -> UsersShare | None:
-    """The users' share of the engine's counters, while the engine answers and it can be known."""
-    return target.users if live_engine(target) is not None and target.users.known else None
 
 
 def of_users(value: Callable[[UsersShare], Value]) -> Reader[TargetState]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from exporter.clock import Clock
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
 
 log = structlog.get_logger(__name__)
 

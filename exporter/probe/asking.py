@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
     from exporter.model import EngineInfo, EngineSnapshot, EngineView, Usage
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
 
 Identity = tuple[float | None, int]
 """Start time, and restarts seen: what makes sure that two readings are of one process."""

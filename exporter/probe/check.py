@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
     from exporter.model import EngineInfo
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
     from exporter.probe.session.runner import SessionPlan
 
 TESTS = (

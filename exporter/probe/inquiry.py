@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exporter.analysis.cache.repeat import Repeat, long_enough
+from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import Evidence, needs_repeat
-from exporter.analysis.loss.repeat import Repeat, long_enough
-from exporter.analysis.loss.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.model import CachedTokensSource
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
     from exporter.probe.replicas import ReplicaWatch
 
-Observe = Callable[[], Awaitable["EngineView | None"]]
-"""A fresh look at the engine's own metrics."""
 Answered = tuple["Usage", "tuple[int, ...] | None"]
 """The usage of an answer, and the token ids of its prompt where they are known."""
 Again = Callable[[bool], Awaitable["Sequence[Answered] | None"]]

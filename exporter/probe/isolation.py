@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.isolation import SaltTest
-from exporter.analysis.loss.repeat import (
+from exporter.analysis.cache.repeat import (
     WEDGE_UNITS,
 )
-from exporter.analysis.loss.traffic import OwnUse, room_beside, traffic_between
+from exporter.analysis.cache.traffic import OwnUse, room_beside, traffic_between
+from exporter.analysis.isolation import SaltTest
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import ChatRequest
 from exporter.errors import ScenarioError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from exporter.engine.client.engine_client import Chat, Deadlines, EngineClient
     from exporter.model import EngineInfo
     from exporter.probe.asking import Scope
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
     from exporter.scenario.model import Message
 
 

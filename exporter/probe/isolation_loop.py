@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import Deadlines, EngineClient
     from exporter.probe.admission import Gate
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
     from exporter.probe.rounds import Life, Schedule
     from exporter.wording.findings import Finding
 

@@ -8,6 +8,7 @@ A router's page shows several at once, under labels that vLLM does not have.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ from exporter.engine.metrics.reasons import ScrapeReason
 
 if TYPE_CHECKING:
     from exporter.model import EngineInfo, EngineSnapshot, EngineView
-    from exporter.probe.inquiry import Observe
+
+Observe = Callable[[], Awaitable["EngineView | None"]]
+"""Reads the engine's own metrics."""
+
 
 LOOKS = 5
 """More readings where one leaves it open: with two replicas in turn, one in 32 tells nothing."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.probe.admission import Bill, Gate
-    from exporter.probe.inquiry import Observe
+    from exporter.probe.replicas import Observe
     from exporter.probe.rounds import Life, Schedule
 
 log = structlog.get_logger(__name__)

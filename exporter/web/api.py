@@ -11,7 +11,7 @@ from aiohttp import web
 from exporter.metrics.state.condition import condition
 from exporter.metrics.state.users_share import UsersShare
 from exporter.web.page.views.cost import cost_json
-from exporter.web.parameters import BadQueryError, asked_target, only, whole_number
+from exporter.web.parameters import MAX_LIMIT, BadQueryError, asked_target, only, whole_number
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from exporter.wording.session_json import failure_json, rfc3339, session_json
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from exporter.wording.session_shape import SessionJson
 
 
-MAX_LIMIT = 1000
 _AT_A_TIME = 10  # sessions or targets: each takes 0.1 ms
 
 

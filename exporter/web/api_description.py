@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 import exporter
-from exporter.web.api import MAX_LIMIT
 from exporter.web.api_shape import ErrorJson, HttpSdGroupJson, SessionsJson, TargetsJson
+from exporter.web.parameters import MAX_LIMIT
 
 _TARGET = {
     "name": "target",

@@ -6,6 +6,9 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
+MAX_LIMIT = 1000
+"""Sessions that one answer of the API holds at most."""
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 

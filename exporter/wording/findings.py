@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss.repeat import Outcome
+from exporter.analysis.cache.repeat import Outcome
 from exporter.model import CachedTokensSource, LossCause, Notice
 from exporter.wording.notices import (
     ADVICE,

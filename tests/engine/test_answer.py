@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from exporter.container.decide.policy import ILLNESS
-from exporter.engine.wire.answer import Answer, read_usage, refusal
+from exporter.engine.wire.answer import Answer, read_usage
+from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder
 from exporter.model import FailureReason, Usage
 
@@ -63,7 +64,7 @@ PAUSED = "Generation is paused. Please retry after it resumes."
 @pytest.mark.parametrize("words", [PAUSED, "The model is currently scaling. Please try again."])
 def test_an_engine_that_is_paused_or_scaled_is_neither_ill_nor_overloaded(words):
     body = json.dumps({"error": {"message": words, "code": 503}}).encode()
-    assert refusal(503, body).reason is FailureReason.PAUSED
+    assert failure_of(503, body).reason is FailureReason.PAUSED
     answer = Answer()
     answer.take(body, 1.0)
     assert answer.end().reason is FailureReason.PAUSED
@@ -71,9 +72,9 @@ def test_an_engine_that_is_paused_or_scaled_is_neither_ill_nor_overloaded(words)
 
 
 def test_other_words_with_503_are_those_of_a_server_that_takes_no_more():
-    assert refusal(503, b"upstream is full").reason is FailureReason.OVERLOADED
+    assert failure_of(503, b"upstream is full").reason is FailureReason.OVERLOADED
     quoted = json.dumps({"error": {"message": f"no such field in {PAUSED!r}"}}).encode()
-    assert refusal(400, quoted).reason is FailureReason.BAD_REQUEST
+    assert failure_of(400, quoted).reason is FailureReason.BAD_REQUEST
 
 
 def test_an_abort_is_a_failure_although_the_stream_is_complete():
@@ -166,14 +167,14 @@ def test_a_tool_call_is_put_together_from_its_pieces():
     ],
 )
 def test_each_refusal_has_its_reason(status, body, reason):
-    failure = refusal(status, body)
+    failure = failure_of(status, body)
     assert failure.reason is reason
     assert failure.detail.startswith(f"HTTP {status}")
 
 
 def test_a_long_error_is_cut_before_it_reaches_a_log():
     body = json.dumps({"error": {"message": "x" * 5000}}).encode()
-    assert len(refusal(500, body).detail) < 400
+    assert len(failure_of(500, body).detail) < 400
 
 
 def test_a_chunk_adds_its_token_ids_without_copying_those_before_it():

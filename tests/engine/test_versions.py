@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from engine_pages import read
 
 from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
-from exporter.engine.wire.answer import refusal
+from exporter.engine.wire.refusal import failure_of
 from exporter.model import FailureReason, Usage
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ async def test_an_answer_is_timed_by_its_chunks_of_text_in_every_version(version
 
 @pytest.mark.parametrize("version", ALL)
 def test_a_prompt_beyond_the_context_is_told_from_other_mistakes_in_every_version(version: str):
-    assert refusal(400, file(version, "too_long.txt")).reason is FailureReason.PROMPT_TOO_LONG
+    assert failure_of(400, file(version, "too_long.txt")).reason is FailureReason.PROMPT_TOO_LONG
 
 
 @pytest.mark.parametrize("version", ALL)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.analysis.cache.traffic import Traffic
 from exporter.analysis.isolation import SaltTest
 from exporter.analysis.load import session_tokens
-from exporter.analysis.loss.traffic import Traffic
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.model import FailureReason

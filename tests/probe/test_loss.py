@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.analysis.cache.repeat import Repeat
+from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
-from exporter.analysis.loss.repeat import Repeat
-from exporter.analysis.loss.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.engine.metrics.exposition import parse
 from exporter.model import LossCause
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.loss.repeat import Circumstances, Outcome, Repeat, judged, long_enough
-from exporter.analysis.loss.traffic import Traffic
+from exporter.analysis.cache.repeat import Circumstances, Outcome, Repeat, judged, long_enough
+from exporter.analysis.cache.traffic import Traffic
 
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=-40_000, hits_beyond=400)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from exporter.analysis.cache.engine_memory import EngineMemory
 from exporter.analysis.cache.match_unit import Hit
+from exporter.analysis.cache.repeat import most_cached
 from exporter.analysis.cache.transfer import whole
-from exporter.analysis.loss.repeat import most_cached
 from exporter.model import Usage
 
 

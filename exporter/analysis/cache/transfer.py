@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss.repeat import long_enough, most_cached
+from exporter.analysis.cache.repeat import long_enough, most_cached
 
 if TYPE_CHECKING:
     from exporter.model import Usage

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss.repeat import Circumstances, Outcome, judged
-from exporter.analysis.loss.traffic import pressed
+from exporter.analysis.cache.repeat import Circumstances, Outcome, judged
+from exporter.analysis.cache.traffic import pressed
 from exporter.model import Loss, LossCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.analysis.loss.repeat import Repeat
-    from exporter.analysis.loss.traffic import Traffic
+    from exporter.analysis.cache.repeat import Repeat
+    from exporter.analysis.cache.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.engine.wire.answer import says_it_rests
+from exporter.engine.wire.refusal import says_it_rests
 from exporter.model import Failure, FailureReason
 
 

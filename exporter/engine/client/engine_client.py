@@ -19,10 +19,11 @@ from exporter.engine.client import stamps, tls
 from exporter.engine.client.body import no_stream, read_body, refused
 from exporter.engine.client.deadline_watch import Watch
 from exporter.engine.client.translation import connection_failure, redirected, sent_on
-from exporter.engine.wire.answer import Answer, Json, error_text
+from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.chat import Chat, ChatRequest, Deadlines, out_of_order
 from exporter.engine.wire.learned import Learned, context_of
 from exporter.engine.wire.redaction import page_without, without_sent
+from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
 from exporter.errors import EngineUnavailableError
 from exporter.model import EngineInfo, Failure, FailureReason

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from exporter.engine.wire.answer import error_text
+from exporter.engine.wire.refusal import error_text
 from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:

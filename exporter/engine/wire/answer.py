@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from exporter.engine.wire.refusal import error_in, error_text, says_it_rests
 from exporter.errors import ExporterError
 from exporter.model import Failure, FailureReason, Usage
 
@@ -17,14 +16,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 DONE = b"[DONE]"
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
-_DETAIL_LIMIT = 300
 _MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
 _MOST_TEXT = 1 << 20
 """Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
 _CALL_CHARACTERS = 100  # what a tool call counts for among them, its arguments apart
-# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py since 0.33, and
-# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error within a stream.
-_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
 _TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
 
 
@@ -79,7 +74,7 @@ class Answer:
             return self._fail(FailureReason.PROTOCOL, f"a chunk is not JSON: {error}")
         if not isinstance(chunk, dict):
             return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
-        if (error_object := _error_in(chunk)) is not None:
+        if (error_object := error_in(chunk)) is not None:
             text = error_text(error_object)
             at_rest = says_it_rests(text)
             return self._fail(FailureReason.PAUSED if at_rest else FailureReason.STREAM_ERROR, text)
@@ -199,60 +194,3 @@ def _tokens(name: str, value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= _MOST_TOKENS:
         raise ImpossibleUsageError(error_text(f"usage says {name} {value!r:.40}"))
     return value
-
-
-def _error_in(chunk: Json) -> Any | None:
-    """The error object of a chunk: `{"error": …}`, or vLLM's older `{"object": "error", …}`."""
-    if chunk.get("error") is not None:
-        return chunk["error"]
-    return chunk if chunk.get("object") == "error" else None
-
-
-def error_text(error: Any) -> str:
-    """The words of an OpenAI error object, short enough for a log line."""
-    text = error.get("message") if isinstance(error, dict) else error
-    return str(text or "no message")[:_DETAIL_LIMIT]
-
-
-def says_it_rests(words: str) -> bool:
-    """Whether an engine's words say that it is paused or being scaled."""
-    return _AT_REST.search(words) is not None
-
-
-def refusal(status: int, body: bytes) -> Failure:
-    """The failure that an HTTP status other than 200 on /v1/chat/completions means.
-
-    vLLM 0.32.0 answers 401 `{"error": "Unauthorized"}`, 404 with `param: "model"` for an unknown
-    model and 400 with `param: "input_tokens"` for a prompt beyond the context; older versions
-    give the same sentences without `param`.
-    """
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        parsed = None
-    error = _error_in(parsed) if isinstance(parsed, dict) else None
-    param = error.get("param") if isinstance(error, dict) else None
-    detail = f"HTTP {status}: {error_text(error) if error is not None else _first_line(body)}"
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Failure(FailureReason.UNAUTHORIZED, f"{detail}; set api_key or api_key_file")
-    if status == HTTPStatus.NOT_FOUND:
-        known = param == "model" or (error is not None and "model" in error_text(error).lower())
-        return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
-    # A prompt that fills the context to the last token leaves room for an answer of 0 tokens.
-    full = "max_tokens must be at least 1, got 0" in detail
-    if param == "input_tokens" or "maximum context length" in detail or full:
-        return Failure(FailureReason.PROMPT_TOO_LONG, detail)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_rests(detail):
-        return Failure(FailureReason.PAUSED, detail)
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        return Failure(FailureReason.OVERLOADED, detail)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Failure(FailureReason.SERVER_ERROR, detail)
-    if status >= HTTPStatus.BAD_REQUEST:
-        return Failure(FailureReason.BAD_REQUEST, detail)
-    return Failure(FailureReason.PROTOCOL, f"{detail} where a stream was expected")
-
-
-def _first_line(body: bytes) -> str:
-    text = body[:_DETAIL_LIMIT].decode("utf-8", "replace").strip()
-    return text.splitlines()[0] if text else "no body"

@@ -6,18 +6,17 @@ name: vLLM's V0 engine `cache_salt`, strict gateways whatever OpenAI's API does 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from exporter.engine.wire.answer import refusal
-from exporter.model import FailureReason
+from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exporter.model import Failure
 
 _LIMITS = (
     # vLLM up to 0.13 and since 0.18, and OpenAI
@@ -25,6 +24,10 @@ _LIMITS = (
     # vLLM 0.14 to 0.17
     re.compile(r"context length is only ([\d,]{1,12}) tokens"),
 )
+DETAIL_LIMIT = 300
+# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py since 0.33, and
+# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error within a stream.
+_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
 _OF_A_WRONG_FIELD = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
@@ -60,9 +63,66 @@ class Refusal:
 
 def read_refusal(status: int, body: bytes) -> Refusal:
     """What an answer with an error status says."""
-    return Refusal(status, refusal(status, body), body.decode("utf-8", "replace"))
+    return Refusal(status, failure_of(status, body), body.decode("utf-8", "replace"))
 
 
 def _place(name: str, words: str) -> int | None:
     mention = re.search(rf"(?<!\w){re.escape(name)}(?!\w)(?!\\?[\"']\s*:)", words)
     return None if mention is None else mention.start()
+
+
+def failure_of(status: int, body: bytes) -> Failure:
+    """The failure that an HTTP status other than 200 on /v1/chat/completions means.
+
+    vLLM 0.32.0 answers 401 `{"error": "Unauthorized"}`, 404 with `param: "model"` for an unknown
+    model and 400 with `param: "input_tokens"` for a prompt beyond the context; older versions
+    give the same sentences without `param`.
+    """
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        parsed = None
+    error = error_in(parsed) if isinstance(parsed, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    detail = f"HTTP {status}: {error_text(error) if error is not None else _first_line(body)}"
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Failure(FailureReason.UNAUTHORIZED, f"{detail}; set api_key or api_key_file")
+    if status == HTTPStatus.NOT_FOUND:
+        known = param == "model" or (error is not None and "model" in error_text(error).lower())
+        return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
+    # A prompt that fills the context to the last token leaves room for an answer of 0 tokens.
+    full = "max_tokens must be at least 1, got 0" in detail
+    if param == "input_tokens" or "maximum context length" in detail or full:
+        return Failure(FailureReason.PROMPT_TOO_LONG, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_rests(detail):
+        return Failure(FailureReason.PAUSED, detail)
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return Failure(FailureReason.OVERLOADED, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(FailureReason.SERVER_ERROR, detail)
+    if status >= HTTPStatus.BAD_REQUEST:
+        return Failure(FailureReason.BAD_REQUEST, detail)
+    return Failure(FailureReason.PROTOCOL, f"{detail} where a stream was expected")
+
+
+def _first_line(body: bytes) -> str:
+    text = body[:DETAIL_LIMIT].decode("utf-8", "replace").strip()
+    return text.splitlines()[0] if text else "no body"
+
+
+def error_in(chunk: dict[str, Any]) -> Any | None:
+    """The error object of a chunk: `{"error": …}`, or vLLM's older `{"object": "error", …}`."""
+    if chunk.get("error") is not None:
+        return chunk["error"]
+    return chunk if chunk.get("object") == "error" else None
+
+
+def error_text(error: Any) -> str:
+    """The words of an OpenAI error object, short enough for a log line."""
+    text = error.get("message") if isinstance(error, dict) else error
+    return str(text or "no message")[:DETAIL_LIMIT]
+
+
+def says_it_rests(words: str) -> bool:
+    """Whether an engine's words say that it is paused or being scaled."""
+    return _AT_REST.search(words) is not None

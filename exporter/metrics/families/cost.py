@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Family, Reader, by, each_turn, live_engine, live_users, one
+from exporter.metrics.readers import Family, Reader, by, each_turn, one
+from exporter.metrics.state.target import live_engine, live_users
 from exporter.model import PauseReason
 
 if TYPE_CHECKING:

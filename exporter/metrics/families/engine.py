@@ -9,13 +9,12 @@ from exporter.metrics.readers import (
     Family,
     by,
     engine_info,
-    live_engine,
-    live_users,
     of_users,
     one,
     scrape,
     totals,
 )
+from exporter.metrics.state.target import live_engine, live_users
 
 if TYPE_CHECKING:
     from exporter.metrics.readers import Value

@@ -7,10 +7,10 @@ first that holds says it: what explains the rest comes first.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from exporter.container.decide.records import Cause, LifecycleState
-from exporter.metrics.readers import live_engine
+from exporter.metrics.state.target import live_engine
 from exporter.model import Notice, PauseReason
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from exporter.metrics.state.session_signs import SessionSigns
     from exporter.metrics.state.target import TargetState
-    from exporter.web.page.views.records import Tone
+
+
+Tone = Literal["good", "warn", "bad", "waiting"]
 
 
 class Condition(StrEnum):

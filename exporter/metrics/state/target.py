@@ -352,3 +352,14 @@ class ExporterState:
     web_config_in_force: bool | None = None  # None: no such file is configured
     reloads: Reloads = field(default_factory=Reloads)
     discovery: dict[str, DiscoveryState] = field(default_factory=dict)  # by source
+
+
+def live_engine(target: TargetState) -> EngineView | None:
+    """The engine's view if its last scrape succeeded: an older one is not repeated."""
+    view = target.engine
+    return None if view is None or view.failure is not None else view
+
+
+def live_users(target: TargetState) -> UsersShare | None:
+    """The users' share of the engine's counters, while the engine answers and it can be known."""
+    return target.users if live_engine(target) is not None and target.users.known else None

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
-    from exporter.probe.inquiry import Answered, Observe
+    from exporter.probe.inquiry import Answered
+    from exporter.probe.replicas import Observe
     from exporter.scenario.model import Scenario, ScenarioKind
 
 

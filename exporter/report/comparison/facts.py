@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from exporter.analysis.paired import Difference, Spread, difference, holm, spread
 from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
-from exporter.report.comparison.notes import comparison_notes
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Comparison:
     contrasts: tuple[Contrast, ...]
     rounds: int
     turns: int
-    notes: tuple[str, ...]
+    interleaved: bool
     started_time: float
     cold: bool = False
 
@@ -171,7 +170,7 @@ def compare(
         contrasts=tuple(contrasts),
         rounds=max((len(arm.rounds) for arm in arms), default=0),
         turns=last,
-        notes=tuple(comparison_notes(sides, interleaved=interleaved)),
+        interleaved=interleaved,
         started_time=started_time,
         cold=cold,
     )

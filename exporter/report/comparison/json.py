@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from exporter.report.comparison.notes import comparison_notes
 from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def comparison_json(comparison: Comparison, *, interrupted: bool) -> dict[str, A
         "contrasts": [
             _contrast(comparison.sides[0].arm.name, each) for each in comparison.contrasts
         ],
-        "notes": list(comparison.notes),
+        "notes": comparison_notes(comparison),
         "interrupted": interrupted,
     }
 

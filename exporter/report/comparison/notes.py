@@ -13,16 +13,17 @@ from exporter.wording.notices import ADVICE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.report.comparison.facts import Side
+    from exporter.report.comparison.facts import Comparison, Side
 
 _SAME_LENGTH = 0.02
 """First prompts that differ by more than this share are not the same work."""
 
 
-def comparison_notes(sides: Sequence[Side], *, interleaved: bool) -> list[str]:
+def comparison_notes(comparison: Comparison) -> list[str]:
     """Sentences, the gravest first."""
+    sides = comparison.sides
     notes = [failure for side in sides for failure in side.arm.failures]
-    if not interleaved:
+    if not comparison.interleaved:
         notes.append(
             "The sessions of one side were not played in turn with those of the other: what "
             "changed in between, on the machine or in its load, is part of the difference."

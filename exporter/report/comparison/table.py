@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from exporter.report.comparison.notes import comparison_notes
 from exporter.wording import numbers
 from exporter.wording.sentences import places
 
@@ -36,7 +37,7 @@ def comparison_report(comparison: Comparison, *, interrupted: bool) -> Group:
     lines.append(Padding(comparison_table(comparison), (1, 0)))
     lines += [Text(line) for line in penalty_lines(comparison)]
     lines += [Text(line, "bold") for line in verdict(comparison, interrupted=interrupted)]
-    lines += [Text(f"Note: {note}") for note in comparison.notes]
+    lines += [Text(f"Note: {note}") for note in comparison_notes(comparison)]
     return Group(*lines)
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from exporter.daemon.target_context import Tools
+    from exporter.clock import Clock
+    from exporter.loops import Spawn
+    from exporter.metrics.sink import Metrics
     from exporter.web.access.configuration import WebConfig
     from exporter.web.access.watch import WebConfigWatch
-    from exporter.web.server import HttpServer
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +40,14 @@ def read(file: Path | None) -> WebConfig | None:
 class WebAccess:
     """Watches the file in force, and changes to another one."""
 
-    def __init__(self, config: WebConfig | None, tools: Tools) -> None:
+    def __init__(
+        self, config: WebConfig | None, *, clock: Clock, spawn: Spawn, metrics: Metrics
+    ) -> None:
         self._first = config
-        self._tools = tools
-        self._server: HttpServer | None = None
+        self._clock = clock
+        self._spawn = spawn
+        self._metrics = metrics
+        self._apply: Callable[[WebConfig], Awaitable[None]] | None = None
         self._watch: WebConfigWatch | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -51,9 +56,9 @@ class WebAccess:
         """What is in force."""
         return self._first if self._watch is None else self._watch.config
 
-    def start(self, server: HttpServer) -> None:
-        """Watch the file, if there is one."""
-        self._server = server
+    def start(self, apply: Callable[[WebConfig], Awaitable[None]]) -> None:
+        """Watch the file, if there is one. `apply` puts a new configuration into force."""
+        self._apply = apply
         if self._first is not None:
             self._begin(self._first)
 
@@ -82,14 +87,14 @@ class WebAccess:
         return lambda: self._put(new)
 
     async def _put(self, config: WebConfig) -> None:
-        if self._server is None:
+        if self._apply is None:
             raise AssertionError("not started")
         before = self.config
         if self._task is not None:  # or it could put the file of before in force again
             self._task.cancel()
             await asyncio.wait({self._task})
         try:
-            await self._server.apply(config)
+            await self._apply(config)
         except OSError as error:
             if before is not None:
                 self._begin(before)
@@ -101,9 +106,9 @@ class WebAccess:
     def _begin(self, config: WebConfig) -> None:
         from exporter.web.access.watch import WebConfigWatch  # noqa: PLC0415 - as in read
 
-        if self._server is None:
+        if self._apply is None:
             raise AssertionError("not started")
-        metrics, clock = self._tools.metrics, self._tools.clock
+        metrics, clock = self._metrics, self._clock
 
         def looked(in_force: bool) -> None:
             metrics.web_config_looked_at(in_force=in_force)
@@ -112,8 +117,8 @@ class WebAccess:
         def failed() -> None:
             metrics.loop_failed(_LOOP)
 
-        self._watch = WebConfigWatch(config, clock, self._server.apply, looked, failed)
-        self._task = self._tools.spawn(_LOOP, self._watch.run)
+        self._watch = WebConfigWatch(config, clock, self._apply, looked, failed)
+        self._task = self._spawn(_LOOP, self._watch.run)
 
 
 async def _nothing() -> None:

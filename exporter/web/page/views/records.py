@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from exporter.metrics.state.condition import Tone
     from exporter.web.page.views.charts import Chart
-
-Tone = Literal["good", "warn", "bad", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)

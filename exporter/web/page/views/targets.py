@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from exporter.analysis.session_totals import ttft_saved
-from exporter.metrics.readers import live_engine
 from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
+from exporter.metrics.state.target import live_engine
 from exporter.model import Notice
 from exporter.web.page.views.container import container_facts, container_problems
 from exporter.web.page.views.cost import cost_facts

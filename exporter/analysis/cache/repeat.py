@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from exporter.analysis.loss.traffic import pressed
+from exporter.analysis.cache.traffic import pressed
 
 if TYPE_CHECKING:
-    from exporter.analysis.loss.traffic import Traffic
+    from exporter.analysis.cache.traffic import Traffic
 
 WEDGE_UNITS = 3
 """How many match units a prompt must span before a repeat that misses says anything."""
