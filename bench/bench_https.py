@@ -22,7 +22,7 @@ from figures import Figure
 
 from exporter.engine.client.engine_client import Deadlines, EngineClient
 
-CERTIFICATES = Path(__file__).parents[1] / "tests" / "publish" / "certificates"
+CERTIFICATES = Path(__file__).parents[1] / "tests" / "web" / "certificates"
 GOAL_MS = 0.1
 """The most that the exporter's client may be apart from the raw socket in the median."""
 _PARTS = 10

@@ -37,7 +37,7 @@ _NEVER_ARRIVED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class GuestPolicy:
+class LoadPolicy:
     """What an engine is spared. `tokens_per_hour` 0 is no limit."""
 
     tokens_per_hour: int
@@ -46,7 +46,7 @@ class GuestPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class TokenBudget:
     """When what was spent will be worked off, in monotonic seconds.
 
     Each token takes its share of an hour to work off, and nothing starts before that. So what
@@ -55,21 +55,21 @@ class Ledger:
 
     free_at: float = float("-inf")
 
-    def spent(self, tokens: int, now: float, tokens_per_hour: int) -> Ledger:
+    def spent(self, tokens: int, now: float, tokens_per_hour: int) -> TokenBudget:
         """The ledger after something that ended at `now` and cost `tokens`."""
         if tokens_per_hour == 0:
             return self
-        return Ledger(max(self.free_at, now) + tokens * HOUR / tokens_per_hour)
+        return TokenBudget(max(self.free_at, now) + tokens * HOUR / tokens_per_hour)
 
     def seconds_left(self, now: float) -> float:
         """Until all that was spent is worked off."""
         return max(0.0, self.free_at - now)
 
-    def under(self, now: float, *, before: int, tokens_per_hour: int) -> Ledger:
+    def under(self, now: float, *, before: int, tokens_per_hour: int) -> TokenBudget:
         """The same tokens to work off under another budget than `before`; none without a limit."""
         if before == 0 or tokens_per_hour == 0:
-            return Ledger()
-        return Ledger(now + self.seconds_left(now) * before / tokens_per_hour)
+            return TokenBudget()
+        return TokenBudget(now + self.seconds_left(now) * before / tokens_per_hour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ class Pause:
     seconds: float
 
 
-def budget_pause(ledger: Ledger, now: float) -> Pause | None:
+def budget_pause(budget: TokenBudget, now: float) -> Pause | None:
     """The pause that the budget asks for; it needs no look at the engine."""
-    return Pause(PauseReason.BUDGET, ledger.free_at - now) if ledger.free_at > now else None
+    return Pause(PauseReason.BUDGET, budget.free_at - now) if budget.free_at > now else None
 
 
-def busy_pause(view: EngineView | None, policy: GuestPolicy) -> Pause | None:
+def busy_pause(view: EngineView | None, policy: LoadPolicy) -> Pause | None:
     """The pause that a busy engine asks for. An engine that cannot be read is not known to be busy.
 
     That one is probed all the same: whether it answers is what a session finds out.

@@ -25,7 +25,7 @@ from exporter.report.check import checkup_json, closing_line, finding_lines
 if TYPE_CHECKING:
     import argparse
 
-    from exporter.wording.findings import Checkup, Finding
+    from exporter.wording.findings import CheckReport, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
     return 0 if checkup.well else 1
 
 
-async def _check(options: argparse.Namespace) -> Checkup:
+async def _check(options: argparse.Namespace) -> CheckReport:
     out = sys.stderr if options.json else sys.stdout
 
     def tell(finding: Finding) -> None:

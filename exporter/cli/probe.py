@@ -49,7 +49,7 @@ _EPILOG = (
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ShownSession:
     """A session that ended, or was ended: then `result` has the turns so far.
 
     `signal` is what ended it from outside, `untold` why --cold was in vain.
@@ -106,7 +106,7 @@ def main(options: argparse.Namespace) -> int:
     return write_out(uvloop.run(_probe(options)), options)
 
 
-def write_out(played: Played, options: argparse.Namespace) -> int:
+def write_out(played: ShownSession, options: argparse.Namespace) -> int:
     """Put the result where it was asked for, and return the exit code."""
     result, interrupted = played.result, played.interrupted
     out, aside = screen(sys.stdout), screen(sys.stderr)
@@ -136,14 +136,14 @@ def write_out(played: Played, options: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
-async def _probe(options: argparse.Namespace) -> Played:
+async def _probe(options: argparse.Namespace) -> ShownSession:
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
         settings, target = choose(options, url)
         return await _play(settings, target, cold=options.cold)
 
 
-async def _play(settings: Settings, target: Target, *, cold: bool) -> Played:
+async def _play(settings: Settings, target: Target, *, cold: bool) -> ShownSession:
     clock = SystemClock()
     async with engine_client(target, settings.scrape.timeout_seconds) as client:
         scraper = scraper_of(settings, target, client, clock)
@@ -157,8 +157,8 @@ async def _play(settings: Settings, target: Target, *, cold: bool) -> Played:
             left = runner.so_far()
             if left is None:
                 raise
-            return Played(str(target.base_url), left, None, str(error))
-        return Played(str(target.base_url), result, number)
+            return ShownSession(str(target.base_url), left, None, str(error))
+        return ShownSession(str(target.base_url), result, number)
 
 
 async def _until_signal(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Tally:
+class ContainerCounters:
     """Counts by cause, and the diagnosis of the last failure until the container is well again."""
 
     restarts: Counter[str] = field(default_factory=Counter)
@@ -26,7 +26,7 @@ class Tally:
     diagnosis: Diagnosis | None = None
     _reason: Cause | None = None
 
-    def take_over(self, other: Tally) -> None:
+    def take_over(self, other: ContainerCounters) -> None:
         """Go on from what another tally of the same container has come to."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))

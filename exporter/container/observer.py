@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.container.decide.records import ContainerSnapshot, DockerProblem
     from exporter.container.door import DockerDoor, EngineDoor
-    from exporter.container.supervisor_config import Ward
+    from exporter.container.supervisor_config import SupervisorConfig
 
 LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
 _REST_OF_LOG_SECONDS = 2.0
@@ -36,7 +36,7 @@ _REST_OF_LOG_SECONDS = 2.0
 _START_LAG_SECONDS = 1.0
 
 
-class Lookout:
+class ContainerObserver:
     """Looks when asked to, and follows the log of the run that goes on in between.
 
     `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
@@ -47,7 +47,7 @@ class Lookout:
 
     def __init__(
         self,
-        ward: Ward,
+        config: SupervisorConfig,
         door: DockerDoor,
         clock: Clock,
         log: structlog.typing.FilteringBoundLogger,
@@ -60,14 +60,14 @@ class Lookout:
         self.docker: DockerError | None = None
         self._told: set[DockerProblem] = set()
         self.activity = Activity()
-        self._ward = ward
+        self._config = config
         self._door = door
         self._clock = clock
         self._log = log
         self._engine = engine
         self._on_load = on_load
         self._began_time = clock.time()
-        self._secrets = tuple((ward.secrets or {}).values())
+        self._secrets = tuple((config.secrets or {}).values())
         self._follower: RunFollower | None = None
         self._health_failed_at: float | None = None
         self._failed_looks = 0
@@ -78,7 +78,7 @@ class Lookout:
 
     async def look(self) -> Observation:
         """One look. Docker that fails is part of it; nothing else is asked then."""
-        held = self._ward.held()
+        held = self._config.held()
         try:
             container = await self.find()
             drifted = self._drift(container)
@@ -110,20 +110,20 @@ class Lookout:
 
     async def find(self) -> ContainerSnapshot | None:
         """The container, or a stranger that has its name. Raises DockerError."""
-        ward = self._ward
-        if ward.launch is not None:
-            found = await self._door.find(f"{MANAGED_LABEL}={ward.target}")
+        config = self._config
+        if config.launch is not None:
+            found = await self._door.find(f"{MANAGED_LABEL}={config.target}")
             own = [each for each in found if self.is_ours(each)]
-            return own[0] if own else await self._door.inspect(ward.launch.name)
-        if ward.label is not None:
-            found = await self._door.find(ward.label)
+            return own[0] if own else await self._door.inspect(config.launch.name)
+        if config.label is not None:
+            found = await self._door.find(config.label)
             return found[0] if found else None
-        return await self._door.inspect(ward.reference or ward.target)
+        return await self._door.inspect(config.reference or config.target)
 
     def is_ours(self, container: ContainerSnapshot) -> bool:
-        launch = self._ward.launch
+        launch = self._config.launch
         instance = None if launch is None else launch.labels.get(INSTANCE_LABEL)
-        return is_owned(container, self._ward.target, instance)
+        return is_owned(container, self._config.target, instance)
 
     def age(self, container: ContainerSnapshot | None) -> float | None:
         """Seconds since its run began, by Docker's word and our clock."""
@@ -169,14 +169,14 @@ class Lookout:
             self._follower = None
 
     def _is_stranger(self, container: ContainerSnapshot | None) -> bool:
-        managed = self._ward.launch is not None
+        managed = self._config.launch is not None
         return managed and container is not None and not self.is_ours(container)
 
     def _owner(self, container: ContainerSnapshot | None) -> str:
         """In words, the other exporter that looks after it for a target of the same name."""
         if container is None or not self._is_stranger(container):
             return ""
-        if not is_owned(container, self._ward.target, None):
+        if not is_owned(container, self._config.target, None):
             return ""
         instance = container.labels.get(INSTANCE_LABEL)
         return f"{container.name} belongs to the exporter with instance = {instance!r}"
@@ -190,7 +190,7 @@ class Lookout:
     async def _image_present(
         self, container: ContainerSnapshot | None, drifted: bool | None
     ) -> bool | None:
-        launch = self._ward.launch
+        launch = self._config.launch
         if launch is None or (container is not None and not drifted):
             return None  # not needed: no container is going to be made
         return await self._door.has_image(launch.image)
@@ -199,13 +199,13 @@ class Lookout:
         if container is None or container.status is not ContainerStatus.RUNNING:
             return HealthAnswer(Health.NOT_ASKED)
         since = self._health_failed_at
-        if since is not None and self._clock.monotonic() - since < self._ward.look_seconds / 2:
+        if since is not None and self._clock.monotonic() - since < self._config.look_seconds / 2:
             # Docker's events bring looks in quick succession: they must not use up the failures
             # that a look every few seconds is meant to give.
             return HealthAnswer(Health.NOT_ASKED)
         asked = self._clock.monotonic()
         answer = await self._engine.health(
-            health_deadline(self._ward.health_seconds, self._slowest_health, self._failed_looks)
+            health_deadline(self._config.health_seconds, self._slowest_health, self._failed_looks)
         )
         answered = self._clock.monotonic()
         self.health_words = answer.detail
@@ -232,7 +232,7 @@ class Lookout:
         return rests
 
     def _drift(self, container: ContainerSnapshot | None) -> bool | None:
-        launch = self._ward.launch
+        launch = self._config.launch
         if container is None or launch is None or self._is_stranger(container):
             return None
         return has_drifted(container, launch)
@@ -247,7 +247,7 @@ class Lookout:
         self.activity = activity.new_run(self.activity)
         self._health_failed_at, self._failed_looks = None, 0
         # The log of a server that has served for days is long, and its start of no interest.
-        old = (self.age(container) or 0.0) > self._ward.policy.start_deadline_seconds
+        old = (self.age(container) or 0.0) > self._config.policy.start_deadline_seconds
         self._follower = RunFollower(
             self._door,
             key,

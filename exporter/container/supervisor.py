@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.container.container_counters import Tally
+from exporter.container.container_counters import ContainerCounters
 from exporter.container.decide import activity
 from exporter.container.decide.accounting import action_failed
 from exporter.container.decide.diagnosis import Traces, diagnose, listens
@@ -28,7 +28,7 @@ from exporter.container.decide.records import (
     DockerProblem,
     LifecycleState,
 )
-from exporter.container.observer import LIVE, Lookout
+from exporter.container.observer import LIVE, ContainerObserver
 from exporter.loops import Guarded
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         PullProgress,
     )
     from exporter.container.door import DockerDoor, EngineDoor
-    from exporter.container.supervisor_config import Ward
+    from exporter.container.supervisor_config import SupervisorConfig
     from exporter.model import EngineView, SessionResult
 
 # What of Docker's events makes a look worth its while; the others are healthchecks and the like.
@@ -73,7 +73,7 @@ class Supervisor:
 
     def __init__(
         self,
-        ward: Ward,
+        config: SupervisorConfig,
         door: DockerDoor,
         clock: Clock,
         *,
@@ -82,19 +82,19 @@ class Supervisor:
         publish: Callable[[ContainerView], None],
         on_loop_failure: Callable[[], None],
     ) -> None:
-        self._ward = ward
+        self._config = config
         self._door = door
         self._clock = clock
         self._engine = engine
         self._jitter = jitter
         self._publish = publish
         self._on_loop_failure = on_loop_failure
-        self._log = structlog.get_logger().bind(target=ward.target)
+        self._log = structlog.get_logger().bind(target=config.target)
         self._wake = asyncio.Event()
         self._memory = Memory()
-        self._tally = Tally()
-        self._lookout = Lookout(
-            ward, door, clock, self._log, engine=engine, on_load=self._tally.model_loaded
+        self._counters = ContainerCounters()
+        self._observer = ContainerObserver(
+            config, door, clock, self._log, engine=engine, on_load=self._counters.model_loaded
         )
         self._state: LifecycleState | None = None
         self._since_time = clock.time()
@@ -104,23 +104,25 @@ class Supervisor:
 
     def take_over(self, other: Supervisor) -> None:
         """Go on with what another supervisor counted of the same container."""
-        self._tally.take_over(other._tally)
+        self._counters.take_over(other._counters)
 
     def session_finished(self, result: SessionResult) -> None:
         """Take a session of the probe into account."""
-        lookout = self._lookout
-        lookout.activity = activity.session_ended(lookout.activity, result, self._clock.monotonic())
+        observer = self._observer
+        observer.activity = activity.session_ended(
+            observer.activity, result, self._clock.monotonic()
+        )
         if result.failure is not None:
             self._wake.set()
 
     def engine_read(self, view: EngineView) -> None:
         """Take a reading of the engine's own /metrics into account."""
-        self._lookout.activity = activity.page_read(self._lookout.activity, view)
+        self._observer.activity = activity.page_read(self._observer.activity, view)
 
     async def run(self) -> None:
         """Look, decide and act until cancelled."""
         async with asyncio.TaskGroup() as group:
-            listener = group.create_task(self._listen(), name=f"events:{self._ward.target}")
+            listener = group.create_task(self._listen(), name=f"events:{self._config.target}")
             try:
                 while True:
                     acted = False
@@ -130,21 +132,21 @@ class Supervisor:
                         await self._rest()
             finally:
                 listener.cancel()
-                await self._lookout.close()
+                await self._observer.close()
 
     async def shutdown(self) -> None:
         """After the loop: leave the container running, stop or remove it, as the settings say."""
-        stop = self._ward.stop_at_shutdown or self._ward.remove_at_shutdown
-        if not (stop and self._ward.policy.managed) or self._ward.held():
+        stop = self._config.stop_at_shutdown or self._config.remove_at_shutdown
+        if not (stop and self._config.policy.managed) or self._config.held():
             return
         try:
-            there = await self._lookout.find()
-            if there is None or not self._lookout.is_ours(there):
+            there = await self._observer.find()
+            if there is None or not self._observer.is_ours(there):
                 return
             if there.status in LIVE:
                 self._log.info("container.stopping", container=there.name)
-                await self._door.stop(there.id, self._ward.stop_grace_seconds)
-            if self._ward.remove_at_shutdown:
+                await self._door.stop(there.id, self._config.stop_grace_seconds)
+            if self._config.remove_at_shutdown:
                 self._log.info("container.removing", container=there.name)
                 await self._door.remove(there.id)
         except DockerError as error:
@@ -152,7 +154,7 @@ class Supervisor:
 
     async def round(self) -> bool:
         """One look, one decision, one action at most; True when something was done."""
-        seen = await self._lookout.look()
+        seen = await self._observer.look()
         before = self._memory
         decision = decide(before, seen, self._terms())
         self._memory = decision.memory
@@ -180,7 +182,7 @@ class Supervisor:
                 evidence=diagnosis.evidence,
                 in_start=decision.failed.in_start,
             )
-            self._tally.failed(
+            self._counters.failed(
                 diagnosis,
                 in_start=decision.failed.in_start,
                 oom_killed=diagnosis.cause is Cause.OOM_KILLED,
@@ -189,10 +191,10 @@ class Supervisor:
             await self._ails(decision.cause, container)
         run, last = decision.memory.run, before.run
         if run is not None and last is not None and _failed_looks(run) > _failed_looks(last):
-            self._tally.health_failures += 1
+            self._counters.health_failures += 1
         if decision.started is not None:
             self._while_ready = None
-            self._tally.started(decision.started, before.cause)
+            self._counters.started(decision.started, before.cause)
             self._log.info(
                 "container.started",
                 adopted=decision.started.adopted,
@@ -200,16 +202,16 @@ class Supervisor:
                 container=container.name if container else None,
             )
         if decision.became_ready:
-            lookout = self._lookout
-            lookout.activity = activity.became_ready(lookout.activity, self._clock.monotonic())
+            observer = self._observer
+            observer.activity = activity.became_ready(observer.activity, self._clock.monotonic())
             at_first_look = decision.started is not None and decision.started.adopted
-            self._tally.became_ready(None if at_first_look else self._lookout.age(container))
+            self._counters.became_ready(None if at_first_look else self._observer.age(container))
 
     async def _ails(self, cause: Cause, container: ContainerSnapshot | None) -> None:
         """Say why it is not well, where nothing is done about it and so nothing is counted."""
-        known = self._tally.diagnosis
+        known = self._counters.diagnosis
         if known is None or known.cause is not cause:
-            self._tally.diagnosis = diagnosis = await self._diagnose(cause, container)
+            self._counters.diagnosis = diagnosis = await self._diagnose(cause, container)
             self._log.warning(
                 "container.ails",
                 cause=cause,
@@ -220,13 +222,13 @@ class Supervisor:
 
     async def _check_model(self) -> None:
         """Say so where it serves another model than it was told to load."""
-        asked = self._ward.model
+        asked = self._config.model
         loaded = None if asked is None else await self._engine.loaded()
         if asked is None or loaded is None or not is_another_model(asked, loaded):
             return
         words = f"{loaded} was loaded, not {asked}"
         diagnosis = diagnose(Traces(seen=Cause.WRONG_MODEL, seen_text=words))
-        self._tally.diagnosis = self._while_ready = diagnosis
+        self._counters.diagnosis = self._while_ready = diagnosis
         self._log.warning(
             "container.wrong_model", asked=asked, loaded=loaded, advice=diagnosis.advice
         )
@@ -238,18 +240,18 @@ class Supervisor:
                 exit_code=container.exit_code if container else None,
                 oom_killed=container.oom_killed if container else False,
                 docker_text=container.error if container else "",
-                log=await self._lookout.last_lines(container),
+                log=await self._observer.last_lines(container),
                 seen=cause if cause in _OWN_WORDS else None,
                 seen_text=self._words_for(cause),
                 listens=listens(container) if container else "",
-                command=self._ward.launch.command if self._ward.launch else (),
+                command=self._config.launch.command if self._config.launch else (),
             )
         )
 
     def _words_for(self, cause: Cause) -> str:
         if cause in {Cause.ADDRESS, Cause.BUSY, Cause.RESTART_LIMIT}:
-            return self._lookout.health_words
-        return self._lookout.owner if cause is Cause.OTHER_EXPORTER else ""
+            return self._observer.health_words
+        return self._observer.owner if cause is Cause.OTHER_EXPORTER else ""
 
     # Acting
 
@@ -264,26 +266,26 @@ class Supervisor:
             self._pull = None
 
     async def _do(self, decision: Decision) -> None:
-        launch, container_id = self._ward.launch, decision.container_id or ""
+        launch, container_id = self._config.launch, decision.container_id or ""
         match decision.action:
             case Action.PULL if launch is not None:
                 await self._door.pull(launch.image, self._pulled)
             case Action.CREATE if launch is not None:
-                await self._door.create(await self._fit(launch), self._ward.secrets or {})
+                await self._door.create(await self._fit(launch), self._config.secrets or {})
             case Action.START:
                 await self._door.start(container_id)
             case Action.STOP:
-                await self._door.stop(container_id, self._ward.stop_grace_seconds)
+                await self._door.stop(container_id, self._config.stop_grace_seconds)
             case Action.REMOVE:
                 await self._door.remove(container_id)
             case Action.UNPAUSE:
                 await self._door.unpause(container_id)
 
     async def _fit(self, launch: Launch) -> Launch:
-        if self._ward.model is None:
+        if self._config.model is None:
             return launch
         entrypoint = await self._door.entrypoint(launch.image)
-        return for_image(launch, entrypoint, old=self._ward.old_image)
+        return for_image(launch, entrypoint, old=self._config.old_image)
 
     async def _refused(self, action: Action, error: DockerError) -> None:
         self._memory, counted = action_failed(self._memory, error.problem, self._terms())
@@ -292,7 +294,7 @@ class Supervisor:
             Traces(
                 docker=error.problem,
                 docker_text=error.detail,
-                command=self._ward.launch.command if self._ward.launch else (),
+                command=self._config.launch.command if self._config.launch else (),
             )
         )
         self._log.warning(
@@ -304,9 +306,9 @@ class Supervisor:
             evidence=diagnosis.evidence,
         )
         if counted:
-            self._tally.failed(diagnosis, in_start=action in _RAISING)
+            self._counters.failed(diagnosis, in_start=action in _RAISING)
         if error.problem is DockerProblem.UNREACHABLE:
-            self._lookout.docker_failed(error)
+            self._observer.docker_failed(error)
 
     def _pulled(self, progress: PullProgress) -> None:
         self._pull = progress
@@ -320,44 +322,44 @@ class Supervisor:
             self._state = state
             self._since_time = self._clock.time()
             if state is LifecycleState.READY:
-                self._tally.well()
-                self._tally.diagnosis = self._while_ready
+                self._counters.well()
+                self._counters.diagnosis = self._while_ready
         self._tell()
 
     def _tell(self) -> None:
-        tally, wait = self._tally, self._not_before
+        counters, wait = self._counters, self._not_before
         now = self._clock.monotonic()
         self._publish(
             ContainerView(
-                target=self._ward.target,
-                mode=self._ward.mode,
+                target=self._config.target,
+                mode=self._config.mode,
                 state=self._state or LifecycleState.UNKNOWN,
                 since_time=self._since_time,
-                snapshot=None if self._lookout.docker is not None else self._lookout.snapshot,
-                diagnosis=tally.diagnosis,
-                docker_problem=self._lookout.docker.problem
-                if self._lookout.docker is not None
+                snapshot=None if self._observer.docker is not None else self._observer.snapshot,
+                diagnosis=counters.diagnosis,
+                docker_problem=self._observer.docker.problem
+                if self._observer.docker is not None
                 else None,
                 next_attempt_time=self._clock.time() + wait - now if wait is not None else None,
                 pull=self._pull,
-                config_drift=self._lookout.drifted,
-                startup_seconds=tally.startup_seconds,
-                restarts=dict(tally.restarts),
-                start_failures=dict(tally.start_failures),
-                oom_kills=tally.oom_kills,
-                model_loads=tally.model_loads,
-                health_failures=tally.health_failures,
+                config_drift=self._observer.drifted,
+                startup_seconds=counters.startup_seconds,
+                restarts=dict(counters.restarts),
+                start_failures=dict(counters.start_failures),
+                oom_kills=counters.oom_kills,
+                model_loads=counters.model_loads,
+                health_failures=counters.health_failures,
             )
         )
 
     # Waiting
 
     def _terms(self) -> Terms:
-        return Terms(self._clock.monotonic(), self._ward.policy, self._jitter())
+        return Terms(self._clock.monotonic(), self._config.policy, self._jitter())
 
     async def _rest(self) -> None:
         """Until the next look is due, or something happens."""
-        seconds = self._ward.look_seconds
+        seconds = self._config.look_seconds
         if self._not_before is not None:
             seconds = min(seconds, max(0.05, self._not_before - self._clock.monotonic()))
         sleep = asyncio.create_task(self._clock.sleep(seconds), name="rest")
@@ -388,8 +390,8 @@ class Supervisor:
             self._wake.set()  # Docker may be gone: look now
 
     def _concerns(self, event: ContainerEvent) -> bool:
-        known = self._lookout.snapshot.id if self._lookout.snapshot is not None else None
-        names = {self._ward.reference, self._ward.launch.name if self._ward.launch else None}
+        known = self._observer.snapshot.id if self._observer.snapshot is not None else None
+        names = {self._config.reference, self._config.launch.name if self._config.launch else None}
         return event.container_id == known or event.name in names or known is None
 
 

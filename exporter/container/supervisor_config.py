@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class SupervisorConfig:
     """Whom the supervisor looks after, and how.
 
     `launch` is None for a container that somebody else makes; `model` is what vLLM is told to load,

@@ -11,10 +11,10 @@ import structlog
 from exporter import logs
 from exporter.daemon.fleet import Changes, Fleet
 from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
-from exporter.daemon.shared_settings import rules_of
-from exporter.daemon.target_context import Tools
+from exporter.daemon.shared_settings import shared_settings_of
+from exporter.daemon.target_context import TargetContext
 from exporter.daemon.target_lists import TargetLists
-from exporter.discovery.finders import Finders, sources_of
+from exporter.discovery.sources import DiscoverySources, sources_of
 from exporter.errors import ExporterError
 from exporter.loops import endless
 from exporter.metrics.history import History
@@ -55,17 +55,17 @@ class Daemon:
             whole_page_targets=settings.metrics.whole_page_targets,
         )
         self._history = History(settings.history.sessions, settings.history.failures)
-        self._tools = Tools(
+        self._context = TargetContext(
             clock, self._metrics, self._history, self._spawn, instance=settings.instance
         )
-        self._fleet = Fleet(rules_of(settings.probe, settings.scrape), self._tools)
+        self._fleet = Fleet(shared_settings_of(settings.probe, settings.scrape), self._context)
         self._lists = TargetLists(settings.targets)
-        self._finders = Finders(
+        self._finders = DiscoverySources(
             self.discovered,
             clock=clock,
             spawn=self._spawn,
             metrics=self._metrics,
-            docker=self._tools.docker,
+            docker=self._context.docker,
         )
         self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
         self._reloader = Reloader(self._reload, self._metrics, clock)
@@ -149,12 +149,12 @@ class Daemon:
         old, new = self._settings, await asyncio.to_thread(self._read_again)
         refuse_what_needs_a_restart(old, new)
         put_web_config = await self._web.check(new.web_config_file)
-        rules = await asyncio.to_thread(rules_of, new.probe, new.scrape)
+        shared = await asyncio.to_thread(shared_settings_of, new.probe, new.scrape)
         async with self._changing:
             lists = self._lists.with_static(new.targets)
             for gone in sources_of(old.discovery).keys() - sources_of(new.discovery).keys():
                 lists = lists.without(gone)
-            changes = await self._fleet.apply(lists.merged(), rules, commit=put_web_config)
+            changes = await self._fleet.apply(lists.merged(), shared, commit=put_web_config)
             self._lists = lists
             self._finders.apply(new.discovery)  # before one that is gone can deliver again
         self._settings = new

@@ -12,7 +12,7 @@ from exporter.container.decide.launch import LaunchSpec, TokenPlace, plan
 from exporter.container.decide.observation import Health, HealthAnswer, failed_health
 from exporter.container.decide.policy import Policy
 from exporter.container.decide.records import GpuRequest, Mount
-from exporter.container.supervisor_config import Ward
+from exporter.container.supervisor_config import SupervisorConfig
 from exporter.errors import ConfigError, EngineUnavailableError
 from exporter.model import Failure, FailureReason
 
@@ -141,12 +141,12 @@ def policy_of(target: Target) -> Policy:
     )
 
 
-def ward_of(target: Target, instance: str | None = None) -> Ward:
+def supervisor_config_of(target: Target, instance: str | None = None) -> SupervisorConfig:
     """Whom the supervisor looks after, and how."""
     container = container_of(target)
     managed = target.mode == "managed"
     hold_file = container.hold_file
-    return Ward(
+    return SupervisorConfig(
         target=target.name,
         mode=target.mode,
         policy=policy_of(target),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.container.decide.records import LifecycleState
 from exporter.container.supervisor import Supervisor
-from exporter.daemon.container_setup import EngineChecks, container_of, ward_of
+from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
 
 if TYPE_CHECKING:
     from asyncio import Task
 
     from exporter.config import Target
     from exporter.container.decide.records import ContainerView
-    from exporter.daemon.target_context import Tools
+    from exporter.daemon.target_context import TargetContext
     from exporter.engine.client.engine_client import EngineClient
     from exporter.model import EngineView, SessionResult
 
@@ -30,14 +30,14 @@ _ON_ITS_WAY = frozenset(
 _NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}
 
 
-class Caretaker:
+class ContainerSupervision:
     """Made, then started or left, in the end closed.
 
     Only whoever is responsible for the container stops or removes it at the end: that is the one
     who was started, or took over, and did not hand over since.
     """
 
-    def __init__(self, target: Target, client: EngineClient, tools: Tools) -> None:
+    def __init__(self, target: Target, client: EngineClient, context: TargetContext) -> None:
         """`client` is for the container's health alone, and is closed with the rest.
 
         Raises `DockerError` where there can be no Docker at that address.
@@ -45,18 +45,18 @@ class Caretaker:
         container = container_of(target)
         self._target = target
         self._client = client
-        self._tools = tools
+        self._context = context
         self._loop = f"supervise:{target.name}"
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
-            ward_of(target, tools.instance),
-            tools.docker.take(*self._docker),
-            tools.clock,
+            supervisor_config_of(target, context.instance),
+            context.docker.take(*self._docker),
+            context.clock,
             engine=EngineChecks(client),
             jitter=random.random,
             publish=self._publish,
-            on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
+            on_loop_failure=lambda: context.metrics.loop_failed(self._loop),
         )
         self._responsible = False
         self._up = asyncio.Event()
@@ -68,9 +68,9 @@ class Caretaker:
 
     def start(self) -> None:
         self._responsible = True
-        self._task = self._tools.spawn(self._loop, self._supervisor.run)
+        self._task = self._context.spawn(self._loop, self._supervisor.run)
 
-    def take_over(self, other: Caretaker) -> None:
+    def take_over(self, other: ContainerSupervision) -> None:
         """Go on from another one of the same target, if it looked after the same container.
 
         That container then neither stops nor loses its counts. Where it is another one, the other
@@ -103,13 +103,13 @@ class Caretaker:
             await self._client.close()
             docker, self._docker = self._docker, None
             if docker is not None:
-                await self._tools.docker.leave(*docker)
+                await self._context.docker.leave(*docker)
 
     def _publish(self, view: ContainerView) -> None:
         if view.state not in _ON_ITS_WAY:
             self._up.set()
-        self._tools.metrics.container_changed(view)
-        self._tools.metrics.loop_ran(self._loop, self._tools.clock.time())
+        self._context.metrics.container_changed(view)
+        self._context.metrics.loop_ran(self._loop, self._context.clock.time())
 
 
 def _matters(target: Target) -> dict[str, Any]:

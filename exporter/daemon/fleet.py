@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.daemon.running import Identity, Running, Turns
+from exporter.daemon.running import FirstRuns, Identity, Running
 from exporter.daemon.stagger import among
 from exporter.errors import ConfigError, ExporterError
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.config import Target
-    from exporter.daemon.shared_settings import Rules
-    from exporter.daemon.target_context import Tools
+    from exporter.daemon.shared_settings import SharedSettings
+    from exporter.daemon.target_context import TargetContext
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ def _first(names: Sequence[str]) -> str:
 class Plan:
     """Every target that is wanted: those that run and stay, and those that were made for it."""
 
-    rules: Rules
+    shared: SharedSettings
     kept: tuple[Running, ...]
     made: tuple[Running, ...]
 
@@ -87,9 +87,9 @@ class Plan:
 class Fleet:
     """Owns the running targets. `apply` says which there are; `halt` and then `close` end all."""
 
-    def __init__(self, rules: Rules, tools: Tools) -> None:
-        self._rules = rules
-        self._tools = tools
+    def __init__(self, shared: SharedSettings, context: TargetContext) -> None:
+        self._shared = shared
+        self._context = context
         self._running: dict[str, Running] = {}
         self._open: set[Running] = set()  # made and not closed yet, running or not
         self._one_at_a_time = asyncio.Lock()
@@ -97,9 +97,9 @@ class Fleet:
         self._ending = False
 
     @property
-    def rules(self) -> Rules:
+    def shared(self) -> SharedSettings:
         """The rules in force."""
-        return self._rules
+        return self._shared
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Fleet:
     async def apply(
         self,
         targets: Sequence[Target],
-        rules: Rules | None = None,
+        shared: SharedSettings | None = None,
         *,
         commit: Callable[[], Awaitable[None]] | None = None,
     ) -> Changes:
@@ -123,7 +123,7 @@ class Fleet:
         Raises `ConfigError` with every mistake, or what `commit` raises; then all is as it was.
         """
         async with self._one_at_a_time:
-            plan = await self.prepare(targets, rules)
+            plan = await self.prepare(targets, shared)
             try:
                 if commit is not None:
                     await commit()
@@ -132,11 +132,13 @@ class Fleet:
                 raise
             return await self.swap(plan)
 
-    async def prepare(self, targets: Sequence[Target], rules: Rules | None = None) -> Plan:
+    async def prepare(
+        self, targets: Sequence[Target], shared: SharedSettings | None = None
+    ) -> Plan:
         """Make what is new, without a word to anybody. Raises `ConfigError` with every mistake."""
-        read_again = rules is not None
-        if rules is None or rules == self._rules:
-            rules = self._rules  # with the places that those who stay hold their readings to
+        read_again = shared is not None
+        if shared is None or shared == self._shared:
+            shared = self._shared  # with the places that those who stay hold their readings to
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
         if any(each.container is not None for each in targets):
@@ -148,19 +150,19 @@ class Fleet:
             authority = authorities.get(target.ca_file, "")
             if before is not None and not read_again:
                 authority = before.identity.authority
-            identity = Identity(target, rules, authority)
+            identity = Identity(target, shared, authority)
             if before is not None and before.identity == identity:
                 kept.append(before)
                 continue
             try:
-                made.append(Running(identity, self._tools, before))
+                made.append(Running(identity, self._context, before))
             except ExporterError as error:
                 mistakes.append(str(error))
         if mistakes:
             await self._discard(made)
             raise ConfigError("\n".join(mistakes))
         self._open.update(made)
-        return Plan(rules, tuple(kept), tuple(made))
+        return Plan(shared, tuple(kept), tuple(made))
 
     async def swap(self, plan: Plan) -> Changes:
         """Carry a plan out. What goes wrong with one target's end is logged, and stops nothing.
@@ -172,7 +174,7 @@ class Fleet:
 
     async def _swap(self, plan: Plan) -> Changes:
         turns = self._turns(plan)
-        self._rules = plan.rules
+        self._shared = plan.shared
         staying = {each.target.name for each in (*plan.kept, *plan.made)}
         gone = [each for name, each in self._running.items() if name not in staying]
         changes = Changes(
@@ -181,14 +183,14 @@ class Fleet:
             changed=tuple(name for name in _names(plan.made) if name in self._running),
             kept=tuple(_names(plan.kept)),
         )
-        with self._tools.metrics.targets_swapped(len(staying)):
+        with self._context.metrics.targets_swapped(len(staying)):
             await self._carry_out(gone, plan.made, turns)
         if changes:
             log.info("fleet.changed", **changes.shown())
         return changes
 
     async def _carry_out(
-        self, gone: Iterable[Running], made: Iterable[Running], turns: Mapping[str, Turns]
+        self, gone: Iterable[Running], made: Iterable[Running], turns: Mapping[str, FirstRuns]
     ) -> None:
         async with asyncio.TaskGroup() as swaps:
             for each in gone:
@@ -215,11 +217,11 @@ class Fleet:
         await running.halt()
         name = running.target.name
         self._running.pop(name, None)
-        self._tools.metrics.target_removed(name)
-        self._tools.history.forget(name)
+        self._context.metrics.target_removed(name)
+        self._context.history.forget(name)
         await self._close(running)
 
-    async def _begin(self, running: Running, turns: Turns) -> None:
+    async def _begin(self, running: Running, turns: FirstRuns) -> None:
         name = running.target.name
         before = self._running.get(name)
         ended = set[str]() if before is None else await self._end_for(before, running)
@@ -227,7 +229,7 @@ class Fleet:
             return
         self._running[name] = running
         for loop in ended - running.start(turns):
-            self._tools.metrics.loop_gone(loop)
+            self._context.metrics.loop_gone(loop)
 
     async def _end_for(self, before: Running, running: Running) -> set[str]:
         """End a target in favour of itself with other settings. Returns the names of its loops."""
@@ -236,8 +238,8 @@ class Fleet:
         if running.same_engine(before):
             running.take_over(before)
         else:
-            self._tools.metrics.target_removed(before.target.name)
-            self._tools.history.forget(before.target.name)
+            self._context.metrics.target_removed(before.target.name)
+            self._context.history.forget(before.target.name)
         await self._close(before)
         return ended
 
@@ -254,11 +256,11 @@ class Fleet:
 
     # When each has its turn
 
-    def _turns(self, plan: Plan) -> Mapping[str, Turns]:
-        now, probe, scrape = self._tools.clock.monotonic(), plan.rules.probe, plan.rules.scrape
+    def _turns(self, plan: Plan) -> Mapping[str, FirstRuns]:
+        now, probe, scrape = self._context.clock.monotonic(), plan.shared.probe, plan.shared.scrape
         staying = {each.target.name: self._running.get(each.target.name) for each in plan.made}
         kept_due = [each.session_due_at for each in plan.kept]
-        same_interval = probe.interval_seconds == self._rules.probe.interval_seconds
+        same_interval = probe.interval_seconds == self._shared.probe.interval_seconds
         own = dict[str, float]()  # those that changed and do not join as new ones
         for place, each in enumerate(plan.made):
             name, before = each.target.name, staying[each.target.name]
@@ -278,11 +280,11 @@ class Fleet:
         }
 
 
-def _with_first_look(session: float, place: float, order: int, interval: float) -> Turns:
+def _with_first_look(session: float, place: float, order: int, interval: float) -> FirstRuns:
     """`place` is where its reading belongs in the interval; the first one does not wait for it."""
     first = min(place, order * FIRST_LOOK_SECONDS)
     soon = place - first < interval / 2
-    return Turns(session, first, place + interval if soon else place)
+    return FirstRuns(session, first, place + interval if soon else place)
 
 
 def _names(some: Iterable[Running], but: Iterable[str] = ()) -> list[str]:

@@ -6,15 +6,15 @@ import random
 import secrets
 from typing import TYPE_CHECKING
 
-from exporter.analysis.load import GuestPolicy
+from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.errors import ExporterError
-from exporter.probe.admission import Gate
+from exporter.probe.admission import Admission
 from exporter.probe.asking import EngineRequests
-from exporter.probe.isolation_loop import SaltPlan, SaltSinks, SaltWatch
+from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Life, Schedule
+from exporter.probe.rounds import LoopHeartbeat, Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 
@@ -102,19 +102,21 @@ class Probing:
         self._prober: Prober | None = None
         self._clock = clock
         self._metrics = metrics
-        policy = GuestPolicy(
+        policy = LoadPolicy(
             settings.tokens_per_hour,
             settings.max_waiting_requests,
             settings.max_kv_cache_usage_ratio,
         )
-        self._gate = Gate(target, policy, observe, clock, self._gate_looked, rests=client.rests)
+        self._admission = Admission(
+            target, policy, observe, clock, self._gate_looked, rests=client.rests
+        )
         self._requests = EngineRequests(
             client,
             observe,
             clock,
             from_counters=settings.cached_tokens_from_counters,
             publish=lambda change: metrics.engine_asked(target, change),
-            step_aside=self._gate.step_aside,
+            step_aside=self._admission.step_aside,
         )
 
     @property
@@ -126,7 +128,7 @@ class Probing:
         """Go on with the budget of the loops that another one made for the same engine, and with
         what its answers have shown.
         """
-        self._gate.take_over(other._gate)
+        self._admission.take_over(other._admission)
         self._requests.take_over(other._requests)
 
     def loops(self, publish: Callable[[SessionResult], None], delay: float) -> list[Loop]:
@@ -155,11 +157,11 @@ class Probing:
         self._prober = Prober(
             self._target,
             runner,
-            self._gate,
+            self._admission,
             self._clock,
             schedule=self._every(probe.interval_seconds, self._delay),
             sinks=SessionSinks(publish, self._consumed),
-            life=self._life(name),
+            heartbeat=self._heartbeat(name),
         )
         return name, self._prober.run
 
@@ -172,12 +174,12 @@ class Probing:
         retention = RetentionLoop(
             RetentionPlan(self._target, probe.retention_gaps_seconds, schedule, deadlines(probe)),
             self._client,
-            self._gate,
+            self._admission,
             observe=self._observe,
             clock=self._clock,
             new_salt=new_salt,
             sinks=RetentionSinks(self._metrics.retention_read, self._consumed),
-            life=self._life(name),
+            heartbeat=self._heartbeat(name),
             requests=self._requests,
         )
         return name, retention.run
@@ -188,15 +190,15 @@ class Probing:
         schedule = self._every(
             probe.isolation_interval_seconds, self._delay + probe.interval_seconds / 2
         )
-        watch = SaltWatch(
-            SaltPlan(self._target, schedule, deadlines(probe)),
+        watch = IsolationLoop(
+            IsolationPlan(self._target, schedule, deadlines(probe)),
             self._client,
-            self._gate,
+            self._admission,
             observe=self._observe,
             clock=self._clock,
             new_salt=new_salt,
-            sinks=SaltSinks(self._metrics.salts_tried, self._consumed),
-            life=self._life(name),
+            sinks=IsolationSinks(self._metrics.salts_tried, self._consumed),
+            heartbeat=self._heartbeat(name),
             requests=self._requests,
         )
         return name, watch.run
@@ -205,15 +207,15 @@ class Probing:
         ratio = self._settings.jitter_ratio
         return Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
 
-    def _life(self, loop: str) -> Life:
-        return Life(
+    def _heartbeat(self, loop: str) -> LoopHeartbeat:
+        return LoopHeartbeat(
             failed=lambda: self._metrics.loop_failed(loop),
             ran=lambda: self._metrics.loop_ran(loop, self._clock.time()),
         )
 
     def _gate_looked(self, paused: PauseReason | None) -> None:
         now = self._clock.time()
-        until = None if paused is None else now + self._gate.wait_seconds
+        until = None if paused is None else now + self._admission.wait_seconds
         self._metrics.gate_looked(self._target, paused, until)
         self._metrics.loop_ran(f"probe:{self._target}", now)
 

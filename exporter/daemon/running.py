@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from exporter.config import Target
-    from exporter.daemon.container_supervision import Caretaker
-    from exporter.daemon.shared_settings import Rules
-    from exporter.daemon.target_context import Tools
+    from exporter.daemon.container_supervision import ContainerSupervision
+    from exporter.daemon.shared_settings import SharedSettings
+    from exporter.daemon.target_context import TargetContext
     from exporter.model import EngineView, SessionResult
 
     Loop = Callable[[], Coroutine[None, None, None]]
@@ -35,12 +35,12 @@ class Identity:
     """All that decides how a target runs. `authority` changes with what is in its `ca_file`."""
 
     target: Target
-    rules: Rules
+    shared: SharedSettings
     authority: str
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class FirstRuns:
     """When a target has its first turns, in seconds from its start."""
 
     session: float
@@ -51,54 +51,56 @@ class Turns:
 class Running:
     """Made, which can fail and changes nothing; then started; in the end halted and closed."""
 
-    def __init__(self, identity: Identity, tools: Tools, before: Running | None = None) -> None:
+    def __init__(
+        self, identity: Identity, context: TargetContext, before: Running | None = None
+    ) -> None:
         """`before` is the same target as it runs until now. Raises `ExporterError`."""
         self.identity = identity
         self.target = identity.target
-        self._tools = tools
+        self._context = context
         self._tasks: list[asyncio.Task[None]] = []
         self._halted = False
-        target, scrape = identity.target, identity.rules.scrape
+        target, scrape = identity.target, identity.shared.scrape
         self._loop = f"scrape:{target.name}"
         self._client = engine_client(target, scrape.timeout_seconds)
         self._scraper = Scraper(
             target.name,
             self._client,
-            tools.clock,
+            context.clock,
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
             publish=self._read,
-            on_loop_failure=lambda: tools.metrics.loop_failed(self._loop),
+            on_loop_failure=lambda: context.metrics.loop_failed(self._loop),
             # Not at each reading: a session's own must not hide a loop that has stopped.
-            on_loop_round=lambda: tools.metrics.loop_ran(self._loop, tools.clock.time()),
-            places=identity.rules.places,
+            on_loop_round=lambda: context.metrics.loop_ran(self._loop, context.clock.time()),
+            limiter=identity.shared.limiter,
         )
         self._probing = Probing(
             target.name,
-            identity.rules.probe,
-            identity.rules.scenarios,
+            identity.shared.probe,
+            identity.shared.scenarios,
             self._client,
             self._scraper.refresh,
-            clock=tools.clock,
-            metrics=tools.metrics,
+            clock=context.clock,
+            metrics=context.metrics,
         )
-        self._caretaker = self._new_caretaker(before)
+        self._supervision = self._new_supervision(before)
 
-    def _new_caretaker(self, before: Running | None) -> Caretaker | None:
+    def _new_supervision(self, before: Running | None) -> ContainerSupervision | None:
         """None also where the one of before can stay; see `take_over_container`."""
         if self.target.container is None or self._can_keep(before):
             return None
         # The container room is loaded where there is a container, and nowhere else.
-        from exporter.daemon.container_supervision import Caretaker  # noqa: PLC0415 - see above
+        from exporter.daemon.container_supervision import ContainerSupervision  # noqa: PLC0415 - see above
 
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
-        return Caretaker(self.target, client, self._tools)
+        return ContainerSupervision(self.target, client, self._context)
 
     def _can_keep(self, before: Running | None) -> bool:
         if before is None or before.identity.authority != self.identity.authority:
             return False
-        caretaker = before._caretaker  # noqa: SLF001 - of the same class
-        return caretaker is not None and caretaker.serves(self.target)
+        supervision = before._supervision  # noqa: SLF001 - of the same class
+        return supervision is not None and supervision.serves(self.target)
 
     def same_engine(self, before: Running) -> bool:
         """Whether what is known of the target as it ran before is about this engine, too."""
@@ -116,45 +118,47 @@ class Running:
 
     def announce(self) -> None:
         """Put the target on the page, with nothing known of it."""
-        target, metrics = self.target, self._tools.metrics
+        target, metrics = self.target, self._context.metrics
         metrics.target_added(target.name, mode=target.mode, url=target.base_url)
         prices = Prices(target.price_per_hour, target.currency, target.watts)
-        probe = self.identity.rules.probe
+        probe = self.identity.shared.probe
         metrics.target_budget(target.name, probe.tokens_per_hour or None, prices)
         metrics.sessions_every(target.name, probe.interval_seconds)
         metrics.retention_wanted(target.name, probe.retention_gaps_seconds)
-        metrics.scenarios_wanted(target.name, {each.name for each in self.identity.rules.scenarios})
+        metrics.scenarios_wanted(
+            target.name, {each.name for each in self.identity.shared.scenarios}
+        )
 
     def take_over_container(self, before: Running) -> None:
         """Go on with the container of before: before that one is halted."""
         if self._can_keep(before):
-            self._caretaker, before._caretaker = before._caretaker, None
-        elif self._caretaker is not None and before._caretaker is not None:
-            self._caretaker.take_over(before._caretaker)
+            self._supervision, before._supervision = before._supervision, None
+        elif self._supervision is not None and before._supervision is not None:
+            self._supervision.take_over(before._supervision)
 
     def take_over(self, before: Running) -> None:
         """Go on with what is known of the same engine, and was spent there: once it is halted."""
         self._scraper.take_over(before._scraper)
         self._probing.take_over(before._probing)
 
-    def start(self, turns: Turns) -> set[str]:
+    def start(self, turns: FirstRuns) -> set[str]:
         """Run every loop of the target. Returns their names."""
         self.announce()
 
         async def scrape() -> None:
             await self._scraper.run(turns.first_scrape, turns.second_scrape)
 
-        caretaker = self._caretaker
-        if caretaker is not None and not caretaker.tasks():
-            caretaker.start()
+        supervision = self._supervision
+        if supervision is not None and not supervision.tasks():
+            supervision.start()
         loops = [(self._loop, scrape)]
         for name, loop in self._probing.loops(self._finished, turns.session):
-            loops.append((name, loop if caretaker is None else _once_up(caretaker, loop)))
-        self._tasks = [self._tools.spawn(name, loop) for name, loop in loops]
+            loops.append((name, loop if supervision is None else _once_up(supervision, loop)))
+        self._tasks = [self._context.spawn(name, loop) for name, loop in loops]
         return {task.get_name() for task in self._all_tasks()}
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
-        return [*self._tasks, *(self._caretaker.tasks() if self._caretaker else [])]
+        return [*self._tasks, *(self._supervision.tasks() if self._supervision else [])]
 
     async def halt(self) -> set[str]:
         """End every loop. Returns their names."""
@@ -173,32 +177,32 @@ class Running:
         """After the loops: close every connection; stop or remove the container where its
         settings say so and nobody took it over. Doing it twice changes nothing.
         """
-        caretaker, self._caretaker = self._caretaker, None
+        supervision, self._supervision = self._supervision, None
         try:
             await self._client.close()
         finally:
-            if caretaker is not None:
-                await caretaker.close()
+            if supervision is not None:
+                await supervision.close()
 
     def _finished(self, result: SessionResult) -> None:
         if self._halted:
             return
-        self._tools.history.add(result)
-        self._tools.metrics.session_finished(result)
-        if self._caretaker is not None:
-            self._caretaker.session_finished(result)
+        self._context.history.add(result)
+        self._context.metrics.session_finished(result)
+        if self._supervision is not None:
+            self._supervision.session_finished(result)
 
     def _read(self, view: EngineView) -> None:
-        self._tools.metrics.engine_scraped(view)
-        if self._caretaker is not None and not self._halted:
-            self._caretaker.engine_read(view)
+        self._context.metrics.engine_scraped(view)
+        if self._supervision is not None and not self._halted:
+            self._supervision.engine_read(view)
 
 
-def _once_up(caretaker: Caretaker, loop: Loop) -> Loop:
+def _once_up(supervision: ContainerSupervision, loop: Loop) -> Loop:
     """The loop, begun when the container is up: before that every request would fail."""
 
     async def run() -> None:
-        await caretaker.up()
+        await supervision.up()
         await loop()
 
     return run

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class TargetContext:
     """Where it publishes, what time it is, who owns its loops, which exporter this is, and the
     doors to Docker.
     """

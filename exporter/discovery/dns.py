@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from exporter.discovery.decide.addresses import targets_at
-from exporter.discovery.decide.records import Look, LookError, LookFailure
+from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,23 +82,25 @@ class DnsSource:
         self._resolve = resolve
         self._asking: asyncio.Future[list[str]] | None = None
         self._found = frozenset[str]()
-        self._latest = Look()
+        self._latest = DiscoveryResult()
 
-    async def look(self) -> Look:
+    async def look(self) -> DiscoveryResult:
         settings = self._settings
         try:
             addresses = await self._answer()
         except socket.gaierror as error:
             reason = (
-                LookFailure.TEMPORARY if error.errno == socket.EAI_AGAIN else LookFailure.FAILED
+                DiscoveryFailure.TEMPORARY
+                if error.errno == socket.EAI_AGAIN
+                else DiscoveryFailure.FAILED
             )
-            raise LookError(reason, f"{settings.host}: {error.strerror}") from error
+            raise DiscoveryError(reason, f"{settings.host}: {error.strerror}") from error
         except (OSError, UnicodeError, RuntimeError) as error:  # the last: no thread can be started
             words = getattr(error, "strerror", None) or str(error)
-            raise LookError(LookFailure.FAILED, f"{settings.host}: {words}") from error
+            raise DiscoveryError(DiscoveryFailure.FAILED, f"{settings.host}: {words}") from error
         found = frozenset(addresses)
         if found != self._found:  # to make a thousand targets takes as long as 20 ms
-            self._found, self._latest = found, Look(targets_at(found, settings))
+            self._found, self._latest = found, DiscoveryResult(targets_at(found, settings))
         return self._latest
 
     async def close(self) -> None:
@@ -119,8 +121,8 @@ class DnsSource:
         finally:
             patience.cancel()
         if not asking.done():
-            raise LookError(
-                LookFailure.TIMEOUT,
+            raise DiscoveryError(
+                DiscoveryFailure.TIMEOUT,
                 f"{self._settings.host}: no answer within {PATIENCE_SECONDS:g} s",
             )
         self._asking = None

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from exporter.container.decide.records import DockerError, DockerProblem
 from exporter.container.docker.hosts import DockerHosts
 from exporter.discovery.decide.labels import targets_of
-from exporter.discovery.decide.records import Look, LookError, LookFailure
+from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 
 if TYPE_CHECKING:
     from exporter.config import DockerDiscovery
     from exporter.container.docker.engine import DockerEngine
 
 _REASONS = {
-    DockerProblem.TIMEOUT: LookFailure.TIMEOUT,
-    DockerProblem.UNREACHABLE: LookFailure.UNREACHABLE,
-    DockerProblem.PERMISSION_DENIED: LookFailure.PERMISSION_DENIED,
+    DockerProblem.TIMEOUT: DiscoveryFailure.TIMEOUT,
+    DockerProblem.UNREACHABLE: DiscoveryFailure.UNREACHABLE,
+    DockerProblem.PERMISSION_DENIED: DiscoveryFailure.PERMISSION_DENIED,
 }
 
 
@@ -30,15 +30,15 @@ class DockerSource:
         self._place = settings.docker_host, settings.docker_timeout_seconds
         self._door: DockerEngine | None = None
 
-    async def look(self) -> Look:
+    async def look(self) -> DiscoveryResult:
         if self._door is None:
             await asyncio.to_thread(_load)
             self._door = self._hosts.take(*self._place)
         try:
             containers = await self._door.find(self._settings.label)
         except DockerError as error:
-            reason = _REASONS.get(error.problem, LookFailure.API_ERROR)
-            raise LookError(reason, error.detail) from error
+            reason = _REASONS.get(error.problem, DiscoveryFailure.API_ERROR)
+            raise DiscoveryError(reason, error.detail) from error
         return targets_of(containers, self._settings)
 
     async def close(self) -> None:

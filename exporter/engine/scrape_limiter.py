@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class Places:
+class ScrapeLimiter:
     """`count` places for readings that go on at the same time.
 
     An engine that hung at its last reading (`slow`) is likely to keep its place for the whole

@@ -12,7 +12,7 @@ from exporter.engine.metrics import exposition, totals, windows
 from exporter.engine.metrics.histories import Histories, carry_page
 from exporter.engine.metrics.lookups import Count
 from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
-from exporter.engine.scrape_limiter import Places
+from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.loops import Guarded
 from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
@@ -70,7 +70,7 @@ class Scraper:
         publish: Callable[[EngineView], None],
         on_loop_failure: Callable[[], None],
         on_loop_round: Callable[[], None] = lambda: None,
-        places: Places | None = None,
+        limiter: ScrapeLimiter | None = None,
     ) -> None:
         self._target = target
         self._source = source
@@ -80,7 +80,7 @@ class Scraper:
         self._publish = publish
         self._on_loop_failure = on_loop_failure
         self._on_loop_round = on_loop_round
-        self._places = places or Places(1)
+        self._limiter = limiter or ScrapeLimiter(1)
         self._slow = False
         self._due_at: float | None = None
         self._log = structlog.get_logger().bind(target=target)
@@ -148,7 +148,7 @@ class Scraper:
         return view
 
     async def _read(self) -> EngineSnapshot | ScrapeFailure:
-        async with self._places.taken(slow=self._slow):
+        async with self._limiter.taken(slow=self._slow):
             outcome = await self._read_page()
         if isinstance(outcome, ScrapeFailure):
             self._slow = outcome.reason == ScrapeReason.TIMEOUT
@@ -223,7 +223,7 @@ class Scraper:
 
     async def _ask_info(self) -> None:
         try:
-            async with self._places.taken(slow=self._slow), asyncio.timeout(self._timeout):
+            async with self._limiter.taken(slow=self._slow), asyncio.timeout(self._timeout):
                 self._info = await self._source.info()
         except EngineUnavailableError as error:
             reason, detail = error.reason, error.detail

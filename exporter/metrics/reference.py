@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Metrics
 
-Written by `python -m exporter.metrics.reference` from the tables in `exporter/publish`; change the
-tables, not this file.
+Written by `python -m exporter.metrics.reference` from the tables in
+`exporter/metrics/families`; change the tables, not this file.
 
 Base units: seconds, tokens, bytes, ratios from 0 to 1. A value that is not known is absent: it is
 neither 0 nor the last one that was known. When a session fails, the values of the last session of

@@ -13,10 +13,10 @@ from exporter.analysis.load import (
     PAUSED_SECONDS,
     RECHECK_SECONDS,
     UNKNOWN_TURN_TOKENS,
-    GuestPolicy,
-    Ledger,
+    LoadPolicy,
     Pause,
     Standstill,
+    TokenBudget,
     budget_pause,
     busy_pause,
 )
@@ -39,14 +39,14 @@ async def _never_rests() -> bool:
 
 
 @dataclass(slots=True)
-class Bill:
+class Charge:
     """What the one who was let in has spent, in tokens; kept up to date by the one let in."""
 
     tokens: int = 0
     failure: FailureReason | None = None  # why what was asked for did not come
 
 
-class Gate:
+class Admission:
     """Holds back whoever wants to start while the budget or the engine's load forbids it.
 
     `publish` is told why sessions are held back, None when they are not, at each look. `rests` asks
@@ -57,7 +57,7 @@ class Gate:
     def __init__(
         self,
         target: str,
-        policy: GuestPolicy,
+        policy: LoadPolicy,
         observe: Observe,
         clock: Clock,
         publish: Callable[[PauseReason | None], None],
@@ -75,7 +75,7 @@ class Gate:
         self._lock = asyncio.Lock()  # of the one who was let in
         self._asking = asyncio.Lock()  # of the one who asks now
         self._stepped_aside = False
-        self._ledger = Ledger()
+        self._budget = TokenBudget()
         self._told: PauseReason | None = None
         self._wait_seconds = 0.0
         self._standstill_told = False
@@ -87,16 +87,16 @@ class Gate:
 
     def pace_seconds(self, tokens: int) -> float:
         """The time in which the budget allows for so many tokens; 0 without a limit."""
-        return Ledger().spent(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
+        return TokenBudget().spent(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
 
     @property
     def tokens_per_hour(self) -> int:
         """The budget; 0 is no limit."""
         return self._policy.tokens_per_hour
 
-    def take_over(self, other: Gate) -> None:
+    def take_over(self, other: Admission) -> None:
         """Go on with what was spent at another gate before the same engine, at this budget."""
-        self._ledger = other._ledger.under(
+        self._budget = other._budget.under(
             self._clock.monotonic(),
             before=other._policy.tokens_per_hour,
             tokens_per_hour=self._policy.tokens_per_hour,
@@ -104,7 +104,7 @@ class Gate:
         self._told = other._told
 
     @asynccontextmanager
-    async def admitted(self, *, announce: bool = False) -> AsyncIterator[Bill]:
+    async def admitted(self, *, announce: bool = False) -> AsyncIterator[Charge]:
         """Wait until one may start, and charge the bill at the end, also of what ends badly.
         What is cut off is charged a guess beside its bill, for the request that was under way.
 
@@ -114,17 +114,17 @@ class Gate:
         """
         await self._enter(announce=announce)
         await self._begin()
-        bill = Bill()
+        charge = Charge()
         try:
-            yield bill
+            yield charge
         except asyncio.CancelledError:
-            bill.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
+            charge.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
             raise
         finally:
             now = self._clock.monotonic()
             if announce:
-                self._note(bill.failure, now)
-            self._ledger = self._ledger.spent(bill.tokens, now, self._policy.tokens_per_hour)
+                self._note(charge.failure, now)
+            self._budget = self._budget.spent(charge.tokens, now, self._policy.tokens_per_hour)
             if not self._stepped_aside:
                 self._asking.release()
             self._stepped_aside = False
@@ -181,7 +181,7 @@ class Gate:
 
     async def _pause(self, standstill: Standstill) -> tuple[Pause | None, Standstill]:
         now = self._clock.monotonic()
-        by_budget = budget_pause(self._ledger, now)
+        by_budget = budget_pause(self._budget, now)
         if by_budget is not None:
             return by_budget, Standstill()
         if now < self._paused_until:

@@ -11,7 +11,7 @@ from exporter.probe.isolation import try_salts
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner
 from exporter.wording import engine_findings, findings
-from exporter.wording.findings import Checkup, Finding
+from exporter.wording.findings import CheckReport, Finding
 from exporter.wording.notices import FAILURE_ADVICE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Doctor:
         self._tell = tell
         self._found: list[Finding] = []
 
-    async def examine(self) -> Checkup:
+    async def examine(self) -> CheckReport:
         """Make every test; those that an earlier failure makes impossible are unknown."""
         started_time, started_at = self._clock.time(), self._clock.monotonic()
         self._found = []
@@ -73,7 +73,7 @@ class Doctor:
         else:
             self._add(findings.passed("reachable", f"{self._client.url} answers"))
             info = await self._examine(info)
-        return Checkup(
+        return CheckReport(
             url=self._client.url,
             started_time=started_time,
             duration_seconds=self._clock.monotonic() - started_at,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.analysis.cache.engine_memory import EngineMemory
     from exporter.analysis.own_share import OwnShare
     from exporter.model import EngineSnapshot, EngineView, Turn, Usage
-    from exporter.probe.replicas import ReplicaWatch
+    from exporter.probe.replicas import ReplicaDetector
 
 Answered = tuple["Usage", "tuple[int, ...] | None"]
 """The usage of an answer, and the token ids of its prompt where they are known."""
@@ -33,7 +33,7 @@ class LossInquiry:
 
     def __init__(
         self,
-        replicas: ReplicaWatch,
+        replicas: ReplicaDetector,
         before: EngineView | None,
         own: Callable[[], OwnShare],
         memory: Callable[[], EngineMemory],

@@ -23,7 +23,7 @@ from exporter.errors import ScenarioError
 from exporter.model import CachedTokensSource
 from exporter.probe.asking import EngineRequests
 from exporter.probe.overlap import overlapping
-from exporter.probe.replicas import ReplicaWatch
+from exporter.probe.replicas import ReplicaDetector
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.fitting import fit
 from exporter.scenario.model import Scenario, ScenarioKind, headed, refuses_system
@@ -57,7 +57,7 @@ async def try_salts(
     `requests` is what others ask the same engine through, too.
     """
     requests = requests or EngineRequests(client, observe, SystemClock())
-    replicas = ReplicaWatch(observe)
+    replicas = ReplicaDetector(observe)
     before = await replicas.first()
     chats, memory = requests.scope(info, before), requests.memory
     client.answered_by(requests.process)

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import Deadlines, EngineClient
-    from exporter.probe.admission import Gate
+    from exporter.probe.admission import Admission
     from exporter.probe.replicas import Observe
-    from exporter.probe.rounds import Life, Schedule
+    from exporter.probe.rounds import LoopHeartbeat, Schedule
     from exporter.wording.findings import Finding
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SaltPlan:
+class IsolationPlan:
     """Whom to ask, when, and how long to wait for an answer."""
 
     target: str
@@ -39,41 +39,46 @@ class SaltPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SaltSinks:
+class IsolationSinks:
     """Who is told: of each reading, and of the tokens it took."""
 
     reading: Callable[[SaltReading], None]
     consumed: Callable[[int], None]
 
 
-class SaltWatch:
+class IsolationLoop:
     """Waits at the gate like a session does, then sends its three requests."""
 
     def __init__(
         self,
-        plan: SaltPlan,
+        plan: IsolationPlan,
         client: EngineClient,
-        gate: Gate,
+        admission: Admission,
         *,
         observe: Observe,
         clock: Clock,
         new_salt: Callable[[], str],
-        sinks: SaltSinks,
-        life: Life,
+        sinks: IsolationSinks,
+        heartbeat: LoopHeartbeat,
         requests: EngineRequests | None = None,
     ) -> None:
         """`requests` is what others ask the same engine through, too."""
         self._plan = plan
         self._requests = requests or EngineRequests(client, observe, clock)
         self._client = client
-        self._gate = gate
+        self._admission = admission
         self._observe = observe
         self._new_salt = new_salt
         self._sinks = sinks
         self._log = log.bind(target=plan.target)
         self._failing: dict[str, bool] = {}  # by event, as far as a round could tell
         self._rounds = Rounds(
-            "salts", plan.target, self._once, schedule=plan.schedule, clock=clock, life=life
+            "salts",
+            plan.target,
+            self._once,
+            schedule=plan.schedule,
+            clock=clock,
+            heartbeat=heartbeat,
         )
 
     async def run(self) -> None:
@@ -81,7 +86,7 @@ class SaltWatch:
         await self._rounds.run()
 
     async def _once(self, _begun: Callable[[], None]) -> None:
-        async with self._gate.admitted() as bill:
+        async with self._admission.admitted() as charge:
             try:
                 info = await self._client.info()
             except EngineUnavailableError:
@@ -94,7 +99,7 @@ class SaltWatch:
                 self._new_salt,
                 requests=self._requests,
             )
-            bill.tokens = test.tokens
+            charge.tokens = test.tokens
         self._sinks.consumed(test.tokens)
         isolation, wedge = of_isolation(test), of_wedge(test)
         leaked, wedged = _failed(isolation), _failed(wedge)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.model import Failure, FailureReason, Notice, SessionResult
-    from exporter.probe.admission import Bill, Gate
-    from exporter.probe.rounds import Life, Schedule
+    from exporter.probe.admission import Admission, Charge
+    from exporter.probe.rounds import LoopHeartbeat, Schedule
     from exporter.probe.session.runner import SessionRunner
 
 log = structlog.get_logger(__name__)
@@ -43,19 +43,19 @@ class Prober:
         self,
         target: str,
         runner: SessionRunner,
-        gate: Gate,
+        admission: Admission,
         clock: Clock,
         *,
         schedule: Schedule,
         sinks: SessionSinks,
-        life: Life,
+        heartbeat: LoopHeartbeat,
     ) -> None:
         self._log = log.bind(target=target)
         self._runner = runner
-        self._gate = gate
+        self._admission = admission
         self._sinks = sinks
         self._rounds = Rounds(
-            "probe", target, self._once, schedule=schedule, clock=clock, life=life
+            "probe", target, self._once, schedule=schedule, clock=clock, heartbeat=heartbeat
         )
         self._interval_seconds = schedule.interval_seconds
         self._too_often = False  # for the budget, as the log says
@@ -72,25 +72,25 @@ class Prober:
         await self._rounds.run()
 
     async def _once(self, begun: Callable[[], None]) -> None:
-        async with self._gate.admitted(announce=True) as bill:
+        async with self._admission.admitted(announce=True) as charge:
             begun()
-            bill.tokens = UNKNOWN_TURN_TOKENS  # if a mistake of ours hides the true bill
+            charge.tokens = UNKNOWN_TURN_TOKENS  # if a mistake of ours hides the true bill
             try:
                 result = await self._runner.play()
             except asyncio.CancelledError:
-                self._cut_off(bill)
+                self._cut_off(charge)
                 raise
-            bill.tokens = session_tokens(result)
-            bill.failure = result.failure.reason if result.failure else None
+            charge.tokens = session_tokens(result)
+            charge.failure = result.failure.reason if result.failure else None
         self._tell(result)
-        self._tell_pace(bill.tokens)
+        self._tell_pace(charge.tokens)
         self._sinks.finished(result)
 
-    def _cut_off(self, bill: Bill) -> None:
+    def _cut_off(self, charge: Charge) -> None:
         """Account for a session that ends with this loop: it is no result, but it was paid."""
         played = self._runner.so_far()
         if played is not None:
-            bill.tokens = session_tokens(played)
+            charge.tokens = session_tokens(played)
             self._sinks.consumed(played.consumed_tokens)
 
     def _tell(self, result: SessionResult) -> None:
@@ -109,14 +109,14 @@ class Prober:
 
     def _tell_pace(self, tokens: int) -> None:
         """Warn once where sessions like this one are too many for the budget."""
-        allowed = self._gate.pace_seconds(tokens)
+        allowed = self._admission.pace_seconds(tokens)
         if self._too_often or allowed <= self._interval_seconds:
             return
         self._too_often = True
         self._log.warning(
             "probe.interval_too_short",
             meaning=f"a session of {tokens:,} tokens every {self._interval_seconds:g} s is more "
-            f"than {self._gate.tokens_per_hour:,} tokens an hour: the next starts after "
+            f"than {self._admission.tokens_per_hour:,} tokens an hour: the next starts after "
             f"{allowed:.3g} s. Raise probe.interval_seconds or probe.tokens_per_hour.",
         )
 

@@ -27,7 +27,7 @@ _SEEN = "more than one process answered at this URL within the last ten minutes"
 _OLDER = "a process answered that had started before the one that answered first"
 
 
-class ReplicaWatch:
+class ReplicaDetector:
     """Follows one session's readings. `proof` says how several engines are known, None if not."""
 
     def __init__(self, observe: Observe) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
-    from exporter.probe.admission import Bill, Gate
+    from exporter.probe.admission import Admission, Charge
     from exporter.probe.replicas import Observe
-    from exporter.probe.rounds import Life, Schedule
+    from exporter.probe.rounds import LoopHeartbeat, Schedule
 
 log = structlog.get_logger(__name__)
 
@@ -93,29 +93,34 @@ class RetentionLoop:
         self,
         plan: RetentionPlan,
         client: EngineClient,
-        gate: Gate,
+        admission: Admission,
         *,
         observe: Observe,
         clock: Clock,
         new_salt: Callable[[], str],
         sinks: RetentionSinks,
-        life: Life,
+        heartbeat: LoopHeartbeat,
         requests: EngineRequests | None = None,
     ) -> None:
         """`requests` is what others ask the same engine through, too."""
         self._plan = plan
         self._requests = requests or EngineRequests(client, observe, clock)
         self._client = client
-        self._gate = gate
+        self._admission = admission
         self._observe = observe
         self._clock = clock
         self._new_salt = new_salt
         self._sinks = sinks
-        self._life = life
+        self._heartbeat = heartbeat
         self._log = log.bind(target=plan.target)
         self._unknown: dict[float, RetentionUnknown | None] = {}
         self._rounds = Rounds(
-            "retention", plan.target, self._one_pass, schedule=plan.schedule, clock=clock, life=life
+            "retention",
+            plan.target,
+            self._one_pass,
+            schedule=plan.schedule,
+            clock=clock,
+            heartbeat=heartbeat,
         )
 
     async def run(self) -> None:
@@ -123,20 +128,20 @@ class RetentionLoop:
         await self._rounds.run()
 
     async def _one_pass(self, _begun: Callable[[], None]) -> None:
-        async with self._gate.admitted() as bill:
+        async with self._admission.admitted() as charge:
             engine = await self._look()
             if isinstance(engine, RetentionUnknown):
                 for gap in self._plan.gaps_seconds:
                     self._tell(gap, None, engine)
                 return
-            written = await self._write_all(engine, bill)
+            written = await self._write_all(engine, charge)
         for prefix in written:
             await self._clock.sleep(max(0.0, prefix.at + prefix.gap - self._clock.monotonic()))
-            async with self._gate.turn():
+            async with self._admission.turn():
                 await self._read(prefix, engine)
-            self._life.ran()
+            self._heartbeat.ran()
 
-    async def _write_all(self, engine: _Engine, bill: Bill) -> list[_Written]:
+    async def _write_all(self, engine: _Engine, charge: Charge) -> list[_Written]:
         """Write one prefix for each gap. Returns them in the order in which they are to be read."""
         written: list[_Written] = []
         # The longest gap first: the shortest must not pass while others are still written.
@@ -146,7 +151,7 @@ class RetentionLoop:
                 # that fails says what is wrong.
                 self._tell(gap, None, RetentionUnknown.FAILED)
             else:
-                written.append(await self._write(gap, engine, bill))
+                written.append(await self._write(gap, engine, charge))
         return sorted(written, key=lambda one: one.at + one.gap)
 
     async def _look(self) -> _Engine | RetentionUnknown:
@@ -165,12 +170,12 @@ class RetentionLoop:
         unit = self._requests.memory.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, chats)
 
-    async def _write(self, gap: float, engine: _Engine, bill: Bill) -> _Written:
+    async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
         info = engine.info
         messages = prefix_messages(self._new_salt(), engine.match_unit, info.max_model_len)
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
         chat = await self._send(request, engine)
-        bill.tokens += 2 * _tokens(chat)  # the read is paid now
+        charge.tokens += 2 * _tokens(chat)  # the read is paid now
         chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
         return _Written(gap, request, self._clock.monotonic(), chat)
 

@@ -31,7 +31,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class LoopHeartbeat:
     """Who is told of a loop's own life: of a round that a mistake of ours ended, and of each."""
 
     failed: Callable[[], None]
@@ -57,14 +57,14 @@ class Rounds:
         *,
         schedule: Schedule,
         clock: Clock,
-        life: Life,
+        heartbeat: LoopHeartbeat,
     ) -> None:
         self._log = log.bind(target=target)
         self._failed_event = f"{name}.round_failed"
         self._once = once
         self._schedule = schedule
         self._clock = clock
-        self._life = life
+        self._heartbeat = heartbeat
         self._began = 0.0
         self._due_at: float | None = None
 
@@ -79,9 +79,9 @@ class Rounds:
         await self._clock.sleep(self._schedule.first_delay_seconds)
         while True:
             self._begun()
-            with Guarded(self._failed_event, self._life.failed, self._log):
+            with Guarded(self._failed_event, self._heartbeat.failed, self._log):
                 await self._once(self._begun)
-            self._life.ran()
+            self._heartbeat.ran()
             await self._clock.sleep(self._wait(self._clock.monotonic() - self._began))
 
     def _begun(self) -> None:

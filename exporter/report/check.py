@@ -9,7 +9,7 @@ from exporter.wording.findings import Verdict
 from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
-    from exporter.wording.findings import Checkup, Finding
+    from exporter.wording.findings import CheckReport, Finding
 
 WIDTH = 80
 _WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "FAIL", Verdict.UNKNOWN: "unknown"}
@@ -26,7 +26,7 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def closing_line(checkup: Checkup) -> str:
+def closing_line(checkup: CheckReport) -> str:
     """How many passed, failed and are unknown."""
     verdicts = [finding.verdict for finding in checkup.findings]
     counts = [f"{verdicts.count(one)} {word.lower()}" for one, word in _COUNTED.items()]
@@ -37,7 +37,7 @@ def closing_line(checkup: Checkup) -> str:
 _COUNTED = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNKNOWN: "unknown"}
 
 
-def checkup_json(checkup: Checkup) -> dict[str, Any]:
+def checkup_json(checkup: CheckReport) -> dict[str, Any]:
     """Keys may be added at the end; none is renamed or left out. Unknown is null."""
     info = checkup.info
     return {

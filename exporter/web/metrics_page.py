@@ -40,7 +40,7 @@ class PageKind(NamedTuple):
     gzip: bool
 
 
-class Exposition:
+class MetricsPage:
     """Answers for /metrics over what `registry` holds, `metrics` among it."""
 
     def __init__(self, registry: Registry, metrics: Metrics) -> None:

@@ -19,8 +19,8 @@ from exporter.errors import ExporterError
 from exporter.web import api, http_sd, report_picture, runbooks
 from exporter.web.access.authentication import BasicAuth
 from exporter.web.connections import Connections, Limits
-from exporter.web.metrics_page import Exposition
-from exporter.web.page.views.links import Asked, Elsewhere
+from exporter.web.metrics_page import MetricsPage
+from exporter.web.page.views.links import PageLinks, PageQuery
 from exporter.web.parameters import BadQueryError, asked_target, some_of, whole_number
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
 
-    PageMaker = Callable[[Metrics, History, float, Elsewhere, Asked], web.Response]
+    PageMaker = Callable[[Metrics, History, float, PageLinks, PageQuery], web.Response]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.stdlib.get_logger(__name__)
@@ -68,9 +68,9 @@ def create_app(
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
-    exposition = Exposition(registry, metrics)
+    exposition = MetricsPage(registry, metrics)
     app.on_cleanup.append(lambda _: exposition.close())
-    elsewhere = Elsewhere(grafana_url, draw is not None)
+    links = PageLinks(grafana_url, draw is not None)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
@@ -88,7 +88,7 @@ def create_app(
             part = whole_number(request, "page", parts(len(metrics.targets))) or 1
         except BadQueryError:
             raise web.HTTPNotFound from None
-        return respond(metrics, history, clock.time(), elsewhere, Asked(only, part))
+        return respond(metrics, history, clock.time(), links, PageQuery(only, part))
 
     app.router.add_get("/metrics", exposition.answer)
     app.router.add_get("/-/healthy", healthy)

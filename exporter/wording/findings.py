@@ -47,7 +47,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkup:
+class CheckReport:
     """All tests of one engine. `started_time` is Unix time."""
 
     url: str

@@ -17,7 +17,7 @@ from exporter.container.decide.records import (
     DockerProblem,
     LifecycleState,
 )
-from exporter.container.supervisor_config import Ward
+from exporter.container.supervisor_config import SupervisorConfig
 from exporter.model import Failure, FailureReason
 
 if TYPE_CHECKING:
@@ -314,8 +314,8 @@ async def test_a_container_that_ended_is_removed_without_another_stop():
 
 
 def test_a_ward_shows_no_secret_when_it_is_printed():
-    ward = Ward("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
-    assert "hf_secret" not in repr(ward)
+    config = SupervisorConfig("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
+    assert "hf_secret" not in repr(config)
 
 
 @pytest.mark.parametrize(

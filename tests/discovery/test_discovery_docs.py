@@ -8,7 +8,7 @@ import yaml
 from doc_pages import ROOT, blocks
 
 from exporter.config import LABEL_PREFIX, ContainerLabels, DockerDiscovery, load
-from exporter.discovery.decide.records import LookFailure
+from exporter.discovery.decide.records import DiscoveryFailure
 
 PAGE = ROOT / "docs" / "discovery.md"
 SERVICES = [
@@ -41,4 +41,4 @@ def test_every_label_is_on_the_page_and_no_other():
 
 def test_the_runbook_has_every_reason_for_which_a_look_fails():
     page = (ROOT / "docs/runbooks/exporter-discovery-failing.md").read_text("utf-8")
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(map(str, LookFailure))
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(map(str, DiscoveryFailure))

@@ -10,7 +10,7 @@ import pytest
 from fake_clock import FakeClock
 
 from exporter.config import DnsDiscovery
-from exporter.discovery.decide.records import Look, LookError, LookFailure
+from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 from exporter.discovery.dns import PATIENCE_SECONDS, DnsSource, resolve
 
 
@@ -48,8 +48,8 @@ async def source(resolver, clock):
     await made.close()
 
 
-async def failure(source) -> LookError:
-    with pytest.raises(LookError) as caught:
+async def failure(source) -> DiscoveryError:
+    with pytest.raises(DiscoveryError) as caught:
         await source.look()
     return caught.value
 
@@ -64,13 +64,13 @@ async def test_each_address_of_the_name_is_a_target(source, resolver):
     resolver.says = ["10.0.0.9"]
     assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.9"]
     resolver.says = []
-    assert await source.look() == Look()
+    assert await source.look() == DiscoveryResult()
 
 
 @pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
 async def test_a_name_that_does_not_exist_or_has_no_address_has_no_targets(source, resolver, code):
     resolver.says = socket.gaierror(code, "Name or service not known")
-    assert await source.look() == Look()
+    assert await source.look() == DiscoveryResult()
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ async def test_a_name_that_does_not_exist_or_has_no_address_has_no_targets(sourc
     [
         (
             socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
-            LookFailure.TEMPORARY,
+            DiscoveryFailure.TEMPORARY,
         ),
         (
             socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure in name resolution"),
-            LookFailure.FAILED,
+            DiscoveryFailure.FAILED,
         ),
-        (OSError(24, "Too many open files"), LookFailure.FAILED),
-        (UnicodeError("label too long"), LookFailure.FAILED),
+        (OSError(24, "Too many open files"), DiscoveryFailure.FAILED),
+        (UnicodeError("label too long"), DiscoveryFailure.FAILED),
     ],
 )
 async def test_an_error_of_the_resolver_is_no_answer(source, resolver, error, reason):
@@ -109,7 +109,7 @@ async def test_one_kind_of_address_is_no_answer_where_the_other_is_not_known(clo
     says[socket.AF_INET6] = socket.gaierror(socket.EAI_NODATA, "No address")
     assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.7"]
     says[socket.AF_INET6] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
-    assert (await failure(source)).reason is LookFailure.TEMPORARY
+    assert (await failure(source)).reason is DiscoveryFailure.TEMPORARY
 
 
 async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source, resolver, clock):
@@ -118,7 +118,7 @@ async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source
         looking = asyncio.create_task(failure(source))
         await clock.until_asleep()
         await clock.advance(PATIENCE_SECONDS)
-        assert (await looking).reason is LookFailure.TIMEOUT
+        assert (await looking).reason is DiscoveryFailure.TIMEOUT
     assert len(resolver.asked) == 1
     resolver.says = ["10.0.0.7"]
     resolver.let_go.set()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-CLOCK_STEPPED = str(Path(__file__).parent.parent / "clock_stepped.py")
+CLOCK_STEPPED = str(Path(__file__).parents[1] / "support/base/clock_stepped.py")
 
 SETTINGS = """\
 [probe]

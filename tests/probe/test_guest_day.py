@@ -7,13 +7,13 @@ from contextlib import suppress
 import pytest
 from fake_clock import FakeClock
 
-from exporter.analysis.load import GuestPolicy
+from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.probe.admission import Gate
+from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Life, Schedule
+from exporter.probe.rounds import LoopHeartbeat, Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
@@ -46,27 +46,29 @@ class Day:
             on_loop_failure=lambda: pytest.fail("a scrape failed"),
         )
         observe = scraper.refresh
-        gate = Gate("t", GuestPolicy(BUDGET, 0, 0.9), observe, self.clock, lambda _reason: None)
+        admission = Admission(
+            "t", LoadPolicy(BUDGET, 0, 0.9), observe, self.clock, lambda _reason: None
+        )
         control = ColdControl(0.125, random.Random(5).random, new_salt)
         plan = SessionPlan("t", CODING_AGENT, 8, DEADLINES)
         prober = Prober(
             "t",
             SessionRunner(plan, client, observe, self.clock, new_salt, control=control),
-            gate,
+            admission,
             self.clock,
             schedule=Schedule(0.0, 60.0),
             sinks=SessionSinks(self.sessions.append, lambda _tokens: None),
-            life=Life(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
+            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
         )
         retention = RetentionLoop(
             RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), Schedule(60.0, HOUR), DEADLINES),
             client,
-            gate,
+            admission,
             observe=observe,
             clock=self.clock,
             new_salt=new_salt,
             sinks=RetentionSinks(self.readings.append, lambda _tokens: None),
-            life=Life(failed=lambda: pytest.fail("a pass failed"), ran=lambda: None),
+            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a pass failed"), ran=lambda: None),
         )
         self.loops = (prober.run, retention.run)
 

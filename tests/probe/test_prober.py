@@ -9,11 +9,11 @@ import structlog
 from fake_clock import FakeClock
 from publish_records import session, turn
 
-from exporter.analysis.load import UNKNOWN_TURN_TOKENS, GuestPolicy
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
 from exporter.model import Control, ControlOutcome, Failure, FailureReason, Notice, SessionResult
-from exporter.probe.admission import Gate
+from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import Life, Schedule
+from exporter.probe.rounds import LoopHeartbeat, Schedule
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
 
@@ -53,9 +53,9 @@ class ScriptedRunner:
         return outcome
 
 
-def open_gate(clock: FakeClock, tokens_per_hour: int = 0) -> Gate:
-    policy = GuestPolicy(tokens_per_hour, 0, 1.0)
-    return Gate("t", policy, _idle_engine, clock, lambda _reason: None)
+def open_gate(clock: FakeClock, tokens_per_hour: int = 0) -> Admission:
+    policy = LoadPolicy(tokens_per_hour, 0, 1.0)
+    return Admission("t", policy, _idle_engine, clock, lambda _reason: None)
 
 
 async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_per_hour=0):
@@ -63,16 +63,16 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_p
     clock = FakeClock(monotonic=0.0)
     script = list(script)
     runner = ScriptedRunner(clock, script, seconds)
-    gate = open_gate(clock, tokens_per_hour)
+    admission = open_gate(clock, tokens_per_hour)
     published, failures, rounds = [], [], []
     prober = Prober(
         "t",
         runner,
-        gate,
+        admission,
         clock,
         schedule=Schedule(0.0, interval, lambda: jitter),
         sinks=SessionSinks(published.append, lambda _tokens: None),
-        life=Life(failed=lambda: failures.append(1), ran=lambda: rounds.append(1)),
+        heartbeat=LoopHeartbeat(failed=lambda: failures.append(1), ran=lambda: rounds.append(1)),
     )
     with structlog.testing.capture_logs() as logged:
         task = asyncio.create_task(prober.run())
@@ -97,7 +97,7 @@ async def started_at(session_seconds: float, *waits: float) -> list[list[float]]
         clock,
         schedule=Schedule(0.0, 60.0),
         sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
-        life=Life(failed=lambda: None, ran=lambda: None),
+        heartbeat=LoopHeartbeat(failed=lambda: None, ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())
     await clock.until_asleep()
@@ -242,15 +242,15 @@ async def test_a_session_that_is_cut_off_is_no_result_but_what_it_asked_for_coun
     turns = (replace(turn(1, 900, 0, 0), control=control), turn(2, 1100, 896, 896))
     runner = EndlessRunner(session(*turns, extra_tokens=33))
     published, consumed = [], []
-    gate = Gate("t", GuestPolicy(3600, 0, 1.0), _idle_engine, clock, lambda _reason: None)
+    admission = Admission("t", LoadPolicy(3600, 0, 1.0), _idle_engine, clock, lambda _reason: None)
     prober = Prober(
         "t",
         runner,
-        gate,
+        admission,
         clock,
         schedule=Schedule(0.0, 60.0),
         sinks=SessionSinks(published.append, consumed.append),
-        life=Life(failed=lambda: None, ran=lambda: None),
+        heartbeat=LoopHeartbeat(failed=lambda: None, ran=lambda: None),
     )
     task = asyncio.create_task(prober.run())
     await runner.begun.wait()
@@ -259,7 +259,7 @@ async def test_a_session_that_is_cut_off_is_no_result_but_what_it_asked_for_coun
         await task
     known = 900 + 32 + 900 + 1100 + 32 + 33
     assert (published, consumed) == ([], [known])
-    waits = asyncio.create_task(_pass(gate))
+    waits = asyncio.create_task(_pass(admission))
     await clock.until_asleep()
     await clock.advance(known + UNKNOWN_TURN_TOKENS - 1)  # a token a second
     assert not waits.done()
@@ -271,6 +271,6 @@ async def _idle_engine() -> None:
     return None
 
 
-async def _pass(gate: Gate) -> None:
-    async with gate.admitted():
+async def _pass(admission: Admission) -> None:
+    async with admission.admitted():
         pass

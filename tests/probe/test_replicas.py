@@ -15,7 +15,7 @@ from exporter.engine.client.engine_client import Deadlines, EngineClient
 from exporter.engine.metrics.exposition import parse
 from exporter.model import EngineTotals, EngineView, LossCause, Notice, ScrapeFailure
 from exporter.probe.check import Doctor
-from exporter.probe.replicas import LOOKS, ReplicaWatch
+from exporter.probe.replicas import LOOKS, ReplicaDetector
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -155,7 +155,7 @@ async def test_several_engines_are_told_from_a_restart_by_what_comes_back(views,
     async def observe():
         return next(rest)
 
-    watch = ReplicaWatch(observe)
+    watch = ReplicaDetector(observe)
     first = await watch.first()
     assert first.snapshot is not None
     await watch.next()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
-from exporter.analysis.load import GuestPolicy
+from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
 from exporter.model import RetentionUnknown, Usage
-from exporter.probe.admission import Gate
+from exporter.probe.admission import Admission
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Life, Schedule
+from exporter.probe.rounds import LoopHeartbeat, Schedule
 from exporter.scenario.retention_prefix import prefix_messages
 from exporter.simulator.profiles import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -35,18 +35,18 @@ class Scene:
         self.readings, self.consumed, self.failures = [], [], []
         scraper = unheard_scraper(client, self.clock)
         salts = iter(f"salt-{number}" for number in range(10_000))
-        self.gate = Gate(
-            "t", GuestPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
+        self.admission = Admission(
+            "t", LoadPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
         )
         self.loop = RetentionLoop(
             RetentionPlan("t", gaps, Schedule(0.0, 3600.0), DEADLINES),
             client,
-            self.gate,
+            self.admission,
             observe=scraper.refresh,
             clock=self.clock,
             new_salt=lambda: next(salts),
             sinks=RetentionSinks(self.readings.append, self.consumed.append),
-            life=Life(failed=lambda: self.failures.append(1), ran=lambda: None),
+            heartbeat=LoopHeartbeat(failed=lambda: self.failures.append(1), ran=lambda: None),
         )
 
     async def until_asleep(self):
@@ -275,7 +275,7 @@ async def test_a_pass_waits_for_the_budget_and_pays_for_its_reads_with_its_write
         await scene.wait(1)
         await scene.wait(9)
         spent = sum(scene.consumed)
-        waiting = asyncio.create_task(_pass_through(scene.gate))
+        waiting = asyncio.create_task(_pass_through(scene.admission))
         await scene.clock.settle()
         await scene.clock.advance(spent * 3.6 - 10 - 60)
         assert not waiting.done()
@@ -283,8 +283,8 @@ async def test_a_pass_waits_for_the_budget_and_pays_for_its_reads_with_its_write
         await asyncio.wait_for(waiting, 30)
 
 
-async def _pass_through(gate):
-    async with gate.admitted():
+async def _pass_through(admission):
+    async with admission.admitted():
         pass
 
 

@@ -16,10 +16,10 @@ from exporter.cli.main import main
 from exporter.container.decide.diagnosis import Traces, diagnose
 from exporter.container.decide.records import Cause
 from exporter.errors import ConfigError
-from exporter.simulator.profiles import behaviours
+from exporter.simulator.profiles import behaviours, table
 from exporter.simulator.profiles.faults import Hang
 from exporter.simulator.profiles.starts import FAILING_STARTS
-from exporter.simulator.profiles.table import PROFILES, profiles, settings_like
+from exporter.simulator.profiles.table import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_every_start_that_fails_is_no_server_of_the_demo(capsys):
 
 
 def test_the_table_of_the_docs_is_current():
-    assert profiles.table() in (ROOT / "docs" / "simulator.md").read_text("utf-8"), (
+    assert table.table() in (ROOT / "docs" / "simulator.md").read_text("utf-8"), (
         "put the output of `python -m exporter.simulator.profiles.table` into docs/simulator.md"
     )
 

@@ -60,7 +60,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ComparedSessions:
     """What was played: the sides, in the order given, and the signal that ended it early."""
 
     arms: tuple[Arm, ...]
@@ -153,7 +153,7 @@ def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"side{place + 1}"  # noqa: PLR2004 - letters
 
 
-def saved(sources: Sequence[Source], *, cold: bool) -> Played:
+def saved(sources: Sequence[Source], *, cold: bool) -> ComparedSessions:
     """The sides that files hold. Raises `ConfigError` with file and field."""
     files = {source.place: _read(source.place) for source in sources}
     started = min(session.started_time for held in files.values() for session in held)
@@ -162,7 +162,7 @@ def saved(sources: Sequence[Source], *, cold: bool) -> Played:
             raise ConfigError("compare --cold takes one file: its turns against their controls")
         file, sessions = next(iter(files.items()))
         _check_controls(file, sessions)
-        return Played(cold_arms(file, sessions), started, interleaved=True)
+        return ComparedSessions(cold_arms(file, sessions), started, interleaved=True)
     if len(files) < 2:  # noqa: PLR2004 - two make a comparison
         place = sources[0].place
         number = len(files[place])
@@ -172,7 +172,7 @@ def saved(sources: Sequence[Source], *, cold: bool) -> Played:
         )
     check_same_scenario(files)
     arms = tuple(arm_of(each.name, each.place, files[each.place]) for each in sources)
-    return Played(arms, started, interleaved=False)
+    return ComparedSessions(arms, started, interleaved=False)
 
 
 def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
@@ -197,7 +197,7 @@ def _read(file: str) -> list[SessionResult]:
         raise ConfigError(f"{file}: this is no text in UTF-8") from error
 
 
-async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Played:
+async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> ComparedSessions:
     async with AsyncExitStack() as stack:
         if options.cold or options.restart_without_caching:
             return await _one_engine(options, sources, stack)
@@ -214,12 +214,12 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Playe
         players = await players_of(settings, settings.targets, names, stack, clock)
         _, number = await until_signal(play_rounds(players, options.sessions, tell))
         arms = tuple(arm_of(each.name, each.url, _some(each, number)) for each in players)
-        return Played(arms, started, interleaved=True, signal=number)
+        return ComparedSessions(arms, started, interleaved=True, signal=number)
 
 
 async def _one_engine(
     options: argparse.Namespace, sources: Sequence[Source], stack: AsyncExitStack
-) -> Played:
+) -> ComparedSessions:
     if len(sources) > 1 or (sources and (options.url or options.target or options.simulated)):
         raise ConfigError("compare: --cold and --restart-without-caching are about one engine")
     url = await simulated_url(stack) if options.simulated else options.url
@@ -231,10 +231,10 @@ async def _one_engine(
     (player,) = await players_of(settings, [target], ["the engine"], stack, clock, cold=True)
     _, number = await until_signal(play_rounds([player], options.sessions, tell))
     arms = cold_arms(player.url, _some(player, number))
-    return Played(arms, started, interleaved=True, signal=number)
+    return ComparedSessions(arms, started, interleaved=True, signal=number)
 
 
-async def _restarted(settings: Settings, target: Target, sessions: int) -> Played:
+async def _restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
     # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
     from exporter.cli.compare.restart import play_restarted  # noqa: PLC0415 - see above
 
@@ -250,7 +250,7 @@ async def _restarted(settings: Settings, target: Target, sessions: int) -> Playe
         tell("interrupted before there was a session of each: there is nothing to show")
         raise KeyboardInterrupt
     arms = tuple(arm_of(each.name, each.url, each.sessions) for each in players)
-    return Played(arms, started, interleaved=False, signal=number)
+    return ComparedSessions(arms, started, interleaved=False, signal=number)
 
 
 def _some(player: Player, number: int | None) -> list[SessionResult]:
@@ -280,7 +280,7 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def write_out(played: Played, options: argparse.Namespace) -> int:
+def write_out(played: ComparedSessions, options: argparse.Namespace) -> int:
     """Put the comparison where it was asked for, and return the exit code."""
     interrupted = played.signal is not None
     comparison = compare(

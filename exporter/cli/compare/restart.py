@@ -15,7 +15,7 @@ from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
 from exporter.container.docker.engine import DockerEngine, DockerLimits
 from exporter.container.supervisor import Supervisor
-from exporter.daemon.container_setup import EngineChecks, container_of, ward_of
+from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
 from exporter.daemon.probing import engine_client
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
 
@@ -106,7 +106,7 @@ async def started(
     views: asyncio.Queue[ContainerView] = asyncio.Queue()
     async with engine_client(target, container.health_timeout_seconds) as client:
         supervisor = Supervisor(
-            ward_of(target),
+            supervisor_config_of(target),
             door,
             clock,
             engine=EngineChecks(client),

@@ -32,7 +32,7 @@ from exporter.container.docker.errors import sort_answer, translated
 from exporter.container.docker.events import EventHub
 from exporter.container.docker.records import PullTally, snapshot_from
 from exporter.container.docker.streams import events, log_lines
-from exporter.container.docker.worker import Lane
+from exporter.container.docker.worker import DockerWorker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -81,22 +81,22 @@ class DockerEngine:
     def __init__(self, host: str = DEFAULT_HOST, limits: DockerLimits | None = None) -> None:
         self.host = host
         self._limits = limits or DockerLimits()
-        self._lanes: set[Lane] = set()
+        self._workers: set[DockerWorker] = set()
         self._commands = self._open("commands", self._limits.query)
         self._changes = asyncio.Semaphore(_MOST_CHANGES)
         self._pulls = asyncio.Semaphore(_MOST_PULLS)
         self._tails = asyncio.Semaphore(_MOST_TAILS)
         self._events = EventHub(self._event_stream)
-        self._logs: list[Lane] = []  # the oldest first
+        self._logs: list[DockerWorker] = []  # the oldest first
         self._making_room = asyncio.Lock()
         self._closed = False
 
     async def close(self) -> None:
         """Break off whatever is under way, streams too, and end every thread."""
         self._closed = True
-        await asyncio.gather(*(lane.close() for lane in tuple(self._lanes)))
+        await asyncio.gather(*(worker.close() for worker in tuple(self._workers)))
         await self._events.close()
-        self._lanes.clear()
+        self._workers.clear()
 
     async def inspect(self, reference: str) -> ContainerSnapshot | None:
         return await self._query(f"inspect {reference}", lambda at: _inspect(at, reference))
@@ -125,8 +125,8 @@ class DockerEngine:
     async def stop(self, container_id: str, grace_seconds: float) -> None:
         whole = math.ceil(grace_seconds)  # Docker counts in whole seconds
         doing = f"stop {container_id}"
-        async with self._changes, self._lane_of_its_own("stop", self._limits.change) as lane:
-            await lane.run(
+        async with self._changes, self._lane_of_its_own("stop", self._limits.change) as worker:
+            await worker.run(
                 doing,
                 lambda at: at.api.stop(container_id, timeout=whole),
                 whole + 2 * self._limits.change,
@@ -160,13 +160,13 @@ class DockerEngine:
         loop = asyncio.get_running_loop()
 
         def work(at: DockerClient) -> None:
-            tally = PullTally()
+            counters = PullTally()
             last: PullProgress | None = None
             for line in at.api.pull(image, stream=True, decode=True):
                 if "error" in line:
                     words = str(line["error"])
                     raise DockerError(sort_answer(None, words), f"pull {image}: {words}")
-                progress = tally.add(line)
+                progress = counters.add(line)
                 if progress is not None and progress != last:
                     last = progress
                     loop.call_soon_threadsafe(on_progress, progress)
@@ -175,34 +175,34 @@ class DockerEngine:
                     DockerProblem.API_ERROR, f"pull {image}: it ended and the image is not here"
                 )
 
-        async with self._pulls, self._lane_of_its_own("pull", self._limits.pull) as lane:
-            await lane.run(f"pull {image}", work, None)
+        async with self._pulls, self._lane_of_its_own("pull", self._limits.pull) as worker:
+            await worker.run(f"pull {image}", work, None)
 
     def events(self) -> AsyncIterator[ContainerEvent]:
         return self._events.listen()
 
     async def _event_stream(self) -> AsyncGenerator[ContainerEvent, None]:
         query = {"filters": json.dumps({"type": ["container"], "event": _EVENTS})}
-        async with self._lane_of_its_own("events", self._limits.query) as lane:
-            stream = await lane.run(
+        async with self._lane_of_its_own("events", self._limits.query) as worker:
+            stream = await worker.run(
                 "open the event stream",
                 lambda at: events(at.get("/events", query, endless=True)),
                 2 * self._limits.query,
             )
-            async with aclosing(_drain(lane, "read the event stream", stream)) as drained:
+            async with aclosing(_drain(worker, "read the event stream", stream)) as drained:
                 async for event in drained:
                     yield event
         raise DockerError(DockerProblem.UNREACHABLE, "read the event stream: Docker ended it")
 
     async def logs(self, container_id: str, since_time: float | None) -> AsyncIterator[LogLine]:
         doing = f"read the log of {container_id}"
-        async with self._lane_for_a_log() as lane:
-            stream = await lane.run(
+        async with self._lane_for_a_log() as worker:
+            stream = await worker.run(
                 doing,
                 lambda at: _log(at, container_id, {"follow": 1, **_since(since_time)}),
                 2 * self._limits.query,
             )
-            async with aclosing(_drain(lane, doing, stream)) as drained:
+            async with aclosing(_drain(worker, doing, stream)) as drained:
                 async for line in drained:
                     if since_time is None or line.time > since_time:
                         yield line
@@ -210,8 +210,8 @@ class DockerEngine:
 
     async def tail(self, container_id: str, lines: int) -> tuple[LogLine, ...]:
         # Not on the thread for questions: a long log on a slow disk would hold up all of them.
-        async with self._tails, self._lane_of_its_own("tail", self._limits.query) as lane:
-            return await lane.run(
+        async with self._tails, self._lane_of_its_own("tail", self._limits.query) as worker:
+            return await worker.run(
                 f"read the log of {container_id}",
                 lambda at: tuple(_log(at, container_id, {"tail": lines})),
                 2 * self._limits.query,
@@ -232,8 +232,8 @@ class DockerEngine:
         return await self._commands.run(doing, work, 2 * self._limits.query)
 
     async def _change(self, doing: str, work: Callable[[DockerClient], T]) -> T:
-        async with self._changes, self._lane_of_its_own("change", self._limits.change) as lane:
-            return await lane.run(doing, work, 2 * self._limits.change)
+        async with self._changes, self._lane_of_its_own("change", self._limits.change) as worker:
+            return await worker.run(doing, work, 2 * self._limits.change)
 
     async def _change_unless(
         self, doing: str, work: Callable[[DockerClient], object], already: str
@@ -246,18 +246,18 @@ class DockerEngine:
                 raise
 
     @asynccontextmanager
-    async def _lane_of_its_own(self, name: str, read_seconds: float) -> AsyncIterator[Lane]:
+    async def _lane_of_its_own(self, name: str, read_seconds: float) -> AsyncIterator[DockerWorker]:
         if self._closed:
             raise DockerError(DockerProblem.UNREACHABLE, "the door to Docker is closed")
-        lane = self._open(name, read_seconds)
+        worker = self._open(name, read_seconds)
         try:
-            yield lane
+            yield worker
         finally:
-            self._lanes.discard(lane)
-            await lane.close()
+            self._workers.discard(worker)
+            await worker.close()
 
     @asynccontextmanager
-    async def _lane_for_a_log(self) -> AsyncIterator[Lane]:
+    async def _lane_for_a_log(self) -> AsyncIterator[DockerWorker]:
         """The log that was followed longest makes room for it, where there is none."""
         async with AsyncExitStack() as stack:
             async with self._making_room:  # one at a time, or all would find the same room
@@ -265,24 +265,24 @@ class DockerEngine:
                     why = DockerError(DockerProblem.NO_THREADS, "others' logs are followed")
                     await self._logs.pop(0).close(why)
                 own = self._lane_of_its_own("logs", self._limits.query)
-                lane = await stack.enter_async_context(own)
-                self._logs.append(lane)
+                worker = await stack.enter_async_context(own)
+                self._logs.append(worker)
             try:
-                yield lane
+                yield worker
             finally:
-                if lane in self._logs:
-                    self._logs.remove(lane)
+                if worker in self._logs:
+                    self._logs.remove(worker)
 
-    def _open(self, name: str, read_seconds: float) -> Lane:
-        lane = Lane(name, self.host, read_seconds)
-        self._lanes.add(lane)
-        return lane
+    def _open(self, name: str, read_seconds: float) -> DockerWorker:
+        worker = DockerWorker(name, self.host, read_seconds)
+        self._workers.add(worker)
+        return worker
 
 
-async def _drain(lane: Lane, doing: str, stream: Iterator[T]) -> AsyncGenerator[T, None]:
+async def _drain(worker: DockerWorker, doing: str, stream: Iterator[T]) -> AsyncGenerator[T, None]:
     while True:
         # None stands for the end: StopIteration cannot cross from a thread into a coroutine.
-        item = await lane.run(doing, lambda _: next(stream, None), None)
+        item = await worker.run(doing, lambda _: next(stream, None), None)
         if item is None:
             return
         yield item

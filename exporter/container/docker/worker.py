@@ -32,7 +32,7 @@ _PERHAPS_ANOTHER_DAEMON = {
 }
 
 
-class Lane:
+class DockerWorker:
     """Calls to Docker, one after the other, on a thread and a client of their own."""
 
     def __init__(self, name: str, host: str, read_seconds: float) -> None:

@@ -22,7 +22,7 @@ class Named(Protocol):
 NamedT = TypeVar("NamedT", bound=Named)
 
 
-class Allowance:
+class TargetQuota:
     """How many targets all sources together may have. Each holds what it took until it asks anew,
     or is forgotten.
     """
@@ -42,13 +42,13 @@ class Allowance:
         self._taken.pop(source, None)
 
 
-class Roster(Generic[NamedT]):
+class DiscoveredTargets(Generic[NamedT]):
     """The targets of one source, in the order in which they came."""
 
-    def __init__(self, source: str, gone_after_seconds: float, allowance: Allowance) -> None:
+    def __init__(self, source: str, gone_after_seconds: float, quota: TargetQuota) -> None:
         self._source = source
         self.gone_after_seconds = gone_after_seconds
-        self._allowance = allowance
+        self._quota = quota
         self._standing: dict[str, NamedT] = {}
         self._missing_since: dict[str, float] = {}
         self.above_limit = 0
@@ -77,7 +77,7 @@ class Roster(Generic[NamedT]):
             if name in there or now - self._missing_since[name] < self.gone_after_seconds
         }
         wanted = kept | {name: each for name, each in by_name.items() if name not in kept}
-        allowed = self._allowance.take(self._source, len(wanted))
+        allowed = self._quota.take(self._source, len(wanted))
         self.above_limit = len(wanted) - allowed
         self._standing = dict(list(wanted.items())[:allowed])
         return self.targets

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from exporter.config import LABEL_PREFIX, ContainerLabels, Target, words_of
 from exporter.container.decide.records import ContainerStatus
 from exporter.discovery.decide.addresses import url_of
-from exporter.discovery.decide.records import Look
+from exporter.discovery.decide.records import DiscoveryResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,9 @@ class _Misfit(Exception):  # noqa: N818 - it never leaves this module
     """Why a container is no target."""
 
 
-def targets_of(containers: Iterable[ContainerSnapshot], settings: DockerDiscovery) -> Look:
+def targets_of(
+    containers: Iterable[ContainerSnapshot], settings: DockerDiscovery
+) -> DiscoveryResult:
     """What to measure, from all containers with the label, stopped ones too.
 
     A container whose labels have mistakes is left out, and no other. One that is watched stands
@@ -51,7 +53,7 @@ def targets_of(containers: Iterable[ContainerSnapshot], settings: DockerDiscover
             mistakes[each.name] = f'another container has the name "{target.name}", too'
         else:
             targets[target.name] = target
-    return Look(tuple(targets.values()), frozenset(still - targets.keys()), mistakes)
+    return DiscoveryResult(tuple(targets.values()), frozenset(still - targets.keys()), mistakes)
 
 
 def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:

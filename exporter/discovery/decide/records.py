@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from exporter.config import Target
 
 
-class LookFailure(StrEnum):
+class DiscoveryFailure(StrEnum):
     """Why a source did not answer. Label `reason` of `vllm_exporter_discovery_failures_total`."""
 
     TIMEOUT = "timeout"
@@ -33,17 +33,17 @@ class LeftOut(StrEnum):
     MISTAKE = "mistake"
 
 
-class LookError(Exception):
+class DiscoveryError(Exception):
     """A source did not answer: what it knew of before is neither there nor gone."""
 
-    def __init__(self, reason: LookFailure, detail: str) -> None:
+    def __init__(self, reason: DiscoveryFailure, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DiscoveryResult:
     """What a source answered.
 
     `targets` have names that differ. `still` names targets that are there, but of which it is not
@@ -59,7 +59,7 @@ class Look:
 class Source(Protocol):
     """A place where targets are found."""
 
-    async def look(self) -> Look:
+    async def look(self) -> DiscoveryResult:
         """Ask once. Raises `LookError`."""
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from exporter.engine.wire.chat import Deadlines
 
 
-class Watch:
+class DeadlineTimer:
     """Until the first token, then from one token to the next; the whole answer all the time.
 
     The first token's and the whole answer's count from the beginning, also where a request has to

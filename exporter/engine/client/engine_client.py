@@ -17,7 +17,7 @@ from yarl import URL
 from exporter import __version__
 from exporter.engine.client import stamps, tls
 from exporter.engine.client.body import no_stream, read_body, refused
-from exporter.engine.client.deadline_watch import Watch
+from exporter.engine.client.deadline_watch import DeadlineTimer
 from exporter.engine.client.translation import connection_failure, redirected, sent_on
 from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.chat import Chat, ChatRequest, Deadlines, out_of_order
@@ -291,7 +291,7 @@ class EngineClient:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """Send one request and read its stream; `on_token` gets the count of text chunks so far."""
-        watch, sent_twice = Watch(deadlines), False
+        watch, sent_twice = DeadlineTimer(deadlines), False
         while True:  # each time with one field less, or once more on a connection of its own
             exchange, answer = stamps.Exchange(), Answer()
             failure = await self._attempt(request, watch, exchange, answer, on_token)
@@ -321,7 +321,7 @@ class EngineClient:
     async def _attempt(
         self,
         request: ChatRequest,
-        watch: Watch,
+        watch: DeadlineTimer,
         exchange: stamps.Exchange,
         answer: Answer,
         on_token: Callable[[int], None] | None,
@@ -342,7 +342,7 @@ class EngineClient:
         request: ChatRequest,
         exchange: stamps.Exchange,
         answer: Answer,
-        watch: Watch,
+        watch: DeadlineTimer,
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
         session = self._measuring_session(watch.deadlines)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.model import EngineView, Turn, TurnFacts
     from exporter.probe.asking import EngineRequests
     from exporter.probe.inquiry import Again
-    from exporter.probe.replicas import ReplicaWatch
+    from exporter.probe.replicas import ReplicaDetector
     from exporter.probe.session.played import Played
 
 
@@ -30,7 +30,7 @@ class TurnJudge:
     """Judges one way through a scenario."""
 
     def __init__(
-        self, requests: EngineRequests, replicas: ReplicaWatch, before: EngineView | None
+        self, requests: EngineRequests, replicas: ReplicaDetector, before: EngineView | None
     ) -> None:
         self._requests = requests
         self._replicas = replicas

@@ -21,7 +21,7 @@ Detokenize = Callable[[Sequence[int]], Awaitable["str | None"]]
 """The text of token ids; None where the engine does not serve that."""
 
 
-class PrefixWatch:
+class PrefixComparison:
     """One session's prompts, in order. Without `answers_kept` the engine's answers are not in the
     history, so that each prompt is compared with the prompt before it only.
     """

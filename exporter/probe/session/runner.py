@@ -29,11 +29,11 @@ from exporter.model import (
 )
 from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.overlap import overlapping
-from exporter.probe.replicas import ReplicaWatch, own_info
+from exporter.probe.replicas import ReplicaDetector, own_info
 from exporter.probe.session.cold_control import ColdControl, Place
 from exporter.probe.session.judging import TurnJudge
 from exporter.probe.session.played import Played
-from exporter.probe.session.prefix_comparison import Detokenize, PrefixWatch
+from exporter.probe.session.prefix_comparison import Detokenize, PrefixComparison
 from exporter.probe.session.token_ids import TokenIds
 from exporter.scenario.fitting import TokenCounter, fit
 from exporter.scenario.model import NONCE_TOKENS, headed, refuses_system
@@ -93,7 +93,7 @@ class _Scene:
     kind: ScenarioKind
     info: EngineInfo
     before: EngineView | None
-    replicas: ReplicaWatch
+    replicas: ReplicaDetector
     chats: Scope
     hooks: SessionHooks
 
@@ -122,7 +122,7 @@ class _Course:
     scenario: Scenario
     salt: str
     judge: TurnJudge
-    watch: PrefixWatch
+    watch: PrefixComparison
     messages: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -187,7 +187,7 @@ class SessionRunner:
     async def _play_turns(
         self, kind: ScenarioKind, info: EngineInfo, played: Played, hooks: SessionHooks
     ) -> None:
-        replicas = ReplicaWatch(self._observe)
+        replicas = ReplicaDetector(self._observe)
         before = await replicas.first()
         info = played.info = own_info(info, before)
         if before and before.snapshot and before.snapshot.asleep:
@@ -217,7 +217,7 @@ class SessionRunner:
         if shortened:
             played.notices.add(Notice.SCENARIO_SHORTENED)
         kept = not scenario.recorded
-        watch = PrefixWatch(self._text_of(scene), scenario.tools, answers_kept=kept)
+        watch = PrefixComparison(self._text_of(scene), scenario.tools, answers_kept=kept)
         judge = TurnJudge(self._requests, scene.replicas, scene.before)
         course = _Course(scenario, self._new_salt(), judge, watch)
         for index, step in enumerate(scenario.steps, start=1):

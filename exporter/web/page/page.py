@@ -23,20 +23,18 @@ from exporter.web.page.views.targets import page
 if TYPE_CHECKING:
     from exporter.metrics.history import History
     from exporter.metrics.sink import Metrics
-    from exporter.web.page.views.links import Asked, Elsewhere
+    from exporter.web.page.views.links import PageLinks, PageQuery
 
 
 def response(
     metrics: Metrics,
     history: History,
     now: float,
-    elsewhere: Elsewhere,
-    asked: Asked = ALL,
+    links: PageLinks,
+    asked: PageQuery = ALL,
 ) -> web.Response:
     """The page as it stands at Unix time `now`; of what is asked for there must be something."""
-    content = page(
-        metrics.targets, history, now, exporter.__version__, elsewhere=elsewhere, asked=asked
-    )
+    content = page(metrics.targets, history, now, exporter.__version__, links=links, asked=asked)
     html = _template().render(
         page=content,
         style=_style(),

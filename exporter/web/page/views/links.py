@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class PageLinks:
     """What else there is to link to. `pictures`: whether /report.png is served."""
 
     grafana_url: str | None = None
@@ -14,11 +14,11 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageQuery:
     """What is wanted of the status page: `only` one target, or a `part` of a fleet, from 1 on."""
 
     only: str | None = None
     part: int = 1
 
 
-ALL = Asked()
+ALL = PageQuery()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         PrefixBreak,
         SessionResult,
     )
-    from exporter.web.page.views.links import Asked, Elsewhere
+    from exporter.web.page.views.links import PageLinks, PageQuery
 
 EARLIER_SESSIONS = 8
 FULL_SECTIONS = 4
@@ -60,8 +60,8 @@ def page(
     now: float,
     version: str,
     *,
-    elsewhere: Elsewhere,
-    asked: Asked = ALL,
+    links: PageLinks,
+    asked: PageQuery = ALL,
 ) -> Page:
     """What is asked for, of which there is something."""
     only, part = asked.only, asked.part
@@ -77,13 +77,13 @@ def page(
         summary=summary,
         title=f"{summary} vllm-cache-exporter",
         simulated=tuple(state.name for state in states if state.simulated),
-        links=_page_links(elsewhere, only, len(targets)),
+        links=_page_links(links, only, len(targets)),
         part=_part_words(part, len(everyone)),
         parts=_part_links(part, len(everyone)),
         overview=_overview(states, shown, found, now) if len(states) > 1 else (),
         folded=len(states) - len(shown),
         targets=tuple(
-            _section(state, found[state.name], history, now, elsewhere, alone=len(shown) == 1)
+            _section(state, found[state.name], history, now, links, alone=len(shown) == 1)
             for state in shown
         ),
     )
@@ -139,7 +139,7 @@ def _summary(counted: Sequence[str]) -> str:
     return f"{len(counted)} {noun}: {', '.join(parts)}."
 
 
-def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Link, ...]:
+def _page_links(links: PageLinks, only: str | None, count: int) -> tuple[Link, ...]:
     found = [Link(f"all {count} targets", "./")] if only is not None and count > 1 else []
     found += [
         Link("metrics", "metrics"),
@@ -149,8 +149,8 @@ def _page_links(elsewhere: Elsewhere, only: str | None, count: int) -> tuple[Lin
         Link("readiness", "-/ready"),
     ]
     found.append(Link("runbooks", "runbooks/"))
-    if elsewhere.grafana_url is not None:
-        found.append(Link("Grafana", f"{elsewhere.grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
+    if links.grafana_url is not None:
+        found.append(Link("Grafana", f"{links.grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
     return tuple(found)
 
 
@@ -204,7 +204,7 @@ def _section(
     found: Condition,
     history: History,
     now: float,
-    elsewhere: Elsewhere,
+    links: PageLinks,
     *,
     alone: bool,
 ) -> TargetSection:
@@ -231,17 +231,17 @@ def _section(
         losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
         trend=trend(sessions),
         earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
-        links=_target_links(state, elsewhere),
+        links=_target_links(state, links),
     )
 
 
-def _target_links(state: TargetState, elsewhere: Elsewhere) -> tuple[Link, ...]:
+def _target_links(state: TargetState, links: PageLinks) -> tuple[Link, ...]:
     query = urlencode({"target": state.name}, errors="replace")
     found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
-    if elsewhere.pictures and state.last_session is not None and state.last_session.turns:
+    if links.pictures and state.last_session is not None and state.last_session.turns:
         found.append(Link("last session as a picture", f"report.png?{query}"))
-    if elsewhere.grafana_url is not None:
-        dashboard = f"{elsewhere.grafana_url}/d/{_SESSION_DASHBOARD}"
+    if links.grafana_url is not None:
+        dashboard = f"{links.grafana_url}/d/{_SESSION_DASHBOARD}"
         name = urlencode({"var-target": state.name}, errors="replace")
         found.append(Link("sessions in Grafana", f"{dashboard}?{name}"))
     return tuple(found)

@@ -1,0 +1,193 @@
+"""What the exporter asks is counted exactly: the engine's counters grow by its share and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from asked_engine import Asked, shares
+from fake_clock import FakeClock
+
+from exporter.analysis.load import LoadPolicy
+from exporter.analysis.own_share import OwnShare
+from exporter.engine.client.engine_client import ChatRequest
+from exporter.model import LossCause
+from exporter.probe.admission import Admission
+from exporter.probe.prober import Prober, SessionSinks
+from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.simulator.profiles import faults
+
+
+@pytest.mark.parametrize(
+    "fault", [None, faults.Wedge(), faults.IgnoreSalts(), faults.SmallCache(blocks=400)]
+)
+async def test_the_engines_counters_grow_by_what_the_exporter_asked(bench, fault):
+    async with bench() as at:
+        asked = Asked(at)
+        if fault is not None:
+            at.simulator.inject(fault)
+        runner = asked.session_runner()
+        sessions = [await runner.play()]
+        await asked.salts()
+        sessions.append(await runner.play())
+        await asked.retention()
+        assert shares(asked) == asked.engine()
+    assert [one.failure for one in sessions] == [None, None]
+    assert asked.requests.share.untold == asked.requests.share.in_flight == 0
+
+
+async def test_with_caching_off_nothing_is_looked_up_for_anybody(bench):
+    async with bench(enable_prefix_caching=False) as at:
+        asked = Asked(at)
+        result = await asked.session_runner().play()
+        assert shares(asked) == asked.engine()
+    assert asked.requests.share.queried_tokens == 0
+    assert asked.requests.share.prompt_tokens > 0
+    assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.DISABLED}
+
+
+async def test_a_first_turn_that_was_dropped_counts_also_where_the_session_fails_then(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        runner = Asked(at).session_runner(ratio=0.0)
+        await runner.play()
+        before = Asked(at).engine()
+        chat, calls = at.client.chat, iter(range(100))
+
+        async def fails_after_the_first(*arguments):
+            if next(calls) == 1:
+                at.simulator.inject(faults.Errors())
+            return await chat(*arguments)
+
+        at.client.chat = fails_after_the_first
+        result = await runner.play()
+        after = Asked(at).engine()
+    assert (result.failed_turn, result.turns) == (1, ())
+    assert result.consumed_tokens == after[2] - before[2] + after[3] - before[3] > 2000
+
+
+async def test_a_control_whose_turn_failed_counts_as_well(bench):
+    async with bench() as at:
+        asked = Asked(at)
+        chat = at.client.chat
+        sent = []
+
+        async def fails_after_a_control(request, *arguments):
+            sent.append(request.cache_salt)
+            if len(sent) == 3:  # turn 1, the control of turn 2, turn 2
+                at.simulator.inject(faults.Errors())
+            return await chat(request, *arguments)
+
+        at.client.chat = fails_after_a_control
+        result = await asked.session_runner().play()
+        assert result.failed_turn == 2
+        assert sent[0] == sent[2] != sent[1]
+        assert result.consumed_tokens == sum(asked.engine()[2:])
+        assert shares(asked) == asked.engine()
+    assert asked.requests.share.unknown == 1, "an error of the server's may come after a lookup"
+
+
+@pytest.mark.parametrize(
+    ("fault", "unknown"),
+    [
+        (faults.Errors(status=400), 0),
+        (faults.Errors(status=503), 1),
+        (faults.NoUsage(), 1),
+        (faults.CutStream(after_chunks=1), 1),
+    ],
+)
+async def test_a_request_that_may_have_been_looked_up_and_told_nothing_is_unknown(
+    bench, fault, unknown
+):
+    async with bench() as at:
+        asked = Asked(at)
+        at.simulator.inject(fault)
+        info, view = await at.client.info(), await asked.observe()
+        request = ChatRequest(info.model, [{"role": "user", "content": "hello"}], 8)
+        await asked.requests.scope(info, view).chat(request, asked.runner._plan.deadlines)
+    share = asked.requests.share
+    assert (share.unknown, share.requests, share.in_flight) == (unknown, 0, 0)
+
+
+async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_flight(bench):
+    async with bench() as at:
+        asked = Asked(at)
+        consumed, begun = [], asyncio.Event()
+        chat, turns = at.client.chat, []
+
+        async def hangs_in_turn_3(request, *arguments):
+            turns.append(request)
+            if len(turns) == 3:
+                assert asked.requests.share.in_flight == 1
+                begun.set()
+                await asyncio.Event().wait()
+            return await chat(request, *arguments)
+
+        at.client.chat = hangs_in_turn_3
+        clock = FakeClock()
+        prober = Prober(
+            "t",
+            asked.session_runner(ratio=0.0),
+            Admission("t", LoadPolicy(0, 0, 1.0), asked.observe, clock, lambda _pause: None),
+            clock,
+            schedule=Schedule(0.0, 60.0),
+            sinks=SessionSinks(lambda _result: pytest.fail("it is no result"), consumed.append),
+            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
+        )
+        task = asyncio.create_task(prober.run())
+        await asyncio.wait_for(begun.wait(), 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert shares(asked) == asked.engine()
+        assert consumed == [sum(asked.engine()[2:])]
+    share = asked.requests.share
+    assert (share.requests, share.unknown, share.in_flight) == (2, 1, 0)
+
+
+async def test_what_the_exporter_asks_between_two_turns_is_nobody_elses(bench):
+    async with bench() as at:
+        asked = Asked(at)
+        info, view = await at.client.info(), await asked.observe()
+        pass_, numbers = asked.requests.scope(info, view), iter(range(100))
+
+        async def read():
+            text = f"{next(numbers)} a prefix that is read " * 20
+            request = ChatRequest(info.model, [{"role": "user", "content": text}], 1, "retention")
+            await pass_.chat(request, asked.runner._plan.deadlines)
+
+        asked.requests.step_aside = read
+
+        def reset(facts):
+            if facts.index == 4:
+                at.simulator.engine.reset_prefix_cache()
+
+        runner = asked.session_runner()
+        at.runner = runner
+        result = await at.play(reset)
+    assert {turn.index: turn.loss.cause for turn in result.turns if turn.loss} == {
+        5: LossCause.RESET
+    }
+    assert "others used only 0 tokens" in result.turns[4].loss.evidence
+
+
+async def test_cold_controls_do_not_hide_that_only_the_engine_counts_the_hits(bench):
+    async with bench() as at:
+        chat = at.client.chat
+
+        async def through_a_proxy(request, *arguments):
+            answer = await chat(request, *arguments)
+            return replace(answer, usage=replace(answer.usage, cached_tokens=0))
+
+        at.client.chat = through_a_proxy
+        result = await Asked(at).session_runner().play()
+    assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.UNREPORTED}
+
+
+def test_a_share_is_quiet_a_second_after_the_last_request():
+    share = OwnShare().plus(OwnShare(in_flight=1))
+    assert OwnShare().quiet(0.0)
+    assert not share.quiet(1e9)
+    ended = share.plus(OwnShare(in_flight=-1, last_ended_at=10.0))
+    assert not ended.quiet(10.9)
+    assert ended.quiet(11.0)

@@ -1,0 +1,224 @@
+"""The loop: what it delivers, publishes and logs, over answers and failures."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from fake_clock import FakeClock
+from structlog.testing import capture_logs
+
+from exporter.config import Target
+from exporter.discovery.decide.discovered_targets import DiscoveredTargets, TargetQuota
+from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
+from exporter.discovery.loop import DiscoveryLoop
+from exporter.errors import ExporterError
+from exporter.metrics.sink import Metrics, new_registry
+
+EVERY, GRACE = 10.0, 15.0
+
+
+def target(name: str) -> Target:
+    return Target(name=name, url="http://127.0.0.1:8000")
+
+
+class Source:
+    """Says what it was told to: a look, or an error."""
+
+    def __init__(self) -> None:
+        self.says: DiscoveryResult | Exception = DiscoveryResult()
+        self.closed = False
+
+    async def look(self) -> DiscoveryResult:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Scene:
+    """One source that is asked, and all that comes of it."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.clock = FakeClock()
+        self.source = Source()
+        self.registry = new_registry()
+        self.metrics = Metrics(self.registry)
+        self.metrics.discovery_added(
+            "dns:vllm", (DiscoveryFailure.TIMEOUT, DiscoveryFailure.TEMPORARY)
+        )
+        self.delivered: list[list[str]] = []
+        self.refuses: str | None = None
+        self.finder = DiscoveryLoop(
+            "dns:vllm",
+            self.source,
+            DiscoveredTargets("dns:vllm", GRACE, TargetQuota(limit)),
+            refresh_seconds=EVERY,
+            clock=self.clock,
+            metrics=self.metrics,
+            deliver=self.deliver,
+        )
+
+    async def deliver(self, targets) -> None:
+        if self.refuses:
+            raise ExporterError(self.refuses)
+        self.delivered.append([each.name for each in targets])
+
+    def found(self, names: str, **more) -> None:
+        self.source.says = DiscoveryResult(tuple(map(target, names)), **more)
+
+    def fails(self, reason=DiscoveryFailure.TEMPORARY) -> None:
+        self.source.says = DiscoveryError(reason, "vllm.example: no luck")
+
+    def value(self, name: str, **labels: str) -> float | None:
+        name = f"vllm_exporter_discovery_{name}"
+        return self.registry.get_sample_value(name, {"source": "dns:vllm", **labels})
+
+    async def again(self) -> None:
+        await self.clock.advance(EVERY)
+        await self.clock.until_asleep()
+
+    @asynccontextmanager
+    async def running(self):
+        with capture_logs() as logs:
+            task = asyncio.create_task(self.finder.run())
+            await self.clock.until_asleep()
+            yield logs
+            task.cancel()
+            await asyncio.wait({task})
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    return Scene()
+
+
+def events(logs, name: str) -> list[dict]:
+    return [each for each in logs if each["event"] == name]
+
+
+async def test_only_a_change_is_delivered(scene):
+    scene.found("ab")
+    async with scene.running():
+        await scene.again()
+        scene.found("abc")
+        await scene.again()
+    assert scene.delivered == [["a", "b"], ["a", "b", "c"]]
+    assert scene.source.closed
+
+
+async def test_that_there_are_none_is_delivered_too_and_told_once(scene):
+    async with scene.running() as logs:
+        await scene.again()
+        assert scene.delivered == [[]]
+        assert scene.value("targets") == 0
+        scene.found("a")
+        await scene.again()
+        scene.found("")
+        await scene.again()
+    assert len(events(logs, "discovery.nothing_found")) == 2
+
+
+async def test_a_source_that_fails_keeps_its_targets_for_as_long_as_it_does(scene):
+    scene.found("ab")
+    async with scene.running() as logs:
+        success = scene.value("last_success_timestamp_seconds")
+        assert success == scene.clock.time()
+        scene.fails()
+        for _ in range(100):
+            await scene.again()
+        assert scene.delivered == [["a", "b"]]
+        assert scene.value("targets") == 2
+        assert scene.value("failures_total", reason="temporary") == 100
+        assert scene.value("failures_total", reason="timeout") == 0
+        assert scene.value("last_success_timestamp_seconds") == success
+        scene.found("a")
+        await scene.again()
+        assert scene.delivered == [["a", "b"]]
+        await scene.again()
+        await scene.again()
+        assert scene.delivered == [["a", "b"], ["a"]]
+    (failed,) = events(logs, "discovery.failed")
+    assert (failed["reason"], failed["kept"]) == ("temporary", 2)
+    assert failed["detail"] == "vllm.example: no luck"
+    (recovered,) = events(logs, "discovery.recovered")
+    assert recovered["after_seconds"] == 100 * EVERY
+
+
+async def test_each_way_to_fail_is_told_once_in_an_outage(scene):
+    async with scene.running() as logs:
+        for reason in (DiscoveryFailure.TIMEOUT, DiscoveryFailure.TEMPORARY) * 3:
+            scene.fails(reason)
+            await scene.again()
+    assert [each["reason"] for each in events(logs, "discovery.failed")] == ["timeout", "temporary"]
+
+
+async def test_before_the_first_answer_nothing_is_known(scene):
+    scene.fails()
+    async with scene.running():
+        await scene.again()
+        assert scene.delivered == []
+        assert scene.value("targets") is None
+        assert scene.value("last_success_timestamp_seconds") is None
+        assert scene.value("failures_total", reason="temporary") == 2
+
+
+async def test_targets_that_cannot_be_run_are_tried_again(scene):
+    scene.found("a")
+    scene.refuses = "target 'a': ca_file is no file of certificates"
+    async with scene.running() as logs:
+        await scene.again()
+        assert scene.value("failures_total", reason="refused") == 2
+        scene.refuses = None
+        await scene.again()
+        assert scene.delivered == [["a"]]
+        assert scene.value("targets") == 1
+    (failed,) = events(logs, "discovery.failed")
+    assert failed["detail"] == "target 'a': ca_file is no file of certificates"
+    assert events(logs, "discovery.recovered")
+
+
+async def test_a_mistake_is_told_when_it_begins_and_when_it_changes(scene):
+    scene.found("a", mistakes={"bad": "label port: must be a whole number"})
+    async with scene.running() as logs:
+        await scene.again()
+        assert scene.value("left_out_targets", reason="mistake") == 1
+        scene.found("a", mistakes={"bad": "it is in no network"})
+        await scene.again()
+        scene.found("a")
+        await scene.again()
+        assert scene.value("left_out_targets", reason="mistake") == 0
+        scene.found("a", mistakes={"bad": "it is in no network"})
+        await scene.again()
+    told = [each["mistake"] for each in events(logs, "discovery.left_out")]
+    assert told == [
+        "label port: must be a whole number",
+        "it is in no network",
+        "it is in no network",
+    ]
+
+
+async def test_what_is_above_the_limit_is_left_out_and_told_once():
+    scene = Scene(limit=2)
+    scene.found("abc")
+    async with scene.running() as logs:
+        await scene.again()
+        assert scene.delivered == [["a", "b"]]
+        assert scene.value("targets") == 2
+        assert scene.value("left_out_targets", reason="limit") == 1
+    (told,) = events(logs, "discovery.above_limit")
+    assert told["left_out"] == 1
+
+
+async def test_the_loop_outlives_a_mistake_of_ours(scene):
+    scene.source.says = ZeroDivisionError("ours")
+    async with scene.running() as logs:
+        scene.found("a")
+        await scene.again()
+        assert scene.delivered == [["a"]]
+        labels = {"loop": "discovery:dns:vllm"}
+        assert scene.registry.get_sample_value("vllm_exporter_loop_failures_total", labels) == 1
+    assert len(events(logs, "discovery.round_failed")) == 1

@@ -1,0 +1,199 @@
+"""Whatever happens in whatever order: counters do not fall, and unknown stays unknown."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from publish_records import engine_view, failed_engine_view, failed_session, session, turn
+
+from exporter.metrics.sink import Metrics, Registry
+from exporter.metrics.writer import writer_for
+from exporter.model import EngineTotals, EngineView, FailureReason, LossCause, SessionResult
+from exporter.web.metrics_page import MetricsPage, PageKind
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
+
+LIMIT = 5
+TARGETS = ("one", "two")
+targets = st.sampled_from(TARGETS)
+tokens = st.one_of(st.none(), st.integers(0, 5000))
+seconds = st.floats(0, 500)
+
+
+@st.composite
+def turns(draw, index):
+    prompt = draw(tokens)
+    cached = None if prompt is None else draw(st.one_of(st.none(), st.integers(0, prompt)))
+    ideal = None if prompt is None else draw(st.one_of(st.none(), st.integers(cached or 0, prompt)))
+    return turn(
+        index,
+        prompt,
+        cached,
+        ideal,
+        completion=None if prompt is None else draw(tokens),
+        ttft=draw(st.one_of(st.none(), seconds)),
+        latency=draw(seconds),
+        gaps=tuple(draw(st.lists(seconds, max_size=2))),
+        cause=draw(st.sampled_from(LossCause)),
+    )
+
+
+@st.composite
+def sessions(draw):
+    played = [draw(turns(index)) for index in range(1, draw(st.integers(1, LIMIT + 2)) + 1)]
+    if draw(st.booleans()):
+        return session(*played, target=draw(targets))
+    return failed_session(
+        *played[:-1], target=draw(targets), reason=draw(st.sampled_from(FailureReason))
+    )
+
+
+steps = st.one_of(
+    sessions(),
+    # How much each of the engine's totals grows; None: this engine has no such counter yet.
+    st.tuples(targets, st.lists(tokens, min_size=6, max_size=6)),
+    st.tuples(targets, st.none()),  # a failed scrape
+)
+
+
+class Engines:
+    """Views with totals that never go back, as the scraper makes them."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, list[float | None]] = {target: [None] * 6 for target in TARGETS}
+
+    def view(self, target: str, growth: list[int | None] | None) -> EngineView:
+        if growth is None:
+            return failed_engine_view(target=target)
+        self._totals[target] = [
+            total if more is None else (total or 0.0) + more
+            for total, more in zip(self._totals[target], growth, strict=True)
+        ]
+        return engine_view(target=target, totals=EngineTotals(*self._totals[target]))
+
+
+def read(registry: CollectorRegistry) -> dict[tuple[str, str, frozenset], Sample]:
+    text = generate_latest(registry).decode()
+    return {
+        (family.type, sample.name, frozenset(sample.labels.items())): sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def expected_turn_gauges(result: SessionResult | None) -> dict[tuple[str, str], float]:
+    """What a reader of the contract would write down by hand."""
+    if result is None or result.failure is not None:
+        return {}
+    values = {
+        (f"vllm_probe_turn_{name}", str(one.index)): getattr(one, name)
+        for one in result.turns
+        for name in (
+            *("hit_ratio", "ideal_hit_ratio", "efficiency_ratio", "tokens_saved"),
+            *("prompt_tokens", "completion_tokens", "ttft_seconds", "latency_seconds"),
+        )
+        if one.index <= LIMIT
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@settings(deadline=None)
+@given(st.lists(steps, max_size=12))
+def test_counters_never_fall_and_turns_are_those_of_the_last_session(happenings):
+    registry = CollectorRegistry()
+    metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    for target in TARGETS:
+        metrics.target_added(target)
+    last: dict[str, SessionResult] = {}
+    highest: dict[tuple[str, frozenset], float] = {}
+    for step in happenings:
+        if isinstance(step, SessionResult):
+            metrics.session_finished(step)
+            last[step.target] = step
+        else:
+            metrics.engine_scraped(engines.view(*step))
+        samples = read(registry)
+        for (kind, name, labels), sample in samples.items():
+            if kind in {"counter", "histogram"}:
+                assert sample.value >= highest.get((name, labels), 0.0), name
+                highest[(name, labels)] = sample.value
+        for target in TARGETS:
+            found = {
+                (name, sample.labels["turn"]): sample.value
+                for (_, name, _), sample in samples.items()
+                if name.startswith("vllm_probe_turn_") and sample.labels["target"] == target
+            }
+            assert found == expected_turn_gauges(last.get(target))
+
+
+accepted = st.sampled_from(
+    [
+        f"{kind};version=1.0.0;escaping={escaping}"
+        for kind in ("text/plain", "application/openmetrics-text")
+        for escaping in ("underscores", "allow-utf-8", "dots", "values")
+    ]
+    + ["text/plain", "application/openmetrics-text"]
+)
+# What a line's text must be written with care for, and anything else.
+texts = st.text(st.sampled_from('"\\\n%{}=, \0\ud800é1a'), max_size=30) | st.text(max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(steps, max_size=6), accepted, texts, st.lists(st.floats() | st.integers()))
+def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, accept, text, times):
+    registry = Registry()
+    metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    for target in TARGETS:
+        metrics.target_added(target)
+    for step in happenings:
+        if isinstance(step, SessionResult):
+            metrics.session_finished(step)
+        else:
+            metrics.engine_scraped(engines.view(*step))
+    info = replace(engine_view().info, model=text, version=text[:3])
+    metrics.engine_scraped(replace(engines.view("one", [1] * 6), info=info))
+    for number, time in enumerate(times):
+        metrics.loop_ran(f"{text}{number}", time)
+    encode, _ = choose_encoder(accept)
+    shown, kind = MetricsPage(registry, metrics), PageKind(writer_for(accept)[0], None, gzip=False)
+    assert asyncio.run(shown.page(None, kind)) == encode(registry)
+
+
+@settings(deadline=None)
+@given(st.lists(sessions(), max_size=8))
+def test_ratios_of_counters_are_those_of_the_turns_that_are_known(results):
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for target in TARGETS:
+        metrics.target_added(target)
+    for result in results:
+        metrics.session_finished(result)
+    samples = {(name, labels): s.value for (_, name, labels), s in read(registry).items()}
+    for target in TARGETS:
+        played = [one for r in results if r.target == target for one in r.turns]
+        known = [one for one in played if one.cached_tokens is not None]
+        judged = [one for one in known if one.ideal_cached_tokens is not None and one.index > 1]
+        expected = {
+            "prompt": sum(one.prompt_tokens for one in known) if known else None,
+            "cached": sum(one.cached_tokens for one in known) if known else None,
+            "ideal_cached": sum(one.ideal_cached_tokens for one in judged) if judged else None,
+        }
+        only_target = frozenset({("target", target)})
+        for name, value in expected.items():
+            assert samples.get((f"vllm_probe_{name}_tokens_total", only_target)) == value
+        lost = [
+            value
+            for (name, labels), value in samples.items()
+            if name == "vllm_probe_lost_tokens_total" and ("target", target) in labels
+        ]
+        shortfall = sum(one.ideal_cached_tokens - one.cached_tokens for one in judged)
+        assert sum(lost) == shortfall
+        assert bool(lost) == bool(judged)

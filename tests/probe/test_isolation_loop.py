@@ -1,0 +1,180 @@
+"""The loop that sends one prompt under two salts: on a simulated engine, on a clock of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+import structlog
+from fake_clock import FakeClock
+from guest_views import engine
+
+from exporter.analysis.load import LoadPolicy
+from exporter.engine.client.engine_client import Deadlines
+from exporter.model import SaltReading
+from exporter.probe.admission import Admission
+from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
+from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.simulator.profiles import faults
+
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
+
+
+@dataclass
+class Watched:
+    """The loop over a bench, what it told, and its clock."""
+
+    at: object
+    clock: FakeClock = field(default_factory=FakeClock)
+    readings: list[SaltReading] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    failures: int = 0
+    rounds: int = 0
+
+    def loop(self, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> IsolationLoop:  # noqa: B008 - frozen
+        runner = self.at.runner
+        admission = Admission(
+            "t", policy, observe or runner._observe, self.clock, lambda _pause: None
+        )
+        return IsolationLoop(
+            IsolationPlan("t", Schedule(30.0, 600.0), DEADLINES),
+            self.at.client,
+            admission,
+            observe=runner._observe,
+            clock=self.clock,
+            new_salt=runner._new_salt,
+            sinks=IsolationSinks(self.readings.append, self.tokens.append),
+            heartbeat=LoopHeartbeat(failed=self._failed, ran=self._ran),
+        )
+
+    def _failed(self):
+        self.failures += 1
+
+    def _ran(self):
+        self.rounds += 1
+
+    async def round_of(self, seconds):
+        """Turn the clock on and wait until the round that this begins is over."""
+        await self.clock.until_asleep()
+        await self.clock.advance(seconds)
+        await self.clock.until_asleep()
+
+
+@contextlib.asynccontextmanager
+async def running(watched, **options):
+    task = asyncio.create_task(watched.loop(**options).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_what_it_took_is_told(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        async with running(watched):
+            await watched.clock.until_asleep()
+            assert watched.readings == [], "the first comes after its delay"
+            await watched.round_of(30)
+            await watched.round_of(600)
+        served = at.simulator.engine.process.page(log_stats=True).decode()
+    assert watched.readings == [SaltReading("t", leaked=False, wedged=False)] * 2
+    prompts = sum(
+        float(line.split()[-1])
+        for line in served.splitlines()
+        if line.startswith(("vllm:prompt_tokens_total", "vllm:generation_tokens_total"))
+    )
+    assert sum(watched.tokens) == prompts > 0
+    assert (watched.rounds, watched.failures) == (2, 0)
+
+
+async def test_an_engine_that_ignores_salts_sets_the_alarm_off_once_in_the_log(bench):
+    async with bench() as at:
+        at.simulator.inject(faults.IgnoreSalts())
+        watched = Watched(at)
+        with structlog.testing.capture_logs() as logged:
+            async with running(watched):
+                await watched.round_of(30)
+                await watched.round_of(600)
+    assert [one.leaked for one in watched.readings] == [True, True]
+    assert [line["event"] for line in logged] == ["salts.leaked"]
+
+
+async def test_a_round_that_cannot_tell_neither_ends_a_leak_in_the_log_nor_begins_another(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        at.simulator.inject(faults.IgnoreSalts())
+        with structlog.testing.capture_logs() as logged:
+            async with running(watched):
+                await watched.round_of(30)
+                at.simulator.inject(faults.Wedge())
+                await watched.round_of(600)
+                at.simulator.clear(faults.Wedge)
+                await watched.round_of(600)
+                at.simulator.clear(faults.IgnoreSalts)
+                await watched.round_of(600)
+    assert [one.leaked for one in watched.readings] == [True, None, True, False]
+    ours = [line for line in logged if line["event"].startswith("salts.")]
+    assert [(line["event"], line.get("after")) for line in ours] == [
+        ("salts.leaked", None),
+        ("salts.wedged", None),
+        ("salts.recovered", "salts.wedged"),
+        ("salts.recovered", "salts.leaked"),
+    ]
+
+
+async def test_a_wedged_engine_is_told_and_its_isolation_is_unknown(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        async with running(watched):
+            await watched.round_of(30)
+            at.simulator.inject(faults.Wedge())
+            await watched.round_of(600)
+    assert watched.readings[1] == SaltReading("t", leaked=None, wedged=True)
+
+
+async def test_an_engine_that_does_not_answer_gives_no_reading_and_the_loop_goes_on(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        async with running(watched):
+            at.simulator.inject(faults.Crash())
+            await at.simulator._settle()
+            await watched.round_of(30)
+            await at.simulator.recover()
+            await watched.round_of(600)
+    assert watched.readings == [SaltReading("t", leaked=False, wedged=False)]
+    assert watched.rounds == 2
+
+
+async def test_it_waits_at_the_gate_while_requests_wait_in_the_engines_queue(bench):
+    async with bench() as at:
+        watched = Watched(at)
+        queue = [engine(waiting=3.0), engine(waiting=0.0)]
+
+        async def observe():
+            return queue.pop(0) if len(queue) > 1 else queue[0]
+
+        async with running(watched, observe=observe, policy=LoadPolicy(0, 0, 0.9)):
+            await watched.clock.until_asleep()
+            await watched.clock.advance(30)
+            assert watched.readings == []
+            await watched.round_of(60)
+    assert len(watched.readings) == 1
+
+
+async def test_a_mistake_of_ours_is_counted_and_the_loop_goes_on(bench):
+    async with bench() as at:
+        watched = Watched(at)
+
+        async def broken():
+            raise ZeroDivisionError
+
+        info, at.client.info = at.client.info, broken
+        async with running(watched):
+            await watched.round_of(30)
+            at.client.info = info
+            await watched.round_of(600)
+    assert watched.failures == 1
+    assert len(watched.readings) == 1

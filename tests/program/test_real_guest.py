@@ -1,0 +1,89 @@
+"""Controls and retention against a real vLLM."""
+
+import asyncio
+import secrets
+from contextlib import suppress
+
+import pytest
+
+from exporter.analysis.load import LoadPolicy
+from exporter.clock import SystemClock
+from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.scraper import Scraper
+from exporter.model import ControlOutcome
+from exporter.probe.admission import Admission
+from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
+
+pytestmark = pytest.mark.vllm
+
+DEADLINES = Deadlines(first_token=120, between_tokens=60, whole=180)
+
+
+def nothing(*_arguments: object) -> None:
+    """Nobody is told."""
+
+
+def new_salt() -> str:
+    return secrets.token_hex(16)
+
+
+def scraper_of(client: EngineClient) -> Scraper:
+    return Scraper(
+        "t",
+        client,
+        SystemClock(),
+        interval_seconds=10,
+        timeout_seconds=10,
+        publish=nothing,
+        on_loop_failure=nothing,
+    )
+
+
+async def test_a_control_on_a_real_engine_is_the_same_prompt_and_takes_nothing_from_the_cache(
+    vllm_servers,
+):
+    async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
+        runner = SessionRunner(
+            SessionPlan("t", CODING_AGENT, 8, DEADLINES),
+            client,
+            scraper_of(client).refresh,
+            SystemClock(),
+            new_salt,
+            control=ColdControl(1.0, iter([0.0, 0.9, 0.0, 0.1] * 10).__next__, new_salt),
+        )
+        result = await runner.play()
+    assert result.failure is None
+    for turn in result.turns[1:]:
+        assert turn.control.outcome is ControlOutcome.COLD
+        assert turn.control.prompt_tokens == turn.prompt_tokens
+        assert turn.cold_ttft_seconds > 0
+        assert turn.efficiency_ratio == 1.0
+    assert {turn.control.before_turn for turn in result.turns[1:]} == {True, False}
+
+
+async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
+    readings = asyncio.Queue()
+    async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
+        observe, clock = scraper_of(client).refresh, SystemClock()
+        # Every pause is allowed for: other tests may use the same engine.
+        admission = Admission("t", LoadPolicy(0, 10_000, 1.0), observe, clock, nothing)
+        loop = RetentionLoop(
+            RetentionPlan("t", (5.0, 10.0), Schedule(0.0, 3600.0), DEADLINES),
+            client,
+            admission,
+            observe=observe,
+            clock=clock,
+            new_salt=new_salt,
+            sinks=RetentionSinks(readings.put_nowait, nothing),
+            heartbeat=LoopHeartbeat(failed=nothing, ran=nothing),
+        )
+        task = asyncio.create_task(loop.run())
+        found = [await asyncio.wait_for(readings.get(), 180) for _ in range(2)]
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert {reading.gap_seconds: reading.ratio for reading in found} == {5.0: 1.0, 10.0: 1.0}

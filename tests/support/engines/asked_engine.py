@@ -1,0 +1,94 @@
+"""Everything that asks one simulated engine, through the same requests."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fake_clock import FakeClock
+
+from exporter.analysis.load import LoadPolicy
+from exporter.analysis.own_share import OwnShare
+from exporter.clock import SystemClock
+from exporter.engine.metrics.exposition import parse
+from exporter.probe.admission import Admission
+from exporter.probe.asking import EngineRequests
+from exporter.probe.isolation import try_salts
+from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
+from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionRunner
+
+
+class Asked:
+    """Everything that asks one simulated engine, through the same requests."""
+
+    def __init__(self, at, *, from_counters=False) -> None:
+        self.at, self.runner = at, at.runner
+        self.observe, self.new_salt = at.runner._observe, at.runner._new_salt
+        self.published = OwnShare()
+        self.requests = EngineRequests(
+            at.client,
+            self.observe,
+            SystemClock(),
+            from_counters=from_counters,
+            publish=self._publish,
+        )
+
+    def _publish(self, change):
+        self.published = self.published.plus(change)
+
+    def session_runner(self, ratio=1.0):
+        chances = iter([0.0, 0.2, 0.0, 0.8] * 100)
+        control = ColdControl(ratio, lambda: next(chances), self.new_salt)
+        return SessionRunner(
+            self.runner._plan,
+            self.at.client,
+            self.observe,
+            SystemClock(),
+            self.new_salt,
+            control=control,
+            requests=self.requests,
+        )
+
+    async def salts(self):
+        info = await self.at.client.info()
+        deadlines = self.runner._plan.deadlines
+        return await try_salts(
+            self.at.client, info, self.observe, deadlines, self.new_salt, requests=self.requests
+        )
+
+    async def retention(self, gaps=(1.0, 10.0)):
+        clock = FakeClock(monotonic=0.0)
+        read = []
+        loop = RetentionLoop(
+            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), self.runner._plan.deadlines),
+            self.at.client,
+            Admission("t", LoadPolicy(0, 0, 1.0), self.observe, clock, lambda _pause: None),
+            observe=self.observe,
+            clock=clock,
+            new_salt=self.new_salt,
+            sinks=RetentionSinks(read.append, lambda _tokens: None),
+            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a pass failed"), ran=lambda: None),
+            requests=self.requests,
+        )
+        task = asyncio.create_task(loop.run())
+        for gap in gaps:
+            await clock.until_asleep()
+            await clock.advance(gap)
+        await clock.until_asleep()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(read) == len(gaps)
+        return read
+
+    def engine(self):
+        page = self.at.simulator.engine.process.page(log_stats=True)
+        seen = parse(page, at=0.0, scrape_seconds=0.0)
+        return seen.queried_tokens, seen.hit_tokens, seen.prompt_tokens, seen.generation_tokens
+
+
+def shares(asked):
+    own = asked.requests.share
+    assert own == asked.published
+    return own.queried_tokens, own.hit_tokens, own.prompt_tokens, own.completion_tokens

@@ -1,0 +1,296 @@
+"""The whole page, the page of one target and that of the exporter itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+from publish_records import TURNS, engine_view, session
+from structlog.testing import capture_logs
+
+from exporter.metrics.families.tables import TARGET_FAMILIES
+from exporter.web import metrics_page
+
+ACCEPTED = (
+    "text/plain",
+    "application/openmetrics-text;version=1.0.0",
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
+    "application/openmetrics-text;version=1.0.0;escaping=dots",
+)
+
+
+def fill(published, *names):
+    for name in names:
+        published.session_finished(session(*TURNS, target=name))
+        published.metrics.engine_scraped(engine_view(target=name))
+        published.metrics.loop_ran(f"scrape:{name}", 5.0)
+    published.metrics.loop_ran("web_config", 5.0)
+
+
+async def page(client, accept="text/plain", **params):
+    headers = {"Accept": accept}
+    answer = await client.get("/metrics", headers=headers, params=params)
+    assert answer.status == 200
+    return await answer.text()
+
+
+def ours(text):
+    """Without what changes from one moment to the next."""
+    return [line for line in text.splitlines() if "process_" not in line]
+
+
+def samples(text):
+    return {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+async def test_the_whole_page_is_what_the_client_library_writes(client, published, accept):
+    fill(published, "one", "two", "three")
+    encode, _ = choose_encoder(accept)
+    assert ours(await page(client, accept)) == ours(encode(published.registry).decode())
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+async def test_the_page_of_a_target_is_its_share_of_the_whole_page_and_nothing_else(
+    client, published, accept
+):
+    fill(published, "one", "two")
+    shared = [line for line in ours(await page(client, accept)) if not line.startswith("#")]
+    of_two = [line for line in shared if 'target="two"' in line or 'loop="scrape:two"' in line]
+    assert len(of_two) > len(TARGET_FAMILIES)
+    alone = ours(await page(client, accept, target="two"))
+    assert [line for line in alone if not line.startswith("#")] == of_two
+    heads = [line for line in alone if line.startswith("# HELP")]
+    assert len(TARGET_FAMILIES) / 2 < len(heads) == len(set(heads))
+
+
+async def test_the_pages_of_all_targets_and_of_the_exporter_make_up_the_whole_page(
+    client, published
+):
+    names = ("one", "two", "three")
+    fill(published, *names)
+    whole = samples(await page(client))
+    parts = [samples(await page(client, target=name)) for name in names]
+    published.metrics.limit_whole_page(2)
+    parts.append(samples(await page(client)))
+    assert set().union(*parts) == whole
+    assert sum(map(len, parts)) == len(whole)  # and no series stands on two of them
+
+
+async def test_a_large_fleet_has_no_whole_page_and_says_so(client, published):
+    published.metrics.limit_whole_page(2)
+    fill(published, "one", "two")
+    small = await page(client)
+    assert "vllm_exporter_targets 2.0\n" in small
+    assert "vllm_exporter_whole_page 1.0\n" in small
+    fill(published, "three")
+    large = await page(client)
+    assert "vllm_exporter_targets 3.0\n" in large
+    assert "vllm_exporter_whole_page 0.0\n" in large
+    assert "vllm_probe" not in large
+    assert 'loop="scrape:' not in large
+    assert 'vllm_exporter_loop_failures_total{loop="web_config"} 0.0\n' in large
+    assert "process_cpu_seconds_total" in large
+    published.metrics.target_removed("one")
+    assert "vllm_probe_up" in await page(client)
+
+
+async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_exchanged(
+    client, published
+):
+    metrics = published.metrics
+    for name in ("a", "b"):
+        metrics.target_added(name)
+    metrics.limit_whole_page(len(metrics.targets))
+    with capture_logs() as logged:
+        with metrics.targets_swapped(len(metrics.targets)):
+            metrics.target_added("c")
+            assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+            metrics.target_removed("a")
+        assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+        assert logged == []
+        with metrics.targets_swapped(len(metrics.targets) + 1):
+            # At once: nobody shall be given a page of a thousand because most are not there yet.
+            assert "vllm_exporter_whole_page 0.0\n" in await page(client)
+            metrics.target_added("d")
+        assert "vllm_exporter_whole_page 0.0\n" in await page(client)
+        with metrics.targets_swapped(1):
+            metrics.target_removed("d")
+            assert "vllm_exporter_whole_page 0.0\n" in await page(client)
+        assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+    assert [line["event"] for line in logged] == [
+        "metrics.page_of_each_target",
+        "metrics.whole_page",
+    ]
+
+
+async def test_no_target_has_a_whole_page_where_none_may(client, published):
+    published.metrics.limit_whole_page(0)
+    assert "vllm_exporter_whole_page 1.0\n" in await page(client)
+    fill(published, "one")
+    assert "vllm_probe_up" not in await page(client)
+    assert "vllm_probe_up" in await page(client, target="one")
+
+
+async def test_the_page_of_a_target_can_be_picked_by_name_too(client, published):
+    fill(published, "one", "two")
+    text = await page(client, target="one", **{"name[]": "vllm_probe_ttft_seconds_sum"})
+    assert {name for name, _ in samples(text)} == {"vllm_probe_ttft_seconds_sum"}
+    assert text.count("# HELP") == 1
+    text = await page(client, **{"name[]": "process_max_fds"})
+    assert {name for name, _ in samples(text)} == {"process_max_fds"}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("target=three", 404, "target: there is no target 'three'; there are: one, two\n"),
+        ("target=", 400, "target: is empty; there are: one, two\n"),
+        ("target=one&target=two", 400, "target: given more than once\n"),
+        ("target=one&target=one", 400, "target: given more than once\n"),
+    ],
+)
+async def test_a_target_that_is_not_one_is_refused_in_a_sentence(
+    client, published, query, status, words
+):
+    fill(published, "one", "two")
+    answer = await client.get(f"/metrics?{query}")
+    assert (answer.status, await answer.text()) == (status, words)
+
+
+async def test_the_sentence_names_a_few_of_a_large_fleet(client, published):
+    for number in range(1000):
+        published.metrics.target_added(f"t{number}")
+    answer = await (await client.get("/metrics?target=none")).text()
+    assert answer.endswith(": t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15"
+                           ", t16, t17, t18, t19 and 980 more\n")  # fmt: skip
+
+
+async def test_without_targets_there_is_none_to_name(client):
+    answer = await client.get("/metrics?target=one")
+    assert (answer.status, await answer.text()) == (
+        404,
+        "target: there is no target 'one'; there are: none\n",
+    )
+
+
+async def turns_in(work) -> int:
+    """How often the event loop comes round while `work` is done, which waits for nothing else."""
+    count = 0
+
+    async def run():
+        nonlocal count
+        while True:
+            count += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(run())
+    await work
+    task.cancel()
+    return count
+
+
+async def test_the_event_loop_comes_round_between_two_targets(published):
+    fill(published, *(f"t{number}" for number in range(50)))
+    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
+    assert await turns_in(shown.page("t1", kind)) < 5
+    assert await turns_in(shown.page(None, kind)) > 50
+
+
+async def test_a_page_is_made_once_for_all_who_ask_meanwhile(client, published, monkeypatch):
+    fill(published, "one", "two", "three")
+    made = []
+    bodies = metrics_page._bodies
+
+    def counted(state, kind):
+        made.append(state.name)
+        return bodies(state, kind)
+
+    monkeypatch.setattr(metrics_page, "_bodies", counted)
+    pages = await asyncio.gather(*(page(client) for _ in range(5)))
+    assert made == ["one", "two", "three"]
+    assert len({tuple(ours(each)) for each in pages}) == 1
+    await page(client)
+    assert made == ["one", "two", "three"] * 2  # what is done is not kept
+
+
+async def test_pages_in_two_formats_are_made_one_after_the_other(client, published, monkeypatch):
+    fill(published, "one", "two", "three")
+    made = []
+    bodies = metrics_page._bodies
+
+    def noted(state, kind):
+        made.append(kind.writer)
+        return bodies(state, kind)
+
+    monkeypatch.setattr(metrics_page, "_bodies", noted)
+    await asyncio.gather(*(page(client, accept) for accept in ACCEPTED[:2]))
+    assert len(set(made)) == 2
+    assert made == sorted(made, key=made.index)  # the first three are of one, the rest of the other
+
+
+async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(client, published):
+    fill(published, "one", "two", "three")
+    asked = asyncio.create_task(page(client))
+    states, bodies = published.metrics.targets, metrics_page._bodies
+
+    def removing(state, kind):
+        published.metrics.target_removed("three")
+        return bodies(state, kind)
+
+    metrics_page._bodies = removing
+    try:
+        text = await asked
+    finally:
+        metrics_page._bodies = bodies
+    assert list(states) == ["one", "two"]
+    assert 'target="two"' in text
+    assert "three" not in text
+
+
+async def test_a_client_that_goes_takes_the_page_from_nobody(published):
+    fill(published, "one", "two")
+    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
+    first = asyncio.create_task(shown.page(None, kind))
+    second = asyncio.create_task(shown.page(None, kind))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert b"vllm_probe_up" in await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_a_page_under_way_ends_with_the_server(published):
+    fill(published, *(f"t{number}" for number in range(20)))
+    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
+    asked = asyncio.create_task(shown.page(None, kind))
+    await asyncio.sleep(0)
+    await shown.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "whole page"] == []
+
+
+async def test_what_another_registers_is_on_the_pages_of_the_exporter(client, published):
+    from prometheus_client import Gauge  # noqa: PLC0415
+
+    Gauge("of_another", "A gauge.", registry=published.registry).set(7)
+    assert "of_another 7.0\n" in await page(client)
+    published.metrics.target_added("one")
+    assert "of_another" not in await page(client, target="one")
+
+
+def test_the_plain_registry_of_the_library_will_do_for_reading(published):
+    registry = CollectorRegistry()
+    registry.register(published.metrics)
+    assert registry.get_sample_value("vllm_exporter_targets") == 0
