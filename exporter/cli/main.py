@@ -37,7 +37,8 @@ _COMMANDS = {
     "config": "Check the configuration and print what is in force, from where, secrets hidden.",
 }
 _LONG_RUNNING = {"run", "demo", "simulate"}  # these let a held signal through: serving.py
-_MODULES = {"config": "show_config"}  # where the module's name is not the command's
+# Where the module's name is not the command's.
+_MODULES = {"config": "show_config", "compare": "compare.command"}
 
 
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -123,13 +123,13 @@ def test_a_budget_there_and_back_changes_nothing(tokens, one, other, now):
 )
 def test_no_hour_holds_more_than_the_budget_and_one_session(costs_and_lengths, budget):
     """Each session's tokens are taken as spent evenly over its length, back to back at best."""
-    now, budget, spans = 0.0, TokenBudget(), []
+    now, spent, spans = 0.0, TokenBudget(), []
     for cost, length in costs_and_lengths:
-        pause = budget_pause(budget, now)
+        pause = budget_pause(spent, now)
         now += pause.seconds if pause else 0.0
         spans.append((now, now + length, cost))
         now += length
-        budget = budget.spent(cost, now, budget)
+        spent = spent.spent(cost, now, budget)
     for begin in [edge for start, end, _ in spans for edge in (start, end, end - 3600)]:
         within = [span for span in spans if span[0] < begin + 3600 and span[1] >= begin]
         used = sum(cost * _share(start, end, begin) for start, end, cost in within)

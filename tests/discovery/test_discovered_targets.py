@@ -108,16 +108,16 @@ ANSWERS = st.lists(
 def test_what_stands_was_found_and_has_not_been_missing_for_the_grace(answers, limit, grace):
     found = DiscoveredTargets("s", grace, TargetQuota(limit))
     now, seen = 0.0, {}  # name: the times of all answers since it was found last
-    for wait, found in answers:
+    for wait, answer in answers:
         now += wait
-        found.answered(of("".join(found)), now)
+        found.answered(of("".join(answer)), now)
         for times in seen.values():
             times.append(now)
-        seen |= {name: [] for name in found}
+        seen |= {name: [] for name in answer}
         standing = names(found)
         assert len(standing) == len(set(standing)) <= limit
         for name in standing:
             missing = seen[name]
             assert not missing or now - missing[0] < grace
         if limit == 6:  # there are no more names than that: nobody is left out
-            assert set(found) <= set(standing)
+            assert set(answer) <= set(standing)

@@ -62,7 +62,7 @@ def test_a_wheel_carries_them(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
-    folder = "exporter/publish/runbook_pages/"
+    folder = "exporter/web/runbook_pages/"
     with zipfile.ZipFile(wheel) as opened:
         carried = {n.removeprefix(folder) for n in opened.namelist() if n.startswith(folder)}
     assert carried == {f"{name}.md" for name in NAMES}

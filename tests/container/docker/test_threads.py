@@ -8,7 +8,7 @@ import threading
 from contextlib import aclosing
 
 import pytest
-from fleet_bench import fleet_of, rules, simulator
+from fleet_bench import fleet_of, shared, simulator
 from small_docker import small_docker
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
@@ -16,11 +16,11 @@ from exporter.container.decide.records import ContainerView, DockerError, Docker
 from exporter.container.docker import engine
 from exporter.container.docker.engine import DockerEngine, DockerLimits
 from exporter.container.docker.worker import DockerWorker
-from exporter.daemon.shared_settings import rules_of
+from exporter.daemon.shared_settings import shared_settings_of
 
 PATIENCE = 30.0
 # Of each target only its container is looked at.
-SELDOM = rules_of(
+SELDOM = shared_settings_of(
     ProbeSettings(interval_seconds=3600.0, retention_gaps_seconds=()),
     ScrapeSettings(interval_seconds=60.0),
 )
@@ -109,7 +109,7 @@ async def test_threads_that_cannot_start_leave_the_daemon_alive_and_the_target_s
     _, host = docker
     async with fleet_of() as bench, simulator() as engine:
         await bench.fleet.apply(
-            [attached("a", host, engine.url), Target(name="b", url=engine.url)], rules()
+            [attached("a", host, engine.url), Target(name="b", url=engine.url)], shared()
         )
         await bench.until(
             "Docker's problem is told",

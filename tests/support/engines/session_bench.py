@@ -1,0 +1,61 @@
+"""Sessions against a simulated engine over real HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from scraper_bench import unheard_scraper
+
+from exporter.clock import SystemClock
+from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.probe.session.runner import SessionHooks, SessionPlan, SessionRunner
+from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.simulator.profiles.table import settings_like
+from exporter.simulator.server import Simulator, SimulatorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from exporter.model import SessionResult
+
+DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
+
+
+@dataclass
+class Bench:
+    """A simulator, and a runner that plays sessions against it."""
+
+    simulator: Simulator
+    client: EngineClient
+    runner: SessionRunner
+
+    async def play(self, on_turn: Callable[..., None] = lambda _facts: None) -> SessionResult:
+        return await self.runner.play(SessionHooks(on_turn=on_turn))
+
+
+@contextlib.asynccontextmanager
+async def bench_of(
+    deadlines: Deadlines = DEADLINES,
+    max_tokens: int = 16,
+    like: str | None = None,
+    **settings: object,
+) -> AsyncIterator[Bench]:
+    options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
+    given = SimulatorSettings(**options)
+    salts = iter(f"salt-{number}" for number in range(1000))
+    async with (
+        Simulator(given if like is None else settings_like(like, given)) as simulator,
+        EngineClient(simulator.url) as client,
+    ):
+        scraper = unheard_scraper(client, SystemClock())
+        plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
+        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
+        yield Bench(simulator, client, runner)
+
+
+@pytest.fixture
+def bench():
+    return bench_of
