@@ -1,4 +1,4 @@
-"""Where in an interval each target has its turn, so that many do not go all at once. Pure."""
+"""Where in an interval each target has its turn, so that many do not go all at once."""
 
 from __future__ import annotations
 

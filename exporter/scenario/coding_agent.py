@@ -1,4 +1,4 @@
-"""The built-in scenario: a coding agent repairs paging in a small web shop, in eight turns. Pure.
+"""The built-in scenario: a coding agent repairs paging in a small web shop, in eight turns.
 
 Its opening is what real agents send: rules, tool schemas and a handbook of the code base, long
 and the same at every turn. The handbook can be lengthened, so that the opening spans enough cache

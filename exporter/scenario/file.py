@@ -1,4 +1,4 @@
-"""Recorded conversations: OpenAI chat messages, as an agent framework logs them. Pure.
+"""Recorded conversations: OpenAI chat messages, as an agent framework logs them.
 
 A file is a JSON object `{"name", "replay", "tools", "messages"}`, a bare JSON list of messages, or
 JSON lines with one message each, before which a line with `name`, `replay` and `tools` may stand.

@@ -1,4 +1,4 @@
-"""What one recorded message, one tool call and one tool may hold. Pure.
+"""What one recorded message, one tool call and one tool may hold.
 
 Only what all chat templates can be given as text is let through; whatever else could change the
 prompt is refused by name, since a replay that leaves it out would measure another conversation.

@@ -1,4 +1,4 @@
-"""A scripted conversation: what the agent says at each turn. Pure.
+"""A scripted conversation: what the agent says at each turn.
 
 Messages and tools are OpenAI's JSON objects, so a turn may bring user messages or tool results.
 """

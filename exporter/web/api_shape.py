@@ -1,4 +1,4 @@
-"""The JSON shapes of the HTTP API beside a session's. Unknown is null. Pure.
+"""The JSON shapes of the HTTP API beside a session's. Unknown is null.
 
 As in session_shape.py: the functions that make the answers return these types, and the API's
 description is made from them.

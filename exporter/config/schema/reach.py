@@ -1,4 +1,4 @@
-"""Whether a managed container can be reached at the target's URL: what surely contradicts. Pure.
+"""Whether a managed container can be reached at the target's URL: what surely contradicts.
 
 A wrong address looks like an engine that never gets ready, so two settings that cannot both be
 right are refused. What may lead to the container in a way that is not seen here (a proxy on another
