@@ -20,7 +20,8 @@ import uvloop
 from bench_ttft import MARK, REQUEST, parts, server
 from figures import Figure
 
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import Deadlines
 
 CERTIFICATES = Path(__file__).parents[1] / "tests" / "web" / "certificates"
 GOAL_MS = 0.1

@@ -26,8 +26,9 @@ import uvloop
 
 from exporter.analysis.prefill_cost import points_of, prefill_cost, with_points
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
@@ -35,8 +36,8 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     from exporter.analysis.prefill_cost import Point, PrefillCost
-    from exporter.engine.client.engine_client import Chat
-    from exporter.model import EngineInfo
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineInfo
 
 BOUND = 0.25
 # Characters of padding of the prompt, and of the one that was cached before it; the scenario's own

@@ -26,7 +26,8 @@ import aiohttp
 import uvloop
 from figures import Figure
 
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import ChatRequest, Deadlines
 
 if TYPE_CHECKING:
     import ssl

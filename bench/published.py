@@ -18,8 +18,9 @@ import uvloop
 
 from exporter import logs
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
+from exporter.engine.wire.request import Deadlines
 from exporter.metrics.history import History
 from exporter.metrics.sink import Metrics, new_registry
 from exporter.probe.session.cold_control import ColdControl
@@ -29,7 +30,8 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 from exporter.web.server import HttpServer, create_app
 
 if TYPE_CHECKING:
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
 
 MAX_TOKENS = 32
 EVERY_PAGE = 1 << 30  # targets up to which all of them are on one page

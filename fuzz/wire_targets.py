@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 MOST_SAID = 1000  # characters of an error's text
 _LONGEST_LOG_LINE = 2 * 65536

@@ -9,7 +9,7 @@ from exporter.analysis.cache.repeat import Circumstances, Outcome, Repeat, judge
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.traffic import Traffic
-    from exporter.model import Failure
+    from exporter.model.failure import Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import Failure, FailureReason, PauseReason
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot, EngineView, SessionResult, TurnFacts
+    from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.model.session import SessionResult, TurnFacts
 
 HOUR = 3600.0
 RECHECK_SECONDS = 5.0

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from exporter.model import TurnFacts
+    from exporter.model.session import TurnFacts
 
 POINTS_KEPT = 128
 """About the last fifteen sessions of eight turns: recent, since load and engines change."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.analysis.cache import repeat
-from exporter.model import RetentionUnknown
+from exporter.model.probe import RetentionUnknown
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot, Usage
+    from exporter.model.chat import Usage
+    from exporter.model.engine import EngineSnapshot
 
 _LATE_RATIO, _LATE_SECONDS = 0.1, 1.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.model import EngineInfo, EngineView
+    from exporter.model.engine import EngineInfo, EngineView
 
 
 @dataclass(frozen=True, slots=True)

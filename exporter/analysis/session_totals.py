@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from exporter.model import LossCause, TurnFacts
+    from exporter.model.session import LossCause, TurnFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.cache_math import beyond_ideal
-from exporter.model import CachedTokensSource, Notice
+from exporter.model.chat import CachedTokensSource
+from exporter.model.session import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.analysis.cache.cache_math import EngineCircumstances
-    from exporter.model import Turn, TurnFacts, Usage
+    from exporter.model.chat import Chat, Usage
+    from exporter.model.session import TurnFacts
 
 
-def turn_notices(turn: Turn, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
+def turn_notices(turn: Chat, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
     """What one turn gives rise to. `ideal` is as computed, also where the hit went beyond it."""
     usage = turn.usage
     cached = usage.cached_tokens if usage else None

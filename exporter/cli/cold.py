@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model import TurnFacts
+    from exporter.model.session import TurnFacts
     from exporter.probe.session.runner import SessionRunner
 
 _REMEDIES = (

@@ -37,7 +37,7 @@ from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
     from exporter.config import Settings, Target
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICK_SECONDS = 0.25

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     )
     from exporter.container.door import DockerDoor, EngineDoor
     from exporter.container.supervisor_config import SupervisorConfig
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
 
 # What of Docker's events makes a look worth its while; the others are healthchecks and the like.
 _TELLING = frozenset(

@@ -14,7 +14,7 @@ from exporter.container.decide.policy import Policy
 from exporter.container.decide.records import GpuRequest, Mount
 from exporter.container.supervisor_config import SupervisorConfig
 from exporter.errors import ConfigError, EngineUnavailableError
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from exporter.config import ContainerSettings, Target

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
     from exporter.daemon.target_context import TargetContext
     from exporter.engine.client.engine_client import EngineClient
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
 
 # While it is in one of these nothing can answer, and it is being brought up.
 _ON_ITS_WAY = frozenset(

@@ -7,7 +7,8 @@ import secrets
 from typing import TYPE_CHECKING
 
 from exporter.analysis.load import LoadPolicy
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
 from exporter.probe.admission import Admission
 from exporter.probe.asking import EngineRequests
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
     from exporter.metrics.sink import Metrics
-    from exporter.model import PauseReason, SessionResult
+    from exporter.model.probe import PauseReason
+    from exporter.model.session import SessionResult
     from exporter.probe.replicas import Observe
     from exporter.scenario.model import ScenarioKind
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from exporter.daemon.container_supervision import ContainerSupervision
     from exporter.daemon.shared_settings import SharedSettings
     from exporter.daemon.target_context import TargetContext
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
 
     Loop = Callable[[], Coroutine[None, None, None]]
 

@@ -15,7 +15,7 @@ from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.loops import Guarded
-from exporter.model import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
+from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 
 class _Kept(NamedTuple):

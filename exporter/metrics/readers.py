@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerSnapshot, ContainerView
     from exporter.metrics.state.users_share import UsersShare
-    from exporter.model import EngineSnapshot, EngineTotals, SessionResult, TurnFacts
+    from exporter.model.engine import EngineSnapshot, EngineTotals
+    from exporter.model.session import SessionResult, TurnFacts
 
 Value = float | Distribution | None
 Reading = tuple[tuple[str, ...], Value]

@@ -30,13 +30,9 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
     from exporter.metrics.state.cost import Prices
     from exporter.metrics.state.target import Loops
-    from exporter.model import (
-        EngineView,
-        PauseReason,
-        RetentionReading,
-        SaltReading,
-        SessionResult,
-    )
+    from exporter.model.engine import EngineView
+    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.session import SessionResult
 
 log = structlog.stdlib.get_logger(__name__)
 

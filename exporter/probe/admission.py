@@ -20,7 +20,8 @@ from exporter.analysis.load import (
     budget_pause,
     busy_pause,
 )
-from exporter.model import FailureReason, PauseReason
+from exporter.model.failure import FailureReason
+from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -13,14 +13,16 @@ from exporter.analysis.cache.counters import alone, counted, looked_up, no_hits,
 from exporter.analysis.cache.engine_memory import EngineMemory
 from exporter.analysis.cache.reporting import Shown, Silent
 from exporter.analysis.own_share import OwnShare
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from exporter.clock import Clock
-    from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
-    from exporter.model import EngineInfo, EngineSnapshot, EngineView, Usage
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.engine.wire.request import ChatRequest, Deadlines
+    from exporter.model.chat import Chat, Usage
+    from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.probe.replicas import Observe
 
 Identity = tuple[float | None, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import EngineUnavailableError
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 from exporter.probe.asking import EngineRequests
 from exporter.probe.isolation import try_salts
 from exporter.probe.replicas import own_info
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
-    from exporter.model import EngineInfo
+    from exporter.model.engine import EngineInfo
     from exporter.probe.replicas import Observe
     from exporter.probe.session.runner import SessionPlan
 

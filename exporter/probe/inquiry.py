@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 from exporter.analysis.cache.repeat import Repeat, long_enough
 from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import Evidence, needs_repeat
-from exporter.model import CachedTokensSource
+from exporter.model.chat import CachedTokensSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.analysis.cache.engine_memory import EngineMemory
     from exporter.analysis.own_share import OwnShare
-    from exporter.model import EngineSnapshot, EngineView, Turn, Usage
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineSnapshot, EngineView
     from exporter.probe.replicas import ReplicaDetector
 
-Answered = tuple["Usage", "tuple[int, ...] | None"]
-"""The usage of an answer, and the token ids of its prompt where they are known."""
-Again = Callable[[bool], Awaitable["Sequence[Answered] | None"]]
-"""Sends the turn's prompt once more, for one token of answer: its answer; None where that failed.
-Where True is given it is sent twice at the same time (overlap.py): the answers to both."""
+Again = Callable[[bool], Awaitable["Sequence[Chat] | None"]]
+"""Sends the turn's prompt once more, for one token of answer: its answer; None where that failed or
+told no usage. Where True is given it is sent twice at the same time (overlap.py): both answers."""
 
 
 class LossInquiry:
@@ -50,14 +49,14 @@ class LossInquiry:
         self.engine = self._last
         self.repeated = 0  # the turn whose prompt was sent again last
 
-    def used(self, turn: Turn) -> None:
+    def used(self, turn: Chat) -> None:
         """Note what a turn asked and whether it hit; call it for each, in order."""
-        self._session_tokens += _length(turn)
-        if turn.usage is not None and turn.usage.cached_tokens:
+        self._session_tokens += turn.tokens
+        if turn.cached_tokens:
             self._missed = None
 
     async def evidence(
-        self, turn: Turn, ideal: int, match_unit: int, earlier: Sequence[Turn], again: Again
+        self, turn: Chat, ideal: int, match_unit: int, earlier: Sequence[Chat], again: Again
     ) -> Evidence | None:
         """Evidence about `turn` if it lost tokens against `ideal`, or if that may come out later:
         then its cached tokens, which are not known yet, are taken for 0.
@@ -77,7 +76,7 @@ class LossInquiry:
             prefix_caching=cache.prefix_caching if cache else None,
             restarted=self._restarted(now),
             ranks=now.ranks if now else None,
-            room=room_beside(max(map(_length, earlier), default=0), before, now),
+            room=room_beside(max((one.tokens for one in earlier), default=0), before, now),
             traffic=traffic,
             repeat=self._missed,
             several=self._replicas.proof,
@@ -102,12 +101,14 @@ class LossInquiry:
         self._session_tokens = 0
         return self._last, traffic_between(before, self._last, own)
 
-    async def _repeat(self, turn: Turn, match_unit: int, again: Again) -> Repeat | None:
+    async def _repeat(self, turn: Chat, match_unit: int, again: Again) -> Repeat | None:
         self.repeated = turn.index
-        usage, ids = await self._sent_again(match_unit, again) or (None, None)
-        if usage is None or usage.cached_tokens is None:
+        chat = await self._sent_again(match_unit, again)
+        usage = chat.usage if chat else None
+        if chat is None or usage is None or usage.cached_tokens is None:
             return None
         _, traffic = await self._since_last()
+        ids = chat.prompt_token_ids
         known = ids is not None and turn.prompt_token_ids is not None
         same = ids == turn.prompt_token_ids if known else None
         repeat = Repeat(usage.cached_tokens, traffic, same)
@@ -115,7 +116,7 @@ class LossInquiry:
             self._missed = repeat  # stands until a turn hits: it need not be asked at every turn
         return repeat
 
-    async def _sent_again(self, match_unit: int, again: Again) -> Answered | None:
+    async def _sent_again(self, match_unit: int, again: Again) -> Chat | None:
         """What the prompt's next sending hit.
 
         Where it missed the cache may have been emptied again, so it is then sent twice at the same
@@ -125,30 +126,21 @@ class LossInquiry:
         answers, memory = await again(False), self._memory()
         if answers is None:
             return None
-        self._session_tokens += sum(map(_asked, answers))
-        ((usage, _),) = answers
+        self._session_tokens += sum(one.tokens for one in answers)
+        (usage,) = [one.usage for one in answers]
         # Counters that tell what usage does not cannot tell two at the same time apart.
-        told = usage.cached_tokens == 0 and usage.source is CachedTokensSource.USAGE
+        told = usage and usage.cached_tokens == 0 and usage.source is CachedTokensSource.USAGE
         tried = memory.tried_beside and not memory.hit
-        if not told or tried or not long_enough(usage.prompt_tokens, match_unit):
+        if not usage or not told or tried or not long_enough(usage.prompt_tokens, match_unit):
             return answers[0]
         memory.tried_beside = True
         both = await again(True)
         if both is None:
             return None
-        self._session_tokens += sum(map(_asked, both))
-        late = bool(both[0][0].cached_tokens) and not memory.hit
-        found = next((one for one in both if one[0].cached_tokens), None)
+        self._session_tokens += sum(one.tokens for one in both)
+        late = bool(both[0].cached_tokens) and not memory.hit
+        found = next((one for one in both if one.cached_tokens), None)
         return answers[0] if late or found is None else found
-
-
-def _asked(answered: Answered) -> int:
-    usage, _ = answered
-    return usage.prompt_tokens + usage.completion_tokens
-
-
-def _length(turn: Turn) -> int:
-    return turn.usage.prompt_tokens + turn.usage.completion_tokens if turn.usage else 0
 
 
 def _snapshot(view: EngineView | None) -> EngineSnapshot | None:

@@ -18,9 +18,9 @@ from exporter.analysis.cache.repeat import (
 from exporter.analysis.cache.traffic import OwnUse, room_beside, traffic_between
 from exporter.analysis.isolation import SaltTest
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import ChatRequest
+from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
-from exporter.model import CachedTokensSource
+from exporter.model.chat import CachedTokensSource
 from exporter.probe.asking import EngineRequests
 from exporter.probe.overlap import overlapping
 from exporter.probe.replicas import ReplicaDetector
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.analysis.cache.engine_memory import EngineMemory
-    from exporter.engine.client.engine_client import Chat, Deadlines, EngineClient
-    from exporter.model import EngineInfo
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.engine.wire.request import Deadlines
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineInfo
     from exporter.probe.asking import Scope
     from exporter.probe.replicas import Observe
     from exporter.scenario.model import Message
@@ -75,7 +77,7 @@ async def try_salts(
         same.append(await prompt.send(salt))
     if len(same) > 2 and _told_a_miss(chats, same[-1]):  # noqa: PLR2004 - all the three
         same += await prompt.send_beside(salt)
-    own = OwnUse.between(share, requests.share, sum(map(_tokens, same)))
+    own = OwnUse.between(share, requests.share, sum(chat.tokens for chat in same))
     same_ids = _same_ids(same) if _same_ids(same) is not None else await prompt.renders_alike(same)
     after = await replicas.next()
     refused = client.learned.refuses_salts
@@ -203,7 +205,3 @@ def _same_ids(same: Sequence[Chat]) -> bool | None:
     """Whether all had the same token ids; None where those of one are not known."""
     ids = [chat.prompt_token_ids for chat in same]
     return None if None in ids else len(set(ids)) == 1
-
-
-def _tokens(chat: Chat) -> int:
-    return chat.usage.prompt_tokens + chat.usage.completion_tokens if chat.usage else 0

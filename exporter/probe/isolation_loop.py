@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.errors import EngineUnavailableError
-from exporter.model import SaltReading
+from exporter.model.probe import SaltReading
 from exporter.probe.asking import EngineRequests
 from exporter.probe.isolation import try_salts
 from exporter.probe.rounds import Rounds
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
-    from exporter.engine.client.engine_client import Deadlines, EngineClient
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.engine.wire.request import Deadlines
     from exporter.probe.admission import Admission
     from exporter.probe.replicas import Observe
     from exporter.probe.rounds import LoopHeartbeat, Schedule

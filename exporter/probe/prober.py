@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
-    from exporter.model import Failure, FailureReason, Notice, SessionResult
+    from exporter.model.failure import Failure, FailureReason
+    from exporter.model.session import Notice, SessionResult
     from exporter.probe.admission import Admission, Charge
     from exporter.probe.rounds import LoopHeartbeat, Schedule
     from exporter.probe.session.runner import SessionRunner

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from exporter.engine.metrics.reasons import ScrapeReason
 
 if TYPE_CHECKING:
-    from exporter.model import EngineInfo, EngineSnapshot, EngineView
+    from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
 """Reads the engine's own metrics."""

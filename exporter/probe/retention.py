@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.analysis import retention
-from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError
-from exporter.model import EngineInfo, EngineSnapshot, RetentionReading, RetentionUnknown
+from exporter.model.probe import RetentionReading, RetentionUnknown
 from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.rounds import Rounds
 from exporter.scenario.retention_prefix import prefix_messages
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineInfo, EngineSnapshot
     from exporter.probe.admission import Admission, Charge
     from exporter.probe.replicas import Observe
     from exporter.probe.rounds import LoopHeartbeat, Schedule
@@ -175,7 +178,7 @@ class RetentionLoop:
         messages = prefix_messages(self._new_salt(), engine.match_unit, info.max_model_len)
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
         chat = await self._send(request, engine)
-        charge.tokens += 2 * _tokens(chat)  # the read is paid now
+        charge.tokens += 2 * chat.tokens  # the read is paid now
         chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
         return _Written(gap, request, self._clock.monotonic(), chat)
 
@@ -208,7 +211,7 @@ class RetentionLoop:
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
         chat = (await engine.chats.chat(request, self._plan.deadlines)).once()
-        self._sinks.consumed(_tokens(chat))
+        self._sinks.consumed(chat.tokens)
         return chat
 
     def _tell(self, gap: float, ratio: float | None, unknown: RetentionUnknown | None) -> None:
@@ -218,7 +221,3 @@ class RetentionLoop:
         self._unknown[gap] = unknown
         known = None if unknown is not None else ratio
         self._sinks.reading(RetentionReading(self._plan.target, gap, known, unknown))
-
-
-def _tokens(chat: Chat) -> int:
-    return chat.usage.prompt_tokens + chat.usage.completion_tokens if chat.usage else 0

@@ -10,7 +10,7 @@ from exporter.errors import ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
     from exporter.report.comparison.facts import Comparison
     from exporter.report.drawing import PictureFormat
 

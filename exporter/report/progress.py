@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from exporter.model import TurnFacts
+    from exporter.model.session import TurnFacts
 
 _BAR = 12
 _MARGIN = 3  # columns left free: a terminal echoes ^C there, and in the last one it would wrap

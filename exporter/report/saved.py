@@ -14,16 +14,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from exporter.errors import ConfigError
-from exporter.model import (
-    Control,
-    ControlOutcome,
-    Failure,
-    FailureReason,
-    Loss,
-    Notice,
-    SessionResult,
-    TurnFacts,
-)
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import Control, ControlOutcome, Loss, Notice, SessionResult, TurnFacts
 from exporter.wording.session_shape import FailureJson, LossJson, Ratio, Seconds, Tokens
 
 

@@ -12,8 +12,8 @@ from exporter.errors import ScenarioError
 from exporter.scenario.model import estimate_tokens, fits
 
 if TYPE_CHECKING:
-    from exporter.engine.wire.chat import Objects
-    from exporter.model import EngineInfo
+    from exporter.engine.wire.request import Objects
+    from exporter.model.engine import EngineInfo
     from exporter.scenario.model import Message, Scenario, ScenarioKind
 
 _PADDING = 4000

@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from exporter.model import Failure
+    from exporter.model.failure import Failure
 
 Message = dict[str, Any]
 Tool = dict[str, Any]

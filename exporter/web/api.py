@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from exporter.metrics.history import History
     from exporter.metrics.sink import Metrics
     from exporter.metrics.state.target import TargetState
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
     from exporter.web.api_shape import (
         ContainerJson,
         EngineJson,

@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from exporter.container.decide.records import Cause, DockerProblem, LifecycleState
 from exporter.metrics.state.condition import Condition
-from exporter.model import Notice, PauseReason
+from exporter.model.probe import PauseReason
+from exporter.model.session import Notice
 from exporter.wording.session_shape import FailureJson, Ratio, SessionJson, Time, documented
 
 Count = Annotated[int, Field(ge=0)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from exporter.metrics.history import History
     from exporter.metrics.sink import Metrics
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
     Draw = Callable[[SessionResult], bytes]
 

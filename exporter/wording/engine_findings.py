@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.model import FailureReason, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import Notice
 from exporter.wording.findings import failed, passed, unknown
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 
 if TYPE_CHECKING:
-    from exporter.model import CacheConfig, EngineInfo, EngineView
+    from exporter.model.engine import CacheConfig, EngineInfo, EngineView
     from exporter.wording.findings import Finding
 
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.repeat import Outcome
-from exporter.model import CachedTokensSource, LossCause, Notice
+from exporter.model.chat import CachedTokensSource
+from exporter.model.session import LossCause, Notice
 from exporter.wording.notices import (
     ADVICE,
     BREAK_ADVICE,
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.analysis.isolation import SaltTest
-    from exporter.model import (
-        EngineInfo,
-        Loss,
-        SessionResult,
-        TurnFacts,
-    )
+    from exporter.model.engine import EngineInfo
+    from exporter.model.session import Loss, SessionResult, TurnFacts
 
 
 class Verdict(StrEnum):

@@ -9,7 +9,7 @@ from exporter.analysis.session_totals import session_totals
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 
 @dataclass(frozen=True, slots=True)

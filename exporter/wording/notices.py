@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.model import BreakReason, FailureReason, LossCause, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import BreakReason, LossCause, Notice
 
 if TYPE_CHECKING:
-    from exporter.model import PrefixBreak
+    from exporter.model.session import PrefixBreak
 
 ADVICE: dict[Notice, str] = {
     Notice.SIMULATED: (

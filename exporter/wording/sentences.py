@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model import LossCause
+    from exporter.model.session import LossCause
 
 
 def served_and_lost(totals: SessionTotals) -> str:

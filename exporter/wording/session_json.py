@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.model import Failure, PrefixStability, SessionResult, TurnFacts
+    from exporter.model.failure import Failure
+    from exporter.model.session import PrefixStability, SessionResult, TurnFacts
     from exporter.wording.session_shape import FailureJson, PrefixJson, SessionJson, TurnJson
 
 

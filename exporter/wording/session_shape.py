@@ -12,7 +12,9 @@ from pydantic import ConfigDict, Field, with_config
 # Python 3.11's own TypedDict keeps too little for pydantic to read.
 from typing_extensions import TypedDict
 
-from exporter.model import BreakReason, CachedTokensSource, FailureReason, LossCause, Notice
+from exporter.model.chat import CachedTokensSource
+from exporter.model.failure import FailureReason
+from exporter.model.session import BreakReason, LossCause, Notice
 
 documented = with_config(ConfigDict(use_attribute_docstrings=True))
 """The texts below the keys become descriptions."""

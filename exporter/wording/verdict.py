@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.paired import LEAST_PAIRS
 from exporter.analysis.session_totals import session_totals
-from exporter.model import FailureReason, LossCause, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import LossCause, Notice
 from exporter.wording import numbers
 from exporter.wording.notices import (
     ADVICE,
@@ -19,7 +20,7 @@ from exporter.wording.sentences import places, served_and_lost
 
 if TYPE_CHECKING:
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 UNREACHED = frozenset(
     {

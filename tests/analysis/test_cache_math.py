@@ -15,7 +15,8 @@ from exporter.analysis.cache.cache_math import (
 )
 from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.sse import Decoder
-from exporter.model import Loss, LossCause, Turn, Usage
+from exporter.model.chat import Chat, Usage
+from exporter.model.session import Loss, LossCause
 
 DATA = Path(__file__).parent / "data"
 STREAMS = Path(__file__).parents[1] / "engine" / "data"
@@ -25,9 +26,9 @@ tokens = st.lists(st.integers(0, 2), max_size=40).map(tuple)
 blocks = st.integers(1, 9)
 
 
-def turn(index=1, usage=None, prompt=None, completion=None, **times) -> Turn:
-    stamps = {"sent_at": 10.0, "first_token_at": 10.5, "finished_at": 12.0} | times
-    return Turn(
+def turn(index=1, usage=None, prompt=None, completion=None, **times) -> Chat:
+    stamps = {"sent_at": 10.0, "token_times": (10.5,), "finished_at": 12.0} | times
+    return Chat(
         index=index,
         usage=usage,
         finish_reason="length",
@@ -158,7 +159,7 @@ def test_an_unknown_cached_count_leaves_everything_unknown_that_needs_it():
 
 
 def test_a_turn_without_usage_still_has_its_times():
-    facts = turn_facts(turn(2, first_token_at=None), 64)
+    facts = turn_facts(turn(2, token_times=()), 64)
     assert (facts.prompt_tokens, facts.hit_ratio, facts.ideal_hit_ratio) == (None, None, None)
     assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
 
@@ -182,9 +183,8 @@ def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_a
 def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data, first):
     cached = data.draw(st.none() | st.integers(0, prompt - 1))
     ideal = data.draw(st.none() | st.integers(0, prompt - 1))
-    one = turn(
-        2, Usage(prompt, 3, cached), sent_at=1.0, first_token_at=first and 1 + first
-    )  # a falsy first token time is none
+    times = () if first is None else (1 + first,)
+    one = turn(2, Usage(prompt, 3, cached), sent_at=1.0, token_times=times)
     facts = turn_facts(one, ideal)
     for ratio in (facts.hit_ratio, facts.ideal_hit_ratio, facts.efficiency_ratio):
         assert ratio is None or 0 <= ratio <= 1
@@ -194,10 +194,10 @@ def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data
 
 def turn_of(index, prompt, answer, *, known=True):
     """A turn whose answer's ids are known, or only their number."""
-    return Turn(
+    return Chat(
         index=index,
         sent_at=0.0,
-        first_token_at=None,
+        token_times=(),
         finished_at=1.0,
         usage=Usage(len(prompt), len(answer), None),
         finish_reason="length",

@@ -18,7 +18,9 @@ from exporter.analysis.load import (
     busy_pause,
     session_tokens,
 )
-from exporter.model import Control, ControlOutcome, FailureReason, PauseReason
+from exporter.model.failure import FailureReason
+from exporter.model.probe import PauseReason
+from exporter.model.session import Control, ControlOutcome
 
 POLICY = LoadPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.9)
 

@@ -11,7 +11,7 @@ from exporter.analysis.cache.repeat import Repeat
 from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
 from exporter.engine.metrics.exposition import parse
-from exporter.model import LossCause
+from exporter.model.session import LossCause
 
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=None)

@@ -11,8 +11,8 @@ from fake_clock import FakeClock
 
 from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
-from exporter.engine.client.engine_client import ChatRequest
-from exporter.model import LossCause
+from exporter.engine.wire.request import ChatRequest
+from exporter.model.session import LossCause
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

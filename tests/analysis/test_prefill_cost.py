@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from publish_records import turn
 
 from exporter.analysis.prefill_cost import POINTS_KEPT, Point, points_of, prefill_cost, with_points
-from exporter.model import Control, ControlOutcome
+from exporter.model.session import Control, ControlOutcome
 
 SLOPE, FLOOR = 0.0002, 0.02
 

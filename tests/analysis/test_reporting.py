@@ -15,9 +15,12 @@ from publish_records import engine_view
 
 from exporter.analysis.cache.reporting import always_tells
 from exporter.analysis.turn_notices import usage_notice
-from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines
 from exporter.engine.wire.answer import Answer
-from exporter.model import CachedTokensSource, EngineInfo, Failure, FailureReason, Notice, Usage
+from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.model.chat import CachedTokensSource, Chat, Usage
+from exporter.model.engine import EngineInfo
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import Notice
 from exporter.probe.asking import EngineRequests
 
 DEADLINES = Deadlines()

@@ -8,7 +8,7 @@ import pytest
 from publish_records import engine_view
 
 from exporter.analysis.salting import Process, SaltTrust, process_of
-from exporter.model import EngineInfo
+from exporter.model.engine import EngineInfo
 
 INFO = EngineInfo("tiny", 8192, "0.8.5", simulated=False)
 KNOWN = Process("0.8.5", 1_700_000_000.0, 0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from publish_records import TURNS, turn
 
 from exporter.analysis.session_totals import session_totals
-from exporter.model import Control, ControlOutcome, LossCause
+from exporter.model.session import Control, ControlOutcome, LossCause
 
 
 @st.composite

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.analysis.loss.stability import Around, TurnPair, around, explain
-from exporter.model import BreakReason
+from exporter.model.session import BreakReason
 from exporter.simulator.model import tokens
 
 SYSTEM = "You are a careful engineer who reads before writing. " + " ".join(

@@ -8,7 +8,7 @@ from exporter.analysis.cache.engine_memory import EngineMemory
 from exporter.analysis.cache.match_unit import Hit
 from exporter.analysis.cache.repeat import most_cached
 from exporter.analysis.cache.transfer import whole
-from exporter.model import Usage
+from exporter.model.chat import Usage
 
 
 def usage(prompt, cached):

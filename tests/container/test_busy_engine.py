@@ -16,10 +16,11 @@ from exporter.container.decide.activity import Activity, page_read, session_ende
 from exporter.container.decide.observation import Action, Health, HealthAnswer
 from exporter.container.decide.policy import health_deadline
 from exporter.container.decide.records import Cause, DockerError, DockerProblem, LifecycleState
-from exporter.model import Failure, FailureReason, TurnFacts
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import TurnFacts
 
 if TYPE_CHECKING:
-    from exporter.model import EngineView
+    from exporter.model.engine import EngineView
 
 NO_TOKEN = Failure(FailureReason.FIRST_TOKEN_TIMEOUT, "no first token within 60 s")
 PAUSED = Failure(FailureReason.STREAM_ERROR, "Generation is paused. Please retry after it resumes.")

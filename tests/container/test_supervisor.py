@@ -18,7 +18,7 @@ from exporter.container.decide.records import (
     LifecycleState,
 )
 from exporter.container.supervisor_config import SupervisorConfig
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from fake_docker import World

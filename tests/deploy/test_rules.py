@@ -11,7 +11,8 @@ import pytest
 from exporter.container.decide.records import Cause, LifecycleState
 from exporter.engine.metrics.reasons import ScrapeReason
 from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
-from exporter.model import Notice, PauseReason
+from exporter.model.probe import PauseReason
+from exporter.model.session import Notice
 from exporter.web import runbooks
 
 ROOT = Path(__file__).parents[2]

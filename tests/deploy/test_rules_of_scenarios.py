@@ -8,7 +8,7 @@ from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 from rule_course import Course
 
 from exporter.metrics.sink import Metrics
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 pytestmark = pytest.mark.promtool
 

@@ -10,7 +10,7 @@ from fake_clock import FakeClock
 
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.engine.scraper import Scraper
-from exporter.model import EngineInfo
+from exporter.model.engine import EngineInfo
 
 PATIENCE = 10.0
 

@@ -7,7 +7,7 @@ import asyncio
 from engine_pages import rank, recorded, series, vllm_page
 from scraper_bench import Bench, BrokenSource, events
 
-from exporter.model import EngineInfo, EngineTotals
+from exporter.model.engine import EngineInfo, EngineTotals
 
 
 async def test_the_first_reading_tells_all_that_the_engine_says(engine, bench):

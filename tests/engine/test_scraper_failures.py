@@ -10,7 +10,8 @@ from engine_pages import rank, recorded, vllm_page
 from scraper_bench import Bench, BrokenSource, events
 
 from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
-from exporter.model import EngineTotals, FailureReason
+from exporter.model.engine import EngineTotals
+from exporter.model.failure import FailureReason
 
 
 async def test_a_failure_takes_the_snapshot_and_the_ratios_and_leaves_the_totals(engine, bench):

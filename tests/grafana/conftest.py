@@ -23,7 +23,7 @@ from real_prometheus import free_port, prometheus
 
 from exporter.container.decide.records import LifecycleState
 from exporter.metrics.sink import Metrics, new_registry
-from exporter.model import EngineTotals
+from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

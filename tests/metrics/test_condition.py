@@ -23,7 +23,9 @@ from publish_records import (
 from exporter.container.decide.records import Cause, LifecycleState
 from exporter.metrics.state.condition import LOOKS, RULES, Condition, condition
 from exporter.metrics.state.target import TargetState
-from exporter.model import FailureReason, Loss, LossCause, Notice, PauseReason, SaltReading
+from exporter.model.failure import FailureReason
+from exporter.model.probe import PauseReason, SaltReading
+from exporter.model.session import Loss, LossCause, Notice
 
 SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
 LITTLE = (turn(1, 1000, 0, 0), turn(2, 1250, 32, 32), turn(3, 1500, 32, 32))

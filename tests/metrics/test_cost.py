@@ -17,16 +17,9 @@ from publish_records import (
 from samples_page import Page
 
 from exporter.metrics.state.cost import CostState, Prices
-from exporter.model import (
-    Control,
-    ControlOutcome,
-    EngineTotals,
-    Notice,
-    PauseReason,
-    RetentionReading,
-    RetentionUnknown,
-    SaltReading,
-)
+from exporter.model.engine import EngineTotals
+from exporter.model.probe import PauseReason, RetentionReading, RetentionUnknown, SaltReading
+from exporter.model.session import Control, ControlOutcome, Notice
 from exporter.wording.session_json import session_json
 
 COLD = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)

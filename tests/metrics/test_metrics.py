@@ -19,7 +19,7 @@ from samples_page import Page
 import exporter
 from exporter.container.decide.records import DockerProblem, LifecycleState, PullProgress
 from exporter.metrics.sink import Metrics
-from exporter.model import EngineTotals
+from exporter.model.engine import EngineTotals
 
 
 def test_an_engine_view_shows_what_it_holds(metrics, registry):

@@ -6,7 +6,8 @@ import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, measured, session, turn
 from samples_page import Page
 
-from exporter.model import FailureReason, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import Notice
 
 LONG, SHORT = "long-agent", "short-agent"
 OF_ONE_SCENARIO = (

@@ -18,7 +18,9 @@ from publish_records import (
 from samples_page import Page
 
 from exporter.metrics.sink import Metrics
-from exporter.model import FailureReason, Loss, LossCause, Notice, SaltReading
+from exporter.model.failure import FailureReason
+from exporter.model.probe import SaltReading
+from exporter.model.session import Loss, LossCause, Notice
 
 
 def test_a_finished_session_shows_every_turn(metrics, registry):

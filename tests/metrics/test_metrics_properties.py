@@ -15,7 +15,9 @@ from publish_records import engine_view, failed_engine_view, failed_session, ses
 
 from exporter.metrics.sink import Metrics, Registry
 from exporter.metrics.writer import writer_for
-from exporter.model import EngineTotals, EngineView, FailureReason, LossCause, SessionResult
+from exporter.model.engine import EngineTotals, EngineView
+from exporter.model.failure import FailureReason
+from exporter.model.session import LossCause, SessionResult
 from exporter.web.metrics_page import MetricsPage, PageKind
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from prometheus_client.exposition import generate_latest
 from publish_records import TURNS, container_view, engine_view, session, turn
 
 from exporter.container.decide.records import PullProgress
-from exporter.model import Notice
+from exporter.model.session import Notice
 
 
 @pytest.mark.promtool

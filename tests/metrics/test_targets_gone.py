@@ -8,7 +8,7 @@ from publish_records import TURNS, container_view, engine_view, failed_session, 
 
 from exporter.metrics.sink import TARGET_LOOPS
 from exporter.metrics.state.cost import Prices
-from exporter.model import RetentionReading, SaltReading
+from exporter.model.probe import RetentionReading, SaltReading
 
 LATE = {
     "session": lambda m: m.session_finished(session(*TURNS, target="gone")),

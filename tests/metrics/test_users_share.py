@@ -13,7 +13,8 @@ from samples_page import Page
 from exporter.analysis.own_share import OwnShare
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.users_share import UsersShare
-from exporter.model import EngineTotals, Loss, LossCause, Notice
+from exporter.model.engine import EngineTotals
+from exporter.model.session import Loss, LossCause, Notice
 
 
 class Scene:

@@ -13,7 +13,8 @@ from guest_views import engine
 from publish_records import session, turn
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
-from exporter.model import FailureReason, PauseReason
+from exporter.model.failure import FailureReason
+from exporter.model.probe import PauseReason
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

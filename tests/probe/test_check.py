@@ -11,7 +11,7 @@ from exporter.analysis.isolation import SaltTest
 from exporter.analysis.load import session_tokens
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 from exporter.probe.check import TESTS, Doctor
 from exporter.simulator.model import tokens
 from exporter.simulator.profiles import faults

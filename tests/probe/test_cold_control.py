@@ -11,7 +11,7 @@ from engine_proxy import engine_proxy
 from stamped_server import AUTHORITY, server_tls
 
 from exporter.engine.client.engine_client import EngineClient
-from exporter.model import ControlOutcome
+from exporter.model.session import ControlOutcome
 from exporter.probe.session.cold_control import ColdControl, Place
 from exporter.probe.session.runner import SessionRunner
 from exporter.simulator.profiles import faults

@@ -8,8 +8,9 @@ import pytest
 from fake_clock import FakeClock
 
 from exporter.analysis.load import LoadPolicy
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
+from exporter.engine.wire.request import Deadlines
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks

@@ -11,8 +11,8 @@ from fake_clock import FakeClock
 from guest_views import engine
 
 from exporter.analysis.load import LoadPolicy
-from exporter.engine.client.engine_client import Deadlines
-from exporter.model import SaltReading
+from exporter.engine.wire.request import Deadlines
+from exporter.model.probe import SaltReading
 from exporter.probe.admission import Admission
 from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import ChatRequest
+from exporter.engine.wire.request import ChatRequest
 from exporter.errors import EngineUnavailableError
-from exporter.model import Failure, FailureReason, LossCause, Notice
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Doctor
 from exporter.probe.isolation import try_salts
 from exporter.probe.session.cold_control import ColdControl

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client.engine_client import ChatRequest
-from exporter.model import LossCause, Notice
+from exporter.engine.wire.request import ChatRequest
+from exporter.model.session import LossCause, Notice
 from exporter.simulator.profiles import faults
 
 

@@ -6,14 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client.engine_client import ChatRequest
-from exporter.model import (
-    BreakReason,
-    CachedTokensSource,
-    ControlOutcome,
-    LossCause,
-    Notice,
-)
+from exporter.engine.wire.request import ChatRequest
+from exporter.model.chat import CachedTokensSource
+from exporter.model.session import BreakReason, ControlOutcome, LossCause, Notice
 from exporter.probe.session.cold_control import ColdControl
 from exporter.scenario.model import Scenario, ScenarioKind
 from exporter.simulator.profiles import faults

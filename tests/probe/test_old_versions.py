@@ -8,15 +8,11 @@ from dataclasses import replace
 import pytest
 from asked_engine import Asked, shares
 
-from exporter.engine.client.engine_client import ChatRequest
+from exporter.engine.wire.request import ChatRequest
 from exporter.metrics.state.target import ProbeSums, TargetState
-from exporter.model import (
-    CachedTokensSource,
-    ControlOutcome,
-    LossCause,
-    Notice,
-    RetentionUnknown,
-)
+from exporter.model.chat import CachedTokensSource
+from exporter.model.probe import RetentionUnknown
+from exporter.model.session import ControlOutcome, LossCause, Notice
 from exporter.simulator.profiles import behaviours, faults
 from exporter.wording.findings import of_isolation, of_usage_details, of_wedge
 

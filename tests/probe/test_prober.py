@@ -10,7 +10,8 @@ from fake_clock import FakeClock
 from publish_records import session, turn
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
-from exporter.model import Control, ControlOutcome, Failure, FailureReason, Notice, SessionResult
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import Control, ControlOutcome, Notice, SessionResult
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

@@ -13,15 +13,16 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
-from exporter.model import LossCause
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.model.session import LossCause
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 pytestmark = pytest.mark.vllm
 

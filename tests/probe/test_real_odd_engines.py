@@ -11,9 +11,11 @@ from engine_proxy import engine_proxy, without_token_ids
 
 from exporter.analysis.cache.cache_math import ideal_cached_tokens
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.model import CachedTokensSource, Notice
+from exporter.engine.wire.request import Deadlines
+from exporter.model.chat import CachedTokensSource
+from exporter.model.session import Notice
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 

@@ -13,8 +13,10 @@ from aiohttp.test_utils import TestServer
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
-from exporter.model import ControlOutcome, FailureReason, Notice
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import Deadlines
+from exporter.model.failure import FailureReason
+from exporter.model.session import ControlOutcome, Notice
 from exporter.probe.check import Doctor
 from exporter.probe.isolation import try_salts
 from exporter.probe.session.cold_control import ColdControl

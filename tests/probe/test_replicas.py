@@ -11,9 +11,11 @@ from engine_proxy import engine_proxy, in_turn
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.exposition import parse
-from exporter.model import EngineTotals, EngineView, LossCause, Notice, ScrapeFailure
+from exporter.engine.wire.request import Deadlines
+from exporter.model.engine import EngineTotals, EngineView, ScrapeFailure
+from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Doctor
 from exporter.probe.replicas import LOOKS, ReplicaDetector
 from exporter.probe.session.runner import SessionPlan, SessionRunner

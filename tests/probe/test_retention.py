@@ -13,8 +13,10 @@ from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
 from exporter.analysis.load import LoadPolicy
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
-from exporter.model import RetentionUnknown, Usage
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.model.chat import Usage
+from exporter.model.probe import RetentionUnknown
 from exporter.probe.admission import Admission
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

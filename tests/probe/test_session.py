@@ -5,15 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.engine.client.engine_client import Deadlines
-from exporter.model import (
-    BreakReason,
-    FailureReason,
-    LossCause,
-    Notice,
-    PrefixStability,
-    Turn,
-)
+from exporter.engine.wire.request import Deadlines
+from exporter.model.chat import Chat
+from exporter.model.failure import FailureReason
+from exporter.model.session import BreakReason, LossCause, Notice, PrefixStability
 from exporter.simulator.profiles import faults
 from exporter.wording.session_json import session_json
 
@@ -212,14 +207,14 @@ async def test_the_text_around_a_break_is_not_in_the_json_nor_in_a_printed_recor
     assert "careful" not in repr(result)
 
 
-def turns_alive():
-    return [each for each in gc.get_objects() if type(each) is Turn]
+def chats_alive():
+    return [each for each in gc.get_objects() if type(each) is Chat]
 
 
 async def test_token_ids_are_not_held_until_the_next_session(bench):
-    others = turns_alive()  # constants of test modules
+    others = chats_alive()  # constants of test modules
     async with bench() as at:
         result = await at.play()
         assert result.failure is None
-        assert len(turns_alive()) == len(others)
+        assert len(chats_alive()) == len(others)
         assert at.runner.so_far().turns == result.turns

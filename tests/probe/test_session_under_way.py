@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from exporter.clock import SystemClock
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionHooks, SessionRunner
 

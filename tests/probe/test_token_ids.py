@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.model import FailureReason, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import Notice
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.profiles import behaviours, faults
 

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.exposition import parse
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.simulator.profiles import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 

@@ -8,9 +8,10 @@ import pytest
 
 from exporter.analysis.load import LoadPolicy
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.model import ControlOutcome
+from exporter.engine.wire.request import Deadlines
+from exporter.model.session import ControlOutcome
 from exporter.probe.admission import Admission
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import EngineInfo
+from exporter.model.engine import EngineInfo
 from exporter.report.check import WIDTH, checkup_json, closing_line, finding_lines
 from exporter.wording.findings import CheckReport, Finding, Verdict
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from publish_records import STARTED, failed_session
 from rich.console import Console
 
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.report.comparison.chart import draw
 from exporter.report.comparison.facts import arm_of, cold_arms, compare
 from exporter.report.comparison.json import comparison_json

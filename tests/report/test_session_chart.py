@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from publish_records import failed_session, session, turn
 
 from exporter.errors import ConfigError
-from exporter.model import Control, ControlOutcome, LossCause
+from exporter.model.session import Control, ControlOutcome, LossCause
 from exporter.report import charts
 from exporter.report.session.series import prompt_split, running_sum, session_series
 

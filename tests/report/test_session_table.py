@@ -10,7 +10,7 @@ import pytest
 from publish_records import TURNS, session, turn
 from rich.console import Console
 
-from exporter.model import Control, ControlOutcome
+from exporter.model.session import Control, ControlOutcome
 from exporter.report.session.table import mark, turn_table
 from exporter.report.session.text import session_report
 from exporter.wording import numbers

@@ -6,8 +6,9 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
-from exporter.model import Notice
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import Deadlines
+from exporter.model.session import Notice
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings

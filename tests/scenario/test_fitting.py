@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.model import estimate_tokens, fits
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.library import SHIPPED, load_scenarios
 from exporter.scenario.model import Scenario, refuses_system

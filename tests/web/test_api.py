@@ -16,7 +16,7 @@ from publish_records import (
     session,
 )
 
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.web import api
 from exporter.wording.notices import ADVICE
 from exporter.wording.session_json import session_json

@@ -21,7 +21,9 @@ from publish_records import (
 
 from exporter.container.decide.records import DockerProblem, LifecycleState
 from exporter.metrics.state.cost import Prices
-from exporter.model import FailureReason, Notice, PauseReason, RetentionReading
+from exporter.model.failure import FailureReason
+from exporter.model.probe import PauseReason, RetentionReading
+from exporter.model.session import Notice
 
 
 @pytest.fixture

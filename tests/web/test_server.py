@@ -26,7 +26,7 @@ from exporter.errors import ExporterError
 from exporter.metrics.families.discovery import DISCOVERY
 from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.metrics.state.cost import Prices
-from exporter.model import RetentionReading
+from exporter.model.probe import RetentionReading
 from exporter.web.server import HttpServer
 
 PROMETHEUS_ACCEPT = (

@@ -6,7 +6,7 @@ import json
 
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.wording.session_json import session_json
 
 TOP = ("target", "scenario", "simulated", "started", "failure", "turns")

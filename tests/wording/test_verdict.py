@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
-from exporter.model import Control, ControlOutcome, FailureReason, Loss, LossCause, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import Control, ControlOutcome, Loss, LossCause, Notice
 from exporter.wording.notices import LOSS_ADVICE
 from exporter.wording.verdict import failure_in_words, loss_lines, notes, verdict
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model import LossCause, TurnFacts
+from exporter.model.session import LossCause, TurnFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.model import CachedTokensSource, Loss, Turn, Usage
+    from exporter.model.chat import CachedTokensSource, Chat, Usage
+    from exporter.model.session import Loss
 
 Tokens = tuple[int, ...]
 
@@ -67,7 +68,7 @@ class Shared:
         return least if least == most else None
 
 
-def shared_with(prompt: Tokens, earlier: Turn) -> Shared | None:
+def shared_with(prompt: Tokens, earlier: Chat) -> Shared | None:
     """What `prompt` shares with `earlier` and its answer; None where the ids of that are unknown.
 
     Where the prompt parts from the earlier *prompt*, the answer's ids do not matter. Where it goes
@@ -92,7 +93,7 @@ def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: i
     return max(0, min(common, len(prompt) - 1)) // match_unit * match_unit
 
 
-def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> int | None:
+def turn_ideal(turn: Chat, earlier: Sequence[Chat], match_unit: int | None) -> int | None:
     """The ideal of `turn` after the `earlier` turns of its session; None where it is unknown.
 
     The first turn's ideal is 0 whatever is unknown: there is nothing before it to reuse. Where the
@@ -105,7 +106,7 @@ def turn_ideal(turn: Turn, earlier: Sequence[Turn], match_unit: int | None) -> i
     return None if match_unit is None or shared is None else shared.servable(match_unit)
 
 
-def reusable(turn: Turn, earlier: Sequence[Turn]) -> Shared | None:
+def reusable(turn: Chat, earlier: Sequence[Chat]) -> Shared | None:
     """How much of the prompt of `turn` the `earlier` turns of its session leave to be reused: all
     that it shares with one of them, but never its last token. None where ids are unknown.
     """
@@ -122,7 +123,7 @@ def reusable(turn: Turn, earlier: Sequence[Turn]) -> Shared | None:
     )
 
 
-def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnFacts:
+def turn_facts(turn: Chat, ideal: int | None, loss: Loss | None = None) -> TurnFacts:
     """Everything that one turn says, given its ideal and its loss against it. What cannot be known
     stays None.
 
@@ -135,7 +136,6 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
     cached = usage.cached_tokens if usage and not hidden else None
     if beyond_ideal(cached, ideal):
         ideal = None
-    first = turn.first_token_at
     return TurnFacts(
         index=turn.index,
         prompt_tokens=prompt,
@@ -146,9 +146,9 @@ def turn_facts(turn: Turn, ideal: int | None, loss: Loss | None = None) -> TurnF
         ideal_cached_tokens=ideal,
         ideal_hit_ratio=_ratio(ideal, prompt),
         efficiency_ratio=_ratio(cached, ideal),
-        ttft_seconds=None if first is None else first - turn.sent_at,
-        latency_seconds=turn.finished_at - turn.sent_at,
-        inter_token_seconds=turn.inter_token,
+        ttft_seconds=turn.ttft_seconds,
+        latency_seconds=turn.latency_seconds,
+        inter_token_seconds=turn.inter_token_seconds,
         loss=None if ideal is None else loss,
         cached_tokens_source=None if cached is None else _source(usage),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 
 def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt: int) -> int | None:

@@ -14,7 +14,7 @@ from exporter.analysis.cache.transfer import whole, without_transfer
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from exporter.model import Usage
+    from exporter.model.chat import Usage
 
 _HITS_KEPT = 64
 """About the last nine sessions."""

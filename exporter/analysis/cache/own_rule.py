@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exporter.analysis.cache.match_unit import Hit
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 _OFTEN = 2
 """So many hits that fell short in the same way, and none in another, are no chance."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from exporter.model import CachedTokensSource, Usage
+from exporter.model.chat import CachedTokensSource, Usage
 
 _RELEASE = re.compile(r"0\.(\d+)")
 _TELLS_ZERO_SINCE = 24  # vLLM 0.24

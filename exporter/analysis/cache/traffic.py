@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.cache.repeat import long_enough, most_cached
 
 if TYPE_CHECKING:
-    from exporter.model import Usage
+    from exporter.model.chat import Usage
 
 
 def whole(usage: Usage | None, match_unit: int | None) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.repeat import Circumstances, Outcome, judged
 from exporter.analysis.cache.traffic import pressed
-from exporter.model import Loss, LossCause
+from exporter.model.session import Loss, LossCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.cache.cache_math import common_prefix
-from exporter.model import BreakReason, PrefixBreak
+from exporter.model.session import BreakReason, PrefixBreak
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ from exporter.clock import SystemClock
 from exporter.container.decide.records import DockerError
 from exporter.daemon.container_setup import container_of
 from exporter.errors import ConfigError, ExporterError
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.report.charts import check_chart, write_comparison_chart
 from exporter.report.comparison.facts import Arm, Comparison, arm_of, cold_arms, compare
 from exporter.report.comparison.json import comparison_json
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.config import Settings, Target
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 _EPILOG = (
     "SOURCE is the URL of an engine or a file of results, both as NAME=SOURCE for a name of your "

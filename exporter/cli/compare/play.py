@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import Settings, Target
     from exporter.engine.scraper import Scraper
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from exporter.container.decide.policy import PAGES_WITHIN_SECONDS, speaks_of_illness
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot, EngineView, SessionResult
+    from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.model.session import SessionResult
 
 _Work = tuple[float | None, ...]
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.container.decide.activity import Activity
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
     from exporter.container.decide.log.loading import LoadProgress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         DockerProblem,
         LifecycleState,
     )
-    from exporter.model import Failure
+    from exporter.model.failure import Failure
 
 
 class Health(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.engine.wire.refusal import says_it_rests
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 
 @dataclass(frozen=True, slots=True)

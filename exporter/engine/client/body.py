@@ -10,7 +10,7 @@ import aiohttp
 from exporter.engine.client.translation import redirected, sent_on
 from exporter.engine.wire.refusal import Refusal, read_refusal
 from exporter.errors import EngineUnavailableError
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 _REFUSAL_BYTES = 1 << 20
 _REFUSAL_SECONDS = 5.0

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
-    from exporter.engine.wire.chat import Deadlines
+    from exporter.engine.wire.request import Deadlines
 
 
 class DeadlineTimer:

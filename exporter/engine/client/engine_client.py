@@ -20,20 +20,19 @@ from exporter.engine.client.body import no_stream, read_body, refused
 from exporter.engine.client.deadline_watch import DeadlineTimer
 from exporter.engine.client.translation import connection_failure, redirected, sent_on
 from exporter.engine.wire.answer import Answer, Json
-from exporter.engine.wire.chat import Chat, ChatRequest, Deadlines, out_of_order
 from exporter.engine.wire.learned import Learned, context_of
 from exporter.engine.wire.redaction import page_without, without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
 from exporter.errors import EngineUnavailableError
-from exporter.model import EngineInfo, Failure, FailureReason
+from exporter.model.chat import Chat, out_of_order
+from exporter.model.engine import EngineInfo
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.engine.wire.chat import Objects
-
-__all__ = ["Chat", "ChatRequest", "Deadlines", "EngineClient"]
+    from exporter.engine.wire.request import ChatRequest, Deadlines, Objects
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5, so that a reused connection is still there

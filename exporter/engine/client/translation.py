@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from exporter.engine.wire.refusal import error_text
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from yarl import URL

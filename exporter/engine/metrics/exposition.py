@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 _SHOWN = 120  # characters of a bad line that an error shows
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count
 from exporter.engine.metrics.totals import Carried, EngineHistory, carry
-from exporter.model import EngineTotals
+from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.model import EngineSnapshot, PartKey
+    from exporter.model.engine import EngineSnapshot, PartKey
 
 _OWN_PAGE: PartKey = ()
 _ENGINES_KEPT = 64

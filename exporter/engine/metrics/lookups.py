@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 TOLERANCE = 0.02
 """Share of the prompt tokens that lookups may exceed them by: prompts looked up and then given up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 
 class ScrapeReason(StrEnum):

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from exporter.engine.metrics import names
 from exporter.engine.metrics.names import Family, Ranks
-from exporter.model import CacheConfig, EngineSnapshot
+from exporter.model.engine import CacheConfig, EngineSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from prometheus_client.samples import Sample
 
-    from exporter.model import PartKey
+    from exporter.model.engine import PartKey
 
 _T = TypeVar("_T")
 

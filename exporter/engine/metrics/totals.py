@@ -7,12 +7,12 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count, Lookups
-from exporter.model import EngineTotals
+from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 FASTEST_START_SECONDS = 30.0
 """No vLLM starts faster: it loads a model, and warms up."""

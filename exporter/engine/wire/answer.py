@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.engine.wire.refusal import error_in, error_text, says_it_rests
 from exporter.errors import ExporterError
-from exporter.model import Failure, FailureReason, Usage
+from exporter.model.chat import Usage
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from exporter.engine.wire.refusal import Refusal

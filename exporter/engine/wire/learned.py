@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.engine.wire.chat import OPTIONAL_FIELDS
+from exporter.engine.wire.request import OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
     from exporter.engine.wire.answer import Json
-    from exporter.engine.wire.chat import ChatRequest
     from exporter.engine.wire.refusal import Refusal
+    from exporter.engine.wire.request import ChatRequest
 
 
 @dataclass(slots=True)

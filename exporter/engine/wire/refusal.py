@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from exporter.model import Failure, FailureReason
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

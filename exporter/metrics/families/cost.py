@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.readers import Family, Reader, by, each_turn, one
 from exporter.metrics.state.target import live_engine, live_users
-from exporter.model import PauseReason
+from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

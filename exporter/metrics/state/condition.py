@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from exporter.container.decide.records import Cause, LifecycleState
 from exporter.metrics.state.target import live_engine
-from exporter.model import Notice, PauseReason
+from exporter.model.probe import PauseReason
+from exporter.model.session import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

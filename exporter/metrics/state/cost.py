@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
-from exporter.model import ControlOutcome, PauseReason
+from exporter.model.session import ControlOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from exporter.model import EngineView, RetentionReading, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.probe import PauseReason, RetentionReading
+    from exporter.model.session import SessionResult
 
 
 @dataclass(frozen=True, slots=True)

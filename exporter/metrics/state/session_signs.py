@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.analysis.session_totals import session_totals
-from exporter.model import LossCause
+from exporter.model.session import LossCause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model import SessionResult, TurnFacts
+    from exporter.model.session import SessionResult, TurnFacts
 
 LOSING_BELOW = 0.8
 """Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound and causes."""

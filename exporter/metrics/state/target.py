@@ -16,19 +16,17 @@ from exporter.engine.metrics.reasons import ScrapeReason
 from exporter.metrics.state.cost import CostState
 from exporter.metrics.state.session_signs import SessionSigns, signs_of
 from exporter.metrics.state.users_share import UsersShare
-from exporter.model import CachedTokensSource, FailureReason, LossCause, Notice
+from exporter.model.chat import CachedTokensSource
+from exporter.model.failure import FailureReason
+from exporter.model.session import LossCause, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from exporter.container.decide.records import ContainerView
-    from exporter.model import (
-        EngineView,
-        RetentionReading,
-        SaltReading,
-        SessionResult,
-        TurnFacts,
-    )
+    from exporter.model.engine import EngineView
+    from exporter.model.probe import RetentionReading, SaltReading
+    from exporter.model.session import SessionResult, TurnFacts
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
 # the probe and one of vllm:time_to_first_token_seconds have the same resolution.

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.engine.metrics import windows
-from exporter.model import EngineTotals, LossCause, Notice
+from exporter.model.engine import EngineTotals
+from exporter.model.session import LossCause, Notice
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
-    from exporter.model import EngineView, SessionResult
+    from exporter.model.engine import EngineView
+    from exporter.model.session import SessionResult
 
 _MISSED_LOOKS = 3
 _MISSED_SECONDS = 60.0

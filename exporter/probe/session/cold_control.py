@@ -11,13 +11,13 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from exporter.model import Control, ControlOutcome
+from exporter.model.session import Control, ControlOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines
-    from exporter.model import Usage
+    from exporter.engine.wire.request import ChatRequest, Deadlines
+    from exporter.model.chat import Chat, Usage
     from exporter.probe.asking import Chats
 
 
@@ -66,13 +66,10 @@ def control_facts(chat: Chat, *, before_turn: bool) -> Control:
         outcome = ControlOutcome.UNREPORTED
     else:
         outcome = ControlOutcome.COLD if cached == 0 else ControlOutcome.NOT_COLD
-    ttft = None
-    if chat.failure is None and chat.token_times and chat.sent_at is not None:
-        ttft = chat.token_times[0] - chat.sent_at
     return Control(
         outcome=outcome,
         before_turn=before_turn,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
-        ttft_seconds=ttft,
+        ttft_seconds=None if chat.failure is not None else chat.ttft_seconds,
     )

@@ -12,14 +12,16 @@ from exporter.analysis.cache.match_unit import Hit
 from exporter.analysis.cache.own_rule import own_rule
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import turn_notices
-from exporter.model import LossCause, Notice
+from exporter.model.session import LossCause, Notice
 from exporter.probe.inquiry import LossInquiry
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.cache_math import Shared
     from exporter.analysis.cache.engine_memory import EngineMemory
     from exporter.analysis.loss.causes import Evidence
-    from exporter.model import EngineView, Turn, TurnFacts
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineView
+    from exporter.model.session import TurnFacts
     from exporter.probe.asking import EngineRequests
     from exporter.probe.inquiry import Again
     from exporter.probe.replicas import ReplicaDetector
@@ -43,7 +45,7 @@ class TurnJudge:
     def _memory(self) -> EngineMemory:
         return self._requests.memory
 
-    async def judge(self, turn: Turn, played: Played, again: Again) -> TurnFacts:
+    async def judge(self, turn: Chat, played: Played, again: Again) -> TurnFacts:
         """Add a turn to what was played, with what it says of the cache."""
         inquiry, earlier = self._inquiry, played.turns
         turn = self._without_transfer(turn, played)
@@ -66,7 +68,7 @@ class TurnJudge:
             rule = self._own_rule(turn, shared, evidence, earlier)
             evidence = replace(evidence, own_rule=rule)
             played.evidence[turn.index] = evidence
-        known = turn.usage is not None and turn.usage.cached_tokens is not None
+        known = turn.cached_tokens is not None
         facts = turn_facts(turn, ideal, loss(evidence) if evidence and known else None)
         played.turns.append(turn)
         played.facts.append(facts)
@@ -77,16 +79,22 @@ class TurnJudge:
             played.notices.add(Notice.MIXED)
         return facts
 
-    def _without_transfer(self, turn: Turn, played: Played) -> Turn:
+    def _without_transfer(self, turn: Chat, played: Played) -> Chat:
         """A later turn brings words that nobody sent before: where all of it but the last token, or
         all, counts as cached, that was no hit, and this process counts transfers.
         """
         usage, earlier = turn.usage, played.turns
-        if not earlier or usage is None or (cached := _cached(turn)) < usage.prompt_tokens - 1:
+        if (
+            not earlier
+            or usage is None
+            or (cached := turn.cached_tokens or 0) < usage.prompt_tokens - 1
+        ):
             return turn
         whole_units = self._memory.label is not None and cached % self._memory.label == 0
-        sent_before = cached <= max(map(_tokens, earlier)) or turn.index in played.control_usage
-        if _cached(earlier[0]) or whole_units or sent_before:
+        sent_before = (
+            cached <= max(one.tokens for one in earlier) or turn.index in played.control_usage
+        )
+        if earlier[0].cached_tokens or whole_units or sent_before:
             return turn
         return replace(turn, usage=self._memory.sent_new(usage))
 
@@ -99,7 +107,7 @@ class TurnJudge:
         )
 
     def _learn(
-        self, turn: Turn, shared: Shared | None, evidence: Evidence | None, earlier: list[Turn]
+        self, turn: Chat, shared: Shared | None, evidence: Evidence | None, earlier: list[Chat]
     ) -> None:
         """Remember what the turn's hit shows of this process."""
         hit = _hit(turn, shared, evidence, earlier)
@@ -108,12 +116,12 @@ class TurnJudge:
         self._memory.saw(hit)
         # What the turn before the last had was sent twice before, and a first turn may hit what
         # all prompts of this engine begin with.
-        known = _tokens(earlier[-2]) if len(earlier) > 1 else _cached(earlier[0])
+        known = earlier[-2].tokens if len(earlier) > 1 else earlier[0].cached_tokens or 0
         if hit.cached > known and self._inquiry.repeated != turn.index - 1:
             self._memory.hit = True
 
     def _own_rule(
-        self, turn: Turn, shared: Shared | None, evidence: Evidence, earlier: list[Turn]
+        self, turn: Chat, shared: Shared | None, evidence: Evidence, earlier: list[Chat]
     ) -> str | None:
         hit = _hit(turn, shared, evidence, earlier)
         if hit is None:
@@ -122,10 +130,10 @@ class TurnJudge:
 
 
 def _hit(
-    turn: Turn, shared: Shared | None, evidence: Evidence | None, earlier: list[Turn]
+    turn: Chat, shared: Shared | None, evidence: Evidence | None, earlier: list[Chat]
 ) -> Hit | None:
     """What a later turn hit; None where that is not known."""
-    cached = turn.usage.cached_tokens if turn.usage else None
+    cached = turn.cached_tokens
     if cached is None or not earlier:
         return None
     if shared is None or shared.least != shared.most:
@@ -150,11 +158,3 @@ def _disturbed(evidence: Evidence) -> bool:
     """Whether something else than the engine's own rule may have made a hit shorter."""
     gone = evidence.restarted is not False or evidence.several is not None
     return gone or evidence.pressed(evidence.traffic) is not False
-
-
-def _cached(turn: Turn) -> int:
-    return (turn.usage.cached_tokens or 0) if turn.usage else 0
-
-
-def _tokens(turn: Turn) -> int:
-    return turn.usage.prompt_tokens + turn.usage.completion_tokens if turn.usage else 0

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from exporter.analysis.cache.cache_math import turn_facts
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import usage_notice
-from exporter.model import (
+from exporter.model.session import (
     ControlOutcome,
-    Failure,
     LossCause,
     Notice,
     PrefixStability,
     SessionResult,
-    Turn,
     TurnFacts,
 )
 
 if TYPE_CHECKING:
     from exporter.analysis.loss.causes import Evidence
-    from exporter.model import EngineInfo, Usage
+    from exporter.model.chat import Chat, Usage
+    from exporter.model.engine import EngineInfo
+    from exporter.model.failure import Failure
     from exporter.probe.asking import Scope
 
 
@@ -38,7 +38,7 @@ class Played:
     started_at: float
     info: EngineInfo | None = None
     chats: Scope | None = None
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[Chat] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
     evidence: dict[int, Evidence] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Played:
             self.facts[place] = self._settled_control(facts)
         self.usages = [turn.usage for turn in self.turns if turn.usage is not None]
 
-    def _settled_turn(self, place: int, turn: Turn) -> TurnFacts:
+    def _settled_turn(self, place: int, turn: Chat) -> TurnFacts:
         facts = self.facts[place]
         usage = self.chats.settled(turn.usage) if self.chats and turn.usage else None
         if usage is None or usage is turn.usage:

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.loss.stability import Around, TurnPair, around, explain
-from exporter.model import BreakReason, PrefixBreak, PrefixStability
+from exporter.model.session import BreakReason, PrefixBreak, PrefixStability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.model import Turn
+    from exporter.model.chat import Chat
 
 _NOT_THE_TEMPLATE = (BreakReason.COMPLETION_REENCODED, BreakReason.ANSWER_LEFT_OUT)
 
@@ -36,12 +36,12 @@ class PrefixComparison:
         self._detokenize = detokenize
         self._tools = tools
         self._answers_kept = answers_kept
-        self._before: tuple[Turn, list[Mapping[str, Any]]] | None = None
+        self._before: tuple[Chat, list[Mapping[str, Any]]] | None = None
         self._compared = 0
         self._unstable: PrefixBreak | None = None
         self._in_answer: PrefixBreak | None = None
 
-    async def turn(self, turn: Turn, messages: Sequence[Mapping[str, Any]]) -> None:
+    async def turn(self, turn: Chat, messages: Sequence[Mapping[str, Any]]) -> None:
         """Compare a turn that ended with the one before; `messages` are those of its request."""
         before, self._before = self._before, (turn, list(messages))
         pair = _pair(before[0], turn, answers_kept=self._answers_kept) if before else None
@@ -84,7 +84,7 @@ def _wordless(since: Sequence[Mapping[str, Any]]) -> bool:
     return answer.get("role") == "assistant" and not said
 
 
-def _pair(before: Turn, turn: Turn, *, answers_kept: bool) -> TurnPair | None:
+def _pair(before: Chat, turn: Chat, *, answers_kept: bool) -> TurnPair | None:
     if before.prompt_token_ids is None or turn.prompt_token_ids is None:
         return None
     answer = before.completion_token_ids if answers_kept else None

@@ -9,24 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.salting import SaltTrust, process_of
 from exporter.analysis.turn_notices import length_notices
-from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError, ScenarioError
-from exporter.model import (
-    Control,
-    EngineInfo,
-    EngineView,
-    Failure,
-    FailureReason,
-    Notice,
-    SessionResult,
-    Turn,
-    TurnFacts,
-)
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import Control, Notice, SessionResult, TurnFacts
 from exporter.probe.asking import EngineRequests, Scope
 from exporter.probe.overlap import overlapping
 from exporter.probe.replicas import ReplicaDetector, own_info
@@ -42,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
-    from exporter.probe.inquiry import Answered
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineInfo, EngineView
     from exporter.probe.replicas import Observe
     from exporter.scenario.model import Scenario, ScenarioKind
 
@@ -241,14 +233,14 @@ class SessionRunner:
         cold = _Cold(index, self._cold_request(request, scenario, played), place)
         control = await self._send_control(cold, Place.BEFORE, scene, played)
         hooks.on_request(False)
-        chat, recovered = await self._send(request, scene, hooks.on_token)
+        chat = await self._send(request, scene, hooks.on_token)
         if chat.once().failure is not None:
             return self._failed(chat, index, scene, scenario, played)
         if index == 1 and played.nonce:
             chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
-        turn = _turn(index, chat, recovered=recovered)
+        turn = replace(chat, index=index)
         if index == 1 and not played.nonce:
-            played.nonce = bool(_cached(turn)) or self._client.learned.refuses_salts
+            played.nonce = bool(turn.cached_tokens) or self._client.learned.refuses_salts
             if played.nonce:
                 return _End.ANEW
         facts = await course.judge.judge(turn, played, partial(self._again, request, scene))
@@ -288,24 +280,19 @@ class SessionRunner:
 
     async def _again(
         self, request: ChatRequest, scene: _Scene, beside: bool
-    ) -> Sequence[Answered] | None:
+    ) -> Sequence[Chat] | None:
         """A turn's prompt once more, for one token; `beside` another time that it is answered."""
         once = replace(request, max_tokens=1)
 
-        async def sent() -> tuple[Chat, bool]:
+        async def sent() -> Chat:
             return await self._send(once, scene, lambda _chunks: None)
 
-        answers: Sequence[tuple[Chat, bool]]
+        answers: Sequence[Chat]
         if beside:
             answers = await overlapping(lambda begun: self._send(request, scene, begun), sent)
         else:
             answers = [await sent()]
-        told = [
-            (chat.usage, chat.prompt_token_ids)
-            for chat, _ in answers
-            if chat.once().failure is None and chat.usage is not None
-        ]
-        return told if len(told) == len(answers) else None
+        return answers if all(map(_is_evidence, answers)) else None
 
     def _text_of(self, scene: _Scene) -> Detokenize:
         async def detokenize(ids: Sequence[int]) -> str | None:
@@ -315,8 +302,8 @@ class SessionRunner:
 
     async def _send(
         self, request: ChatRequest, scene: _Scene, on_token: Callable[[int], None]
-    ) -> tuple[Chat, bool]:
-        """The answer, and whether token ids had to be looked for beside it."""
+    ) -> Chat:
+        """The answer, with its token ids where they can be known."""
         deadlines = self._plan.deadlines
         asked = self._ids.asked_for(request)
         chat = await scene.chats.chat(asked, deadlines, on_token)
@@ -371,24 +358,5 @@ class SessionRunner:
         return fitted[1], fitted[2]
 
 
-def _turn(index: int, chat: Chat, *, recovered: bool) -> Turn:
-    """The record of a request that went well."""
-    first = chat.token_times[0] if chat.token_times else None
-    sent = chat.sent_at if chat.sent_at is not None else chat.finished_at
-    return Turn(
-        index=index,
-        sent_at=sent,
-        first_token_at=first,
-        finished_at=chat.finished_at,
-        usage=chat.usage,
-        finish_reason=chat.finish_reason,
-        inter_token=tuple(later - earlier for earlier, later in pairwise(chat.token_times)),
-        prompt_token_ids=chat.prompt_token_ids,
-        completion_token_ids=chat.completion_token_ids,
-        ids_recovered=recovered,
-        usage_fault=chat.usage_fault,
-    )
-
-
-def _cached(turn: Turn) -> int:
-    return (turn.usage.cached_tokens or 0) if turn.usage else 0
+def _is_evidence(chat: Chat) -> bool:
+    return chat.once().failure is None and chat.usage is not None

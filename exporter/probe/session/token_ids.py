@@ -13,10 +13,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.model import FailureReason
+from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
-    from exporter.engine.client.engine_client import Chat, ChatRequest, EngineClient
+    from exporter.engine.client.engine_client import EngineClient
+    from exporter.engine.wire.request import ChatRequest
+    from exporter.model.chat import Chat
 
 _FIRST_WITH_IDS = (0, 10, 2)
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
@@ -51,20 +53,23 @@ class TokenIds:
         self._refused = failure.reason is FailureReason.BAD_REQUEST
         return self._refused
 
-    async def complete(self, request: ChatRequest, chat: Chat) -> tuple[Chat, bool]:
-        """The answer with the ids that can be known, and whether any had to be looked for."""
+    async def complete(self, request: ChatRequest, chat: Chat) -> Chat:
+        """The answer with the ids that can be known."""
         if chat.failure is not None:
-            return chat, False
+            return chat
         self._missing = chat.prompt_token_ids is None
         usage, prompt = chat.usage, chat.prompt_token_ids
         cut = request.max_tokens if chat.finish_reason == "length" else None
         answer = _whole(chat.completion_token_ids, usage.completion_tokens if usage else cut)
         if usage is None:
-            return replace(chat, completion_token_ids=answer), False
-        prompt, looked = _whole(prompt, usage.prompt_tokens), False
+            return replace(chat, completion_token_ids=answer)
+        prompt = _whole(prompt, usage.prompt_tokens)
+        recovered = prompt is None
         if prompt is None:
-            prompt, looked = await self._tokenized(request, usage.prompt_tokens), True
-        return replace(chat, prompt_token_ids=prompt, completion_token_ids=answer), looked
+            prompt = await self._tokenized(request, usage.prompt_tokens)
+        return replace(
+            chat, prompt_token_ids=prompt, completion_token_ids=answer, ids_recovered=recovered
+        )
 
     async def _tokenized(self, request: ChatRequest, count: int) -> Ids | None:
         """The prompt's ids by /tokenize; with the tools or without, whichever are as many."""

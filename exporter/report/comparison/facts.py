@@ -18,7 +18,7 @@ from exporter.wording import numbers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.model import Notice, SessionResult
+    from exporter.model.session import Notice, SessionResult
 
 Quantity = Literal["ttft", "first_ttft", "latency", "hit_ratio"]
 _QUANTITIES: tuple[Quantity, ...] = ("ttft", "first_ttft", "latency", "hit_ratio")

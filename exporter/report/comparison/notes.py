@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from exporter.analysis.paired import LEAST_PAIRS
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE
 

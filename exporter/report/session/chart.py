@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
     from exporter.report.session.series import SessionSeries
 
 _INCHES = (11.5, 8.2)

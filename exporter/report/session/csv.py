@@ -11,7 +11,7 @@ from exporter.wording.session_json import session_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 _SESSION = ("target", "scenario", "simulated", "started", "model", "engine_version")
 _TURN = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
-    from exporter.model import SessionResult, TurnFacts
+    from exporter.model.session import SessionResult, TurnFacts
 
 _LONGEST = 60
 """Characters of a string that an engine chose; a title has no room for more."""

@@ -15,7 +15,7 @@ from exporter.wording import numbers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.model import SessionResult, TurnFacts
+    from exporter.model.session import SessionResult, TurnFacts
 
 WIDE, WIDEST = 120, 150
 """Columns from which there is room for whole words and a bar, and for more air around them."""

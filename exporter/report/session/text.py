@@ -13,7 +13,7 @@ from exporter.wording.verdict import failure_in_words, loss_lines, notes, verdic
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 
 def session_report(

@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.client.translation import connection_failure
 from exporter.engine.metrics.exposition import parse
 from exporter.engine.wire.answer import Answer
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError, ExpositionError
-from exporter.model import FailureReason, Usage
+from exporter.model.chat import Usage
+from exporter.model.failure import FailureReason
 
 REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 4)
 MIB = 1 << 20

@@ -14,9 +14,12 @@ import uvloop
 from aiohttp import web
 
 from exporter.engine.client.deadline_watch import DeadlineTimer
-from exporter.engine.client.engine_client import ChatRequest, Deadlines, EngineClient, stamps
+from exporter.engine.client.engine_client import EngineClient, stamps
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError
-from exporter.model import EngineInfo, FailureReason, Usage
+from exporter.model.chat import Usage
+from exporter.model.engine import EngineInfo
+from exporter.model.failure import FailureReason
 
 REQUEST = ChatRequest(
     model="tiny",

@@ -21,9 +21,12 @@ from stamped_server import (
     url_of,
 )
 
-from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.client.stamps import Exchange, StampingTransport, now
-from exporter.model import ControlOutcome, Failure, FailureReason
+from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.model.chat import Chat
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import ControlOutcome
 from exporter.probe.session.cold_control import control_facts
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)

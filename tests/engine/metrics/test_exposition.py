@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_pages import rank, read, recorded, series, vllm_page
 
-from exporter.model import CacheConfig
+from exporter.model.engine import CacheConfig
 
 RECORDED = [
     "main32_before",

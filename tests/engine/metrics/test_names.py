@@ -8,7 +8,7 @@ import pytest
 from engine_pages import recorded
 
 from exporter.engine.metrics import names
-from exporter.model import EngineSnapshot
+from exporter.model.engine import EngineSnapshot
 
 
 def test_no_name_is_wanted_twice():

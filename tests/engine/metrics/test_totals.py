@@ -16,7 +16,7 @@ from exporter.engine.metrics.totals import (
     carry,
     returned,
 )
-from exporter.model import EngineSnapshot, EngineTotals
+from exporter.model.engine import EngineSnapshot, EngineTotals
 
 EMPTY = EngineHistory()
 

@@ -10,12 +10,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from engine_pages import read
 
-from exporter.engine.client.engine_client import Chat, ChatRequest, Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.refusal import failure_of
-from exporter.model import FailureReason, Usage
+from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.model.chat import Chat, Usage
+from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 DATA = Path(__file__).parents[1] / "data" / "versions"
 ALL = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())

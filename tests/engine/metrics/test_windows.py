@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.engine.metrics.windows import Sample, hit_ratios, observe
-from exporter.model import EngineTotals
+from exporter.model.engine import EngineTotals
 
 
 def observed(*points: tuple[float, float, float]) -> tuple[Sample, ...]:

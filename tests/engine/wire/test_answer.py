@@ -9,7 +9,8 @@ from exporter.container.decide.policy import ILLNESS
 from exporter.engine.wire.answer import Answer, read_usage
 from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder
-from exporter.model import FailureReason, Usage
+from exporter.model.chat import Usage
+from exporter.model.failure import FailureReason
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.wire.chat import OPTIONAL_FIELDS, ChatRequest
 from exporter.engine.wire.learned import Learned, context_of
 from exporter.engine.wire.refusal import read_refusal
+from exporter.engine.wire.request import OPTIONAL_FIELDS, ChatRequest
 
 VERSIONS = Path(__file__).parents[1] / "data" / "versions"
 REQUEST = ChatRequest("m", [{"role": "user", "content": "hello"}], 4, cache_salt="s")

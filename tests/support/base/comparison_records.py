@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from publish_records import STARTED, session, turn
 
-from exporter.model import Control, ControlOutcome
+from exporter.model.session import Control, ControlOutcome
 
 LENGTHS = ((1000, 0), (1250, 992), (1500, 1232), (1700, 1488))
 

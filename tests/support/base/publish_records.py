@@ -12,23 +12,24 @@ from exporter.container.decide.records import (
     Diagnosis,
     LifecycleState,
 )
-from exporter.model import (
-    BreakReason,
+from exporter.model.engine import (
     CacheConfig,
-    Control,
-    ControlOutcome,
     EngineInfo,
     EngineSnapshot,
     EngineTotals,
     EngineView,
-    Failure,
-    FailureReason,
+    ScrapeFailure,
+)
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import (
+    BreakReason,
+    Control,
+    ControlOutcome,
     Loss,
     LossCause,
     Notice,
     PrefixBreak,
     PrefixStability,
-    ScrapeFailure,
     SessionResult,
     TurnFacts,
 )

@@ -18,7 +18,7 @@ from exporter.web.server import create_app
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 Client = TestClient[web.Request, web.Application]
 

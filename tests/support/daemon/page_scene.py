@@ -27,20 +27,14 @@ from publish_records import (
 from exporter.container.decide.records import ContainerStatus, LifecycleState
 from exporter.metrics.history import History
 from exporter.metrics.sink import Metrics, new_registry
-from exporter.model import (
-    Control,
-    ControlOutcome,
-    LossCause,
-    Notice,
-    PauseReason,
-    RetentionReading,
-)
+from exporter.model.probe import PauseReason, RetentionReading
+from exporter.model.session import Control, ControlOutcome, LossCause, Notice
 from exporter.web.server import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.model import SessionResult, TurnFacts
+    from exporter.model.session import SessionResult, TurnFacts
 
 GRAFANA_URL = "http://localhost:3000"
 

@@ -16,7 +16,8 @@ from exporter.container.decide.launch import plan
 from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
-from exporter.model import Failure, FailureReason, SessionResult
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.session import SessionResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,7 +10,7 @@ from exporter.engine.metrics import exposition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.model import EngineSnapshot
+    from exporter.model.engine import EngineSnapshot
 
 DATA = Path(__file__).parents[2] / "engine" / "data"
 

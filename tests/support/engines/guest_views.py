@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from publish_records import engine_view
 
 if TYPE_CHECKING:
-    from exporter.model import EngineView
+    from exporter.model.engine import EngineView
 
 
 def engine(

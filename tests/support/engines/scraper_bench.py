@@ -13,7 +13,7 @@ from fake_clock import FakeClock
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
-from exporter.model import EngineInfo
+from exporter.model.engine import EngineInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.engine.scraper import MetricsSource
-    from exporter.model import EngineView
+    from exporter.model.engine import EngineView
 
 
 def unheard_scraper(client: EngineClient, clock: Clock) -> Scraper:

@@ -10,7 +10,8 @@ import pytest
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
-from exporter.engine.client.engine_client import Deadlines, EngineClient
+from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.request import Deadlines
 from exporter.probe.session.runner import SessionHooks, SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.profiles.table import settings_like
@@ -19,7 +20,7 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from exporter.model import SessionResult
+    from exporter.model.session import SessionResult
 
 DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 

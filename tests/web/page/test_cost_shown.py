@@ -14,7 +14,8 @@ from publish_records import (
 )
 
 from exporter.metrics.state.cost import Prices
-from exporter.model import Control, ControlOutcome, PauseReason, RetentionReading
+from exporter.model.probe import PauseReason, RetentionReading
+from exporter.model.session import Control, ControlOutcome
 
 
 async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(client, published):

@@ -30,7 +30,8 @@ from exporter.container.decide.records import (
     LifecycleState,
     PullProgress,
 )
-from exporter.model import FailureReason, LossCause, Notice
+from exporter.model.failure import FailureReason
+from exporter.model.session import LossCause, Notice
 from exporter.web.page import page
 from exporter.web.page.views.container import container_problems
 from exporter.web.page.views.links import PageLinks

@@ -14,7 +14,7 @@ from exporter.wording import numbers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from exporter.model import TurnFacts
+    from exporter.model.session import TurnFacts
 
 WIDTH, HEIGHT = 340, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 334, 12, 106

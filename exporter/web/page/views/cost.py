@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.model import PauseReason
+from exporter.model.probe import PauseReason
 from exporter.wording import numbers
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from exporter.wording.session_json import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.model import Loss, LossCause, SessionResult, TurnFacts
+    from exporter.model.session import Loss, LossCause, SessionResult, TurnFacts
     from exporter.web.page.views.charts import Chart
 
 TURNS_ALONE, TURNS_BESIDE_OTHERS = 32, 12

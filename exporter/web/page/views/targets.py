@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from exporter.analysis.session_totals import ttft_saved
 from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
 from exporter.metrics.state.target import live_engine
-from exporter.model import Notice
+from exporter.model.session import Notice
 from exporter.web.page.views.container import container_facts, container_problems
 from exporter.web.page.views.cost import cost_facts
 from exporter.web.page.views.links import ALL
@@ -32,15 +32,9 @@ if TYPE_CHECKING:
     from exporter.metrics.history import History
     from exporter.metrics.state.target import TargetState
     from exporter.metrics.state.users_share import UsersShare
-    from exporter.model import (
-        CacheConfig,
-        EngineInfo,
-        EngineSnapshot,
-        EngineView,
-        Failure,
-        PrefixBreak,
-        SessionResult,
-    )
+    from exporter.model.engine import CacheConfig, EngineInfo, EngineSnapshot, EngineView
+    from exporter.model.failure import Failure
+    from exporter.model.session import PrefixBreak, SessionResult
     from exporter.web.page.views.links import PageLinks, PageQuery
 
 EARLIER_SESSIONS = 8

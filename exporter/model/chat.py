@@ -1,0 +1,120 @@
+"""One request to an engine and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+from exporter.model.failure import Failure, FailureReason
+
+
+class CachedTokensSource(StrEnum):
+    """How it is known how many prompt tokens were cached."""
+
+    USAGE = "usage"
+    COUNTERS = "counters"  # what the engine's own counters rose by while it ran nothing else
+    NO_HITS = "no_hits"  # the engine's own counters of hits did not rise at all, so 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The usage object of an answer, in tokens. `cached_tokens` is None where it is not known;
+    `source` says how it is known where it is. It is not where what the server says was
+    `transferred` from another engine.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None
+    source: CachedTokensSource = CachedTokensSource.USAGE
+    transferred: bool = False
+
+
+_TWICE = Failure(
+    FailureReason.STREAM_CUT,
+    "the server closed the connection on which the request was sent first, so it may have had the "
+    "prompt twice, and a hit says nothing",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One request and its streamed answer, as the client saw it. Times are monotonic seconds.
+
+    `sent_at` is None when the request never left. `token_times` are the arrivals of the chunks with
+    generated text: content, reasoning or a tool call. After a failure the other fields hold what
+    had come until then. Times out of order are a failure of the exporter's own. `sent_twice`: the
+    server closed the connection on which the request was sent first, so it may have computed the
+    prompt before, under the same salt. `usage_fault` says why a usage that came is not believed.
+
+    `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
+    without the ids of its prompt, so /tokenize was asked for them.
+    """
+
+    sent_at: float | None
+    token_times: tuple[float, ...]
+    finished_at: float
+    usage: Usage | None
+    finish_reason: str | None
+    prompt_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    completion_token_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    message: dict[str, Any] = field(default_factory=dict, repr=False)
+    failure: Failure | None = None
+    sent_twice: bool = False
+    usage_fault: str | None = None
+    index: int = 0
+    ids_recovered: bool = False
+
+    def __post_init__(self) -> None:
+        first = min((*self.token_times[:1], self.finished_at))
+        if self.failure is None and (failure := out_of_order(self.sent_at, first)) is not None:
+            object.__setattr__(self, "failure", failure)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens from the cache by its usage; None where that is not known."""
+        return self.usage.cached_tokens if self.usage else None
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens by its usage, 0 without one."""
+        return self.usage.prompt_tokens + self.usage.completion_tokens if self.usage else 0
+
+    @property
+    def ttft_seconds(self) -> float | None:
+        """From sending to the first text; None where there was none."""
+        if self.sent_at is None or not self.token_times:
+            return None
+        return self.token_times[0] - self.sent_at
+
+    @property
+    def latency_seconds(self) -> float:
+        """From sending to the end of the answer."""
+        return self.finished_at - (self.finished_at if self.sent_at is None else self.sent_at)
+
+    @property
+    def inter_token_seconds(self) -> tuple[float, ...]:
+        """The seconds between one chunk with text and the next."""
+        return tuple(later - earlier for earlier, later in pairwise(self.token_times))
+
+    def once(self) -> Chat:
+        """The same, as a failure where the server may have had the prompt twice."""
+        if self.failure is not None or not self.sent_twice:
+            return self
+        return replace(self, failure=_TWICE)
+
+
+def out_of_order(sent_at: float | None, answered_at: float | None) -> Failure | None:
+    """What is wrong with the stamps of a whole answer, if anything."""
+    if sent_at is None or answered_at is None:
+        return Failure(FailureReason.INTERNAL, "the exporter did not see when the request was sent")
+    if answered_at < sent_at:
+        early = f"{sent_at - answered_at:.3g} s"
+        return Failure(
+            FailureReason.INTERNAL,
+            f"by the exporter's stamps the answer came {early} before its request was sent, which "
+            "cannot be: no time of this request is known",
+        )
+    return None

@@ -1,0 +1,56 @@
+"""Why something did not finish, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureReason(StrEnum):
+    """Why a turn, and with it the session, did not finish: label `reason` of a counter."""
+
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECT_FAILED = "connect_failed"  # name resolution, TLS, no route
+    CONNECT_TIMEOUT = "connect_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - a reason, not a secret
+    STALLED = "stalled"  # too long between two tokens
+    TURN_TIMEOUT = "turn_timeout"
+    STREAM_CUT = "stream_cut"  # the connection ended before [DONE]
+    STREAM_ERROR = "stream_error"  # an error object inside a stream that began with 200
+    ABORTED = "aborted"  # finish_reason "abort": the engine is shutting down or dropped the request
+    UNAUTHORIZED = "unauthorized"
+    MODEL_NOT_FOUND = "model_not_found"
+    NO_MODEL = "no_model"  # /v1/models lists none
+    PROMPT_TOO_LONG = "prompt_too_long"
+    BAD_REQUEST = "bad_request"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"  # 429 or 503
+    PAUSED = "paused"  # by somebody, or while it is scaled: no illness
+    ASLEEP = "asleep"  # its /metrics says that it sleeps, so it was not asked
+    PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
+    NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
+    INTERNAL = "internal"  # a mistake of ours; the log has the trace
+
+    @property
+    def is_of_the_target(self) -> bool:
+        """Whether it says something of the target as a whole: no other scenario gets through."""
+        return self not in _OF_ONE_SCENARIO
+
+
+_OF_ONE_SCENARIO = frozenset(
+    {
+        FailureReason.TURN_TIMEOUT,
+        FailureReason.PROMPT_TOO_LONG,
+        FailureReason.BAD_REQUEST,
+        FailureReason.NO_DESCRIPTORS,
+        FailureReason.INTERNAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something did not finish: a label, and a sentence for a person."""
+
+    reason: FailureReason
+    detail: str

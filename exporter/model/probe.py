@@ -1,0 +1,54 @@
+"""What the probe finds beside its sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PauseReason(StrEnum):
+    """What keeps the probe from starting: label `reason` of a gauge."""
+
+    QUEUE = "queue"  # requests wait in the engine's queue
+    USAGE = "usage"  # the engine's KV cache is nearly full of running requests
+    BUDGET = "budget"  # what was spent is not worked off yet
+    ASLEEP = "asleep"  # it sleeps or is paused, so a request would wait until somebody ends that
+
+
+@dataclass(frozen=True, slots=True)
+class SaltReading:
+    """One prompt, sent twice under one salt and once under another; None is unknown.
+
+    `leaked`: a salt never used before was served from cache. `wedged`: the same salt was not,
+    although there was room.
+    """
+
+    target: str
+    leaked: bool | None
+    wedged: bool | None
+
+
+class RetentionUnknown(StrEnum):
+    """Why a gap's retention could not be told."""
+
+    FAILED = "failed"  # the engine could not be asked, or a request failed
+    CACHING_OFF = "caching_off"
+    BLOCK_UNKNOWN = "block_unknown"
+    UNREPORTED = "unreported"  # the server does not say how many tokens were cached
+    NOT_COLD = "not_cold"  # the prefix was cached before it was written
+    TOO_SHORT = "too_short"  # not one whole block fits the model's context
+    NEVER_HIT = "never_hit"  # nothing hit, and this process never hit a prompt that was sent again
+    TRANSFER = "transfer"  # usage counts as cached what came from another engine
+    RESTARTED = "restarted"  # another process answered: nothing can have survived that
+    MIXED = "mixed"  # several engines answer at this URL, and the read may have met another one
+    LATE = "late"  # the prefix was read too long after the gap
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionReading:
+    """The share (0…1) of a prefix still cached after `gap_seconds` untouched, or why it is None."""
+
+    target: str
+    gap_seconds: float
+    ratio: float | None
+    unknown: RetentionUnknown | None = None
