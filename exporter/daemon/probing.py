@@ -11,7 +11,7 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
 from exporter.probe.admission import Admission
-from exporter.probe.asking import EngineRequests
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import FailureReason
-from exporter.probe.asking import EngineRequests
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import try_salts
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner

@@ -21,8 +21,8 @@ from exporter.clock import SystemClock
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
 from exporter.model.chat import CachedTokensSource
-from exporter.probe.asking import EngineRequests
-from exporter.probe.overlap import overlapping
+from exporter.probe.engine_requests import EngineRequests
+from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.fitting import fit
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from exporter.engine.wire.request import Deadlines
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo
-    from exporter.probe.asking import Scope
+    from exporter.probe.engine_requests import Scope
     from exporter.probe.replicas import Observe
     from exporter.scenario.model import Message
 

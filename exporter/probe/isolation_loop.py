@@ -11,7 +11,7 @@ import structlog
 
 from exporter.errors import EngineUnavailableError
 from exporter.model.probe import SaltReading
-from exporter.probe.asking import EngineRequests
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import try_salts
 from exporter.probe.rounds import Rounds
 from exporter.wording.findings import Verdict, of_isolation, of_wedge

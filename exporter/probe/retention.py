@@ -11,7 +11,7 @@ from exporter.analysis import retention
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError
 from exporter.model.probe import RetentionReading, RetentionUnknown
-from exporter.probe.asking import EngineRequests, Scope
+from exporter.probe.engine_requests import EngineRequests, Scope
 from exporter.probe.rounds import Rounds
 from exporter.scenario.retention_prefix import prefix_messages
 

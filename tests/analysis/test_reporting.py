@@ -21,7 +21,7 @@ from exporter.model.chat import CachedTokensSource, Chat, Usage
 from exporter.model.engine import EngineInfo
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice
-from exporter.probe.asking import EngineRequests
+from exporter.probe.engine_requests import EngineRequests
 
 DEADLINES = Deadlines()
 REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat, Usage
-    from exporter.probe.asking import Chats
+    from exporter.probe.engine_requests import Chats
 
 
 class Place(Enum):

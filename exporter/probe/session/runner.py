@@ -17,14 +17,14 @@ from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError, ScenarioError
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Control, Notice, SessionResult, TurnFacts
-from exporter.probe.asking import EngineRequests, Scope
-from exporter.probe.overlap import overlapping
+from exporter.probe.engine_requests import EngineRequests, Scope
+from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector, own_info
 from exporter.probe.session.cold_control import ColdControl, Place
-from exporter.probe.session.judging import TurnJudge
-from exporter.probe.session.played import Played
 from exporter.probe.session.prefix_comparison import Detokenize, PrefixComparison
+from exporter.probe.session.record import Played
 from exporter.probe.session.token_ids import TokenIds
+from exporter.probe.session.turn_judge import TurnJudge
 from exporter.scenario.fitting import TokenCounter, fit
 from exporter.scenario.model import NONCE_TOKENS, headed, refuses_system
 

@@ -12,7 +12,7 @@ from exporter.analysis.own_share import OwnShare
 from exporter.clock import SystemClock
 from exporter.engine.metrics.exposition import parse
 from exporter.probe.admission import Admission
-from exporter.probe.asking import EngineRequests
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import try_salts
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import LoopHeartbeat, Schedule

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from exporter.probe.overlap import overlapping
+from exporter.probe.overlapping import overlapping
 
 
 async def test_the_second_begins_when_the_first_is_being_answered_and_has_not_ended():

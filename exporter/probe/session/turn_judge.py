@@ -13,7 +13,7 @@ from exporter.analysis.cache.own_rule import own_rule
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
-from exporter.probe.inquiry import LossInquiry
+from exporter.probe.session.loss_evidence import LossInquiry
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.cache_math import Shared
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineView
     from exporter.model.session import TurnFacts
-    from exporter.probe.asking import EngineRequests
-    from exporter.probe.inquiry import Again
+    from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
-    from exporter.probe.session.played import Played
+    from exporter.probe.session.loss_evidence import Again
+    from exporter.probe.session.record import Played
 
 
 class TurnJudge:
