@@ -27,6 +27,15 @@ def test_relative_links_and_anchors_lead_somewhere(page):
             assert anchor in anchors(file), target
 
 
+@pytest.mark.parametrize("page", READ, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_repository_that_are_named_exist(page):
+    for path in re.findall(
+        r"`((?:exporter|tests|docs|bench|fuzz|soak|release)/[\w./-]*)", prose(page)
+    ):
+        made = path.startswith("fuzz/findings/")
+        assert made or (ROOT / path).exists(), f"{page.name} names {path}"
+
+
 def test_every_page_is_reached_from_the_readme():
     seen, queue = set(), [ROOT / "README.md"]
     while queue:
