@@ -105,7 +105,7 @@ def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert):
     page = runbooks.sources()[name]
     assert alert in page.splitlines()[0]
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
-    assert headings == ["What it means", "How to confirm", "What to do"]
+    assert headings == ["What it means", "How to check", "What to do", "How to verify"]
 
 
 def test_no_runbook_is_without_its_alert():

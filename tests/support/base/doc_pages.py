@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def blocks(page: Path) -> list[Block]:
         elif line.startswith("    ") and (start == 1 or not lines[start - 2].strip()):
             while number < len(lines) and (lines[number].startswith("    ") or not lines[number]):
                 number += 1
-            inner = [each[4:] for each in lines[start - 1 : number]]
-            found.append(Block(page, start, "", "\n".join(inner).rstrip(), not_run))
+            inner = textwrap.dedent("\n".join(lines[start - 1 : number]))
+            found.append(Block(page, start, "", inner.rstrip(), not_run))
         if line.strip():
             not_run = comment[1] if comment else None
     return found
