@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import signal
-import ssl
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,7 +16,7 @@ from exporter import __version__
 from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _DESCRIPTION = (
     "Plays multi-turn agent sessions against vLLM and exports, turn by turn, what its prefix cache "
@@ -42,9 +39,8 @@ _MODULES = {"config": "show_config", "compare": "compare.command"}
 
 
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands. Only the one that `arguments` names is imported.
-
-    A daemon that lives for months need not carry what other commands are made of.
+    """The parser of all commands. Imports only the command that `arguments` names, so that a
+    daemon does not hold the memory of the others.
     """
     parser = argparse.ArgumentParser(prog="vllm-cache-exporter", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -53,60 +49,16 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == wanted:
-            _import_without_burdens()
             module = import_module(f"exporter.cli.{_MODULES.get(name, name)}")
             module.add_arguments(one)
             one.set_defaults(main=module.main)
     return parser
 
 
-def _import_without_burdens() -> None:
-    """Import what takes time and memory at its import, for what this program never asks of it."""
-    # Whether another package has a plugin for pydantic would be searched for in all of them.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    _import_structlog_alone()
-    _import_aiohttp_without_authorities()
-
-
-def _import_structlog_alone() -> None:
-    """Import structlog without the rich that it takes for tracebacks where it finds it.
-
-    `probe` wants rich. A daemon need not carry its 3 MB, nor a log the local variables that its
-    tracebacks show.
-    """
-    if "structlog" in sys.modules or "rich" in sys.modules:
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment] # Python's way to say: not to be had
-    try:
-        import_module("structlog")
-    finally:
-        del sys.modules["rich"]
-
-
-def _import_aiohttp_without_authorities() -> None:
-    """Import aiohttp without the system's certificates, which it reads twice as it is imported.
-
-    That takes 35 ms, a tenth of a start. Its default context trusts nobody then; `EngineClient`
-    gives each https request a context of its own choice.
-    """
-    if "aiohttp" in sys.modules:
-        return
-    ssl.SSLContext.set_default_verify_paths = _read_none  # type: ignore[method-assign]
-    try:
-        import_module("aiohttp")
-    finally:
-        del ssl.SSLContext.set_default_verify_paths  # the real one is its base class's
-
-
-def _read_none(self: ssl.SSLContext) -> None:
-    """What is called in place of the reading of certificates."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with _no_garbage_collection():
-        options = build_parser(arguments).parse_args(arguments)
+    options = build_parser(arguments).parse_args(arguments)
     try:
         return int(options.main(options))
     except ConfigError as error:
@@ -117,20 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Imports leave no garbage to speak of: to look for it takes a tenth of the time of a start.
-
-    Nor need what was imported ever be looked through again, which would hold up the event loop.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def entry() -> None:

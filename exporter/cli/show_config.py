@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exporter import config
 from exporter.cli.settings import load_settings
 from exporter.scenario.library import load_scenarios
+from exporter.web.access.configuration import read_web_config
 
 if TYPE_CHECKING:
     import argparse
@@ -20,9 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     loaded = load_settings(options)
     if loaded.settings.web_config_file is not None:
-        # Only here are the libraries needed that read it.
-        from exporter.web.access.configuration import read_web_config  # noqa: PLC0415 - see above
-
         read_web_config(loaded.settings.web_config_file)  # raises `ConfigError` too
     load_scenarios(loaded.settings.probe.scenario)  # raises `ConfigError` with their mistakes
     print(config.describe_json(loaded) if options.json else config.describe(loaded))

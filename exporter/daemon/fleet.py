@@ -141,8 +141,6 @@ class Fleet:
             shared = self._shared  # with the places that those who stay hold their readings to
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
-        if any(each.container is not None for each in targets):
-            await asyncio.to_thread(_import_docker)
         kept, made, mistakes = list[Running](), list[Running](), list[str]()
         for target in targets:
             await asyncio.sleep(0)  # a large fleet must not hold up those who run
@@ -300,8 +298,3 @@ def _contents(files: Iterable[Path]) -> dict[Path | None, str]:
         except OSError:
             continue
     return found
-
-
-def _import_docker() -> None:
-    """Beside the event loop: it takes half a second."""
-    import exporter.container.docker.engine  # noqa: F401, PLC0415 - loaded for whoever needs it

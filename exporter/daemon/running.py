@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.daemon.container_supervision import ContainerSupervision
 from exporter.daemon.probing import Probing, engine_client
 from exporter.engine.scraper import Scraper
 from exporter.metrics.state.cost import Prices
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from exporter.config import Target
-    from exporter.daemon.container_supervision import ContainerSupervision
     from exporter.daemon.shared_settings import SharedSettings
     from exporter.daemon.target_context import TargetContext
     from exporter.model.engine import EngineView
@@ -91,9 +91,6 @@ class Running:
         """None also where the one of before can stay; see `take_over_container`."""
         if self.target.container is None or self._can_keep(before):
             return None
-        # The container room is loaded where there is a container, and nowhere else.
-        from exporter.daemon.container_supervision import ContainerSupervision  # noqa: PLC0415 - see above
-
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
         return ContainerSupervision(self.target, client, self._context)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from exporter.container.decide.records import DockerError, DockerProblem
@@ -32,7 +31,6 @@ class DockerSource:
 
     async def look(self) -> DiscoveryResult:
         if self._door is None:
-            await asyncio.to_thread(_load)
             self._door = self._hosts.take(*self._place)
         try:
             containers = await self._door.find(self._settings.label)
@@ -45,8 +43,3 @@ class DockerSource:
         door, self._door = self._door, None
         if door is not None:
             await self._hosts.leave(*self._place)
-
-
-def _load() -> None:
-    """Beside the event loop, and only where it is needed: Docker's library takes half a second."""
-    import exporter.container.docker.engine  # noqa: F401, PLC0415 - see above

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from exporter.config import DockerDiscovery
 from exporter.discovery.decide.discovered_targets import DiscoveredTargets, TargetQuota
 from exporter.discovery.decide.records import DiscoveryFailure
+from exporter.discovery.dns import DnsSource
+from exporter.discovery.docker_labels import DockerSource
 from exporter.discovery.loop import DiscoveryLoop
 
 if TYPE_CHECKING:
@@ -137,11 +139,6 @@ class DiscoverySources:
 
 
 def _source(settings: DnsDiscovery | DockerDiscovery, clock: Clock, docker: DockerHosts) -> Source:
-    # Few daemons have a source: what one needs is loaded for those.
     if isinstance(settings, DockerDiscovery):
-        from exporter.discovery.docker_labels import DockerSource  # noqa: PLC0415 - see above
-
         return DockerSource(settings, docker)
-    from exporter.discovery.dns import DnsSource  # noqa: PLC0415 - see above
-
     return DnsSource(settings, clock)

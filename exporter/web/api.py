@@ -10,6 +10,7 @@ from aiohttp import web
 
 from exporter.metrics.state.condition import condition
 from exporter.metrics.state.users_share import UsersShare
+from exporter.web.api_description import description
 from exporter.web.page.views.cost import cost_json
 from exporter.web.parameters import MAX_LIMIT, BadQueryError, asked_target, only, whole_number
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
@@ -58,20 +59,13 @@ def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
         return await _in_parts("targets", map(target_json, shown))
 
     async def openapi(_request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(_description))
+        return web.json_response(await asyncio.to_thread(description))
 
     return [
         web.get("/api/v1/sessions", sessions),
         web.get("/api/v1/targets", targets),
         web.get("/api/v1/openapi.json", openapi),
     ]
-
-
-def _description() -> dict[str, object]:
-    # Few ever ask for it, and pydantic takes its time to make it.
-    from exporter.web.api_description import description  # noqa: PLC0415 - see above
-
-    return description()
 
 
 async def _in_parts(key: str, items: Iterable[SessionJson | TargetJson]) -> web.Response:

@@ -25,7 +25,7 @@ class DockerHosts:
 
     def take(self, host: str, timeout_seconds: float) -> DockerEngine:
         """The door to that engine; give it back by `leave`. Raises `DockerError`."""
-        # Only here is Docker's library needed: a daemon without containers never loads it.
+        # Docker's library takes 6 MB: only a daemon with containers loads it.
         from exporter.container.docker.engine import (  # noqa: PLC0415 - see above
             DockerEngine,
             DockerLimits,

@@ -2,15 +2,16 @@
 
 Its format is that of Prometheus and its exporters (the exporter toolkit's "web configuration"), so
 that one file can serve them all. What this server cannot do is refused, never passed over: somebody
-who wrote it relies on it. Of PyYAML and ssl only a program that is given such a file needs to know.
+who wrote it relies on it.
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,9 +25,6 @@ from pydantic import (
 from exporter.config.reading.mistakes import config_error, words_of
 from exporter.config.reading.origin import Mistake
 from exporter.config.schema.values import Section, mistake
-
-if TYPE_CHECKING:
-    import ssl
 
 _LARGEST_FILE = 1 << 20  # bytes; a list of users is a few hundred
 _COSTS = range(4, 15)  # 4 is bcrypt's least; at 14 one look at a password takes a second
@@ -150,7 +148,7 @@ class WebConfig:
 
     file: Path
     users: Mapping[bytes, bytes] = field(repr=False)
-    tls: "ssl.SSLContext | None"
+    tls: ssl.SSLContext | None
     headers: Mapping[str, str]
     files: tuple[Path, ...]
     http2: bool = False
@@ -307,7 +305,7 @@ class _Certificates:
         return tuple(each for each in (self.cert, self.key, self.client_ca) if each is not None)
 
 
-def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> "ssl.SSLContext | None":
+def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> ssl.SSLContext | None:
     unreadable = [
         Mistake("", f"cannot be read: {words}", f"tls_server_config.{name}")
         for name in ("cert_file", "key_file", "client_ca_file")
@@ -316,8 +314,6 @@ def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> "ssl.S
     mistakes += unreadable
     if mistakes:
         return None
-    import ssl  # noqa: PLC0415 - most programs have no such file
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     versions = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
     context.minimum_version = versions[tls.min_version]
@@ -335,9 +331,7 @@ def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> "ssl.S
     return None if mistakes else context
 
 
-def _load(context: "ssl.SSLContext", files: _Certificates) -> list[Mistake]:
-    import ssl  # noqa: PLC0415 - most programs have no such file
-
+def _load(context: ssl.SSLContext, files: _Certificates) -> list[Mistake]:
     found = []
     try:
         # Without a password an encrypted key would be asked for on the terminal.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
+from exporter.web.access.configuration import read_web_config
+from exporter.web.access.watch import WebConfigWatch, keep_what_protects
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from exporter.loops import Spawn
     from exporter.metrics.sink import Metrics
     from exporter.web.access.configuration import WebConfig
-    from exporter.web.access.watch import WebConfigWatch
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +29,6 @@ def read(file: Path | None) -> WebConfig | None:
     """The web configuration in `file`. Raises `ConfigError` with its mistakes."""
     if file is None:
         return None
-    # Only here are the libraries needed that read it.
-    from exporter.web.access.configuration import read_web_config  # noqa: PLC0415 - see above
-
     config = read_web_config(file)
     if config.http2:
         log.info("web_config.http2_ignored", reason="this server speaks HTTP/1.1 only")
@@ -81,8 +79,6 @@ class WebAccess:
         new = await asyncio.to_thread(read, file)
         if new is None:
             raise AssertionError(file)
-        from exporter.web.access.watch import keep_what_protects  # noqa: PLC0415 - as in read
-
         keep_what_protects(now, new)
         return lambda: self._put(new)
 
@@ -104,8 +100,6 @@ class WebAccess:
         self._begin(config)
 
     def _begin(self, config: WebConfig) -> None:
-        from exporter.web.access.watch import WebConfigWatch  # noqa: PLC0415 - as in read
-
         if self._apply is None:
             raise AssertionError("not started")
         metrics, clock = self._metrics, self._clock

@@ -254,7 +254,7 @@ def test_a_program_without_such_a_file_loads_none_of_the_libraries_for_it():
     code = """
         import sys
         import exporter.daemon.app, exporter.cli.run, exporter.cli.show_config
-        wanted = {"yaml", "bcrypt", "exporter.web.access.configuration", "exporter.web.access.watch"}
+        wanted = {"yaml", "bcrypt"}
         print(wanted & set(sys.modules))
     """
     done = subprocess.run(
