@@ -24,7 +24,7 @@ STATE_COLORS: Final = {
     LifecycleState.STARTING: BLUE,
     LifecycleState.READY: GREEN,
     LifecycleState.BUSY: "light-yellow",
-    LifecycleState.UNWELL: RED,
+    LifecycleState.UNHEALTHY: RED,
     LifecycleState.STOPPING: "yellow",
     LifecycleState.BACKING_OFF: ORANGE,
     LifecycleState.HELD: "light-purple",
@@ -40,7 +40,7 @@ def _life() -> list[statetimeline.Panel | stat.Panel]:
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
         "vllm_container_docker_up",
         "reason",
-        "nothing",
+        "none",
     )
     answers = {"1": ("Docker answers", GREEN), "0": ("Docker does not answer", RED)}
     drift = {"0": ("the settings in force", GREEN), "1": ("other settings", ORANGE)}
@@ -56,9 +56,8 @@ def _life() -> list[statetimeline.Panel | stat.Panel]:
         ),
         dress(
             kinds.name_of_series(((None, GREEN), (1, RED))),
-            "What ails it",
-            "The cause that was found for a container that is not up. The exporter's page says "
-            "what gave it away and what to do.",
+            "Diagnosis",
+            "Why a container is not healthy. The exporter's page shows evidence and advice.",
             "none",
             (8, 4),
             now("A", diagnosis, "{{target}}: {{reason}}"),

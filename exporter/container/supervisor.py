@@ -62,7 +62,7 @@ _OWN_WORDS = frozenset(
     }
 )  # fmt: skip
 # States in which a cause that only the supervisor sees is worth telling without a failure.
-_AILING = frozenset({LifecycleState.UNWELL, LifecycleState.ABSENT, LifecycleState.BUSY})
+_AILING = frozenset({LifecycleState.UNHEALTHY, LifecycleState.ABSENT, LifecycleState.BUSY})
 _RAISING = frozenset({Action.PULL, Action.CREATE, Action.START})
 
 
@@ -214,7 +214,7 @@ class Supervisor:
         if known is None or known.cause is not cause:
             self._counters.diagnosis = diagnosis = await self._diagnose(cause, container)
             self._log.warning(
-                "container.ails",
+                "container.unhealthy",
                 cause=cause,
                 summary=diagnosis.summary,
                 advice=diagnosis.advice,

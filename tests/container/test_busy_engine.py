@@ -100,7 +100,7 @@ async def test_an_engine_whose_counters_advance_is_busy_and_not_restarted(counte
         assert at.view.state is LifecycleState.BUSY
         assert at.view.diagnosis.cause is Cause.BUSY
         assert "not dead" in at.view.diagnosis.summary
-        assert at.events("warning") == ["container.ails"], "it is told once"
+        assert at.events("warning") == ["container.unhealthy"], "it is told once"
         at.supervisor.session_finished(session(None))
         await at.wait(10)
         assert at.view.state is LifecycleState.READY
@@ -291,7 +291,7 @@ async def test_restarts_for_failed_checks_have_a_limit_in_an_hour():
             at.world.only().ill = True
             await at.wait(100)
         assert stops(at) == 2
-        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.RESTART_LIMIT
         assert at.view.next_attempt_time == pytest.approx(began + 3600, abs=30)
         await at.wait(3600)

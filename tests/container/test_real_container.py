@@ -166,7 +166,7 @@ async def test_a_paused_vllm_is_noticed_and_goes_on_after_the_deadline(vllm):
         before = vllm.state()["StartedAt"]
         fault = time.monotonic()
         vllm.api.pause(vllm.name)
-        seen = await daemon.until_state("unwell")
+        seen = await daemon.until_state("unhealthy")
         assert seen.cause == "paused"
         again = await daemon.until_state("ready", START_SECONDS)
         assert again.count("vllm_container_restarts_total") == 0
@@ -175,9 +175,9 @@ async def test_a_paused_vllm_is_noticed_and_goes_on_after_the_deadline(vllm):
         Row(
             "vLLM's container paused, for at most 8 s",
             seen.at - fault,
-            "unwell, unpaused → ready",
+            "unhealthy, unpaused → ready",
             "paused",
-            'state{state="unwell"}',
+            'state{state="unhealthy"}',
             again.at - fault,
         )
     )
@@ -204,7 +204,7 @@ async def test_a_hanging_engine_process_is_found_by_the_probes_though_health_say
         Row(
             "vLLM's engine process stopped (SIGSTOP): /health still says 200",
             down.at - fault,
-            "unwell → stopping → backing_off → starting",
+            "unhealthy → stopping → backing_off → starting",
             "probes_failed",
             'restarts_total{reason="probes_failed"}',
             up.at - fault,
@@ -218,7 +218,7 @@ async def test_a_killed_engine_process_is_a_failure_although_the_exit_code_is_0(
         fault = time.monotonic()
         await asyncio.to_thread(signal_engine, vllm, signal.SIGKILL)
         seen = await daemon.until(
-            "it is noticed", lambda page: page.state in {"unwell", "backing_off", "stopping"}
+            "it is noticed", lambda page: page.state in {"unhealthy", "backing_off", "stopping"}
         )
         down = await daemon.until_state("backing_off")
         assert down.cause == "engine_core_died"

@@ -249,7 +249,7 @@ async def test_an_attached_container_is_watched_and_left_alone():
         assert at.view.state is LifecycleState.READY
         at.world.end(at.world.only(), 1)
         await at.wait(60)
-        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.state is LifecycleState.UNHEALTHY
         assert at.world.did == []
         assert at.view.config_drift is None
 

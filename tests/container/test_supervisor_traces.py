@@ -86,22 +86,22 @@ async def test_a_stranger_with_the_name_is_reported_and_not_read():
         assert "their own business" not in str(at.views) + str(at.logged)
         assert at.view.model_loads == 0
         assert at.world.did == []
-        assert at.events("warning") == ["container.ails"]
+        assert at.events("warning") == ["container.unhealthy"]
 
 
-async def test_an_attached_container_that_is_unwell_says_why_and_stops_saying_it_when_well():
+async def test_an_attached_container_that_is_unhealthy_says_why_and_stops_saying_it_when_well():
     async with scene_of(setting=serving, policy=ATTACHED, reference="vllm-local") as at:
         await at.wait(5)
         at.world.only().ill = True
         await at.wait(30)
-        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.HEALTH_FAILED
         assert at.view.restarts == at.view.start_failures == {}
         at.world.only().ill = False
         await at.wait(10)
         assert at.view.state is LifecycleState.READY
         assert at.view.diagnosis is None
-        assert at.events("warning") == ["container.ails"]
+        assert at.events("warning") == ["container.unhealthy"]
 
 
 async def test_looks_that_events_bring_do_not_use_up_the_failed_health_checks():
@@ -123,7 +123,7 @@ async def test_a_pause_is_told_at_once_and_ends_without_a_restart():
         await at.wait(5)
         at.world.pause(at.world.only())
         await at.wait(2)
-        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.PAUSED
         await at.wait(POLICY.paused_deadline_seconds + 10)
         assert at.view.state is LifecycleState.READY
@@ -267,7 +267,7 @@ async def test_a_container_of_another_exporter_is_left_alone_and_its_owner_named
         assert at.view.diagnosis.cause is Cause.OTHER_EXPORTER
         assert "instance = 'a'" in at.view.diagnosis.evidence
         assert at.view.snapshot is None
-        assert at.events("warning") == ["container.ails"]
+        assert at.events("warning") == ["container.unhealthy"]
     await at.supervisor.shutdown()
     assert at.world.did == []
 

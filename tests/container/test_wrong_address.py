@@ -41,13 +41,13 @@ async def test_a_container_that_is_up_and_not_reached_is_told_and_left_alone():
         await at.wait(1800)
         assert calls(at, "stop") == 0
         assert calls(at, "start") == 1
-        assert at.view.state is LifecycleState.UNWELL
+        assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.ADDRESS
         assert at.view.diagnosis.evidence == REFUSED
         assert "url" in at.view.diagnosis.advice
         assert "nvidia-smi" not in at.view.diagnosis.advice
         assert at.view.restarts == at.view.start_failures == {}
-        assert at.events("warning") == ["container.ails"]
+        assert at.events("warning") == ["container.unhealthy"]
         at_the_right_one(at)
         await at.wait(10)
         assert at.view.state is LifecycleState.READY

@@ -109,14 +109,14 @@ def test_the_timeline_tells_one_state_for_each_container(stack):
     assert stack.numbers(timeline, ILL) == [promql.STATE_CODES[LifecycleState.BACKING_OFF]]
 
 
-def test_a_container_is_said_to_ail_from_its_cause_or_from_nothing(stack):
-    ails = query_of("engine", "What ails it")
-    until(stack, "two containers", lambda: len(stack.ask(ails, ".*")) == 2)
+def test_the_diagnosis_of_a_container_is_its_cause_or_none(stack):
+    diagnosis = query_of("engine", "Diagnosis")
+    until(stack, "two containers", lambda: len(stack.ask(diagnosis, ".*")) == 2)
     said = {
         series["metric"]["target"]: (series["metric"]["reason"], float(series["value"][1]))
-        for series in stack.ask(ails, ".*")
+        for series in stack.ask(diagnosis, ".*")
     }
-    assert said == {WELL: ("nothing", 0), ILL: ("oom_killed", 1)}
+    assert said == {WELL: ("none", 0), ILL: ("oom_killed", 1)}
 
 
 def test_the_fleet_has_a_row_for_each_target(stack):

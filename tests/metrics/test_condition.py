@@ -74,7 +74,9 @@ def container(lifecycle, *sessions, since=STARTED + 60):
 def wrong_address():
     state = target(failed_session(), mode="managed")
     diagnosis = replace(container_view().diagnosis, cause=Cause.ADDRESS)
-    state.add_container(replace(container_view(state=LifecycleState.UNWELL), diagnosis=diagnosis))
+    state.add_container(
+        replace(container_view(state=LifecycleState.UNHEALTHY), diagnosis=diagnosis)
+    )
     return state
 
 

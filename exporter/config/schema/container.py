@@ -1,4 +1,4 @@
-"""The settings of a supervised vLLM container: how it is made, and how it is looked after."""
+"""The settings of a supervised vLLM container: how to create it and how to supervise it."""
 
 import re
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ _KEYS_FOR = {
 
 
 def _check_pinned(image: str) -> str:
-    """A tag that moves would change the engine under the measurement at the next restart."""
+    """A moving tag would change the measured engine at the next restart."""
     found = re.fullmatch(
         r"(?P<name>[^\s@]+?)(?::(?P<tag>[\w.-]+))?(?P<digest>@\w+:[0-9a-f]+)?", image
     )
@@ -64,23 +64,24 @@ Image = Annotated[str, AfterValidator(_check_pinned)]
 
 
 class BackoffSettings(Section):
-    """How long to wait before the next start after one that failed."""
+    """How long to wait after a failed start before the next one."""
 
     initial_seconds: Seconds = 5.0
-    """Wait after the first failure. Short: most first failures are a passing fault."""
+    """Wait after the first failure. Short: most first failures are passing faults."""
 
     max_seconds: Seconds = 300.0
-    """The longest wait. A start loads tens of gigabytes, so a crash loop must not be a fast one,
-    and five minutes is still soon after somebody has mended the cause."""
+    """The longest wait. A start loads tens of gigabytes, so a crash loop must be slow, and five
+    minutes is still a short wait after the cause is fixed."""
 
     factor: Annotated[float, Field(ge=1)] = 2.0
-    """Each wait is this many times the last."""
+    """Each wait is the last one times this factor."""
 
     jitter_ratio: Ratio = 0.1
-    """Waits vary at random by this share, so that a fleet does not load its models in step."""
+    """Waits are shorter by a random share up to this, so that a fleet does not load its models at
+    the same time."""
 
     reset_after_seconds: Seconds = 600.0
-    """Ready for this long, and the next failure counts as the first again."""
+    """After this long in `ready` the next failure counts as the first again."""
 
     @field_validator("max_seconds")
     @classmethod
@@ -96,93 +97,93 @@ def _key_for(name: str) -> str:
 
 
 class LaunchSettings(Section):
-    """How to make the container: for mode `managed` only."""
+    """How to create the container: for mode `managed` only."""
 
     image: Image = "vllm/vllm-openai:v0.32.0"
-    """The image, with a tag or digest that stays the same."""
+    """The image, with a fixed tag or a digest."""
 
     model: ModelName | None = None
     """Required, unless `command` is set. What the server loads: a name on Hugging Face, or a path
     inside the container (see `mounts`)."""
 
     served_model_name: ModelName | None = None
-    """The name under which the server offers the model; the model's own if not set."""
+    """The name under which the server offers the model; the model's own name if not set."""
 
     gpus: GpuChoice = "all"
     """`"all"`, a count, `0` for none, or a list of device ids (`"device=0,1"` is one too)."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of GPU memory for weights, activations and KV cache together, above 0
-    and up to 1; vLLM's own default if not set."""
+    and up to 1; vLLM's default if not set."""
 
     max_model_len: Count | None = None
-    """The longest prompt plus answer, in tokens; the model's own if not set."""
+    """The longest prompt plus answer, in tokens; the model's own limit if not set."""
 
     block_size: Count | None = None
     """Tokens per block of the prefix cache; vLLM chooses if not set."""
 
     prefix_caching: bool | None = None
-    """Prefix caching on or off; vLLM's own default (on) if not set."""
+    """Prefix caching on or off; vLLM's default (on) if not set."""
 
     enable_prompt_tokens_details: bool = True
-    """Without it the server does not say how many tokens came from the cache, and there
-    is no hit ratio to measure."""
+    """Makes the server report how many prompt tokens came from the cache. Without it there is no
+    hit ratio to measure."""
 
     args: tuple[Text, ...] = ()
-    """More flags of `vllm serve`, one entry each (a value is an entry of its own)."""
+    """More flags of `vllm serve`; a flag and its value are two entries."""
 
     command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
-    """The container's whole command line, for an image that is not vLLM's own. The keys that
-    would become flags of `vllm serve` have no effect then and are refused."""
+    """The container's whole command line, for an image that is not vLLM's own. Keys that
+    become flags of `vllm serve` are refused beside it."""
 
     host_ip: IpAddress = "127.0.0.1"
-    """The address on which the port is published. Loopback: vLLM is open to whoever
-    reaches it."""
+    """The address on which the port is published. Loopback, because vLLM answers everyone who
+    can reach it."""
 
     host_port: PortOrZero = 8000
-    """The port on which vLLM is published; 0 publishes none (then the target needs a
-    `url` that reaches the container by its network)."""
+    """The port on which vLLM is published. 0 publishes none; the target then needs a `url` that
+    reaches the container through its network."""
 
     network: Text | None = None
     """A Docker network to join; Docker's default bridge if not set."""
 
     ipc_host: bool = False
-    """Share the host's memory segments in place of `shm_size`. Off: it takes away a wall
-    between the container and the host."""
+    """Use the host's shared memory in place of `shm_size`. Off, because it weakens the isolation
+    between container and host."""
 
     shm_size: Bytes = 8 * 1024**3
-    """Shared memory, as `8g`. Docker's own 64 MB is too little for tensor parallelism;
-    this is a limit, it is not taken in advance."""
+    """Shared memory, as `8g`. Docker's default of 64 MB is too little for tensor parallelism.
+    This is a limit; memory is used only as needed."""
 
     memory_limit: Bytes | None = None
     """The most host memory that the container may use, as `64g`; no limit if not set."""
 
     hf_token: SecretStr | None = None
-    """Token for gated models on Hugging Face. Open models need none."""
+    """Token for gated models on Hugging Face. Open models need no token."""
 
     hf_token_file: ConfigPath | None = None
     """A file with that token, in place of `hf_token`."""
 
     hf_token_as: Literal["file", "environment"] = "file"  # noqa: S105 - a way, not a secret
-    """How the container is given the token. A file: `docker inspect` shows variables to whoever
-    may ask Docker."""
+    """How the container gets the token. A file, because `docker inspect` shows environment
+    variables to everyone who may call Docker."""
 
     hf_cache: CacheMount = "vllm-huggingface-cache"
     """Where downloaded models are kept: an absolute path on the host, a Docker volume or
-    `"none"`. A volume: a container that is made anew must not download the model again."""
+    `"none"`. A volume, so that a new container does not download the model again."""
 
     vllm_cache: CacheMount = "vllm-compile-cache"
-    """Where vLLM keeps what it compiled, in the same forms: it shortens the next start."""
+    """Where vLLM keeps compiled code, in the same forms. It shortens the next start."""
 
     mounts: tuple[MountText, ...] = ()
     """More mounts, as `/models:/models:ro`."""
 
     environment: Mapping[EnvironmentName, str] = Field(default_factory=dict)
-    """More environment variables. They can be read in `docker inspect`."""
+    """More environment variables. `docker inspect` shows them."""
 
     secret_environment: Mapping[EnvironmentName, SecretStr] = Field(default_factory=dict)
     """Environment variables whose values are secret: the exporter never shows or logs them.
-    `docker inspect` shows them, as all variables, to whoever may ask Docker."""
+    `docker inspect` shows them, like all variables, to everyone who may call Docker."""
 
     @field_validator("args", mode="wrap")
     @classmethod
@@ -215,79 +216,79 @@ class LaunchSettings(Section):
 
 
 class ContainerSettings(LaunchSettings):
-    """One container and how it is looked after. The keys of LaunchSettings are for `managed`."""
+    """One container and how to supervise it. The keys of LaunchSettings are for `managed` only."""
 
     docker_host: DockerHost = "unix:///var/run/docker.sock"
     """The Docker Engine, or a socket proxy in front of it."""
 
     docker_timeout_seconds: Seconds = 10.0
-    """How long one call to Docker may take, in seconds. Docker answers in milliseconds; a call
-    that takes this long hangs."""
+    """Timeout of one call to Docker, in seconds. Docker answers in milliseconds; a call that takes
+    this long hangs."""
 
     name: ContainerName | None = None
     """The container's name. Managed: `vllm-` and the target's name if not set. Attached: the
-    container to watch; either this or `label`."""
+    container to watch; set either this or `label`."""
 
     label: ContainerLabel | None = None
     """Attached: watch the container with this label, `key` or `key=value`."""
 
     start_deadline_seconds: Seconds = 1800.0
     """How long a start may take until the server is ready, in seconds. Large models load and
-    compile for half an hour."""
+    compile for half an hour. A start whose log shows progress may take twice as long."""
 
     quiet_deadline_seconds: Seconds = 600.0
-    """How long a start may print nothing until it counts as hanging, in seconds. Weights that are
-    read from slow storage can be silent for minutes."""
+    """A start that writes nothing to its log for this many seconds counts as hung. Reading weights
+    from slow storage can be silent for minutes."""
 
     paused_deadline_seconds: Seconds = 60.0
-    """How long a paused container is left to whoever paused it, in seconds; then it is let go on
-    (managed only)."""
+    """A container that is paused for this many seconds is unpaused, if the exporter may restart it
+    (see `restart`)."""
 
     health_interval_seconds: Seconds = 5.0
-    """Between two looks at /health, in seconds."""
+    """Time between two checks of the container and of /health, in seconds."""
 
     health_timeout_seconds: Seconds = 5.0
-    """How long /health may take to answer, in seconds; longer where this engine was seen to be
-    slow, and after each failed look, up to half a minute."""
+    """Timeout of /health, in seconds. It grows with the slowest healthy answer of this engine and
+    after each failed check, up to 30 seconds."""
 
     health_failures: Count = 3
-    """This many failed looks at /health in a row make a ready container unwell, unless its own
-    counters advance meanwhile. One alone can be a long prefill that holds the server up."""
+    """This many failed checks of /health in a row make a ready container unhealthy, unless its own
+    counters advance meanwhile. A single failure can be a long prefill that blocks the server."""
 
     probe_failures: CountOrZero = 3
-    """This many failed probe sessions in a row make it unwell although /health answers 200, as it
-    does after some GPU faults, unless its own counters advance meanwhile; 0: never."""
+    """This many failed probe sessions in a row make it unhealthy although /health answers 200, as
+    after some GPU faults, unless its own counters advance meanwhile. 0: never."""
 
     restarts_per_hour: Count = 3
-    """A running container is stopped and started at most so often in an hour, for failed checks or
-    a start that hangs. A restart drops every request; what three did not mend a fourth will not
-    either. One that ended by itself is always started again, after `backoff`."""
+    """The most restarts of a running container within an hour, for failed checks or a hung start.
+    A restart drops every request, and what three restarts did not fix a fourth will not fix. A
+    container that exited is always started again, after `backoff`."""
 
     restart: Literal["auto", "always", "never"] = "auto"
-    """Whether to restart a container that ended or is unwell. `auto`: yes if managed, no if
-    attached, where somebody else looks after it."""
+    """Whether to restart a container that exited or is unhealthy. `auto`: yes if managed, no if
+    attached, because another tool manages that container."""
 
     backoff: BackoffSettings = BackoffSettings()
 
     stop_grace_seconds: SecondsOrZero = 30.0
-    """From SIGTERM to SIGKILL when the container is stopped, in seconds."""
+    """Time from SIGTERM to SIGKILL when the container is stopped, in seconds."""
 
     on_drift: Literal["report", "recreate"] = "report"
-    """When the running container differs from these settings: say so, or make it anew.
-    Report: a changed file alone must not unload a model."""
+    """When the running container differs from these settings: report it, or create it again.
+    Report, because a changed file alone must not unload a model."""
 
     hold_file: ConfigPath | None = None
-    """While this file exists the container is left alone, whatever happens to it: `touch` it
-    before working on the container by hand, remove it afterwards."""
+    """While this file exists the exporter does nothing to the container. `touch` it before you work
+    on the container by hand, and remove it afterwards."""
 
     on_shutdown: Literal["leave", "stop", "remove"] = "leave"
-    """What becomes of the container when the exporter ends. Leave: an upgrade of the
-    exporter must not reload a model. Remove: `docker compose down` leaves nothing."""
+    """What happens to the container when the exporter ends. Leave, because an upgrade of the
+    exporter must not reload a model. Use remove if `docker compose down` must leave nothing."""
 
 
-# Without a meaning for a container that somebody else made.
+# Keys without effect in mode attached: the exporter did not create that container.
 MANAGED_ONLY = frozenset(LaunchSettings.model_fields) | {"on_drift", "on_shutdown"}
-# What becomes a flag of `vllm serve`.
+# Keys that become flags of `vllm serve`.
 ENGINE_FLAGS = frozenset(
     {
         "model",

@@ -111,27 +111,37 @@ TABLE: dict[Situation, Row] = {
     Situation.ABSENT: Row(S.CREATING, Action.CREATE, Right.MAKE, None, S.ABSENT),
     Situation.ABSENT_NO_IMAGE: Row(S.PULLING, Action.PULL, Right.MAKE, None, S.ABSENT),
     Situation.ABSENT_WAITING: Row(S.BACKING_OFF, right=Right.MAKE, otherwise=S.ABSENT),
-    Situation.DOWN: Row(S.STARTING, Action.START, Right.RAISE, None, S.UNWELL),
-    Situation.DOWN_WAITING: Row(S.BACKING_OFF, right=Right.RAISE, otherwise=S.UNWELL),
-    Situation.DOWN_OUTDATED: Row(S.CREATING, Action.REMOVE, Right.MAKE, None, S.UNWELL),
-    Situation.DOWN_OUTDATED_NO_IMAGE: Row(S.PULLING, Action.PULL, Right.MAKE, None, S.UNWELL),
-    Situation.DEAD: Row(S.CREATING, Action.REMOVE, Right.MAKE, None, S.UNWELL),
+    Situation.DOWN: Row(S.STARTING, Action.START, Right.RAISE, None, S.UNHEALTHY),
+    Situation.DOWN_WAITING: Row(S.BACKING_OFF, right=Right.RAISE, otherwise=S.UNHEALTHY),
+    Situation.DOWN_OUTDATED: Row(S.CREATING, Action.REMOVE, Right.MAKE, None, S.UNHEALTHY),
+    Situation.DOWN_OUTDATED_NO_IMAGE: Row(S.PULLING, Action.PULL, Right.MAKE, None, S.UNHEALTHY),
+    Situation.DEAD: Row(S.CREATING, Action.REMOVE, Right.MAKE, None, S.UNHEALTHY),
     Situation.BEING_REMOVED: Row(S.STOPPING),
     Situation.RESTARTED_BY_DOCKER: Row(S.BACKING_OFF),
     Situation.BEING_STOPPED: Row(S.STOPPING),
-    Situation.PAUSED: Row(S.UNWELL, cause=Cause.PAUSED),
-    Situation.PAUSED_LONG: Row(S.UNWELL, Action.UNPAUSE, Right.REPAIR, Cause.PAUSED, S.UNWELL),
+    Situation.PAUSED: Row(S.UNHEALTHY, cause=Cause.PAUSED),
+    Situation.PAUSED_LONG: Row(
+        S.UNHEALTHY, Action.UNPAUSE, Right.REPAIR, Cause.PAUSED, S.UNHEALTHY
+    ),
     Situation.LOADING: Row(S.STARTING),
-    Situation.HANGING: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.LOADING_HANGS, S.UNWELL),
-    Situation.TOO_LATE: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.START_TIMEOUT, S.UNWELL),
+    Situation.HANGING: Row(
+        S.UNHEALTHY, Action.STOP, Right.REPAIR, Cause.LOADING_HANGS, S.UNHEALTHY
+    ),
+    Situation.TOO_LATE: Row(
+        S.UNHEALTHY, Action.STOP, Right.REPAIR, Cause.START_TIMEOUT, S.UNHEALTHY
+    ),
     Situation.WELL: Row(S.READY),
     Situation.OUTDATED: Row(S.READY, Action.STOP, Right.OWN, Cause.CONFIG_CHANGED, S.READY),
     Situation.OUTDATED_NO_IMAGE: Row(S.READY, Action.PULL, Right.OWN, None, S.READY),
-    Situation.HEALTH_FAILS: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.HEALTH_FAILED, S.UNWELL),
-    Situation.PROBES_FAIL: Row(S.UNWELL, Action.STOP, Right.REPAIR, Cause.PROBES_FAILED, S.UNWELL),
+    Situation.HEALTH_FAILS: Row(
+        S.UNHEALTHY, Action.STOP, Right.REPAIR, Cause.HEALTH_FAILED, S.UNHEALTHY
+    ),
+    Situation.PROBES_FAIL: Row(
+        S.UNHEALTHY, Action.STOP, Right.REPAIR, Cause.PROBES_FAILED, S.UNHEALTHY
+    ),
     Situation.BUSY: Row(S.BUSY, cause=Cause.BUSY),
-    Situation.NOT_REACHED: Row(S.UNWELL, cause=Cause.ADDRESS),
-    Situation.STOPPED_TOO_OFTEN: Row(S.UNWELL, cause=Cause.RESTART_LIMIT),
+    Situation.NOT_REACHED: Row(S.UNHEALTHY, cause=Cause.ADDRESS),
+    Situation.STOPPED_TOO_OFTEN: Row(S.UNHEALTHY, cause=Cause.RESTART_LIMIT),
 }
 
 # The state while an action is under way.
@@ -141,7 +151,7 @@ UNDER_WAY: dict[Action, LifecycleState] = {
     Action.START: S.STARTING,
     Action.STOP: S.STOPPING,
     Action.REMOVE: S.CREATING,
-    Action.UNPAUSE: S.UNWELL,
+    Action.UNPAUSE: S.UNHEALTHY,
 }
 
 _BY_CHECK = {

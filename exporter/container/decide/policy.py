@@ -13,7 +13,7 @@ class Policy:
     """Seconds, counts and permissions for one target.
 
     `managed`: the container is ours to make and to remove. `may_restart`: a container that ended
-    or is unwell may be stopped and started; without it a managed one is started once and then
+    or is unhealthy may be stopped and started; without it a managed one is started once and then
     only watched.
     """
 
@@ -29,7 +29,7 @@ class Policy:
     # Somebody paused the container, or something did: time for them to go on by themselves.
     paused_deadline_seconds: float = 60.0
     health_failures: int = 3
-    probe_failures: int = 3  # 0: probes never make it unwell
+    probe_failures: int = 3  # 0: probes never make it unhealthy
     # A running container is stopped for failed checks at most so often within an hour.
     restarts_per_hour: int = 3
     first_delay_seconds: float = 5.0

@@ -38,7 +38,7 @@ class LifecycleState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     BUSY = "busy"  # its checks fail and it works: slow, not dead
-    UNWELL = "unwell"
+    UNHEALTHY = "unhealthy"
     STOPPING = "stopping"
     BACKING_OFF = "backing_off"
     HELD = "held"  # an operator said: hands off
@@ -198,7 +198,7 @@ class Cause(StrEnum):
     PROBES_FAILED = "probes_failed"
     BUSY = "busy"  # its checks fail while its own counters advance
     ADDRESS = "address"  # it is up, and nothing of it is reached at the target's url
-    RESTART_LIMIT = "restart_limit"  # unwell, and restarted too often within an hour
+    RESTART_LIMIT = "restart_limit"  # unhealthy, and restarted too often within an hour
     REMOVED = "removed"
     PAUSED = "paused"
     WRONG_MODEL = "wrong_model"  # it serves another one than it was told to load

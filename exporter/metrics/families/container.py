@@ -41,7 +41,7 @@ CONTAINER: Final[tuple[Family[TargetState], ...]] = (
         "vllm_container_diagnosis",
         "gauge",
         diagnosis(),
-        "1 for the cause that was found for what ails the container. Absent when nothing does.",
+        "1 for the diagnosed cause while the container is not healthy. Absent without a diagnosis.",
     ),
     Family(
         "vllm_container_restarts_total",

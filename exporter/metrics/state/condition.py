@@ -164,7 +164,7 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
         Condition.CONTAINER_DOWN,
         _in(
             LifecycleState.ABSENT,
-            LifecycleState.UNWELL,
+            LifecycleState.UNHEALTHY,
             LifecycleState.STOPPING,
             LifecycleState.BACKING_OFF,
         ),

@@ -246,7 +246,7 @@ def test_failed_health_checks_do_not_count_before_the_server_is_up(world, daemon
     assert all(d.memory.run is None or d.memory.run.health_failures == 0 for d in daemon.decisions)
 
 
-def test_a_server_that_says_it_is_up_and_never_answers_is_unwell(world, daemon):
+def test_a_server_that_says_it_is_up_and_never_answers_is_unhealthy(world, daemon):
     world.load_seconds = 20.0
     daemon.run(10)
     world.only().ill = True
@@ -254,7 +254,7 @@ def test_a_server_that_says_it_is_up_and_never_answers_is_unwell(world, daemon):
     assert failures(daemon)[0] == (Cause.HEALTH_FAILED, True)
 
 
-# Unwell
+# Unhealthy
 
 
 def test_one_failed_health_check_is_not_enough(world, daemon):
@@ -269,7 +269,7 @@ def test_too_many_failed_health_checks_restart(world, daemon):
     ready(daemon)
     world.only().ill = True
     daemon.run(90, step=2)
-    assert states(daemon) == [S.READY, S.UNWELL, S.BACKING_OFF, S.STARTING, S.READY]
+    assert states(daemon) == [S.READY, S.UNHEALTHY, S.BACKING_OFF, S.STARTING, S.READY]
     assert daemon.acted == [Action.STOP, Action.START]
     assert failures(daemon) == [(Cause.HEALTH_FAILED, False)]
     assert next(d for d in daemon.decisions if d.action is Action.START).cause is (
@@ -321,11 +321,11 @@ def test_an_end_long_after_a_stop_that_did_not_work_was_not_asked_for(world, dae
     assert failures(daemon)[-1] == (Cause.EXITED, False)
 
 
-def test_a_paused_container_is_unwell_and_not_killed_but_let_go_on(world, daemon):
+def test_a_paused_container_is_unhealthy_and_not_killed_but_let_go_on(world, daemon):
     ready(daemon)
     world.pause(world.only())
     daemon.run(25)
-    assert states(daemon) == [S.UNWELL]
+    assert states(daemon) == [S.UNHEALTHY]
     assert daemon.acted == []
     assert daemon.last.cause is Cause.PAUSED
     daemon.run(30)

@@ -338,7 +338,7 @@ def test_attached_only_reports(world):
     world.vanish(world.only())
     daemon.run(100)
     assert states(daemon) == [
-        *(S.ABSENT, S.STARTING, S.READY, S.UNWELL, S.READY, S.UNWELL, S.READY, S.UNWELL),
+        *(S.ABSENT, S.STARTING, S.READY, S.UNHEALTHY, S.READY, S.UNHEALTHY, S.READY, S.UNHEALTHY),
         S.ABSENT,
     ]
     assert world.did == []
@@ -367,10 +367,10 @@ def test_managed_without_restarts_is_started_once_and_then_watched(world):
     daemon = ready(Daemon(world, replace(POLICY, may_restart=False)))
     world.only().ill = True
     daemon.run(60)
-    assert daemon.last.state is S.UNWELL
+    assert daemon.last.state is S.UNHEALTHY
     world.end(world.only(), 1)
     daemon.run(500)
-    assert daemon.last.state is S.UNWELL
+    assert daemon.last.state is S.UNHEALTHY
     assert daemon.acted == []
 
 

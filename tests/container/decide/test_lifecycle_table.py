@@ -113,9 +113,9 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon = heartbeat()
     daemon.world.only().ill = True
     daemon.run(10)
-    keep("nearly unwell", daemon)
+    keep("nearly unhealthy", daemon)
     refuse_to_stop(daemon)
-    keep("unwell or being stopped", daemon)
+    keep("unhealthy or being stopped", daemon)
     daemon = heartbeat()
     fall_ill_again_and_again(daemon)
     keep("ill again and again", daemon)

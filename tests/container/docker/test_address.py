@@ -121,7 +121,7 @@ async def test_a_wrong_address_is_named_and_mended_by_a_reload(simulated, docker
     config = simulated.write(wrong, **facts)
     async with supervised(config) as daemon:
         named = await daemon.until("the address is named", lambda page: page.cause == "address")
-        assert named.state == "unwell"
+        assert named.state == "unhealthy"
         run = simulated.run()
         await daemon.until(
             "it was looked at often enough for three restarts",
@@ -129,7 +129,7 @@ async def test_a_wrong_address_is_named_and_mended_by_a_reload(simulated, docker
         )
         assert simulated.run() == run, "it runs as it was started"
         assert daemon.now.count("vllm_container_restarts_total") == 0
-        assert daemon.states == ["creating", "starting", "unwell"]
+        assert daemon.states == ["creating", "starting", "unhealthy"]
 
         right = f"http://127.0.0.1:{simulated.port}"
         if way == "network":

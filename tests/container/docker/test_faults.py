@@ -128,7 +128,7 @@ async def test_a_paused_container_is_noticed_and_after_its_deadline_let_go_on(ca
         before = case.inspect()
         fault = time.monotonic()
         case.api.pause(case.name)
-        seen = await daemon.until("it is noticed", lambda page: page.state == "unwell")
+        seen = await daemon.until("it is noticed", lambda page: page.state == "unhealthy")
         assert seen.cause == "paused"
         ready = await daemon.until_state("ready", patience=120)
         after = case.inspect()
@@ -139,9 +139,9 @@ async def test_a_paused_container_is_noticed_and_after_its_deadline_let_go_on(ca
         Row(
             "container paused (stand-in)",
             seen.at - fault,
-            "unwell, unpaused after its deadline → ready",
+            "unhealthy, unpaused after its deadline → ready",
             seen.cause or "—",
-            'state{state="unwell"}',
+            'state{state="unhealthy"}',
             ready.at - fault,
         )
     )
@@ -170,7 +170,7 @@ async def test_a_container_that_was_removed_by_hand_is_made_again(case):
     )
 
 
-async def test_a_server_that_is_unwell_is_restarted(case):
+async def test_a_server_that_is_unhealthy_is_restarted(case):
     async with supervised(case.config()) as daemon:
         await daemon.until_state("ready")
         before = case.inspect()["State"]["StartedAt"]
@@ -193,7 +193,7 @@ async def test_a_server_that_is_unwell_is_restarted(case):
     )
 
 
-async def test_failed_probes_make_it_unwell_although_health_is_fine(case):
+async def test_failed_probes_make_it_unhealthy_although_health_is_fine(case):
     async with supervised(case.config(probe_seconds=1)) as daemon:
         await daemon.until_state("ready")
         fault = time.monotonic()

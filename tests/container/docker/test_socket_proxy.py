@@ -358,7 +358,7 @@ async def test_the_daemon_watches_through_the_attached_list_and_asks_for_nothing
     async with supervised(case.attached_config(docker_host=attached)) as daemon:
         await daemon.until_state("ready")
         case.api.kill(case.name)
-        seen = await daemon.until_state("unwell")
+        seen = await daemon.until_state("unhealthy")
         assert seen.cause == "killed"
         assert seen.value("vllm_container_exit_code") == 137
         case.api.start(case.name)

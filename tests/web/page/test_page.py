@@ -195,7 +195,7 @@ async def test_earlier_sessions_are_listed_and_bounded(show, published):
     assert document.text.count("finished 3 53.8 % 88.7 % 8.00 s") == 8
 
 
-async def test_a_container_shows_its_state_and_what_ails_it(show, published):
+async def test_a_container_shows_its_state_and_its_diagnosis(show, published):
     published.metrics.target_added("local", mode="managed")
     published.metrics.container_changed(
         container_view(pull=PullProgress(1, 4, bytes_done=1_500_000, bytes_total=9_000_000_000))
