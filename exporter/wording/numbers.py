@@ -68,8 +68,10 @@ def moment(unix_time: float) -> str:
     return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def ago(unix_time: float, now: float) -> str:
+def ago(unix_time: float | None, now: float) -> str:
     """How long ago, or how far ahead."""
+    if unix_time is None:
+        return UNKNOWN
     gap = round(now - unix_time)
     if gap == 0:
         return "now"

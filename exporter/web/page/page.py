@@ -17,13 +17,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import exporter
 from exporter.web.page.views import charts
+from exporter.web.page.views.container import by_cause
 from exporter.web.page.views.links import ALL
 from exporter.web.page.views.targets import page
+from exporter.wording import numbers
+from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
     from exporter.metrics.history import History
     from exporter.metrics.sink import Metrics
     from exporter.web.page.views.links import PageLinks, PageQuery
+
+
+_FILTERS = {
+    "ago": numbers.ago,
+    "bar": charts.bar_width,
+    "by_cause": by_cause,
+    "count": numbers.count,  # in place of Jinja's own, which is another name of `length`
+    "moment": numbers.moment,
+    "percent": numbers.percent,
+    "rfc3339": rfc3339,
+    "seconds": numbers.seconds,
+    "size": numbers.size,
+    "spaced": numbers.spaced,
+    "tokens": numbers.tokens,
+}
 
 
 def response(
@@ -34,9 +52,9 @@ def response(
     asked: PageQuery = ALL,
 ) -> web.Response:
     """The page as it stands at Unix time `now`; of what is asked for there must be something."""
-    content = page(metrics.targets, history, now, exporter.__version__, links=links, asked=asked)
     html = _template().render(
-        page=content,
+        page=page(metrics.targets, history, now, links, asked),
+        version=exporter.__version__,
         style=_style(),
         script=_script(),
         width=charts.WIDTH,
@@ -65,6 +83,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= _FILTERS
+    environment.globals["unknown"] = numbers.UNKNOWN
     return environment.get_template("status.html")
 
 

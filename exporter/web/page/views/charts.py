@@ -79,6 +79,11 @@ class SessionPoint:
     failed: bool
 
 
+def bar_width(ratio: float) -> float:
+    """Per cent of a bar's length."""
+    return round(100 * min(max(ratio, 0.0), 1.0), 1)
+
+
 def turn_charts(turns: Sequence[TurnFacts]) -> tuple[Chart, ...]:
     """Where the prompt tokens came from, and the time to first token."""
     charts = (_tokens_chart(turns), _ttft_chart(turns))

@@ -19,26 +19,8 @@ _PAUSES = {
 _HOUR = 3600
 
 
-def cost_facts(cost: CostState, now: float) -> list[tuple[str, str | None]]:
-    """Names and words at Unix time `now`; None where there is nothing to say."""
-    prefill, seconds = cost.prefill, cost.users_saved.seconds
-    per_token = (
-        None
-        if prefill is None
-        else f"{prefill.seconds_per_token * 1e6:.1f} ± {prefill.error * 1e6:.1f} µs per token"
-    )
-    survived = ", ".join(
-        f"{share:.0%} after {gap:g} s" for gap, share in sorted(cost.retention.items())
-    )
-    return [
-        ("Probe held back", _held_back(cost, now)),
-        ("Prefill", per_token),
-        ("Prefill saved for users", None if seconds is None else f"{seconds:,.1f} s"),
-        ("Still cached", survived or None),
-    ]
-
-
-def _held_back(cost: CostState, now: float) -> str | None:
+def held_back(cost: CostState, now: float) -> str | None:
+    """Why the probe sends nothing at Unix time `now`; None where it may send."""
     if cost.paused is None or cost.paused in _PAUSES:
         return None if cost.paused is None else _PAUSES[cost.paused]
     budget = f"{numbers.count(cost.budget_tokens_per_hour)} tokens an hour"

@@ -1,4 +1,4 @@
-"""The records that the status page shows: words and numbers ready to print, None never. Pure."""
+"""The records that the status page shows: facts, which the template puts into words. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.metrics.state.condition import Tone
+    from exporter.analysis.session_totals import SessionTotals
+    from exporter.metrics.state.condition import Look
+    from exporter.metrics.state.target import TargetState
+    from exporter.model.engine import EngineView
+    from exporter.model.session import LossCause, SessionResult, TurnFacts
     from exporter.web.page.views.charts import Chart
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    name: str
-    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,82 +35,48 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
-    """What one cause took: in the last session, and since the exporter began."""
+    """Tokens that one cause took: in the last session, and since the exporter began.
 
-    cause: str
-    last: str
-    share: str
-    total: str
+    `share` is the total as a ratio of the ideal.
+    """
+
+    cause: LossCause
+    last: int
+    total: int
+    share: float | None
     advice: str
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A time for people, and the same for machines."""
+class SessionSection:
+    """The last session: `turns` are those shown, `first_losses` the first turn of each cause."""
 
-    text: str
-    machine: str
-    ago: str
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRow:
-    """One line of the table of turns; the bars are in per cent of the prompt."""
-
-    turn: int
-    prompt: str
-    completion: str
-    cached: str
-    ideal: str
-    hit_ratio: str
-    efficiency: str
-    ttft: str
-    latency: str
-    hit_bar: float | None
-    ideal_bar: float | None
+    result: SessionResult
+    verdict: str
+    turns: tuple[TurnFacts, ...]
+    charts: tuple[Chart, ...]
+    first_losses: tuple[TurnFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
     """One line of the table of earlier sessions."""
 
-    started: Moment
-    outcome: str
-    finished: bool
-    turns: int
-    hit_ratio: str
-    efficiency: str
-    duration: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSection:
-    """The last session: a sentence, its turns, and how one knows what took the lost tokens.
-
-    `left_out` counts the turns before those shown.
-    """
-
-    scenario: str
-    started: Moment
-    duration: str
-    finished: bool
-    verdict: str
-    turns: tuple[TurnRow, ...]
-    left_out: int
-    charts: tuple[Chart, ...]
-    losses: tuple[str, ...]
+    result: SessionResult
+    totals: SessionTotals
 
 
 @dataclass(frozen=True, slots=True)
 class TargetSection:
-    name: str
-    status: str
-    tone: Tone
-    simulated: bool
+    """One target in full. `engine` is its last view, unless that failed."""
+
+    state: TargetState
+    look: Look
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
-    facts: tuple[Fact, ...]
-    container: tuple[Fact, ...]
+    engine: EngineView | None
+    held_back: str | None
+    time_saved: str | None
     session: SessionSection | None
     losses: tuple[LossRow, ...]
     trend: Chart | None
@@ -124,29 +88,24 @@ class TargetSection:
 class OverviewRow:
     """One target in a line; `anchor` is where more of it stands, on this page or on its own."""
 
-    name: str
+    state: TargetState
+    look: Look
     anchor: str
-    status: str
-    tone: Tone
-    simulated: bool
-    hit_ratio: str
-    efficiency: str
-    ttft: str
-    container: str
-    ended: str
+    totals: SessionTotals
+    warm_ttft_seconds: float | None
+    ended_time: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything on the page. `folded` counts the targets that stand in the overview alone.
+    """Everything on the page at Unix time `now`.
 
-    `part` says which of the targets these are, and `parts` lead to the others.
+    `part` says which of the targets these are, and `parts` lead to the others. `folded` counts the
+    targets that stand in the overview alone.
     """
 
-    version: str
-    now: Moment
+    now: float
     summary: str
-    title: str
     simulated: tuple[str, ...]
     links: tuple[Link, ...]
     part: str

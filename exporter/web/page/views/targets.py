@@ -6,33 +6,24 @@ from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from exporter.analysis.session_totals import ttft_saved
+from exporter.analysis.session_totals import session_totals, ttft_saved
 from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
 from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
-from exporter.web.page.views.container import container_facts, container_problems
-from exporter.web.page.views.cost import cost_facts
+from exporter.web.page.views.container import container_problems
+from exporter.web.page.views.cost import held_back
 from exporter.web.page.views.links import ALL
-from exporter.web.page.views.records import Fact, Link, OverviewRow, Page, Problem, TargetSection
-from exporter.web.page.views.sessions import (
-    loss_rows,
-    moment,
-    ratios,
-    session_row,
-    session_section,
-    trend,
-)
+from exporter.web.page.views.records import Link, OverviewRow, Page, Problem, TargetSection
+from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.wording.sentences import sooner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from exporter.metrics.history import History
     from exporter.metrics.state.target import TargetState
-    from exporter.metrics.state.users_share import UsersShare
-    from exporter.model.engine import CacheConfig, EngineInfo, EngineSnapshot, EngineView
     from exporter.model.failure import Failure
     from exporter.model.session import PrefixBreak, SessionResult
     from exporter.web.page.views.links import PageLinks, PageQuery
@@ -52,8 +43,6 @@ def page(
     targets: Mapping[str, TargetState],
     history: History,
     now: float,
-    version: str,
-    *,
     links: PageLinks,
     asked: PageQuery = ALL,
 ) -> Page:
@@ -64,17 +53,14 @@ def page(
     ranks = {state.name: _rank(state, found[state.name]) for state in everyone}
     states = _part(everyone, part, ranks)
     shown = _in_full(states, ranks)
-    summary = _summary([LOOKS[each].counted for each in found.values()])
     return Page(
-        version=version,
-        now=moment(now, now),
-        summary=summary,
-        title=f"{summary} vllm-cache-exporter",
+        now=now,
+        summary=_summary([LOOKS[each].counted for each in found.values()]),
         simulated=tuple(state.name for state in states if state.simulated),
         links=_page_links(links, only, len(targets)),
         part=_part_words(part, len(everyone)),
         parts=_part_links(part, len(everyone)),
-        overview=_overview(states, shown, found, now) if len(states) > 1 else (),
+        overview=_overview(states, shown, found) if len(states) > 1 else (),
         folded=len(states) - len(shown),
         targets=tuple(
             _section(state, found[state.name], history, now, links, alone=len(shown) == 1)
@@ -156,40 +142,26 @@ def _overview(
     states: Sequence[TargetState],
     shown: Sequence[TargetState],
     found: Mapping[str, Condition],
-    now: float,
 ) -> tuple[OverviewRow, ...]:
     places = {state.name: place for place, state in enumerate(shown, start=1)}
     return tuple(
-        _overview_row(state, LOOKS[found[state.name]], places.get(state.name), now)
-        for state in states
+        _overview_row(state, LOOKS[found[state.name]], places.get(state.name)) for state in states
     )
 
 
-def _overview_row(state: TargetState, seen: Look, place: int | None, now: float) -> OverviewRow:
+def _overview_row(state: TargetState, look: Look, place: int | None) -> OverviewRow:
     last = state.last_session
-    hit_ratio, efficiency = (numbers.UNKNOWN, numbers.UNKNOWN) if last is None else ratios(last)
+    turns = () if last is None else last.turns
     warm = [
-        turn.ttft_seconds
-        for turn in (last.turns if last else ())
-        if turn.cached_tokens and turn.ttft_seconds is not None
+        turn.ttft_seconds for turn in turns if turn.cached_tokens and turn.ttft_seconds is not None
     ]
     return OverviewRow(
-        name=state.name,
-        anchor=f"?{urlencode({'target': state.name}, errors='replace')}"
-        if place is None
-        else f"#target-{place}",
-        status=seen.words,
-        tone=seen.tone,
-        simulated=bool(state.simulated),
-        hit_ratio=hit_ratio,
-        efficiency=efficiency,
-        ttft=numbers.seconds(median(warm) if warm else None),
-        container=numbers.UNKNOWN
-        if state.container is None
-        else numbers.spaced(state.container.state),
-        ended=numbers.UNKNOWN
-        if last is None
-        else numbers.ago(last.started_time + last.duration_seconds, now),
+        state=state,
+        look=look,
+        anchor=f"?{_query('target', state.name)}" if place is None else f"#target-{place}",
+        totals=session_totals(turns),
+        warm_ttft_seconds=median(warm) if warm else None,
+        ended_time=None if last is None else last.started_time + last.duration_seconds,
     )
 
 
@@ -202,14 +174,11 @@ def _section(
     *,
     alone: bool,
 ) -> TargetSection:
-    seen = LOOKS[found]
     last = state.last_session
     sessions = history.sessions(state.name, TREND_SESSIONS)
     return TargetSection(
-        name=state.name,
-        status=seen.words,
-        tone=seen.tone,
-        simulated=bool(state.simulated),
+        state=state,
+        look=LOOKS[found],
         problems=tuple(_problems(state, found)),
         notices=tuple(
             ADVICE[notice]
@@ -217,27 +186,25 @@ def _section(
             # The banner says the one, problems say the others.
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
         ),
-        facts=(*_facts(state, now), *_time_saved(sessions)),
-        container=()
-        if state.container is None
-        else container_facts(state.container, state.last_exit, now),
-        session=None if last is None else session_section(last, now, alone=alone),
+        engine=live_engine(state),
+        held_back=held_back(state.cost, now),
+        time_saved=_time_saved(sessions),
+        session=None if last is None else session_section(last, alone=alone),
         losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
         trend=trend(sessions),
-        earlier=tuple(session_row(result, now) for result in sessions[1 : EARLIER_SESSIONS + 1]),
+        earlier=session_rows(sessions[1 : EARLIER_SESSIONS + 1]),
         links=_target_links(state, links),
     )
 
 
 def _target_links(state: TargetState, links: PageLinks) -> tuple[Link, ...]:
-    query = urlencode({"target": state.name}, errors="replace")
+    query = _query("target", state.name)
     found = [Link("sessions as JSON", f"api/v1/sessions?{query}")]
     if links.pictures and state.last_session is not None and state.last_session.turns:
         found.append(Link("last session as a picture", f"report.png?{query}"))
     if links.grafana_url is not None:
         dashboard = f"{links.grafana_url}/d/{_SESSION_DASHBOARD}"
-        name = urlencode({"var-target": state.name}, errors="replace")
-        found.append(Link("sessions in Grafana", f"{dashboard}?{name}"))
+        found.append(Link("sessions in Grafana", f"{dashboard}?{_query('var-target', state.name)}"))
     return tuple(found)
 
 
@@ -292,20 +259,7 @@ def _break(found: PrefixBreak) -> Problem:
     )
 
 
-def _facts(state: TargetState, now: float) -> tuple[Fact, ...]:
-    facts = [("Address", state.url), ("Mode", state.mode)]
-    view = live_engine(state)
-    if view is not None:
-        facts += (
-            _info_facts(view.info)
-            + _snapshot_facts(view.snapshot)
-            + _traffic_facts(view, state.users)
-        )
-    facts += cost_facts(state.cost, now)
-    return tuple(Fact(name, value) for name, value in facts if value is not None)
-
-
-def _time_saved(newest_first: Sequence[SessionResult]) -> tuple[Fact, ...]:
+def _time_saved(newest_first: Sequence[SessionResult]) -> str | None:
     """By the last cold controls of the engine as it is now: a session alone has too few."""
     engine = [(each.model, each.engine_version) for each in newest_first[:1]]
     pairs = [
@@ -314,70 +268,9 @@ def _time_saved(newest_first: Sequence[SessionResult]) -> tuple[Fact, ...]:
         if (each.model, each.engine_version) in engine
         for seconds in ttft_saved(each.turns)
     ][:PAIRS_SHOWN]
-    told = sooner(pairs)
-    return () if told is None else (Fact("Time saved", f"{told}, {len(pairs)} cold controls"),)
+    saved = sooner(pairs)
+    return None if saved is None else f"{saved}, {len(pairs)} cold controls"
 
 
-def _info_facts(info: EngineInfo | None) -> list[tuple[str, str | None]]:
-    return [] if info is None else [("Model", info.model), ("vLLM", info.version)]
-
-
-def _snapshot_facts(snapshot: EngineSnapshot | None) -> list[tuple[str, str | None]]:
-    if snapshot is None:
-        return []
-    parts = snapshot.parts
-    told_apart = " and ".join(snapshot.told_apart_by)
-    return [
-        (
-            "Engines on its /metrics",
-            f"{len(parts)}, by the label {told_apart}: a router's page, not an engine's own"
-            if parts
-            else None,
-        ),
-        *_cache_facts(snapshot.cache),
-        ("Cache in use", _shown(numbers.percent, snapshot.kv_cache_usage_ratio)),
-        ("Requests running", _shown(numbers.count, snapshot.requests_running)),
-        ("Requests waiting", _shown(numbers.count, snapshot.requests_waiting)),
-    ]
-
-
-def _cache_facts(cache: CacheConfig | None) -> list[tuple[str, str | None]]:
-    if cache is None:
-        return []
-    return [
-        ("Prefix caching", {True: "on", False: "off", None: None}[cache.prefix_caching]),
-        ("Cache block", _shown(numbers.tokens, cache.match_unit_tokens)),
-        ("Cache capacity", _shown(numbers.tokens, cache.capacity_tokens)),
-    ]
-
-
-_RECOUNTED = (
-    "within the last hour the engine counted more lookups than its prompts explain, as vLLM before "
-    "0.27 does while requests wait for room; the hit ratio and tokens saved leave them out"
-)
-
-
-_ELSEWHERE = (
-    "unknown: the counters lack prompts that the probe sent, so they are of another engine than "
-    "the one that answers"
-)
-
-
-def _traffic_facts(view: EngineView, users: UsersShare) -> list[tuple[str, str | None]]:
-    ratios: list[tuple[str, str | None]] = [
-        (f"Hit ratio of users, {window}", numbers.percent(ratio))
-        for window, ratio in (users.hit_ratios() if users.known else {}).items()
-    ]
-    ratios += [
-        (f"Hit ratio with the probe's own requests, {window}", numbers.percent(ratio))
-        for window, ratio in view.hit_ratios.items()
-    ]
-    if users.elsewhere_at is not None and not users.known:
-        ratios.append(("Users", _ELSEWHERE))
-    if view.recounted:
-        ratios.append(("Lookups left out", _RECOUNTED))
-    return [*ratios, ("Restarts seen", str(view.restarts) if view.restarts else None)]
-
-
-def _shown(write: Callable[[float], str], value: float | None) -> str | None:
-    return None if value is None else write(value)
+def _query(parameter: str, target: str) -> str:
+    return urlencode({parameter: target}, errors="replace")
