@@ -1,36 +1,32 @@
-"""What a prompt token costs in prefill: the line of TTFT over uncached tokens. Pure.
+"""What a prompt token costs in prefill: the line of TTFT over uncached tokens.
 
     TTFT = floor + slope * (prompt tokens - cached tokens)
 
-The slope is the prefill seconds per token of this server under its present load, the floor is what
+The slope is the prefill seconds per token of this server under its present load. The floor is what
 every request pays: network, queue, one step.
 
-A request that takes ten times as long varies about ten times as much, so the residuals are taken
-relative to the line; taken in seconds, the short warm requests would make outliers of all cold
-ones. The fit is a two-step M-estimate. It starts from the median slope between points of the lower
-and points of the upper half of the range of uncached tokens (after Theil and Sen; a few pairs of
-each point do), which a minority of wild points cannot move. The scale is the median absolute
-residual of that line. Then the points are weighted by Tukey's biweight, two times: one step from
-such a start is already as efficient as the settled estimate (Bickel, 1975). The standard error is
-the sandwich one of such an estimate, with each residual divided by one minus its leverage (HC3;
-MacKinnon and White, 1985): the few cold points then count as few, whatever the many warm ones look
-like.
+Some requests wait in a queue, so a first line leaves them out: its slope is the median slope
+between a cold and a warm request (after Theil and Sen), which a minority of wild points cannot
+move. A point further from this line than five times the median distance is left out, and least
+squares fit the rest. Distances are relative to the line, because a request that takes ten times as
+long varies about ten times as much. For the same reason the standard error is the
+heteroscedasticity-consistent HC3 (MacKinnon and White, 1985): it divides each residual by one minus
+its leverage, so a few cold points count as few, however many warm ones there are.
 
-The work grows with the number of points, not with that of their pairs: a fit runs on the event loop
-after each session, where a millisecond would delay the time stamps of other targets.
+The work grows with the number of points, not with the number of their pairs: a fit runs on the
+event loop after each session, where a millisecond would delay the time stamps of other targets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import cycle
-from math import inf, sqrt
-from operator import mul
-from statistics import fmean, median
+from math import sqrt
+from statistics import fmean, linear_regression, median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from exporter.model.session import TurnFacts
 
@@ -41,12 +37,12 @@ _LEAST_PER_HALF = 3
 _LEAST_RATIO = 4.0
 """The slope must be this many standard errors above 0."""
 
-_BIWEIGHT = 4.685  # 95 % as efficient as least squares on Gaussian residuals
-_MAD_TO_DEVIATION = 1.4826
-_SMALLEST_SCALE = 1e-9  # of the line: points that lie on it as well as numbers can
+_OUTLIER = 5.0  # times the median distance from the first line
 _LEAST_OF_MEDIAN = 0.01  # a line that runs below this share of the median TTFT is held there
-_STEPS = 2
-_PAIRS = 3
+_LEAST_DISTANCE = 1e-9  # of the line: points that lie on it as well as numbers can
+
+_Points = list[tuple[float, float]]
+"""Uncached tokens and seconds to the first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,133 +101,49 @@ def prefill_cost(points: Sequence[Point]) -> PrefillCost | None:
     tokens (one cold request alone must not set the slope), also after outliers are left out, and if
     the slope is at least four standard errors above 0.
     """
-    if len(points) < _LEAST_POINTS or not _spread([point.uncached_tokens for point in points]):
+    # Sorted, so that the order in which they came does not matter.
+    all_points = sorted((float(one.uncached_tokens), one.ttft_seconds) for one in points)
+    if not _enough(all_points):
         return None
-    fit = _Fit(points)
-    kept = fit.kept()
-    if len(kept) < _LEAST_POINTS or not _spread(kept):
+    kept = _without_outliers(all_points)
+    if not _enough(kept):
         return None
-    error = fit.error()
-    if fit.slope <= 0 or fit.slope < _LEAST_RATIO * error:
+    tokens, seconds = zip(*kept, strict=True)
+    slope, intercept = linear_regression(tokens, seconds)
+    error = _slope_error(kept, slope, intercept)
+    if slope <= 0 or slope < _LEAST_RATIO * error:
         return None
-    return PrefillCost(fit.slope, error, fit.floor, len(points))
+    return PrefillCost(slope, error, intercept, len(points))
 
 
-def _spread(xs: Sequence[float]) -> bool:
-    middle = (min(xs) + max(xs)) / 2
-    below = sum(x < middle for x in xs)
-    above = sum(x > middle for x in xs)
-    return min(below, above) >= _LEAST_PER_HALF
+def _halves(points: _Points) -> tuple[_Points, _Points]:
+    """The points below and above the middle of the range of uncached tokens."""
+    middle = (points[0][0] + points[-1][0]) / 2
+    return [one for one in points if one[0] < middle], [one for one in points if one[0] > middle]
 
 
-class _Fit:
-    """The points of one fit, three or more in each half, and the cut of their relative residuals.
-
-    `slope` and `floor` are the line that was found.
-    """
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        self._xs = [float(point.uncached_tokens) for point in points]
-        self._ys = [point.ttft_seconds for point in points]
-        self._least = max(median(self._ys) * _LEAST_OF_MEDIAN, _SMALLEST_SCALE)
-        self.slope, self.floor = _median_line(self._xs, self._ys)
-        precisions, residuals = self._at_line()
-        deviation = _MAD_TO_DEVIATION * median(map(abs, residuals))
-        self._cut = _BIWEIGHT * max(deviation, _SMALLEST_SCALE)
-        for _ in range(_STEPS):
-            weights = [
-                _biweight(residual / self._cut) * precision * precision
-                for residual, precision in zip(residuals, precisions, strict=True)
-            ]
-            line = _weighted_line(self._xs, self._ys, weights)
-            if line is None:
-                break
-            self.slope, self.floor = line
-            precisions, residuals = self._at_line()
-        self._precisions, self._residuals = precisions, residuals
-
-    def kept(self) -> list[float]:
-        """The uncached tokens of the points that the biweight does not cut off."""
-        cut = self._cut
-        return [x for x, each in zip(self._xs, self._residuals, strict=True) if -cut < each < cut]
-
-    def error(self) -> float:
-        """The standard error of the slope; infinite where the points do not determine one."""
-        squares = [precision * precision for precision in self._precisions]
-        total = sum(squares)
-        mean_x = _dot(squares, self._xs) / total
-        pulls = [w * (x - mean_x) ** 2 for w, x in zip(squares, self._xs, strict=True)]
-        spread = sum(pulls)
-        scaled = [residual / self._cut for residual in self._residuals]
-        steepness = fmean((1 - u * u) * (1 - 5 * u * u) if -1 < u < 1 else 0.0 for u in scaled)
-        if steepness <= 0:
-            return inf
-        variance = 0.0
-        for square, pull, u in zip(squares, pulls, scaled, strict=True):
-            leverage = square / total + pull / spread
-            if leverage >= 1:
-                return inf
-            variance += pull * (u * _biweight(u) / (1 - leverage)) ** 2
-        return self._cut * sqrt(variance) / spread / steepness
-
-    def _at_line(self) -> tuple[list[float], list[float]]:
-        """Of each point 1 / line, and (TTFT - line) / line."""
-        slope, floor, least = self.slope, self.floor, self._least
-        precisions = [
-            1 / on_line if (on_line := floor + slope * x) > least else 1 / least for x in self._xs
-        ]
-        residuals = [
-            (y - floor - slope * x) * precision
-            for x, y, precision in zip(self._xs, self._ys, precisions, strict=True)
-        ]
-        return precisions, residuals
+def _enough(points: _Points) -> bool:
+    return len(points) >= _LEAST_POINTS and min(map(len, _halves(points))) >= _LEAST_PER_HALF
 
 
-def _median_line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Slope and floor: the medians of the slopes of pairs, and of what the slope leaves.
-
-    A pair has a point in either half of the range. Each point of the larger half is in three.
-    """
-    middle = (min(xs) + max(xs)) / 2
-    points = sorted(zip(xs, ys, strict=True))  # the order in which they came must not matter
-    low = [point for point in points if point[0] < middle]
-    high = [point for point in points if point[0] > middle]
-    few, many = sorted((low, high), key=len)
-    slopes = [
-        (y2 - y1) / (x2 - x1)
-        for shift in range(_PAIRS)
-        for (x1, y1), (x2, y2) in zip(many, _turned(few, shift), strict=False)
-    ]
-    slope = median(slopes)
-    return slope, median(y - slope * x for x, y in points)
+def _without_outliers(points: _Points) -> _Points:
+    """The points near the median line. Each point of the larger half is in one pair."""
+    few, many = sorted(_halves(points), key=len)
+    pairs = zip(many, cycle(few), strict=False)
+    slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs)
+    floor = median(y - slope * x for x, y in points)
+    least = max(median(y for _, y in points) * _LEAST_OF_MEDIAN, _LEAST_DISTANCE)
+    distances = [abs(y - floor - slope * x) / max(floor + slope * x, least) for x, y in points]
+    limit = _OUTLIER * max(median(distances), _LEAST_DISTANCE)
+    return [one for one, distance in zip(points, distances, strict=True) if distance <= limit]
 
 
-def _turned(points: list[tuple[float, float]], shift: int) -> Iterator[tuple[float, float]]:
-    """The points again and again, from another third of them on."""
-    first = len(points) * shift // _PAIRS
-    return cycle(points[first:] + points[:first])
-
-
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return float(sum(map(mul, one, other)))
-
-
-def _biweight(u: float) -> float:
-    return (1 - u * u) ** 2 if -1 < u < 1 else 0.0
-
-
-def _weighted_line(
-    xs: Sequence[float], ys: Sequence[float], weights: Sequence[float]
-) -> tuple[float, float] | None:
-    """Slope and floor by weighted least squares; None where the weights leave one x only."""
-    total = sum(weights)
-    if total == 0:
-        return None
-    mean_x = _dot(weights, xs) / total
-    mean_y = _dot(weights, ys) / total
-    pulls = [w * (x - mean_x) for w, x in zip(weights, xs, strict=True)]
-    spread = sum(pull * (x - mean_x) for pull, x in zip(pulls, xs, strict=True))
-    if spread == 0:
-        return None
-    slope = sum(pull * (y - mean_y) for pull, y in zip(pulls, ys, strict=True)) / spread
-    return slope, mean_y - slope * mean_x
+def _slope_error(points: _Points, slope: float, intercept: float) -> float:
+    """The HC3 standard error of a slope that least squares fitted."""
+    mean = fmean(x for x, _ in points)
+    spread = sum((x - mean) ** 2 for x, _ in points)
+    variance = 0.0
+    for x, y in points:
+        leverage = 1 / len(points) + (x - mean) ** 2 / spread
+        variance += ((x - mean) * (y - intercept - slope * x) / (1 - leverage)) ** 2
+    return sqrt(variance) / spread
