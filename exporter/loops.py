@@ -1,36 +1,61 @@
-"""What every loop of the daemon runs in: an unexpected exception ends a round and not the loop."""
+"""Keeps the daemon's loops alive: an unexpected exception ends one round, not the loop."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from exporter.clock import Clock
 
 RESTART_SECONDS = 5.0
-"""From the end of a loop that failed as a whole to its next begin."""
+"""Pause before a loop that failed outside its rounds starts again."""
 
 log = structlog.get_logger(__name__)
 
 
-class Spawn(Protocol):
-    """Runs a loop as a task with that name, which somebody owns."""
+class LoopSink(Protocol):
+    """Counts what loops do. A loop has the name of its task, such as `scrape:TARGET`."""
 
-    def __call__(
-        self, name: str, loop: Callable[[], Coroutine[None, None, None]], /
-    ) -> asyncio.Task[None]: ...
+    def ran(self, loop: str, time: float) -> None:
+        """A round of the loop ended at the Unix time `time`, with success or not."""
+
+    def failed(self, loop: str) -> None:
+        """A round of the loop ended in an unexpected exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopHeartbeat:
+    """Reports what one loop does."""
+
+    name: str
+    sink: LoopSink
+    clock: Clock
+
+    def ran(self) -> None:
+        """A round ended now."""
+        self.sink.ran(self.name, self.clock.time())
+
+    def failed(self) -> None:
+        """A round ended in an unexpected exception."""
+        self.sink.failed(self.name)
+
+
+Loop = Callable[[], Coroutine[None, None, None]]
+Spawn = Callable[[LoopHeartbeat, Loop], asyncio.Task[None]]
+"""Runs a loop by `endless`, as a task of the daemon with the loop's name."""
 
 
 class Guarded:
-    """Logs an unexpected exception with its trace as `event`, counts it by `failed`, and goes on.
+    """Logs an unexpected exception with its trace as `event`, calls `failed`, and goes on.
 
-    `logger` is structlog's. A cancellation passes.
+    `logger` is structlog's. A cancellation is not caught.
     """
 
     def __init__(
@@ -57,22 +82,17 @@ class Guarded:
         return True
 
 
-async def endless(
-    name: str,
-    loop: Callable[[], Coroutine[None, None, None]],
-    clock: Clock,
-    failed: Callable[[], None],
-) -> None:
-    """Run a loop until cancelled, and again where it fails or ends by itself.
+async def endless(heartbeat: LoopHeartbeat, loop: Loop) -> None:
+    """Run a loop until cancelled, and start it again when it fails or returns.
 
-    What goes wrong with one loop must not end the others. One that was cancelled does not begin
-    again, even where something within it lost the cancellation.
+    So a failure of one loop does not end the others. A cancelled loop does not start again, even
+    where code inside it swallowed the cancellation.
     """
-    task = asyncio.current_task()
+    name, task = heartbeat.name, asyncio.current_task()
     if task is None:
         raise RuntimeError(f"the loop {name} needs a task")
     while True:
-        with Guarded("loop.failed", failed, log.bind(loop=name)):
+        with Guarded("loop.failed", heartbeat.failed, log.bind(loop=name)):
             try:
                 await loop()
             except ExceptionGroup:
@@ -85,4 +105,4 @@ async def endless(
                 raise RuntimeError(f"the loop {name} ended by itself")
         if task.cancelling():
             raise asyncio.CancelledError
-        await clock.sleep(RESTART_SECONDS)
+        await heartbeat.clock.sleep(RESTART_SECONDS)

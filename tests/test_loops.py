@@ -8,8 +8,9 @@ from contextlib import suppress
 import pytest
 import structlog
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
 
-from exporter.loops import RESTART_SECONDS, Guarded, endless
+from exporter.loops import RESTART_SECONDS, Guarded, LoopHeartbeat, endless
 
 
 def test_an_unexpected_exception_is_logged_with_its_trace_and_counted():
@@ -36,7 +37,7 @@ class Loop:
 
     def __init__(self, first) -> None:
         self.begins = 0
-        self.failures = 0
+        self.counted = RecordedLoop(may_fail=True)
         self._first = first
 
     async def run(self) -> None:
@@ -44,9 +45,6 @@ class Loop:
         if self.begins == 1:
             await self._first()
         await asyncio.Event().wait()
-
-    def failed(self) -> None:
-        self.failures += 1
 
 
 async def fails() -> None:
@@ -65,26 +63,26 @@ async def ends() -> None:
 @pytest.mark.parametrize("first", [fails, fails_in_a_group, ends])
 async def test_a_loop_that_fails_as_a_whole_begins_again(first):
     clock, loop = FakeClock(), Loop(first)
-    task = asyncio.create_task(endless("a", loop.run, clock, loop.failed))
+    task = asyncio.create_task(endless(LoopHeartbeat("a", loop.counted, clock), loop.run))
     await clock.until_asleep()
-    assert (loop.begins, loop.failures) == (1, 1)
+    assert (loop.begins, loop.counted.failures) == (1, 1)
     await clock.advance(RESTART_SECONDS)
-    assert (loop.begins, loop.failures) == (2, 1)
+    assert (loop.begins, loop.counted.failures) == (2, 1)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
 
 
 async def test_a_loop_that_ends_by_itself_begins_again():
-    clock, begins, failures = FakeClock(), [], []
+    clock, begins, counted = FakeClock(), [], RecordedLoop(may_fail=True)
 
     async def once() -> None:
         begins.append(1)
 
-    task = asyncio.create_task(endless("a", once, clock, lambda: failures.append(1)))
+    task = asyncio.create_task(endless(LoopHeartbeat("a", counted, clock), once))
     await clock.until_asleep()
     await clock.advance(RESTART_SECONDS)
-    assert (len(begins), len(failures)) == (2, 2)
+    assert (len(begins), counted.failures) == (2, 2)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
@@ -102,7 +100,7 @@ async def test_a_loop_that_lost_its_cancellation_does_not_begin_again(then):
         if then == "fails":
             raise ZeroDivisionError
 
-    task = asyncio.create_task(endless("a", careless, FakeClock(), lambda: None))
+    task = asyncio.create_task(endless(RecordedLoop(may_fail=True).heartbeat, careless))
     await begun.wait()
     task.cancel()
     await asyncio.wait({task})

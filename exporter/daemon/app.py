@@ -16,7 +16,7 @@ from exporter.daemon.target_context import TargetContext
 from exporter.daemon.target_lists import TargetLists
 from exporter.discovery.sources import DiscoverySources, sources_of
 from exporter.errors import ExporterError
-from exporter.loops import endless
+from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
 from exporter.metrics.sink import Metrics, new_registry
 from exporter.report.charts import session_picture
@@ -25,10 +25,11 @@ from exporter.web.reload_route import routes as reload_routes
 from exporter.web.server import HttpServer, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
     from exporter.config import Settings, Target
+    from exporter.loops import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +118,8 @@ class Daemon:
                 await self._fleet.swap(plan)
                 self._web.start(self._server.apply)
                 self._finders.apply(self._settings.discovery)
-                own = [self._spawn("reload", self._reloader.run)]
+                heartbeat = LoopHeartbeat("reload", self._metrics.exporter.loops, self._clock)
+                own = [self._spawn(heartbeat, self._reloader.run)]
                 log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
                 if started is not None:
                     started()
@@ -170,10 +172,7 @@ class Daemon:
             task.cancel()
         await self._fleet.halt()
 
-    def _spawn(
-        self, name: str, loop: Callable[[], Coroutine[None, None, None]]
-    ) -> asyncio.Task[None]:
+    def _spawn(self, heartbeat: LoopHeartbeat, loop: Loop) -> asyncio.Task[None]:
         if self._group is None:
-            raise RuntimeError(f"the loop {name} has nobody to own it")
-        guarded = endless(name, loop, self._clock, lambda: self._metrics.loop_failed(name))
-        return self._group.create_task(guarded, name=name)
+            raise RuntimeError(f"the daemon does not run, so the loop {heartbeat.name} cannot")
+        return self._group.create_task(endless(heartbeat, loop), name=heartbeat.name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.container.decide.records import LifecycleState
 from exporter.container.supervisor import Supervisor
 from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
+from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
     from exporter.daemon.target_context import TargetContext
     from exporter.engine.client.engine_client import EngineClient
+    from exporter.metrics.state.target import TargetState
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
 
@@ -28,7 +30,7 @@ _ON_ITS_WAY = frozenset(
     }
 )
 # What a supervisor has nothing to do with.
-_NOT_ABOUT_IT = {"model", "metrics_url", "price_per_hour", "currency", "watts"}
+_NOT_ABOUT_IT = {"model", "price_per_hour", "currency", "watts"}
 
 
 class ContainerSupervision:
@@ -38,7 +40,9 @@ class ContainerSupervision:
     who was started, or took over, and did not hand over since.
     """
 
-    def __init__(self, target: Target, client: EngineClient, context: TargetContext) -> None:
+    def __init__(
+        self, target: Target, client: EngineClient, context: TargetContext, state: TargetState
+    ) -> None:
         """`client` is for the container's health alone, and is closed with the rest.
 
         Raises `DockerError` where there can be no Docker at that address.
@@ -47,7 +51,9 @@ class ContainerSupervision:
         self._target = target
         self._client = client
         self._context = context
-        self._loop = f"supervise:{target.name}"
+        self._state = state
+        loop = f"supervise:{target.name}"
+        self._heartbeat = LoopHeartbeat(loop, state.loops, context.clock)
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
@@ -57,7 +63,7 @@ class ContainerSupervision:
             engine=EngineChecks(client),
             jitter=random.random,
             publish=self._publish,
-            on_loop_failure=lambda: context.metrics.loop_failed(self._loop),
+            on_loop_failure=self._heartbeat.failed,
         )
         self._responsible = False
         self._up = asyncio.Event()
@@ -69,7 +75,7 @@ class ContainerSupervision:
 
     def start(self) -> None:
         self._responsible = True
-        self._task = self._context.spawn(self._loop, self._supervisor.run)
+        self._task = self._context.spawn(self._heartbeat, self._supervisor.run)
 
     def take_over(self, other: ContainerSupervision) -> None:
         """Go on from another one of the same target, if it looked after the same container.
@@ -109,8 +115,8 @@ class ContainerSupervision:
     def _publish(self, view: ContainerView) -> None:
         if view.state not in _ON_ITS_WAY:
             self._up.set()
-        self._context.metrics.container_changed(view)
-        self._context.metrics.loop_ran(self._loop, self._context.clock.time())
+        self._state.container_changed(view)
+        self._heartbeat.ran()
 
 
 def _matters(target: Target) -> dict[str, Any]:

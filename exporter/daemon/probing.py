@@ -15,22 +15,20 @@ from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
-    from exporter.metrics.sink import Metrics
+    from exporter.loops import Loop, LoopHeartbeat
     from exporter.model.probe import PauseReason
-    from exporter.model.session import SessionResult
     from exporter.probe.replicas import Observe
+    from exporter.probe.sink import ProbeSink, SessionSink
     from exporter.scenario.model import ScenarioKind
-
-Loop = tuple[str, "Callable[[], Coroutine[None, None, None]]"]
 
 
 def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
@@ -93,8 +91,10 @@ class Probing:
         observe: Observe,
         *,
         clock: Clock,
-        metrics: Metrics,
+        sink: ProbeSink,
+        heartbeat: Callable[[str], LoopHeartbeat],
     ) -> None:
+        """`heartbeat` makes one for a kind of loop."""
         self._target = target
         self._settings = settings
         self._scenarios = scenarios
@@ -103,21 +103,23 @@ class Probing:
         self._delay = 0.0
         self._prober: Prober | None = None
         self._clock = clock
-        self._metrics = metrics
+        self._sink = sink
+        self._heartbeat = heartbeat
+        self._probe_heartbeat = heartbeat("probe")
         policy = LoadPolicy(
             settings.tokens_per_hour,
             settings.max_waiting_requests,
             settings.max_kv_cache_usage_ratio,
         )
         self._admission = Admission(
-            target, policy, observe, clock, self._gate_looked, rests=client.rests
+            target, policy, observe, clock, self._admission_checked, rests=client.rests
         )
         self._requests = EngineRequests(
             client,
             observe,
             clock,
             from_counters=settings.cached_tokens_from_counters,
-            publish=lambda change: metrics.engine_asked(target, change),
+            publish=sink.own_share_changed,
             step_aside=self._admission.step_aside,
         )
 
@@ -133,20 +135,18 @@ class Probing:
         self._admission.take_over(other._admission)
         self._requests.take_over(other._requests)
 
-    def loops(self, publish: Callable[[SessionResult], None], delay: float) -> list[Loop]:
-        """Each loop with its name. The first session starts after `delay` seconds, and `publish`
-        is told of every session.
-        """
+    def loops(self, sessions: SessionSink, delay: float) -> list[tuple[LoopHeartbeat, Loop]]:
+        """Each loop with its heartbeat. The first session starts after `delay` seconds."""
         self._delay = delay
-        loops = [self._sessions(publish)]
+        loops = [self._sessions(sessions)]
         if self._settings.retention_gaps_seconds:
             loops.append(self._retention())
         if self._settings.isolation_interval_seconds:
-            loops.append(self._salts())
+            loops.append(self._isolation())
         return loops
 
-    def _sessions(self, publish: Callable[[SessionResult], None]) -> Loop:
-        probe, name = self._settings, f"probe:{self._target}"
+    def _sessions(self, sink: SessionSink) -> tuple[LoopHeartbeat, Loop]:
+        probe, heartbeat = self._settings, self._probe_heartbeat
         runner = SessionRunner(
             session_plan(self._target, probe, self._scenarios),
             self._client,
@@ -162,13 +162,13 @@ class Probing:
             self._admission,
             self._clock,
             schedule=self._every(probe.interval_seconds, self._delay),
-            sinks=SessionSinks(publish, self._consumed),
-            heartbeat=self._heartbeat(name),
+            sinks=SessionSinks(sink.session_finished, self._sink.tokens_consumed),
+            heartbeat=heartbeat,
         )
-        return name, self._prober.run
+        return heartbeat, self._prober.run
 
-    def _retention(self) -> Loop:
-        probe, name = self._settings, f"retention:{self._target}"
+    def _retention(self) -> tuple[LoopHeartbeat, Loop]:
+        probe, heartbeat = self._settings, self._heartbeat("retention")
         # A session comes first: it is what people look for.
         schedule = self._every(
             probe.retention_interval_seconds, self._delay + probe.interval_seconds
@@ -180,46 +180,36 @@ class Probing:
             observe=self._observe,
             clock=self._clock,
             new_salt=new_salt,
-            sinks=RetentionSinks(self._metrics.retention_read, self._consumed),
-            heartbeat=self._heartbeat(name),
+            sinks=RetentionSinks(self._sink.retention_measured, self._sink.tokens_consumed),
+            heartbeat=heartbeat,
             requests=self._requests,
         )
-        return name, retention.run
+        return heartbeat, retention.run
 
-    def _salts(self) -> Loop:
-        probe, name = self._settings, f"isolation:{self._target}"
+    def _isolation(self) -> tuple[LoopHeartbeat, Loop]:
+        probe, heartbeat = self._settings, self._heartbeat("isolation")
         # Half way between two sessions, so that neither waits for the other.
         schedule = self._every(
             probe.isolation_interval_seconds, self._delay + probe.interval_seconds / 2
         )
-        watch = IsolationLoop(
+        isolation = IsolationLoop(
             IsolationPlan(self._target, schedule, deadlines(probe)),
             self._client,
             self._admission,
             observe=self._observe,
             clock=self._clock,
             new_salt=new_salt,
-            sinks=IsolationSinks(self._metrics.salts_tried, self._consumed),
-            heartbeat=self._heartbeat(name),
+            sinks=IsolationSinks(self._sink.isolation_tested, self._sink.tokens_consumed),
+            heartbeat=heartbeat,
             requests=self._requests,
         )
-        return name, watch.run
+        return heartbeat, isolation.run
 
     def _every(self, interval_seconds: float, delay: float) -> Schedule:
         ratio = self._settings.jitter_ratio
         return Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
 
-    def _heartbeat(self, loop: str) -> LoopHeartbeat:
-        return LoopHeartbeat(
-            failed=lambda: self._metrics.loop_failed(loop),
-            ran=lambda: self._metrics.loop_ran(loop, self._clock.time()),
-        )
-
-    def _gate_looked(self, paused: PauseReason | None) -> None:
-        now = self._clock.time()
-        until = None if paused is None else now + self._admission.wait_seconds
-        self._metrics.gate_looked(self._target, paused, until)
-        self._metrics.loop_ran(f"probe:{self._target}", now)
-
-    def _consumed(self, tokens: int) -> None:
-        self._metrics.consumed(self._target, tokens)
+    def _admission_checked(self, paused: PauseReason | None) -> None:
+        until = None if paused is None else self._clock.time() + self._admission.wait_seconds
+        self._sink.admission_checked(paused, until)
+        self._probe_heartbeat.ran()

@@ -11,18 +11,17 @@ import structlog
 from exporter.daemon.container_supervision import ContainerSupervision
 from exporter.daemon.probing import Probing, engine_client
 from exporter.engine.scraper import Scraper
+from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.target import TargetState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from exporter.config import Target
     from exporter.daemon.shared_settings import SharedSettings
     from exporter.daemon.target_context import TargetContext
+    from exporter.loops import Loop
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
-
-    Loop = Callable[[], Coroutine[None, None, None]]
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +61,10 @@ class Running:
         self._tasks: list[asyncio.Task[None]] = []
         self._halted = False
         target, scrape = identity.target, identity.shared.scrape
-        self._loop = f"scrape:{target.name}"
+        self._state = TargetState(target.name, target.mode, target.base_url)
+        if before is not None and self.same_engine(before):
+            self._state = before._state  # noqa: SLF001 - of the same class
+        self._scrape_heartbeat = self._heartbeat("scrape")
         self._client = engine_client(target, scrape.timeout_seconds)
         self._scraper = Scraper(
             target.name,
@@ -71,9 +73,9 @@ class Running:
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
             publish=self._read,
-            on_loop_failure=lambda: context.metrics.loop_failed(self._loop),
+            on_loop_failure=self._scrape_heartbeat.failed,
             # Not at each reading: a session's own must not hide a loop that has stopped.
-            on_loop_round=lambda: context.metrics.loop_ran(self._loop, context.clock.time()),
+            on_loop_round=self._scrape_heartbeat.ran,
             limiter=identity.shared.limiter,
         )
         self._probing = Probing(
@@ -83,7 +85,8 @@ class Running:
             self._client,
             self._scraper.refresh,
             clock=context.clock,
-            metrics=context.metrics,
+            sink=self._state,
+            heartbeat=self._heartbeat,
         )
         self._supervision = self._new_supervision(before)
 
@@ -92,11 +95,17 @@ class Running:
         if self.target.container is None or self._can_keep(before):
             return None
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
-        return ContainerSupervision(self.target, client, self._context)
+        return ContainerSupervision(self.target, client, self._context, self._state)
+
+    def _heartbeat(self, kind: str) -> LoopHeartbeat:
+        name = f"{kind}:{self.target.name}"
+        return LoopHeartbeat(name, self._state.loops, self._context.clock)
 
     def _can_keep(self, before: Running | None) -> bool:
         if before is None or before.identity.authority != self.identity.authority:
             return False
+        if not self.same_engine(before):
+            return False  # it publishes in the state of that engine
         supervision = before._supervision  # noqa: SLF001 - of the same class
         return supervision is not None and supervision.serves(self.target)
 
@@ -116,16 +125,13 @@ class Running:
 
     def announce(self) -> None:
         """Put the target on the page, with nothing known of it."""
-        target, metrics = self.target, self._context.metrics
-        metrics.target_added(target.name, mode=target.mode, url=target.base_url)
-        prices = Prices(target.price_per_hour, target.currency, target.watts)
-        probe = self.identity.shared.probe
-        metrics.target_budget(target.name, probe.tokens_per_hour or None, prices)
-        metrics.sessions_every(target.name, probe.interval_seconds)
-        metrics.retention_wanted(target.name, probe.retention_gaps_seconds)
-        metrics.scenarios_wanted(
-            target.name, {each.name for each in self.identity.shared.scenarios}
-        )
+        target, shared, state = self.target, self.identity.shared, self._state
+        state.interval_seconds = shared.probe.interval_seconds
+        state.cost.budget_tokens_per_hour = shared.probe.tokens_per_hour or None
+        state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
+        state.cost.keep_retention(shared.probe.retention_gaps_seconds)
+        state.keep_scenarios({each.name for each in shared.scenarios})
+        self._context.metrics.add(state)
 
     def take_over_container(self, before: Running) -> None:
         """Go on with the container of before: before that one is halted."""
@@ -149,10 +155,10 @@ class Running:
         supervision = self._supervision
         if supervision is not None and not supervision.tasks():
             supervision.start()
-        loops = [(self._loop, scrape)]
-        for name, loop in self._probing.loops(self._finished, turns.session):
-            loops.append((name, loop if supervision is None else _once_up(supervision, loop)))
-        self._tasks = [self._context.spawn(name, loop) for name, loop in loops]
+        loops: list[tuple[LoopHeartbeat, Loop]] = [(self._scrape_heartbeat, scrape)]
+        for heartbeat, loop in self._probing.loops(self, turns.session):
+            loops.append((heartbeat, loop if supervision is None else _once_up(supervision, loop)))
+        self._tasks = [self._context.spawn(heartbeat, loop) for heartbeat, loop in loops]
         return {task.get_name() for task in self._all_tasks()}
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
@@ -182,16 +188,17 @@ class Running:
             if supervision is not None:
                 await supervision.close()
 
-    def _finished(self, result: SessionResult) -> None:
+    def session_finished(self, result: SessionResult) -> None:
+        """Publish a session, unless it ended after its loop."""
         if self._halted:
             return
         self._context.history.add(result)
-        self._context.metrics.session_finished(result)
+        self._state.session_finished(result)
         if self._supervision is not None:
             self._supervision.session_finished(result)
 
     def _read(self, view: EngineView) -> None:
-        self._context.metrics.engine_scraped(view)
+        self._state.engine_scraped(view)
         if self._supervision is not None and not self._halted:
             self._supervision.engine_read(view)
 

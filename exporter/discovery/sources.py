@@ -11,6 +11,7 @@ from exporter.discovery.decide.records import DiscoveryFailure
 from exporter.discovery.dns import DnsSource
 from exporter.discovery.docker_labels import DockerSource
 from exporter.discovery.loop import DiscoveryLoop
+from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -135,7 +136,8 @@ class DiscoverySources:
             metrics=self._metrics,
             deliver=lambda targets: self._deliver(name, targets),
         )
-        return self._spawn(f"discovery:{name}", finder.run)
+        heartbeat = LoopHeartbeat(f"discovery:{name}", self._metrics.exporter.loops, self._clock)
+        return self._spawn(heartbeat, finder.run)
 
 
 def _source(settings: DnsDiscovery | DockerDiscovery, clock: Clock, docker: DockerHosts) -> Source:

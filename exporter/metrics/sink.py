@@ -10,7 +10,6 @@ import platform
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -103,8 +102,13 @@ class Metrics(Collector):
 
         `url` is for people: whatever in it could be a secret is not kept.
         """
-        shown = None if url is None else _without_secrets(url)
-        self._targets.setdefault(name, TargetState(name, mode, shown, self._turn_label_limit))
+        if name not in self._targets:
+            self.add(TargetState(name, mode, url))
+
+    def add(self, target: TargetState) -> None:
+        """Publish a target from now on."""
+        target.turn_label_limit = self._turn_label_limit
+        self._targets[target.name] = target
         self._counted()
 
     def target_removed(self, name: str) -> None:
@@ -133,11 +137,11 @@ class Metrics(Collector):
 
     def session_finished(self, result: SessionResult) -> None:
         if (target := self._target(result.target)) is not None:
-            target.add_session(result)
+            target.session_finished(result)
 
     def engine_scraped(self, view: EngineView) -> None:
         if (target := self._target(view.target)) is not None:
-            target.add_view(view)
+            target.engine_scraped(view)
 
     def target_budget(self, name: str, tokens_per_hour: int | None, prices: Prices) -> None:
         """What the probe may ask of a target, None without a limit, and what the target costs."""
@@ -166,29 +170,29 @@ class Metrics(Collector):
         `until`, or not.
         """
         if (target := self._target(name)) is not None:
-            target.cost.gate_looked(paused, until)
+            target.admission_checked(paused, until)
 
     def salts_tried(self, reading: SaltReading) -> None:
         if (target := self._target(reading.target)) is not None:
-            target.add_salts(reading)
+            target.isolation_tested(reading)
 
     def retention_read(self, reading: RetentionReading) -> None:
         if (target := self._target(reading.target)) is not None:
-            target.add_retention(reading)
+            target.retention_measured(reading)
 
     def consumed(self, name: str, tokens: int) -> None:
         """Tokens of a request that belongs to no session."""
         if (target := self._target(name)) is not None:
-            target.sums.add_beside(tokens)
+            target.tokens_consumed(tokens)
 
     def engine_asked(self, name: str, change: OwnShare) -> None:
         """What the exporter asked of a target's engine changed its own share by so much."""
         if (target := self._target(name)) is not None:
-            target.own = target.own.plus(change)
+            target.own_share_changed(change)
 
     def container_changed(self, view: ContainerView) -> None:
         if (target := self._target(view.target)) is not None:
-            target.add_container(view)
+            target.container_changed(view)
 
     def loop_ran(self, loop: str, time: float) -> None:
         """A loop came round at Unix time `time`, whatever it found."""
@@ -320,9 +324,3 @@ class Metrics(Collector):
             for state in self._targets.values():
                 add(metric, about_loops.reader.read(state.loops))
             yield metric
-
-
-def _without_secrets(url: str) -> str:
-    """Scheme, host, port and path: neither user and password nor a query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.wire.request import Deadlines
+    from exporter.loops import LoopHeartbeat
     from exporter.probe.admission import Admission
     from exporter.probe.replicas import Observe
-    from exporter.probe.rounds import LoopHeartbeat, Schedule
+    from exporter.probe.rounds import Schedule
     from exporter.wording.findings import Finding
 
 log = structlog.get_logger(__name__)

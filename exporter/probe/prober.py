@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
+    from exporter.loops import LoopHeartbeat
     from exporter.model.failure import Failure, FailureReason
     from exporter.model.session import Notice, SessionResult
     from exporter.probe.admission import Admission, Charge
-    from exporter.probe.rounds import LoopHeartbeat, Schedule
+    from exporter.probe.rounds import Schedule
     from exporter.probe.session.runner import SessionRunner
 
 log = structlog.get_logger(__name__)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
+    from exporter.loops import LoopHeartbeat
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineSnapshot
     from exporter.probe.admission import Admission, Charge
     from exporter.probe.replicas import Observe
-    from exporter.probe.rounds import LoopHeartbeat, Schedule
+    from exporter.probe.rounds import Schedule
 
 log = structlog.get_logger(__name__)
 

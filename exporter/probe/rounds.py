@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.clock import Clock
+    from exporter.loops import LoopHeartbeat
 
 log = structlog.get_logger(__name__)
 
@@ -28,14 +29,6 @@ class Schedule:
     first_delay_seconds: float
     interval_seconds: float
     jitter: Callable[[], float] = lambda: 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoopHeartbeat:
-    """Who is told of a loop's own life: of a round that a mistake of ours ended, and of each."""
-
-    failed: Callable[[], None]
-    ran: Callable[[], None]
 
 
 class Once(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from asked_engine import Asked, shares
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
@@ -15,7 +16,7 @@ from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 from exporter.simulator.profiles import faults
 
 
@@ -133,7 +134,7 @@ async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_
             clock,
             schedule=Schedule(0.0, 60.0),
             sinks=SessionSinks(lambda _result: pytest.fail("it is no result"), consumed.append),
-            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
+            heartbeat=RecordedLoop().heartbeat,
         )
         task = asyncio.create_task(prober.run())
         await asyncio.wait_for(begun.wait(), 30)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fleet_bench import shared, simulator
+from recorded_sinks import RecordedLoop
 from structlog.testing import capture_logs
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
@@ -275,7 +277,7 @@ async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engin
             except asyncio.CancelledError:
                 continue
 
-    running._tasks.append(bench._spawn("probe:a", stubborn))
+    running._tasks.append(bench._spawn(replace(RecordedLoop().heartbeat, name="probe:a"), stubborn))
     await asyncio.sleep(0)
     with capture_logs() as logs:
         changes = await bench.fleet.apply([target("b", engines[1].url)])

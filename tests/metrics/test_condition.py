@@ -43,38 +43,38 @@ WEDGED = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.WEDGED))
 def target(*sessions, mode="external"):
     state = TargetState("local", mode)
     for each in sessions:
-        state.add_session(each)
+        state.session_finished(each)
     return state
 
 
 def asleep():
     state = target(failed_session(reason=FailureReason.FIRST_TOKEN_TIMEOUT))
-    state.add_view(replace(engine_view(), snapshot=replace(snapshot(), asleep=True)))
+    state.engine_scraped(replace(engine_view(), snapshot=replace(snapshot(), asleep=True)))
     return state
 
 
 def held_back(reason):
     state = target(SOUND)
-    state.cost.gate_looked(reason)
+    state.admission_checked(reason)
     return state
 
 
 def wedged_by_the_salt_test():
     state = target(SOUND)
-    state.add_salts(SaltReading("local", leaked=None, wedged=True))
+    state.isolation_tested(SaltReading("local", leaked=None, wedged=True))
     return state
 
 
 def container(lifecycle, *sessions, since=STARTED + 60):
     state = target(*sessions, mode="managed")
-    state.add_container(container_view(state=lifecycle, since_time=since, diagnosed=False))
+    state.container_changed(container_view(state=lifecycle, since_time=since, diagnosed=False))
     return state
 
 
 def wrong_address():
     state = target(failed_session(), mode="managed")
     diagnosis = replace(container_view().diagnosis, cause=Cause.ADDRESS)
-    state.add_container(
+    state.container_changed(
         replace(container_view(state=LifecycleState.UNHEALTHY), diagnosis=diagnosis)
     )
     return state
@@ -83,7 +83,7 @@ def wrong_address():
 def behind_a_router():
     state = target(SOUND)
     parts = {(("server", name),): snapshot() for name in ("a", "b")}
-    state.add_view(replace(engine_view(), snapshot=replace(snapshot(), parts=parts)))
+    state.engine_scraped(replace(engine_view(), snapshot=replace(snapshot(), parts=parts)))
     return state
 
 
@@ -93,7 +93,7 @@ def noticed(notice):
 
 def unreadable():
     state = target(SOUND)
-    state.add_view(failed_engine_view())
+    state.engine_scraped(failed_engine_view())
     return state
 
 

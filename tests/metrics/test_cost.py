@@ -176,11 +176,11 @@ def test_each_growth_counts_at_the_cost_of_its_time():
     state = CostState()
     state.engine_scraped(saved(0.0))
     for result in measured(0.0002):
-        state.add_session(result)
+        state.session_finished(result)
     state.engine_scraped(saved(10_000.0))
     assert state.prefill_seconds_saved == pytest.approx(2.0)
     for result in measured(0.0004, sessions=40):
-        state.add_session(result)
+        state.session_finished(result)
     assert state.prefill_seconds_saved == pytest.approx(2.0)
     state.engine_scraped(saved(20_000.0))
     assert state.prefill_seconds_saved == pytest.approx(6.0)
@@ -190,15 +190,15 @@ def test_another_process_or_model_has_to_be_measured_anew():
     state = CostState()
     state.engine_scraped(saved(0.0))
     for result in measured():
-        state.add_session(result)
+        state.session_finished(result)
     state.engine_scraped(saved(0.0))
     assert state.prefill is not None
     state.engine_scraped(saved(0.0, restarts=1))
     assert state.prefill is None
     for result in measured():
-        state.add_session(result)
+        state.session_finished(result)
     assert state.prefill is not None
-    state.add_session(replace(measured()[0], model="another"))
+    state.session_finished(replace(measured()[0], model="another"))
     assert state.prefill is None
 
 
@@ -207,7 +207,7 @@ def test_the_seconds_saved_never_go_back(scrapes):
     state, last = CostState(), 0.0
     for total, restarts in scrapes:
         for result in measured():
-            state.add_session(result)
+            state.session_finished(result)
         state.engine_scraped(saved(total, restarts))
         assert (state.prefill_seconds_saved or 0.0) >= last
         last = state.prefill_seconds_saved or 0.0

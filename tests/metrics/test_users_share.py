@@ -66,7 +66,7 @@ class Scene:
         view = replace(view, snapshot=snapshot, **rest)
         if self.metrics is not None:
             self.metrics.engine_scraped(view)
-        return self.share.scraped(view, self.own)
+        return self.share.engine_scraped(view, self.own)
 
     @property
     def sums(self):
@@ -123,7 +123,7 @@ def test_a_page_is_as_old_as_its_reading_took(scene):
     scene.ask(5_000, 4_000)
     view = engine_view(restarts=0)
     slow = replace(view.snapshot, at=scene.at + 3.0, scrape_seconds=2.5)
-    assert scene.share.scraped(replace(view, snapshot=slow), scene.own) is None
+    assert scene.share.engine_scraped(replace(view, snapshot=slow), scene.own) is None
     assert scene.sums == (None, None, None)
 
 
@@ -191,7 +191,7 @@ def test_where_lookups_were_left_out_no_ratio_of_the_others_stands(scene):
 
 def test_a_failed_reading_between_two_changes_nothing(scene):
     scene.users(1_000, 500)
-    assert scene.share.scraped(failed_engine_view(), scene.own) is None
+    assert scene.share.engine_scraped(failed_engine_view(), scene.own) is None
     assert scene.read() == 500
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
@@ -14,7 +15,7 @@ from exporter.engine.wire.request import Deadlines
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
@@ -59,7 +60,7 @@ class Day:
             self.clock,
             schedule=Schedule(0.0, 60.0),
             sinks=SessionSinks(self.sessions.append, lambda _tokens: None),
-            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a round failed"), ran=lambda: None),
+            heartbeat=RecordedLoop().heartbeat,
         )
         retention = RetentionLoop(
             RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), Schedule(60.0, HOUR), DEADLINES),
@@ -69,7 +70,7 @@ class Day:
             clock=self.clock,
             new_salt=new_salt,
             sinks=RetentionSinks(self.readings.append, lambda _tokens: None),
-            heartbeat=LoopHeartbeat(failed=lambda: pytest.fail("a pass failed"), ran=lambda: None),
+            heartbeat=RecordedLoop().heartbeat,
         )
         self.loops = (prober.run, retention.run)
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import structlog
 from fake_clock import FakeClock
 from guest_views import engine
+from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.wire.request import Deadlines
 from exporter.model.probe import SaltReading
 from exporter.probe.admission import Admission
 from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 from exporter.simulator.profiles import faults
 
 DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
@@ -29,8 +30,7 @@ class Watched:
     clock: FakeClock = field(default_factory=FakeClock)
     readings: list[SaltReading] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    failures: int = 0
-    rounds: int = 0
+    counted: RecordedLoop = field(default_factory=lambda: RecordedLoop(may_fail=True))
 
     def loop(self, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> IsolationLoop:  # noqa: B008 - frozen
         runner = self.at.runner
@@ -45,14 +45,8 @@ class Watched:
             clock=self.clock,
             new_salt=runner._new_salt,
             sinks=IsolationSinks(self.readings.append, self.tokens.append),
-            heartbeat=LoopHeartbeat(failed=self._failed, ran=self._ran),
+            heartbeat=self.counted.heartbeat,
         )
-
-    def _failed(self):
-        self.failures += 1
-
-    def _ran(self):
-        self.rounds += 1
 
     async def round_of(self, seconds):
         """Turn the clock on and wait until the round that this begins is over."""
@@ -87,7 +81,7 @@ async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_what_it_took_is_to
         if line.startswith(("vllm:prompt_tokens_total", "vllm:generation_tokens_total"))
     )
     assert sum(watched.tokens) == prompts > 0
-    assert (watched.rounds, watched.failures) == (2, 0)
+    assert (watched.counted.rounds, watched.counted.failures) == (2, 0)
 
 
 async def test_an_engine_that_ignores_salts_sets_the_alarm_off_once_in_the_log(bench):
@@ -145,7 +139,7 @@ async def test_an_engine_that_does_not_answer_gives_no_reading_and_the_loop_goes
             await at.simulator.recover()
             await watched.round_of(600)
     assert watched.readings == [SaltReading("t", leaked=False, wedged=False)]
-    assert watched.rounds == 2
+    assert watched.counted.rounds == 2
 
 
 async def test_it_waits_at_the_gate_while_requests_wait_in_the_engines_queue(bench):
@@ -176,5 +170,5 @@ async def test_a_mistake_of_ours_is_counted_and_the_loop_goes_on(bench):
             await watched.round_of(30)
             at.client.info = info
             await watched.round_of(600)
-    assert watched.failures == 1
+    assert watched.counted.failures == 1
     assert len(watched.readings) == 1

@@ -101,7 +101,7 @@ def of_each_turn(result):
 
 def sums(result) -> ProbeSums:
     state = TargetState("t")
-    state.add_session(result)
+    state.session_finished(result)
     return state.sums
 
 

@@ -8,13 +8,14 @@ import pytest
 import structlog
 from fake_clock import FakeClock
 from publish_records import session, turn
+from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Control, ControlOutcome, Notice, SessionResult
 from exporter.probe.admission import Admission
 from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
 
@@ -65,7 +66,7 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_p
     script = list(script)
     runner = ScriptedRunner(clock, script, seconds)
     admission = open_gate(clock, tokens_per_hour)
-    published, failures, rounds = [], [], []
+    published, loop = [], RecordedLoop(may_fail=True)
     prober = Prober(
         "t",
         runner,
@@ -73,18 +74,18 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_p
         clock,
         schedule=Schedule(0.0, interval, lambda: jitter),
         sinks=SessionSinks(published.append, lambda _tokens: None),
-        heartbeat=LoopHeartbeat(failed=lambda: failures.append(1), ran=lambda: rounds.append(1)),
+        heartbeat=loop.heartbeat,
     )
     with structlog.testing.capture_logs() as logged:
         task = asyncio.create_task(prober.run())
         for _ in script:
             await clock.until_asleep()
-            if len(rounds) < len(script):
+            if loop.rounds < len(script):
                 await clock.advance(interval + 0.1)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    return runner.started_at, published, failures, logged
+    return runner.started_at, published, loop.failures, logged
 
 
 async def started_at(session_seconds: float, *waits: float) -> list[list[float]]:
@@ -98,7 +99,7 @@ async def started_at(session_seconds: float, *waits: float) -> list[list[float]]
         clock,
         schedule=Schedule(0.0, 60.0),
         sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
-        heartbeat=LoopHeartbeat(failed=lambda: None, ran=lambda: None),
+        heartbeat=RecordedLoop().heartbeat,
     )
     task = asyncio.create_task(prober.run())
     await clock.until_asleep()
@@ -215,7 +216,7 @@ async def test_an_interval_that_does_not_fit_the_budget_is_warned_of_once(
 
 async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():
     _, published, failures, logged = await run_rounds([RuntimeError("a mistake"), result()])
-    assert (len(published), len(failures)) == (1, 1)
+    assert (len(published), failures) == (1, 1)
     assert [line["event"] for line in logged if line["log_level"] == "error"] == [
         "probe.round_failed"
     ]
@@ -251,7 +252,7 @@ async def test_a_session_that_is_cut_off_is_no_result_but_what_it_asked_for_coun
         clock,
         schedule=Schedule(0.0, 60.0),
         sinks=SessionSinks(published.append, consumed.append),
-        heartbeat=LoopHeartbeat(failed=lambda: None, ran=lambda: None),
+        heartbeat=RecordedLoop().heartbeat,
     )
     task = asyncio.create_task(prober.run())
     await runner.begun.wait()

@@ -5,6 +5,7 @@ import secrets
 from contextlib import suppress
 
 import pytest
+from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.clock import SystemClock
@@ -14,7 +15,7 @@ from exporter.engine.wire.request import Deadlines
 from exporter.model.session import ControlOutcome
 from exporter.probe.admission import Admission
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import LoopHeartbeat, Schedule
+from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionPlan, SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
@@ -80,7 +81,7 @@ async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
             clock=clock,
             new_salt=new_salt,
             sinks=RetentionSinks(readings.put_nowait, nothing),
-            heartbeat=LoopHeartbeat(failed=nothing, ran=nothing),
+            heartbeat=RecordedLoop(may_fail=True).heartbeat,
         )
         task = asyncio.create_task(loop.run())
         found = [await asyncio.wait_for(readings.get(), 180) for _ in range(2)]

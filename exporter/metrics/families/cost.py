@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _paused(target: TargetState) -> Mapping[str, Value]:
-    if not target.cost.gate_seen:
+    if not target.cost.admission_known:
         return {}
     return {str(reason): float(reason is target.cost.paused) for reason in PauseReason}
 

@@ -73,7 +73,7 @@ class CostState:
     controls: dict[ControlOutcome, int] = field(
         default_factory=lambda: dict.fromkeys(ControlOutcome, 0)
     )
-    gate_seen: bool = False
+    admission_known: bool = False
     paused: PauseReason | None = None
     paused_until: float | None = None  # Unix time
     retention: dict[float, float] = field(default_factory=dict)
@@ -85,10 +85,10 @@ class CostState:
     _restarts: int | None = None
     _tokens_saved: float | None = None
 
-    def gate_looked(self, paused: PauseReason | None, until: float | None = None) -> None:
-        self.gate_seen, self.paused, self.paused_until = True, paused, until
+    def admission_checked(self, paused: PauseReason | None, until: float | None = None) -> None:
+        self.admission_known, self.paused, self.paused_until = True, paused, until
 
-    def add_session(self, result: SessionResult) -> None:
+    def session_finished(self, result: SessionResult) -> None:
         for turn in result.turns:
             if turn.control is not None:
                 self.controls[turn.control.outcome] += 1
@@ -101,7 +101,7 @@ class CostState:
         self._points = with_points(self._points, new)
         self.prefill = prefill_cost(self._points)
 
-    def add_retention(self, reading: RetentionReading) -> None:
+    def retention_measured(self, reading: RetentionReading) -> None:
         """A gap whose share is unknown now has no value any more."""
         if reading.ratio is None:
             self.retention.pop(reading.gap_seconds, None)

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from exporter.analysis.own_share import OwnShare
 from exporter.engine.metrics.reasons import ScrapeReason
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
-    from exporter.model.probe import RetentionReading, SaltReading
+    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
     from exporter.model.session import SessionResult, TurnFacts
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
@@ -196,7 +197,14 @@ class TargetState:
     cost: CostState = field(default_factory=CostState)
     loops: Loops = field(default_factory=Loops)
 
-    def add_session(self, result: SessionResult) -> None:
+    def __post_init__(self) -> None:
+        """Drop from the URL what could be a secret: user, password and query."""
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            host = parts.netloc.rpartition("@")[2]
+            self.url = urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    def session_finished(self, result: SessionResult) -> None:
         self.last_session = result
         self.sessions += 1
         if result.failure is None:
@@ -213,8 +221,8 @@ class TargetState:
         self._cache_tested(wedged(result))
         if Notice.MIXED in result.notices:
             self.cost.retention.clear()
-        self.cost.add_session(result)
-        self.users.add_session(result)
+        self.cost.session_finished(result)
+        self.users.session_finished(result)
 
     def _add_failure(self, reason: FailureReason) -> None:
         self.failures[reason] += 1
@@ -229,22 +237,22 @@ class TargetState:
         for gone in self.scenarios.keys() - set(names):
             del self.scenarios[gone], self.signs[gone]
 
-    def add_salts(self, reading: SaltReading) -> None:
+    def isolation_tested(self, reading: SaltReading) -> None:
         if reading.leaked is not None:
             self.isolation_tests += 1
             self.isolation_leaks += reading.leaked
         self._cache_tested(reading.wedged)
 
-    def add_view(self, view: EngineView) -> None:
+    def engine_scraped(self, view: EngineView) -> None:
         if self.engine is not None and view.restarts != self.engine.restarts:
             self.wedged = None  # that was another process
         self.engine = view
         if view.failure is not None:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
-        self.cost.engine_scraped(view, self.users.scraped(view, self.own))
+        self.cost.engine_scraped(view, self.users.engine_scraped(view, self.own))
 
-    def add_container(self, view: ContainerView) -> None:
+    def container_changed(self, view: ContainerView) -> None:
         self.container = view
         seen = view.snapshot
         if seen is None or seen.exit_code is None or seen.finished_time is None:
@@ -256,13 +264,22 @@ class TargetState:
             why = view.diagnosis.summary
         self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
 
-    def add_retention(self, reading: RetentionReading) -> None:
+    def retention_measured(self, reading: RetentionReading) -> None:
         """What a wedged cache keeps says nothing of how long a prefix survives, nor does what
         another engine has that answers at the same URL.
         """
         mixed = self.last_session is not None and Notice.MIXED in self.last_session.notices
         if not self.wedged and not mixed:
-            self.cost.add_retention(reading)
+            self.cost.retention_measured(reading)
+
+    def tokens_consumed(self, tokens: int) -> None:
+        self.sums.add_beside(tokens)
+
+    def own_share_changed(self, change: OwnShare) -> None:
+        self.own = self.own.plus(change)
+
+    def admission_checked(self, reason: PauseReason | None, until: float | None = None) -> None:
+        self.cost.admission_checked(reason, until)
 
     def _cache_tested(self, wedged: bool | None) -> None:
         if wedged is not None:

@@ -71,7 +71,7 @@ class UsersShare:
     _unknown: bool = False  # by a session: several engines, or another one's work is counted
     _samples: tuple[windows.Sample, ...] = ()
 
-    def add_session(self, result: SessionResult) -> None:
+    def session_finished(self, result: SessionResult) -> None:
         """What a session showed of the counters holds until another one finishes."""
         if result.failure is not None:
             return
@@ -79,7 +79,7 @@ class UsersShare:
         causes = {turn.loss.cause for turn in result.turns if turn.loss is not None}
         self._unreported = LossCause.UNREPORTED in causes
 
-    def scraped(self, view: EngineView, own: OwnShare) -> float | None:
+    def engine_scraped(self, view: EngineView, own: OwnShare) -> float | None:
         """Take in a reading; the tokens that users saved since the last one, where that is known.
 
         `own` is what the exporter asked until now.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
+from exporter.loops import LoopHeartbeat
 from exporter.web.access.configuration import read_web_config
 from exporter.web.access.watch import WebConfigWatch, keep_what_protects
 
@@ -112,7 +113,9 @@ class WebAccess:
             metrics.loop_failed(_LOOP)
 
         self._watch = WebConfigWatch(config, clock, self._apply, looked, failed)
-        self._task = self._spawn(_LOOP, self._watch.run)
+        self._task = self._spawn(
+            LoopHeartbeat(_LOOP, metrics.exporter.loops, clock), self._watch.run
+        )
 
 
 async def _nothing() -> None:

@@ -19,7 +19,9 @@ from exporter.metrics.sink import Metrics
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable
+
+    from exporter.loops import Loop, LoopHeartbeat
 
 PATIENCE = 30.0  # seconds; a bound for what takes a fraction of one
 
@@ -54,10 +56,9 @@ class Bench:
         context = TargetContext(SystemClock(), self.metrics, self.history, self._spawn)
         self.fleet = Fleet(shared(), context)
 
-    def _spawn(
-        self, name: str, loop: Callable[[], Coroutine[None, None, None]]
-    ) -> asyncio.Task[None]:
+    def _spawn(self, heartbeat: LoopHeartbeat, loop: Loop) -> asyncio.Task[None]:
         assert self.group is not None
+        name = heartbeat.name
         self.tasks[name] = self.group.create_task(loop(), name=name)
         return self.tasks[name]
 

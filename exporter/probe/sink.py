@@ -1,0 +1,36 @@
+"""What the loops of one target's probe publish. The metrics implement it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from exporter.analysis.own_share import OwnShare
+    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.session import SessionResult
+
+
+class SessionSink(Protocol):
+    """Gets every session that ended. It is apart, because not only the metrics want sessions."""
+
+    def session_finished(self, result: SessionResult) -> None:
+        """A session ended, finished or failed."""
+
+
+class ProbeSink(Protocol):
+    """Gets everything else that the probe of one target finds out."""
+
+    def tokens_consumed(self, tokens: int) -> None:
+        """Prompt and completion tokens of requests that belong to no finished session."""
+
+    def own_share_changed(self, change: OwnShare) -> None:
+        """The exporter's own share of the engine's counters grew by `change`."""
+
+    def admission_checked(self, reason: PauseReason | None, until: float | None) -> None:
+        """Sessions wait for `reason`, None: they do not wait. `until` is a Unix time, if known."""
+
+    def isolation_tested(self, reading: SaltReading) -> None:
+        """An isolation test ended."""
+
+    def retention_measured(self, reading: RetentionReading) -> None:
+        """The retention of one gap was measured, or could not be."""
