@@ -14,7 +14,7 @@ from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
 from exporter.daemon.shared_settings import shared_settings_of
 from exporter.daemon.target_context import TargetContext
 from exporter.daemon.target_lists import TargetLists
-from exporter.discovery.sources import DiscoverySources, sources_of
+from exporter.discovery.sources import DiscoverySources
 from exporter.errors import ExporterError
 from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
@@ -154,7 +154,7 @@ class Daemon:
         shared = await asyncio.to_thread(shared_settings_of, new.probe, new.scrape)
         async with self._changing:
             lists = self._lists.with_static(new.targets)
-            for gone in sources_of(old.discovery).keys() - sources_of(new.discovery).keys():
+            for gone in old.discovery.sources().keys() - new.discovery.sources().keys():
                 lists = lists.without(gone)
             changes = await self._fleet.apply(lists.merged(), shared, commit=put_web_config)
             self._lists = lists

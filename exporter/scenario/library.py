@@ -12,13 +12,32 @@ from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.file import parse_json, parse_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from exporter.scenario.model import ScenarioKind
 
 MOST_BYTES = 8 << 20
 """Far more than any context holds: a larger file is a mistake, and is not read."""
-SHIPPED = ("document-review", "tool-trace")
-BUILT_IN = (CODING_AGENT.name, *SHIPPED)
-_PARSERS = {".json": parse_json, ".jsonl": parse_lines}
+FORMATS: Mapping[str, Callable[[str, str, str], ScenarioKind]] = {
+    ".json": parse_json,
+    ".jsonl": parse_lines,
+}
+"""Parsers by suffix. Each gets a file's text, its path for messages, and its name."""
+
+
+def _recorded(name: str) -> ScenarioKind:
+    text = files("exporter.scenario").joinpath("recorded", f"{name}.json").read_text("utf-8")
+    return parse_json(text, f"{name}.json", name)
+
+
+BUILT_IN: Mapping[str, Callable[[str], ScenarioKind]] = {
+    CODING_AGENT.name: lambda _name: CODING_AGENT,
+    "document-review": _recorded,  # in recorded/
+    "tool-trace": _recorded,
+}
+"""The built-in scenarios by name."""
+
+_SUFFIXES = " or ".join(FORMATS)
 
 
 def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
@@ -27,11 +46,8 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
     A name of `BUILT_IN`, the path of a .json or .jsonl file, or of a folder of such files. Raises
     `ConfigError` with every mistake.
     """
-    if wanted == CODING_AGENT.name:
-        return (CODING_AGENT,)
-    if wanted in SHIPPED:
-        text = files("exporter.scenario").joinpath("recorded", f"{wanted}.json").read_text("utf-8")
-        return (parse_json(text, f"{wanted}.json", wanted),)
+    if wanted in BUILT_IN:
+        return (BUILT_IN[wanted](wanted),)
     path = Path(wanted).expanduser()
     try:
         within = _within(path)
@@ -41,16 +57,16 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
             "runs this must be able to read it"
         ) from error
     if within is None:
-        if path.suffix not in _PARSERS:
+        if path.suffix not in FORMATS:
             known = ", ".join(BUILT_IN)
             raise ConfigError(
                 f"probe.scenario: {wanted!r} is neither a built-in scenario ({known}) "
-                "nor a .json or .jsonl file nor a folder of these"
+                f"nor a {_SUFFIXES} file nor a folder of these"
             )
         return _load([path])
-    paths = [each for each in within if each.suffix in _PARSERS]
+    paths = [each for each in within if each.suffix in FORMATS]
     if not paths:
-        raise ConfigError(f"probe.scenario: the folder {wanted} has no .json or .jsonl file")
+        raise ConfigError(f"probe.scenario: the folder {wanted} has no {_SUFFIXES} file")
     return _load(paths)
 
 
@@ -65,7 +81,7 @@ def fingerprint(wanted: str) -> str:
         paths = [path]
     digest = hashlib.sha256()
     for each in paths:
-        if each.suffix in _PARSERS:
+        if each.suffix in FORMATS:
             digest.update(f"{each}\n".encode())
             try:
                 digest.update(_read(each).encode())
@@ -85,7 +101,7 @@ def _load(paths: list[Path]) -> tuple[ScenarioKind, ...]:
     mistakes = []
     for path in paths:
         try:
-            kind = _PARSERS[path.suffix](_read(path), str(path), path.stem)
+            kind = FORMATS[path.suffix](_read(path), str(path), path.stem)
         except ScenarioError as error:
             mistakes.append(str(error))
             continue

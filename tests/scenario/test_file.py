@@ -1,6 +1,8 @@
 """Recorded conversations: what is played, and what is refused in which words."""
 
 import json
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -105,6 +107,11 @@ def test_json_lines_name_the_line():
     assert "t.jsonl: line 3: column 2: is not JSON" in told
     assert "t.jsonl: line 4: content: is missing" in told
     assert "t.jsonl: name: must be 1 to 64 letters" in told
+
+
+def test_every_recorded_scenario_is_built_in():
+    recorded = {Path(each.name).stem for each in files("exporter.scenario.recorded").iterdir()}
+    assert recorded <= set(BUILT_IN), "it needs a row in BUILT_IN (exporter/scenario/library.py)"
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -3,8 +3,7 @@
 import pytest
 
 from exporter.model.failure import Failure, FailureReason
-from exporter.scenario.coding_agent import CODING_AGENT
-from exporter.scenario.library import SHIPPED, load_scenarios
+from exporter.scenario.library import BUILT_IN, load_scenarios
 from exporter.scenario.model import Scenario, refuses_system
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -38,7 +37,7 @@ def test_what_a_system_message_says_stands_at_the_head_of_the_users(step, withou
     assert not scenario.has_system
 
 
-@pytest.mark.parametrize("kind", [CODING_AGENT, *(load_scenarios(name)[0] for name in SHIPPED)])
+@pytest.mark.parametrize("kind", [load_scenarios(name)[0] for name in BUILT_IN])
 def test_each_built_in_scenario_has_such_a_variant_that_says_the_same(kind):
     given, made = kind.build(4000), kind.without_system().build(4000)
     assert given.has_system

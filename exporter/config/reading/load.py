@@ -25,6 +25,7 @@ from exporter.config.reading.sources import (
     read_toml,
 )
 from exporter.config.schema import keys
+from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.settings import Settings
 
 
@@ -110,7 +111,7 @@ def _read(
 
 def _has_targets(merged: Merged) -> bool:
     """Whether some are listed, or looked for."""
-    places: tuple[keys.Key, ...] = (("targets",), ("discovery", "dns"), ("discovery", "docker"))
+    places = [("targets",), *(("discovery", kind) for kind in SOURCE_KINDS)]
     return any(merged.get(place) for place in places)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from exporter.config.reading.merge import Merged
 from exporter.config.reading.origin import Given, Mistake
 from exporter.config.reading.sources import Plain, each_name
+from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.keys import Key
 
 _TARGET: Key = ("targets", 0)
@@ -42,7 +43,7 @@ def fill_in(plains: Sequence[Plain], merged: Merged) -> tuple[str, ...]:
     if isinstance(targets, list) and len(targets) > 1:
         return _ignored(found, f"there are {len(targets)} targets, and it speaks of one")
     if not targets and "VLLM_HOST" not in found:
-        if merged.get(("discovery", "dns")) or merged.get(("discovery", "docker")):
+        if any(merged.get(("discovery", kind)) for kind in SOURCE_KINDS):
             return _ignored(found, "it speaks of one target, and discovery finds many")
         if "MODEL_ID" not in found:
             return _ignored(found, "there is no target")

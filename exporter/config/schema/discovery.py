@@ -1,8 +1,10 @@
 """Where targets are found that no list names: DNS names of many replicas, labels of containers."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic.fields import FieldInfo
 
 from exporter.config.schema.target import TargetTemplate
 from exporter.config.schema.values import (
@@ -135,12 +137,33 @@ class DiscoverySettings(Section):
     docker: tuple[DockerDiscovery, ...] = ()
     """Docker Engines, and the label of the containers to measure there."""
 
-    @field_validator("dns", "docker", mode="wrap")
+    def sources(self) -> Mapping[str, SourceSettings]:
+        """Every source by its name in logs and metrics: `dns:vllm`."""
+        return {
+            f"{kind}:{each.name}": each for kind in SOURCE_KINDS for each in getattr(self, kind)
+        }
+
+    @field_validator("*", mode="wrap")
     @classmethod
     def _names_differ(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
-        default = (
-            DockerDiscovery.model_fields["name"].default if info.field_name == "docker" else None
-        )
+        section = _source_section(cls.model_fields[str(info.field_name)])
+        if section is None:
+            return handler(value)
+        default = section.model_fields["name"].default
         return check_with(handler, value, doubles(value, default, "sources"))
+
+
+def _source_section(field: FieldInfo) -> type[SourceSettings] | None:
+    """The settings of one source, if the field is a list of sources."""
+    section: type[SourceSettings] | None
+    section, *_ = get_args(field.annotation) or (None,)
+    return section
+
+
+SOURCE_KINDS: Mapping[str, type[SourceSettings]] = {
+    name: section
+    for name, field in DiscoverySettings.model_fields.items()
+    if (section := _source_section(field)) is not None
+}
