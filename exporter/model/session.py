@@ -1,14 +1,32 @@
-"""What a session says of the cache, turn by turn."""
+"""What a session says of the cache, turn by turn.
 
-from __future__ import annotations
+pydantic writes these records as JSON, reads them back and describes them for the API
+(wording/session_json.py). There a docstring of such a record or below its field is public.
+"""
+
+# No `from __future__ import annotations`: pydantic reads these types at run time.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    from exporter.model.chat import CachedTokensSource
-    from exporter.model.failure import Failure
+from pydantic import (
+    AliasPath,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    computed_field,
+    field_serializer,
+    with_config,
+)
+
+# Python 3.11's own TypedDict keeps too little for pydantic to read.
+from typing_extensions import TypedDict
+
+from exporter.model.chat import CachedTokensSource
+from exporter.model.failure import Failure, FailureReason
+from exporter.model.json_fields import JSON, Ratio, Seconds, Tokens, UnixTime, read_as
 
 
 class LossCause(StrEnum):
@@ -54,11 +72,12 @@ class Notice(StrEnum):
     MIXED = "mixed"
 
 
+@with_config(JSON | {"title": "LossJson"})
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Tokens that the cache could have served and did not."""
+    """Tokens that exact-prefix caching could have served and the cache did not."""
 
-    tokens: int
+    tokens: Tokens
     cause: LossCause
     evidence: str
 
@@ -85,30 +104,60 @@ class Control:
     completion_tokens: int | None
     ttft_seconds: float | None
 
+    @property
+    def cold_ttft_seconds(self) -> float | None:
+        """None where it was not cold."""
+        return self.ttft_seconds if self.outcome is ControlOutcome.COLD else None
 
-@dataclass(frozen=True, slots=True)
+
+def _cold_control(ttft_seconds: float | None, turn: ValidationInfo) -> Control | None:
+    # JSON has only the time of a cold control. Its prompt is that of its turn.
+    if ttft_seconds is None:
+        return None
+    prompt = turn.data.get("prompt_tokens")
+    return Control(ControlOutcome.COLD, False, prompt, None, ttft_seconds)
+
+
+def _cold_ttft(control: Control | None) -> float | None:
+    return None if control is None else control.cold_ttft_seconds
+
+
+@with_config(JSON | {"title": "TurnJson"})
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFacts:
-    """What one turn says about the cache. Seconds, tokens, ratios 0…1; None is unknown.
+    """One request and its streamed answer."""
 
-    `ideal_cached_tokens` is the most that exact-prefix caching could have served;
-    `efficiency_ratio` is cached / ideal, None where the ideal is 0.
-    """
-
-    index: int
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    hit_ratio: float | None
-    tokens_saved: int | None
-    ideal_cached_tokens: int | None
-    ideal_hit_ratio: float | None
-    efficiency_ratio: float | None
-    ttft_seconds: float | None
-    latency_seconds: float
-    inter_token_seconds: tuple[float, ...] = ()
+    index: Annotated[int, Field(ge=1, alias="turn")]
+    prompt_tokens: Tokens | None
+    completion_tokens: Tokens | None = None
+    cached_tokens: Tokens | None
+    ideal_cached_tokens: Tokens | None = None
+    """The most that exact-prefix caching could have served."""
+    hit_ratio: Ratio | None
+    """Cached tokens / prompt tokens."""
+    efficiency_ratio: Ratio | None = None
+    """Cached tokens / ideal cached tokens; null where the ideal is 0."""
+    tokens_saved: Tokens | None = None
+    ttft_seconds: Seconds | None
+    """Time to first token, as the client saw it."""
+    latency_seconds: Seconds
     loss: Loss | None = None
-    control: Control | None = None
+    control: Annotated[
+        Control | None,
+        read_as(Seconds | None, _cold_control),
+        PlainSerializer(_cold_ttft, Seconds | None),
+        Field(alias="cold_ttft_seconds"),
+    ] = None
+    """Of this turn's cold control, where one was sent and was cold."""
     cached_tokens_source: CachedTokensSource | None = None
+    """What told the cached tokens; null where they are not known."""
+    inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
+
+    @property
+    def ideal_hit_ratio(self) -> float | None:
+        """Ideal cached tokens / prompt tokens."""
+        ideal, prompt = self.ideal_cached_tokens, self.prompt_tokens
+        return None if ideal is None or not prompt else ideal / prompt
 
     @property
     def consumed_tokens(self) -> int | None:
@@ -122,15 +171,12 @@ class TurnFacts:
     @property
     def cold_ttft_seconds(self) -> float | None:
         """Time to first token of this turn's control, where that was cold."""
-        control = self.control
-        return control.ttft_seconds if control and control.outcome is ControlOutcome.COLD else None
+        return _cold_ttft(self.control)
 
+    @computed_field(description="Cold minus warm; below 0 where chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def ttft_saved_seconds(self) -> float | None:
-        """Cold minus warm: what the cache saved this turn. Below 0 where chance outweighs it.
-
-        None where nothing was cached: then the two requests are the same, and differ by chance.
-        """
+        """None where nothing was cached: then the two requests differ by chance alone."""
         cold, warm = self.cold_ttft_seconds, self.ttft_seconds
         return None if cold is None or warm is None or not self.cached_tokens else cold - warm
 
@@ -149,63 +195,87 @@ class BreakReason(StrEnum):
     ANSWER_LEFT_OUT = "answer_left_out"  # it was all reasoning, of which a history keeps nothing
 
 
+_Text = Annotated[str | None, Field(exclude=True)]  # of a prompt: not for logs, metrics or JSON
+
+
+@with_config(JSON | {"title": "PrefixBreakJson"})
 @dataclass(frozen=True, slots=True)
 class PrefixBreak:
-    """Where the prompt of `turn` parts from the prompt and the answer of the turn before.
-
-    `token_index` counts from 0 in that earlier sequence of `sequence_tokens` tokens. `message` is
-    the number (1…) and `role` the role of the message that stands there in the earlier prompt, None
-    where it cannot be told; the answer's role is "assistant". The texts are what precedes the
-    break, and what the two sequences go on with: prompt text that stays out of logs and metrics.
-    """
+    """Where the prompt of a turn parts from the turn before it."""
 
     turn: int
     token_index: int
+    """From 0, in the earlier prompt and its answer."""
     sequence_tokens: int
     reason: BreakReason
     message: int | None
+    """The number (1…) of the message in which it parts."""
     role: str | None
-    before: str | None = field(default=None, repr=False)
-    earlier: str | None = field(default=None, repr=False)
-    later: str | None = field(default=None, repr=False)
+    before: _Text = field(default=None, repr=False)
+    earlier: _Text = field(default=None, repr=False)
+    later: _Text = field(default=None, repr=False)
 
 
+@with_config(JSON | {"title": "PrefixJson"})
 @dataclass(frozen=True, slots=True)
 class PrefixStability:
-    """Whether each turn's prompt began with the turn before, over `turns_compared` pairs of turns.
+    """Whether each turn's prompt began with the turn before it."""
 
-    `stable` is about the chat template: an answer whose text does not encode back to its ids, or
-    that had no text, is a `first_break` of its own reason and leaves it true.
-    """
-
+    # `stable` is about the chat template: an answer whose text does not encode back to its ids, or
+    # that had no text, is a `first_break` of its own reason and leaves it true.
     stable: bool
     turns_compared: int
     first_break: PrefixBreak | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionResult:
-    """One played session, finished or not. `turns` holds every turn that did finish.
+@with_config(JSON)
+class FailureJson(TypedDict):
+    """Why a session did not finish."""
 
-    `extra_tokens` are prompt and completion tokens of requests beside the turns. `prefix` is None
-    where the token ids of two turns in a row are not known. `nonce_in_prompt`: the engine ignores
-    or refuses cache_salt, so the first message began with words of this session alone.
-    """
+    reason: FailureReason
+    detail: str
+    turn: int | None
+    """The turn that did not finish; null where none had begun."""
+
+
+def _known_notices(told: Any) -> Any:
+    # A later version may write others.
+    return frozenset(each for each in Notice if each in told) if isinstance(told, list) else told
+
+
+@with_config(JSON | {"title": "SessionJson"})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionResult:
+    """One played session, finished or not, with every turn that did finish."""
 
     target: str
     scenario: str
     simulated: bool
+    started_time: Annotated[UnixTime, Field(alias="started")]
+    failure: Failure | None = None
+    turns: tuple[TurnFacts, ...]
+    duration_seconds: Seconds
     model: str | None
     engine_version: str | None
-    started_time: float
-    duration_seconds: float
-    turns: tuple[TurnFacts, ...]
-    failure: Failure | None = None
-    failed_turn: int | None = None
-    notices: frozenset[Notice] = frozenset()
+    notices: Annotated[
+        frozenset[Notice], BeforeValidator(_known_notices), PlainSerializer(sorted, list[Notice])
+    ] = frozenset()
+    """What a reader of the numbers must know."""
     prefix: PrefixStability | None = None
-    extra_tokens: int = 0
+    """Null where token ids are not known."""
+    extra_tokens: Tokens = 0
+    """Prompt and completion tokens of requests beside the turns."""
     nonce_in_prompt: bool = False
+    """The engine ignores cache_salt, so the first message began with words of its own."""
+    failed_turn: Annotated[
+        int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
+    ] = None
+
+    @field_serializer("failure")
+    def failure_json(self, failure: Failure | None) -> FailureJson | None:
+        if failure is None:
+            return None
+        return {"reason": failure.reason, "detail": failure.detail, "turn": self.failed_turn}
 
     @property
     def consumed_tokens(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from exporter.model.json_fields import rfc3339
 from exporter.wording.findings import Verdict
-from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
     from exporter.wording.findings import CheckReport, Finding

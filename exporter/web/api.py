@@ -10,14 +10,15 @@ from aiohttp import web
 
 from exporter.metrics.state.condition import condition
 from exporter.metrics.state.users_share import UsersShare
+from exporter.model.json_fields import rfc3339
 from exporter.web.api_description import description
 from exporter.web.page.views.cost import cost_json
 from exporter.web.parameters import MAX_LIMIT, BadQueryError, asked_target, only, whole_number
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
-from exporter.wording.session_json import failure_json, rfc3339, session_json
+from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from exporter.container.decide.records import ContainerView
     from exporter.metrics.history import History
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         TargetJson,
         UsersJson,
     )
-    from exporter.wording.session_shape import SessionJson
 
 
 _AT_A_TIME = 10  # sessions or targets: each takes 0.1 ms
@@ -68,7 +68,7 @@ def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
     ]
 
 
-async def _in_parts(key: str, items: Iterable[SessionJson | TargetJson]) -> web.Response:
+async def _in_parts(key: str, items: Iterable[Mapping[str, object]]) -> web.Response:
     """An object with one list. A fleet's is long, so the event loop goes on in between."""
     written: list[str] = []
     for item in items:
@@ -104,8 +104,15 @@ def target_json(state: TargetState) -> TargetJson:
 
 
 def _failure_json(last: SessionResult) -> TargetFailureJson | None:
-    shape = failure_json(last.failure, last.failed_turn)
-    return None if shape is None else {**shape, "advice": FAILURE_ADVICE[shape["reason"]]}
+    failure = last.failure
+    if failure is None:
+        return None
+    return {
+        "reason": failure.reason,
+        "detail": failure.detail,
+        "turn": last.failed_turn,
+        "advice": FAILURE_ADVICE[failure.reason],
+    }
 
 
 def _engine_json(view: EngineView, users: UsersShare) -> EngineJson:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
@@ -36,7 +37,7 @@ def description() -> dict[str, Any]:
     )
     schema = {name: answers[name, "serialization"] for name in shapes}
     refused = _answer("A parameter is not what it must be.", schema["error"])
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": "vllm-cache-exporter",
@@ -91,6 +92,24 @@ def description() -> dict[str, Any]:
         },
         "components": {"schemas": schemas["$defs"]},
     }
+    return _as_published(document)
+
+
+def _as_published(document: dict[str, Any]) -> dict[str, Any]:
+    """Each schema under its title (`SessionJson`, whatever the class is called), without what
+    pydantic says of the class alone.
+    """
+    schemas, text = document["components"]["schemas"], json.dumps(document)
+    for name, schema in schemas.items():
+        title = schema["title"]
+        text = text.replace(f'"{name}": {{', f'"{title}": {{')
+        text = text.replace(f'"{_REF.format(model=name)}"', f'"{_REF.format(model=title)}"')
+    published: dict[str, Any] = json.loads(text)
+    for schema in published["components"]["schemas"].values():
+        for key in schema.get("properties", {}).values():
+            key.pop("default", None)
+            key.pop("readOnly", None)
+    return published
 
 
 def _session_parameters() -> list[dict[str, Any]]:

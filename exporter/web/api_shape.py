@@ -7,15 +7,16 @@ description is made from them.
 # No `from __future__ import annotations`: pydantic reads these at run time.
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from exporter.container.decide.records import Cause, DockerProblem, LifecycleState
 from exporter.metrics.state.condition import Condition
+from exporter.model.json_fields import JsonTime, Ratio
 from exporter.model.probe import PauseReason
-from exporter.model.session import Notice
-from exporter.wording.session_shape import FailureJson, Ratio, SessionJson, Time, documented
+from exporter.model.session import FailureJson, Notice, SessionResult
 
+documented = with_config(ConfigDict(use_attribute_docstrings=True))
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -92,7 +93,7 @@ class ContainerJson(TypedDict):
     """The life of a container that the exporter makes or watches."""
 
     state: LifecycleState
-    since: Time
+    since: JsonTime
     image: str | None
     docker_problem: DockerProblem | None
     diagnosis: DiagnosisJson | None
@@ -127,7 +128,7 @@ class TargetJson(TypedDict):
     up: bool | None
     """Whether the last session finished; null before the first ended."""
     failure: TargetFailureJson | None
-    last_session_started: Time | None
+    last_session_started: JsonTime | None
     simulated: bool | None
     sessions: Count
     notices: list[NoticeJson]
@@ -142,7 +143,7 @@ class TargetJson(TypedDict):
 class SessionsJson(TypedDict):
     """The sessions that are kept, newest first."""
 
-    sessions: list[SessionJson]
+    sessions: list[SessionResult]
 
 
 @documented

@@ -41,7 +41,7 @@ def turn(seconds: float) -> TurnFacts:
     nothing = dict.fromkeys(
         (
             *("prompt_tokens", "completion_tokens", "cached_tokens", "hit_ratio", "tokens_saved"),
-            *("ideal_cached_tokens", "ideal_hit_ratio", "efficiency_ratio", "ttft_seconds"),
+            *("ideal_cached_tokens", "efficiency_ratio", "ttft_seconds"),
         )
     )
     return TurnFacts(index=1, latency_seconds=seconds, **nothing)

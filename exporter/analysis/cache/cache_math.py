@@ -144,7 +144,6 @@ def turn_facts(turn: Chat, ideal: int | None, loss: Loss | None = None) -> TurnF
         hit_ratio=_ratio(cached, prompt),
         tokens_saved=cached,
         ideal_cached_tokens=ideal,
-        ideal_hit_ratio=_ratio(ideal, prompt),
         efficiency_ratio=_ratio(cached, ideal),
         ttft_seconds=turn.ttft_seconds,
         latency_seconds=turn.latency_seconds,

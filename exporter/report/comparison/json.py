@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from exporter.model.json_fields import rfc3339
 from exporter.report.comparison.notes import comparison_notes
-from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
     from exporter.report.comparison.facts import Comparison, Contrast, Side

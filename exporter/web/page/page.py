@@ -16,12 +16,12 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import exporter
+from exporter.model.json_fields import rfc3339
 from exporter.web.page.views import charts
 from exporter.web.page.views.container import by_cause
 from exporter.web.page.views.links import ALL
 from exporter.web.page.views.targets import page
 from exporter.wording import numbers
-from exporter.wording.session_json import rfc3339
 
 if TYPE_CHECKING:
     from exporter.metrics.history import History

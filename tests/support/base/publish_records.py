@@ -59,7 +59,6 @@ def turn(
         hit_ratio=None if cached is None or not prompt else cached / prompt,
         tokens_saved=cached,
         ideal_cached_tokens=ideal,
-        ideal_hit_ratio=None if ideal is None or not prompt else ideal / prompt,
         efficiency_ratio=None if cached is None or not ideal else cached / ideal,
         ttft_seconds=ttft,
         latency_seconds=latency,
