@@ -52,19 +52,19 @@ class Command:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Fenced and indented blocks, in their order."""
+    """Fenced and indented blocks, in their order, also those of list items."""
     found, lines = [], page.read_text("utf-8").splitlines()
     number, not_run = 0, None
     while number < len(lines):
         line, start = lines[number], number + 1
         number += 1
-        fence = _FENCE.fullmatch(line)
-        comment = _NOT_RUN.fullmatch(line)
+        fence = _FENCE.fullmatch(line.strip())
+        comment = _NOT_RUN.fullmatch(line.strip())
         if fence:
-            end = lines.index("```", number)
-            inner = lines[number:end]
+            end = next(n for n in range(number, len(lines)) if lines[n].strip() == "```")
+            inner = textwrap.dedent("\n".join(lines[number:end]))
             number = end + 1
-            found.append(Block(page, start, fence[1], "\n".join(inner), not_run))
+            found.append(Block(page, start, fence[1], inner, not_run))
         elif line.startswith("    ") and (start == 1 or not lines[start - 2].strip()):
             while number < len(lines) and (lines[number].startswith("    ") or not lines[number]):
                 number += 1
@@ -107,7 +107,7 @@ def _command_lines(block: Block) -> list[str]:
 def prose(page: Path) -> str:
     """The page without its code blocks."""
     text = page.read_text("utf-8")
-    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
