@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache import repeat
+from exporter.analysis.cache.repeat import most_cached
 from exporter.model.probe import RetentionUnknown
 
 if TYPE_CHECKING:
@@ -37,19 +37,14 @@ def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | N
         return RetentionUnknown.UNREPORTED
     if usage.cached_tokens > 0:
         return RetentionUnknown.NOT_COLD
-    return RetentionUnknown.TOO_SHORT if most_cached(usage, match_unit) == 0 else None
-
-
-def most_cached(usage: Usage, match_unit: int) -> int:
-    """What an identical prompt can hit at most."""
-    return repeat.most_cached(usage.prompt_tokens, match_unit)
+    return RetentionUnknown.TOO_SHORT if most_cached(usage.prompt_tokens, match_unit) == 0 else None
 
 
 def retained(usage: Usage | None, match_unit: int) -> float | None:
     """The share of the prefix that the reading prompt hit; None where the server does not say."""
     if usage is None or usage.cached_tokens is None:
         return None
-    most = most_cached(usage, match_unit)
+    most = most_cached(usage.prompt_tokens, match_unit)
     return None if most <= 0 else min(1.0, usage.cached_tokens / most)
 
 

@@ -217,7 +217,7 @@ def test_the_recorded_eviction_is_told_as_such(sessions, cached, lost):
         assert found.cause is LossCause.EVICTED
         assert "others used" in found.evidence
     elif sessions == 4:
-        assert evidence.pressed(traffic) is False, "49 blocks had room beside the session"
+        assert evidence.pressed is False, "49 blocks had room beside the session"
 
 
 maybe = st.none() | st.booleans()
@@ -257,6 +257,6 @@ def test_every_loss_has_one_cause_and_words_for_it_and_no_gain_has_any(evidence)
         assert found.tokens == evidence.ideal - evidence.cached > 0
         assert found.evidence
         if found.cause is LossCause.EVICTED:
-            assert evidence.pressed(evidence.traffic) is not False
+            assert evidence.pressed is not False
         if found.cause in (LossCause.WEDGED, LossCause.RESET):
             assert evidence.hit_before

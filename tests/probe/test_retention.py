@@ -13,6 +13,7 @@ from recorded_sinks import RecordedLoop
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
+from exporter.analysis.cache.repeat import most_cached
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines
@@ -307,7 +308,7 @@ def test_a_prefix_stays_within_half_of_the_context(match_unit, max_model_len):
 @given(st.integers(1, 100_000), st.integers(1, 9000), st.integers(0, 100_000))
 def test_the_share_retained_is_a_ratio_and_whole_only_if_all_was(prompt, unit, cached):
     usage = Usage(prompt, 1, cached)
-    most = retention.most_cached(usage, unit)
+    most = most_cached(prompt, unit)
     share = retention.retained(usage, unit)
     assert (share is None) == (most == 0)
     if share is not None:

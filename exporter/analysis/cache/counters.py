@@ -20,14 +20,14 @@ def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt:
     """
     if before is None or after is None or not idle(after) or not alone(before, after, prompt):
         return None
-    hits = _growth(before.hit_tokens, after.hit_tokens)
+    hits = growth(before.hit_tokens, after.hit_tokens)
     return int(hits) if hits is not None and 0 <= hits <= prompt and hits == int(hits) else None
 
 
 def alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the engine looked up exactly one prompt of that length since it was idle."""
     same_process = before.process_start_time == after.process_start_time
-    queried = _growth(before.queried_tokens, after.queried_tokens)
+    queried = growth(before.queried_tokens, after.queried_tokens)
     return idle(before) and same_process and queried == looked_up(after, prompt)
 
 
@@ -40,8 +40,8 @@ def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
         return False
     if not seen(before, after, prompt):
         return False
-    external = _growth(before.cached_prompt_tokens, after.cached_prompt_tokens)
-    return _growth(before.hit_tokens, after.hit_tokens) == 0 and external in (None, 0)
+    external = growth(before.cached_prompt_tokens, after.cached_prompt_tokens)
+    return growth(before.hit_tokens, after.hit_tokens) == 0 and external in (None, 0)
 
 
 def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
@@ -50,9 +50,9 @@ def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early.
     Prompt tokens are counted with prefix caching off, too.
     """
-    grown = _growth(before.prompt_tokens, after.prompt_tokens)
+    grown = growth(before.prompt_tokens, after.prompt_tokens)
     if grown is None:
-        grown = _growth(before.queried_tokens, after.queried_tokens)
+        grown = growth(before.queried_tokens, after.queried_tokens)
     return grown is not None and grown >= prompt
 
 
@@ -69,5 +69,6 @@ def idle(snapshot: EngineSnapshot) -> bool:
     return snapshot.requests_running == 0 and snapshot.requests_waiting == 0
 
 
-def _growth(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
+def growth(before: float | None, after: float | None) -> float | None:
+    """None where either is unknown, or where the counter fell because it started again."""
+    return None if before is None or after is None or after < before else after - before

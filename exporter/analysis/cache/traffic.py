@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.analysis.cache.counters import growth
+
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
     from exporter.model.engine import EngineSnapshot
@@ -86,11 +88,11 @@ def traffic_between(
         return None
     if before.parts.keys() != after.parts.keys():
         return None  # an engine joined or left: the sums are not of the same
-    queried = _growth(before.queried_tokens, after.queried_tokens)
-    generated = _growth(before.generation_tokens, after.generation_tokens)
+    queried = growth(before.queried_tokens, after.queried_tokens)
+    generated = growth(before.generation_tokens, after.generation_tokens)
     if queried is None or generated is None:
         return None
-    computed = _growth(before.prompt_tokens, after.prompt_tokens)
+    computed = growth(before.prompt_tokens, after.prompt_tokens)
     looked_up = max(0.0, queried - own.prompt)
     prompts = looked_up
     if computed is not None and computed >= own.prompt:
@@ -98,7 +100,7 @@ def traffic_between(
     start = before.process_start_time
     same_process = start is not None and start == after.process_start_time
     exact = after.lookup_step_tokens == 1  # else what fills no block is not counted
-    hits = _growth(before.hit_tokens, after.hit_tokens)
+    hits = growth(before.hit_tokens, after.hit_tokens)
     beyond = None if hits is None else hits - own.cached
     unsure = queried < own.prompt or own.untold > 0
     return Traffic(
@@ -120,16 +122,11 @@ def room_beside(
     taken; the higher of the two readings of the usage counts.
     """
     cache = after.cache if after else None
-    if cache is None:
-        return None
-    capacity = cache.capacity_tokens
-    if capacity is None and cache.num_blocks is not None and cache.block_size is not None:
-        capacity = cache.num_blocks * cache.block_size
-    if capacity is None:
+    if cache is None or cache.capacity_tokens is None:
         return None
     usages = (one.kv_cache_usage_ratio for one in (before, after) if one is not None)
     in_use = max((usage for usage in usages if usage is not None), default=0.0)
-    return max(0.0, capacity * (1 - in_use) - held - (cache.block_size or 0))
+    return max(0.0, cache.capacity_tokens * (1 - in_use) - held - (cache.block_size or 0))
 
 
 def pressed(traffic: Traffic | None, room: float | None) -> bool | None:
@@ -137,10 +134,3 @@ def pressed(traffic: Traffic | None, room: float | None) -> bool | None:
     if traffic is None or room is None:
         return None
     return traffic.taken >= room
-
-
-def _growth(before: float | None, after: float | None) -> float | None:
-    """None where either is unknown or the counter fell: it began anew in between."""
-    if before is None or after is None or after < before:
-        return None
-    return after - before

@@ -50,9 +50,10 @@ class Evidence:
         """Nothing at all was served from cache."""
         return self.cached == 0
 
-    def pressed(self, traffic: Traffic | None) -> bool | None:
+    @property
+    def pressed(self) -> bool | None:
         """Whether others can have pushed blocks of this session out; None where that is unknown."""
-        return pressed(traffic, self.room)
+        return pressed(self.traffic, self.room)
 
     @property
     def repeated(self) -> tuple[Outcome, str] | None:
@@ -84,7 +85,7 @@ def needs_repeat(evidence: Evidence) -> bool:
     settled = evidence.own_rule is not None or any(
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
-    return evidence.total and not settled and evidence.pressed(evidence.traffic) is not True
+    return evidence.total and not settled and evidence.pressed is not True
 
 
 Verdict = tuple[LossCause, str] | None
@@ -161,7 +162,7 @@ def _missed_again(evidence: Evidence) -> str:
 def _evicted(evidence: Evidence) -> Verdict:
     """Only where blocks can have been pushed out, and no rule of the engine's own says as much."""
     traffic, room = evidence.traffic, evidence.room
-    full = evidence.pressed(traffic)
+    full = evidence.pressed
     if full is False or evidence.own_rule is not None:
         return None
     since = "since the session was last seen in the cache"
@@ -204,7 +205,7 @@ def _reset(evidence: Evidence) -> Verdict:
     repeat, traffic = evidence.repeat, evidence.traffic
     if repeat is None or repeat.cached == 0 or traffic is None or not evidence.total:
         return None
-    if evidence.pressed(traffic) is not False or not evidence.hit_before:
+    if evidence.pressed is not False or not evidence.hit_before:
         return None
     text = (
         f"all of the session was gone at once while others used only {_tokens(traffic.foreign)} "
@@ -218,12 +219,12 @@ def _unexplained(evidence: Evidence) -> Verdict:
     known = {
         "prefix caching is on": evidence.prefix_caching is True,
         "the engine was not restarted": evidence.restarted is False,
-        "no other traffic filled the cache": evidence.pressed(evidence.traffic) is False,
+        "no other traffic filled the cache": evidence.pressed is False,
     }
     unknown = {
         "whether prefix caching is on": evidence.prefix_caching is None,
         "whether the engine was restarted": evidence.restarted is None,
-        "how much others used or the cache holds": evidence.pressed(evidence.traffic) is None,
+        "how much others used or the cache holds": evidence.pressed is None,
     }
     parts = [] if evidence.own_rule is None else [evidence.own_rule]
     parts += [text for text, holds in known.items() if holds]

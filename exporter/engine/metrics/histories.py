@@ -73,9 +73,7 @@ class Histories:
         totals = {key: _total(history, name) for key, history in self.engines.items()}
         if any(totals[key] is None for key in self.shown):
             return None
-        every = (getattr(self.gone, name), *totals.values())
-        known = [total for total in every if total is not None]
-        return math.fsum(known) if known else None
+        return _sum_of_known(getattr(self.gone, name), *totals.values())
 
     def with_sole(self, history: EngineHistory) -> Histories:
         """With another history of the engine whose own page it is."""
@@ -115,17 +113,22 @@ def _bounded(histories: Histories) -> Histories:
     if not leave:
         return histories
     left = [histories.engines[key] for key in leave]
-    gone = {}
-    for each in fields(EngineTotals):
-        every = (getattr(histories.gone, each.name), *(_total(one, each.name) for one in left))
-        known = [total for total in every if total is not None]
-        gone[each.name] = math.fsum(known) if known else None
+    names = [each.name for each in fields(EngineTotals)]
+    gone = {
+        name: _sum_of_known(getattr(histories.gone, name), *(_total(one, name) for one in left))
+        for name in names
+    }
     return Histories(
         {key: one for key, one in histories.engines.items() if key not in leave},
         histories.shown,
         EngineTotals(**gone),
         histories.gone_restarts + sum(one.restarts for one in left),
     )
+
+
+def _sum_of_known(*totals: float | None) -> float | None:
+    known = [total for total in totals if total is not None]
+    return math.fsum(known) if known else None
 
 
 def _total(history: EngineHistory, name: str) -> float | None:

@@ -157,4 +157,4 @@ def _hit_at_once(evidence: Evidence | None, shared: Shared | None) -> bool:
 def _disturbed(evidence: Evidence) -> bool:
     """Whether something else than the engine's own rule may have made a hit shorter."""
     gone = evidence.restarted is not False or evidence.several is not None
-    return gone or evidence.pressed(evidence.traffic) is not False
+    return gone or evidence.pressed is not False
