@@ -1,8 +1,8 @@
-"""DNS names of many replicas: asks the system's resolver, which knows /etc/hosts and search lists.
+"""A DNS name of many replicas. The system's resolver answers; it knows /etc/hosts and search lists.
 
-A name that does not exist, or has no address, is an answer: there are none. A headless Service of
-Kubernetes without a ready pod is such a name. Prometheus takes it so, too (its discovery/dns). No
-answer, or SERVFAIL, is none: whether the replicas are there is not known then.
+A name that does not exist or has no address means: there are no replicas. A headless Service of
+Kubernetes without a ready pod is such a name. Prometheus does the same (its discovery/dns). With no
+answer or SERVFAIL the replicas are unknown, and the query fails.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     Resolve = Callable[[str, socket.AddressFamily], Awaitable[list[str]]]
 
-PATIENCE_SECONDS = 10.0
-"""How long a look may take: two tries of 5 s each, as the resolver makes them by default."""
+TIMEOUT_SECONDS = 10.0
+"""For one query: the resolver's default is two tries of 5 s each."""
 
-# Asked for both at once, the resolver gives one kind where the question for the other failed.
+# One question per family: asked for both at once, the resolver hides the failure of one.
 _FAMILIES = {
     "ipv4": (socket.AF_INET,),
     "ipv6": (socket.AF_INET6,),
@@ -41,18 +41,17 @@ _NO_ADDRESS = {
 
 
 async def resolve(host: str, family: socket.AddressFamily) -> list[str]:
-    """The addresses of a name. Raises `socket.gaierror`, another OSError, or UnicodeError where
-    the text cannot be a name.
+    """The addresses of a name. Raises `socket.gaierror`, another OSError, or UnicodeError if the
+    text cannot be a name.
 
-    On a thread of its own, not one of the event loop's: those are few, connections to engines wait
-    for them too, and a thread in the resolver cannot be broken off. This one keeps no process from
-    ending.
+    Uses a thread of its own. The event loop's few threads also serve connections to engines, and a
+    thread inside the resolver cannot be stopped. A daemon thread does not delay the exit.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 
     def settle(outcome: list[str] | Exception) -> None:
-        if answer.done():  # whoever asked is gone
+        if answer.done():  # the caller was cancelled
             return
         if isinstance(outcome, Exception):
             answer.set_exception(outcome)
@@ -64,9 +63,9 @@ async def resolve(host: str, family: socket.AddressFamily) -> list[str]:
         try:
             found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
             outcome = [str(each[4][0]) for each in found]
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it was asked
+        except Exception as error:  # noqa: BLE001 - raised again in the event loop
             outcome = error
-        with suppress(RuntimeError):  # the program has ended in the meantime
+        with suppress(RuntimeError):  # the event loop is closed
             loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=ask, name=f"resolve-{host}", daemon=True).start()
@@ -74,7 +73,7 @@ async def resolve(host: str, family: socket.AddressFamily) -> list[str]:
 
 
 class DnsSource:
-    """One name. Looks wait for each other: a resolver that hangs holds one thread, not many."""
+    """One name. A query joins one that still waits, so a hanging resolver holds only one thread."""
 
     def __init__(self, settings: DnsDiscovery, clock: Clock, resolve: Resolve = resolve) -> None:
         self._settings = settings
@@ -84,7 +83,7 @@ class DnsSource:
         self._found = frozenset[str]()
         self._latest = DiscoveryResult()
 
-    async def look(self) -> DiscoveryResult:
+    async def query(self) -> DiscoveryResult:
         settings = self._settings
         try:
             addresses = await self._answer()
@@ -95,11 +94,11 @@ class DnsSource:
                 else DiscoveryFailure.FAILED
             )
             raise DiscoveryError(reason, f"{settings.host}: {error.strerror}") from error
-        except (OSError, UnicodeError, RuntimeError) as error:  # the last: no thread can be started
+        except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can start
             words = getattr(error, "strerror", None) or str(error)
             raise DiscoveryError(DiscoveryFailure.FAILED, f"{settings.host}: {words}") from error
         found = frozenset(addresses)
-        if found != self._found:  # to make a thousand targets takes as long as 20 ms
+        if found != self._found:  # creating a thousand targets takes 20 ms
             self._found, self._latest = found, DiscoveryResult(targets_at(found, settings))
         return self._latest
 
@@ -108,28 +107,28 @@ class DnsSource:
             self._asking.cancel()
             await asyncio.wait({self._asking})
             if not self._asking.cancelled():
-                self._asking.exception()  # an error that came when nobody waited any more
+                self._asking.exception()  # marks it as read, or asyncio logs it
 
     async def _answer(self) -> list[str]:
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._addresses())
         asking = self._asking
-        patience = asyncio.ensure_future(self._clock.sleep(PATIENCE_SECONDS))
-        either: set[asyncio.Future[Any]] = {asking, patience}
+        timeout = asyncio.ensure_future(self._clock.sleep(TIMEOUT_SECONDS))
+        either: set[asyncio.Future[Any]] = {asking, timeout}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            patience.cancel()
+            timeout.cancel()
         if not asking.done():
             raise DiscoveryError(
                 DiscoveryFailure.TIMEOUT,
-                f"{self._settings.host}: no answer within {PATIENCE_SECONDS:g} s",
+                f"{self._settings.host}: no answer within {TIMEOUT_SECONDS:g} s",
             )
         self._asking = None
         return asking.result()
 
     async def _addresses(self) -> list[str]:
-        """Those of every kind that counts: all of them, or the error of one."""
+        """The addresses of every family that counts. Raises the error of any of them."""
         found: list[str] = []
         for family in _FAMILIES[self._settings.addresses]:
             try:

@@ -1,4 +1,4 @@
-"""Containers with a label: asks Docker, through the one door to it."""
+"""Containers with a label, from Docker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DockerSource:
         self._place = settings.docker_host, settings.docker_timeout_seconds
         self._door: DockerEngine | None = None
 
-    async def look(self) -> DiscoveryResult:
+    async def query(self) -> DiscoveryResult:
         if self._door is None:
             self._door = self._hosts.take(*self._place)
         try:

@@ -1,4 +1,4 @@
-"""The loop that asks one source for its targets, and tells whoever measures them."""
+"""The loop that queries one source and delivers its targets when they change."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 
 class DiscoveryLoop:
-    """Looks every `refresh_seconds`. A look that fails leaves the targets as they are.
+    """Queries the source every `refresh_seconds`. A failed query leaves the targets as they are.
 
-    `deliver` is given all targets of the source whenever they have changed. Where it raises
-    `ExporterError` it cannot take them, and is given them again at the next look.
+    `deliver` gets all targets of the source whenever they change. If it raises `ExporterError`,
+    the loop delivers them again after the next query.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class DiscoveryLoop:
         self._delivered: tuple[Target, ...] | None = None
         self._log = log.bind(source=name)
         self._failing_since: float | None = None
-        self._told_reasons = set[DiscoveryFailure]()
-        self._told_mistakes: Mapping[str, str] = {}
-        self._told_empty = self._told_limit = False
+        self._logged_reasons = set[DiscoveryFailure]()
+        self._logged_mistakes: Mapping[str, str] = {}
+        self._logged_empty = self._logged_limit = False
 
     async def run(self) -> None:
-        """Look until cancelled. A mistake of ours in one round is logged and counted."""
+        """Query until cancelled. An unexpected exception ends one round and is counted."""
         loop = f"discovery:{self._name}"
         try:
             while True:
@@ -67,19 +67,19 @@ class DiscoveryLoop:
                     await self.once()
                 self._metrics.loop_ran(loop, self._clock.time())
                 took = self._clock.monotonic() - began
-                # Never at once again: what takes longer than its interval is not hurried.
+                # A query that takes longer than the interval must not repeat without a pause.
                 await self._clock.sleep(max(self._refresh - took, self._refresh / 10))
         finally:
             await self._source.close()
 
     async def once(self) -> None:
-        """Look, and deliver what has changed."""
+        """Query once, and deliver the targets if they changed."""
         try:
-            look = await self._source.look()
+            result = await self._source.query()
         except DiscoveryError as error:
             self._failed(error.reason, error.detail)
             return
-        targets = self._found.answered(look.targets, self._clock.monotonic(), look.still)
+        targets = self._found.update(result.targets, self._clock.monotonic(), result.unreachable)
         if targets != self._delivered:
             try:
                 await self._deliver(targets)
@@ -87,39 +87,39 @@ class DiscoveryLoop:
                 self._failed(DiscoveryFailure.REFUSED, str(error))
                 return
             self._delivered = targets
-        self._answered(look, targets)
+        self._succeeded(result, targets)
 
     def _failed(self, reason: DiscoveryFailure, detail: str) -> None:
         if self._failing_since is None:
             self._failing_since = self._clock.monotonic()
-        if reason not in self._told_reasons:
-            self._told_reasons.add(reason)
+        if reason not in self._logged_reasons:
+            self._logged_reasons.add(reason)
             kept = len(self._delivered or ())
             self._log.warning("discovery.failed", reason=str(reason), detail=detail, kept=kept)
         self._metrics.discovery_failed(self._name, reason)
 
-    def _answered(self, look: DiscoveryResult, targets: tuple[Target, ...]) -> None:
+    def _succeeded(self, result: DiscoveryResult, targets: tuple[Target, ...]) -> None:
         if self._failing_since is not None:
             after = round(self._clock.monotonic() - self._failing_since, 3)
             self._log.info("discovery.recovered", after_seconds=after)
         self._failing_since = None
-        self._told_reasons.clear()
-        for name, why in look.mistakes.items():
-            if self._told_mistakes.get(name) != why:
-                self._log.warning("discovery.left_out", container=name, mistake=why)
-        self._told_mistakes = look.mistakes
+        self._logged_reasons.clear()
+        for name, mistake in result.mistakes.items():
+            if self._logged_mistakes.get(name) != mistake:
+                self._log.warning("discovery.left_out", container=name, mistake=mistake)
+        self._logged_mistakes = result.mistakes
         above = self._found.above_limit
-        if above and not self._told_limit:
+        if above and not self._logged_limit:
             self._log.warning(
                 "discovery.above_limit", left_out=above, setting="discovery.max_targets"
             )
-        empty = not look.targets
-        if empty and not self._told_empty:
+        empty = not result.targets
+        if empty and not self._logged_empty:
             self._log.warning("discovery.nothing_found", still_measured=len(targets))
-        self._told_limit, self._told_empty = bool(above), empty
+        self._logged_limit, self._logged_empty = bool(above), empty
         self._metrics.discovery_answered(
             self._name,
             targets=len(targets),
-            left_out={LeftOut.LIMIT: above, LeftOut.MISTAKE: len(look.mistakes)},
+            left_out={LeftOut.LIMIT: above, LeftOut.MISTAKE: len(result.mistakes)},
             time=self._clock.time(),
         )

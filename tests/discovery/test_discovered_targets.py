@@ -33,54 +33,54 @@ def found() -> DiscoveredTargets:
 
 
 def test_what_is_missing_stands_for_the_grace_and_no_longer(found):
-    found.answered(of("ab"), 0)
-    found.answered(of("a"), 10)
+    found.update(of("ab"), 0)
+    found.update(of("a"), 10)
     assert names(found) == "ab"
-    found.answered(of("a"), 10 + GRACE - 0.1)
+    found.update(of("a"), 10 + GRACE - 0.1)
     assert names(found) == "ab"
-    found.answered(of("a"), 10 + GRACE)
+    found.update(of("a"), 10 + GRACE)
     assert names(found) == "a"
 
 
 def test_what_comes_back_within_the_grace_was_never_gone(found):
-    found.answered(of("ab"), 0)
-    found.answered(of("a"), 20)
-    found.answered(of("ab"), 40)
-    found.answered(of("a"), 60)
+    found.update(of("ab"), 0)
+    found.update(of("a"), 20)
+    found.update(of("ab"), 40)
+    found.update(of("a"), 60)
     assert names(found) == "ab"
-    found.answered(of("a"), 60 + GRACE)
+    found.update(of("a"), 60 + GRACE)
     assert names(found) == "a"
 
 
 def test_time_in_which_the_source_did_not_answer_is_no_time_in_which_it_was_missing(found):
-    found.answered(of("ab"), 0)
-    found.answered(of("a"), 3600)  # the first answer in an hour
+    found.update(of("ab"), 0)
+    found.update(of("a"), 3600)  # the first answer in an hour
     assert names(found) == "ab"
 
 
 def test_without_a_grace_what_is_missing_goes_at_once():
     found = DiscoveredTargets("dns:vllm", 0, TargetQuota(100))
-    found.answered(of("ab"), 0)
-    assert [each.name for each in found.answered(of("b"), 1)] == ["b"]
+    found.update(of("ab"), 0)
+    assert [each.name for each in found.update(of("b"), 1)] == ["b"]
 
 
 def test_what_is_there_though_it_is_not_known_where_keeps_its_place(found):
-    found.answered([Found("a", "http://a")], 0)
-    found.answered([], 10, still={"a", "new"})
-    assert found.answered([], 10 + 10 * GRACE, still={"a", "new"}) == (Found("a", "http://a"),)
+    found.update([Found("a", "http://a")], 0)
+    found.update([], 10, unreachable={"a", "new"})
+    assert found.update([], 10 + 10 * GRACE, unreachable={"a", "new"}) == (Found("a", "http://a"),)
 
 
 def test_a_target_that_moved_is_told_at_once_and_keeps_its_place_in_the_order(found):
-    found.answered([Found("a", "1"), Found("b")], 0)
-    assert found.answered([Found("b"), Found("a", "2")], 1) == (Found("a", "2"), Found("b"))
+    found.update([Found("a", "1"), Found("b")], 0)
+    assert found.update([Found("b"), Found("a", "2")], 1) == (Found("a", "2"), Found("b"))
 
 
 def test_above_the_limit_those_that_stood_before_go_first():
     found = DiscoveredTargets("dns:vllm", 0, TargetQuota(2))
-    found.answered(of("z"), 0)
-    assert [each.name for each in found.answered(of("abz"), 1)] == ["z", "a"]
+    found.update(of("z"), 0)
+    assert [each.name for each in found.update(of("abz"), 1)] == ["z", "a"]
     assert found.above_limit == 1
-    found.answered(of("ab"), 2)
+    found.update(of("ab"), 2)
     assert names(found) == "ab"
     assert found.above_limit == 0
 
@@ -88,14 +88,14 @@ def test_above_the_limit_those_that_stood_before_go_first():
 def test_all_sources_together_stay_below_the_limit_and_what_one_gives_up_another_may_have():
     quota = TargetQuota(3)
     first, second = DiscoveredTargets("a", 0, quota), DiscoveredTargets("b", 0, quota)
-    first.answered(of("ab"), 0)
-    second.answered(of("xyz"), 0)
+    first.update(of("ab"), 0)
+    second.update(of("xyz"), 0)
     assert (names(second), second.above_limit) == ("x", 2)
-    first.answered(of("a"), 1)
-    second.answered(of("xyz"), 1)
+    first.update(of("a"), 1)
+    second.update(of("xyz"), 1)
     assert (names(second), second.above_limit) == ("xy", 1)
     quota.forget("a")
-    second.answered(of("xyz"), 2)
+    second.update(of("xyz"), 2)
     assert (names(second), second.above_limit) == ("xyz", 0)
 
 
@@ -110,7 +110,7 @@ def test_what_stands_was_found_and_has_not_been_missing_for_the_grace(answers, l
     now, seen = 0.0, {}  # name: the times of all answers since it was found last
     for wait, answer in answers:
         now += wait
-        found.answered(of("".join(answer)), now)
+        found.update(of("".join(answer)), now)
         for times in seen.values():
             times.append(now)
         seen |= {name: [] for name in answer}

@@ -11,7 +11,7 @@ from fake_clock import FakeClock
 
 from exporter.config import DnsDiscovery
 from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
-from exporter.discovery.dns import PATIENCE_SECONDS, DnsSource, resolve
+from exporter.discovery.dns import TIMEOUT_SECONDS, DnsSource, resolve
 
 
 class Resolver:
@@ -50,27 +50,27 @@ async def source(resolver, clock):
 
 async def failure(source) -> DiscoveryError:
     with pytest.raises(DiscoveryError) as caught:
-        await source.look()
+        await source.query()
     return caught.value
 
 
 async def test_each_address_of_the_name_is_a_target(source, resolver):
     resolver.says = ["10.0.0.8", "10.0.0.7", "10.0.0.8"]
-    look = await source.look()
+    look = await source.query()
     assert [each.name for each in look.targets] == ["vllm-10.0.0.7", "vllm-10.0.0.8"]
     assert resolver.asked == [("vllm.example", socket.AF_INET)]
     resolver.says = ["10.0.0.7", "10.0.0.8"]
-    assert await source.look() == look
+    assert await source.query() == look
     resolver.says = ["10.0.0.9"]
-    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.9"]
+    assert [each.name for each in (await source.query()).targets] == ["vllm-10.0.0.9"]
     resolver.says = []
-    assert await source.look() == DiscoveryResult()
+    assert await source.query() == DiscoveryResult()
 
 
 @pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_NODATA])
 async def test_a_name_that_does_not_exist_or_has_no_address_has_no_targets(source, resolver, code):
     resolver.says = socket.gaierror(code, "Name or service not known")
-    assert await source.look() == DiscoveryResult()
+    assert await source.query() == DiscoveryResult()
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ async def test_one_kind_of_address_is_no_answer_where_the_other_is_not_known(clo
 
     settings = DnsDiscovery(name="vllm", host="vllm.example", addresses="both")
     source = DnsSource(settings, clock, resolver)
-    assert len((await source.look()).targets) == 2
+    assert len((await source.query()).targets) == 2
     says[socket.AF_INET6] = socket.gaierror(socket.EAI_NODATA, "No address")
-    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.7"]
+    assert [each.name for each in (await source.query()).targets] == ["vllm-10.0.0.7"]
     says[socket.AF_INET6] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
     assert (await failure(source)).reason is DiscoveryFailure.TEMPORARY
 
@@ -117,19 +117,19 @@ async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source
     for _ in range(3):
         looking = asyncio.create_task(failure(source))
         await clock.until_asleep()
-        await clock.advance(PATIENCE_SECONDS)
+        await clock.advance(TIMEOUT_SECONDS)
         assert (await looking).reason is DiscoveryFailure.TIMEOUT
     assert len(resolver.asked) == 1
     resolver.says = ["10.0.0.7"]
     resolver.let_go.set()
-    assert [each.name for each in (await source.look()).targets] == ["vllm-10.0.0.7"]
-    await source.look()
+    assert [each.name for each in (await source.query()).targets] == ["vllm-10.0.0.7"]
+    await source.query()
     assert len(resolver.asked) == 2
 
 
 async def test_a_source_that_is_closed_leaves_no_question_behind(source, resolver, clock):
     resolver.says = None
-    looking = asyncio.create_task(source.look())
+    looking = asyncio.create_task(source.query())
     await clock.until_asleep()
     looking.cancel()
     await asyncio.wait({looking})

@@ -105,7 +105,7 @@ def test_a_name_that_is_too_long_for_a_target_is_told():
 def test_of_two_containers_that_want_one_name_the_first_by_name_has_it():
     found = look(container("b", name="same"), container("a", name="same"))
     assert [each.base_url for each in found.targets] == ["http://172.20.0.7:8000"]
-    assert found.mistakes == {"b": 'another container has the name "same", too'}
+    assert found.mistakes == {"b": 'another container has the name "same" too'}
 
 
 def test_a_container_in_several_networks_must_say_which_one_counts():
@@ -148,7 +148,7 @@ def test_a_published_port_is_found_by_the_port_within_the_container():
 @pytest.mark.parametrize("status", ["created", "restarting", "removing", "exited", "dead"])
 def test_what_does_not_run_is_no_target(status):
     found = look(container(status=status, networks={"models": ""}))
-    assert (found.targets, found.still, found.mistakes) == ((), frozenset(), {})
+    assert (found.targets, found.unreachable, found.mistakes) == ((), frozenset(), {})
 
 
 def test_a_paused_container_is_a_target_still():
@@ -158,7 +158,7 @@ def test_a_paused_container_is_a_target_still():
 @pytest.mark.parametrize("status", ["exited", "restarting"])
 def test_a_watched_container_stays_a_target_when_it_has_ended(status):
     ended = container(status=status, networks={"models": ""}, name="big")
-    assert look(ended, mode="attached").still == {"big"}
+    assert look(ended, mode="attached").unreachable == {"big"}
 
 
 def test_a_watched_container_is_found_again_by_its_name_on_the_same_docker():

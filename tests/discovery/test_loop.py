@@ -30,7 +30,7 @@ class Source:
         self.says: DiscoveryResult | Exception = DiscoveryResult()
         self.closed = False
 
-    async def look(self) -> DiscoveryResult:
+    async def query(self) -> DiscoveryResult:
         if isinstance(self.says, Exception):
             raise self.says
         return self.says

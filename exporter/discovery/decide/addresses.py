@@ -16,10 +16,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def targets_at(addresses: Iterable[str], settings: DnsDiscovery) -> tuple[Target, ...]:
-    """A target for each address that counts, in the order of the addresses, each once.
+    """One target per address of the wanted families, sorted: DNS servers change the order.
 
-    DNS servers answer in a new order each time; that must change nothing. A link-local IPv6 address
-    leads nowhere without the interface, which DNS cannot know: it does not count.
+    A link-local IPv6 address does not count. It works only with an interface, which DNS does not
+    name.
     """
     parsed = {_parsed(each) for each in addresses}
     counting = [each for each in parsed if _counts(each, settings)]
@@ -31,13 +31,13 @@ def targets_at(addresses: Iterable[str], settings: DnsDiscovery) -> tuple[Target
 def name_of(prefix: str, address: Address) -> str:
     """The name of the target at an address: `vllm-10.0.0.7`, `vllm-fd00--7` for fd00::7.
 
-    An address has no "-" of its own, so two addresses never share a name.
+    An address contains no "-", so two addresses never share a name.
     """
     return f"{prefix}-{str(address).replace(':', '-')}"
 
 
 def url_of(scheme: str, host: str, port: int, path: str) -> str:
-    """Where a server is; an IPv6 address goes into brackets."""
+    """The URL of a server; an IPv6 address goes into brackets."""
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 

@@ -1,7 +1,7 @@
-"""Which targets of a source stand, from what it answered at each look. Pure.
+"""The current targets of one source, from its answers. Pure.
 
-A target that is missing stands for a grace from the first answer that lacks it: engines that
-flicker keep their series. An answer that does not come changes nothing, for as long as it fails to.
+A missing target stays for a grace period after the first answer without it, so that an engine that
+comes and goes keeps its series. A failed query changes nothing, for as long as queries fail.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """A target, as far as it matters here."""
+    """The part of a target that this module needs."""
 
     @property
     def name(self) -> str: ...
@@ -23,8 +23,9 @@ NamedT = TypeVar("NamedT", bound=Named)
 
 
 class TargetQuota:
-    """How many targets all sources together may have. Each holds what it took until it asks anew,
-    or is forgotten.
+    """Limits the targets of all sources together.
+
+    A source holds its share until it takes a new one or is forgotten.
     """
 
     def __init__(self, limit: int) -> None:
@@ -32,52 +33,52 @@ class TargetQuota:
         self._taken: dict[str, int] = {}
 
     def take(self, source: str, wanted: int) -> int:
-        """How many of the targets that it wants a source may have, those that it had included."""
+        """How many of `wanted` targets the source may have; this replaces its share."""
         others = sum(count for each, count in self._taken.items() if each != source)
         self._taken[source] = min(wanted, max(0, self.limit - others))
         return self._taken[source]
 
     def forget(self, source: str) -> None:
-        """The source is gone."""
+        """Free the share of a removed source."""
         self._taken.pop(source, None)
 
 
 class DiscoveredTargets(Generic[NamedT]):
-    """The targets of one source, in the order in which they came."""
+    """The targets of one source, in the order in which it found them."""
 
     def __init__(self, source: str, gone_after_seconds: float, quota: TargetQuota) -> None:
         self._source = source
         self.gone_after_seconds = gone_after_seconds
         self._quota = quota
-        self._standing: dict[str, NamedT] = {}
+        self._current: dict[str, NamedT] = {}
         self._missing_since: dict[str, float] = {}
         self.above_limit = 0
 
     @property
     def targets(self) -> tuple[NamedT, ...]:
-        """Those that stand."""
-        return tuple(self._standing.values())
+        """The current targets."""
+        return tuple(self._current.values())
 
-    def answered(
-        self, found: Sequence[NamedT], now: float, still: Collection[str] = ()
+    def update(
+        self, found: Sequence[NamedT], now: float, unreachable: Collection[str] = ()
     ) -> tuple[NamedT, ...]:
-        """The source answered at `now`, in monotonic seconds. Returns those that stand.
+        """Take in an answer at `now`, in monotonic seconds. Returns the current targets.
 
-        `still` names what is there though it is not in `found`; see `records.Look`. Where there are
-        more than may be, those that stood before go first.
+        `unreachable` is that of `DiscoveryResult`. Above the quota, targets that were current
+        before come first.
         """
         by_name = {each.name: each for each in found}
-        there = by_name.keys() | set(still)
+        present = by_name.keys() | set(unreachable)
         self._missing_since = {
-            name: self._missing_since.get(name, now) for name in self._standing.keys() - there
+            name: self._missing_since.get(name, now) for name in self._current.keys() - present
         }
         kept = {
             name: by_name.get(name, each)
-            for name, each in self._standing.items()
-            if name in there or now - self._missing_since[name] < self.gone_after_seconds
+            for name, each in self._current.items()
+            if name in present or now - self._missing_since[name] < self.gone_after_seconds
         }
         wanted = kept | {name: each for name, each in by_name.items() if name not in kept}
         allowed = self._quota.take(self._source, len(wanted))
         self.above_limit = len(wanted) - allowed
-        self._standing = dict(list(wanted.items())[:allowed])
+        self._current = dict(list(wanted.items())[:allowed])
         return self.targets

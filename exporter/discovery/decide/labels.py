@@ -1,4 +1,4 @@
-"""From containers to targets: what their labels say, and where they are reached. Pure."""
+"""From containers to targets, by their labels and addresses. Pure."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ _RUNNING = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
 _NOT_THERE = {ContainerStatus.CREATED, ContainerStatus.REMOVING, ContainerStatus.DEAD}
 
 
-class _Misfit(Exception):  # noqa: N818 - it never leaves this module
-    """Why a container is no target."""
+class _NotATarget(Exception):  # noqa: N818 - it never leaves this module
+    """The text says why a container is no target."""
 
 
 def targets_of(
     containers: Iterable[ContainerSnapshot], settings: DockerDiscovery
 ) -> DiscoveryResult:
-    """What to measure, from all containers with the label, stopped ones too.
+    """The targets among all containers with the label, stopped ones included.
 
-    A container whose labels have mistakes is left out, and no other. One that is watched stands
-    until it is removed: where it is reached is not known while it does not run.
+    Only a container with a mistake in its labels is left out. A stopped container stays a target
+    in mode `attached` until it is removed; its address is unknown until it runs again.
     """
     targets: dict[str, Target] = {}
-    still = set[str]()
+    away = set[str]()
     mistakes: dict[str, str] = {}
     for each in sorted(containers, key=lambda container: container.name):
         if each.status not in _RUNNING:
             if settings.mode == "attached" and each.status not in _NOT_THERE:
-                still.add(_name_of(each))
+                away.add(_name_of(each))
             continue
         try:
             target = _target(each, settings)
-        except _Misfit as why:
+        except _NotATarget as why:
             mistakes[each.name] = str(why)
             continue
         if target.name in targets:
-            mistakes[each.name] = f'another container has the name "{target.name}", too'
+            mistakes[each.name] = f'another container has the name "{target.name}" too'
         else:
             targets[target.name] = target
-    return DiscoveryResult(tuple(targets.values()), frozenset(still - targets.keys()), mistakes)
+    return DiscoveryResult(tuple(targets.values()), frozenset(away - targets.keys()), mistakes)
 
 
 def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
@@ -77,7 +77,7 @@ def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
     try:
         return Target.model_validate(facts)
     except ValidationError as error:
-        raise _Misfit(_in_words(error, "the target's {key}")) from None
+        raise _NotATarget(_in_words(error, "the target's {key}")) from None
 
 
 def _labels(container: ContainerSnapshot) -> ContainerLabels:
@@ -90,7 +90,7 @@ def _labels(container: ContainerSnapshot) -> ContainerLabels:
     try:
         return ContainerLabels.model_validate(given)
     except ValidationError as error:
-        raise _Misfit(_in_words(error, f"label {prefix}{{key}}")) from None
+        raise _NotATarget(_in_words(error, f"label {prefix}{{key}}")) from None
 
 
 def _in_words(error: ValidationError, what: str) -> str:
@@ -105,7 +105,7 @@ def _in_words(error: ValidationError, what: str) -> str:
 
 
 def _name_of(container: ContainerSnapshot) -> str:
-    """The name of the target that it is, or would be without mistakes."""
+    """The name of its target, also if its labels have mistakes."""
     return container.labels.get(f"{LABEL_PREFIX}.name", container.name)
 
 
@@ -120,18 +120,18 @@ def _place(
 
 
 def _address(container: ContainerSnapshot, wanted: str | None) -> str:
-    """Its address in a network; empty for that of the machine itself."""
+    """Its address in a network; empty for Docker's host network."""
     networks = container.networks
     if wanted is None and len(networks) > 1:
-        raise _Misfit(
+        raise _NotATarget(
             f"it is in the networks {', '.join(sorted(networks))}: say which one counts, with the "
             f"setting network or the label {LABEL_PREFIX}.network"
         )
     name = wanted if wanted is not None else next(iter(networks), None)
     if name is None or name not in networks:
-        raise _Misfit(f"it is not in the network {name}" if name else "it is in no network")
+        raise _NotATarget(f"it is not in the network {name}" if name else "it is in no network")
     if not networks[name] and name != _HOST_NETWORK:
-        raise _Misfit(f"it has no address in the network {name}")
+        raise _NotATarget(f"it has no address in the network {name}")
     return networks[name]
 
 
@@ -139,17 +139,17 @@ def _published(
     container: ContainerSnapshot, port: int, settings: DockerDiscovery
 ) -> tuple[str, int]:
     if port not in container.published_ports:
-        raise _Misfit(f"its port {port} is not published")
+        raise _NotATarget(f"its port {port} is not published")
     address, published = container.published_ports[port]
     if not address or ipaddress.ip_address(address).is_unspecified:
         return _machine(settings), published
     if ipaddress.ip_address(address).is_loopback and not _is_local(settings):
-        raise _Misfit(f"its port {port} is published for its own machine only")
+        raise _NotATarget(f"its port {port} is published for its own machine only")
     return address, published
 
 
 def _machine(settings: DockerDiscovery) -> str:
-    """Where the machine is reached that Docker runs on."""
+    """The address of the machine that Docker runs on."""
     return "127.0.0.1" if _is_local(settings) else urlsplit(settings.docker_host).hostname or ""
 
 

@@ -1,4 +1,4 @@
-"""What a look at a source comes to."""
+"""The result of one query to a source."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class DiscoveryFailure(StrEnum):
-    """Why a source did not answer. Label `reason` of `vllm_exporter_discovery_failures_total`."""
+    """Why a query failed. Label `reason` of `vllm_exporter_discovery_failures_total`."""
 
     TIMEOUT = "timeout"
-    TEMPORARY = "temporary"  # no DNS server answers, or they say SERVFAIL
-    FAILED = "failed"  # any other word of the system's resolver
-    UNREACHABLE = "unreachable"  # Docker: no socket, refused, daemon gone
+    TEMPORARY = "temporary"  # no DNS server answered, or the answer was SERVFAIL
+    FAILED = "failed"  # any other error of the system's resolver
+    UNREACHABLE = "unreachable"  # Docker: no socket, connection refused, daemon stopped
     PERMISSION_DENIED = "permission_denied"  # Docker: the socket's mode, or a proxy's 403
-    API_ERROR = "api_error"  # Docker answered something else
-    REFUSED = "refused"  # it answered, and what it found cannot be run
+    API_ERROR = "api_error"  # Docker answered with another error
+    REFUSED = "refused"  # the source answered, but its targets cannot run
 
 
 class LeftOut(StrEnum):
-    """Why something was found and is not measured. Label `reason` of
+    """Why a found target is not measured. Label `reason` of
     `vllm_exporter_discovery_left_out_targets`.
     """
 
@@ -34,7 +34,7 @@ class LeftOut(StrEnum):
 
 
 class DiscoveryError(Exception):
-    """A source did not answer: what it knew of before is neither there nor gone."""
+    """A query failed, so it is unknown which targets exist now."""
 
     def __init__(self, reason: DiscoveryFailure, detail: str) -> None:
         super().__init__(detail)
@@ -44,23 +44,22 @@ class DiscoveryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryResult:
-    """What a source answered.
+    """The answer of a source.
 
-    `targets` have names that differ. `still` names targets that are there, but of which it is not
-    known just now where they are. `mistakes` says of what else was found, by its name, why it is no
-    target.
+    `targets` have distinct names. `unreachable` names targets that exist but have no known address
+    now. `mistakes` maps the name of each other thing found to the reason why it is no target.
     """
 
     targets: tuple[Target, ...] = ()
-    still: frozenset[str] = frozenset()
+    unreachable: frozenset[str] = frozenset()
     mistakes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source(Protocol):
-    """A place where targets are found."""
+    """Finds targets in one place."""
 
-    async def look(self) -> DiscoveryResult:
-        """Ask once. Raises `LookError`."""
+    async def query(self) -> DiscoveryResult:
+        """Raises `DiscoveryError`."""
 
     async def close(self) -> None:
-        """Nothing is asked any more."""
+        """Free what the source holds; no query follows."""

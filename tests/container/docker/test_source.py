@@ -55,7 +55,7 @@ async def test_a_container_is_found_where_docker_put_it(
     good = await running(engine, launch_of(STUBBORN, labels=labels(mine, name="qwen"), **facts))
     launch = launch_of(STUBBORN, labels=labels(mine, port="web"), **facts)
     await running(engine, launch)
-    look = await source_at(label=mine).look()
+    look = await source_at(label=mine).query()
     seen = inspect(good)["NetworkSettings"]
     address = seen["Networks"][docker_network]["IPAddress"]
     assert [(each.name, each.base_url) for each in look.targets] == [
@@ -63,7 +63,7 @@ async def test_a_container_is_found_where_docker_put_it(
     ]
     assert look.mistakes == {launch.name: f"label {SCRAPE}.port: must be a whole number"}
 
-    published = await source_at(label=mine, address="published").look()
+    published = await source_at(label=mine, address="published").query()
     (binding,) = seen["Ports"]["8000/tcp"]
     assert [each.base_url for each in published.targets] == [
         f"http://127.0.0.1:{binding['HostPort']}"
@@ -77,20 +77,20 @@ async def test_a_container_that_ended_is_there_still_only_where_it_is_watched(
     launch = launch_of(STUBBORN, labels=labels(mine))
     container = await running(engine, launch)
     external, attached = source_at(label=mine), source_at(label=mine, mode="attached")
-    (target,) = (await attached.look()).targets
+    (target,) = (await attached.query()).targets
     assert target.container_name == launch.name
     await engine.kill(container)
     await engine.stop(container, 5)
     for source, still in ((external, frozenset()), (attached, {launch.name})):
-        look = await source.look()
-        assert (look.targets, look.still, look.mistakes) == ((), still, {})
+        look = await source.query()
+        assert (look.targets, look.unreachable, look.mistakes) == ((), still, {})
     await engine.remove(container)
-    assert (await attached.look()).still == frozenset()
+    assert (await attached.query()).unreachable == frozenset()
 
 
 async def failure(source) -> DiscoveryFailure:
     with pytest.raises(DiscoveryError) as caught:
-        await source.look()
+        await source.query()
     assert caught.value.detail
     return caught.value.reason
 
@@ -104,7 +104,7 @@ async def test_docker_that_fails_is_told_by_reason_and_found_again(
     source = source_at(unsteady.host, label=mine, docker_timeout_seconds=2)
 
     async def found() -> list[str]:
-        return [each.name for each in (await source.look()).targets]
+        return [each.name for each in (await source.query()).targets]
 
     assert await found() == [launch.name]
     await unsteady.stop()
