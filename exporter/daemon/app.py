@@ -20,7 +20,7 @@ from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
 from exporter.metrics.sink import Metrics, new_registry
 from exporter.report.charts import session_picture
-from exporter.web.access import in_force
+from exporter.web.access import web_access
 from exporter.web.reload_route import routes as reload_routes
 from exporter.web.server import HttpServer, create_app
 
@@ -70,10 +70,8 @@ class Daemon:
         )
         self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
         self._reloader = Reloader(self._reload, self._metrics, clock)
-        config = in_force.read(settings.web_config_file)
-        self._web = in_force.WebAccess(
-            config, clock=clock, spawn=self._spawn, metrics=self._metrics
-        )
+        web_file = settings.web_config_file
+        web_config = None if web_file is None else web_access.read(web_file)
         app = create_app(
             registry=registry,
             metrics=self._metrics,
@@ -85,7 +83,14 @@ class Daemon:
         )
         app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
         self._server = HttpServer(
-            app, web_config=config, grace_seconds=settings.shutdown.grace_seconds
+            app, web_config=web_config, grace_seconds=settings.shutdown.grace_seconds
+        )
+        self._web = web_access.WebAccess(
+            web_config,
+            self._server.apply,
+            heartbeat=LoopHeartbeat("web_config", self._metrics.exporter.loops, clock),
+            spawn=self._spawn,
+            metrics=self._metrics,
         )
 
     @property
@@ -116,7 +121,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._fleet.swap(plan)
-                self._web.start(self._server.apply)
+                self._web.start()
                 self._finders.apply(self._settings.discovery)
                 heartbeat = LoopHeartbeat("reload", self._metrics.exporter.loops, self._clock)
                 own = [self._spawn(heartbeat, self._reloader.run)]

@@ -63,12 +63,12 @@ async def test_passwords_come_change_and_never_go_by_a_reload(daemon, tmp_path):
 
         configured(tmp_path, None)
         line = await reloaded(at, log, "config.reload_refused")
-        assert "web_config_file: can be taken away by a restart only" in line
+        assert "web_config_file: only a restart can remove it" in line
         open_to_all = tmp_path / "open.yml"
         open_to_all.write_text("http_server_config:\n  headers:\n    X-Frame-Options: deny\n")
         configured(tmp_path, str(open_to_all))
         line = await reloaded(at, log, "config.reload_refused")
-        assert "can be emptied by a restart only" in line
+        assert "only a restart can remove all of basic_auth_users" in line
         assert (status(at, None), status(at, "bob")) == (401, 200)
 
         # The file in force is the one that is watched.
@@ -89,6 +89,6 @@ async def test_tls_is_not_turned_on_by_a_reload_and_nothing_else_of_it_is_done(d
         configured(tmp_path, users(tmp_path, "tls.yml", "alice", TLS))
         config.write_text(config.read_text().replace('name = "t"', 'name = "other"'))
         line = await reloaded(at, log, "config.reload_refused")
-        assert "TLS is turned on or off by a restart only" in line
+        assert "only a restart can turn TLS on or off" in line
         assert status(at, None) == 200
         assert 'target="other"' not in (await at.get("/metrics"))[1]

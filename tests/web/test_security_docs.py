@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.web.access import authentication, watch
+from exporter.web.access import authentication, web_access
 from exporter.web.connections import Limits
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,6 +25,6 @@ def test_the_bounds_that_the_page_gives_are_those_in_force():
         assert words in page
 
 
-def test_the_page_on_the_file_gives_the_interval_of_the_watch():
+def test_the_page_on_the_file_gives_the_interval_of_the_looks():
     page = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    assert f"looked at every {watch.INTERVAL_SECONDS:g} seconds" in page
+    assert f"looked at every {web_access.INTERVAL_SECONDS:g} seconds" in page

@@ -1,8 +1,7 @@
-"""The file that puts TLS and passwords before the exporter's own pages.
+"""Reads the web configuration: the file that sets TLS and passwords for the exporter's own pages.
 
-Its format is that of Prometheus and its exporters (the exporter toolkit's "web configuration"), so
-that one file can serve them all. What this server cannot do is refused, never passed over: somebody
-who wrote it relies on it.
+The format is that of Prometheus's exporter toolkit, so that one file works for all exporters. A key
+that this server does not support is an error, because the author of the file relies on it.
 """
 
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -25,24 +25,26 @@ from pydantic import (
 from exporter.config.reading.mistakes import config_error, words_of
 from exporter.config.reading.origin import Mistake
 from exporter.config.schema.values import Section, mistake
+from exporter.web.access.strict_yaml import StrictLoader
 
 _LARGEST_FILE = 1 << 20  # bytes; a list of users is a few hundred
-_COSTS = range(4, 15)  # 4 is bcrypt's least; at 14 one look at a password takes a second
+_COSTS = range(4, 15)  # 4 is bcrypt's minimum; at 14 one check of a password takes a second
 _HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _KINDS = {dict: "a table", list: "a list", str: "text", bool: "true or false", int: "a number"}
 
-# What the format has and this server has not: each with what to do.
-_ABSENT = {
-    "tls_server_config.cert": "has no effect here: use cert_file",
-    "tls_server_config.key": "has no effect here: use key_file",
-    "tls_server_config.client_ca": "has no effect here: use client_ca_file",
-    "tls_server_config.client_allowed_sans": "cannot be kept here: give client_ca_file an "
-    "authority that signs only the clients that are allowed",
-    "tls_server_config.curve_preferences": "cannot be kept here: leave it out",
-    "rate_limit": "cannot be kept here: leave it out, or put a proxy in front",
+# Keys of the format that this server does not support, with advice.
+_UNSUPPORTED = {
+    "tls_server_config.cert": "is not supported: use cert_file",
+    "tls_server_config.key": "is not supported: use key_file",
+    "tls_server_config.client_ca": "is not supported: use client_ca_file",
+    "tls_server_config.client_allowed_sans": "is not supported: set client_ca_file to an "
+    "authority that signs only the allowed clients",
+    "tls_server_config.curve_preferences": "is not supported: remove it",
+    "rate_limit": "is not supported: remove it, or put a proxy in front",
 }
-# Go's names, which the format uses, to OpenSSL's. Those of TLS 1.3 are always on, as in Go.
+# Go's names of cipher suites (the format uses them) to OpenSSL's. As in Go, those of TLS 1.3 are
+# always on.
 _SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -67,10 +69,10 @@ def _kind(value: Any) -> str:
 
 
 def _bcrypt_hash(value: Any) -> bytes:
-    """The hash as bytes. What is none is named by its kind alone: it can be a password."""
+    """The hash as bytes. An error names only the kind of the value, which can be a password."""
     found = _HASH.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        given = "text that is no such hash" if isinstance(value, str) else _kind(value)
+        given = "other text" if isinstance(value, str) else _kind(value)
         raise mistake(
             'must be a bcrypt hash ("$2y$10$…", as `htpasswd -nBC 10 ""` makes it); '
             f"this is {given}"
@@ -121,7 +123,7 @@ class _Http(Section):
     headers: _Headers = _Headers()
 
 
-def _not_left_empty(value: Any) -> Any:
+def _not_empty(value: Any) -> Any:
     if value is None:
         raise mistake("must be a table")
     return value
@@ -130,7 +132,7 @@ def _not_left_empty(value: Any) -> Any:
 class _File(Section):
     model_config = ConfigDict(**{**Section.model_config, "validate_default": False})
 
-    tls_server_config: Annotated[_Tls | None, BeforeValidator(_not_left_empty)] = None
+    tls_server_config: Annotated[_Tls | None, BeforeValidator(_not_empty)] = None
     http_server_config: _Http = _Http()
     basic_auth_users: Mapping[str, Annotated[bytes, PlainValidator(_bcrypt_hash)]] = Field(
         default_factory=dict
@@ -139,11 +141,10 @@ class _File(Section):
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """What the file says, ready for use.
+    """The checked contents of the file.
 
-    `users` maps a name to its bcrypt hash; empty asks for no password. `files` are this file and
-    those that it names: a change of any makes it worth reading again. `http2` was asked for, which
-    this server does not speak.
+    `users` maps a name to its bcrypt hash; without users the pages need no password. `files` are
+    this file and those that it names. `http2` is what the file says; this server speaks HTTP/1.1.
     """
 
     file: Path
@@ -155,9 +156,9 @@ class WebConfig:
 
 
 def read_web_config(file: Path) -> WebConfig:
-    """Read and check the file, its certificates too. Raises `ConfigError` with every mistake.
+    """Read and check the file and its certificates. Raises `ConfigError` with every mistake.
 
-    Relative paths in it are meant from its own folder. No message shows a value of it.
+    Relative paths start at the folder of the file. No message quotes a value of the file.
     """
     tree, mistakes = _read(file)
     checked = None if tree is None else _checked(tree, mistakes)
@@ -183,10 +184,6 @@ def read_web_config(file: Path) -> WebConfig:
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, list[Mistake]]:
-    import yaml  # noqa: PLC0415 - most programs have no such file
-
-    from exporter.web.access.strict_yaml import StrictLoader  # noqa: PLC0415 - the same
-
     try:
         with file.open("rb") as opened:
             page = opened.read(_LARGEST_FILE + 1)
@@ -197,14 +194,14 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, list[Mistake]]:
     try:
         tree = yaml.load(page.decode(), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
-        # Only the place: the parser's own words quote the line, and a secret can be in it.
+        # Only the place: the parser's own message quotes the line, which can hold a secret.
         mark = error.problem_mark
         where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
-        return None, [Mistake("", f"is not YAML, or has a key twice{where}")]
+        return None, [Mistake("", f"is not YAML, or has a duplicate key{where}")]
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
         return None, [Mistake("", "is not YAML in UTF-8")]
     if not tree:
-        # Half written or emptied, it must not open what it was made to close.
+        # A half-written or emptied file must not remove the protection.
         return None, [Mistake("", "is empty: it must set tls_server_config or basic_auth_users")]
     if not isinstance(tree, dict):
         return None, [Mistake("", f"must be a table of settings, not {_kind(tree)}")]
@@ -212,21 +209,21 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, list[Mistake]]:
 
 
 def _checked(tree: dict[str, Any], mistakes: list[Mistake]) -> _File | None:
-    tree = _without_absent(tree, mistakes)
+    tree = _without_unsupported(tree, mistakes)
     mistakes += _wrong_names(tree.get("basic_auth_users"))
     try:
         checked = _File(**{str(name): value for name, value in tree.items()})
     except ValidationError as error:
         mistakes += [_mistake(line) for line in error.errors(include_url=False)]
         return None
-    mistakes += _misfits(checked.tls_server_config)
+    mistakes += _conflicts(checked.tls_server_config)
     return checked
 
 
-def _without_absent(tree: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
-    """The tree without the keys that only other servers know, which become mistakes."""
+def _without_unsupported(tree: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+    """The tree without unsupported keys, each of which is added to `mistakes`."""
     tree = dict(tree)
-    for path, words in _ABSENT.items():
+    for path, words in _UNSUPPORTED.items():
         section, _, name = path.rpartition(".")
         holder = tree.get(section) if section else tree
         if isinstance(holder, dict) and name in holder:
@@ -247,8 +244,8 @@ def _wrong_names(users: Any) -> list[Mistake]:
     ]
 
 
-def _misfits(tls: _Tls | None) -> list[Mistake]:
-    """What is wrong with two keys together."""
+def _conflicts(tls: _Tls | None) -> list[Mistake]:
+    """Keys that contradict each other."""
     if tls is None:
         return []
     found = []
@@ -264,7 +261,7 @@ def _misfits(tls: _Tls | None) -> list[Mistake]:
 
 
 def _mistake(line: Any) -> Mistake:
-    # A key can be anything that somebody wrote in the wrong place, a hash too.
+    # A key can be any text in the wrong place, even a password hash: show only plain names.
     parts = [
         str(part) if isinstance(part, int) or _NAME.fullmatch(part) else "…"
         for part in line["loc"]
@@ -334,7 +331,7 @@ def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> ssl.SS
 def _load(context: ssl.SSLContext, files: _Certificates) -> list[Mistake]:
     found = []
     try:
-        # Without a password an encrypted key would be asked for on the terminal.
+        # Without this, OpenSSL asks on the terminal for the password of an encrypted key.
         context.load_cert_chain(files.cert, files.key, password=lambda: "")
     except (ssl.SSLError, OSError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":

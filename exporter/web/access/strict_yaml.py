@@ -1,4 +1,4 @@
-"""YAML without the surprises: plain values only, and a key that stands twice is an error."""
+"""YAML with plain values only, where a duplicate key is an error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import yaml
 
 
 class StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would silently take the last of two equal keys, and which raises
-    whatever it comes upon where a text is not what its tag says (`!!timestamp x`).
+    """PyYAML's safe loader with two changes: a duplicate key is an error, where PyYAML takes the
+    last one, and a text that does not match its tag (`!!timestamp x`) raises a YAML error.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -18,7 +18,7 @@ class StrictLoader(yaml.SafeLoader):
             return super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
             raise yaml.constructor.ConstructorError(
-                problem="it is not what its tag says", problem_mark=node.start_mark
+                problem="the text does not match its tag", problem_mark=node.start_mark
             ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -26,10 +26,10 @@ class StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # PyYAML has its own words for that
+                continue  # PyYAML reports it
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem="a key stands twice", problem_mark=key_node.start_mark
+                    problem="duplicate key", problem_mark=key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

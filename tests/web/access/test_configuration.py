@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
-import sys
-import textwrap
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -87,14 +84,14 @@ def test_http2_is_remembered_as_asked_for_because_it_is_not_spoken(read):
         ("", "is empty: it must set tls_server_config or basic_auth_users"),
         ("# later\n", "is empty: it must set tls_server_config or basic_auth_users"),
         ("- a", "must be a table of settings, not a list"),
-        ("a: [", "is not YAML, or has a key twice: line 1, column 5"),
-        (USERS + "  alice: again\n", "is not YAML, or has a key twice: line 3, column 3"),
-        ("a: !!python/name:os.system x", "is not YAML, or has a key twice: line 1, column 4"),
+        ("a: [", "is not YAML, or has a duplicate key: line 1, column 5"),
+        (USERS + "  alice: again\n", "is not YAML, or has a duplicate key: line 3, column 3"),
+        ("a: !!python/name:os.system x", "is not YAML, or has a duplicate key: line 1, column 4"),
         # PyYAML itself raises AttributeError, KeyError and IndexError for these.
-        ("!!timestamp x: 1", "is not YAML, or has a key twice: line 1, column 1"),
-        ("a: !!bool x", "is not YAML, or has a key twice: line 1, column 4"),
-        ("a: !!int ''", "is not YAML, or has a key twice: line 1, column 4"),
-        ("a: 2001-02-31", "is not YAML, or has a key twice: line 1, column 4"),
+        ("!!timestamp x: 1", "is not YAML, or has a duplicate key: line 1, column 1"),
+        ("a: !!bool x", "is not YAML, or has a duplicate key: line 1, column 4"),
+        ("a: !!int ''", "is not YAML, or has a duplicate key: line 1, column 4"),
+        ("a: 2001-02-31", "is not YAML, or has a duplicate key: line 1, column 4"),
         (
             "user: x",
             "user: unknown key; allowed here: tls_server_config, http_server_config, basic",
@@ -120,12 +117,12 @@ def test_http2_is_remembered_as_asked_for_because_it_is_not_spoken(read):
             TLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: server.key",
             "tls_server_config.client_ca_file: must be a file of certificates in PEM",
         ),
-        (TLS + "  cert: x", "tls_server_config.cert: has no effect here: use cert_file"),
+        (TLS + "  cert: x", "tls_server_config.cert: is not supported: use cert_file"),
         (
             TLS + "  client_allowed_sans: [a]",
-            "tls_server_config.client_allowed_sans: cannot be kept",
+            "tls_server_config.client_allowed_sans: is not supported",
         ),
-        (USERS + "rate_limit: {burst: 1}", "rate_limit: cannot be kept here"),
+        (USERS + "rate_limit: {burst: 1}", "rate_limit: is not supported"),
         (
             TLS.replace("server.pem", "nowhere.pem"),
             "tls_server_config.cert_file: cannot be read: No such file or directory",
@@ -167,7 +164,7 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(mistakes, text, said
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ("hunter2", "text that is no such hash"),
+        ("hunter2", "other text"),
         ("12", "a number"),
         ("", "nothing"),
         ("[a]", "a list"),
@@ -248,16 +245,3 @@ def test_whatever_shape_the_file_has_it_is_read_or_refused_in_words(tmp_path, tr
     said = said_of(write(tmp_path, json.dumps(tree), certificate=None))  # JSON is YAML
     assert "canary" not in said
     assert HASH not in said
-
-
-def test_a_program_without_such_a_file_loads_none_of_the_libraries_for_it():
-    code = """
-        import sys
-        import exporter.daemon.app, exporter.cli.run, exporter.cli.show_config
-        wanted = {"yaml", "bcrypt"}
-        print(wanted & set(sys.modules))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=True, text=True
-    )
-    assert done.stdout.strip() == "set()"

@@ -15,29 +15,48 @@ from fake_clock import FakeClock
 from structlog.testing import capture_logs
 from web_files import CERTIFICATES, HASH, PASSWORD, TLS, USERS, install, write
 
+from exporter.loops import LoopHeartbeat, endless
 from exporter.web.access.configuration import read_web_config
-from exporter.web.access.watch import WebConfigWatch
+from exporter.web.access.web_access import WebAccess
 from exporter.web.server import HttpServer
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()}
 
 
+class Looks:
+    """A sink: whether the files were in force at each look, and the number of failed looks."""
+
+    def __init__(self):
+        self.in_force: list[bool] = []
+        self.failures = 0
+
+    def web_config_looked_at(self, *, in_force):
+        self.in_force.append(in_force)
+
+    def ran(self, loop, _time):
+        assert loop == "web_config"
+
+    def failed(self, loop):
+        assert loop == "web_config"
+        self.failures += 1
+
+
 class Served:
-    """A server with a web configuration, and the watch over its files."""
+    """A server with a web configuration, and what reads its files again."""
 
     def __init__(self, app, folder, text):
         self.folder = folder
-        self.looks: list[bool] = []
+        self.sink = Looks()
         config = read_web_config(write(folder, text))
         self.server = HttpServer(app, web_config=config)
-        self.failures = 0
         self.clock = FakeClock()
-        self.watch = WebConfigWatch(
-            config, self.clock, self.server.apply, self.looks.append, self.failed
+        self.access = WebAccess(
+            config,
+            self.server.apply,
+            heartbeat=LoopHeartbeat("web_config", self.sink, self.clock),
+            spawn=lambda heartbeat, loop: asyncio.create_task(endless(heartbeat, loop)),
+            metrics=self.sink,
         )
-
-    def failed(self):
-        self.failures += 1
 
     async def status(self, *, client=None, **headers):
         """The status of /-/healthy, and the name in the server's certificate."""
@@ -70,21 +89,23 @@ async def serve(published, tmp_path):
 
     yield start
     for each in made:
+        for task in each.access.tasks():
+            task.cancel()
         await each.server.stop()
 
 
-async def test_a_renewed_certificate_is_shown_to_the_next_client(serve):
+async def test_the_next_client_gets_a_renewed_certificate(serve):
     served = await serve(TLS)
     port = served.server.port
     assert await served.status() == (200, "first")
     install(served.folder, "second")
-    await served.watch.look()
+    await served.access.look()
     assert await served.status() == (200, "second")
     assert served.server.port == port
-    assert served.looks == [True]
+    assert served.sink.in_force == [True]
 
 
-async def test_a_connection_that_stands_outlives_a_new_certificate(serve):
+async def test_an_open_connection_survives_a_new_certificate(serve):
     served = await serve(TLS)
     context = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")
     url = f"https://localhost:{served.server.port}/-/healthy"
@@ -92,31 +113,31 @@ async def test_a_connection_that_stands_outlives_a_new_certificate(serve):
         async with http.get(url) as answer:
             assert answer.status == 200
         install(served.folder, "second")
-        await served.watch.look()
+        await served.access.look()
         async with http.get(url) as answer:
             assert answer.status == 200
 
 
-async def test_half_a_renewal_changes_nothing_until_it_is_whole(serve):
+async def test_half_a_renewal_changes_nothing_until_it_is_complete(serve):
     served = await serve(TLS)
     (served.folder / "server.pem").write_bytes((CERTIFICATES / "second.pem").read_bytes())
     with capture_logs() as logged:
-        await served.watch.look()
-        await served.watch.look()
-    assert [line["event"] for line in logged] == ["web_config.refused"]  # told once
+        await served.access.look()
+        await served.access.look()
+    assert [line["event"] for line in logged] == ["web_config.refused"]  # logged once
     assert "must be the key of the certificate" in logged[0]["error"]
     assert await served.status() == (200, "first")
     (served.folder / "server.key").write_bytes((CERTIFICATES / "second.key").read_bytes())
-    await served.watch.look()
+    await served.access.look()
     assert await served.status() == (200, "second")
-    assert served.looks == [False, False, True]
+    assert served.sink.in_force == [False, False, True]
 
 
-async def test_users_come_and_go_without_a_restart(serve):
+async def test_users_change_without_a_restart(serve):
     served = await serve(TLS + USERS)
     assert (await served.status(**ALICE))[0] == 200
     write(served.folder, TLS + USERS.replace("alice", "bobby"))
-    await served.watch.look()
+    await served.access.look()
     assert (await served.status(**ALICE))[0] == 401
 
 
@@ -124,45 +145,45 @@ async def test_users_come_and_go_without_a_restart(serve):
     ("text", "words"),
     [
         ("", "is empty"),
-        (TLS, "basic_auth_users can be emptied by a restart only"),
-        (TLS + "basic_auth_users: {}", "basic_auth_users can be emptied by a restart only"),
-        (USERS, "TLS is turned on or off by a restart only"),
+        (TLS, "only a restart can remove all of basic_auth_users"),
+        (TLS + "basic_auth_users: {}", "only a restart can remove all of basic_auth_users"),
+        (USERS, "only a restart can turn TLS on or off"),
         ("tls_server_config: [", "is not YAML"),
     ],
 )
-async def test_a_file_that_no_longer_protects_is_not_followed(serve, text, words):
+async def test_a_file_that_no_longer_protects_is_refused(serve, text, words):
     served = await serve(TLS + USERS)
     write(served.folder, text)
     with capture_logs() as logged:
-        await served.watch.look()
+        await served.access.look()
     assert words in logged[0]["error"]
     assert HASH not in str(logged)
     assert (await served.status())[0] == 401
-    assert served.looks == [False]
+    assert served.sink.in_force == [False]
 
 
-async def test_a_mistake_that_is_taken_back_is_in_force_again(serve):
+async def test_a_corrected_file_is_in_force_again(serve):
     served = await serve(TLS + USERS)
     write(served.folder, "nonsense: 1")
-    await served.watch.look()
+    await served.access.look()
     (served.folder / "web.yml").unlink()
-    await served.watch.look()
+    await served.access.look()
     write(served.folder, TLS + USERS)
-    await served.watch.look()
-    assert served.looks == [False, False, True]
+    await served.access.look()
+    assert served.sink.in_force == [False, False, True]
 
 
-async def test_rights_that_were_mended_are_seen(serve):
+async def test_corrected_permissions_are_noticed(serve):
     served = await serve(TLS)
     (served.folder / "server.key").rename(served.folder / "away")
-    await served.watch.look()
+    await served.access.look()
     (served.folder / "away").rename(served.folder / "server.key")  # with its old times
     (served.folder / "server.key").chmod(0o600)
-    await served.watch.look()
-    assert served.looks == [False, True]
+    await served.access.look()
+    assert served.sink.in_force == [False, True]
 
 
-async def test_a_lack_that_passes_is_tried_again_and_told_once(serve, monkeypatch):
+async def test_a_passing_lack_of_descriptors_is_retried_and_logged_once(serve, monkeypatch):
     served = await serve(TLS + USERS)
     sockets = served.server._second_listener
 
@@ -172,17 +193,17 @@ async def test_a_lack_that_passes_is_tried_again_and_told_once(serve, monkeypatc
     monkeypatch.setattr(served.server, "_second_listener", no_descriptors)
     write(served.folder, TLS + USERS.replace("alice", "bobby"), certificate="second")
     with capture_logs() as logged:
-        await served.watch.look()
-        await served.watch.look()
+        await served.access.look()
+        await served.access.look()
     assert [line["error"] for line in logged] == ["Too many open files"]
     assert await served.status(**ALICE) == (200, "first")  # all of it is the old one
     monkeypatch.setattr(served.server, "_second_listener", sockets)
-    await served.watch.look()
+    await served.access.look()
     assert await served.status(**ALICE) == (401, "second")
-    assert served.looks == [False, False, True]
+    assert served.sink.in_force == [False, False, True]
 
 
-async def test_only_clients_with_a_certificate_get_in_where_they_are_asked_for_one(serve):
+async def test_a_client_without_a_required_certificate_is_refused(serve):
     asked = (
         f"  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {CERTIFICATES}/ca.pem\n"
     )
@@ -192,7 +213,7 @@ async def test_only_clients_with_a_certificate_get_in_where_they_are_asked_for_o
         await served.status()
 
 
-async def test_plain_http_is_not_answered_where_tls_is_spoken(serve):
+async def test_plain_http_is_not_answered_on_a_tls_port(serve):
     served = await serve(TLS)
     with pytest.raises((ServerDisconnectedError, OSError)):
         async with (
@@ -202,7 +223,7 @@ async def test_plain_http_is_not_answered_where_tls_is_spoken(serve):
             pass
 
 
-async def test_headers_of_the_file_win_over_our_own(serve):
+async def test_headers_of_the_file_override_the_default_headers(serve):
     served = await serve(
         TLS
         + "http_server_config:\n  headers:\n    Content-Security-Policy: default-src 'self'\n"
@@ -218,31 +239,31 @@ async def test_headers_of_the_file_win_over_our_own(serve):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_the_watch_looks_again_and_again(serve):
+async def test_the_files_are_looked_at_every_five_seconds(serve):
     served = await serve(TLS)
-    loop = asyncio.create_task(served.watch.run())
+    served.access.start()
     for looks in range(1, 4):
         await served.clock.until_asleep()
-        assert len(served.looks) == looks
+        assert len(served.sink.in_force) == looks
         await served.clock.advance(5)
-    loop.cancel()
 
 
-async def test_the_watch_outlives_a_mistake_of_ours(serve, monkeypatch):
+async def test_a_look_that_ends_in_an_unexpected_exception_is_counted_and_the_next_one_follows(
+    serve, monkeypatch
+):
     served = await serve(TLS)
 
     async def broken(_config):
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(served.watch, "_apply", broken)
+    monkeypatch.setattr(served.access, "_apply", broken)
     install(served.folder, "second")
     with capture_logs() as logged:
-        loop = asyncio.create_task(served.watch.run())
+        served.access.start()
         await served.clock.until_asleep()
-    assert (served.failures, logged[0]["event"]) == (1, "web_config.crashed")
-    monkeypatch.setattr(served.watch, "_apply", served.server.apply)
+    assert (served.sink.failures, logged[0]["event"]) == (1, "loop.failed")
+    monkeypatch.setattr(served.access, "_apply", served.server.apply)
     await served.clock.advance(5)
     await served.clock.until_asleep()
-    assert served.looks == [True]
+    assert served.sink.in_force == [True]
     assert await served.status() == (200, "second")
-    loop.cancel()
