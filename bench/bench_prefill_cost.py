@@ -30,7 +30,8 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 

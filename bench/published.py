@@ -24,7 +24,8 @@ from exporter.engine.wire.request import Deadlines
 from exporter.metrics.history import History
 from exporter.metrics.sink import Metrics, new_registry
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 from exporter.web.server import HttpServer, create_app

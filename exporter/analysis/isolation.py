@@ -13,24 +13,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SaltTest:
-    """What the requests showed, in tokens; None is unknown.
+class IsolationTest:
+    """What the requests of one isolation test showed, in tokens; None is unknown.
 
-    The third request under the same salt is sent only where the second hit nothing, and two more at
-    the same time where the third hit nothing (`beside_cached`). `traffic` and
-    `room` are those between the first and the last of these, `same_ids` whether they are known to
-    have had the same token ids, `hit_before` whether this engine process had served a prompt of the
-    exporter from cache before. `transfer`: usage counts as cached what came from another engine.
-    `salt_refused`: the engine refuses cache_salt, so all were sent without.
-    `mixed`: they are known to have met several engines. `tokens` is what all of them took, prompts
-    and answers.
+    A third request under the same salt is sent only if the second hit nothing, and two overlapping
+    ones only if the third hit nothing either (`overlap_cached`). `traffic` and `room` are those
+    between the first and the last of these; `same_ids`: they are known to have had the same token
+    ids. `hit_before`: this engine process had served a prompt of the exporter from cache before.
+    `transfer`: usage counts as cached what came from another engine. `salt_refused`: the engine
+    refuses cache_salt, so no request had one. `mixed`: several engines are known to have answered.
+    `tokens` are those of all prompts and answers.
     """
 
     prompt_tokens: int | None = None
     first_cached: int | None = None
     same_salt_cached: int | None = None
     third_cached: int | None = None
-    beside_cached: int | None = None
+    overlap_cached: int | None = None
     other_salt_cached: int | None = None
     match_unit: int | None = None
     ranks: int | None = None
@@ -47,8 +46,13 @@ class SaltTest:
     too_long: str | None = None
 
     @property
+    def comparable(self) -> bool:
+        """Whether all requests were answered, and cached tokens mean hits."""
+        return self.too_long is None and self.failure is None and not self.transfer
+
+    @property
     def leaked(self) -> int | None:
-        """Tokens that a request under a salt of its own was served; None where unknown."""
+        """Tokens from cache under a salt that no request had before; None where unknown."""
         if self.salt_refused:
             return None
         known = [one for one in (self.first_cached, self.other_salt_cached) if one is not None]
@@ -56,14 +60,14 @@ class SaltTest:
 
     @property
     def possible(self) -> int | None:
-        """The most that the repeat can hit: whole units, and never the prompt's last token."""
+        """The most that the repeat can hit: whole match units without the prompt's last token."""
         if self.prompt_tokens is None or not self.match_unit:
             return None
         return most_cached(self.prompt_tokens, self.match_unit)
 
     @property
     def outcome(self) -> tuple[Outcome, str] | None:
-        """What the prompt, sent again, showed, and why; None where the server does not tell."""
+        """What the second request showed, and why; None if cached tokens are unknown."""
         if self.same_salt_cached is None or self.prompt_tokens is None:
             return None
         by = Circumstances(

@@ -14,12 +14,13 @@ from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
     plan_of,
+    requests_of,
     scraper_of,
     simulated_url,
 )
 from exporter.clock import SystemClock
 from exporter.daemon.probing import engine_client, new_salt
-from exporter.probe.check import Doctor
+from exporter.probe.check import Check
 from exporter.report.check import checkup_json, closing_line, finding_lines
 
 if TYPE_CHECKING:
@@ -38,16 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    checkup = uvloop.run(_check(options))
+    report = uvloop.run(_check(options))
     if options.json:
-        print(json.dumps(checkup_json(checkup), indent=2))
-    return 0 if checkup.well else 1
+        print(json.dumps(checkup_json(report), indent=2))
+    return 0 if report.well else 1
 
 
 async def _check(options: argparse.Namespace) -> CheckReport:
     out = sys.stderr if options.json else sys.stdout
 
-    def tell(finding: Finding) -> None:
+    def show(finding: Finding) -> None:
         for line in finding_lines(finding):
             print(line, file=out, flush=True)
 
@@ -57,11 +58,9 @@ async def _check(options: argparse.Namespace) -> CheckReport:
         client = await stack.enter_async_context(
             engine_client(target, settings.scrape.timeout_seconds)
         )
-        clock = SystemClock()
-        scraper = scraper_of(settings, target, client, clock)
-        doctor = Doctor(
-            plan_of(settings, target), client, scraper.refresh, clock, new_salt, tell=tell
-        )
-        checkup = await doctor.examine()
-        print(closing_line(checkup), file=out)
-        return checkup
+        scraper = scraper_of(settings, target, client, SystemClock())
+        requests = requests_of(settings, scraper, client)
+        check = Check(plan_of(settings, target), requests, new_salt, on_finding=show)
+        report = await check.run()
+        print(closing_line(report), file=out)
+        return report

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
+from exporter.clock import SystemClock
 from exporter.daemon.probing import session_plan
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
+from exporter.probe.engine_requests import EngineRequests
 from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import Settings, Target
     from exporter.engine.client.engine_client import EngineClient
-    from exporter.probe.session.runner import SessionPlan
+    from exporter.probe.session.plan import SessionPlan
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,4 +107,14 @@ def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: 
         timeout_seconds=settings.scrape.timeout_seconds,
         publish=ignore,
         on_loop_failure=ignore,
+    )
+
+
+def requests_of(settings: Settings, scraper: Scraper, client: EngineClient) -> EngineRequests:
+    """Sends the requests of one command, and counts them."""
+    return EngineRequests(
+        client,
+        scraper.refresh,
+        SystemClock(),
+        from_counters=settings.probe.cached_tokens_from_counters,
     )

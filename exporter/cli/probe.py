@@ -20,13 +20,15 @@ from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
     plan_of,
+    requests_of,
     scraper_of,
     simulated_url,
 )
 from exporter.clock import SystemClock
 from exporter.daemon.probing import engine_client, new_salt
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionHooks, SessionRunner
+from exporter.probe.session.plan import SessionHooks
+from exporter.probe.session.runner import SessionRunner
 from exporter.report.charts import check_chart, write_session_chart
 from exporter.report.progress import SessionProgress
 from exporter.report.screen import screen
@@ -149,7 +151,8 @@ async def _play(settings: Settings, target: Target, *, cold: bool) -> ShownSessi
         scraper = scraper_of(settings, target, client, clock)
         plan = plan_of(settings, target)
         control = ColdControl(1.0, random.random, new_salt) if cold else None
-        runner = SessionRunner(plan, client, scraper.refresh, clock, new_salt, control=control)
+        requests = requests_of(settings, scraper, client)
+        runner = SessionRunner(plan, requests, new_salt, control=control)
         progress = SessionProgress(screen(sys.stderr), clock.monotonic, plan.max_tokens, cold)
         try:
             result, number = await _until_signal(runner, progress, cold=cold)

@@ -17,7 +17,8 @@ from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,6 @@ def session_plan(
         probe.max_tokens,
         deadlines(probe),
         others=tuple(others),
-        cached_tokens_from_counters=probe.cached_tokens_from_counters,
     )
 
 
@@ -149,12 +149,9 @@ class Probing:
         probe, heartbeat = self._settings, self._probe_heartbeat
         runner = SessionRunner(
             session_plan(self._target, probe, self._scenarios),
-            self._client,
-            self._observe,
-            self._clock,
+            self._requests,
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
-            requests=self._requests,
         )
         self._prober = Prober(
             self._target,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from exporter.metrics.state.cost import Prices
     from exporter.metrics.state.target import Loops
     from exporter.model.engine import EngineView
-    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult
 
 log = structlog.stdlib.get_logger(__name__)
@@ -172,7 +172,7 @@ class Metrics(Collector):
         if (target := self._target(name)) is not None:
             target.admission_checked(paused, until)
 
-    def salts_tried(self, reading: SaltReading) -> None:
+    def salts_tried(self, reading: IsolationReading) -> None:
         if (target := self._target(reading.target)) is not None:
             target.isolation_tested(reading)
 

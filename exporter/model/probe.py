@@ -16,7 +16,7 @@ class PauseReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SaltReading:
+class IsolationReading:
     """One prompt, sent twice under one salt and once under another; None is unknown.
 
     `leaked`: a salt never used before was served from cache. `wedged`: the same salt was not,

@@ -1,4 +1,4 @@
-"""Every test once, against one engine: what it says of itself, one session, one prompt twice."""
+"""`check`: every test once against one engine, with an isolation test and one session."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import FailureReason
-from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.isolation import try_salts
+from exporter.probe.isolation import run_isolation_test
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner
 from exporter.wording import engine_findings, findings
@@ -17,18 +16,16 @@ from exporter.wording.notices import FAILURE_ADVICE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.clock import Clock
-    from exporter.engine.client.engine_client import EngineClient
     from exporter.model.engine import EngineInfo
-    from exporter.probe.replicas import Observe
-    from exporter.probe.session.runner import SessionPlan
+    from exporter.probe.engine_requests import EngineRequests
+    from exporter.probe.session.plan import SessionPlan
 
 TESTS = (
     *("reachable", "model", "version", "metrics", "flags", "prefix_caching", "match_unit"),
     *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
     *("isolation", "wedge"),
 )
-"""The names of all tests, in the order in which they are told."""
+"""The names of all tests, in the order of their findings."""
 
 _ANSWERED = frozenset(
     {
@@ -37,33 +34,31 @@ _ANSWERED = frozenset(
         *(FailureReason.PROTOCOL, FailureReason.PAUSED),
     }
 )
-"""Failures that something at the address has answered with."""
+"""Failures that show that something answers at the address."""
 
 
-class Doctor:
-    """Examines one engine; `tell` gets each finding as soon as it is known."""
+class Check:
+    """Tests one engine. `on_finding` gets each finding as soon as it is known."""
 
     def __init__(
         self,
         plan: SessionPlan,
-        client: EngineClient,
-        observe: Observe,
-        clock: Clock,
+        requests: EngineRequests,
         new_salt: Callable[[], str],
         *,
-        tell: Callable[[Finding], None] = lambda _finding: None,
+        on_finding: Callable[[Finding], None] = lambda _finding: None,
     ) -> None:
         self._plan = plan
-        self._client = client
-        self._observe = observe
-        self._clock = clock
+        self._requests = requests
+        self._client = requests.client
         self._new_salt = new_salt
-        self._tell = tell
+        self._on_finding = on_finding
         self._found: list[Finding] = []
 
-    async def examine(self) -> CheckReport:
-        """Make every test; those that an earlier failure makes impossible are unknown."""
-        started_time, started_at = self._clock.time(), self._clock.monotonic()
+    async def run(self) -> CheckReport:
+        """Run every test. Tests that an earlier failure makes impossible are unknown."""
+        clock = self._requests.clock
+        started_time, started_at = clock.time(), clock.monotonic()
         self._found = []
         info: EngineInfo | None = None
         try:
@@ -72,17 +67,17 @@ class Doctor:
             self._refused(error)
         else:
             self._add(findings.passed("reachable", f"{self._client.url} answers"))
-            info = await self._examine(info)
+            info = await self._test(info)
         return CheckReport(
             url=self._client.url,
             started_time=started_time,
-            duration_seconds=self._clock.monotonic() - started_at,
+            duration_seconds=clock.monotonic() - started_at,
             info=info,
             findings=tuple(self._found),
         )
 
-    async def _examine(self, info: EngineInfo) -> EngineInfo:
-        view = await self._observe()
+    async def _test(self, info: EngineInfo) -> EngineInfo:
+        view = await self._requests.observe()
         info = own_info(info, view)
         self._add(
             engine_findings.of_model(info),
@@ -98,32 +93,12 @@ class Doctor:
             )
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
-        requests = EngineRequests(
-            self._client,
-            self._observe,
-            self._clock,
-            from_counters=self._plan.cached_tokens_from_counters,
-        )
-        # First, since its second request hits on a sound engine: what an answer without cached
-        # tokens means is known from there on.
-        test = await try_salts(
-            self._client,
-            info,
-            self._observe,
-            self._plan.deadlines,
-            self._new_salt,
-            requests=requests,
-        )
-        session = await SessionRunner(
-            self._plan,
-            self._client,
-            self._observe,
-            self._clock,
-            self._new_salt,
-            requests=requests,
-        ).play()
+        # First, because its second request hits on a sound engine. From then on it is known what an
+        # answer without cached tokens means.
+        test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
+        session = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         self._add(
-            engine_findings.of_match_unit(view, requests.memory.match_unit),
+            engine_findings.of_match_unit(view, self._requests.memory.match_unit),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),
@@ -135,7 +110,7 @@ class Doctor:
         return info
 
     def _refused(self, error: EngineUnavailableError) -> None:
-        """Nothing can be measured: say what went wrong, and that the rest is unknown."""
+        """Add what went wrong, and every other test as unknown."""
         reason = FailureReason(error.reason)
         advice = FAILURE_ADVICE[reason]
         if reason in _ANSWERED:
@@ -152,4 +127,4 @@ class Doctor:
     def _add(self, *found: Finding) -> None:
         for one in found:
             self._found.append(one)
-            self._tell(one)
+            self._on_finding(one)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.analysis.wedge import wedged_by
 from exporter.errors import EngineUnavailableError
-from exporter.model.probe import SaltReading
+from exporter.model.probe import IsolationReading
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.isolation import try_salts
+from exporter.probe.isolation import run_isolation_test
 from exporter.probe.rounds import Rounds
 from exporter.wording.findings import Verdict, of_isolation, of_wedge
 
@@ -44,7 +45,7 @@ class IsolationPlan:
 class IsolationSinks:
     """Who is told: of each reading, and of the tokens it took."""
 
-    reading: Callable[[SaltReading], None]
+    reading: Callable[[IsolationReading], None]
     consumed: Callable[[int], None]
 
 
@@ -69,7 +70,6 @@ class IsolationLoop:
         self._requests = requests or EngineRequests(client, observe, clock)
         self._client = client
         self._admission = admission
-        self._observe = observe
         self._new_salt = new_salt
         self._sinks = sinks
         self._log = log.bind(target=plan.target)
@@ -93,21 +93,16 @@ class IsolationLoop:
                 info = await self._client.info()
             except EngineUnavailableError:
                 return  # the sessions say so, and why
-            test = await try_salts(
-                self._client,
-                info,
-                self._observe,
-                self._plan.deadlines,
-                self._new_salt,
-                requests=self._requests,
+            test = await run_isolation_test(
+                self._requests, info, self._plan.deadlines, self._new_salt
             )
             charge.tokens = test.tokens
         self._sinks.consumed(test.tokens)
         isolation, wedge = of_isolation(test), of_wedge(test)
-        leaked, wedged = _failed(isolation), _failed(wedge)
+        leaked, wedged = _failed(isolation), wedged_by(test)
         self._tell("salts.leaked", isolation, leaked)
         self._tell("salts.wedged", wedge, wedged)
-        self._sinks.reading(SaltReading(self._plan.target, leaked=leaked, wedged=wedged))
+        self._sinks.reading(IsolationReading(self._plan.target, leaked=leaked, wedged=wedged))
 
     def _tell(self, event: str, finding: Finding, failed: bool | None) -> None:
         """Log when this begins and when it ends. A round that could not tell is neither."""

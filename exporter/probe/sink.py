@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
-    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult
 
 
@@ -29,7 +29,7 @@ class ProbeSink(Protocol):
     def admission_checked(self, reason: PauseReason | None, until: float | None) -> None:
         """Sessions wait for `reason`, None: they do not wait. `until` is a Unix time, if known."""
 
-    def isolation_tested(self, reading: SaltReading) -> None:
+    def isolation_tested(self, reading: IsolationReading) -> None:
         """An isolation test ended."""
 
     def retention_measured(self, reading: RetentionReading) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.repeat import Outcome
+from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import LossCause, Notice
 from exporter.wording.notices import (
@@ -20,7 +21,7 @@ from exporter.wording.notices import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.analysis.isolation import SaltTest
+    from exporter.analysis.isolation import IsolationTest
     from exporter.model.engine import EngineInfo
     from exporter.model.session import Loss, SessionResult, TurnFacts
 
@@ -267,7 +268,7 @@ def of_prefix(session: SessionResult) -> Finding:
     return failed(name, text, BREAK_ADVICE[found.reason])
 
 
-def of_isolation(test: SaltTest) -> Finding:
+def of_isolation(test: IsolationTest) -> Finding:
     name = "isolation"
     if (gone := _not_run(name, test)) is not None:
         return gone
@@ -282,7 +283,7 @@ def of_isolation(test: SaltTest) -> Finding:
         )
     if test.leaked is None or test.same_salt_cached is None:
         return unknown(name, "the server does not tell how many tokens were cached")
-    same = test.same_salt_cached or test.third_cached or test.beside_cached
+    same = test.same_salt_cached or test.third_cached or test.overlap_cached
     if not same:
         return unknown(name, "the same salt did not hit either, so another one proves nothing")
     text = f"the same salt hit {same} tokens, another salt none"
@@ -297,41 +298,41 @@ _EMPTIED = "something emptied the cache in between"
 _LATE = "this engine serves a prompt only once it computed it twice"
 
 
-def of_wedge(test: SaltTest, session: SessionResult | None = None) -> Finding:
+def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Finding:
     """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
     played after the test.
     """
     name = "wedge"
-    stopped = None if session is None else _first_loss(session, LossCause.WEDGED)
+    stopped = None if session is None else wedge_of(session.turns)
     if stopped is not None:
         return failed(name, stopped.evidence, LOSS_ADVICE[LossCause.WEDGED])
     if (gone := _not_run(name, test)) is not None:
         return gone
-    found = test.outcome
+    found, wedged = test.outcome, wedged_by(test)
     if found is None:
         return unknown(name, "the server does not tell how many tokens were cached")
     outcome, why = found
     sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
     text = f"{sent} {test.same_salt_cached}"
-    if outcome is Outcome.HIT:
+    if wedged is False:
+        if outcome is Outcome.UNREPORTED:
+            return passed(name, f"{text} by usage, but {why}: the cache works")
         most = "" if test.possible is None else f" of {test.possible} possible"
         return passed(name, text + most)
-    if outcome is Outcome.UNREPORTED:
-        return passed(name, f"{text} by usage, but {why}: the cache works")
-    if test.third_cached or (test.beside_cached and outcome is not Outcome.UNKNOWN):
+    if test.third_cached or (test.overlap_cached and outcome is not Outcome.UNKNOWN):
         return _of_later_hit(test, session, text)
     if outcome is Outcome.UNKNOWN:
         return unknown(name, f"{text}; {why}")
     text = f"{text} of {test.possible} possible, with room in the cache; {why}"
-    if outcome is Outcome.NEVER_HIT:
-        return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
-    return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
+    if wedged:
+        return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
+    return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
 
 
-def _of_later_hit(test: SaltTest, session: SessionResult | None, text: str) -> Finding:
+def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str) -> Finding:
     """Of a prompt that hit nothing when it was sent again, and hit later."""
-    if test.beside_cached:
-        text = f"{text}, and {test.beside_cached} while it was being answered: nothing has stopped"
+    if test.overlap_cached:
+        text = f"{text}, and {test.overlap_cached} while it was being answered: nothing has stopped"
         return unknown("wedge", f"{text}, {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
     text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
     if test.mixed or (session is not None and Notice.MIXED in session.notices):
@@ -344,7 +345,7 @@ def _of_later_hit(test: SaltTest, session: SessionResult | None, text: str) -> F
     )
 
 
-def _not_run(name: str, test: SaltTest) -> Finding | None:
+def _not_run(name: str, test: IsolationTest) -> Finding | None:
     if test.too_long is not None:
         return unknown(name, test.too_long)
     if test.failure is not None:

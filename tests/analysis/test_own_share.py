@@ -106,7 +106,7 @@ async def test_a_request_that_may_have_been_looked_up_and_told_nothing_is_unknow
         at.simulator.inject(fault)
         info, view = await at.client.info(), await asked.observe()
         request = ChatRequest(info.model, [{"role": "user", "content": "hello"}], 8)
-        await asked.requests.scope(info, view).chat(request, asked.runner._plan.deadlines)
+        await asked.requests.scope(info, view).chat(request, asked.at.plan.deadlines)
     share = asked.requests.share
     assert (share.unknown, share.requests, share.in_flight) == (unknown, 0, 0)
 
@@ -155,7 +155,7 @@ async def test_what_the_exporter_asks_between_two_turns_is_nobody_elses(bench):
         async def read():
             text = f"{next(numbers)} a prefix that is read " * 20
             request = ChatRequest(info.model, [{"role": "user", "content": text}], 1, "retention")
-            await pass_.chat(request, asked.runner._plan.deadlines)
+            await pass_.chat(request, asked.at.plan.deadlines)
 
         asked.requests.step_aside = read
 

@@ -24,7 +24,7 @@ from exporter.container.decide.records import Cause, LifecycleState
 from exporter.metrics.state.condition import LOOKS, RULES, Condition, condition
 from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
-from exporter.model.probe import PauseReason, SaltReading
+from exporter.model.probe import IsolationReading, PauseReason
 from exporter.model.session import Loss, LossCause, Notice
 
 SOUND = session(TURNS[0], turn(2, 1250, 992, 992), turn(3, 1500, 1280, 1280))
@@ -61,7 +61,7 @@ def held_back(reason):
 
 def wedged_by_the_salt_test():
     state = target(SOUND)
-    state.isolation_tested(SaltReading("local", leaked=None, wedged=True))
+    state.isolation_tested(IsolationReading("local", leaked=None, wedged=True))
     return state
 
 

@@ -18,7 +18,7 @@ from samples_page import Page
 
 from exporter.metrics.state.cost import CostState, Prices
 from exporter.model.engine import EngineTotals
-from exporter.model.probe import PauseReason, RetentionReading, RetentionUnknown, SaltReading
+from exporter.model.probe import IsolationReading, PauseReason, RetentionReading, RetentionUnknown
 from exporter.model.session import Control, ControlOutcome, Notice
 from exporter.wording.session_json import session_json
 
@@ -82,10 +82,10 @@ def test_what_a_wedged_cache_keeps_is_no_retention(metrics, registry):
 
     metrics.retention_read(RetentionReading("local", 60.0, 1.0))
     assert known()
-    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
     metrics.retention_read(RetentionReading("local", 10.0, 0.0))
     assert known() == {}
-    metrics.salts_tried(SaltReading("local", leaked=None, wedged=False))
+    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=False))
     assert known() == {}, "it was measured while the cache was wedged"
     metrics.retention_read(RetentionReading("local", 10.0, 1.0))
     assert known()

@@ -19,7 +19,7 @@ from samples_page import Page
 
 from exporter.metrics.sink import Metrics
 from exporter.model.failure import FailureReason
-from exporter.model.probe import SaltReading
+from exporter.model.probe import IsolationReading
 from exporter.model.session import Loss, LossCause, Notice
 
 
@@ -230,7 +230,7 @@ def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metri
 
     assert counts() == (0, 0)
     for leaked in (False, True, None, True):
-        metrics.salts_tried(SaltReading("local", leaked=leaked, wedged=None))
+        metrics.salts_tried(IsolationReading("local", leaked=leaked, wedged=None))
     assert counts() == (3, 2)
 
 
@@ -239,9 +239,9 @@ def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metri
         return Page(registry).value("vllm_probe_cache_wedged")
 
     metrics.session_finished(session(*TURNS))
-    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
     assert said() == 1
-    metrics.salts_tried(SaltReading("local", leaked=None, wedged=None))
+    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=None))
     assert said() == 1
     metrics.session_finished(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
     assert said() == 1, "a session without cached tokens could not tell"
@@ -253,7 +253,7 @@ def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metri
 
 def test_a_wedge_ends_with_the_process_that_had_it(metrics, registry):
     metrics.engine_scraped(engine_view(restarts=1))
-    metrics.salts_tried(SaltReading("local", leaked=None, wedged=True))
+    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
     metrics.engine_scraped(engine_view(restarts=1))
     assert Page(registry).value("vllm_probe_cache_wedged") == 1
     metrics.engine_scraped(engine_view(restarts=2))

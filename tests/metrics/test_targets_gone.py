@@ -8,7 +8,7 @@ from publish_records import TURNS, container_view, engine_view, failed_session, 
 
 from exporter.metrics.sink import TARGET_LOOPS
 from exporter.metrics.state.cost import Prices
-from exporter.model.probe import RetentionReading, SaltReading
+from exporter.model.probe import IsolationReading, RetentionReading
 
 LATE = {
     "session": lambda m: m.session_finished(session(*TURNS, target="gone")),
@@ -17,7 +17,7 @@ LATE = {
     "container": lambda m: m.container_changed(container_view(target="gone")),
     "budget": lambda m: m.target_budget("gone", 1000, Prices(2.5, "EUR", 400.0)),
     "gate": lambda m: m.gate_looked("gone", None),
-    "salts": lambda m: m.salts_tried(SaltReading("gone", leaked=True, wedged=None)),
+    "salts": lambda m: m.salts_tried(IsolationReading("gone", leaked=True, wedged=None)),
     "retention": lambda m: m.retention_read(RetentionReading("gone", 60.0, 1.0)),
     "tokens": lambda m: m.consumed("gone", 10),
 } | {

@@ -1,4 +1,4 @@
-"""The doctor against a simulated engine with one fault at a time: what fails, and what mends it."""
+"""`check` against a simulated engine with one fault at a time: what fails, and what mends it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from exporter.analysis.cache.traffic import Traffic
-from exporter.analysis.isolation import SaltTest
+from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.load import session_tokens
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.model.failure import FailureReason
-from exporter.probe.check import TESTS, Doctor
+from exporter.probe.check import TESTS, Check
+from exporter.probe.engine_requests import EngineRequests
 from exporter.simulator.model import tokens
 from exporter.simulator.profiles import faults
 from exporter.wording.findings import Verdict, of_isolation, of_wedge
@@ -21,11 +22,8 @@ PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 
 
 async def examine(at, client=None):
-    runner = at.runner
-    doctor = Doctor(
-        runner._plan, client or at.client, runner._observe, SystemClock(), runner._new_salt
-    )
-    return await doctor.examine()
+    requests = EngineRequests(client or at.client, at.requests.observe, SystemClock())
+    return await Check(at.plan, requests, at.new_salt).run()
 
 
 def verdicts(checkup, verdict):
@@ -48,9 +46,9 @@ def asleep(observe):
 
 async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
     async with bench() as at:
-        at.runner._observe = asleep(at.runner._observe)
+        at.requests.observe = asleep(at.requests.observe)
         checkup = await examine(at)
-        view = await at.runner._observe()
+        view = await at.requests.observe()
     assert view.snapshot.prompt_tokens == 0
     assert checkup.well
     assert finding(checkup, "awake").verdict is UNKNOWN
@@ -66,15 +64,15 @@ async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(b
     async with bench() as at:
         at.client.rests = rests
         checkup = await examine(at)
-        assert (await at.runner._observe()).snapshot.prompt_tokens == 0
+        assert (await at.requests.observe()).snapshot.prompt_tokens == 0
     assert checkup.well
     assert "/is_paused" in finding(checkup, "awake").evidence
 
 
 async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(bench):
     async with bench() as at:
-        observe = at.runner._observe
-        at.runner._observe = asleep(observe)
+        observe = at.requests.observe
+        at.requests.observe = asleep(observe)
         result = await at.play()
         assert (await observe()).snapshot.prompt_tokens == 0
     assert (result.failure.reason, result.turns) == (FailureReason.ASLEEP, ())
@@ -310,7 +308,7 @@ async def test_a_session_that_fails_is_a_failed_second_turn_with_its_reason(benc
     assert verdicts(checkup, FAIL) == {"second_turn"}
 
 
-FINE = SaltTest(
+FINE = IsolationTest(
     prompt_tokens=1000,
     first_cached=0,
     same_salt_cached=992,
@@ -361,7 +359,7 @@ def test_isolation_is_judged_by_cached_tokens(test, verdict):
         (replace(MISSED, traffic=HIDDEN), PASS),
         (replace(MISSED, hit_before=False), UNKNOWN),
         (replace(MISSED, third_cached=992), UNKNOWN),
-        (replace(MISSED, beside_cached=992), UNKNOWN),
+        (replace(MISSED, overlap_cached=992), UNKNOWN),
         (replace(MISSED, same_ids=False), UNKNOWN),
         (replace(MISSED, same_ids=None), UNKNOWN),
         (replace(MISSED, ranks=2), UNKNOWN),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import uvloop
 from engine_proxy import engine_proxy
+from scraper_bench import requests_to
 from stamped_server import AUTHORITY, server_tls
 
 from exporter.engine.client.engine_client import EngineClient
@@ -18,12 +19,9 @@ from exporter.simulator.profiles import faults
 
 
 def with_controls(at, ratio=1.0, seed=0):
-    runner = at.runner
     salts = (f"control-{number}" for number in range(1000))
     control = ColdControl(ratio, random.Random(seed).random, lambda: next(salts))
-    return SessionRunner(
-        runner._plan, at.client, runner._observe, runner._clock, runner._new_salt, control=control
-    )
+    return SessionRunner(at.plan, requests_to(at.client), at.new_salt, control=control)
 
 
 async def test_a_control_is_the_same_prompt_without_its_cache_and_takes_longer(bench):

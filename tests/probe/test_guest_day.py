@@ -13,11 +13,13 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
 from exporter.probe.admission import Admission
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.prober import Prober, SessionSinks
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -51,11 +53,12 @@ class Day:
         admission = Admission(
             "t", LoadPolicy(BUDGET, 0, 0.9), observe, self.clock, lambda _reason: None
         )
+        requests = EngineRequests(client, observe, self.clock)
         control = ColdControl(0.125, random.Random(5).random, new_salt)
         plan = SessionPlan("t", CODING_AGENT, 8, DEADLINES)
         prober = Prober(
             "t",
-            SessionRunner(plan, client, observe, self.clock, new_salt, control=control),
+            SessionRunner(plan, requests, new_salt, control=control),
             admission,
             self.clock,
             schedule=Schedule(0.0, 60.0),

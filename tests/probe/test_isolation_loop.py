@@ -13,7 +13,7 @@ from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.wire.request import Deadlines
-from exporter.model.probe import SaltReading
+from exporter.model.probe import IsolationReading
 from exporter.probe.admission import Admission
 from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
 from exporter.probe.rounds import Schedule
@@ -28,22 +28,22 @@ class Watched:
 
     at: object
     clock: FakeClock = field(default_factory=FakeClock)
-    readings: list[SaltReading] = field(default_factory=list)
+    readings: list[IsolationReading] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     counted: RecordedLoop = field(default_factory=lambda: RecordedLoop(may_fail=True))
 
     def loop(self, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> IsolationLoop:  # noqa: B008 - frozen
-        runner = self.at.runner
+        requests = self.at.requests
         admission = Admission(
-            "t", policy, observe or runner._observe, self.clock, lambda _pause: None
+            "t", policy, observe or requests.observe, self.clock, lambda _pause: None
         )
         return IsolationLoop(
             IsolationPlan("t", Schedule(30.0, 600.0), DEADLINES),
             self.at.client,
             admission,
-            observe=runner._observe,
+            observe=requests.observe,
             clock=self.clock,
-            new_salt=runner._new_salt,
+            new_salt=self.at.new_salt,
             sinks=IsolationSinks(self.readings.append, self.tokens.append),
             heartbeat=self.counted.heartbeat,
         )
@@ -74,7 +74,7 @@ async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_what_it_took_is_to
             await watched.round_of(30)
             await watched.round_of(600)
         served = at.simulator.engine.process.page(log_stats=True).decode()
-    assert watched.readings == [SaltReading("t", leaked=False, wedged=False)] * 2
+    assert watched.readings == [IsolationReading("t", leaked=False, wedged=False)] * 2
     prompts = sum(
         float(line.split()[-1])
         for line in served.splitlines()
@@ -126,7 +126,7 @@ async def test_a_wedged_engine_is_told_and_its_isolation_is_unknown(bench):
             await watched.round_of(30)
             at.simulator.inject(faults.Wedge())
             await watched.round_of(600)
-    assert watched.readings[1] == SaltReading("t", leaked=None, wedged=True)
+    assert watched.readings[1] == IsolationReading("t", leaked=None, wedged=True)
 
 
 async def test_an_engine_that_does_not_answer_gives_no_reading_and_the_loop_goes_on(bench):
@@ -138,7 +138,7 @@ async def test_an_engine_that_does_not_answer_gives_no_reading_and_the_loop_goes
             await watched.round_of(30)
             await at.simulator.recover()
             await watched.round_of(600)
-    assert watched.readings == [SaltReading("t", leaked=False, wedged=False)]
+    assert watched.readings == [IsolationReading("t", leaked=False, wedged=False)]
     assert watched.counted.rounds == 2
 
 

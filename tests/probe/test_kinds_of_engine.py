@@ -8,14 +8,14 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+from scraper_bench import requests_to
 
-from exporter.clock import SystemClock
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import LossCause, Notice
-from exporter.probe.check import Doctor
-from exporter.probe.isolation import try_salts
+from exporter.probe.check import Check
+from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
 from exporter.simulator.profiles import faults
 from exporter.wording.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
@@ -25,22 +25,13 @@ SMALL = {"num_blocks": 20_000}  # of a label of 4 tokens, too
 
 
 async def examine(at):
-    runner = at.runner
-    doctor = Doctor(runner._plan, at.client, runner._observe, SystemClock(), runner._new_salt)
-    return {one.name: one for one in (await doctor.examine()).findings}
+    report = await Check(at.plan, requests_to(at.client), at.new_salt).run()
+    return {one.name: one for one in report.findings}
 
 
 async def salt_test(at):
-    runner = at.runner
     info = await at.client.info()
-    return await try_salts(
-        at.client,
-        info,
-        runner._observe,
-        runner._plan.deadlines,
-        runner._new_salt,
-        requests=runner._requests,
-    )
+    return await run_isolation_test(at.requests, info, at.plan.deadlines, at.new_salt)
 
 
 def refused(words):
@@ -147,7 +138,7 @@ async def test_a_salt_test_whose_cache_is_emptied_each_time_finds_no_wedge(bench
         at.client.chat = disturbed
         test = await salt_test(at)
     assert (test.same_salt_cached, test.third_cached) == (0, 0)
-    assert test.beside_cached == test.possible
+    assert test.overlap_cached == test.possible
     wedge = of_wedge(test)
     assert wedge.verdict is UNKNOWN
     assert "something emptied the cache" in wedge.evidence
@@ -234,7 +225,7 @@ async def test_hits_that_something_on_the_way_hides_are_unreported(bench, contro
         async def beside_a_user(request, *arguments):
             text = [{"role": "user", "content": f"Another user's question {next(others)}."}]
             user = ChatRequest("simulated", text, 1, "users")
-            assert (await chat(user, at.runner._plan.deadlines)).failure is None
+            assert (await chat(user, at.plan.deadlines)).failure is None
             return await chat(request, *arguments)
 
         at.client.chat = beside_a_user

@@ -42,7 +42,7 @@ async def others_use(at, sessions, characters=6000):
     for number in range(sessions):
         text = f"Other {number}. " + "lorem ipsum dolor sit amet " * (characters // 27)
         request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
-        assert (await at.client.chat(request, at.runner._plan.deadlines)).failure is None
+        assert (await at.client.chat(request, at.plan.deadlines)).failure is None
 
 
 def causes(result):
@@ -275,7 +275,7 @@ async def test_a_turn_that_ran_on_another_rank_is_told_as_that(bench):
         async def occupy_the_first_rank():
             first_rank.hang_after(0)
             request = ChatRequest("simulated", [{"role": "user", "content": "x"}], 1, "other")
-            others.create_task(at.client.chat(request, at.runner._plan.deadlines))
+            others.create_task(at.client.chat(request, at.plan.deadlines))
             async with asyncio.timeout(30):
                 while first_rank.load == 0:  # noqa: ASYNC110 - the simulator has no event for it
                     await asyncio.sleep(0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from scraper_bench import requests_to
 
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import BreakReason, ControlOutcome, LossCause, Notice
 from exporter.probe.session.cold_control import ColdControl
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
 from exporter.simulator.profiles import faults
 from exporter.wording.findings import Verdict, of_prefix
@@ -241,13 +243,7 @@ async def test_an_answer_cut_off_within_its_reasoning_is_said_to_be_left_out(ben
 
 
 def by_counters(at):
-    at.runner.__init__(
-        replace(at.runner._plan, cached_tokens_from_counters=True),
-        at.client,
-        at.runner._observe,
-        at.runner._clock,
-        at.runner._new_salt,
-    )
+    at.runner = SessionRunner(at.plan, requests_to(at.client, from_counters=True), at.new_salt)
     return at
 
 

@@ -40,7 +40,7 @@ async def others_use(at, sessions):
     for number in range(sessions):
         text = f"Other {number}. " + "lorem ipsum dolor sit amet " * 220
         request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
-        assert (await at.client.chat(request, at.runner._plan.deadlines)).failure is None
+        assert (await at.client.chat(request, at.plan.deadlines)).failure is None
 
 
 def resets(at, *before_turns):
@@ -180,6 +180,7 @@ async def test_with_caching_off_an_old_engine_loses_all_to_that_and_waits_for_no
         asked = Asked(at, from_counters=True)
 
         class Clock:
+            time = staticmethod(asked.requests.clock.time)
             monotonic = staticmethod(asked.requests.clock.monotonic)
 
             async def sleep(self, seconds):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scraper_bench import unheard_scraper
+from scraper_bench import requests_to
 
-from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.session import LossCause
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
 
 if TYPE_CHECKING:
@@ -99,9 +99,8 @@ async def bench_of(url: str) -> AsyncIterator[Bench]:
     fresh = secrets.token_hex(8)  # the server lives on, and no salt may come twice
     salts = iter([f"losses-{fresh}-{n}" for n in range(1000)])
     async with EngineClient(url) as client:
-        scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", KIND, ANSWER_TOKENS, DEADLINES, match_units=1)
-        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
+        runner = SessionRunner(plan, requests_to(client), lambda: next(salts))
         yield Bench(client, runner, salts)
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_proxy import engine_proxy, without_token_ids
+from scraper_bench import requests_to
 
 from exporter.analysis.cache.cache_math import ideal_cached_tokens
-from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
-from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import Notice
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 
 if TYPE_CHECKING:
@@ -31,19 +31,9 @@ BLOCK = 32
 @contextlib.asynccontextmanager
 async def runner_of(url: str, *, counters: bool = False) -> AsyncIterator[SessionRunner]:
     async with EngineClient(url, timeout_seconds=30) as client:
-        scraper = Scraper(
-            "t",
-            client,
-            SystemClock(),
-            interval_seconds=10,
-            timeout_seconds=10,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: None,
-        )
-        plan = SessionPlan("t", CODING_AGENT, 12, DEADLINES, cached_tokens_from_counters=counters)
-        yield SessionRunner(
-            plan, client, scraper.refresh, SystemClock(), lambda: secrets.token_hex(16)
-        )
+        plan = SessionPlan("t", CODING_AGENT, 12, DEADLINES)
+        requests = requests_to(client, from_counters=counters)
+        yield SessionRunner(plan, requests, lambda: secrets.token_hex(16))
 
 
 async def test_the_counters_of_an_idle_server_tell_each_turns_cached_tokens(vllm_servers):

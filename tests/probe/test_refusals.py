@@ -10,15 +10,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from scraper_bench import unheard_scraper
+from scraper_bench import requests_to
 
-from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.model.failure import FailureReason
 from exporter.model.session import ControlOutcome, Notice
-from exporter.probe.check import Doctor
-from exporter.probe.isolation import try_salts
+from exporter.probe.check import Check
+from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 from exporter.simulator.profiles.settings import SimulatorSettings
@@ -35,13 +34,11 @@ def salts():
 
 
 def runner(at, client, **more):
-    scraper = unheard_scraper(client, SystemClock())
-    return SessionRunner(at.runner._plan, client, scraper.refresh, SystemClock(), salts(), **more)
+    return SessionRunner(at.plan, requests_to(client), salts(), **more)
 
 
 async def tried(client):
-    scraper = unheard_scraper(client, SystemClock())
-    return await try_salts(client, await client.info(), scraper.refresh, PATIENT, salts())
+    return await run_isolation_test(requests_to(client), await client.info(), PATIENT, salts())
 
 
 # A salt that is refused
@@ -104,9 +101,8 @@ async def test_where_salts_are_refused_isolation_is_unknown_and_no_leak(bench, n
 
 async def test_check_has_nothing_against_an_engine_that_refuses_salts(bench):
     async with bench(like="vllm-0.9.2-v0") as at:
-        scraper = unheard_scraper(at.client, SystemClock())
-        doctor = Doctor(at.runner._plan, at.client, scraper.refresh, SystemClock(), salts())
-        found = {one.name: one for one in (await doctor.examine()).findings}
+        report = await Check(at.plan, requests_to(at.client), salts()).run()
+        found = {one.name: one for one in report.findings}
     assert found["second_turn"].verdict is not Verdict.FAIL
     assert found["token_ids"].verdict is Verdict.PASS
     for name in ("cold_start", "isolation"):

@@ -16,9 +16,11 @@ from exporter.engine.metrics.exposition import parse
 from exporter.engine.wire.request import Deadlines
 from exporter.model.engine import EngineTotals, EngineView, ScrapeFailure
 from exporter.model.session import LossCause, Notice
-from exporter.probe.check import Doctor
+from exporter.probe.check import Check
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.replicas import LOOKS, ReplicaDetector
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 from exporter.wording.findings import Verdict
@@ -36,10 +38,10 @@ class Scene:
     def __init__(self, simulators: list[Simulator], client: EngineClient, scraper: Scraper) -> None:
         self.simulators = simulators
         self.client = client
-        self.scraper = scraper
+        self.requests = EngineRequests(client, scraper.refresh, SystemClock())
         salts = iter(f"salt-{number}" for number in range(1000))
         self.new_salt: Callable[[], str] = lambda: next(salts)
-        self.runner = SessionRunner(PLAN, client, scraper.refresh, SystemClock(), self.new_salt)
+        self.runner = SessionRunner(PLAN, self.requests, self.new_salt)
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +79,7 @@ async def test_turns_that_meet_another_replica_lost_their_tokens_to_that():
 
 async def test_the_daemons_scraper_says_that_several_engines_answer():
     async with two_replicas() as at:
-        views = [await at.scraper.refresh() for _ in range(4)]
+        views = [await at.requests.observe() for _ in range(4)]
         result = await at.runner.play()
     assert [view.failure.reason if view.failure else None for view in views] == [
         None,
@@ -112,8 +114,8 @@ async def test_a_balancer_that_keeps_a_conversation_on_one_replica_loses_nothing
 
 async def test_check_fails_on_several_engines_and_accuses_neither_salts_nor_a_wedge():
     async with two_replicas() as at:
-        doctor = Doctor(PLAN, at.client, at.scraper.refresh, SystemClock(), at.new_salt)
-        found = {one.name: one for one in (await doctor.examine()).findings}
+        report = await Check(PLAN, at.requests, at.new_salt).run()
+        found = {one.name: one for one in report.findings}
     assert found["one_engine"].verdict is Verdict.FAIL
     assert "on one replica" in found["one_engine"].remedy
     assert found["second_turn"].verdict is Verdict.FAIL

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from exporter.clock import SystemClock
+from scraper_bench import requests_to
+
 from exporter.model.session import Notice
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionHooks, SessionRunner
+from exporter.probe.session.plan import SessionHooks
+from exporter.probe.session.runner import SessionRunner
 
 
 async def test_a_cancelled_session_keeps_the_turns_that_finished(bench):
@@ -53,10 +55,8 @@ async def test_each_request_is_told_before_it_leaves_and_a_control_as_one(bench)
             on_request=lambda control: told.append("control" if control else "turn's own"),
         )
         runner = SessionRunner(
-            scene.runner._plan,
-            scene.client,
-            scene.runner._observe,
-            SystemClock(),
+            scene.plan,
+            requests_to(scene.client),
             iter(map(str, range(100))).__next__,
             control=ColdControl(1.0, lambda: 0.9, iter(map(str, range(100, 200))).__next__),
         )

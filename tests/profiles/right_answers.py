@@ -102,7 +102,7 @@ RIGHT: dict[str, Right] = {
         state="not_isolated",
         fails=_set("isolation"),
         notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
-        alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
+        alarms=_set("VllmCacheIsolationLeak", "VllmIsolationTestLeaked"),
     ),
     "eagle": _OWN_RULE,
     "eagle-hybrid": replace(_OWN_RULE, notices=_UNIT),

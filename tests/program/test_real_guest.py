@@ -14,10 +14,12 @@ from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
 from exporter.model.session import ControlOutcome
 from exporter.probe.admission import Admission
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 
 pytestmark = pytest.mark.vllm
@@ -51,9 +53,7 @@ async def test_a_control_on_a_real_engine_is_the_same_prompt_and_takes_nothing_f
     async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
         runner = SessionRunner(
             SessionPlan("t", CODING_AGENT, 8, DEADLINES),
-            client,
-            scraper_of(client).refresh,
-            SystemClock(),
+            EngineRequests(client, scraper_of(client).refresh, SystemClock()),
             new_salt,
             control=ColdControl(1.0, iter([0.0, 0.9, 0.0, 0.1] * 10).__next__, new_salt),
         )

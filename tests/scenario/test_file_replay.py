@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from scraper_bench import unheard_scraper
+from scraper_bench import requests_to
 
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.model.session import Notice
-from exporter.probe.session.runner import SessionPlan, SessionRunner
+from exporter.probe.session.plan import SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -34,12 +35,9 @@ class OverheardClient(EngineClient):
 async def play(url, *names, sessions=1, salt="salt", client=None):
     kind, *others = (one for name in names for one in load_scenarios(name))
     async with client or EngineClient(url) as open_client:
-        scraper = unheard_scraper(open_client, SystemClock())
         plan = SessionPlan("t", kind, 8, DEADLINES, others=tuple(others))
         salts = iter(f"{salt}-{number}" for number in range(100))
-        runner = SessionRunner(
-            plan, open_client, scraper.refresh, SystemClock(), lambda: next(salts)
-        )
+        runner = SessionRunner(plan, requests_to(open_client), lambda: next(salts))
         return [await runner.play() for _ in range(sessions)]
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from exporter.analysis.session_totals import session_totals
 from exporter.cli.cold import ending_where_untold
-from exporter.cli.one_engine import plan_of, scraper_of
+from exporter.cli.one_engine import plan_of, requests_of, scraper_of
 from exporter.daemon.probing import engine_client, new_salt
 from exporter.errors import ExporterError
 from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.runner import SessionHooks, SessionRunner
+from exporter.probe.session.plan import SessionHooks
+from exporter.probe.session.runner import SessionRunner
 from exporter.wording import numbers
 from exporter.wording.verdict import failure_in_words
 
@@ -77,9 +78,8 @@ async def players_of(
         if unit:
             plan = replace(plan, match_units=math.ceil(longest / unit))
         control = ColdControl(1.0, random.random, new_salt) if cold else None
-        runner = SessionRunner(
-            plan, clients[place], scrapers[place].refresh, clock, new_salt, control=control
-        )
+        requests = requests_of(settings, scrapers[place], clients[place])
+        runner = SessionRunner(plan, requests, new_salt, control=control)
         hooks = SessionHooks(on_turn=ending_where_untold(runner)) if cold else SessionHooks()
         players.append(Player(names[place], target.base_url, scrapers[place], runner, hooks))
     return players

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from exporter.analysis.own_share import OwnShare
+from exporter.analysis.wedge import wedged_after
 from exporter.engine.metrics.reasons import ScrapeReason
 from exporter.metrics.state.cost import CostState
 from exporter.metrics.state.session_signs import SessionSigns, signs_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
-    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult, TurnFacts
 
 # vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
@@ -60,16 +61,6 @@ class Distribution:
     def cumulative(self) -> list[int]:
         """Observations up to each bound, and last of all those without a bound."""
         return list(accumulate(self._counts))
-
-
-def wedged(session: SessionResult) -> bool | None:
-    """Whether the cache was wedged at a session's end, or had hit; None where neither was seen."""
-    for turn in reversed(session.turns if session.failure is None else ()):
-        if turn.loss is not None and turn.loss.cause is LossCause.WEDGED:
-            return True
-        if turn.cached_tokens:
-            return False
-    return None
 
 
 def temperature(turn: TurnFacts) -> CacheTemperature:
@@ -218,7 +209,7 @@ class TargetState:
         for turn in result.turns:
             self._add_turn(turn, others_unknown=unknown)
         self.sums.add_beside(result.extra_tokens)
-        self._cache_tested(wedged(result))
+        self._cache_tested(wedged_after(result))
         if Notice.MIXED in result.notices:
             self.cost.retention.clear()
         self.cost.session_finished(result)
@@ -237,7 +228,7 @@ class TargetState:
         for gone in self.scenarios.keys() - set(names):
             del self.scenarios[gone], self.signs[gone]
 
-    def isolation_tested(self, reading: SaltReading) -> None:
+    def isolation_tested(self, reading: IsolationReading) -> None:
         if reading.leaked is not None:
             self.isolation_tests += 1
             self.isolation_leaks += reading.leaked

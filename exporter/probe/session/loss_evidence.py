@@ -1,5 +1,6 @@
-"""What a turn that lost tokens is asked: one more reading of the engine's counters and, where only
-that can tell, the same prompt once more. A turn that lost nothing costs nothing.
+"""Collects evidence about a turn that lost tokens: one more reading of the engine's counters and,
+where nothing else can tell the cause, the same prompt once more. A turn without a loss costs
+nothing.
 """
 
 from __future__ import annotations
@@ -16,58 +17,51 @@ from exporter.model.chat import CachedTokensSource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.analysis.cache.engine_memory import EngineMemory
-    from exporter.analysis.own_share import OwnShare
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
 
-Again = Callable[[bool], Awaitable["Sequence[Chat] | None"]]
-"""Sends the turn's prompt once more, for one token of answer: its answer; None where that failed or
-told no usage. Where True is given it is sent twice at the same time (overlap.py): both answers."""
+Resend = Callable[[bool], Awaitable["Sequence[Chat] | None"]]
+"""Sends the turn's prompt again for one token of answer. With True it sends it twice, overlapping
+(overlapping.py). Returns every answer; None if one of them failed or has no usage."""
 
 
-class LossInquiry:
-    """One session's readings of the engine, each with what the exporter had asked by then."""
+class LossEvidence:
+    """Follows one session with readings of the engine and of the exporter's own share."""
 
     def __init__(
-        self,
-        replicas: ReplicaDetector,
-        before: EngineView | None,
-        own: Callable[[], OwnShare],
-        memory: Callable[[], EngineMemory],
+        self, replicas: ReplicaDetector, before: EngineView | None, requests: EngineRequests
     ) -> None:
-        """`memory` is of the process that answers now."""
         self._replicas = replicas
-        self._last = self._config = _snapshot(before)
+        self._requests = requests
+        self._last = before.snapshot if before else None
         self._start_time = self._last.process_start_time if self._last else None
-        self._own = own
-        self._memory = memory
-        self._own_before = own()
+        self._own_before = requests.share
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
-        self.engine = self._last
+        self.engine = self._last  # the latest reading that succeeded
         self.repeated = 0  # the turn whose prompt was sent again last
 
-    def used(self, turn: Chat) -> None:
-        """Note what a turn asked and whether it hit; call it for each, in order."""
+    def add_turn(self, turn: Chat) -> None:
+        """Count the turn's tokens. Call it for each turn, in order, before `about`."""
         self._session_tokens += turn.tokens
         if turn.cached_tokens:
             self._missed = None
 
-    async def evidence(
-        self, turn: Chat, ideal: int, match_unit: int, earlier: Sequence[Chat], again: Again
+    async def about(
+        self, turn: Chat, ideal: int, match_unit: int, earlier: Sequence[Chat], resend: Resend
     ) -> Evidence | None:
-        """Evidence about `turn` if it lost tokens against `ideal`, or if that may come out later:
-        then its cached tokens, which are not known yet, are taken for 0.
+        """Evidence about `turn` if it hit less than `ideal`, None otherwise.
+
+        Cached tokens that are still unknown count as 0: a later answer may settle them.
         """
         usage = turn.usage
         if usage is None or (usage.cached_tokens or 0) >= ideal:
             return None
         before = self._last
         now, traffic = await self._since_last()
-        self._config = now or self._config
-        cache = self._config.cache if self._config else None
+        cache = self.engine.cache if self.engine else None
         found = Evidence(
             cached=usage.cached_tokens or 0,
             ideal=ideal,
@@ -83,10 +77,12 @@ class LossInquiry:
         )
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
-        return replace(found, repeat=await self._repeat(turn, match_unit, again))
+        return replace(found, repeat=await self._repeat(turn, match_unit, resend))
 
     def _restarted(self, now: EngineSnapshot | None) -> bool | None:
-        """Whether the process is another one than last known; None where one does not say."""
+        """Whether the process differs from the last known one; None if either start time is
+        missing.
+        """
         before, after = self._start_time, now.process_start_time if now else None
         if after is not None:
             self._start_time = after
@@ -95,15 +91,16 @@ class LossInquiry:
     async def _since_last(self) -> tuple[EngineSnapshot | None, Traffic | None]:
         """A new reading, and the traffic since the one before it."""
         before, own_before = self._last, self._own_before
-        self._last, self._own_before = _snapshot(await self._replicas.next()), self._own()
+        view = await self._replicas.next()
+        self._last, self._own_before = view.snapshot if view else None, self._requests.share
         self.engine = self._last or self.engine
         own = OwnUse.between(own_before, self._own_before, self._session_tokens)
         self._session_tokens = 0
         return self._last, traffic_between(before, self._last, own)
 
-    async def _repeat(self, turn: Chat, match_unit: int, again: Again) -> Repeat | None:
+    async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:
         self.repeated = turn.index
-        chat = await self._sent_again(match_unit, again)
+        chat = await self._send_again(match_unit, resend)
         usage = chat.usage if chat else None
         if chat is None or usage is None or usage.cached_tokens is None:
             return None
@@ -113,35 +110,31 @@ class LossInquiry:
         same = ids == turn.prompt_token_ids if known else None
         repeat = Repeat(usage.cached_tokens, traffic, same)
         if repeat.cached == 0 and long_enough(usage.prompt_tokens, match_unit):
-            self._missed = repeat  # stands until a turn hits: it need not be asked at every turn
+            self._missed = repeat  # holds until a turn hits, so later turns send no repeat
         return repeat
 
-    async def _sent_again(self, match_unit: int, again: Again) -> Chat | None:
-        """What the prompt's next sending hit.
+    async def _send_again(self, match_unit: int, resend: Resend) -> Chat | None:
+        """Send the prompt again and return the answer that counts.
 
-        Where it missed the cache may have been emptied again, so it is then sent twice at the same
-        time. A process that never hit is asked so once, and judged by the second of the two: some
-        engines hit at a prompt's third sending, however the cache is.
+        After a miss something may have emptied the cache in between, so the prompt is then sent
+        twice, overlapping. A process that never hit gets this once, and the second of the two
+        counts: some engines serve a prompt only at its third sending, whatever the cache holds.
         """
-        answers, memory = await again(False), self._memory()
+        answers, memory = await resend(False), self._requests.memory
         if answers is None:
             return None
         self._session_tokens += sum(one.tokens for one in answers)
         (usage,) = [one.usage for one in answers]
-        # Counters that tell what usage does not cannot tell two at the same time apart.
+        # Counters stand in for usage only while one request runs, so they cannot judge two at once.
         told = usage and usage.cached_tokens == 0 and usage.source is CachedTokensSource.USAGE
         tried = memory.tried_beside and not memory.hit
         if not usage or not told or tried or not long_enough(usage.prompt_tokens, match_unit):
             return answers[0]
         memory.tried_beside = True
-        both = await again(True)
+        both = await resend(True)
         if both is None:
             return None
         self._session_tokens += sum(one.tokens for one in both)
         late = bool(both[0].cached_tokens) and not memory.hit
         found = next((one for one in both if one.cached_tokens), None)
         return answers[0] if late or found is None else found
-
-
-def _snapshot(view: EngineView | None) -> EngineSnapshot | None:
-    return view.snapshot if view else None

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _NOT_THE_TEMPLATE = (BreakReason.COMPLETION_REENCODED, BreakReason.ANSWER_LEFT_OUT)
 
 Detokenize = Callable[[Sequence[int]], Awaitable["str | None"]]
-"""The text of token ids; None where the engine does not serve that."""
+"""The text of token ids; None if the engine does not serve /detokenize."""
+_Sent = tuple["Chat", list["Mapping[str, Any]"]]
+"""A turn, and the messages of its request."""
 
 
 class PrefixComparison:
@@ -36,34 +38,22 @@ class PrefixComparison:
         self._detokenize = detokenize
         self._tools = tools
         self._answers_kept = answers_kept
-        self._before: tuple[Chat, list[Mapping[str, Any]]] | None = None
+        self._before: _Sent | None = None
         self._compared = 0
         self._unstable: PrefixBreak | None = None
         self._in_answer: PrefixBreak | None = None
 
-    async def turn(self, turn: Chat, messages: Sequence[Mapping[str, Any]]) -> None:
-        """Compare a turn that ended with the one before; `messages` are those of its request."""
+    async def turn(
+        self, turn: Chat, messages: Sequence[Mapping[str, Any]]
+    ) -> PrefixStability | None:
+        """Compare a finished turn with the one before. `messages` are those of its request.
+
+        Returns what all turns so far show; None while no two in a row have their token ids.
+        """
         before, self._before = self._before, (turn, list(messages))
         pair = _pair(before[0], turn, answers_kept=self._answers_kept) if before else None
-        if before is None or pair is None:
-            return
-        index = pair.first_difference()
-        whole = not self._answers_kept or before[0].completion_token_ids is not None
-        if index is None and not whole:
-            return  # it may still part from the answer, whose ids are unknown
-        self._compared += 1
-        if index is None or self._unstable is not None:
-            return
-        text = await self._text(around(pair, index))
-        wordless = self._answers_kept and _wordless(messages[len(before[1]) :])
-        found = explain(pair, index, text, before[1], self._tools, wordless=wordless)
-        if found.reason in _NOT_THE_TEMPLATE:
-            self._in_answer = self._in_answer or found
-        else:
-            self._unstable = found
-
-    def verdict(self) -> PrefixStability | None:
-        """What the turns so far say; None where no two in a row had their token ids."""
+        if before is not None and pair is not None:
+            await self._compare(pair, before, messages)
         if not self._compared:
             return None
         return PrefixStability(
@@ -71,6 +61,25 @@ class PrefixComparison:
             turns_compared=self._compared,
             first_break=self._unstable or self._in_answer,
         )
+
+    async def _compare(
+        self, pair: TurnPair, before: _Sent, messages: Sequence[Mapping[str, Any]]
+    ) -> None:
+        turn, earlier = before
+        index = pair.first_difference()
+        whole = not self._answers_kept or turn.completion_token_ids is not None
+        if index is None and not whole:
+            return  # the answer's ids are unknown, and the prompt may differ from them
+        self._compared += 1
+        if index is None or self._unstable is not None:
+            return
+        text = await self._text(around(pair, index))
+        wordless = self._answers_kept and _wordless(messages[len(earlier) :])
+        found = explain(pair, index, text, earlier, self._tools, wordless=wordless)
+        if found.reason in _NOT_THE_TEMPLATE:
+            self._in_answer = self._in_answer or found
+        else:
+            self._unstable = found
 
     async def _text(self, ids: Around) -> Around | None:
         texts = [await self._detokenize(part) for part in (ids.before, ids.earlier, ids.later)]

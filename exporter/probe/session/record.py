@@ -1,4 +1,4 @@
-"""A session as far as it was played."""
+"""What is known of a session while it runs, and the result that it ends with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from exporter.analysis.cache.cache_math import turn_facts
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import usage_notice
+from exporter.analysis.wedge import wedge_of
 from exporter.model.session import (
     ControlOutcome,
-    LossCause,
     Notice,
     PrefixStability,
     SessionResult,
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Played:
-    """The session so far; its `turns` may be forgotten once it has ended.
+class SessionRecord:
+    """A session so far.
 
-    `evidence` is about turns whose cached tokens were not known at first, `control_usage` is of the
-    answers to cold controls; both by turn.
+    `evidence` and `control_usage` are by turn: the evidence about turns that may have lost tokens,
+    and the usage of the answers to cold controls. Both are kept because a later answer can settle
+    cached tokens that are still unknown.
     """
 
     scenario: str
-    started_time: float
-    started_at: float
+    started_time: float  # Unix seconds
+    started_at: float  # monotonic seconds
     info: EngineInfo | None = None
     chats: Scope | None = None
     turns: list[Chat] = field(default_factory=list)
@@ -47,24 +48,24 @@ class Played:
     failure: Failure | None = None
     failed_turn: int | None = None
     prefix: PrefixStability | None = None
-    nonce: bool = False
-    sent_twice: bool = False  # and begun anew for it
+    nonce: bool = False  # words of its own, not its salt, keep the session apart
+    sent_twice: bool = False  # it started over because a prompt may have been computed twice
 
-    def begin_anew(self) -> None:
-        """Drop what was played: it is no evidence. What it took is still counted."""
+    def start_over(self) -> None:
+        """Drop all turns, which prove nothing. Their tokens still count as consumed."""
         for each in (self.turns, self.usages, self.facts, self.evidence, self.control_usage):
             each.clear()
         self.notices.clear()
         self.prefix = None
 
     def hides(self, usage: Usage | None) -> bool:
-        """Whether cached tokens are not known, and are not going to be: the server hides them."""
+        """Whether the server hides this answer's cached tokens, so they stay unknown."""
         if usage is None or usage.cached_tokens is not None or self.chats is None:
             return False
         return self.chats.lacks(usage)
 
     def settle(self) -> None:
-        """Bring turns and controls up to what their engine's answers have shown since."""
+        """Update turns and controls with what later answers have shown of their cached tokens."""
         for place, turn in enumerate(self.turns):
             facts = self._settled_turn(place, turn)
             self.facts[place] = self._settled_control(facts)
@@ -77,7 +78,7 @@ class Played:
             return facts
         turn = self.turns[place] = replace(turn, usage=usage)
         evidence = self.evidence.get(turn.index)
-        lost = None if evidence is None or usage.cached_tokens is None else loss(evidence)
+        lost = loss(evidence) if evidence and usage.cached_tokens is not None else None
         settled = turn_facts(turn, facts.ideal_cached_tokens, lost)
         return replace(settled, control=facts.control)
 
@@ -93,7 +94,7 @@ class Played:
         return replace(facts, control=replace(control, outcome=outcome))
 
     def result(self, target: str, now: float) -> SessionResult:
-        """The session as a record, ended at the monotonic time `now`."""
+        """The session as a frozen record that ended at the monotonic time `now`."""
         info, simulated = self.info, self.info is not None and self.info.simulated
         asked = self.chats.asked_tokens if self.chats is not None else 0
         return SessionResult(
@@ -114,13 +115,12 @@ class Played:
         )
 
     def _late_notices(self, *, simulated: bool) -> set[Notice]:
-        """Those that later turns can still change."""
+        """Notices that later turns can still change."""
         chats = self.chats
         lacking = chats is not None and any(map(chats.lacks, self.usages))
-        lost = {facts.loss.cause for facts in self.facts if facts.loss is not None}
         found = {
             usage_notice(self.usages, lacking=lacking),
             Notice.SIMULATED if simulated else None,
-            Notice.CACHE_WEDGED if LossCause.WEDGED in lost else None,
+            Notice.CACHE_WEDGED if wedge_of(self.facts) is not None else None,
         }
         return {notice for notice in found if notice is not None}

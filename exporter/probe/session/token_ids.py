@@ -1,10 +1,10 @@
-"""Token ids from an engine that does not send them: a vLLM before 0.10.2, or a proxy in between.
+"""Finds the token ids that an engine does not send: a vLLM before 0.10.2, or one behind a proxy.
 
-A prompt's ids are those of /tokenize for the same messages and tools, if they are as many as usage
-counted. An answer's are in its logprobs, which such a vLLM writes as "token_id:123" when asked:
-from the start where its version says that it is that old, else once a stream came without ids.
-Encoding the answer's text anew would not tell them: it may encode to others than those that were
-generated. A list that is not whole counts as none: a parser may swallow chunks with their ids.
+A prompt's ids come from /tokenize with the same messages and tools, if usage counts as many.
+An answer's ids come from its logprobs, where such a vLLM writes them as "token_id:123". They are
+requested from the start if the version is that old, otherwise once a stream came without ids.
+To encode the answer's text again would not do: it may give other ids than those generated. An
+incomplete list counts as none, because a parser may swallow chunks together with their ids.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from exporter.engine.client.engine_client import EngineClient
-    from exporter.engine.wire.request import ChatRequest
+    from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat
+    from exporter.probe.engine_requests import Chats
 
 _FIRST_WITH_IDS = (0, 10, 2)
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
@@ -27,7 +30,7 @@ Ids = tuple[int, ...]
 
 
 class TokenIds:
-    """Remembers what one engine must be asked for, from turn to turn and session to session."""
+    """Sends requests to one engine, and remembers which of them need logprobs to get ids."""
 
     def __init__(self, client: EngineClient) -> None:
         self._client = client
@@ -36,25 +39,28 @@ class TokenIds:
         self._refused = False
 
     def begin(self, version: str | None) -> None:
-        """Before a session; another version than before is asked as its age wants it."""
+        """Call before each session. A new version of the engine is judged again by its age."""
         if version != self._version:
             self._version = version
             self._missing, self._refused = _lacks_ids(version), False
 
-    def asked_for(self, request: ChatRequest) -> ChatRequest:
-        """The request, with logprobs if only these tell the answer's ids."""
-        return replace(request, logprobs=self._missing and not self._refused)
+    async def send(
+        self,
+        chats: Chats,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None],
+    ) -> Chat:
+        """Send a request. Returns the answer with every token id that can be known."""
+        wanted = replace(request, logprobs=self._missing and not self._refused)
+        chat = await chats.chat(wanted, deadlines, on_token)
+        if wanted.logprobs and chat.failure is not None:
+            self._refused = chat.failure.reason is FailureReason.BAD_REQUEST
+            if self._refused:
+                chat = await chats.chat(request, deadlines, on_token)
+        return await self._complete(request, chat)
 
-    def refused(self, request: ChatRequest, chat: Chat) -> bool:
-        """Whether the engine refused a request that asked for logprobs: then it is sent without."""
-        failure = chat.failure
-        if not request.logprobs or failure is None:
-            return False
-        self._refused = failure.reason is FailureReason.BAD_REQUEST
-        return self._refused
-
-    async def complete(self, request: ChatRequest, chat: Chat) -> Chat:
-        """The answer with the ids that can be known."""
+    async def _complete(self, request: ChatRequest, chat: Chat) -> Chat:
         if chat.failure is not None:
             return chat
         self._missing = chat.prompt_token_ids is None
@@ -72,7 +78,7 @@ class TokenIds:
         )
 
     async def _tokenized(self, request: ChatRequest, count: int) -> Ids | None:
-        """The prompt's ids by /tokenize; with the tools or without, whichever are as many."""
+        """The prompt's ids by /tokenize, with or without the tools: whichever gives `count`."""
         learned = self._client.learned
         for counts_tools in (learned.counts_tools, not learned.counts_tools):
             tools = request.tools if counts_tools else ()

@@ -1,5 +1,6 @@
-"""Judges the turns of a session, one after another: what each could have hit, and what took the
-rest. What a turn hit is learned first, since hits tell the unit that the ideal is counted in.
+"""Judges the turns of a session, in order: what each could have hit, and what took the rest.
+
+The hit is learned before the loss is named, because hits tell the unit that the ideal counts in.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from exporter.analysis.cache.own_rule import own_rule
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
-from exporter.probe.session.loss_evidence import LossInquiry
+from exporter.probe.session.loss_evidence import LossEvidence
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.cache_math import Shared
@@ -24,109 +25,110 @@ if TYPE_CHECKING:
     from exporter.model.session import TurnFacts
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
-    from exporter.probe.session.loss_evidence import Again
-    from exporter.probe.session.record import Played
+    from exporter.probe.session.loss_evidence import Resend
+    from exporter.probe.session.record import SessionRecord
 
 
 class TurnJudge:
-    """Judges one way through a scenario."""
+    """Judges one attempt at a session, and writes what it finds into the session's record."""
 
     def __init__(
-        self, requests: EngineRequests, replicas: ReplicaDetector, before: EngineView | None
+        self,
+        record: SessionRecord,
+        requests: EngineRequests,
+        replicas: ReplicaDetector,
+        before: EngineView | None,
     ) -> None:
+        """`before` is the reading before the first turn."""
+        self._record = record
         self._requests = requests
         self._replicas = replicas
-        self._before = before
-        self._inquiry = LossInquiry(
-            replicas, before, lambda: requests.share, lambda: requests.memory
-        )
+        self._cache = before.snapshot.cache if before and before.snapshot else None
+        self._evidence = LossEvidence(replicas, before, requests)
 
     @property
     def _memory(self) -> EngineMemory:
-        return self._requests.memory
+        return self._requests.memory  # another object after a restart of the engine
 
-    async def judge(self, turn: Chat, played: Played, again: Again) -> TurnFacts:
-        """Add a turn to what was played, with what it says of the cache."""
-        inquiry, earlier = self._inquiry, played.turns
-        turn = self._without_transfer(turn, played)
-        inquiry.used(turn)
-        expected = turn_ideal(turn, earlier, self._memory.likely_unit)
-        evidence, unit = None, self._memory.likely_unit
-        if expected and unit and not played.hides(turn.usage):
-            evidence = await inquiry.evidence(turn, expected, unit, earlier, again)
+    async def judge(self, turn: Chat, resend: Resend) -> TurnFacts:
+        """Add the turn to the record. `resend` sends its prompt again, if that is needed."""
+        record, earlier = self._record, self._record.turns
+        turn = self._without_transfer(turn)
+        self._evidence.add_turn(turn)
+        evidence = await self._evidence_about(turn, resend)
         if evidence is not None and evidence.restarted:
             self._requests.forget()
         shared = reusable(turn, earlier)
         if _hit_at_once(evidence, shared):
             self._memory.hit = True
         hit_before = self._memory.hit
-        self._learn(turn, shared, evidence, earlier)
+        hit = _hit(turn, shared, evidence, earlier)
+        self._learn(turn, hit)
         ideal = turn_ideal(turn, earlier, self._memory.match_unit)
+        lost = None
         if evidence is not None:
-            unit = self._memory.likely_unit or evidence.match_unit
-            evidence = replace(evidence, ideal=ideal or 0, match_unit=unit, hit_before=hit_before)
-            rule = self._own_rule(turn, shared, evidence, earlier)
-            evidence = replace(evidence, own_rule=rule)
-            played.evidence[turn.index] = evidence
-        known = turn.cached_tokens is not None
-        facts = turn_facts(turn, ideal, loss(evidence) if evidence and known else None)
-        played.turns.append(turn)
-        played.facts.append(facts)
-        played.notices |= turn_notices(turn, ideal, self._circumstances())
+            evidence = replace(evidence, ideal=ideal or 0, hit_before=hit_before)
+            evidence = record.evidence[turn.index] = self._with_own_rule(evidence, hit)
+            lost = None if turn.cached_tokens is None else loss(evidence)
+        facts = turn_facts(turn, ideal, lost)
+        record.turns.append(turn)
+        record.facts.append(facts)
+        record.notices |= turn_notices(turn, ideal, self._circumstances())
         if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
-            self._replicas.proof = facts.loss.evidence  # and stays so for the rest of the session
+            self._replicas.proof = facts.loss.evidence  # holds for the rest of the session
         if self._replicas.proof is not None:
-            played.notices.add(Notice.MIXED)
+            record.notices.add(Notice.MIXED)
         return facts
 
-    def _without_transfer(self, turn: Chat, played: Played) -> Chat:
-        """A later turn brings words that nobody sent before: where all of it but the last token, or
-        all, counts as cached, that was no hit, and this process counts transfers.
+    def _without_transfer(self, turn: Chat) -> Chat:
+        """The turn, with a transfer from another engine not counted as a hit.
+
+        A later turn contains new words. Where all of it, or all but the last token, counts as
+        cached, no cache can have served that: this process counts transfers as cached.
         """
-        usage, earlier = turn.usage, played.turns
-        if (
-            not earlier
-            or usage is None
-            or (cached := turn.cached_tokens or 0) < usage.prompt_tokens - 1
-        ):
+        usage, earlier, label = turn.usage, self._record.turns, self._memory.label
+        cached = turn.cached_tokens or 0
+        if not earlier or usage is None or cached < usage.prompt_tokens - 1:
             return turn
-        whole_units = self._memory.label is not None and cached % self._memory.label == 0
-        sent_before = (
-            cached <= max(one.tokens for one in earlier) or turn.index in played.control_usage
-        )
+        whole_units = label is not None and cached % label == 0
+        most_sent = max(one.tokens for one in earlier)
+        sent_before = cached <= most_sent or turn.index in self._record.control_usage
         if earlier[0].cached_tokens or whole_units or sent_before:
             return turn
         return replace(turn, usage=self._memory.sent_new(usage))
 
+    async def _evidence_about(self, turn: Chat, resend: Resend) -> Evidence | None:
+        record, unit = self._record, self._memory.likely_unit
+        expected = turn_ideal(turn, record.turns, unit)
+        if not expected or not unit or record.hides(turn.usage):
+            return None
+        return await self._evidence.about(turn, expected, unit, record.turns, resend)
+
     def _circumstances(self) -> EngineCircumstances:
-        cache = self._before.snapshot.cache if self._before and self._before.snapshot else None
         return EngineCircumstances(
-            match_unit_tokens=cache.match_unit_tokens if cache else None,
-            prefix_caching=cache.prefix_caching if cache else None,
+            match_unit_tokens=self._cache.match_unit_tokens if self._cache else None,
+            prefix_caching=self._cache.prefix_caching if self._cache else None,
             label_is_wrong=self._memory.label_is_wrong,
         )
 
-    def _learn(
-        self, turn: Chat, shared: Shared | None, evidence: Evidence | None, earlier: list[Chat]
-    ) -> None:
+    def _learn(self, turn: Chat, hit: Hit | None) -> None:
         """Remember what the turn's hit shows of this process."""
-        hit = _hit(turn, shared, evidence, earlier)
+        earlier = self._record.turns
         if hit is None or not hit.cached or self._replicas.proof is not None:
             return
         self._memory.saw(hit)
-        # What the turn before the last had was sent twice before, and a first turn may hit what
+        # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
         known = earlier[-2].tokens if len(earlier) > 1 else earlier[0].cached_tokens or 0
-        if hit.cached > known and self._inquiry.repeated != turn.index - 1:
+        if hit.cached > known and self._evidence.repeated != turn.index - 1:
             self._memory.hit = True
 
-    def _own_rule(
-        self, turn: Chat, shared: Shared | None, evidence: Evidence, earlier: list[Chat]
-    ) -> str | None:
-        hit = _hit(turn, shared, evidence, earlier)
-        if hit is None:
-            return None
-        return own_rule(hit, evidence.match_unit, self._memory.hits, self._inquiry.engine)
+    def _with_own_rule(self, evidence: Evidence, hit: Hit | None) -> Evidence:
+        """The evidence with the match unit known now, and what the engine's own rule explains."""
+        unit = self._memory.likely_unit or evidence.match_unit
+        engine = self._evidence.engine
+        rule = None if hit is None else own_rule(hit, unit, self._memory.hits, engine)
+        return replace(evidence, match_unit=unit, own_rule=rule)
 
 
 def _hit(
@@ -148,13 +150,13 @@ def _hit(
 
 
 def _hit_at_once(evidence: Evidence | None, shared: Shared | None) -> bool:
-    """Whether the repeat of a turn hit what was sent only once before, by that turn itself."""
+    """Whether the repeat of a turn hit tokens that only that turn itself had sent before."""
     if evidence is None or evidence.repeat is None or shared is None:
         return False
     return evidence.repeat.cached > shared.most
 
 
 def _disturbed(evidence: Evidence) -> bool:
-    """Whether something else than the engine's own rule may have made a hit shorter."""
+    """Whether something other than the engine's own rule may have made a hit shorter."""
     gone = evidence.restarted is not False or evidence.several is not None
     return gone or evidence.pressed is not False

@@ -11,7 +11,7 @@ from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
-    from exporter.model.probe import PauseReason, RetentionReading, SaltReading
+    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult
 
 
@@ -23,7 +23,7 @@ class RecordedProbe:
         self.tokens: list[int] = []
         self.shares: list[OwnShare] = []
         self.pauses: list[tuple[PauseReason | None, float | None]] = []
-        self.isolation: list[SaltReading] = []
+        self.isolation: list[IsolationReading] = []
         self.retention: list[RetentionReading] = []
 
     def session_finished(self, result: SessionResult) -> None:
@@ -38,7 +38,7 @@ class RecordedProbe:
     def admission_checked(self, reason: PauseReason | None, until: float | None) -> None:
         self.pauses.append((reason, until))
 
-    def isolation_tested(self, reading: SaltReading) -> None:
+    def isolation_tested(self, reading: IsolationReading) -> None:
         self.isolation.append(reading)
 
     def retention_measured(self, reading: RetentionReading) -> None:

@@ -13,7 +13,7 @@ from exporter.clock import SystemClock
 from exporter.engine.metrics.exposition import parse
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.isolation import try_salts
+from exporter.probe.isolation import run_isolation_test
 from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
 from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
@@ -24,8 +24,8 @@ class Asked:
     """Everything that asks one simulated engine, through the same requests."""
 
     def __init__(self, at, *, from_counters=False) -> None:
-        self.at, self.runner = at, at.runner
-        self.observe, self.new_salt = at.runner._observe, at.runner._new_salt
+        self.at = at
+        self.observe, self.new_salt = at.requests.observe, at.new_salt
         self.published = OwnShare()
         self.requests = EngineRequests(
             at.client,
@@ -41,28 +41,17 @@ class Asked:
     def session_runner(self, ratio=1.0):
         chances = iter([0.0, 0.2, 0.0, 0.8] * 100)
         control = ColdControl(ratio, lambda: next(chances), self.new_salt)
-        return SessionRunner(
-            self.runner._plan,
-            self.at.client,
-            self.observe,
-            SystemClock(),
-            self.new_salt,
-            control=control,
-            requests=self.requests,
-        )
+        return SessionRunner(self.at.plan, self.requests, self.new_salt, control=control)
 
     async def salts(self):
         info = await self.at.client.info()
-        deadlines = self.runner._plan.deadlines
-        return await try_salts(
-            self.at.client, info, self.observe, deadlines, self.new_salt, requests=self.requests
-        )
+        return await run_isolation_test(self.requests, info, self.at.plan.deadlines, self.new_salt)
 
     async def retention(self, gaps=(1.0, 10.0)):
         clock = FakeClock(monotonic=0.0)
         read = []
         loop = RetentionLoop(
-            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), self.runner._plan.deadlines),
+            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), self.at.plan.deadlines),
             self.at.client,
             Admission("t", LoadPolicy(0, 0, 1.0), self.observe, clock, lambda _pause: None),
             observe=self.observe,

@@ -11,9 +11,11 @@ from aiohttp.test_utils import TestServer
 from engine_pages import vllm_page
 from fake_clock import FakeClock
 
+from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.model.engine import EngineInfo
+from exporter.probe.engine_requests import EngineRequests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -147,3 +149,9 @@ class BrokenSource:
 
 def events(logs: list[structlog.typing.EventDict]) -> list[str]:
     return [entry["event"] for entry in logs]
+
+
+def requests_to(client, clock=None, **options):
+    """The requests to an engine, by readings of its own metrics that nobody hears of."""
+    clock = clock or SystemClock()
+    return EngineRequests(client, unheard_scraper(client, clock).refresh, clock, **options)

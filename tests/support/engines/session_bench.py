@@ -12,7 +12,9 @@ from scraper_bench import unheard_scraper
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
-from exporter.probe.session.runner import SessionHooks, SessionPlan, SessionRunner
+from exporter.probe.engine_requests import EngineRequests
+from exporter.probe.session.plan import SessionHooks, SessionPlan
+from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.profiles.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -31,6 +33,9 @@ class Bench:
 
     simulator: Simulator
     client: EngineClient
+    requests: EngineRequests
+    plan: SessionPlan
+    new_salt: Callable[[], str]
     runner: SessionRunner
 
     async def play(self, on_turn: Callable[..., None] = lambda _facts: None) -> SessionResult:
@@ -53,8 +58,13 @@ async def bench_of(
     ):
         scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
-        runner = SessionRunner(plan, client, scraper.refresh, SystemClock(), lambda: next(salts))
-        yield Bench(simulator, client, runner)
+        requests = EngineRequests(client, scraper.refresh, SystemClock())
+
+        def new_salt() -> str:
+            return next(salts)
+
+        runner = SessionRunner(plan, requests, new_salt)
+        yield Bench(simulator, client, requests, plan, new_salt, runner)
 
 
 @pytest.fixture

@@ -1,0 +1,182 @@
+"""One attempt at a session: plays a scenario turn by turn, and judges each turn.
+
+A session starts over, as a new attempt, where the turns so far prove nothing: the engine ignores
+salts, refuses system messages, named a shorter context, or may have computed a prompt twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from exporter.engine.wire.request import ChatRequest
+from exporter.model.failure import FailureReason
+from exporter.model.session import Notice
+from exporter.probe.overlapping import overlapping
+from exporter.probe.session.cold_control import Place
+from exporter.probe.session.prefix_comparison import PrefixComparison
+from exporter.probe.session.turn_judge import TurnJudge
+from exporter.scenario.model import headed, refuses_system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exporter.engine.wire.learned import Learned
+    from exporter.model.chat import Chat
+    from exporter.model.engine import EngineInfo, EngineView
+    from exporter.model.session import Control
+    from exporter.probe.engine_requests import EngineRequests, Scope
+    from exporter.probe.replicas import ReplicaDetector
+    from exporter.probe.session.cold_control import ColdControl
+    from exporter.probe.session.plan import SessionHooks, SessionPlan
+    from exporter.probe.session.record import SessionRecord
+    from exporter.probe.session.token_ids import TokenIds
+    from exporter.scenario.model import Scenario
+
+
+class StartOverError(Exception):
+    """The turns so far prove nothing: the session starts over."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all attempts at one session share."""
+
+    plan: SessionPlan
+    requests: EngineRequests
+    chats: Scope
+    ids: TokenIds
+    control: ColdControl | None
+    new_salt: Callable[[], str]
+    replicas: ReplicaDetector
+    record: SessionRecord
+    hooks: SessionHooks
+
+
+class Attempt:
+    """Plays one scenario under one salt, from its first turn on."""
+
+    def __init__(
+        self,
+        context: SessionContext,
+        scenario: Scenario,
+        info: EngineInfo,
+        before: EngineView | None,
+    ) -> None:
+        """`before` is the reading before the first turn."""
+        self._context = context
+        self._scenario = scenario
+        self._info = info
+        self._record = context.record
+        self._salt = context.new_salt()
+        self._messages: list[dict[str, Any]] = []
+        self._judge = TurnJudge(context.record, context.requests, context.replicas, before)
+        self._comparison = PrefixComparison(
+            partial(context.requests.client.detokenize, info.model),
+            scenario.tools,
+            answers_kept=not scenario.recorded,
+        )
+
+    async def play(self) -> None:
+        """Play turns into the record, up to one that fails. Raises `StartOverError`."""
+        steps = self._scenario.steps
+        for index, step in enumerate(steps, start=1):
+            self._messages += step
+            if index == 1 and self._record.nonce:
+                self._messages[0] = headed(self._messages[0], self._context.new_salt())
+            self._context.hooks.on_turn_start(index, len(steps))
+            await self._context.requests.step_aside()
+            await self._play_turn(index)
+            if self._record.failure is not None:
+                return
+
+    async def _play_turn(self, index: int) -> None:
+        context, record = self._context, self._record
+        model, tools = self._info.model, self._scenario.tools
+        request = ChatRequest(model, self._messages, context.plan.max_tokens, self._salt, tools)
+        place = context.control.place(index) if context.control else None
+        control = await self._send_control(index, request, place, Place.BEFORE)
+        context.hooks.on_request(False)
+        turn = replace(await self._send(request, context.hooks.on_token), index=index)
+        if turn.once().failure is not None:
+            self._fail(turn)
+            return
+        if index == 1:
+            turn = self._first(turn)
+        facts = await self._judge.judge(turn, partial(self._resend, request))
+        control = control or await self._send_control(index, request, place, Place.AFTER)
+        record.facts[-1] = replace(facts, control=control)
+        record.settle()
+        record.prefix = await self._comparison.turn(turn, self._messages)
+        if record.prefix is not None and not record.prefix.stable:
+            record.notices.add(Notice.PREFIX_UNSTABLE)
+        context.hooks.on_turn(record.facts[-1])
+        if not self._scenario.recorded:
+            self._messages.append(turn.message)
+
+    def _first(self, turn: Chat) -> Chat:
+        """The first turn, whose prompt is new to the engine. Starts over if salts do nothing."""
+        requests, record = self._context.requests, self._record
+        if record.nonce:
+            return replace(turn, usage=requests.memory.sent_new(turn.usage))
+        record.nonce = bool(turn.cached_tokens) or requests.client.learned.refuses_salts
+        if record.nonce:
+            raise StartOverError
+        return turn
+
+    def _fail(self, turn: Chat) -> None:
+        """End the session with the turn's failure, or start over where that helps."""
+        record, requests, failure = self._record, self._context.requests, turn.failure
+        if failure is None and not record.sent_twice:
+            record.sent_twice = True
+            raise StartOverError
+        refused = failure is not None and turn.index == 1 and refuses_system(failure)
+        if refused and self._scenario.has_system:
+            requests.memory.no_system = True
+            raise StartOverError
+        too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
+        if too_long and with_context(self._info, requests.client.learned) != self._info:
+            raise StartOverError
+        record.failure, record.failed_turn = turn.once().failure, turn.index
+
+    async def _send(self, request: ChatRequest, on_token: Callable[[int], None]) -> Chat:
+        context = self._context
+        return await context.ids.send(context.chats, request, context.plan.deadlines, on_token)
+
+    async def _resend(self, request: ChatRequest, twice: bool) -> Sequence[Chat] | None:
+        """Send a turn's prompt again for one token of answer; see `loss_evidence.Resend`."""
+        short = replace(request, max_tokens=1)
+
+        async def send() -> Chat:
+            return await self._send(short, lambda _chunks: None)
+
+        answers: Sequence[Chat] = (
+            await overlapping(lambda begun: self._send(request, begun), send)
+            if twice
+            else [await send()]
+        )
+        usable = all(one.once().failure is None and one.usage is not None for one in answers)
+        return answers if usable else None
+
+    async def _send_control(
+        self, index: int, request: ChatRequest, place: Place | None, now: Place
+    ) -> Control | None:
+        """Send the turn's cold control if its place is `now`."""
+        context = self._context
+        if context.control is None or place is not now:
+            return None
+        if self._record.nonce:  # the words at the head keep requests apart, so they are new, too
+            opening = headed(self._scenario.steps[0][0], context.new_salt())
+            request = replace(request, messages=[opening, *request.messages[1:]])
+        context.hooks.on_request(True)
+        control, usage = await context.control.send(
+            context.chats, request, context.plan.deadlines, now
+        )
+        self._record.control_usage[index] = usage
+        return control
+
+
+def with_context(info: EngineInfo, learned: Learned) -> EngineInfo:
+    """The engine with the context length that a refusal named, if its model card names none."""
+    return replace(info, max_model_len=info.max_model_len or learned.contexts.get(info.model))

@@ -1,0 +1,49 @@
+"""What a session is told to do, and whom it tells how it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.engine.wire.request import Deadlines
+    from exporter.model.session import TurnFacts
+    from exporter.scenario.model import ScenarioKind
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """What all sessions of one target have in common. `max_tokens` limits each answer.
+
+    Sessions take turns with `kind` and `others`, one scenario a session. The first prompt of a
+    session spans `match_units`, if the scenario can be padded.
+    """
+
+    target: str
+    kind: ScenarioKind
+    max_tokens: int
+    deadlines: Deadlines
+    match_units: int = 8
+    others: tuple[ScenarioKind, ...] = ()
+
+    def kind_of(self, session: int) -> ScenarioKind:
+        """The scenario of session number `session` (0…)."""
+        kinds = (self.kind, *self.others)
+        return kinds[session % len(kinds)]
+
+
+@dataclass(slots=True)
+class SessionHooks:
+    """Callbacks that show progress. They must be quick: the session waits for them.
+
+    `on_turn_start` gets the turn and the number of turns. `on_request` is called just before a
+    request is sent: False for the turn's own, True for its cold control. `on_token` gets the number
+    of chunks so far.
+    """
+
+    on_turn_start: Callable[[int, int], None] = lambda _turn, _turns: None
+    on_request: Callable[[bool], None] = lambda _control: None
+    on_token: Callable[[int], None] = lambda _chunks: None
+    on_turn: Callable[[TurnFacts], None] = lambda _facts: None
