@@ -29,4 +29,4 @@ def main(options: argparse.Namespace) -> int:
         return config.load_from(options, os.environ, targets_required=True).settings
 
     daemon = Daemon(settings, SystemClock(), read_again)
-    return run_until_signal(daemon.run, on_hangup=daemon.hang_up)
+    return run_until_signal(daemon.run, on_hangup=daemon.request_reload)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter import logs
-from exporter.daemon.fleet import Changes, Fleet
+from exporter.daemon.fleet import Fleet, FleetChanges
 from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
 from exporter.daemon.shared_settings import shared_settings_of
 from exporter.daemon.target_context import TargetContext
@@ -35,10 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 class Daemon:
-    """Measures every target of the settings and publishes what it finds, until it is stopped.
+    """Measures every target and publishes the results until it is stopped.
 
-    `read_again` reads the settings from their sources, for a reload; it may block, and raises
-    `ConfigError` with every mistake. Raises `ConfigError` for mistakes in the files that the
+    `read_again` reads the settings again for a reload. It may block, and raises `ConfigError` with
+    every mistake. Creating a daemon raises `ConfigError` for mistakes in the files that the
     settings name.
     """
 
@@ -61,14 +61,14 @@ class Daemon:
         )
         self._fleet = Fleet(shared_settings_of(settings.probe, settings.scrape), self._context)
         self._lists = TargetLists(settings.targets)
-        self._finders = DiscoverySources(
+        self._discovery = DiscoverySources(
             self.discovered,
             clock=clock,
             spawn=self._spawn,
             metrics=self._metrics,
             docker=self._context.docker,
         )
-        self._changing = asyncio.Lock()  # of the lists, and with them of the fleet
+        self._changing = asyncio.Lock()  # guards the lists and the fleet
         self._reloader = Reloader(self._reload, self._metrics, clock)
         web_file = settings.web_config_file
         web_config = None if web_file is None else web_access.read(web_file)
@@ -95,7 +95,7 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where the page is, once it is served."""
+        """The URL of the status page, after the server started."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - compared, not bound
             self._settings.listen.host, self._settings.listen.host
         )
@@ -107,13 +107,13 @@ class Daemon:
     async def run(self, stop: asyncio.Event, started: Callable[[], None] | None = None) -> None:
         """Serve and measure until `stop` is set.
 
-        Raises `ExporterError` where the address cannot be had.
+        Raises `ExporterError` if it cannot listen on the address.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._fleet.close)
             plan = await self._fleet.prepare(self._lists.merged())
-            for each in plan.made:
-                each.announce()
+            for each in plan.created:
+                each.register()
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)
@@ -122,7 +122,7 @@ class Daemon:
                 self._group = group
                 await self._fleet.swap(plan)
                 self._web.start()
-                self._finders.apply(self._settings.discovery)
+                self._discovery.apply(self._settings.discovery)
                 heartbeat = LoopHeartbeat("reload", self._metrics.exporter.loops, self._clock)
                 own = [self._spawn(heartbeat, self._reloader.run)]
                 log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
@@ -132,16 +132,15 @@ class Daemon:
                 await self._end(own)
             log.info("daemon.stopping")
 
-    def hang_up(self) -> None:
-        """Read the configuration again; what comes of it is in the log. For SIGHUP."""
+    def request_reload(self) -> None:
+        """Reload the configuration, for SIGHUP. The log has the outcome."""
         self._reloader.ask()
 
-    async def discovered(self, source: str, targets: Sequence[Target]) -> Changes:
-        """Measure these too: all that `source` knows of now, in place of what it knew before.
+    async def discovered(self, source: str, targets: Sequence[Target]) -> FleetChanges:
+        """Measure these targets in place of those that `source` found before.
 
-        A target whose name is taken, by the configuration or by a source that came before, is left
-        out and logged. Raises `ExporterError` where one of them cannot be run: then all stays as it
-        was.
+        A target whose name is taken, by the configuration or an earlier source, is left out and
+        logged. Raises `ExporterError` if one of them cannot run; then nothing has changed.
         """
         async with self._changing:
             lists = self._lists.with_found(source, targets)
@@ -150,7 +149,10 @@ class Daemon:
             return changes
 
     async def _reload(self) -> str:
-        """Read again and apply. Says what changed. Raises `ExporterError`, with nothing changed."""
+        """Read and apply the settings. Returns what changed, in words.
+
+        Raises `ExporterError`; then nothing has changed.
+        """
         if self._read_again is None:
             raise ExporterError("this daemon was started without a configuration to read again")
         old, new = self._settings, await asyncio.to_thread(self._read_again)
@@ -163,7 +165,7 @@ class Daemon:
                 lists = lists.without(gone)
             changes = await self._fleet.apply(lists.merged(), shared, commit=put_web_config)
             self._lists = lists
-            self._finders.apply(new.discovery)  # before one that is gone can deliver again
+            self._discovery.apply(new.discovery)  # before a removed source can deliver again
         self._settings = new
         self._metrics.limit_turns(new.probe.turn_label_limit)
         self._metrics.limit_whole_page(new.metrics.whole_page_targets)
@@ -173,9 +175,9 @@ class Daemon:
 
     async def _end(self, own: Sequence[asyncio.Task[None]]) -> None:
         self._reloader.end()
-        for task in (*own, *self._web.tasks(), *self._finders.tasks()):
+        for task in (*own, *self._web.tasks(), *self._discovery.tasks()):
             task.cancel()
-        await self._fleet.halt()
+        await self._fleet.stop()
 
     def _spawn(self, heartbeat: LoopHeartbeat, loop: Loop) -> asyncio.Task[None]:
         if self._group is None:

@@ -1,12 +1,13 @@
-"""The targets that run: which begin, end or begin anew when the list of them changes.
+"""Starts, stops and replaces running targets when the list of targets changes.
 
-All or nothing: every new target is made before one that runs is touched, and whatever can be wrong
-with it shows then. A target whose settings are the same, down to the content of the files that they
-name, runs on as if nothing had been asked. One whose settings changed gets new loops and
-connections; while its engine is the same (URL and mode), its counters and history go on, and so do
-the totals carried over the engine's restarts, the spent budget, and its container. Of one that is
-gone, or that is another engine now, every series and session is dropped, and a managed container is
-left, stopped or removed as at the end of the daemon.
+All or nothing: every new target is created before a running one is touched, so mistakes show first.
+
+- An unchanged target keeps running: same settings, and same content of the files that they name.
+- A changed target gets new loops and connections. While its engine is the same (URL and mode), it
+  keeps its counters and history, the totals over engine restarts, the spent budget, and its
+  container.
+- A removed target, or one whose engine changed, loses its series and sessions. A managed container
+  is left, stopped or removed, as when the daemon stops.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.daemon.running import FirstRuns, Identity, Running
+from exporter.daemon.running import FirstRuns, RunningTarget, TargetSpec
 from exporter.daemon.stagger import among
 from exporter.errors import ConfigError, ExporterError
 
@@ -32,19 +33,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-FIRST_LOOK_SECONDS = 0.02
-"""From the first reading of one target to that of the next, when many begin: each is known soon,
-and a thousand do not come down on the loop at once."""
+FIRST_SCRAPE_SECONDS = 0.02
+"""Between the first scrapes of two new targets. Each target is known soon, and a thousand targets
+do not block the event loop."""
 
 FIRST_SESSION_SECONDS = 0.5
-"""From the first session of one target whose address changed to that of the next."""
+"""Between the first sessions of two targets whose address changed."""
 
-_SHOWN = 20  # names in a line of the log
+_LOGGED_NAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What became of each target, by name."""
+class FleetChanges:
+    """The names of the targets, by what happened to them."""
 
     added: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
@@ -61,8 +62,8 @@ class Changes:
             f"{len(self.changed)} changed, {len(self.kept)} kept"
         )
 
-    def shown(self) -> dict[str, str | int]:
-        """For the log: the first names of each that are many, and how many stayed."""
+    def log_fields(self) -> dict[str, str | int]:
+        """Names (at most 20 of each list), and the number of kept targets."""
         lists = {"added": self.added, "retired": self.retired, "changed": self.changed}
         return {
             **{key: _first(names) for key, names in lists.items() if names},
@@ -71,39 +72,39 @@ class Changes:
 
 
 def _first(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _LOGGED_NAMES
+    return ", ".join(names[:_LOGGED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Every target that is wanted: those that run and stay, and those that were made for it."""
+class FleetPlan:
+    """All wanted targets: `kept` ones run already, `created` ones do not run yet."""
 
     shared: SharedSettings
-    kept: tuple[Running, ...]
-    made: tuple[Running, ...]
+    kept: tuple[RunningTarget, ...]
+    created: tuple[RunningTarget, ...]
 
 
 class Fleet:
-    """Owns the running targets. `apply` says which there are; `halt` and then `close` end all."""
+    """Owns the running targets. `apply` changes them; `stop` and then `close` end all."""
 
     def __init__(self, shared: SharedSettings, context: TargetContext) -> None:
         self._shared = shared
         self._context = context
-        self._running: dict[str, Running] = {}
-        self._open: set[Running] = set()  # made and not closed yet, running or not
+        self._running: dict[str, RunningTarget] = {}
+        self._open: set[RunningTarget] = set()  # created and not closed yet, running or not
         self._one_at_a_time = asyncio.Lock()
-        self._swapping: asyncio.Task[Changes] | None = None
+        self._swapping: asyncio.Task[FleetChanges] | None = None
         self._ending = False
 
     @property
     def shared(self) -> SharedSettings:
-        """The rules in force."""
+        """The shared settings in force."""
         return self._shared
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The targets that run."""
+        """The running targets."""
         return tuple(self._running)
 
     async def apply(
@@ -112,15 +113,14 @@ class Fleet:
         shared: SharedSettings | None = None,
         *,
         commit: Callable[[], Awaitable[None]] | None = None,
-    ) -> Changes:
-        """Run exactly these targets from now on, under these rules or those in force.
+    ) -> FleetChanges:
+        """Run exactly these targets, with `shared` or with the shared settings in force.
 
-        Without `rules` nothing was read again: whoever runs with the same settings stays, whatever
-        became of the files that they name. A certificate that is being exchanged must not keep
-        those out that were found meanwhile.
+        Without `shared` (targets from discovery) the files that settings name do not count as
+        changed: a certificate that is being replaced must not block newly found targets.
 
-        `commit` is awaited when all that can be wrong with them has shown, and nothing was done.
-        Raises `ConfigError` with every mistake, or what `commit` raises; then all is as it was.
+        `commit` runs after all targets are created and before any running one changes. Raises
+        `ConfigError` with every mistake, or what `commit` raises; then nothing has changed.
         """
         async with self._one_at_a_time:
             plan = await self.prepare(targets, shared)
@@ -128,111 +128,114 @@ class Fleet:
                 if commit is not None:
                     await commit()
             except BaseException:
-                await self._discard(plan.made)
+                await self._discard(plan.created)
                 raise
             return await self.swap(plan)
 
     async def prepare(
         self, targets: Sequence[Target], shared: SharedSettings | None = None
-    ) -> Plan:
-        """Make what is new, without a word to anybody. Raises `ConfigError` with every mistake."""
+    ) -> FleetPlan:
+        """Create the new targets without starting them. Raises `ConfigError` with every mistake."""
         read_again = shared is not None
         if shared is None or shared == self._shared:
-            shared = self._shared  # with the places that those who stay hold their readings to
+            shared = self._shared  # kept targets hold slots of its scrape limiter
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
-        kept, made, mistakes = list[Running](), list[Running](), list[str]()
+        kept, created, mistakes = list[RunningTarget](), list[RunningTarget](), list[str]()
         for target in targets:
-            await asyncio.sleep(0)  # a large fleet must not hold up those who run
+            await asyncio.sleep(0)  # a large fleet must not block the event loop
             before = self._running.get(target.name)
             authority = authorities.get(target.ca_file, "")
             if before is not None and not read_again:
-                authority = before.identity.authority
-            identity = Identity(target, shared, authority)
-            if before is not None and before.identity == identity:
+                authority = before.spec.authority
+            spec = TargetSpec(target, shared, authority)
+            if before is not None and before.spec == spec:
                 kept.append(before)
                 continue
             try:
-                made.append(Running(identity, self._context, before))
+                created.append(RunningTarget(spec, self._context, before))
             except ExporterError as error:
                 mistakes.append(str(error))
         if mistakes:
-            await self._discard(made)
+            await self._discard(created)
             raise ConfigError("\n".join(mistakes))
-        self._open.update(made)
-        return Plan(shared, tuple(kept), tuple(made))
+        self._open.update(created)
+        return FleetPlan(shared, tuple(kept), tuple(created))
 
-    async def swap(self, plan: Plan) -> Changes:
-        """Carry a plan out. What goes wrong with one target's end is logged, and stops nothing.
+    async def swap(self, plan: FleetPlan) -> FleetChanges:
+        """Carry out a plan. An error while one target stops is logged; the rest goes on.
 
-        To cancel this does not cancel what it began: half a swap would leave targets behind.
+        Cancelling this call does not cancel the swap: half a swap would leave targets running.
         """
         self._swapping = asyncio.create_task(self._swap(plan), name="fleet:swap")
         return await asyncio.shield(self._swapping)
 
-    async def _swap(self, plan: Plan) -> Changes:
-        turns = self._turns(plan)
+    async def _swap(self, plan: FleetPlan) -> FleetChanges:
+        first_runs = self._first_runs(plan)
         self._shared = plan.shared
-        staying = {each.target.name for each in (*plan.kept, *plan.made)}
+        staying = {each.target.name for each in (*plan.kept, *plan.created)}
         gone = [each for name, each in self._running.items() if name not in staying]
-        changes = Changes(
-            added=tuple(_names(plan.made, but=self._running)),
+        changes = FleetChanges(
+            added=tuple(_names(plan.created, but=self._running)),
             retired=tuple(_names(gone)),
-            changed=tuple(name for name in _names(plan.made) if name in self._running),
+            changed=tuple(name for name in _names(plan.created) if name in self._running),
             kept=tuple(_names(plan.kept)),
         )
         with self._context.metrics.targets_swapped(len(staying)):
-            await self._carry_out(gone, plan.made, turns)
+            await self._carry_out(gone, plan.created, first_runs)
         if changes:
-            log.info("fleet.changed", **changes.shown())
+            log.info("fleet.changed", **changes.log_fields())
         return changes
 
     async def _carry_out(
-        self, gone: Iterable[Running], made: Iterable[Running], turns: Mapping[str, FirstRuns]
+        self,
+        gone: Iterable[RunningTarget],
+        created: Iterable[RunningTarget],
+        first_runs: Mapping[str, FirstRuns],
     ) -> None:
         async with asyncio.TaskGroup() as swaps:
             for each in gone:
                 swaps.create_task(self._retire(each), name=f"retire:{each.target.name}")
                 await asyncio.sleep(0)  # as in `prepare`
-            for each in made:
+            for each in created:
                 name = each.target.name
-                swaps.create_task(self._begin(each, turns[name]), name=f"begin:{name}")
+                swaps.create_task(self._begin(each, first_runs[name]), name=f"begin:{name}")
                 await asyncio.sleep(0)
 
-    async def halt(self) -> None:
-        """End all loops. Nothing begins from here on."""
+    async def stop(self) -> None:
+        """Stop all loops. No target starts after this."""
         self._ending = True
-        await asyncio.gather(*(each.halt() for each in self._open))
+        await asyncio.gather(*(each.stop() for each in self._open))
 
     async def close(self) -> None:
-        """After `halt`: close every connection, and do with containers what their settings say."""
+        """Close every connection after `stop`, and handle containers as their settings say."""
         self._ending = True
         if self._swapping is not None:
-            await asyncio.wait({self._swapping})  # to cancel this wait does not cancel the swap
+            await asyncio.wait({self._swapping})  # cancelling the wait does not cancel the swap
         await asyncio.gather(*(self._close(each) for each in tuple(self._open)))
 
-    async def _retire(self, running: Running) -> None:
-        await running.halt()
+    async def _retire(self, running: RunningTarget) -> None:
+        await running.stop()
         name = running.target.name
         self._running.pop(name, None)
         self._context.metrics.target_removed(name)
         self._context.history.forget(name)
         await self._close(running)
 
-    async def _begin(self, running: Running, turns: FirstRuns) -> None:
+    async def _begin(self, running: RunningTarget, first_runs: FirstRuns) -> None:
         name = running.target.name
         before = self._running.get(name)
         ended = set[str]() if before is None else await self._end_for(before, running)
         if self._ending:
             return
         self._running[name] = running
-        for loop in ended - running.start(turns):
+        for loop in ended - running.start(first_runs):
             self._context.metrics.loop_gone(loop)
 
-    async def _end_for(self, before: Running, running: Running) -> set[str]:
-        """End a target in favour of itself with other settings. Returns the names of its loops."""
+    async def _end_for(self, before: RunningTarget, running: RunningTarget) -> set[str]:
+        """Stop a target that continues as `running`. Returns the names of its stopped loops."""
         running.take_over_container(before)
-        ended = await before.halt()
+        ended = await before.stop()
         if running.same_engine(before):
             running.take_over(before)
         else:
@@ -241,29 +244,27 @@ class Fleet:
         await self._close(before)
         return ended
 
-    async def _discard(self, made: Iterable[Running]) -> None:
-        for each in made:
+    async def _discard(self, created: Iterable[RunningTarget]) -> None:
+        for each in created:
             await self._close(each)
 
-    async def _close(self, running: Running) -> None:
+    async def _close(self, running: RunningTarget) -> None:
         try:
             await running.close()
-        except Exception:  # one that ends badly must not keep others from it
+        except Exception:  # must not keep other targets open
             log.exception("target.close_failed", target=running.target.name)
         self._open.discard(running)
 
-    # When each has its turn
-
-    def _turns(self, plan: Plan) -> Mapping[str, FirstRuns]:
+    def _first_runs(self, plan: FleetPlan) -> Mapping[str, FirstRuns]:
         now, probe, scrape = self._context.clock.monotonic(), plan.shared.probe, plan.shared.scrape
-        staying = {each.target.name: self._running.get(each.target.name) for each in plan.made}
+        staying = {each.target.name: self._running.get(each.target.name) for each in plan.created}
         kept_due = [each.session_due_at for each in plan.kept]
         same_interval = probe.interval_seconds == self._shared.probe.interval_seconds
-        own = dict[str, float]()  # those that changed and do not join as new ones
-        for place, each in enumerate(plan.made):
+        own = dict[str, float]()  # session times of changed targets; all others join as new ones
+        for place, each in enumerate(plan.created):
             name, before = each.target.name, staying[each.target.name]
             if before is not None and not each.same_engine(before):
-                # Nothing is known of the engine at the new address, and somebody waits for it.
+                # Nothing is known about the new engine yet: probe it soon.
                 own[name] = place * FIRST_SESSION_SECONDS % probe.interval_seconds
             elif before is not None and same_interval and before.session_due_at is not None:
                 own[name] = min(max(0.0, before.session_due_at - now), probe.interval_seconds)
@@ -273,24 +274,24 @@ class Fleet:
         read_due = [at - now for each in plan.kept if (at := each.scrape_due_at) is not None]
         seconds = among(read_due, len(staying), scrape.interval_seconds)
         return {
-            name: _with_first_look(sessions[name], second, order, scrape.interval_seconds)
+            name: _with_first_scrape(sessions[name], second, order, scrape.interval_seconds)
             for order, (name, second) in enumerate(zip(staying, seconds, strict=True))
         }
 
 
-def _with_first_look(session: float, place: float, order: int, interval: float) -> FirstRuns:
-    """`place` is where its reading belongs in the interval; the first one does not wait for it."""
-    first = min(place, order * FIRST_LOOK_SECONDS)
+def _with_first_scrape(session: float, place: float, order: int, interval: float) -> FirstRuns:
+    """`place` is the target's time in the scrape interval. The first scrape may be earlier."""
+    first = min(place, order * FIRST_SCRAPE_SECONDS)
     soon = place - first < interval / 2
     return FirstRuns(session, first, place + interval if soon else place)
 
 
-def _names(some: Iterable[Running], but: Iterable[str] = ()) -> list[str]:
+def _names(some: Iterable[RunningTarget], but: Iterable[str] = ()) -> list[str]:
     return [each.target.name for each in some if each.target.name not in but]
 
 
 def _contents(files: Iterable[Path]) -> dict[Path | None, str]:
-    """A digest of each file; one that cannot be read has none, and its reader will say why."""
+    """A digest of each readable file. Whoever reads an unreadable one reports why."""
     found: dict[Path | None, str] = {}
     for file in files:
         try:

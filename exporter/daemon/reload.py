@@ -1,4 +1,4 @@
-"""Reading the configuration again while the daemon runs: one at a time, all or nothing."""
+"""Reloads the configuration of a running daemon: one reload at a time, all or nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_LEFT = "the configuration in force stays"
+_KEPT = "the configuration in force stays"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a reload: an HTTP status, and words for whoever asked."""
+    """The result of a reload: an HTTP status and a text for the client."""
 
     status: int
     text: str
@@ -34,10 +34,10 @@ ENDING = Outcome(503, "the exporter is being stopped; nothing is read again\n")
 
 
 class Reloader:
-    """Carries out what `ask` asks for. Those who ask before a reading begins share that one.
+    """Runs the reloads that `ask` requests. Requests before a reload starts share that reload.
 
-    `act` reads and applies, and says in words what changed. It raises `ExporterError` where the
-    new configuration cannot be in force; then it has changed nothing.
+    `act` reads and applies the configuration and returns what changed, in words. It raises
+    `ExporterError` if the new configuration cannot be used; then nothing has changed.
     """
 
     def __init__(self, act: Callable[[], Awaitable[str]], metrics: Metrics, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class Reloader:
         self._ended = False
 
     def ask(self) -> asyncio.Future[Outcome]:
-        """Read again soon; the future is done when that is over."""
+        """Request a reload. The future holds its outcome."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self._ended:
             answer.set_result(ENDING)
@@ -59,34 +59,34 @@ class Reloader:
         return answer
 
     async def run(self) -> None:
-        """Do what is asked until cancelled."""
+        """Run requested reloads until cancelled."""
         while True:
             await self._asked.wait()
             self._asked.clear()
             asking, self._asking = self._asking, []
             try:
-                _tell(asking, await self._once())
+                _resolve(asking, await self._once())
             except asyncio.CancelledError:
-                _tell(asking, ENDING)
+                _resolve(asking, ENDING)
                 raise
 
     def end(self) -> None:
-        """The daemon ends: refuse from here on."""
+        """Refuse requests from now on, because the daemon stops."""
         self._ended = True
-        _tell(self._asking, ENDING)
+        _resolve(self._asking, ENDING)
 
     async def _once(self) -> Outcome:
         try:
             changed = await self._act()
         except ExporterError as error:
-            log.error(  # noqa: TRY400 - somebody's mistake, with words; a trace says nothing more
-                "config.reload_refused", error=str(error), consequence=_LEFT
+            log.error(  # noqa: TRY400 - a mistake in the configuration; a trace adds nothing
+                "config.reload_refused", error=str(error), consequence=_KEPT
             )
             status = 400 if isinstance(error, ConfigError) else 500
-            outcome = Outcome(status, f"{error}\n{_LEFT}\n")
+            outcome = Outcome(status, f"{error}\n{_KEPT}\n")
         except Exception:
-            log.exception("config.reload_failed", consequence=_LEFT)
-            outcome = Outcome(500, f"an error of the exporter's own, see its log; {_LEFT}\n")
+            log.exception("config.reload_failed", consequence=_KEPT)
+            outcome = Outcome(500, f"an error of the exporter's own, see its log; {_KEPT}\n")
         else:
             log.info("config.reloaded", changed=changed)
             self._metrics.config_reloaded(self._clock.time())
@@ -95,16 +95,16 @@ class Reloader:
         return outcome
 
 
-def _tell(asking: list[asyncio.Future[Outcome]], outcome: Outcome) -> None:
+def _resolve(asking: list[asyncio.Future[Outcome]], outcome: Outcome) -> None:
     for answer in asking:
-        if not answer.done():  # whoever asked may have gone
+        if not answer.done():  # the client may have disconnected
             answer.set_result(outcome)
 
 
 def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
-    """Raise `ConfigError` with the name of each setting that differs and cannot change.
+    """Raise `ConfigError` with each changed setting that needs a restart.
 
-    To apply the rest would leave a daemon that is neither as the file says nor as it was.
+    Applying only the others would leave a daemon that matches neither the old file nor the new one.
     """
     changed = {
         "instance": old.instance != new.instance,

@@ -1,4 +1,4 @@
-"""One target that is measured: its client, its loops, its container."""
+"""One running target: its client, its loops, its container."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HALT_SECONDS = 5.0
-"""How long cancelled loops may take to end. They end at once; a mistake of ours must not hold up
-the rest of the fleet."""
+STOP_TIMEOUT_SECONDS = 5.0
+"""For cancelled loops to end. They end at once; one with a bug must not delay the other targets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """All that decides how a target runs. `authority` changes with what is in its `ca_file`."""
+class TargetSpec:
+    """All that decides how a target runs. `authority` is a digest of its `ca_file`'s content."""
 
     target: Target
     shared: SharedSettings
@@ -41,26 +40,26 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class FirstRuns:
-    """When a target has its first turns, in seconds from its start."""
+    """When a target runs its first session and scrapes, in seconds from its start."""
 
     session: float
     first_scrape: float
     second_scrape: float
 
 
-class Running:
-    """Made, which can fail and changes nothing; then started; in the end halted and closed."""
+class RunningTarget:
+    """Creating one can fail and changes nothing. Then: `start`, `stop`, `close`."""
 
     def __init__(
-        self, identity: Identity, context: TargetContext, before: Running | None = None
+        self, spec: TargetSpec, context: TargetContext, before: RunningTarget | None = None
     ) -> None:
-        """`before` is the same target as it runs until now. Raises `ExporterError`."""
-        self.identity = identity
-        self.target = identity.target
+        """`before` is the running target that this one replaces. Raises `ExporterError`."""
+        self.spec = spec
+        self.target = spec.target
         self._context = context
         self._tasks: list[asyncio.Task[None]] = []
-        self._halted = False
-        target, scrape = identity.target, identity.shared.scrape
+        self._stopped = False
+        target, scrape = spec.target, spec.shared.scrape
         self._state = TargetState(target.name, target.mode, target.base_url)
         if before is not None and self.same_engine(before):
             self._state = before._state  # noqa: SLF001 - of the same class
@@ -72,16 +71,16 @@ class Running:
             context.clock,
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
-            publish=self._read,
+            publish=self._scraped,
             on_loop_failure=self._scrape_heartbeat.failed,
-            # Not at each reading: a session's own must not hide a loop that has stopped.
+            # Not at each scrape: scrapes for a session must not hide a stopped loop.
             on_loop_round=self._scrape_heartbeat.ran,
-            limiter=identity.shared.limiter,
+            limiter=spec.shared.limiter,
         )
         self._probing = Probing(
             target.name,
-            identity.shared.probe,
-            identity.shared.scenarios,
+            spec.shared.probe,
+            spec.shared.scenarios,
             self._client,
             self._scraper.refresh,
             clock=context.clock,
@@ -90,8 +89,8 @@ class Running:
         )
         self._supervision = self._new_supervision(before)
 
-    def _new_supervision(self, before: Running | None) -> ContainerSupervision | None:
-        """None also where the one of before can stay; see `take_over_container`."""
+    def _new_supervision(self, before: RunningTarget | None) -> ContainerSupervision | None:
+        """None also if the supervision of `before` stays; see `take_over_container`."""
         if self.target.container is None or self._can_keep(before):
             return None
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
@@ -101,31 +100,31 @@ class Running:
         name = f"{kind}:{self.target.name}"
         return LoopHeartbeat(name, self._state.loops, self._context.clock)
 
-    def _can_keep(self, before: Running | None) -> bool:
-        if before is None or before.identity.authority != self.identity.authority:
+    def _can_keep(self, before: RunningTarget | None) -> bool:
+        if before is None or before.spec.authority != self.spec.authority:
             return False
         if not self.same_engine(before):
-            return False  # it publishes in the state of that engine
+            return False  # its supervision publishes to the other engine's state
         supervision = before._supervision  # noqa: SLF001 - of the same class
         return supervision is not None and supervision.serves(self.target)
 
-    def same_engine(self, before: Running) -> bool:
-        """Whether what is known of the target as it ran before is about this engine, too."""
+    def same_engine(self, before: RunningTarget) -> bool:
+        """Whether both ask the same engine, so that what is known stays true."""
         return _engine(before.target) == _engine(self.target)
 
     @property
     def session_due_at(self) -> float | None:
-        """When the next session is due, in monotonic seconds; None before it was started."""
+        """When the next session is due, in monotonic seconds; None before `start`."""
         return self._probing.due_at
 
     @property
     def scrape_due_at(self) -> float | None:
-        """When it is read next, in monotonic seconds; None before it was started."""
+        """When the next scrape is due, in monotonic seconds; None before `start`."""
         return self._scraper.due_at
 
-    def announce(self) -> None:
-        """Put the target on the page, with nothing known of it."""
-        target, shared, state = self.target, self.identity.shared, self._state
+    def register(self) -> None:
+        """Publish the target, with nothing measured yet."""
+        target, shared, state = self.target, self.spec.shared, self._state
         state.interval_seconds = shared.probe.interval_seconds
         state.cost.budget_tokens_per_hour = shared.probe.tokens_per_hour or None
         state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
@@ -133,30 +132,30 @@ class Running:
         state.keep_scenarios({each.name for each in shared.scenarios})
         self._context.metrics.add(state)
 
-    def take_over_container(self, before: Running) -> None:
-        """Go on with the container of before: before that one is halted."""
+    def take_over_container(self, before: RunningTarget) -> None:
+        """Continue with the container of `before`. Call it before that one stops."""
         if self._can_keep(before):
             self._supervision, before._supervision = before._supervision, None
         elif self._supervision is not None and before._supervision is not None:
             self._supervision.take_over(before._supervision)
 
-    def take_over(self, before: Running) -> None:
-        """Go on with what is known of the same engine, and was spent there: once it is halted."""
+    def take_over(self, before: RunningTarget) -> None:
+        """Continue with what `before` learned and spent at the same engine, after it stopped."""
         self._scraper.take_over(before._scraper)
         self._probing.take_over(before._probing)
 
-    def start(self, turns: FirstRuns) -> set[str]:
-        """Run every loop of the target. Returns their names."""
-        self.announce()
+    def start(self, first: FirstRuns) -> set[str]:
+        """Start every loop. Returns their names."""
+        self.register()
 
         async def scrape() -> None:
-            await self._scraper.run(turns.first_scrape, turns.second_scrape)
+            await self._scraper.run(first.first_scrape, first.second_scrape)
 
         supervision = self._supervision
         if supervision is not None and not supervision.tasks():
             supervision.start()
         loops: list[tuple[LoopHeartbeat, Loop]] = [(self._scrape_heartbeat, scrape)]
-        for heartbeat, loop in self._probing.loops(self, turns.session):
+        for heartbeat, loop in self._probing.loops(self, first.session):
             loops.append((heartbeat, loop if supervision is None else _once_up(supervision, loop)))
         self._tasks = [self._context.spawn(heartbeat, loop) for heartbeat, loop in loops]
         return {task.get_name() for task in self._all_tasks()}
@@ -164,22 +163,22 @@ class Running:
     def _all_tasks(self) -> list[asyncio.Task[None]]:
         return [*self._tasks, *(self._supervision.tasks() if self._supervision else [])]
 
-    async def halt(self) -> set[str]:
-        """End every loop. Returns their names."""
-        self._halted = True
+    async def stop(self) -> set[str]:
+        """Stop every loop. Returns their names."""
+        self._stopped = True
         tasks = self._all_tasks()
         for task in tasks:
             task.cancel()
         if tasks:
-            _, overdue = await asyncio.wait(tasks, timeout=HALT_SECONDS)
+            _, overdue = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_SECONDS)
             if overdue:
                 names = sorted(task.get_name() for task in overdue)
                 log.error("target.loops_overdue", target=self.target.name, loops=names)
         return {task.get_name() for task in tasks}
 
     async def close(self) -> None:
-        """After the loops: close every connection; stop or remove the container where its
-        settings say so and nobody took it over. Doing it twice changes nothing.
+        """Close every connection after `stop`, and handle the container as its settings say,
+        unless another target took it over. A second call does nothing.
         """
         supervision, self._supervision = self._supervision, None
         try:
@@ -189,22 +188,22 @@ class Running:
                 await supervision.close()
 
     def session_finished(self, result: SessionResult) -> None:
-        """Publish a session, unless it ended after its loop."""
-        if self._halted:
+        """Publish a session, unless the target has stopped."""
+        if self._stopped:
             return
         self._context.history.add(result)
         self._state.session_finished(result)
         if self._supervision is not None:
             self._supervision.session_finished(result)
 
-    def _read(self, view: EngineView) -> None:
+    def _scraped(self, view: EngineView) -> None:
         self._state.engine_scraped(view)
-        if self._supervision is not None and not self._halted:
+        if self._supervision is not None and not self._stopped:
             self._supervision.engine_read(view)
 
 
 def _once_up(supervision: ContainerSupervision, loop: Loop) -> Loop:
-    """The loop, begun when the container is up: before that every request would fail."""
+    """The loop, started when the container is up; before that every request would fail."""
 
     async def run() -> None:
         await supervision.up()

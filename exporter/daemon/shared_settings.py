@@ -1,4 +1,4 @@
-"""What holds for all targets alike: settings, and what was read from the files that they name."""
+"""Settings that all targets share, and the scenarios read from the files that they name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SharedSettings:
-    """Two of them are equal where a target would run alike under both."""
+    """Equal if a target would run the same with both."""
 
     probe: ProbeSettings
     scrape: ScrapeSettings
-    scenario_print: str  # changes with the content of the scenario files
+    scenario_digest: str  # of the content of the scenario files
     scenarios: tuple[ScenarioKind, ...] = field(compare=False, repr=False)
     limiter: ScrapeLimiter = field(compare=False, repr=False)
 
 
 def shared_settings_of(probe: ProbeSettings, scrape: ScrapeSettings) -> SharedSettings:
     """Read the scenario files, which may block. Raises `ConfigError` with every mistake in them."""
-    seen = fingerprint(probe.scenario)  # before the reading: a later change is seen the next time
+    digest = fingerprint(probe.scenario)  # before loading: the next reload sees a later change
     return SharedSettings(
-        probe, scrape, seen, load_scenarios(probe.scenario), ScrapeLimiter(scrape.concurrency)
+        probe, scrape, digest, load_scenarios(probe.scenario), ScrapeLimiter(scrape.concurrency)
     )

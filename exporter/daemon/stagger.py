@@ -1,4 +1,4 @@
-"""Where in an interval each target has its turn, so that many do not go all at once."""
+"""Spreads the rounds of many targets over an interval. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def spread(count: int, interval: float) -> list[float]:
-    """Delays of the first round of each of `count` targets that start together."""
+    """First delays of `count` targets that start together."""
     return [interval * place / count for place in range(count)]
 
 
 def among(due: Sequence[float], count: int, interval: float) -> list[float]:
-    """Delays, each from 0 to below `interval`, of `count` that join others; in rising order.
+    """Delays from 0 to below `interval` for `count` new targets, in rising order.
 
-    `due` says in how many seconds each of the others has its next turn. Whoever joins goes into
-    the widest gap between them; where several share a gap they divide it evenly.
+    `due` holds the seconds until the next round of each running target. New targets go into the
+    widest gaps between these; several in one gap divide it evenly.
     """
     if not due:
         return spread(count, interval)

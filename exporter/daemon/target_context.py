@@ -1,4 +1,4 @@
-"""What every running target works with."""
+"""Dependencies shared by all targets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TargetContext:
-    """Where it publishes, what time it is, who owns its loops, which exporter this is, and the
-    doors to Docker.
-    """
+    """Clock, sinks, task spawner, connections to Docker, and the name of this exporter."""
 
     clock: Clock
     metrics: Metrics

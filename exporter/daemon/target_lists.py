@@ -1,4 +1,4 @@
-"""All targets together: those of the configuration, and those that each source has found."""
+"""Merges the targets of the configuration and of every discovery source."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ log = structlog.get_logger(__name__)
 
 
 class TargetLists:
-    """One list for each source; the configuration's own comes first.
+    """One list per source, after the list of the configuration.
 
-    A name stands for one target. Where two lists have it, the earlier one wins and the later one's
-    target is left out, which is logged when it begins.
+    Names are unique. If two lists have a name, the earlier list wins. The other target is left out
+    and logged once.
     """
 
     def __init__(self, static: Sequence[Target]) -> None:
         self._static = tuple(static)
         self._found: dict[str, tuple[Target, ...]] = {}
-        self._told = frozenset[tuple[str, str]]()
+        self._logged = frozenset[tuple[str, str]]()
 
     def with_static(self, static: Sequence[Target]) -> TargetLists:
-        """The same, with other targets in the configuration."""
+        """These lists with new targets of the configuration."""
         return self._other(tuple(static), self._found)
 
     def with_found(self, source: str, targets: Sequence[Target]) -> TargetLists:
-        """The same, after a source has found these. A new source comes after the others."""
+        """These lists with the targets that a source found. A new source comes last."""
         return self._other(self._static, self._found | {source: tuple(targets)})
 
     def without(self, source: str) -> TargetLists:
-        """The same, after a source is gone with all that it found."""
+        """These lists without a removed source."""
         return self._other(
             self._static, {each: found for each, found in self._found.items() if each != source}
         )
@@ -44,11 +44,11 @@ class TargetLists:
         self, static: tuple[Target, ...], found: Mapping[str, tuple[Target, ...]]
     ) -> TargetLists:
         other = TargetLists(static)
-        other._found, other._told = dict(found), self._told
+        other._found, other._logged = dict(found), self._logged
         return other
 
     def merged(self) -> list[Target]:
-        """Each name once."""
+        """All targets, each name once."""
         by_name = {each.name: each for each in self._static}
         clashes = set[tuple[str, str]]()
         for source, targets in self._found.items():
@@ -57,9 +57,9 @@ class TargetLists:
                     clashes.add((source, each.name))
                 else:
                     by_name[each.name] = each
-        for source, name in sorted(clashes - self._told):
+        for source, name in sorted(clashes - self._logged):
             log.warning(
                 "target.name_taken", target=name, source=source, consequence="it is left out"
             )
-        self._told = frozenset(clashes)
+        self._logged = frozenset(clashes)
         return list(by_name.values())

@@ -139,7 +139,7 @@ async def test_the_end_of_the_fleet_in_the_middle_of_a_change_ends_every_contain
     await bench.until("the change has begun", lambda: bench.loops() == set())
     change.cancel()
     await asyncio.gather(change, return_exceptions=True)
-    await bench.fleet.halt()
+    await bench.fleet.stop()
     await bench.fleet.close()
     assert bench.loops() == set()
     assert {each.status for each in world.containers.values()} == {ContainerStatus.EXITED}

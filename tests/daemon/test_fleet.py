@@ -12,7 +12,7 @@ from recorded_sinks import RecordedLoop
 from structlog.testing import capture_logs
 
 from exporter.config import ProbeSettings, ScrapeSettings, Target
-from exporter.daemon.fleet import Changes
+from exporter.daemon.fleet import FleetChanges
 from exporter.daemon.shared_settings import shared_settings_of
 from exporter.errors import ConfigError
 from exporter.simulator.profiles import faults
@@ -30,7 +30,7 @@ async def test_a_target_whose_settings_are_the_same_runs_on_untouched(bench, eng
     await bench.sessions_of("a", 1)
     before, sessions = dict(bench.tasks), bench.value("vllm_probe_sessions_total", target="a")
     changes = await bench.fleet.apply([target("b", b), target("a", a)])
-    assert changes == Changes(added=("b",), kept=("a",))
+    assert changes == FleetChanges(added=("b",), kept=("a",))
     assert {name: bench.tasks[name] for name in before} == before
     assert not any(task.done() for task in before.values())
     assert bench.value("vllm_probe_sessions_total", target="a") >= sessions
@@ -46,7 +46,7 @@ async def test_a_target_that_is_gone_leaves_no_series_no_session_and_no_task(ben
     assert any("scrape:a" in each for each in bench.series_of("a"))
     assert bench.history.sessions("a")
     changes = await bench.fleet.apply([target("b", b)])
-    assert changes == Changes(retired=("a",), kept=("b",))
+    assert changes == FleetChanges(retired=("a",), kept=("b",))
     assert bench.series_of("a") == []
     assert bench.history.sessions("a") == []
     assert bench.loops() == {"scrape:b", "probe:b"}
@@ -64,7 +64,7 @@ async def test_a_target_that_changed_goes_on_with_the_counters_of_the_same_engin
     before = dict(bench.tasks)
     priced = target("a", url, price_per_hour=2.0, currency="EUR")
     changes = await bench.fleet.apply([priced])
-    assert changes == Changes(changed=("a",))
+    assert changes == FleetChanges(changed=("a",))
     assert all(task.done() for task in before.values())
     assert bench.value("vllm_probe_sessions_total", target="a") == sessions
     assert len(bench.history.sessions("a")) == sessions
@@ -160,7 +160,7 @@ async def test_another_engine_under_the_same_name_begins_at_zero(bench, engines)
     await bench.fleet.apply([target("a", engines[0].url)])
     await bench.sessions_of("a", 2)
     changes = await bench.fleet.apply([target("a", engines[1].url)])
-    assert changes == Changes(changed=("a",))
+    assert changes == FleetChanges(changed=("a",))
     assert bench.value("vllm_probe_sessions_total", target="a") == 0
     assert bench.history.sessions("a") == []
     await bench.sessions_of("a", 1)
@@ -197,9 +197,9 @@ async def test_a_file_with_another_content_is_a_change_although_its_path_is_the_
         return shared_settings_of(probe, ScrapeSettings())
 
     wanted = [target("a", engines[0].url)]
-    assert await bench.fleet.apply(wanted, written("one")) == Changes(added=("a",))
-    assert await bench.fleet.apply(wanted, written("one")) == Changes(kept=("a",))
-    assert await bench.fleet.apply(wanted, written("two")) == Changes(changed=("a",))
+    assert await bench.fleet.apply(wanted, written("one")) == FleetChanges(added=("a",))
+    assert await bench.fleet.apply(wanted, written("one")) == FleetChanges(kept=("a",))
+    assert await bench.fleet.apply(wanted, written("two")) == FleetChanges(changed=("a",))
 
 
 async def test_one_target_that_cannot_be_made_changes_nothing_of_the_fleet(
@@ -231,7 +231,7 @@ async def test_what_is_found_is_measured_while_the_certificates_of_another_are_e
     await bench.fleet.apply([secured], shared())
     authority.write_text("half of a certificate")
     changes = await bench.fleet.apply([secured, target("found", engines[0].url)])
-    assert changes == Changes(added=("found",), kept=("secured",))
+    assert changes == FleetChanges(added=("found",), kept=("secured",))
     await bench.sessions_of("found", 1)
     with pytest.raises(ConfigError, match=r"authority\.pem"):  # whoever reads all again is told
         await bench.fleet.apply([secured], shared())
@@ -265,7 +265,7 @@ async def test_an_engine_that_hangs_delays_no_other(bench, engines):
 
 
 async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engines, monkeypatch):
-    monkeypatch.setattr("exporter.daemon.running.HALT_SECONDS", 0.2)
+    monkeypatch.setattr("exporter.daemon.running.STOP_TIMEOUT_SECONDS", 0.2)
     release = asyncio.Event()
     await bench.fleet.apply([target("a", engines[0].url)])
     running = bench.fleet._running["a"]
@@ -281,7 +281,7 @@ async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engin
     await asyncio.sleep(0)
     with capture_logs() as logs:
         changes = await bench.fleet.apply([target("b", engines[1].url)])
-    assert changes == Changes(added=("b",), retired=("a",))
+    assert changes == FleetChanges(added=("b",), retired=("a",))
     assert [each["loops"] for each in logs if each["event"] == "target.loops_overdue"] == [
         ["probe:a"]
     ]

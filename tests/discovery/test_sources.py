@@ -121,7 +121,7 @@ class Running:
     async def reloaded(self) -> None:
         name = "vllm_exporter_config_reloads_total"
         before = await self.values(name, "outcome")
-        self.daemon.hang_up()
+        self.daemon.request_reload()
 
         async def over() -> bool:
             return await self.values(name, "outcome") != before

@@ -113,7 +113,7 @@ async def fleet_of() -> AsyncIterator[Bench]:
         try:
             yield bench
         finally:
-            await bench.fleet.halt()
+            await bench.fleet.stop()
             await bench.fleet.close()
 
 
