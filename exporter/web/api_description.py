@@ -1,4 +1,4 @@
-"""The OpenAPI description of /api/v1, made from the types that its answers are written in."""
+"""The OpenAPI description of /api/v1, made from the types of its answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.web.parameters import MAX_LIMIT
 _TARGET = {
     "name": "target",
     "in": "query",
-    "description": "Only this target. An unknown one is refused.",
+    "description": "Only this target. An unknown name is an error.",
     "schema": {"type": "string"},
 }
 
@@ -36,15 +36,15 @@ def description() -> dict[str, Any]:
         ref_template=_REF,
     )
     schema = {name: answers[name, "serialization"] for name in shapes}
-    refused = _answer("A parameter is not what it must be.", schema["error"])
+    refused = _answer("A parameter is wrong.", schema["error"])
     document = {
         "openapi": "3.1.0",
         "info": {
             "title": "vllm-cache-exporter",
-            "summary": "The sessions that were played and the targets that are measured.",
+            "summary": "The measured targets and their sessions.",
             "description": (
-                "Seconds, tokens, ratios from 0 to 1; times are RFC 3339 in UTC. What is not known "
-                "is null. Keys may be added; none is renamed or left out."
+                "Seconds, tokens, ratios from 0 to 1; times are RFC 3339 in UTC. An unknown value "
+                "is null. New versions may add keys; they do not rename or remove any."
             ),
             "version": exporter.__version__,
         },
@@ -56,7 +56,7 @@ def description() -> dict[str, Any]:
                     "summary": "The last sessions, newest first",
                     "parameters": _session_parameters(),
                     "responses": {
-                        "200": _answer("The sessions that are kept.", schema["sessions"]),
+                        "200": _answer("The remembered sessions.", schema["sessions"]),
                         "400": refused,
                     },
                 }
@@ -64,7 +64,7 @@ def description() -> dict[str, Any]:
             "/api/v1/targets": {
                 "get": {
                     "operationId": "targets",
-                    "summary": "Every target as it is known now",
+                    "summary": "The current state of every target",
                     "parameters": [_TARGET],
                     "responses": {
                         "200": _answer("The targets.", schema["targets"]),
@@ -75,7 +75,7 @@ def description() -> dict[str, Any]:
             "/api/v1/http-sd": {
                 "get": {
                     "operationId": "http_sd",
-                    "summary": "The page of each target, for Prometheus's http_sd",
+                    "summary": "The pages of all targets, for Prometheus's http_sd",
                     "responses": {
                         "200": _answer("The pages.", schema["pages"]),
                         "400": refused,
@@ -118,7 +118,7 @@ def _session_parameters() -> list[dict[str, Any]]:
         {
             "name": "limit",
             "in": "query",
-            "description": f"At most so many; without it {MAX_LIMIT}.",
+            "description": f"The maximum number of sessions; {MAX_LIMIT} without it.",
             "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
         },
     ]

@@ -1,8 +1,8 @@
-"""What one client may take of the server: connections, time and memory, each with a bound.
+"""Limits for each client of the server: connections, time and memory.
 
-aiohttp bounds a line, a header and their number, and closes a connection that asks nothing. What is
-here cuts a client that sends its request a byte at a time, one that does not read its answer, and,
-when there are too many, the one that has been idle longest, so that a newcomer is always served.
+aiohttp limits the size of a line, the size and the number of headers, and the time between two
+requests. This module cuts a client that sends its request a byte at a time, a client that does not
+read its answer, and, when there are too many connections, the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_CONNECTIONS = 256
 
 
 def connections_at_a_time() -> int:
-    """At most half of the descriptors that the process may have: the engines need the rest."""
+    """At most half of the process's file descriptors: the engines need the rest."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
@@ -44,45 +44,45 @@ def connections_at_a_time() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a client may take. Prometheus needs one connection and a second."""
+    """Limits for clients. Prometheus needs one connection and a second."""
 
     connections: int = field(default_factory=connections_at_a_time)
-    """Open at a time."""
+    """Open at a time, of all clients together."""
 
     handshake_seconds: float = 5.0
-    """A TLS handshake."""
+    """For a TLS handshake."""
 
     request_seconds: float = 10.0
-    """From the first byte of a request, or from the connection, to the end of its headers."""
+    """From the start of the connection or the first byte of a request to the end of its headers."""
 
     request_bytes: int = 1 << 16
-    """A request with its headers. Within it a line and a header have 8190 bytes at most, and there
-    are no more than 64 headers."""
+    """For a request with its headers: at most 64 headers, and at most 8190 bytes for a line or a
+    header."""
 
     idle_seconds: float = 120.0
-    """Between two requests: longer than most scrape intervals, so that Prometheus can stay."""
+    """Between two requests: longer than most scrape intervals, so Prometheus stays connected."""
 
     send_seconds: float = 30.0
-    """From an answer that waits to be read until nothing of it waits any more."""
+    """For the client to read an answer."""
 
 
 class Connection(web.RequestHandler):
-    """One client's connection: aiohttp's, with deadlines of our own."""
+    """One client's connection: aiohttp's, with these limits."""
 
-    def __init__(self, house: Connections, server: web.Server) -> None:
-        limits = house.limits
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        limits = connections.limits
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=cast("logging.Logger", None),  # aiohttp's own way to say: none
+            access_log=cast("logging.Logger", None),  # as aiohttp switches it off
             logger=_LOGGER,
             keepalive_timeout=limits.idle_seconds,
             max_line_size=8190,
             max_field_size=8190,
             max_headers=64,
-            lingering_time=1.0,  # for the rest of a body that nothing here asked for
+            lingering_time=1.0,  # to read the rest of a body, which no page here needs
         )
-        self._house = house
+        self._connections = connections
         self._limits = limits
         self._wire: asyncio.Transport | None = None
         self._request_timer: asyncio.TimerHandle | None = None
@@ -93,17 +93,17 @@ class Connection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing would be lost if it were cut now."""
+        """Whether no request and no answer is under way."""
         return not self._answering and self._send_timer is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._wire = cast("asyncio.Transport", transport)
-        # Told at once when something waits to be sent, and again when nothing does.
-        # Not 0: for TLS an empty buffer would then count as full.
+        # So that pause_writing is called as soon as bytes wait to be sent, and resume_writing when
+        # none wait. Not 0: for TLS an empty buffer would then count as full.
         self._wire.set_write_buffer_limits(high=1, low=0)
         self._expect_request()
-        self._house.opened(self)
+        self._connections.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._answering:
@@ -133,7 +133,7 @@ class Connection(web.RequestHandler):
         _stop(self._send_timer)
         self._send_timer = None
         self._wire = None
-        self._house.closed(self)
+        self._connections.closed(self)
         super().connection_lost(exc)
 
     def answering(self) -> None:
@@ -144,19 +144,19 @@ class Connection(web.RequestHandler):
         self._request_timer = None
 
     def answered(self) -> None:
-        """The answer is made, and is sent from now on."""
+        """The answer is complete and is being sent."""
         self._answering = False
         _stop(self._sent_timer)
         self._sent_timer = asyncio.get_running_loop().call_later(
-            self._limits.send_seconds, self._look_at_sent
+            self._limits.send_seconds, self._cut_if_unread
         )
-        self._house.used(self)
+        self._connections.used(self)
 
     def cut(self, why: str) -> None:
-        """End the connection at once, whatever waits on it."""
+        """End the connection at once, even where bytes wait to be sent."""
         if self._wire is not None:
             log.debug("http.cut", why=why, client=str(self.peername))
-            # With a reset: the kernel would keep what waits to be sent for minutes.
+            # With a reset: otherwise the kernel keeps the unsent bytes for minutes.
             self._wire.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
@@ -169,9 +169,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP: aiohttp's would quote it and name its own version."""
+        """The answer to bytes that are not HTTP. aiohttp's quotes them and shows its version."""
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun, there is no place for another")
+            raise ConnectionError("a part of the answer has been sent already")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("http.failed", method=request.method, path=request.path, exc_info=exc)
         else:
@@ -185,8 +185,8 @@ class Connection(web.RequestHandler):
     def _expect_request(self) -> None:
         self._request_timer = self._later(self._limits.request_seconds, "the request is not sent")
 
-    def _look_at_sent(self) -> None:
-        """Cut a client that leaves its answer unread. Over TLS nothing else tells of one answer."""
+    def _cut_if_unread(self) -> None:
+        """Cut a client that has not read its answer. Over TLS this is the only sign of it."""
         if not self._answering and self._wire is not None and _unsent(self._wire):
             self.cut("the answer is not read")
 
@@ -199,20 +199,20 @@ class Connections:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._open: dict[Connection, None] = {}  # that of the longest ago first
+        self._open: dict[Connection, None] = {}  # the least recently used first
 
     def __len__(self) -> int:
         return len(self._open)
 
     def new(self, server: web.Server) -> Connection:
-        """The protocol of a connection that is about to be made."""
+        """The protocol of a new connection."""
         return Connection(self, server)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Outermost: it knows when a connection works for its client."""
+        """The outermost one: it marks a connection as busy while its request is answered."""
         connection = request.protocol
-        if not isinstance(connection, Connection):  # a test's server has other ones
+        if not isinstance(connection, Connection):  # in tests with another server
             return await handler(request)
         connection.answering()
         try:
@@ -221,7 +221,9 @@ class Connections:
             connection.answered()
 
     def opened(self, connection: Connection) -> None:
-        """Make room for one more, at the cost of the one that has been idle longest, or of it."""
+        """Add a connection. Where there are too many, cut the one that has been idle longest, or
+        this one where none is idle.
+        """
         if len(self._open) >= self.limits.connections:
             idle = next((each for each in self._open if each.idle), connection)
             self._open.pop(idle, None)
@@ -240,7 +242,7 @@ class Connections:
 
 
 def _unsent(wire: asyncio.Transport) -> int:
-    """Bytes that the kernel holds until the client takes them; 0 too where it does not tell."""
+    """Bytes that the kernel holds until the client reads them; 0 where this is unknown."""
     try:
         answer = fcntl.ioctl(wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
@@ -254,15 +256,15 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 
 
 class _Quiet(logging.Logger):
-    """For aiohttp's words on a request: they quote it, and a stranger can say them without end."""
+    """Logs aiohttp's errors without the quoted request, and those that a client causes at debug."""
 
     def exception(self, msg: object, *_args: Any, **more: Any) -> None:
         error = more.get("exc_info")
-        if isinstance(error, _CLIENTS_DOING):
-            log.debug("http.error", said=str(msg), error=type(error).__name__)
+        if isinstance(error, _CAUSED_BY_CLIENTS):
+            log.debug("http.error", message=str(msg), error=type(error).__name__)
         else:
-            log.error("http.failed", said=str(msg), exc_info=error)
+            log.error("http.failed", message=str(msg), exc_info=error)
 
 
-_CLIENTS_DOING = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+_CAUSED_BY_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 _LOGGER = _Quiet("exporter.http")

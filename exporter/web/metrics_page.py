@@ -1,8 +1,8 @@
-"""/metrics: the page of one target, of the exporter itself, or of all together.
+"""/metrics: the page of one target, of the exporter itself, or the whole page.
 
-The page of one target is made at once. The whole page is made a target at a time, all families of
-a target at one instant, and the event loop goes on in between; then it is joined by family. It is
-made once for all who ask for it meanwhile, and never twice at a time.
+The page of one target is made in one step. The whole page takes one step for each target, which
+reads all families of that target, and other tasks run between two steps. Then the lines are joined
+by family. Requests that arrive while a whole page is being made share it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.metrics.writer import Writer, writer_for
-from exporter.web.parameters import BadQueryError, NoSuchTargetError, asked_target
+from exporter.web.parameters import BadRequestError, NoSuchTargetError, asked_target
 
 if TYPE_CHECKING:
     from exporter.metrics.sink import Metrics, Registry
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from exporter.metrics.writer import Names
 
 _LARGE = 1 << 18
-"""Bytes from which a page is compressed beside the event loop: below it takes less than 1 ms."""
+"""Bytes from which a thread compresses a page: a smaller one takes less than 1 ms."""
 
 _MANY = 100
-"""Targets from which it takes more than a moment to join the lines of a family."""
+"""Targets from which other tasks run after the lines of a family are joined."""
 _LEVEL, _GZIP = 5, zlib.MAX_WBITS | 16
 _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
 class PageKind(NamedTuple):
-    """What must be equal for two requests to get the same page."""
+    """Requests of the same kind get the same page."""
 
     writer: Writer
     names: Names
@@ -41,19 +41,19 @@ class PageKind(NamedTuple):
 
 
 class MetricsPage:
-    """Answers for /metrics over what `registry` holds, `metrics` among it."""
+    """Answers /metrics with everything in `registry`, which includes `metrics`."""
 
     def __init__(self, registry: Registry, metrics: Metrics) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._under_way: dict[PageKind, asyncio.Task[bytes]] = {}
+        self._in_progress: dict[PageKind, asyncio.Task[bytes]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Prometheus text or OpenMetrics, as the client asks; `name[]` picks series by name."""
+        """Prometheus text or OpenMetrics, by the header Accept; `name[]` selects series by name."""
         try:
             target = asked_target(request, self._metrics.targets)
-        except BadQueryError as error:
+        except BadRequestError as error:
             status = 404 if isinstance(error, NoSuchTargetError) else 400
             return web.Response(status=status, text=f"{error}\n")
         writer, content_type = writer_for(",".join(request.headers.getall("Accept", [])))
@@ -65,7 +65,7 @@ class MetricsPage:
         return web.Response(body=await self.page(target, kind), headers=headers)
 
     async def page(self, target: str | None, kind: PageKind) -> bytes:
-        """The page of a target that there is; without one that of all, or of the exporter."""
+        """The page of an existing target; without one the whole page or that of the exporter."""
         if target is not None:
             parts = _of_target(self._metrics.targets[target], kind)
         elif not self._metrics.exporter.whole_page:
@@ -75,26 +75,26 @@ class MetricsPage:
         return await _packed(parts, kind)
 
     async def _shared(self, kind: PageKind) -> bytes:
-        task = self._under_way.get(kind)
+        task = self._in_progress.get(kind)
         if task is None:
             task = asyncio.create_task(self._whole(kind), name="whole page")
-            self._under_way[kind] = task
-            task.add_done_callback(lambda _: self._under_way.pop(kind, None))
-        return await asyncio.shield(task)  # a client that goes takes it from no other
+            self._in_progress[kind] = task
+            task.add_done_callback(lambda _: self._in_progress.pop(kind, None))
+        return await asyncio.shield(task)  # a client that disconnects does not cancel it
 
     async def _whole(self, kind: PageKind) -> bytes:
         async with self._one_at_a_time:
             bodies: list[list[str]] = [[] for _ in (*TARGET_FAMILIES, *LOOPS)]
             for name in tuple(self._metrics.targets):
                 state = self._metrics.targets.get(name)
-                if state is not None:  # it may have been removed meanwhile
+                if state is not None:  # not removed meanwhile
                     for parts, body in zip(bodies, _bodies(state, kind), strict=True):
                         parts.append(body)
                     await asyncio.sleep(0)
             return await _packed(await self._joined(bodies, kind), kind)
 
     async def _joined(self, bodies: list[list[str]], kind: PageKind) -> list[bytes]:
-        """A family's lines under one head. What is long is joined a family at a time."""
+        """The lines of each family under its head."""
         about_targets, about_loops = bodies[: len(TARGET_FAMILIES)], bodies[len(TARGET_FAMILIES) :]
         page: list[bytes] = []
         for collector in self._registry.collectors:
@@ -112,7 +112,7 @@ class MetricsPage:
         return [*page, kind.writer.end.encode()]
 
     def _of_exporter(self, kind: PageKind) -> list[bytes]:
-        """What belongs to no target."""
+        """The families that belong to no target."""
         page: list[bytes] = []
         for collector in self._registry.collectors:
             if collector is not self._metrics:
@@ -135,15 +135,15 @@ class MetricsPage:
         return [kind.writer.body(each, each.reader.read(loops), kind.names) for each in LOOPS]
 
     async def close(self) -> None:
-        """End what nobody waits for any more."""
-        tasks = list(self._under_way.values())
+        """Cancel the pages in progress."""
+        tasks = list(self._in_progress.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _bodies(state: TargetState, kind: PageKind) -> list[str]:
-    """The lines of a target in each of its families and of those of its loops, as of now."""
+    """The current lines of a target, by family, and those of its loops."""
     write, names = kind.writer.body, kind.names
     return [
         *(
@@ -164,7 +164,7 @@ def _of_target(state: TargetState, kind: PageKind) -> list[bytes]:
 
 
 def _under(head: str, body: str) -> bytes:
-    """A family as it stands on a page: not at all where it has no value."""
+    """A family with its head; nothing where it has no value."""
     return (head + body).encode() if body else b""
 
 
@@ -182,7 +182,7 @@ def _compressed(parts: list[bytes]) -> bytes:
 
 
 def _accepts_gzip(request: web.Request) -> bool:
-    """RFC 9110, 12.5.3: the weight of a coding that is named; `*` speaks of those that are not."""
+    """RFC 9110, 12.5.3: the weight of a named coding; `*` stands for those that are not named."""
     weights = dict[str, float]()
     for offer in ",".join(request.headers.getall("Accept-Encoding", [])).split(","):
         coding, *parameters = (part.strip().lower() for part in offer.split(";"))
@@ -192,7 +192,7 @@ def _accepts_gzip(request: web.Request) -> bool:
 
 
 def _weight(parameters: list[str]) -> float:
-    """1 where none is given, 0 where it cannot be read: then the page is sent as it is."""
+    """1 where none is given, 0 where it is malformed: then the page is not compressed."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":

@@ -1,4 +1,4 @@
-"""The parameters of a request, and the target that it names."""
+"""Reads the query parameters of a request."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-_NAMED = 20  # of a fleet nobody reads more, and each answer would carry them
+_NAMED = 20  # a list of a whole fleet would make every error long
 
 
-class BadQueryError(Exception):
-    """A query parameter is not what it must be; the text says which, and what is allowed."""
+class BadRequestError(Exception):
+    """The request is wrong, for example a parameter of it. The text says what is allowed."""
 
 
-class NoSuchTargetError(BadQueryError):
-    """The target that is asked for is not there; the text says which are."""
+class NoSuchTargetError(BadRequestError):
+    """The requested target does not exist. The text names targets that do."""
 
 
 def asked_target(request: web.Request, names: Collection[str]) -> str | None:
-    """The value of `target`, which is one of `names`; None where there is no such parameter."""
+    """The value of the parameter `target`, which is one of `names`; None without it."""
     asked = _single(request, "target")
     if asked is None:
         return None
     if not asked:
-        raise BadQueryError(f"target: is empty; there are: {some_of(names)}")
+        raise BadRequestError(f"target: is empty; there are: {some_of(names)}")
     if asked not in names:
         raise NoSuchTargetError(
             f"target: there is no target {asked!r}; there are: {some_of(names)}"
@@ -40,28 +40,28 @@ def asked_target(request: web.Request, names: Collection[str]) -> str | None:
 
 
 def some_of(names: Collection[str]) -> str:
-    """The names, or the first and how many more there are."""
+    """The names, or the first of them and the number of the others."""
     first = ", ".join(islice(names, _NAMED))
     more = len(names) - _NAMED
     return f"{first} and {more} more" if more > 0 else first or "none"
 
 
 def whole_number(request: web.Request, name: str, most: int) -> int | None:
-    """From 1 to `most`; None where there is no such parameter."""
+    """The value of a parameter, from 1 to `most`; None without it."""
     given = _single(request, name)
     if given is None:
         return None
     if not re.fullmatch("[0-9]{1,9}", given) or not 1 <= int(given) <= most:
-        raise BadQueryError(f"{name}: {given!r} is not a whole number from 1 to {most}")
+        raise BadRequestError(f"{name}: {given!r} is not a whole number from 1 to {most}")
     return int(given)
 
 
-def only(request: web.Request, *allowed: str) -> None:
-    """Raise where there is a parameter that is not allowed, or one twice."""
+def allow_only(request: web.Request, *allowed: str) -> None:
+    """Raise `BadRequestError` for any other parameter, and for one that is given twice."""
     names = sorted(set(request.query) - set(allowed))
     if names:
         expected = " and ".join(sorted(allowed)) or "none"
-        raise BadQueryError(f"{names[0]}: unknown parameter; allowed: {expected}")
+        raise BadRequestError(f"{names[0]}: unknown parameter; allowed: {expected}")
     for name in allowed:
         _single(request, name)
 
@@ -69,5 +69,5 @@ def only(request: web.Request, *allowed: str) -> None:
 def _single(request: web.Request, name: str) -> str | None:
     given = request.query.getall(name, [])
     if len(given) > 1:
-        raise BadQueryError(f"{name}: given more than once")
+        raise BadRequestError(f"{name}: given more than once")
     return given[0] if given else None

@@ -1,4 +1,4 @@
-"""`POST /-/reload`: the only address here that makes the daemon do something."""
+"""`POST /-/reload`: the only route that makes the daemon do something."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _OFF = (
-    "403 reading the configuration again over HTTP is off: set web_reload_enabled = true and "
-    "restart, or send the process SIGHUP\n"
+    "403 a reload over HTTP is off: set web_reload_enabled = true and restart, or send the process "
+    "SIGHUP\n"
 )
-_FOREIGN = "403 a page of another site may not have the configuration read again\n"
+_FOREIGN = "403 a page of another site may not reload the configuration\n"
 
 
 class Answer(Protocol):
-    """What became of it."""
+    """The result of a reload."""
 
     @property
     def status(self) -> int:
-        """Of HTTP."""
+        """The HTTP status."""
 
     @property
     def text(self) -> str:
         """For a person."""
 
 
-def routes(ask: Callable[[], Awaitable[Answer]] | None) -> list[web.RouteDef]:
-    """The route; `ask` has the configuration read again, None where that is not allowed."""
+def routes(reload: Callable[[], Awaitable[Answer]] | None) -> list[web.RouteDef]:
+    """The route; `reload` reads the configuration again, None where that is not allowed."""
 
-    async def reload(request: web.Request) -> web.Response:
-        if ask is None:
+    async def answer(request: web.Request) -> web.Response:
+        if reload is None:
             return web.Response(status=403, text=_OFF)
         if _from_another_site(request):
             return web.Response(status=403, text=_FOREIGN)
-        answer = await ask()
-        return web.Response(status=answer.status, text=answer.text)
+        result = await reload()
+        return web.Response(status=result.status, text=result.text)
 
-    return [web.post("/-/reload", reload)]
+    return [web.post("/-/reload", answer)]
 
 
 def _from_another_site(request: web.Request) -> bool:
-    """Browsers send a form to any address that a page names, and say in `Origin` which it was."""
+    """A page can make a browser send a form to any address. `Origin` names the site of the page."""
     origin = request.headers.get("Origin")
     return origin is not None and urlsplit(origin).netloc != request.host

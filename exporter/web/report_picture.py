@@ -1,8 +1,8 @@
-"""/report.png: the chart of a target's last session, drawn when somebody asks for it.
+"""/report.png: the chart of a target's last session, drawn on request.
 
-Drawing takes about a second of a processor, so it happens in a thread, one at a time, and a picture
-is kept until there is a newer session. What draws is passed in: matplotlib is loaded by the first
-request and not before.
+Drawing takes about a second of processor time, so a thread does it, one picture at a time, and a
+picture is kept until there is a newer session. `draw` is an argument, because it needs matplotlib,
+which is optional: the first request loads it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pictures:
         self._draw = draw
         self._drawn: dict[str, tuple[SessionResult, bytes]] = {}
         self._lock = asyncio.Lock()
-        # A thread of its own: one whose request was broken off still holds up the next drawing.
+        # One thread: a drawing whose request was cancelled still delays the next one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="picture")
 
     async def latest(self, target: str) -> bytes | None:
@@ -48,8 +48,8 @@ class Pictures:
                 return kept[1]
             loop = asyncio.get_running_loop()
             picture = await loop.run_in_executor(self._thread, self._draw, session)
-            there = {name: drawn for name, drawn in self._drawn.items() if self._is_known(name)}
-            self._drawn = there | {target: (session, picture)}
+            known = {name: drawn for name, drawn in self._drawn.items() if self._is_known(name)}
+            self._drawn = known | {target: (session, picture)}
             return picture
 
     def _is_known(self, target: str) -> bool:
@@ -57,7 +57,7 @@ class Pictures:
 
 
 def routes(metrics: Metrics, history: History, draw: Draw) -> list[web.RouteDef]:
-    """`/report.png?target=NAME`; the name may be left out where there is one target only."""
+    """`/report.png?target=NAME`; without the parameter where there is only one target."""
     pictures = Pictures(history, draw)
 
     async def report(request: web.Request) -> web.Response:

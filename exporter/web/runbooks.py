@@ -1,7 +1,7 @@
-"""The runbooks of docs/runbooks as pages, so that an alert leads to one without another server.
+"""Serves the runbooks of docs/runbooks as pages, so that alerts can link to this server.
 
-/runbooks/ lists them, /runbooks/NAME is one. NAME.md is the same: that is how they link to each
-other. A wheel carries the files beside this module; a checkout has them in docs.
+/runbooks/ lists them, /runbooks/NAME is one. NAME.md is the same page, because the runbooks link to
+each other's files. A wheel has the files beside this module; a checkout has them in docs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +31,10 @@ def routes() -> list[web.RouteDef]:
 
 @cache
 def sources() -> Mapping[str, str]:
-    """The Markdown of each runbook by its name, and of their list under INDEX."""
+    """The Markdown of each runbook by its name; that of the list is INDEX."""
     packaged = _HERE / "runbook_pages"
     folder: Traversable = packaged if packaged.is_dir() else _checkout() / "docs" / "runbooks"
-    if not folder.is_dir():  # a package built by other means: no pages, and the rest works
+    if not folder.is_dir():  # a package without them: everything else works
         return {}
     return {
         file.name.removesuffix(".md"): file.read_text("utf-8")
@@ -70,13 +72,9 @@ def _response(name: str) -> web.Response:
 
 @cache
 def _page(name: str) -> str:
-    # Few daemons are ever asked for a page.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see above
-    from markdown_it import MarkdownIt  # noqa: PLC0415 - see above
-
     text = sources()[name]
     title = text.partition("\n")[0].removeprefix("# ")
-    # "js-default" has tables and takes no HTML in the text for HTML.
+    # "js-default" supports tables and escapes HTML in the text.
     body = MarkdownIt("js-default").render(text)
     environment = Environment(
         loader=PackageLoader("exporter.web"), autoescape=True, undefined=StrictUndefined

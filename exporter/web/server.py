@@ -1,7 +1,7 @@
 """The HTTP server: /metrics, health, the status page and the JSON API.
 
-Everything is answered from memory in the event loop, in milliseconds at a time, so no request can
-hold up a probe or wait for an engine.
+Every answer comes from memory and never waits for an engine. It is made in the event loop in steps
+of a few milliseconds, so that no request delays a probe.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from exporter.web import api, http_sd, report_picture, runbooks
 from exporter.web.access.authentication import BasicAuth
 from exporter.web.connections import Connections, Limits
 from exporter.web.metrics_page import MetricsPage
+from exporter.web.page import page
 from exporter.web.page.views.links import PageLinks, PageQuery
-from exporter.web.parameters import BadQueryError, asked_target, some_of, whole_number
+from exporter.web.page.views.targets import parts
+from exporter.web.parameters import BadRequestError, asked_target, some_of, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,13 +36,12 @@ if TYPE_CHECKING:
     from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
 
-    PageMaker = Callable[[Metrics, History, float, PageLinks, PageQuery], web.Response]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.stdlib.get_logger(__name__)
 
 LIMITS = Limits()
-_BACKLOG = 128  # connections that wait to be taken in
+_BACKLOG = 128  # connections that wait to be accepted
 
 _HEADERS_OF_ERRORS = ("Allow", "Retry-After", "WWW-Authenticate")
 _HEADERS = {
@@ -61,15 +62,15 @@ def create_app(
     grafana_url: str | None = None,
     http_sd_address: str | None = None,
 ) -> web.Application:
-    """All routes over what `metrics` and `history` know; `registry` is what /metrics shows.
+    """All routes. They show the contents of `metrics` and `history`, and /metrics the `registry`.
 
-    `draw` makes a picture of a session; without it there is no /report.png. `http_sd_address` is
-    where Prometheus is told to find the page of each target.
+    `draw` makes the picture of a session; without it there is no /report.png. `http_sd_address` is
+    the host and port that /api/v1/http-sd gives to Prometheus for the page of each target.
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
-    exposition = MetricsPage(registry, metrics)
-    app.on_cleanup.append(lambda _: exposition.close())
+    metrics_page = MetricsPage(registry, metrics)
+    app.on_cleanup.append(lambda _: metrics_page.close())
     links = PageLinks(grafana_url, draw is not None)
 
     async def healthy(_request: web.Request) -> web.Response:
@@ -81,16 +82,16 @@ def create_app(
         return readiness.answer()
 
     async def status_page(request: web.Request) -> web.Response:
-        # What it takes to make a page is loaded for the first one, and beside the event loop.
-        respond, parts = await asyncio.to_thread(_page_maker)
+        # The first time it compiles the template for 20 ms: not in the event loop.
+        await asyncio.to_thread(page.template)
         try:
             only = asked_target(request, metrics.targets)
             part = whole_number(request, "page", parts(len(metrics.targets))) or 1
-        except BadQueryError:
+        except BadRequestError:
             raise web.HTTPNotFound from None
-        return respond(metrics, history, clock.time(), links, PageQuery(only, part))
+        return page.response(metrics, history, clock.time(), links, PageQuery(only, part))
 
-    app.router.add_get("/metrics", exposition.answer)
+    app.router.add_get("/metrics", metrics_page.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", status_page)
@@ -102,21 +103,13 @@ def create_app(
     return app
 
 
-def _page_maker() -> tuple[PageMaker, Callable[[int], int]]:
-    from exporter.web.page import page  # noqa: PLC0415 - see where it is called
-    from exporter.web.page.views import targets  # noqa: PLC0415 - see where it is called
-
-    page.prepare()
-    return page.response, targets.parts
-
-
 class Readiness:
-    """Ready once every target has been looked at, whatever was found; and from then on.
+    """Ready after the first look at every target, whatever the result, and always after that.
 
-    Looked at: its engine was scraped or a session with it ended, well or not; and where the
-    target has a container, that was inspected. An engine that is down keeps nobody waiting: that
-    is what this program is there to say. Nor does a target that is found later: while it is new
-    the pages of all others must stay in reach.
+    The first look: a scrape or a session has ended, with success or not, and a container of the
+    target was inspected. An engine that is down does not delay readiness, because reporting it is
+    the exporter's task. A target that is discovered later does not either: the pages of the other
+    targets must stay reachable meanwhile.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -124,7 +117,7 @@ class Readiness:
         self._ready = False
 
     def answer(self) -> web.Response:
-        """200, or 503 with the names of those that are waited for."""
+        """200, or 503 with the names of the targets that have not been looked at."""
         waiting = []
         if not self._ready:
             waiting = [name for name, each in self._metrics.targets.items() if not each.looked_at]
@@ -138,6 +131,8 @@ class Readiness:
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except BadRequestError as error:
+        return _short(request, 400, str(error), {})
     except web.HTTPException as answer:
         return _short(request, answer.status, answer.reason, dict(answer.headers))
     except Exception:
@@ -157,7 +152,7 @@ def _short(
 async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    # aiohttp names itself, Python and both versions here, which is nobody's business.
+    # aiohttp puts its own version and Python's here: do not publish them.
     response.headers.popall("Server", None)
 
 
@@ -168,9 +163,9 @@ class _TlsArguments(TypedDict, total=False):
 
 
 class HttpServer:
-    """A listening socket in front of an application, with bounds on what one client may take.
+    """A listening socket in front of an application, with limits for each client.
 
-    With a web configuration also with TLS, passwords and headers as it says.
+    `web_config` adds TLS, passwords and headers.
     """
 
     def __init__(
@@ -191,7 +186,7 @@ class HttpServer:
         self._listeners: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes a free one. ExporterError where that is not possible."""
+        """Listen; port 0 takes a free port. Raises `ExporterError` where that is not possible."""
         await self._runner.setup()
         try:
             self._listeners = [
@@ -204,17 +199,17 @@ class HttpServer:
             raise ExporterError(_bind_failure(host, port, exc)) from exc
 
     async def apply(self, web_config: WebConfig) -> None:
-        """From now on this web configuration; connections that stand keep their certificate.
+        """Put this web configuration into force. Open connections keep their certificate.
 
-        Raises OSError where that cannot be, and then nothing has changed.
+        Raises OSError where the system refuses, and then nothing has changed.
         """
         before, self._web = self._web, web_config
-        # New listeners on the same sockets: nobody who connects meanwhile is refused.
+        # New listeners on the same sockets, so that no new connection is refused meanwhile.
         old, new = self._listeners, list[asyncio.Server]()
         try:
             for each in [each for server in old for each in server.sockets]:
                 new.append(await self._second_listener(each.fileno()))
-        except OSError:  # then those that were made must be closed again
+        except OSError:  # close the new listeners instead of the old ones
             self._web, old, new = before, new, old
             raise
         else:
@@ -252,11 +247,11 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port of the listening socket."""
         return int(self._listeners[0].sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Close the socket and every connection, within the grace."""
+        """Close the socket and, within the grace period, every connection."""
         for each in self._listeners:
             each.close()
         self._auth.close()
@@ -266,9 +261,10 @@ class HttpServer:
 def _bind_failure(host: str, port: int, exc: OSError) -> str:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     advice = {
-        errno.EADDRINUSE: "another program has that port, perhaps another exporter. "
+        errno.EADDRINUSE: "another program uses that port, perhaps another exporter. "
         "Stop it, or set `listen` to another port",
-        errno.EACCES: "this user may not have that port. Set `listen` to a port above 1023",
-        errno.EADDRNOTAVAIL: "this machine has no such address. Set `listen` to one of its own",
+        errno.EACCES: "this user may not use that port. Set `listen` to a port above 1023",
+        errno.EADDRNOTAVAIL: "this machine does not have that address. "
+        "Set `listen` to one of its addresses",
     }.get(exc.errno or 0, exc.strerror or str(exc))
     return f"cannot listen on {place}: {advice}."

@@ -156,7 +156,7 @@ async def test_a_second_daemon_on_the_same_port_says_so_in_one_line(daemon, tmp_
     assert second.returncode == 1
     lines = errors.decode().splitlines()
     assert len(lines) == 1
-    assert "another program has that port" in lines[0]
+    assert "another program uses that port" in lines[0]
 
 
 async def test_secrets_reach_neither_the_log_nor_the_pages(daemon, tmp_path):

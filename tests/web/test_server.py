@@ -257,8 +257,8 @@ async def test_the_server_listens_where_it_is_told(server):
 @pytest.mark.parametrize(
     ("host", "port", "words"),
     [
-        ("127.0.0.1", None, "another program has that port"),
-        ("192.0.2.1", 9477, "this machine has no such address"),
+        ("127.0.0.1", None, "another program uses that port"),
+        ("192.0.2.1", 9477, "this machine does not have that address"),
         ("no.such.host.invalid", 9477, r"cannot listen on no\.such\.host\.invalid:9477"),
         ("2001:db8::1", 9477, r"cannot listen on \[2001:db8::1\]:9477"),
     ],

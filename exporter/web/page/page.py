@@ -1,7 +1,7 @@
 """The status page at /: one self-contained HTML document, rendered on the server.
 
-It shows strings that engines and containers chose, so everything is escaped, and its policy allows
-the style and the script that stand in it and nothing from anywhere else.
+It shows strings from engines and containers, so everything is escaped, and its policy allows only
+the style and the script of the document itself.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def response(
     links: PageLinks,
     asked: PageQuery = ALL,
 ) -> web.Response:
-    """The page as it stands at Unix time `now`; of what is asked for there must be something."""
-    html = _template().render(
+    """The page at Unix time `now`. The target or the part that `asked` names must exist."""
+    html = template().render(
         page=page(metrics.targets, history, now, links, asked),
         version=exporter.__version__,
         style=_style(),
@@ -69,13 +69,9 @@ def response(
     )
 
 
-def prepare() -> None:
-    """Do now what the first page takes longer for, which may be in another thread."""
-    _template()
-
-
 @cache
-def _template() -> Template:
+def template() -> Template:
+    """The template, compiled by the first call: 20 ms, which may be in another thread."""
     environment = Environment(
         loader=PackageLoader("exporter.web.page"),
         autoescape=True,
