@@ -1,8 +1,8 @@
-"""A good guest: whether the probe may ask something of an engine now, and if not, why. Pure.
+"""Limits the load on an engine: whether the probe may send a request now, and if not, why.
 
-The budget counts what the counter `vllm_probe_consumed_tokens_total` counts, all prompt and
-completion tokens, cached ones too. That is more than the engine computes, but it is known on every
-server, and anyone can check the budget against the counter.
+The budget counts the same tokens as `vllm_probe_consumed_tokens_total`: all prompt and completion
+tokens, also the cached ones. The engine computes fewer, but these tokens are known on every server,
+and a user can compare the budget with the counter.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 RECHECK_SECONDS = 5.0
-"""How soon to look again at an engine that was busy."""
+"""Seconds until the probe looks again at a busy engine."""
 PAUSED_SECONDS = 60.0
-"""How long an engine is left alone that refused a request because it is paused."""
+"""Seconds without a request after the engine refused one because it is paused."""
 STANDSTILL_SECONDS = 60.0
-"""An engine that counted nothing for so long is stuck, or its gauges are."""
+"""If the counters of a busy engine stay the same for so long, it is stuck, or its gauges are."""
 UNKNOWN_TURN_TOKENS = 3000
-"""What a turn is charged whose tokens nobody told: more than one of the built-in scenario takes."""
+"""The charge for a turn of unknown length: more than any turn of the built-in scenario takes."""
 _NEVER_ARRIVED = frozenset(
     {
         FailureReason.CONNECTION_REFUSED,
@@ -40,7 +40,7 @@ _NEVER_ARRIVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LoadPolicy:
-    """What an engine is spared. `tokens_per_hour` 0 is no limit."""
+    """The limits on the load. `tokens_per_hour` 0 is no limit."""
 
     tokens_per_hour: int
     max_waiting_requests: int
@@ -49,26 +49,26 @@ class LoadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """When what was spent will be worked off, in monotonic seconds.
+    """When the next session may start (`free_at`, monotonic seconds).
 
-    Each token takes its share of an hour to work off, and nothing starts before that. So what
-    starts within any hour costs no more than the budget, and what its last start costs beyond.
+    With a budget of N tokens per hour, each token that was spent moves `free_at` by 1/N of an hour.
+    So the sessions of any hour cost at most the budget, plus what the last of them goes beyond it.
     """
 
     free_at: float = float("-inf")
 
     def spent(self, tokens: int, now: float, tokens_per_hour: int) -> TokenBudget:
-        """The ledger after something that ended at `now` and cost `tokens`."""
+        """The budget after a session or test that ended at `now` and cost `tokens`."""
         if tokens_per_hour == 0:
             return self
         return TokenBudget(max(self.free_at, now) + tokens * HOUR / tokens_per_hour)
 
     def seconds_left(self, now: float) -> float:
-        """Until all that was spent is worked off."""
+        """Seconds until the next session may start."""
         return max(0.0, self.free_at - now)
 
     def under(self, now: float, *, before: int, tokens_per_hour: int) -> TokenBudget:
-        """The same tokens to work off under another budget than `before`; none without a limit."""
+        """The same spent tokens under a new budget; none are left without a limit."""
         if before == 0 or tokens_per_hour == 0:
             return TokenBudget()
         return TokenBudget(now + self.seconds_left(now) * before / tokens_per_hour)
@@ -76,21 +76,22 @@ class TokenBudget:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do not start, because of `reason`; ask again in `seconds`."""
+    """Do not start now, for this `reason`; check again in `seconds`."""
 
     reason: PauseReason
     seconds: float
 
 
 def budget_pause(budget: TokenBudget, now: float) -> Pause | None:
-    """The pause that the budget asks for; it needs no look at the engine."""
+    """The pause that the budget demands; None if there is budget."""
     return Pause(PauseReason.BUDGET, budget.free_at - now) if budget.free_at > now else None
 
 
 def busy_pause(view: EngineView | None, policy: LoadPolicy) -> Pause | None:
-    """The pause that a busy engine asks for. An engine that cannot be read is not known to be busy.
+    """The pause that a busy or sleeping engine demands; None otherwise.
 
-    That one is probed all the same: whether it answers is what a session finds out.
+    An engine whose /metrics cannot be read is probed all the same: the session shows whether it
+    answers.
     """
     seen = view.snapshot if view and view.failure is None else None
     if seen is None:
@@ -107,15 +108,16 @@ def busy_pause(view: EngineView | None, policy: LoadPolicy) -> Pause | None:
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """Since when, in monotonic seconds, a busy engine's counters say the same. `Standstill()`: it
-    was not seen busy.
+    """Since when the counters of a busy engine have not moved, in monotonic seconds.
+
+    `Standstill()`: the engine was not busy.
     """
 
     counters: tuple[float | None, ...] = ()
     since: float = float("inf")
 
     def after(self, view: EngineView | None, pause: Pause | None, now: float) -> Standstill:
-        """With one more look, and the pause that it asks for."""
+        """With one more reading, and the pause that follows from it."""
         seen = view.snapshot if view else None
         if seen is None or pause is None or pause.reason not in _BY_GAUGE:
             return Standstill()
@@ -123,7 +125,7 @@ class Standstill:
         return self if counters == self.counters else Standstill(counters, now)
 
     def lasts(self, now: float) -> bool:
-        """Whether it has lasted so long that the gauges are not to be believed."""
+        """Whether it has lasted so long that the gauges cannot be right."""
         return now - self.since >= STANDSTILL_SECONDS
 
 
@@ -131,7 +133,7 @@ _BY_GAUGE = frozenset({PauseReason.QUEUE, PauseReason.USAGE})
 
 
 def _counters(seen: EngineSnapshot) -> tuple[float | None, ...]:
-    """What rises while an engine works: the steps' tokens also while it computes a long prompt."""
+    """Counters that rise while an engine works; `iteration_tokens` also during a long prefill."""
     return (
         seen.process_start_time,
         seen.iteration_tokens,
@@ -143,9 +145,9 @@ def _counters(seen: EngineSnapshot) -> tuple[float | None, ...]:
 
 
 def session_tokens(result: SessionResult) -> int:
-    """What a session is charged: all that it is known to have cost, and guesses where that is not.
+    """The charge for a session: all its known tokens, and a guess for each unknown turn.
 
-    A turn that failed after it may have reached the engine is charged as much as the one before.
+    A failed turn that may have reached the engine is charged like the turn before it.
     """
     charged = [_turn_tokens(turn) for turn in result.turns]
     total = sum(charged) + result.extra_tokens

@@ -1,4 +1,4 @@
-"""The exporter's own share of an engine's counters. Pure."""
+"""The exporter's own share of an engine's counters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OwnShare:
-    """What the exporter itself asked of one engine, or how that changed. Tokens, and requests.
+    """The tokens and requests that the exporter itself sent to one engine, or a change of these.
 
-    `queried_tokens` are those of prompts that the engine looked up in its prefix cache, and
-    `hit_tokens` those known to be served from it, by the `told` of the `requests`. A request
-    without usage that the engine may have looked up is `unknown`: none of its tokens are known.
+    `queried_tokens` are prompt tokens that the engine looked up in its prefix cache, `hit_tokens`
+    those that came from it. `told` counts the `requests` whose cached tokens are known. `unknown`
+    counts requests without usage that the engine may have looked up: their tokens are not known.
     """
 
     requests: int = 0
@@ -26,11 +26,11 @@ class OwnShare:
 
     @property
     def untold(self) -> int:
-        """Requests whose prompt tokens are known and whose cached tokens are not."""
+        """Requests with known prompt tokens and unknown cached tokens."""
         return self.requests - self.told
 
     def plus(self, change: OwnShare) -> OwnShare:
-        """With a change that came later."""
+        """With a later change added."""
         later = change.last_ended_at
         return OwnShare(
             self.requests + change.requests,
@@ -45,10 +45,10 @@ class OwnShare:
         )
 
     def quiet(self, at: float, seconds: float = 1.0) -> bool:
-        """Whether none of the requests ran at `at` or ended within `seconds` before.
+        """Whether no request ran at `at` or ended within the `seconds` before.
 
         vLLM counts a step after it has sent the step's tokens, so counters that are read soon after
-        a request may lack some of it.
+        a request can lack some of its tokens.
         """
         ended = self.last_ended_at
         return self.in_flight == 0 and (ended is None or at - ended >= seconds)

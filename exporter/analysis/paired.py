@@ -1,11 +1,11 @@
-"""Statistics of paired differences: exact, for few pairs, without assuming a distribution. Pure.
+"""Statistics of paired differences: exact for few pairs, without an assumed distribution.
 
-The differences of an interleaved comparison are those within one round, so whatever changes from
-round to round falls out. Their middle is the Hodges-Lehmann estimate (the median of the means of
-all pairs of differences, each with itself too), its interval and the test are those of Wilcoxon's
-signed-rank test, whose distribution is counted out and not approximated (Hollander, Wolfe and
-Chicken, Nonparametric Statistical Methods, chapter 3). Six pairs are the fewest that can show a
-difference at 5 %: with five, chance alone puts all on one side once in sixteen times.
+Each difference is within one round of an interleaved comparison, so it does not contain what
+changes from round to round. The estimate is Hodges and Lehmann's: the median of the means of all
+pairs of differences, each difference also paired with itself. The interval and the test are those
+of Wilcoxon's signed-rank test, by its exact distribution (Hollander, Wolfe and Chicken,
+Nonparametric Statistical Methods, chapter 3). At least six pairs are needed for a significant
+difference at 5 %: with five, all have the same sign by chance once in sixteen times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST_PAIRS = 6
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of some values and the middle half of them."""
+    """The median and the quartiles of `count` values."""
 
     median: float
     lower_quartile: float
@@ -34,9 +34,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What `pairs` paired differences say. `p` is that of chance alone giving as much, two-sided.
+    """The result of `pairs` paired differences, with the two-sided `p` of the signed-rank test.
 
-    The interval has at least `CONFIDENCE`; it and `p` are None below `LEAST_PAIRS` pairs.
+    The interval covers at least `CONFIDENCE`. It and `p` are None below `LEAST_PAIRS` pairs.
     """
 
     estimate: float
@@ -47,7 +47,7 @@ class Difference:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None where there is nothing to spread."""
+    """None without a value."""
     if not values:
         return None
     if len(values) == 1:
@@ -77,9 +77,9 @@ def difference(differences: Sequence[float]) -> Difference | None:
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:
-    """The exact two-sided p of Wilcoxon's signed-rank test. Zeros are left out, ties share ranks.
+    """The exact two-sided p of Wilcoxon's signed-rank test; 1 if all differences are zero.
 
-    1 where all differences are zero.
+    Zeros are left out, ties share ranks.
     """
     sizes = sorted(abs(each) for each in differences if each)
     if not sizes:
@@ -93,7 +93,7 @@ def signed_rank_p(differences: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Several p at once, made larger so that one false alarm in all stays as rare (Holm, 1979)."""
+    """Several p values, adjusted for multiple tests with Holm's method (Holm, 1979)."""
     known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     adjusted: list[float | None] = [None] * len(ps)
     floor = 0.0
@@ -104,14 +104,14 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def ecdf(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Each value, ascending, with the share of all that are not above it."""
+    """The empirical distribution: each value, ascending, and the share of values up to it."""
     ordered = sorted(values)
     steps = [(value, place / len(ordered)) for place, value in enumerate(ordered, start=1)]
     return [step for step, later in pairwise([*steps, (float("inf"), 1.0)]) if step[0] != later[0]]
 
 
 def _left_out(pairs: int) -> int:
-    """How many of the sorted means the interval leaves out at either end."""
+    """The number of sorted means that the interval leaves out at each end."""
     ways = _ways(range(1, pairs + 1))
     allowed = (1 - CONFIDENCE) / 2 * 2**pairs
     below, left_out = 0, 0
@@ -124,7 +124,7 @@ def _left_out(pairs: int) -> int:
 
 
 def _ways(ranks: Sequence[int]) -> list[int]:
-    """In how many of all choices of signs the positive ranks add up to 0, 1, 2…"""
+    """The number of sign choices for which the positive ranks add up to 0, 1, 2…"""
     ways = [1]
     for rank in ranks:
         longer = [*ways, *[0] * rank]
@@ -135,6 +135,6 @@ def _ways(ranks: Sequence[int]) -> list[int]:
 
 
 def _doubled_rank(ordered: Sequence[float], size: float) -> int:
-    """Twice the mean of the ranks (1…) that equal sizes share: a whole number."""
+    """Twice the mean of the ranks (1…) that equal sizes share, which is a whole number."""
     first = ordered.index(size) + 1
     return 2 * first + ordered.count(size) - 1

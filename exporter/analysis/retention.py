@@ -1,8 +1,8 @@
-"""How long an untouched prefix survives in the cache: what is sent, and what comes of it. Pure.
+"""Retention: the share of a prefix that is still cached after an idle gap.
 
-Each idle gap has a prefix of its own, since reading a prefix renews it: written once, read once.
-The second, identical prompt of n tokens can hit floor((n - 1) / B) * B of them (see cache_math.py),
-and the share of these that it did hit is the retention.
+Each gap has its own prefix, written once and read once, because a read renews the prefix. The
+second, identical prompt of n tokens can hit floor((n - 1) / B) * B of them (see cache_math.py). The
+retention is the share of these that it did hit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LATE_RATIO, _LATE_SECONDS = 0.1, 1.0
 
 
 def obstacle(snapshot: EngineSnapshot | None) -> RetentionUnknown | None:
-    """Why nothing can be learned from this engine at all; None where it can."""
+    """Why this engine's retention cannot be measured; None if it can."""
     cache = snapshot.cache if snapshot else None
     if cache is not None and cache.prefix_caching is False:
         return RetentionUnknown.CACHING_OFF
@@ -30,7 +30,7 @@ def obstacle(snapshot: EngineSnapshot | None) -> RetentionUnknown | None:
 
 
 def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | None:
-    """Why a prefix that was written cannot be judged later; None where it can."""
+    """Why the retention of a prefix cannot be known after this write; None if it can."""
     if usage is not None and usage.transferred:
         return RetentionUnknown.TRANSFER
     if usage is None or usage.cached_tokens is None:
@@ -41,7 +41,7 @@ def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | N
 
 
 def retained(usage: Usage | None, match_unit: int) -> float | None:
-    """The share of the prefix that the reading prompt hit; None where the server does not say."""
+    """The share of the prefix that the second prompt hit; None if the server does not report it."""
     if usage is None or usage.cached_tokens is None:
         return None
     most = most_cached(usage.prompt_tokens, match_unit)
@@ -49,12 +49,12 @@ def retained(usage: Usage | None, match_unit: int) -> float | None:
 
 
 def late(gap_seconds: float, waited_seconds: float) -> bool:
-    """Whether the read came so long after the gap that it says nothing about this gap."""
+    """Whether the read came too long after the gap to say anything about this gap."""
     return waited_seconds > gap_seconds * (1 + _LATE_RATIO) + _LATE_SECONDS
 
 
 def restarted(before: EngineSnapshot | None, after: EngineSnapshot | None) -> bool | None:
-    """Whether another process answers than before; None where one of the two does not say."""
+    """Whether another process answers now; None if a start time is unknown."""
     start = before.process_start_time if before else None
     now = after.process_start_time if after else None
     return None if start is None or now is None else start != now

@@ -1,8 +1,8 @@
-"""What keeps a session apart from every other: its salt, or words of its own if salts do nothing.
+"""Whether an engine honours cache_salt, which keeps each session's cache apart from all others.
 
-A salt is trusted until a first turn hits under one that was never used, and again once another
-process answers: it may be another version. The words stand at the head of the first message, so
-that the first block of every prompt of the session differs from every other session's.
+A process is trusted until a first turn hits under a salt that was never used. Then sessions put a
+nonce at the head of the first message, so the first block of every prompt differs from those of
+other sessions. A new process is trusted again, because it may be another version.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What tells one process of an engine from the next; None is unknown.
+    """What identifies one process of an engine; None is unknown.
 
-    `restarts` is how many were seen before it, known wherever its metrics could be read.
+    `restarts` is the number of restarts seen before it, known if its /metrics could be read.
     """
 
     version: str | None
@@ -33,7 +33,7 @@ class Process:
         )
 
     def with_what(self, other: Process) -> Process:
-        """With what the other, which does not differ, knows in addition."""
+        """With what `other`, which is the same process, knows in addition."""
         return Process(
             other.version if self.version is None else self.version,
             other.start_time if self.start_time is None else self.start_time,
@@ -45,7 +45,7 @@ class Process:
 
 
 def process_of(info: EngineInfo, view: EngineView | None) -> Process | None:
-    """The process that answers, as far as it is known; None where there are several."""
+    """The process that answers now, as far as it is known; None if there are several."""
     if view is not None and view.mixed:
         return None
     if view is None or view.snapshot is None:
@@ -54,7 +54,7 @@ def process_of(info: EngineInfo, view: EngineView | None) -> Process | None:
 
 
 class SaltTrust:
-    """Whether the engine keeps salts apart, as far as its sessions showed."""
+    """Whether sessions showed that the engine ignores salts."""
 
     def __init__(self) -> None:
         self._ignored = False
@@ -63,8 +63,8 @@ class SaltTrust:
     def ignored(self, process: Process | None) -> bool:
         """Whether this process is known to ignore salts.
 
-        One that is not known to be the process that ignored them is trusted again: if it is the
-        same after all, its next session finds that out at the cost of one turn.
+        A process that may be a new one is trusted again. If it is the old one, the next session
+        finds that out at the cost of one turn.
         """
         if process is not None and self._ignored:
             if self._by is None or process.differs(self._by):
@@ -74,5 +74,5 @@ class SaltTrust:
         return self._ignored
 
     def distrust(self, process: Process | None) -> None:
-        """A first turn hit under a salt never used before."""
+        """Note that a first turn hit under a salt that was never used."""
         self._ignored, self._by = True, process

@@ -1,4 +1,4 @@
-"""What a whole session says about the cache: sums over its turns, unknown stays None. Pure."""
+"""The sums over a session's turns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class SessionTotals:
     """Tokens over all turns of a session, and ratios 0…1 of these sums.
 
-    Each sum is None where one of its turns is unknown, so that a ratio never stands on half a
-    session. `ideal_tokens` and `lost_tokens` are over the turns after the first, whose ideal is 0
-    on every engine and says nothing. `lost_in` has the turns that each cause took tokens from.
-    `ttft_saved_seconds` has one value for each turn that hit and has a cold control.
+    A sum is None if one of its turns is unknown, so no ratio is that of half a session.
+    `ideal_tokens` and `lost_tokens` leave out the first turn, whose ideal is 0 on every engine.
+    `lost_in` has the turns that lost tokens to each cause. `ttft_saved_seconds` has one value for
+    each turn that hit and has a cold control.
     """
 
     turns: int
@@ -33,21 +33,21 @@ class SessionTotals:
 
     @property
     def hit_ratio(self) -> float | None:
-        """Cached / prompt tokens over all turns, the cold first one too."""
+        """Cached / prompt tokens over all turns, with the cold first turn."""
         if self.cached_tokens is None or not self.prompt_tokens:
             return None
         return self.cached_tokens / self.prompt_tokens
 
     @property
     def efficiency_ratio(self) -> float | None:
-        """Served / ideal tokens; None where nothing could have been served."""
+        """Cached / ideal tokens of the later turns; None if their ideal is 0."""
         if self.lost_tokens is None or not self.ideal_tokens:
             return None
         return (self.ideal_tokens - self.lost_tokens) / self.ideal_tokens
 
 
 def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
-    """The sums over `turns`, in the order in which they were played."""
+    """The sums over `turns`, which are in order."""
     later = [turn for turn in turns if turn.index > 1]
     ideal = _sum([turn.ideal_cached_tokens for turn in later])
     cached = _sum([turn.cached_tokens for turn in later])
@@ -72,12 +72,12 @@ def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
 
 
 def ttft_saved(turns: Iterable[TurnFacts]) -> tuple[float, ...]:
-    """What the cache saved in TTFT, of each turn of which that is known, in their order."""
+    """The seconds of TTFT that the cache saved, for each turn where that is known, in order."""
     saved = (turn.ttft_saved_seconds for turn in turns)
     return tuple(seconds for seconds in saved if seconds is not None)
 
 
 def _sum(values: Sequence[int | None]) -> int | None:
-    """The sum; None where one is unknown, or where there is nothing to add up."""
+    """The sum; None if one value is unknown, or without values."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None

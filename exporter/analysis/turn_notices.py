@@ -1,4 +1,4 @@
-"""What a reader of a session's numbers must know. Pure."""
+"""The notices of a session: what a reader of its numbers must know."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def turn_notices(turn: Chat, ideal: int | None, circumstances: EngineCircumstances) -> set[Notice]:
-    """What one turn gives rise to. `ideal` is as computed, also where the hit went beyond it."""
+    """The notices of one turn. `ideal` is as computed, even if the hit is longer."""
     usage = turn.usage
     cached = usage.cached_tokens if usage else None
     no_ids = turn.prompt_token_ids is None or (
@@ -39,8 +39,9 @@ def turn_notices(turn: Chat, ideal: int | None, circumstances: EngineCircumstanc
 
 
 def usage_notice(usages: Sequence[Usage], *, lacking: bool) -> Notice | None:
-    """What a session's usages say of how its cached tokens are known. `lacking`: one of them did
-    not tell what its server should.
+    """The notice about how a session's cached tokens are known, if any.
+
+    `lacking`: a usage did not report what its server should report.
     """
     if any(usage.source is CachedTokensSource.COUNTERS for usage in usages):
         return Notice.CACHED_FROM_COUNTERS
@@ -53,7 +54,7 @@ def usage_notice(usages: Sequence[Usage], *, lacking: bool) -> Notice | None:
 def length_notices(
     turns: Sequence[TurnFacts], match_unit: int | None, *, padded: bool
 ) -> set[Notice]:
-    """What a whole session gives rise to whose prompts are short beside a match unit."""
+    """The notices of a session whose prompts are short for the match unit."""
     prompts = [turn.prompt_tokens for turn in turns if turn.prompt_tokens is not None]
     if match_unit is None or not prompts:
         return set()

@@ -215,7 +215,7 @@ def test_the_recorded_eviction_is_told_as_such(sessions, cached, lost):
     assert (found.tokens if found else 0) == lost
     if found:
         assert found.cause is LossCause.EVICTED
-        assert "others used" in found.evidence
+        assert "other requests used" in found.evidence
     elif sessions == 4:
         assert evidence.pressed is False, "49 blocks had room beside the session"
 

@@ -32,11 +32,11 @@ IN_64 = [Hit(1000, 896, prompt_before=950), Hit(1200, 1088, prompt_before=1130)]
         (MORE_SHORT[::-1], PLAIN, None),
         (MORE_SHORT[::-1], SPECULATIVE, "speculative decoding is on"),
         ([replace(one, disturbed=True) for one in ONE_SHORT], PLAIN, None),
-        (NO_ANSWERS, PLAIN, "ends with the prompt of the turn before"),
+        (NO_ANSWERS, PLAIN, "ends with the prompt of the previous turn"),
         (NO_ANSWERS[:1], PLAIN, None),
         (NO_ANSWERS[:1], UNEVEN, "is not num_gpu_blocks x block_size"),
         (NO_ANSWERS[:1], TWO_RANKS, None),  # the label has the blocks of both
-        (IN_64, UNEVEN, "ends with the prompt of the turn before"),
+        (IN_64, UNEVEN, "ends with the prompt of the previous turn"),
         ([Hit(3000, 320)], SPECULATIVE, None),
         ([Hit(3000, 320)], None, None),
     ],

@@ -169,7 +169,7 @@ async def test_what_the_exporter_asks_between_two_turns_is_nobody_elses(bench):
     assert {turn.index: turn.loss.cause for turn in result.turns if turn.loss} == {
         5: LossCause.RESET
     }
-    assert "others used only 0 tokens" in result.turns[4].loss.evidence
+    assert "other requests used only 0 tokens" in result.turns[4].loss.evidence
 
 
 async def test_cold_controls_do_not_hide_that_only_the_engine_counts_the_hits(bench):

@@ -60,8 +60,8 @@ def test_hits_that_the_engine_counted_are_unreported(traffic):
         (replace(MISSED, same_ids=None), BY, "is unknown"),
         (replace(MISSED, traffic=None), BY, "is unknown"),
         (MISSED, replace(BY, room=None), "is unknown"),
-        (MISSED, replace(BY, room=0), "others filled the cache"),
-        (replace(MISSED, traffic=BUSY), BY, "others filled the cache"),
+        (MISSED, replace(BY, room=0), "other requests filled the cache"),
+        (replace(MISSED, traffic=BUSY), BY, "other requests filled the cache"),
         (replace(MISSED, traffic=replace(QUIET, hits_beyond=None)), BY, "counted a hit"),
         # Others' hits, as many as ours would have been: ours may be among them.
         (

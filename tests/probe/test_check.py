@@ -189,7 +189,7 @@ async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, 
     assert finding(checkup, "wedge").verdict is PASS
     assert "never" not in finding(checkup, "wedge").evidence
     assert finding(wedged, "wedge").verdict is UNKNOWN
-    assert "has not served a prompt of the probe before" in finding(wedged, "wedge").evidence
+    assert "has not served a prompt of the probe from cache" in finding(wedged, "wedge").evidence
 
 
 async def test_a_cache_that_stops_while_it_is_examined_is_wedged_and_nothing_says_otherwise(bench):
@@ -278,7 +278,7 @@ async def test_a_cache_that_others_fill_in_between_is_not_called_wedged(bench):
         checkup = await examine(at)
     found = finding(checkup, "wedge")
     assert found.verdict is UNKNOWN
-    assert "others filled the cache in between" in found.evidence
+    assert "other requests filled the cache in between" in found.evidence
 
 
 async def test_an_engine_that_is_not_there_fails_one_test_and_leaves_the_rest_unknown(bench):

@@ -67,7 +67,7 @@ async def test_what_an_engines_own_rule_takes_is_never_evicted(bench, like):
         ("eagle", "lacks one unit of 16 tokens"),
         ("eagle", "vllm:spec_decode counters show"),
         ("eagle-hybrid", "lacks one unit of 528 tokens"),
-        ("sliding-window", "what hit ends with the prompt of the turn before"),
+        ("sliding-window", "the hit ends with the prompt of the previous turn"),
     ],
 )
 async def test_the_evidence_names_what_speaks_for_the_engines_own_rule(bench, like, words):
@@ -113,7 +113,7 @@ async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(b
         found = await examine(at)
     assert causes(*results) == {LossCause.UNEXPLAINED}
     assert not any(Notice.CACHE_WEDGED in result.notices for result in results)
-    assert any("at its second sending" in text for text in evidence(*results))
+    assert any("when it was sent a second time" in text for text in evidence(*results))
     assert (test.same_salt_cached, test.third_cached) == (0, test.possible)
     for wedge in (of_wedge(test), found["wedge"]):
         assert wedge.verdict is UNKNOWN

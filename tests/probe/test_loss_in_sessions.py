@@ -147,7 +147,7 @@ async def test_a_full_cache_is_evicted_and_not_wedged(bench):
         result = await at.play()
     assert causes(result) == {4: LossCause.EVICTED}
     assert result.turns[3].cached_tokens == 0
-    assert "others used" in result.turns[3].loss.evidence
+    assert "other requests used" in result.turns[3].loss.evidence
     assert Notice.CACHE_WEDGED not in result.notices
     assert result.extra_tokens == 0, "the counters told it"
 

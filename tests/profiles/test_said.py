@@ -88,7 +88,7 @@ def test_lookups_that_count_again_are_nobody_elses_traffic(loop):
     heard = Said(loop, "recounted-lookups", behaviours=(DropLastUnit(),))
     losses = [turn["loss"] for turn in heard.session["turns"] if turn["loss"]]
     assert {loss["cause"] for loss in losses} == {"unexplained"}
-    assert not any(word in heard.words for word in ("evicted", "others used"))
+    assert not any(word in heard.words for word in ("evicted", "other requests used"))
 
 
 @pytest.mark.parametrize("name", ["eagle", "pd-decode", "router"])

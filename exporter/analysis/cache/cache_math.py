@@ -1,4 +1,4 @@
-"""The arithmetic of prefix caching: what was served from cache, what could have been. Pure.
+"""The arithmetic of prefix caching: what was served from cache, and what could have been.
 
 vLLM hashes full blocks of B tokens, chained from the start of the prompt, and never serves the
 last token of a prompt from cache, since its logits are needed (`vllm/v1/core/kv_cache_manager.py`,
@@ -7,9 +7,9 @@ start of an earlier sequence of the same salt:
 
     ideal = floor(min(C, n - 1) / B) * B
 
-An earlier sequence is an earlier prompt with its completion less that completion's last token,
-whose keys and values were never computed. On an undisturbed vLLM 0.32.0, cached == ideal on every
-turn at block sizes 32 and 128.
+An earlier sequence is an earlier prompt with its completion, but without the completion's last
+token: vLLM never computes the keys and values of that token. On an undisturbed vLLM 0.32.0,
+cached == ideal on every turn at block sizes 32 and 128.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class EngineCircumstances:
-    """What one must know of the engine to judge a turn; None where it is unknown.
+    """Facts about the engine that a turn is judged by; None is unknown.
 
-    `match_unit_tokens` is what /metrics names, `label_is_wrong` whether hits deny it.
+    `match_unit_tokens` is the label on /metrics. `label_is_wrong`: hits contradict it.
     """
 
     match_unit_tokens: int | None
@@ -43,7 +43,7 @@ class EngineCircumstances:
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """The number of leading tokens that two sequences share."""
     low, high = 0, min(len(one), len(other))
-    while low < high:  # halving with slices compares in C, a loop over the tokens would not
+    while low < high:  # a binary search over slices: slices are compared in C
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
             low = middle
@@ -63,16 +63,16 @@ class Shared:
     most: int
 
     def servable(self, match_unit: int) -> int | None:
-        """The whole units in it; None where they are more or fewer by what is unknown."""
+        """The tokens of its whole units; None where the unknown ids could change their number."""
         least, most = (tokens // match_unit * match_unit for tokens in (self.least, self.most))
         return least if least == most else None
 
 
 def shared_with(prompt: Tokens, earlier: Chat) -> Shared | None:
-    """What `prompt` shares with `earlier` and its answer; None where the ids of that are unknown.
+    """What `prompt` shares with `earlier` and its answer; None without the earlier prompt's ids.
 
-    Where the prompt parts from the earlier *prompt*, the answer's ids do not matter. Where it goes
-    on past its end, it can share up to the whole answer but its last token.
+    If the prompt differs from the earlier *prompt*, the answer's ids do not matter. If it goes on
+    past the earlier prompt's end, it can share the whole answer but its last token.
     """
     before, answer = earlier.prompt_token_ids, earlier.completion_token_ids
     if before is None:
@@ -94,11 +94,10 @@ def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: i
 
 
 def turn_ideal(turn: Chat, earlier: Sequence[Chat], match_unit: int | None) -> int | None:
-    """The ideal of `turn` after the `earlier` turns of its session; None where it is unknown.
+    """The ideal of `turn` after the `earlier` turns of its session, in tokens; None is unknown.
 
-    The first turn's ideal is 0 whatever is unknown: there is nothing before it to reuse. Where the
-    ids of an answer are unknown the ideal is known only if it comes out the same whatever they are:
-    a bound is no ideal.
+    The first turn's ideal is always 0: there is nothing before it to reuse. If the ids of an answer
+    are unknown, the ideal is known only if they cannot change it: an upper bound is not an ideal.
     """
     if not earlier:
         return 0
@@ -107,8 +106,10 @@ def turn_ideal(turn: Chat, earlier: Sequence[Chat], match_unit: int | None) -> i
 
 
 def reusable(turn: Chat, earlier: Sequence[Chat]) -> Shared | None:
-    """How much of the prompt of `turn` the `earlier` turns of its session leave to be reused: all
-    that it shares with one of them, but never its last token. None where ids are unknown.
+    """How much of the prompt of `turn` could be reused from the `earlier` turns of its session.
+
+    That is the most that it shares with one of them, but never its last token. None where ids are
+    unknown.
     """
     prompt = turn.prompt_token_ids
     if prompt is None or not earlier:
@@ -124,11 +125,10 @@ def reusable(turn: Chat, earlier: Sequence[Chat]) -> Shared | None:
 
 
 def turn_facts(turn: Chat, ideal: int | None, loss: Loss | None = None) -> TurnFacts:
-    """Everything that one turn says, given its ideal and its loss against it. What cannot be known
-    stays None.
+    """The facts of one turn, given its ideal and its loss against the ideal; None is unknown.
 
-    A turn that hit more than its ideal shows that the ideal is wrong for this engine: then the
-    ideal and what follows from it are None. Where usage hides hits, what was cached is not known.
+    A turn that hit more than its ideal shows that the ideal is wrong for this engine. Then the
+    ideal and all that depends on it are None. If usage hides hits, the cached tokens are unknown.
     """
     usage = turn.usage
     prompt = usage.prompt_tokens if usage else None

@@ -1,9 +1,9 @@
-"""Cached tokens of one request by the engine's own counters around it. Pure.
+"""The cached tokens of one request, by the engine's own counters before and after it.
 
-`vllm:prefix_cache_queries` and `_hits` count everybody's tokens. Their growth is that of one
-request only if the engine ran nothing else: idle before and after, the same process, and exactly
-this prompt looked up in between. But where the hits did not grow at all, the request had none,
-whoever else ran.
+`vllm:prefix_cache_queries` and `_hits` count the tokens of all clients. Their growth belongs to one
+request only if the engine ran nothing else: it was idle before and after, the process is the same,
+and it looked up exactly this prompt in between. If the hits did not grow at all, the request had
+none, even if other requests ran.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt: int) -> int | None:
-    """The tokens of a prompt that came from cache between two readings; None where others' may be
-    in it.
+    """The tokens of one prompt that came from cache between two readings.
+
+    None if other requests may be in the growth.
     """
     if before is None or after is None or not idle(after) or not alone(before, after, prompt):
         return None
@@ -25,7 +26,7 @@ def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt:
 
 
 def alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
-    """Whether the engine looked up exactly one prompt of that length since it was idle."""
+    """Whether the engine was idle, and then looked up exactly one prompt of that length."""
     same_process = before.process_start_time == after.process_start_time
     queried = growth(before.queried_tokens, after.queried_tokens)
     return idle(before) and same_process and queried == looked_up(after, prompt)
@@ -34,7 +35,7 @@ def alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
 def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the engine counted a prompt of that length between two readings, and no hit.
 
-    `prompt_tokens_cached` counts what came from external caches too; vLLM has it since 0.16.
+    `vllm:prompt_tokens_cached` (since 0.16) also counts hits in external caches.
     """
     if before.process_start_time != after.process_start_time:
         return False
@@ -45,10 +46,10 @@ def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
 
 
 def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
-    """Whether the counters can have a prompt of that length in them already.
+    """Whether the counters can already include a prompt of that length.
 
-    vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early.
-    Prompt tokens are counted with prefix caching off, too.
+    vLLM counts a step after it has sent the step's tokens, so a stream can end before its tokens
+    are counted. vLLM counts prompt tokens also when prefix caching is off.
     """
     grown = growth(before.prompt_tokens, after.prompt_tokens)
     if grown is None:
@@ -57,7 +58,7 @@ def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
 
 
 def looked_up(snapshot: EngineSnapshot, prompt: int) -> int:
-    """What this engine counts as looked up for one prompt of that length."""
+    """The tokens that this engine counts as looked up for one prompt of that length."""
     if snapshot.cache is not None and snapshot.cache.prefix_caching is False:
         return 0
     step = snapshot.lookup_step_tokens
@@ -65,7 +66,7 @@ def looked_up(snapshot: EngineSnapshot, prompt: int) -> int:
 
 
 def idle(snapshot: EngineSnapshot) -> bool:
-    """Whether nothing ran and nothing waited; unknown is no."""
+    """Whether no request ran or waited; False if that is unknown."""
     return snapshot.requests_running == 0 and snapshot.requests_waiting == 0
 
 

@@ -1,6 +1,6 @@
-"""What the answers of one engine process showed of its cache, kept from session to session. Pure.
+"""What the answers of one engine process showed about its cache, kept from session to session.
 
-Another process begins with a new one: it may be another version with other flags.
+A new process gets a new one: it may be another version with other flags.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _HITS_KEPT = 64
 
 
 class EngineMemory:
-    """Shared by all that asks one process.
+    """Shared by all loops that send requests to one process.
 
-    `label` is the match unit that its /metrics names. `hit`: a prompt of the exporter was served
-    from cache when it was sent a second time. `transfers`: usage counts as cached what came from
-    another engine. `no_system`: the chat template refuses a system message. `tried_beside`: a
-    prompt that missed twice was sent twice at the same time.
+    `label` is the match unit on its /metrics. `hit`: a prompt of the exporter hit the cache when it
+    was sent a second time. `transfers`: usage counts as cached the KV that another engine computed.
+    `no_system`: the chat template refuses a system message. `tried_beside`: a prompt that missed
+    twice was sent in two overlapping requests.
     """
 
     def __init__(self) -> None:
@@ -39,17 +39,17 @@ class EngineMemory:
 
     @property
     def match_unit(self) -> int | None:
-        """The unit that hits land on; None where it is not known, or while hits leave it open."""
+        """The match unit by label and hits; None while it is unknown or not settled."""
         return match_unit(self.label, self._hits)
 
     @property
     def likely_unit(self) -> int | None:
-        """What the unit is taken for while hits leave it open: for lengths, never for an ideal."""
+        """The match unit, or the label until it is settled. For lengths, not for an ideal."""
         return self.match_unit or self.label
 
     @property
     def label_is_wrong(self) -> bool:
-        """Whether hits show that the unit is another one than /metrics says."""
+        """Whether hits show that the match unit differs from the label."""
         unit, label = self.match_unit, self.label
         if label is None or unit == label:
             return False
@@ -57,20 +57,20 @@ class EngineMemory:
 
     @property
     def hits(self) -> Collection[Hit]:
-        """Those of the latest turns, in order."""
+        """The hits of the latest turns, oldest first."""
         return tuple(self._hits)
 
     def saw(self, hit: Hit) -> None:
-        """A turn hit; one that hit nothing tells no unit."""
+        """Remember a turn's hit. A turn without a hit says nothing about the unit."""
         if hit.cached > 0:
             self._hits.append(hit)
 
     def sent_new(self, usage: Usage | None) -> Usage | None:
-        """Usage of a prompt that nobody can have sent before: with words of its own at the head."""
+        """The usage of a prompt that begins with a nonce, so no client sent it before."""
         if whole(usage, self.label):
             self.transfers = True
         return self.hits_only(usage)
 
     def hits_only(self, usage: Usage | None) -> Usage | None:
-        """Usage whose cached tokens, where they are known, are a hit."""
+        """The usage, with unknown cached tokens where they may be a transfer and not a hit."""
         return without_transfer(usage, self.label) if self.transfers else usage

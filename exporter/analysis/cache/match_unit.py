@@ -1,8 +1,8 @@
-"""The unit that hits land on, by the hits themselves. Pure.
+"""The match unit (the step that hit lengths come in), found from the hits themselves.
 
-`vllm:cache_config_info` names a unit, and on several kinds of engine hits land on another one: on
-hybrid models a multiple of it, such as 528 where the label says 16. What hits is always a multiple
-of the true unit, so the greatest common divisor of what hit is one, too.
+`vllm:cache_config_info` names a unit, but some engines use another one: hybrid models use a
+multiple of it, such as 528 where the label says 16. Every hit is a multiple of the true unit, so
+the greatest common divisor of all hits is a multiple of it, too.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LEAST_HITS = 3
-"""How many hits tell a unit: the divisor of two is often twice the unit."""
+"""Hits needed to find a unit: the common divisor of only two is often twice the unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What one turn hit, and how many tokens of its prompt were there to be reused.
+    """The tokens that one turn hit, and the tokens of its prompt that could have been reused.
 
-    `disturbed`: others may have pushed blocks out, so that it may have hit less than it could.
-    `prompt_before` is the length of the prompt of the turn before.
+    `disturbed`: other requests may have evicted blocks, so the hit may be shorter than the engine's
+    rule allows. `prompt_before` is the length of the previous turn's prompt.
     """
 
     reusable: int
@@ -32,16 +32,17 @@ class Hit:
     prompt_before: int | None = None
 
     def short_of(self, unit: int) -> bool:
-        """Whether a cache with this unit could have served more."""
+        """Whether a cache with this unit could have served more tokens."""
         return self.units_short_of(unit) > 0
 
     def units_short_of(self, unit: int) -> int:
-        """How many whole units more a cache with this unit could have served."""
+        """How many more whole units a cache with this unit could have served."""
         return self.reusable // unit - self.cached // unit
 
     def ends_with_prompt_before(self, *units: int) -> bool:
-        """Whether it fell short, and hit all of the prompt of the turn before and none of its
-        answer, in whole units of one of these sizes.
+        """Whether a short hit is exactly the previous turn's prompt, without its answer.
+
+        The length is in whole units of one of these sizes.
         """
         if self.prompt_before is None or not self.short_of(units[0]):
             return False
@@ -50,12 +51,12 @@ class Hit:
 
 
 def match_unit(label: int | None, hits: Iterable[Hit]) -> int | None:
-    """The unit, from what /metrics says and from hits of one engine process; None while open.
+    """The unit by the label on /metrics and by hits of one engine process; None if undecided.
 
-    The label holds as long as it explains what hit. Where hits are multiples of it that stop short
-    of what it promises, and a larger unit explains most of them, or does so but for the last unit
-    of each, three decide. Where a hit is no multiple of the label, the label is wrong, and the hits
-    alone tell, if one unit explains most.
+    The label holds while it explains the hits. Hits can be multiples of the label and still shorter
+    than it allows: then the common divisor is the unit, after three hits, if it explains most of
+    them, or all but one unit of each. A hit that is no multiple of the label disproves it: then the
+    common divisor is the unit if it explains most hits.
     """
     hit = [one for one in hits if one.cached > 0]
     common = gcd(*(one.cached for one in hit))

@@ -1,7 +1,7 @@
-"""What speaks for a rule of the engine's own where a hit fell short: no cache was full then. Pure.
+"""Evidence that the engine's own reuse rule made a hit shorter, and not eviction.
 
-Most engines reuse less than exact-prefix caching could. EAGLE and MTP drop the last matched unit of
-each hit; engines with sliding windows or linear layers do not keep what an answer filled.
+Many engines reuse less than exact-prefix caching could. EAGLE and MTP drop the last matched unit of
+each hit. Engines with sliding windows or linear layers do not keep the blocks of an answer.
 """
 
 from __future__ import annotations
@@ -16,23 +16,19 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot
 
 _OFTEN = 2
-"""So many hits that fell short in the same way, and none in another, are no chance."""
+"""Short hits that must agree, without one that disagrees, to rule out chance."""
 
 
 def own_rule(
     hit: Hit, match_unit: int, hits: Collection[Hit], engine: EngineSnapshot | None
 ) -> str | None:
-    """The evidence in words, None where there is none. `hits` are those of this engine process,
-    with the one in question.
-    """
+    """The evidence in words, None without any. `hits` are those of this process, `hit` included."""
     short = [one for one in hits if not one.disturbed and one.short_of(match_unit)]
     parts, speculative = [], engine is not None and engine.speculative is True
     if hit.units_short_of(match_unit) == 1:
         always = len(short) >= _OFTEN and all(one.units_short_of(match_unit) == 1 for one in short)
         if always:
-            parts.append(
-                f"each hit of this process that fell short lacks one unit of {match_unit} tokens"
-            )
+            parts.append(f"each short hit of this process lacks one unit of {match_unit} tokens")
         if speculative:
             parts.append(
                 "vllm:spec_decode counters show that speculative decoding is on, and with EAGLE "
@@ -45,24 +41,24 @@ def own_rule(
         uneven = _uneven(engine)
         if always or uneven:
             parts.append(
-                "what hit ends with the prompt of the turn before, as on engines with sliding "
-                "windows or linear layers, which do not keep what an answer filled"
+                "the hit ends with the prompt of the previous turn, as on engines with sliding "
+                "windows or linear layers, which do not keep the blocks of an answer"
             )
         if uneven:
             parts.append(
                 "kv_cache_size_tokens of vllm:cache_config_info is not num_gpu_blocks x "
-                "block_size, as where layers differ"
+                "block_size, so the model has layers of different kinds"
             )
     return "; ".join(parts) or None
 
 
 def _uneven(engine: EngineSnapshot | None) -> bool:
-    """Whether the groups of the KV cache differ in what they keep of a token."""
+    """Whether the KV cache has groups of layers that keep different amounts per token."""
     cache = engine.cache if engine else None
     if engine is None or cache is None:
         return False
     size, blocks, block = cache.capacity_tokens, cache.num_blocks, cache.block_size
     if size is None or blocks is None or block is None:
         return False
-    # With data parallelism the label has the blocks of all ranks, and the tokens of one.
+    # With data parallelism the labels hold the blocks of all ranks, but the tokens of one rank.
     return size not in (blocks * block, blocks * block // max(1, engine.ranks))

@@ -1,6 +1,6 @@
-"""What an identical prompt, sent again at once under the same salt, says of the cache. Pure.
+"""What an identical prompt, sent again at once under the same salt, says about the cache.
 
-The one rule for "the cache is wedged": of losses, of the salt test, of `check`.
+The only rule for "the cache is wedged": losses, the isolation test and `check` use it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from exporter.analysis.cache.traffic import Traffic
 
 WEDGE_UNITS = 3
-"""How many match units a prompt must span before a repeat that misses says anything."""
+"""Match units that a prompt must exceed: a repeat of a shorter prompt proves nothing."""
 
 
 class Outcome(Enum):
-    """What a repeat showed."""
+    """What a repeated prompt showed."""
 
     HIT = auto()
-    UNREPORTED = auto()  # the engine's own counters show a hit that usage does not tell
-    WEDGED = auto()  # this process hit before, and does not hit any more
-    NEVER_HIT = auto()  # it does not hit, and never did
+    UNREPORTED = auto()  # the engine's counters show a hit that usage does not report
+    WEDGED = auto()  # this process hit before, and now it does not
+    NEVER_HIT = auto()  # this process has never hit
     UNKNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The same prompt sent again at once under the same salt: what came from cache, and the traffic
-    in between. `same_ids`: whether its token ids are known to be those of the first one.
+    """The same prompt, sent again at once under the same salt.
+
+    `cached` are its tokens from cache, `traffic` is what the engine did in between. `same_ids`:
+    both prompts have the same token ids; None is unknown.
     """
 
     cached: int
@@ -41,9 +43,11 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a repeat must be judged by, in tokens; None is unknown.
+    """What a repeat is judged by, in tokens; None is unknown.
 
-    `hit_before`: this engine process served one of the exporter's prompts from cache before.
+    `room` is what the cache can take in before it must evict the prompt. `hit_before`: this engine
+    process served one of the exporter's prompts from cache before. `several`: several engines
+    answer at this URL.
     """
 
     prompt: int
@@ -56,17 +60,17 @@ class Circumstances:
 
 
 def most_cached(prompt_tokens: int, match_unit: int) -> int:
-    """What an identical prompt can hit at most: whole units, and never its last token."""
+    """The most tokens that an identical prompt can hit: whole units without its last token."""
     return max(0, prompt_tokens - 1) // match_unit * match_unit
 
 
 def long_enough(prompt: int, match_unit: int) -> bool:
-    """Whether a prompt, sent twice, must hit at least three match units on a sound engine."""
+    """Whether a prompt, sent twice, must hit three match units or more on a working engine."""
     return prompt > WEDGE_UNITS * match_unit
 
 
 def judged(repeat: Repeat, by: Circumstances) -> tuple[Outcome, str]:
-    """The outcome, and in words why it is no other."""
+    """The outcome, and the reason for it in words."""
     if repeat.cached > 0:
         return Outcome.HIT, f"it hit {repeat.cached} tokens"
     traffic = repeat.traffic
@@ -79,12 +83,15 @@ def judged(repeat: Repeat, by: Circumstances) -> tuple[Outcome, str]:
     if excuse is not None:
         return Outcome.UNKNOWN, excuse
     if not by.hit_before:
-        return Outcome.NEVER_HIT, "this engine process has not served a prompt of the probe before"
+        return (
+            Outcome.NEVER_HIT,
+            "this engine process has not served a prompt of the probe from cache",
+        )
     return Outcome.WEDGED, "this engine process had hit before"
 
 
 def _excuse(repeat: Repeat, by: Circumstances) -> str | None:
-    """Why a repeat that missed says nothing of the cache; None where it does."""
+    """Why a repeat that missed says nothing about the cache; None if it does say something."""
     traffic, unit = repeat.traffic, by.match_unit
     full = pressed(traffic, by.room)
     most = None if unit is None else most_cached(by.prompt, unit)
@@ -98,12 +105,12 @@ def _excuse(repeat: Repeat, by: Circumstances) -> str | None:
         "the size of a match unit is unknown": unit is None,
         "the context is too short for three match units": unit is not None
         and not long_enough(by.prompt, unit),
-        "the two may have run on different ranks": by.ranks != 1,
-        "the two had different token ids, since the chat template renders one conversation in "
-        "another way each time": repeat.same_ids is False,
-        "whether the two had the same token ids is unknown": repeat.same_ids is None,
-        "others filled the cache in between": full is True,
-        "whether others filled the cache in between is unknown": full is None,
+        "the two requests may have run on different ranks": by.ranks != 1,
+        "the two prompts had different token ids: the chat template does not render a conversation "
+        "the same way each time": repeat.same_ids is False,
+        "whether the two prompts had the same token ids is unknown": repeat.same_ids is None,
+        "other requests filled the cache in between": full is True,
+        "whether other requests filled the cache in between is unknown": full is None,
         "whether the engine counted a hit for it is unknown": hidden,
     }
     return next((words for words, holds in excuses.items() if holds), None)

@@ -1,10 +1,11 @@
-"""What an answer without cached tokens means, by what its server process showed otherwise. Pure.
+"""What an answer without cached tokens means, by the other answers of the same process.
 
 Without --enable-prompt-tokens-details vLLM never sends `prompt_tokens_details`. With it, vLLM 0.24
-and later always do, and 0.8.5 to 0.23 leave it out where no prompt token was cached (`if
-self.enable_prompt_tokens_details and num_cached_tokens` in their chat completion's serving.py); so
-do gateways that drop empty fields. One answer without it says nothing therefore. It is 0 where the
-process has told hits and never a 0, unless the engine's own counters show that a silent answer hit.
+and later always send it, but 0.8.5 to 0.23 leave it out if no prompt token was cached (`if
+self.enable_prompt_tokens_details and num_cached_tokens` in their chat completion's serving.py).
+Gateways that drop empty fields do the same. So one answer without it proves nothing. It means 0 if
+the process has reported hits and never a 0, unless the engine's own counters show that an answer
+without it did hit.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ _TELLS_ZERO_SINCE = 24  # vLLM 0.24
 
 
 def always_tells(version: str | None) -> bool:
-    """Whether this version of vLLM sends the details of every prompt where it sends any."""
+    """Whether this vLLM version reports every prompt's cached tokens if it reports any."""
     release = _RELEASE.match(version or "")
     return release is not None and int(release[1]) >= _TELLS_ZERO_SINCE
 
 
 @dataclass(slots=True)
 class Shown:
-    """What the answers of one process have shown so far.
+    """What the answers of one process have reported so far.
 
-    `hid_hit`: the engine's counters showed a hit of an answer that told none. `untold` are silent
-    answers whose cached tokens are not known yet.
+    `silent`: an answer had no cached tokens in its usage. `hid_hit`: the engine's counters showed a
+    hit of such an answer. `untold` counts such answers whose cached tokens are not known yet.
     """
 
     told_zero: bool = False
@@ -39,25 +40,26 @@ class Shown:
     untold: int = 0
 
     def told(self, cached_tokens: int) -> None:
-        """An answer told its cached tokens."""
+        """Note an answer that reported its cached tokens."""
         self.told_hit = self.told_hit or cached_tokens > 0
         self.told_zero = self.told_zero or cached_tokens == 0
 
     @property
     def absent_is_zero(self) -> bool:
-        """Whether an answer that does not tell cached tokens had none."""
+        """Whether an answer without cached tokens had 0."""
         return self.told_hit and not self.told_zero and not self.hid_hit
 
     def lacks(self, version: str | None) -> bool:
-        """Whether silent answers of this process have lost what they should tell, or the flag is
-        not set.
+        """Whether silent answers should have reported cached tokens.
+
+        Something on the way drops them then, or the flag is not set.
         """
         if self.told_hit or self.told_zero:
             return self.told_zero and self.silent
         return self.hid_hit or (self.silent and always_tells(version))
 
     def counters_may_tell(self, version: str | None) -> bool:
-        """Whether the engine's counters around the next request can be needed to understand it."""
+        """Whether the engine's counters around the next request may be needed to settle it."""
         if self.told_zero or (self.hid_hit and not self.told_hit):
             return False
         return self.silent or not always_tells(version)
@@ -65,10 +67,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """An answer that told no cached tokens, and what the engine's counters said meanwhile.
+    """An answer without cached tokens, and what the engine's counters say about it.
 
-    `no_hits`: they counted no hit at all, whoever else ran. `counted`: the hits of this prompt,
-    where the engine ran nothing else.
+    `no_hits`: they counted no hit at all, even if other requests ran. `counted`: the hits of this
+    prompt, if the engine ran nothing else.
     """
 
     usage: Usage
@@ -78,15 +80,15 @@ class Silent:
 
     @property
     def known(self) -> int | None:
-        """Its cached tokens by the counters alone."""
+        """Its cached tokens by the counters alone; None is unknown."""
         return 0 if self.no_hits else self.counted
 
     def settled(self, *, from_counters: bool) -> Usage:
         """Its usage by all that is known now.
 
-        A hit by the counters is given only if that is wanted (`from_counters`). A 0 by them is not
-        given of a server that is known to hide hits: only the misses of such a server would ever be
-        known, and their sum would be wrong.
+        A hit by the counters is used only with `from_counters`. A 0 by the counters is not used if
+        the server is known to hide hits: then only its misses would be known, and sums would be
+        wrong.
         """
         shown = self.shown
         if shown.absent_is_zero:

@@ -1,6 +1,4 @@
-"""What ran on the engine between two readings of its counters, and what its cache had room for.
-Pure.
-"""
+"""What an engine did between two readings of its counters, and the free room of its cache."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OwnUse:
-    """What the exporter itself asked of the engine between two readings, in tokens.
+    """What the exporter itself sent to the engine between two readings, in tokens.
 
-    Of `unknown` requests no token is known, of `untold` ones not how many were cached. `beside` are
-    prompts and answers under another salt than the session's, such as those of cold controls: they
-    take room of their own in the cache.
+    `unknown` counts requests without usage, `untold` requests without cached tokens. `beside` are
+    prompts and answers under other salts than the session's, such as those of cold controls: they
+    take up room of their own in the cache.
     """
 
     prompt: int = 0
@@ -32,9 +30,7 @@ class OwnUse:
 
     @classmethod
     def between(cls, before: OwnShare, after: OwnShare, session: int) -> OwnUse:
-        """What was asked since `before`; `session` are the tokens of this under the session's salt,
-        prompts and answers.
-        """
+        """The growth since `before`. `session`: all tokens under the session's salt."""
         asked = (after.prompt_tokens - before.prompt_tokens) + (
             after.completion_tokens - before.completion_tokens
         )
@@ -52,12 +48,12 @@ class OwnUse:
 class Traffic:
     """What the engine did between two readings, by its own counters, in tokens.
 
-    `foreign` is what others had looked up or generated: an upper bound of what they can have pushed
-    out, since tokens that hit take no room anew. `alone` is true where the engine looked up exactly
-    our own prompts. `unreported_hits` and `hits_beyond` bound, from below and from above, the hits
-    of our prompts that the engine counted beyond those that our usage showed; None where it does
-    not count hits. `elsewhere` are tokens of our own prompts that the engine did not look up:
-    another one did. `beside` is what we asked under other salts meanwhile.
+    `foreign` are tokens that other clients' requests looked up or generated. It is an upper bound
+    of what they evicted, because tokens that hit take up no new room. `alone`: the engine looked up
+    exactly our own prompts. `unreported_hits` and `hits_beyond` are a lower and an upper bound of
+    the hits of our prompts that our usage did not report; None if the engine counts no hits.
+    `elsewhere` are tokens of our prompts that this engine did not look up, so another one did.
+    `beside` are our own tokens under other salts.
     """
 
     foreign: float
@@ -69,20 +65,20 @@ class Traffic:
 
     @property
     def taken(self) -> float:
-        """What can have pushed blocks of one session out."""
+        """The most tokens that can have evicted blocks of the session."""
         return self.foreign + self.beside
 
 
 def traffic_between(
     before: EngineSnapshot | None, after: EngineSnapshot | None, own: OwnUse
 ) -> Traffic | None:
-    """The engine's counters between two readings less our own; None where one is unknown.
+    """The growth of the engine's counters without our own share; None if one is unknown.
 
-    Others' prompts are the smaller of two bounds: vLLM below 0.27 counts a lookup again at each
-    step that a request waits, and `vllm:prompt_tokens` counts each prompt once, when it was
-    computed. A prompt that is still being computed is in what running requests hold.
+    Prompts of other clients are the smaller of two bounds. vLLM before 0.27 counts a lookup again
+    at each step that a request waits. `vllm:prompt_tokens` counts each prompt once, when it is
+    computed; the blocks of a prompt that is still being computed count as in use.
 
-    Others cannot have hit more than they looked up, so what hit beyond that was ours.
+    Other clients cannot hit more than they looked up, so hits beyond that are ours.
     """
     if before is None or after is None or own.unknown:
         return None
@@ -116,10 +112,10 @@ def traffic_between(
 def room_beside(
     held: int, before: EngineSnapshot | None, after: EngineSnapshot | None
 ) -> float | None:
-    """Tokens that one rank's cache takes in beside the `held` ones before any of those must go.
+    """Tokens that one rank's cache can take in before it must evict any of the `held` tokens.
 
-    vLLM keeps one block of the pool as its null block, and blocks of running requests cannot be
-    taken; the higher of the two readings of the usage counts.
+    vLLM keeps one block of the pool as its null block and does not evict blocks of running
+    requests. Of the two readings of the usage, the higher one counts.
     """
     cache = after.cache if after else None
     if cache is None or cache.capacity_tokens is None:
@@ -130,7 +126,7 @@ def room_beside(
 
 
 def pressed(traffic: Traffic | None, room: float | None) -> bool | None:
-    """Whether blocks of a session can have been pushed out; None where that is unknown."""
+    """Whether blocks of a session can have been evicted; None is unknown."""
     if traffic is None or room is None:
         return None
     return traffic.taken >= room

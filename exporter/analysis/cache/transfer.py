@@ -1,8 +1,8 @@
-"""Cached tokens that no prefix cache served: KV that another engine computed. Pure.
+"""Cached tokens that did not come from a prefix cache: KV that another engine computed.
 
-A decode node of a disaggregated deployment gets a prompt's KV from a prefill node, and its usage
-counts that as cached: all of every prompt but the last token, or all, also of a prompt that nobody
-sent before. A prompt with words of its own at the head tells: a cache cannot have it.
+In a disaggregated deployment a decode node gets a prompt's KV from a prefill node. Its usage counts
+that as cached: all of every prompt, or all but the last token, even of a new prompt. A prompt that
+begins with a nonce shows it, because no cache can hold that prompt.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def whole(usage: Usage | None, match_unit: int | None) -> bool:
-    """Whether usage counts as good as all of a prompt as cached.
+    """Whether usage counts a whole prompt as cached, or nearly so.
 
-    A hit on a prompt that was sent before may look the same: an external store can serve all of it
-    but the last token. So only a prompt that is new tells a transfer (`EngineMemory.transfers`).
+    A hit on a prompt that was sent before can look the same: an external cache can serve all of it
+    but the last token. So only a new prompt proves a transfer (`EngineMemory.transfers`).
     """
     if usage is None or not usage.cached_tokens:
         return False
@@ -33,7 +33,7 @@ def whole(usage: Usage | None, match_unit: int | None) -> bool:
 
 
 def without_transfer(usage: Usage | None, match_unit: int | None) -> Usage | None:
-    """Usage of a process that is known to count transfers: how much was a hit is unknown then."""
+    """Usage of a process that is known to count transfers: its cached tokens are unknown then."""
     if usage is None or not whole(usage, match_unit):
         return usage
     return replace(usage, cached_tokens=None, transferred=True)

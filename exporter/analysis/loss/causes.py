@@ -1,7 +1,7 @@
-"""Why tokens that the cache could have served were not: rules, in order, on evidence. Pure.
+"""Why the cache did not serve tokens that it could have served: rules on evidence, in order.
 
-The first rule that applies names the cause, so a loss has exactly one. What each rule asks for, and
-why in this order, is told in docs/loss-causes.md.
+The first rule that applies names the cause, so a loss has exactly one. docs/loss-causes.md explains
+each rule and the order. A rule returns the cause and its evidence in words, or None.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about a turn that lost tokens; None is unknown. Tokens.
+    """What is known about a turn that lost tokens, in tokens; None is unknown.
 
-    `room` is what the cache could take in beside this session before any of it had to go. `traffic`
-    is that since the last reading at which the session's prefix is known to have been touched.
-    `several` says how more than one engine at this URL is known, where it is. `hit_before`: this
-    engine process served one of the exporter's prompts from cache before. `own_rule` says what
-    speaks for a rule of the engine's own, where something does (own_rule.py).
+    `room` is what the cache can take in before it must evict blocks of this session. `traffic` is
+    that since the last reading at which the session's prefix was in use. `several` is the proof, in
+    words, that several engines answer at this URL. `hit_before`: this engine process served one of
+    the exporter's prompts from cache before. `own_rule` is the evidence, in words, that the
+    engine's own reuse rule made the hit shorter (own_rule.py).
     """
 
     cached: int
@@ -47,17 +47,17 @@ class Evidence:
 
     @property
     def total(self) -> bool:
-        """Nothing at all was served from cache."""
+        """Whether nothing at all came from cache."""
         return self.cached == 0
 
     @property
     def pressed(self) -> bool | None:
-        """Whether others can have pushed blocks of this session out; None where that is unknown."""
+        """Whether blocks of this session can have been evicted; None is unknown."""
         return pressed(self.traffic, self.room)
 
     @property
     def repeated(self) -> tuple[Outcome, str] | None:
-        """What the repeat showed, and why; None without one."""
+        """What the repeated prompt showed, and why; None without a repeat."""
         if self.repeat is None:
             return None
         by = Circumstances(
@@ -73,7 +73,7 @@ class Evidence:
 
 
 def loss(evidence: Evidence) -> Loss | None:
-    """The loss of a turn with its one cause; None where nothing was lost."""
+    """The loss of a turn with its one cause; None without a loss."""
     if evidence.cached >= evidence.ideal:
         return None
     cause, text = next(found for rule in RULES if (found := rule(evidence)) is not None)
@@ -81,7 +81,7 @@ def loss(evidence: Evidence) -> Loss | None:
 
 
 def needs_repeat(evidence: Evidence) -> bool:
-    """Whether only an identical repeat can tell the causes apart that are left."""
+    """Whether the same prompt must be sent again to tell the remaining causes apart."""
     settled = evidence.own_rule is not None or any(
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
@@ -105,8 +105,8 @@ def _mixed(evidence: Evidence) -> Verdict:
     if not elsewhere or evidence.prefix_caching is not True:
         return None
     text = (
-        f"{_tokens(elsewhere)} of the session's own prompts are not in the counters of the "
-        f"engine that /metrics is of: another one at this URL computed them"
+        f"{_tokens(elsewhere)} of the session's own prompts are missing in the counters on "
+        f"/metrics: another engine at this URL computed them"
     )
     return LossCause.MIXED, text
 
@@ -121,9 +121,9 @@ def _unreported(evidence: Evidence) -> Verdict:
     traffic, lost = evidence.traffic, evidence.ideal - evidence.cached
     hidden = None if traffic is None else traffic.unreported_hits
     if hidden is not None and hidden > lost / 2:
-        others = ", which ran nothing else," if traffic is not None and traffic.alone else ""
+        alone = ", which ran nothing else," if traffic is not None and traffic.alone else ""
         text = (
-            f"the engine{others} counted at least {hidden:.0f} more hit tokens for the session in "
+            f"the engine{alone} counted at least {hidden:.0f} more hit tokens for the session in "
             f"vllm:prefix_cache_hits than its usage reported"
         )
         return LossCause.UNREPORTED, text
@@ -153,36 +153,36 @@ def _never_hit(evidence: Evidence) -> Verdict:
 def _missed_again(evidence: Evidence) -> str:
     traffic = evidence.repeat.traffic if evidence.repeat else None
     return (
-        f"the same prompt of {evidence.prompt} tokens, sent again at once, hit nothing either; "
-        f"in between others used {_tokens(traffic.foreign if traffic else None)}, "
-        f"and {_tokens(evidence.room)} had room"
+        f"the same prompt of {evidence.prompt} tokens, sent again at once, hit nothing either; in "
+        f"between other requests used {_tokens(traffic.foreign if traffic else None)}, and the "
+        f"cache had room for {_tokens(evidence.room)}"
     )
 
 
 def _evicted(evidence: Evidence) -> Verdict:
-    """Only where blocks can have been pushed out, and no rule of the engine's own says as much."""
+    """Only if blocks can have been evicted, and the engine's own rule does not explain the loss."""
     traffic, room = evidence.traffic, evidence.room
     full = evidence.pressed
     if full is False or evidence.own_rule is not None:
         return None
     since = "since the session was last seen in the cache"
     if full and traffic is not None:
-        text = f"{_used(traffic)} {since}, which had room for {_tokens(room)} beside it"
+        text = f"{_used(traffic)} {since}, and the cache had room for {_tokens(room)} beside it"
         return LossCause.EVICTED, text
     if evidence.total or evidence.ranks != 1 or (traffic is not None and not traffic.taken):
         return None
-    used = "how much others used is not known" if traffic is None else f"{_used(traffic)} {since}"
+    used = "how much others used is unknown" if traffic is None else f"{_used(traffic)} {since}"
     text = (
-        f"the session's first {evidence.cached} tokens still hit and its tail did not, as when the "
-        f"least recently used blocks go; {used}"
+        f"the session's first {evidence.cached} tokens still hit and its end did not, as after the "
+        f"eviction of the least recently used blocks; {used}"
     )
     return LossCause.EVICTED, text
 
 
 def _used(traffic: Traffic) -> str:
-    """What can have pushed the session's blocks out."""
+    """What can have evicted the session's blocks, in words."""
     parts = {
-        f"others used {_tokens(traffic.foreign)}": traffic.foreign > 0,
+        f"other requests used {_tokens(traffic.foreign)}": traffic.foreign > 0,
         f"the probe itself used {_tokens(traffic.beside)} under other salts": traffic.beside > 0,
     }
     told = [text for text, holds in parts.items() if holds]
@@ -195,8 +195,8 @@ def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.own_rule is not None:
         return None
     text = (
-        f"the engine has {evidence.ranks} ranks with a cache each, and a turn that runs on another "
-        f"rank than the one before finds less there; nothing shows that a cache was full"
+        f"the engine has {evidence.ranks} ranks, each with its own cache, and a turn that runs on "
+        f"another rank than the turn before hits less; nothing shows that a cache was full"
     )
     return LossCause.OTHER_RANK, text
 
@@ -208,9 +208,9 @@ def _reset(evidence: Evidence) -> Verdict:
     if evidence.pressed is not False or not evidence.hit_before:
         return None
     text = (
-        f"all of the session was gone at once while others used only {_tokens(traffic.foreign)} "
-        f"and {_tokens(evidence.room)} had room, and the same prompt, sent again at once, hit "
-        f"{repeat.cached} tokens: the cache had been emptied"
+        f"the whole session left the cache at once, although other requests used only "
+        f"{_tokens(traffic.foreign)} and the cache had room for {_tokens(evidence.room)}; the same "
+        f"prompt, sent again at once, hit {repeat.cached} tokens: the cache had been emptied"
     )
     return LossCause.RESET, text
 
@@ -238,11 +238,11 @@ def _of_repeat(evidence: Evidence, repeat: Repeat) -> str:
     text = f"the same prompt, sent again at once, hit {_tokens(repeat.cached)}"
     found = evidence.repeated
     if found is not None and found[0] is Outcome.UNKNOWN:
-        return f"{text}, which says little: {found[1]}"
+        return f"{text}, which proves little: {found[1]}"
     if repeat.cached and not evidence.hit_before:
         return (
-            f"{text}, and no prompt of the probe has hit in this process at its second sending: "
-            f"some engines serve a prompt only once they computed it twice"
+            f"{text}, and in this process no prompt of the probe has hit when it was sent a second "
+            f"time: some engines serve a prompt only after they computed it twice"
         )
     return text
 
