@@ -33,50 +33,51 @@ LABEL_PREFIX = "io.vllm-cache-exporter.scrape"
 
 
 class SourceSettings(Section):
-    """Where the servers of a source are, and how often it is asked."""
+    """Where the servers of a source are, and how often to query it."""
 
     port: Port = 8000
-    """The port of every server, within its container or pod. vLLM's own default."""
+    """The port of every server, inside its container or pod. The default is vLLM's own."""
 
     scheme: Scheme = "http"
-    """With `https` the certificates must be for the addresses, or `verify_tls` off: the servers are
-    asked by address, whatever name led there."""
+    """With `https`, the certificates must be valid for the servers' IP addresses, because the
+    exporter connects by address. Otherwise turn `verify_tls` off."""
 
     path: UrlPath = ""
-    """What comes before /v1 in every URL, as "/llm"."""
+    """The part of every URL before /v1, for example "/llm"."""
 
     refresh_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
-    """From one look to the next, in seconds. A new replica is measured this soon; a look costs one
-    question."""
+    """Seconds from one query to the next, and so the longest time until a new replica is measured.
+    One query costs one request."""
 
     gone_after_seconds: SecondsOrZero = 30.0
-    """How long a target must be missing from what the source answers until it is retired with its
-    series, in seconds; 0: at once. Longer than one answer that lacks it by chance, and short enough
-    that a rollout pages nobody. While the source does not answer, nothing is gone."""
+    """How long a target must be missing from the answers before it is removed with its series, in
+    seconds; 0 removes it at once. The default survives one answer that lacks the target by
+    accident, and is short enough that a rollout does not alert. While queries fail, no target is
+    removed."""
 
 
 class _Dns(Section):
-    """The keys that come first in every listing, as below."""
+    """The keys that come first in every listing, as in `_Docker`."""
 
     name: SourceName
-    """What the targets' names begin with, as in `vllm-10.0.0.7`."""
+    """The start of the targets' names, as in `vllm-10.0.0.7`."""
 
     host: HostName
-    """The name to look up: a headless Service of Kubernetes, a service of compose."""
+    """The name to look up, for example a headless Service of Kubernetes or a service of compose."""
 
     addresses: Literal["ipv4", "ipv6", "both"] = "ipv4"
-    """Which addresses count. Where a replica has one of each kind, `both` measures it twice."""
+    """Which addresses to use. If a replica has one of each kind, `both` measures it twice."""
 
 
 class DnsDiscovery(TargetTemplate, SourceSettings, _Dns):
-    """A DNS name that resolves to many replicas, each of which becomes a target of mode `external`.
-    The keys from `model` on hold for all of them.
+    """A DNS name with many replicas. Each address becomes a target of mode `external`. The keys
+    from `model` on apply to all of them.
     """
 
 
 class _Docker(Section):
     name: SourceName = "docker"
-    """What this source is called in the log and the metrics."""
+    """The name of this source in the log and the metrics."""
 
     label: ContainerLabel = f"{LABEL_PREFIX}=true"
     """The containers to measure: `key` or `key=value`."""
@@ -85,19 +86,19 @@ class _Docker(Section):
     """The Docker Engine, or a socket proxy in front of it."""
 
     docker_timeout_seconds: Seconds = 10.0
-    """How long one call to Docker may take, in seconds."""
+    """The limit for one call to Docker, in seconds."""
 
     mode: Literal["external", "attached"] = "external"
-    """`external`: running containers are measured by their URL, and retired when they do not run.
-    `attached`: the containers are watched too, and they are
-    targets until they are removed: one that has ended is told, with the reason."""
+    """`external`: running containers are measured by their URL, and removed when they stop.
+    `attached`: the exporter also watches the containers and reports why one stopped. They stay
+    targets until someone removes them."""
 
     address: Literal["network", "published"] = "network"
-    """`network`: a container's own address, which containers beside it and a Linux host reach.
-    `published`: the port of the host that leads to it, where the exporter runs elsewhere."""
+    """`network`: use a container's own address, which other containers and a Linux host can reach.
+    `published`: use its published port on the host, if the exporter runs elsewhere."""
 
     network: NetworkName | None = None
-    """The Docker network whose addresses count. Needed where containers are in several."""
+    """The Docker network whose addresses to use. Required if containers are in several networks."""
 
     @field_validator("network")
     @classmethod
@@ -108,13 +109,13 @@ class _Docker(Section):
 
 
 class DockerDiscovery(TargetTemplate, SourceSettings, _Docker):
-    """The containers with a label. The keys from `model` on hold for all of them; a container's own
-    labels go before these settings.
+    """Containers with a label. The keys from `model` on apply to all of them. A container's own
+    labels override these settings.
     """
 
 
 class ContainerLabels(Section):
-    """What a container's own labels say: below LABEL_PREFIX, one for each of these keys."""
+    """The labels of one container below LABEL_PREFIX, one for each of these keys."""
 
     port: Port | None = None
     scheme: Scheme | None = None
@@ -125,17 +126,19 @@ class ContainerLabels(Section):
 
 
 class DiscoverySettings(Section):
-    """Where targets are found beside those that are listed. Looked at again and again."""
+    """Sources that find targets in addition to the listed ones. Each source is queried again and
+    again.
+    """
 
     max_targets: Annotated[Count, Field(le=10_000)] = 1000
-    """The most targets that all sources together may add. What is above is left out and told: a
-    wrong name must not fill the memory."""
+    """The most targets that all sources together may add. More are left out and logged, so that a
+    wrong name cannot fill the memory."""
 
     dns: tuple[DnsDiscovery, ...] = ()
-    """DNS names, each of which resolves to many replicas."""
+    """DNS names that resolve to many replicas."""
 
     docker: tuple[DockerDiscovery, ...] = ()
-    """Docker Engines, and the label of the containers to measure there."""
+    """Docker Engines, each with the label of the containers to measure."""
 
     def sources(self) -> Mapping[str, SourceSettings]:
         """Every source by its name in logs and metrics: `dns:vllm`."""

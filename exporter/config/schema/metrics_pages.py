@@ -15,14 +15,14 @@ def _host_and_port(value: str) -> str:
 
 
 class MetricsSettings(Section):
-    """The pages that Prometheus reads."""
+    """The pages that Prometheus scrapes."""
 
     whole_page_targets: CountOrZero = 100
-    """Above so many targets `/metrics` has the exporter's own metrics alone, and each target's
-    stand at `/metrics?target=NAME`. A hundred targets are 30,000 series and 3 MB, made in 60 ms: as
-    much as one scrape should be. With 0 it is so for any number, as who reads
-    `/api/v1/http-sd` wants it: no series is then read twice."""
+    """With more targets than this, `/metrics` shows only the exporter's own metrics, and each
+    target's metrics are at `/metrics?target=NAME`. A hundred targets are 30,000 series and 3 MB,
+    made in 60 ms, which is as much as one scrape should be. 0 always uses per-target pages; use it
+    with `/api/v1/http-sd`, so that no series is scraped twice."""
 
     http_sd_address: Annotated[str, AfterValidator(_host_and_port)] | None = None
-    """Host and port at which Prometheus reaches these pages, which `/api/v1/http-sd` tells it. What
-    it asked for that list at, if not set."""
+    """The host and port at which Prometheus reaches these pages, for the answers of
+    `/api/v1/http-sd`. By default the address of the request."""

@@ -33,87 +33,94 @@ from exporter.config.schema.values import (
 
 
 class LogSettings(Section):
-    """The log, on standard error."""
+    """The log, written to standard error."""
 
     format: Literal["json", "console"] = "console"
-    """`json` for machines, `console` for people."""
+    """`json` for log collectors, `console` for people."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """At `debug` the lines of a supervised container are in it too."""
+    """The lowest level that is logged. `debug` also logs the output of supervised containers."""
 
 
 class ProbeSettings(Section):
-    """The synthetic session: how often it is played, and how long each part of a turn may take."""
+    """The synthetic sessions: how often they run, and how long each part of a turn may take."""
 
     interval_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
-    """From the start of one session to the start of the next, in seconds. A minute is often
-    enough to page for and costs a busy server little."""
+    """Seconds from the start of one session to the start of the next. One session a minute is
+    enough to alert on, and costs a busy server little."""
 
     jitter_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """The interval varies at random by this share, so that many exporters do not fall in step."""
+    """Each interval varies at random by up to this share, so that many exporters do not run at the
+    same time."""
 
     max_tokens: Annotated[Count, Field(le=4096)] = 32
-    """The longest answer of a turn, in tokens. Prefill is what the cache saves; answers only make
-    the history grow."""
+    """The longest answer of a turn, in tokens. Short answers are enough: the cache saves prefill,
+    and answers only make the history longer."""
 
     scenario: ScenarioChoice = "coding-agent"
-    """The conversation that is played: `coding-agent`, `tool-trace`, `document-review`, the path
-    of a `.json` or `.jsonl` file, or a folder of such files (`./traces`), one a session in the
-    order of their names. A path has a slash or one of these endings."""
+    """The conversation to play: `coding-agent`, `tool-trace`, `document-review`, the path of a
+    `.json` or `.jsonl` file, or a folder of such files (`./traces`). A folder plays one file per
+    session, in the order of their names. A path contains a slash or ends in `.json` or `.jsonl`."""
 
     tokens_per_hour: CountOrZero = 5_000_000
-    """The budget for each target, in prompt and completion tokens; 0 is no limit. The interval
-    grows where a session costs more than fits. The default is about four times what a session a
-    minute of the built-in scenario asks of an engine with 16-token blocks. Cached tokens count
-    too, so the engine computes about a seventh of it."""
+    """The budget of each target, in prompt and completion tokens per hour; 0 means no limit.
+    Sessions run less often if the budget requires it. The default is about four times what one
+    session a minute of the built-in scenario uses at an engine with 16-token blocks. Cached tokens
+    count too, so the engine computes only about a seventh of it."""
 
     max_waiting_requests: CountOrZero = 0
-    """No session starts while more requests than this wait in the engine's queue: the probe does
-    not push in before users. After a minute in which the engine counted nothing, one does."""
+    """No session starts while more requests than this wait in the engine's queue, so that the probe
+    does not delay users. If none of the engine's counters grows for a minute, one session starts
+    anyway, to show whether the engine is stuck."""
 
     max_kv_cache_usage_ratio: Ratio = 0.9
-    """No session starts while running requests hold more than this share of the KV cache: the
-    probe would have them preempted. 1 is no limit."""
+    """No session starts while running requests use more than this share of the KV cache, because
+    the engine could preempt them. 1 means no limit."""
 
     control_ratio: Ratio = 0.125
-    """The share of turns, drawn at random, whose messages are sent a second time without a cache,
-    to measure what it saves. About one turn of a session; 0 sends none."""
+    """The share of turns, chosen at random, that are sent a second time without the cache (a cold
+    control), to measure what the cache saves. The default is about one turn per session; 0 sends no
+    cold controls."""
 
     retention_gaps_seconds: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (
         *(1, 10, 60, 300, 900),
     )
-    """How long a prefix is left alone before it is seen whether the cache still has it, in
-    seconds: how long an agent may wait for a tool. An empty list measures none."""
+    """The idle times after which the probe checks whether a prefix is still cached, in seconds.
+    They cover how long an agent waits for a tool. An empty list measures none."""
 
     retention_interval_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
-    """From one measurement of all gaps to the next, in seconds."""
+    """Seconds from one measurement of all gaps to the next. The default is longer than the longest
+    default gap, and rare enough to cost little."""
 
     isolation_interval_seconds: SecondsOrZero = 600.0
-    """From one test to the next that a prompt hits under its own salt and not under another, in
-    seconds; 0 makes none. Three requests for one token each, which also tell whether the cache
-    hits at all."""
+    """Seconds between two isolation checks: a prompt must hit the cache with its own salt and miss
+    with another one. 0 turns the check off. Each check sends three requests for one token each, and
+    also shows whether the cache hits at all."""
 
     cached_tokens_from_counters: bool = False
-    """For a server that cannot run with --enable-prompt-tokens-details: take a turn's cached tokens
-    from the growth of its prefix-cache counters, if it ran nothing else during the turn. Off, since
-    a busy server then has no hit ratio at all, and one that seldom is shows its quiet minutes."""
+    """For a server that cannot run with --enable-prompt-tokens-details: take the cached tokens of a
+    turn from the growth of the engine's prefix-cache counters, if the engine served nothing else
+    during the turn. Off by default: a busy server then has no hit ratio, and a server that is
+    rarely idle shows only its quiet minutes."""
 
     connect_timeout_seconds: Seconds = 5.0
-    """Until the connection stands, in seconds. A server that takes longer does not answer."""
+    """The limit for opening the connection, in seconds. A server that takes longer counts as
+    down."""
 
     first_token_timeout_seconds: Seconds = 60.0
-    """From the request to the first token, in seconds. A full queue is waited for, an engine that
-    hangs is not."""
+    """The limit from the request to the first token, in seconds. Long enough for a full queue,
+    short enough to notice an engine that hangs."""
 
     between_tokens_timeout_seconds: Seconds = 30.0
-    """Between two tokens, in seconds. Longer is a stall."""
+    """The limit between two tokens, in seconds. A longer gap is a stall."""
 
     turn_timeout_seconds: Seconds = 120.0
-    """The whole turn, in seconds; it holds where the others are longer."""
+    """The limit for a whole turn, in seconds. It applies even if the other limits would allow
+    more."""
 
     turn_label_limit: Annotated[Count, Field(le=1000)] = 32
-    """The highest value of the label `turn`; later turns are counted in the totals only. It keeps
-    a long scenario from filling Prometheus with series."""
+    """The highest value of the label `turn`. Later turns count in the totals only, so that a long
+    scenario does not create too many series in Prometheus."""
 
     @field_validator("retention_gaps_seconds")
     @classmethod
@@ -124,18 +131,20 @@ class ProbeSettings(Section):
 
 
 class ScrapeSettings(Section):
-    """The reading of vLLM's own /metrics."""
+    """The scrapes of vLLM's own /metrics."""
 
     interval_seconds: Annotated[Seconds, Field(ge=0.1)] = 10.0
-    """From one reading to the next, in seconds. Several fall into the shortest window (1m)."""
+    """Seconds from one scrape to the next. The default puts several scrapes into the shortest
+    window (1m)."""
 
     timeout_seconds: Seconds = 3.0
-    """How long one reading may take, in seconds: well below the interval."""
+    """The limit for one scrape, in seconds. Keep it well below the interval."""
 
     concurrency: Annotated[Count, Field(le=1000)] = 64
-    """The most engines that are read at once. Each takes a connection and a few milliseconds of
-    one core, so that a thousand never come together; and 150 of a thousand may hang for 3 s in each
-    15 s, in the half of these places that such engines share, and delay nobody."""
+    """The most engines to scrape at the same time; each takes a connection and a few milliseconds
+    of one core. Engines whose last scrape timed out share half of these slots, so that engines that
+    hang cannot delay the others. The default is enough for 1000 engines scraped every 15 s, of
+    which 150 hang for 3 s."""
 
     @field_validator("timeout_seconds")
     @classmethod
@@ -150,10 +159,11 @@ class HistorySettings(Section):
     """The last sessions of each target, kept in memory for the page and the API."""
 
     sessions: Annotated[Count, Field(le=10_000)] = 50
-    """Sessions kept per target. At one a minute, most of an hour."""
+    """Sessions to keep per target. At one session a minute, the default covers most of an hour."""
 
     failures: CountOrZero = 10
-    """Of these, places that failed sessions hold against newer good ones."""
+    """How many of these sessions are reserved for failed ones, so that newer good sessions do not
+    push them out."""
 
     @field_validator("failures")
     @classmethod
@@ -168,20 +178,20 @@ class PageSettings(Section):
     """The status page."""
 
     grafana_url: PageUrl | None = None
-    """Where Grafana is, for links to its dashboards, as "http://localhost:3000". No link if not
-    set."""
+    """The URL of Grafana, for links to its dashboards, for example "http://localhost:3000". Without
+    it the page has no links."""
 
 
 class ShutdownSettings(Section):
-    """The end of the daemon."""
+    """How the daemon stops."""
 
     grace_seconds: Annotated[Seconds, Field(le=60)] = 1.0
-    """How long a client that is still reading a page may take after SIGTERM, in seconds. The daemon
-    promises to end within 5 s, and Docker kills after 10."""
+    """How long a client may finish reading a page after SIGTERM, in seconds. Keep it short: the
+    daemon should stop within 5 s, and Docker kills it after 10 s."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Parts of the program are handed the section that they need."""
+    """All settings. Each part of the program gets only the section that it needs."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -194,21 +204,22 @@ class Settings(BaseSettings):
     )
 
     listen: Listen = ListenAddress("127.0.0.1", 9477)
-    """Where the exporter serves /metrics and its page. Loopback: the page tells a stranger about
-    the engine. Port 0 lets the system choose."""
+    """The address of /metrics and the status page. The default is loopback, because the page shows
+    details of the engine. Port 0 lets the system choose a port."""
 
     instance: TargetName | None = None
-    """Which exporter this is: a label of the containers that it makes, so that another exporter
-    with a target of the same name leaves them alone. If not set, it follows from the machine and
-    the path of the configuration."""
+    """The name of this exporter, set as a label on the containers that it creates. Another exporter
+    with a target of the same name then leaves them alone. By default it is computed from the
+    machine and the path of the configuration file."""
 
     web_config_file: ConfigPath | None = None
-    """A YAML file that puts TLS and passwords before these pages, in the format of Prometheus's
-    web configuration. Neither if not set. Read again when it changes."""
+    """A YAML file in the format of Prometheus's web configuration, which turns on TLS and passwords
+    for these pages. Without it there is neither. The exporter reads the file again when it
+    changes."""
 
     web_reload_enabled: bool = False
-    """Whether `POST /-/reload` reads the configuration again, as the signal SIGHUP always does.
-    Off: whoever reaches the page could have it read again and again."""
+    """Whether `POST /-/reload` reloads the configuration; the signal SIGHUP always does. Off by
+    default, because everyone who can reach the page could trigger reloads."""
 
     log: LogSettings = LogSettings()
 
@@ -227,7 +238,7 @@ class Settings(BaseSettings):
     discovery: DiscoverySettings = DiscoverySettings()
 
     targets: tuple[Target, ...] = ()
-    """The engines that are measured. `run` needs at least one, or a source under `discovery`."""
+    """The engines to measure. `run` needs at least one, or a source under `discovery`."""
 
     @field_validator("targets", mode="wrap")
     @classmethod

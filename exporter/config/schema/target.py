@@ -27,50 +27,52 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised,
 
 
 class _Place(Section):
-    """Its name, and where it is: the keys that come first in every listing."""
+    """Its name and address: the keys that come first in every listing."""
 
     name: TargetName = "vllm"
-    """The value of the label `target`; no two targets may share one."""
+    """The value of the label `target`. Each target needs a different name."""
 
     mode: Mode = "external"
-    """`managed`: the exporter makes and looks after the container. `attached`: somebody else made
-    the container, the exporter watches it. `external`: a URL, no Docker."""
+    """`managed`: the exporter creates, watches and restarts the container. `attached`: someone else
+    created the container, and the exporter watches it. `external`: only a URL, no Docker."""
 
     url: BaseUrl | None = None
-    """The server's root, without /v1. Required, except where it follows from the port that a
-    managed container publishes."""
+    """The root URL of the server, without /v1. Required, except in mode `managed`, where it follows
+    from the port that the container publishes."""
 
     metrics_url: PageUrl | None = None
-    """vLLM's own metrics page; `url` and `/metrics` if not set."""
+    """The URL of vLLM's own metrics page. By default `url` followed by `/metrics`."""
 
 
 class TargetTemplate(Section):
-    """What holds for one engine, or alike for all that a source finds."""
+    """Settings of one engine, or of all engines that a source finds."""
 
     model: ModelName | None = None
-    """The model to ask for; the first of /v1/models if not set."""
+    """The model to request. By default the first model of /v1/models."""
 
     api_key: SecretStr | None = None
-    """Sent as a bearer token. A managed container is given it as the key to demand."""
+    """Sent as a bearer token. A managed container gets it as the key that it requires."""
 
     api_key_file: ConfigPath | None = None
-    """A file with that key, in place of `api_key`."""
+    """A file that holds this key, in place of `api_key`."""
 
     verify_tls: bool = True
-    """Whether the certificate of an https URL is checked."""
+    """Whether to check the certificate of an https URL."""
 
     ca_file: ConfigPath | None = None
-    """Certificates (PEM) to trust in place of the system's, for a private authority."""
+    """Certificates (PEM) to trust in place of the system's, for a private certificate authority."""
 
     price_per_hour: Annotated[PositiveNumber, Field(le=1e6)] | None = None
-    """What this engine costs in an hour, to tell saved prefill seconds in money. Not guessed."""
+    """What this engine costs per hour, to express saved prefill seconds as money. There is no
+    default, because a guess would be wrong."""
 
     currency: CurrencyName | None = None
-    """The currency of that price, as "EUR": a label value. Required with it."""
+    """The currency of `price_per_hour`, for example "EUR". It becomes a label value, and is
+    required with a price."""
 
     watts: Annotated[PositiveNumber, Field(le=1e9)] | None = None
-    """What this engine's accelerators draw while they compute, in watts, to tell saved prefill
-    seconds in energy. Not guessed."""
+    """The power of this engine's accelerators while they compute, in watts, to express saved
+    prefill seconds as energy. There is no default, because a guess would be wrong."""
 
     @field_validator("currency")
     @classmethod
@@ -92,10 +94,10 @@ class TargetTemplate(Section):
 
 
 class Target(TargetTemplate, _Place):
-    """One engine that is measured."""
+    """One engine to measure."""
 
     container: ContainerSettings | None = None
-    """The container; for the modes `managed` and `attached`, and required there."""
+    """The container. Required in the modes `managed` and `attached`, not allowed in `external`."""
 
     @field_validator("container", mode="wrap")
     @classmethod
