@@ -1,4 +1,4 @@
-"""`check`: every test once against one engine, with what is wrong and what mends it."""
+"""`check`: runs every test once against one engine, and says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from exporter.cli.one_engine import (
 from exporter.clock import SystemClock
 from exporter.daemon.probing import engine_client, new_salt
 from exporter.probe.check import Check
-from exporter.report.check import checkup_json, closing_line, finding_lines
+from exporter.report.check import check_report_json, closing_line, finding_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.epilog = (
-        "Exit code: 0 when no test failed (unknown ones may be left), 1, or 2 for usage."
+        "Exit code: 0 when no test failed (some may be unknown), 1 when one failed, 2 for wrong "
+        "usage or configuration."
     )
     config.add_arguments(parser)
 
@@ -41,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     report = uvloop.run(_check(options))
     if options.json:
-        print(json.dumps(checkup_json(report), indent=2))
-    return 0 if report.well else 1
+        print(json.dumps(check_report_json(report), indent=2))
+    return 0 if report.healthy else 1
 
 
 async def _check(options: argparse.Namespace) -> CheckReport:

@@ -10,7 +10,7 @@ from exporter.probe.isolation import run_isolation_test
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner
 from exporter.wording import engine_findings, findings
-from exporter.wording.findings import CheckReport, Finding
+from exporter.wording.findings import CheckReport, CheckTest, Finding
 from exporter.wording.notices import FAILURE_ADVICE
 
 if TYPE_CHECKING:
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.session.plan import SessionPlan
 
-TESTS = (
-    *("reachable", "model", "version", "metrics", "flags", "prefix_caching", "match_unit"),
-    *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
-    *("isolation", "wedge"),
-)
-"""The names of all tests, in the order of their findings."""
+TESTS = tuple(test for test in CheckTest if test is not CheckTest.AWAKE)
+"""The tests of every engine."""
 
 _ANSWERED = frozenset(
     {
@@ -66,7 +62,7 @@ class Check:
         except EngineUnavailableError as error:
             self._refused(error)
         else:
-            self._add(findings.passed("reachable", f"{self._client.url} answers"))
+            self._add(findings.passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
             info = await self._test(info)
         return CheckReport(
             url=self._client.url,
@@ -93,7 +89,7 @@ class Check:
             )
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
-        # First, because its second request hits on a sound engine. From then on it is known what an
+        # First: its second request hits on a healthy engine. From then on it is known what an
         # answer without cached tokens means.
         test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
         session = await SessionRunner(self._plan, self._requests, self._new_salt).play()
@@ -114,10 +110,10 @@ class Check:
         reason = FailureReason(error.reason)
         advice = FAILURE_ADVICE[reason]
         if reason in _ANSWERED:
-            self._add(findings.passed("reachable", f"{self._client.url} answers"))
-            self._add(findings.failed("model", error.detail, advice))
+            self._add(findings.passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
+            self._add(findings.failed(CheckTest.MODEL, error.detail, advice))
         else:
-            self._add(findings.failed("reachable", error.detail, advice))
+            self._add(findings.failed(CheckTest.REACHABLE, error.detail, advice))
         self._not_tried("not tried")
 
     def _not_tried(self, why: str) -> None:

@@ -18,7 +18,7 @@ _INDENT = " " * (_VERDICT + _NAME)
 
 
 def finding_lines(finding: Finding) -> list[str]:
-    """One test: verdict, name and evidence; below it what to do, if it did not pass."""
+    """One test: verdict, name and evidence, and below them the remedy if there is one."""
     head = f"{_WORDS[finding.verdict]:<{_VERDICT}}{finding.name:<{_NAME}}"
     lines = _wrapped(head, finding.evidence)
     if finding.remedy is not None:
@@ -26,23 +26,23 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def closing_line(checkup: CheckReport) -> str:
+def closing_line(report: CheckReport) -> str:
     """How many passed, failed and are unknown."""
-    verdicts = [finding.verdict for finding in checkup.findings]
+    verdicts = [finding.verdict for finding in report.findings]
     counts = [f"{verdicts.count(one)} {word.lower()}" for one, word in _COUNTED.items()]
-    simulated = " The engine is SIMULATED." if checkup.info and checkup.info.simulated else ""
+    simulated = " The engine is SIMULATED." if report.info and report.info.simulated else ""
     return f"{len(verdicts)} tests: {', '.join(counts)}.{simulated}"
 
 
 _COUNTED = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNKNOWN: "unknown"}
 
 
-def checkup_json(checkup: CheckReport) -> dict[str, Any]:
-    """Keys may be added at the end; none is renamed or left out. Unknown is null."""
-    info = checkup.info
+def check_report_json(report: CheckReport) -> dict[str, Any]:
+    """Keys may be added at the end; none is ever renamed or removed. Unknown is null."""
+    info = report.info
     return {
-        "url": checkup.url,
-        "well": checkup.well,
+        "url": report.url,
+        "well": report.healthy,
         "tests": [
             {
                 "name": finding.name,
@@ -50,13 +50,13 @@ def checkup_json(checkup: CheckReport) -> dict[str, Any]:
                 "evidence": finding.evidence,
                 "remedy": finding.remedy,
             }
-            for finding in checkup.findings
+            for finding in report.findings
         ],
         "model": info.model if info else None,
         "engine_version": info.version if info else None,
         "simulated": info.simulated if info else None,
-        "started": rfc3339(checkup.started_time),
-        "duration_seconds": checkup.duration_seconds,
+        "started": rfc3339(report.started_time),
+        "duration_seconds": report.duration_seconds,
     }
 
 

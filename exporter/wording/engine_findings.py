@@ -1,6 +1,4 @@
-"""What `check` found of the engine itself, before anything is played: its model, its version, and
-what its /metrics says. Pure.
-"""
+"""What `check` found of the engine itself, before any session: model, version, /metrics. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
-from exporter.wording.findings import failed, passed, unknown
+from exporter.wording.findings import CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 
 if TYPE_CHECKING:
@@ -17,53 +15,53 @@ if TYPE_CHECKING:
 
 
 def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:
+    name = CheckTest.VERSION
     if view and view.snapshot and view.snapshot.parts:
-        return unknown("version", "what answers is no engine of its own: see metrics")
+        return unknown(name, "a router or proxy answers, not an engine: see metrics")
     if info.version is None:
-        return unknown("version", "nothing at /version; a proxy may hide it")
+        return unknown(name, "/version does not answer; a proxy may hide it")
     simulated = " (SIMULATED)" if info.simulated else ""
-    return passed("version", f"vLLM {info.version}{simulated}")
+    return passed(name, f"vLLM {info.version}{simulated}")
 
 
 def of_model(info: EngineInfo) -> Finding:
     context = (
         "" if info.max_model_len is None else f", with a context of {info.max_model_len} tokens"
     )
-    return passed("model", f"{info.model}{context}")
+    return passed(CheckTest.MODEL, f"{info.model}{context}")
 
 
 def of_metrics(view: EngineView | None) -> Finding:
+    name = CheckTest.METRICS
     if view is None or view.snapshot is None:
-        why = view.failure.detail if view and view.failure else "not read"
         return failed(
-            "metrics",
-            why,
-            "Start vLLM without --disable-log-stats, and let /metrics through; where it has "
+            name,
+            view.failure.detail if view and view.failure else "not read",
+            "Start vLLM without --disable-log-stats, and make /metrics reachable. If it has "
             "another address, set the target's metrics_url.",
         )
     ranks, parts = view.snapshot.ranks, view.snapshot.parts
-    text = f"vllm: names of {ranks} engine rank{'' if ranks == 1 else 's'} at /metrics"
+    text = f"/metrics has the vllm: metrics of {ranks} engine rank{'' if ranks == 1 else 's'}"
     if parts:
         labels = " and ".join(view.snapshot.told_apart_by)
         engines = "1 engine" if len(parts) == 1 else f"{len(parts)} engines"
         text += (
-            f", of {engines} by the label {labels}, which vLLM does not have: a router shows them, "
-            "or a page that was collected"
+            f", of {engines} by the label {labels}. vLLM does not set it, so the page comes from "
+            "a router or a collector"
         )
-    return passed("metrics", text)
+    return passed(name, text)
 
 
 def resting(*, asleep: bool) -> Finding:
-    """Of an engine that sleeps by its /metrics, or says elsewhere that it sleeps or is paused.
-
-    It is not ill, and nothing can be measured.
+    """An engine that sleeps, by its /metrics or by /is_sleeping, or that is paused. This is no
+    fault, and nothing can be measured.
     """
     evidence = (
-        'vllm:engine_sleep_state{sleep_state="awake"} is 0: requests wait until it is woken'
+        'vllm:engine_sleep_state{sleep_state="awake"} is 0: requests wait until it is woken up'
         if asleep
-        else "/is_sleeping or /is_paused says so: requests wait or are refused until that ends"
+        else "by /is_sleeping or /is_paused it rests: requests wait or are refused until it resumes"
     )
-    return unknown("awake", evidence, FAILURE_ADVICE[FailureReason.ASLEEP])
+    return unknown(CheckTest.AWAKE, evidence, FAILURE_ADVICE[FailureReason.ASLEEP])
 
 
 _SHOWN_FLAGS = (
@@ -75,35 +73,33 @@ _SHOWN_FLAGS = (
 def of_flags(view: EngineView | None) -> Finding:
     cache = _cache(view)
     if cache is None:
-        return unknown("flags", "/metrics has no vllm:cache_config_info")
+        return unknown(CheckTest.FLAGS, "/metrics has no vllm:cache_config_info")
     seen = [f"{name}={cache.labels[name]}" for name in _SHOWN_FLAGS if name in cache.labels]
-    return passed("flags", ", ".join(seen) or "vllm:cache_config_info has none that are known")
+    return passed(CheckTest.FLAGS, ", ".join(seen) or "vllm:cache_config_info has no known flag")
 
 
 def of_prefix_caching(view: EngineView | None) -> Finding:
+    name = CheckTest.PREFIX_CACHING
     cache = _cache(view)
     if cache is None or cache.prefix_caching is None:
-        return unknown("prefix_caching", "no enable_prefix_caching in vllm:cache_config_info")
+        return unknown(name, "vllm:cache_config_info has no enable_prefix_caching")
     text = f'enable_prefix_caching="{cache.prefix_caching}" in vllm:cache_config_info'
     if cache.prefix_caching:
-        return passed("prefix_caching", text)
-    return failed("prefix_caching", text, "Start vLLM without --no-enable-prefix-caching.")
+        return passed(name, text)
+    return failed(name, text, "Start vLLM without --no-enable-prefix-caching.")
 
 
 def of_match_unit(view: EngineView | None, learned: int | None = None) -> Finding:
-    """`learned` is the unit by what hit, None where hits leave it open."""
+    """`learned` is the unit that the hits show, None if they do not show it."""
+    name = CheckTest.MATCH_UNIT
     cache = _cache(view)
     if cache is None or cache.match_unit_tokens is None:
-        return unknown(
-            "match_unit", "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN]
-        )
+        return unknown(name, "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN])
     label = cache.match_unit_tokens
     if learned in (None, label):
-        return passed(
-            "match_unit", f"by vllm:cache_config_info a hit is a multiple of {label} tokens"
-        )
-    text = f"what hit is a multiple of {learned} tokens, where vllm:cache_config_info says {label}"
-    return passed("match_unit", text)
+        return passed(name, f"by vllm:cache_config_info a hit is a multiple of {label} tokens")
+    text = f"hits are multiples of {learned} tokens, although vllm:cache_config_info says {label}"
+    return passed(name, text)
 
 
 def _cache(view: EngineView | None) -> CacheConfig | None:

@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.repeat import Outcome
+from exporter.analysis.session_totals import session_totals
 from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import LossCause, Notice
+from exporter.wording import numbers
 from exporter.wording.notices import (
     ADVICE,
     BREAK_ADVICE,
@@ -19,11 +21,31 @@ from exporter.wording.notices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from exporter.analysis.isolation import IsolationTest
+    from exporter.analysis.session_totals import SessionTotals
     from exporter.model.engine import EngineInfo
-    from exporter.model.session import Loss, SessionResult, TurnFacts
+    from exporter.model.session import Loss, SessionResult
+
+
+class CheckTest(StrEnum):
+    """The tests of `check`, in the order of its output."""
+
+    REACHABLE = "reachable"
+    MODEL = "model"
+    VERSION = "version"
+    METRICS = "metrics"
+    FLAGS = "flags"
+    PREFIX_CACHING = "prefix_caching"
+    MATCH_UNIT = "match_unit"
+    AWAKE = "awake"  # only for an engine that sleeps or is paused
+    ONE_ENGINE = "one_engine"
+    USAGE_DETAILS = "usage_details"
+    TOKEN_IDS = "token_ids"  # noqa: S105 - a test, not a secret
+    COLD_START = "cold_start"
+    SECOND_TURN = "second_turn"
+    PREFIX_STABLE = "prefix_stable"
+    ISOLATION = "isolation"
+    WEDGE = "wedge"
 
 
 class Verdict(StrEnum):
@@ -36,9 +58,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One test. `remedy` is what to do where it did not pass, None where nothing is known to."""
+    """One test. `remedy` says what to do; None if it passed or no remedy is known."""
 
-    name: str
+    name: CheckTest
     verdict: Verdict
     evidence: str
     remedy: str | None = None
@@ -55,67 +77,71 @@ class CheckReport:
     findings: tuple[Finding, ...]
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether no test failed."""
         return not any(one.verdict is Verdict.FAIL for one in self.findings)
 
 
-def passed(name: str, evidence: str) -> Finding:
+def passed(name: CheckTest, evidence: str) -> Finding:
     return Finding(name, Verdict.PASS, evidence)
 
 
-def failed(name: str, evidence: str, remedy: str | None = None) -> Finding:
+def failed(name: CheckTest, evidence: str, remedy: str | None = None) -> Finding:
     return Finding(name, Verdict.FAIL, evidence, remedy)
 
 
-def unknown(name: str, evidence: str, remedy: str | None = None) -> Finding:
+def unknown(name: CheckTest, evidence: str, remedy: str | None = None) -> Finding:
     return Finding(name, Verdict.UNKNOWN, evidence, remedy)
 
 
+_UNTOLD = "the server does not report how many tokens were cached"
+_TRANSFER = "usage counts tokens from another engine as cached"
+
+
 def of_engines(session: SessionResult) -> Finding:
-    """Whether one engine answers at the URL, as far as the session could tell."""
-    name = "one_engine"
-    if Notice.MIXED not in session.notices:
-        if not session.turns:
-            return unknown(name, _no_turn(session))
-        if (fell := _fell(session)) is not None:
-            return unknown(name, f"{fell}, as where a router sends each request to another engine")
-        return passed(name, "nothing shows that more than one engine answers at this URL")
-    mixed = (turn.loss for turn in session.turns if turn.loss is not None)
-    proof = next((loss.evidence for loss in mixed if loss.cause is LossCause.MIXED), None)
-    text = proof or "more than one engine answers at this URL in turn"
-    return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
+    """Whether one engine answers at the URL, as far as the session shows it."""
+    name = CheckTest.ONE_ENGINE
+    if Notice.MIXED in session.notices:
+        loss = _first_loss(session, LossCause.MIXED)
+        text = loss.evidence if loss else "several engines answer at this URL in turn"
+        return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
+    if not session.turns:
+        return unknown(name, _no_turn(session))
+    if (fell := _fell(session)) is not None:
+        text = f"{fell}, as happens when a router sends each request to another engine"
+        return unknown(name, text)
+    return passed(name, "nothing shows that several engines answer at this URL")
 
 
 def of_usage_details(session: SessionResult) -> Finding:
-    name = "usage_details"
+    name = CheckTest.USAGE_DETAILS
     if Notice.USAGE_MISSING in session.notices:
         return failed(name, "streams end without usage", ADVICE[Notice.USAGE_MISSING])
     if Notice.USAGE_UNUSABLE in session.notices:
-        text = "the usage of at least one answer cannot be believed"
+        text = "the usage of at least one answer is wrong"
         return failed(name, text, ADVICE[Notice.USAGE_UNUSABLE])
     hidden = _first_loss(session, LossCause.UNREPORTED)
     if hidden is not None:
         return failed(name, hidden.evidence, LOSS_ADVICE[LossCause.UNREPORTED])
     if Notice.TRANSFER in session.notices:
-        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.USAGE_DETAILS_MISSING in session.notices:
         return failed(
             name,
             "usage has no prompt_tokens_details",
-            "Start vLLM with --enable-prompt-tokens-details. If that is set, vLLM is older than "
-            "0.9, or something between this exporter and vLLM drops it.",
+            "Start vLLM with --enable-prompt-tokens-details. If the flag is set, vLLM is older "
+            "than 0.9, or a proxy between this exporter and vLLM drops the field.",
         )
     if not session.turns:
         return unknown(name, _no_turn(session))
     if Notice.CACHED_TOKENS_UNKNOWN in session.notices:
-        text = "no prompt_tokens_details, which may mean that none were cached"
+        text = "usage has no prompt_tokens_details, which may mean that no token was cached"
         return unknown(name, text, ADVICE[Notice.CACHED_TOKENS_UNKNOWN])
     by = [turn.cached_tokens_source for turn in session.turns]
     if Notice.CACHED_FROM_COUNTERS in session.notices:
         told = len(by) - by.count(None)
         text = (
-            "usage has no prompt_tokens_details; the engine's own counters told the cached tokens "
+            "usage has no prompt_tokens_details; the engine's counters give the cached tokens "
             f"of {told} of {len(by)} turns"
         )
         remedy = "Start vLLM with --enable-prompt-tokens-details."
@@ -123,117 +149,104 @@ def of_usage_details(session: SessionResult) -> Finding:
     if CachedTokensSource.USAGE not in by:
         text = "no prompt hit, and this server reports hits only, as vLLM before 0.24 does"
         return unknown(name, text)
-    return passed(name, "usage tells how many prompt tokens were cached")
+    return passed(name, "usage reports how many prompt tokens were cached")
 
 
 def of_token_ids(session: SessionResult) -> Finding:
+    name = CheckTest.TOKEN_IDS
     if not session.turns:
-        return unknown("token_ids", _no_turn(session))
+        return unknown(name, _no_turn(session))
     if Notice.TOKEN_IDS_MISSING in session.notices:
-        return unknown(
-            "token_ids",
-            "none in the answers, so the ideal and the prefix's stability are unknown",
-            ADVICE[Notice.TOKEN_IDS_MISSING],
-        )
+        text = "the answers have none, so the ideal and the prefix's stability are unknown"
+        return unknown(name, text, ADVICE[Notice.TOKEN_IDS_MISSING])
     if Notice.TOKEN_IDS_RECOVERED in session.notices:
         known = sum(turn.ideal_cached_tokens is not None for turn in session.turns[1:])
-        text = "none in the answers; /tokenize and logprobs told enough for the ideal of"
-        return (passed if known else unknown)(
-            "token_ids", f"{text} {known} of {len(session.turns) - 1} later turns"
+        text = (
+            "the answers have none; /tokenize and logprobs give the ideal of "
+            f"{known} of {len(session.turns) - 1} later turns"
         )
-    return passed("token_ids", "return_token_ids gives those of prompts and answers")
+        return passed(name, text) if known else unknown(name, text)
+    return passed(name, "return_token_ids gives those of prompts and answers")
 
 
 def of_first_turn(session: SessionResult) -> Finding:
-    """Whether a first turn, under a salt never used before, was computed as a whole."""
-    name = "cold_start"
+    """Whether the engine computed the whole first turn, which has a new salt."""
+    name = CheckTest.COLD_START
     if Notice.TRANSFER in session.notices:
-        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.SALT_REFUSED in session.notices:
         return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
     if session.nonce_in_prompt:
         return failed(
             name,
-            "the first turn of a session, under a salt never used before, hit the cache; the "
-            "session was begun anew with words of its own at its head",
-            "Upgrade vLLM to one that knows cache_salt (0.9 and later), or find out whether a KV "
-            "store behind it ignores salts.",
+            "the first turn of a session with a new salt hit the cache; the session was "
+            "restarted with random words at the beginning",
+            "Upgrade vLLM to a version that supports cache_salt (0.9 and later), or find out "
+            "whether a KV store behind it ignores salts.",
         )
     first = session.turns[0] if session.turns else None
     if first is None:
         return unknown(name, _no_turn(session))
     if first.cached_tokens is None:
-        return unknown(name, "the server does not tell how many tokens were cached")
-    return passed(name, "a first turn under a salt never used before hit nothing")
+        return unknown(name, _UNTOLD)
+    return passed(name, "the first turn, with a new salt, hit nothing")
 
 
 def of_second_turn(session: SessionResult) -> Finding:
     """Whether the turns after the first were served what exact-prefix caching can serve."""
-    name = "second_turn"
+    name = CheckTest.SECOND_TURN
     if session.failure is not None:
         where = "" if session.failed_turn is None else f" in turn {session.failed_turn}"
         text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
         return failed(name, text, FAILURE_ADVICE[session.failure.reason])
     later = session.turns[1:]
+    totals = session_totals(later)
     hidden = _first_loss(session, LossCause.UNREPORTED)
     if hidden is not None:
-        text = f"usage hides hits, lost: {_lost(later)[hidden.cause]} unreported; {hidden.evidence}"
+        tokens = totals.lost_by[hidden.cause]
+        text = f"usage hides hits; lost: {tokens} unreported; {hidden.evidence}"
         return failed(name, text, LOSS_ADVICE[hidden.cause])
-    known = [turn for turn in later if turn.cached_tokens is not None]
-    if not later or len(known) < len(later):
+    if not later or totals.cached_tokens is None:
         if Notice.TRANSFER in session.notices:
-            return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
-        return unknown(name, "the server does not tell how many tokens were cached")
-    cached = sum(turn.cached_tokens or 0 for turn in later)
+            return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
+        return unknown(name, _UNTOLD)
     prompt = sum(turn.prompt_tokens or 0 for turn in later)
-    served = f"{cached} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came from cache"
-    lost = _lost(later)
-    if lost:
-        return _of_losses(name, served, later, lost, cached)
+    served = (
+        f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
+        "from cache"
+    )
+    if totals.lost_by:
+        return _of_losses(served, session, totals)
     if Notice.BLOCK_TOO_LARGE in session.notices:
-        text = "no prompt that fits the context spans a whole cache block"
+        text = "no prompt that fits the context fills a whole cache block"
         return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
-    if cached == 0:
+    if totals.cached_tokens == 0:
         return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
     if (fell := _fell(session)) is not None:
         return unknown(name, f"{served}; {fell}", LOSS_ADVICE[LossCause.MIXED])
-    ideals = [turn.ideal_cached_tokens for turn in later]
-    if None in ideals:
-        return passed(name, f"{served}; how many could have is unknown")
+    if totals.ideal_tokens is None:
+        return passed(name, f"{served}; the ideal is unknown")
     return passed(name, f"{served}, all that could have (efficiency 100 %)")
 
 
-def _lost(turns: Sequence[TurnFacts]) -> Mapping[LossCause, int]:
-    lost: dict[LossCause, int] = {}
-    for turn in turns:
-        if turn.loss is not None:
-            lost[turn.loss.cause] = lost.get(turn.loss.cause, 0) + turn.loss.tokens
-    return lost
-
-
-def _of_losses(
-    name: str,
-    served: str,
-    later: Sequence[TurnFacts],
-    lost: Mapping[LossCause, int],
-    cached: int,
-) -> Finding:
-    """What was lost, and why. Where part was served and nothing explains the rest, a rule of the
-    engine's own can have taken it: that is no failure.
+def _of_losses(served: str, session: SessionResult, totals: SessionTotals) -> Finding:
+    """What was lost, and why. If part was served and nothing explains the rest, the engine's own
+    reuse rule may be the reason: that is no failure.
     """
+    lost = totals.lost_by
     worst = max(lost, key=lambda cause: lost[cause])
-    first = next(turn for turn in later if turn.loss is not None and turn.loss.cause is worst)
     causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
-    evidence = first.loss.evidence if first.loss else ""
-    text = f"{served}; lost: {causes}; turn {first.index}: {evidence}"
-    harmless = cached > 0 and set(lost) == {LossCause.UNEXPLAINED}
-    return (unknown if harmless else failed)(name, text, LOSS_ADVICE[worst])
+    first = _first_loss(session, worst)
+    evidence = first.evidence if first else ""
+    text = f"{served}; lost: {causes}; turn {totals.lost_in[worst][0]}: {evidence}"
+    harmless = totals.cached_tokens and set(lost) == {LossCause.UNEXPLAINED}
+    return (unknown if harmless else failed)(CheckTest.SECOND_TURN, text, LOSS_ADVICE[worst])
 
 
 def _fell(session: SessionResult) -> str | None:
-    """A turn that hit less than one before it although nothing says why; None without one.
+    """A turn that hit less than an earlier one although nothing says why; None without one.
 
-    Each prompt repeats the turn before, so on one sound engine hits only grow.
+    Each prompt repeats the turn before, so hits only grow on one healthy engine.
     """
     stable = session.prefix is None or session.prefix.stable
     most = 0
@@ -254,22 +267,21 @@ def _first_loss(session: SessionResult, cause: LossCause) -> Loss | None:
 
 
 def of_prefix(session: SessionResult) -> Finding:
-    name = "prefix_stable"
+    name = CheckTest.PREFIX_STABLE
     prefix = session.prefix
     if prefix is None:
-        return unknown(name, "token ids of two turns in a row are not known")
+        return unknown(name, "no two consecutive turns have token ids")
     found = prefix.first_break
     if found is None:
         return passed(name, f"{prefix.turns_compared} prompts began with the turn before them")
-    reason = found.reason.replace("_", " ")
-    text = f"{reason}: {break_in_words(found)}"
+    text = f"{numbers.spaced(found.reason)}: {break_in_words(found)}"
     if prefix.stable:
         return passed(name, f"{text} {BREAK_ADVICE[found.reason]}")
     return failed(name, text, BREAK_ADVICE[found.reason])
 
 
 def of_isolation(test: IsolationTest) -> Finding:
-    name = "isolation"
+    name = CheckTest.ISOLATION
     if (gone := _not_run(name, test)) is not None:
         return gone
     if test.salt_refused:
@@ -277,32 +289,33 @@ def of_isolation(test: IsolationTest) -> Finding:
     if test.leaked:
         return failed(
             name,
-            f"a prompt under a salt never used before was served {test.leaked} tokens from cache",
-            "This engine, or a KV store behind it, does not keep cache_salt apart: upgrade vLLM, "
-            "or give tenants who must not share a cache a server each.",
+            f"a prompt with a new salt was served {test.leaked} tokens from cache",
+            "This engine, or a KV store behind it, ignores cache_salt. Upgrade vLLM, or give each "
+            "tenant that must not share a cache its own server.",
         )
     if test.leaked is None or test.same_salt_cached is None:
-        return unknown(name, "the server does not tell how many tokens were cached")
+        return unknown(name, _UNTOLD)
     same = test.same_salt_cached or test.third_cached or test.overlap_cached
     if not same:
-        return unknown(name, "the same salt did not hit either, so another one proves nothing")
+        return unknown(name, "the same salt did not hit either, so another salt proves nothing")
     text = f"the same salt hit {same} tokens, another salt none"
     if test.mixed:
         return unknown(name, f"{text}; but several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
-        return unknown(name, f"{text}; but it may have run on another of the {test.ranks} ranks")
+        text = f"{text}; but the request may have run on another of the {test.ranks} ranks"
+        return unknown(name, text)
     return passed(name, text)
 
 
 _EMPTIED = "something emptied the cache in between"
-_LATE = "this engine serves a prompt only once it computed it twice"
+_LATE = "this engine serves a prompt only after it computed it twice"
 
 
 def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Finding:
     """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
     played after the test.
     """
-    name = "wedge"
+    name = CheckTest.WEDGE
     stopped = None if session is None else wedge_of(session.turns)
     if stopped is not None:
         return failed(name, stopped.evidence, LOSS_ADVICE[LossCause.WEDGED])
@@ -310,7 +323,7 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
         return gone
     found, wedged = test.outcome, wedged_by(test)
     if found is None:
-        return unknown(name, "the server does not tell how many tokens were cached")
+        return unknown(name, _UNTOLD)
     outcome, why = found
     sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
     text = f"{sent} {test.same_salt_cached}"
@@ -331,27 +344,28 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
 
 def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str) -> Finding:
     """Of a prompt that hit nothing when it was sent again, and hit later."""
+    name = CheckTest.WEDGE
     if test.overlap_cached:
         text = f"{text}, and {test.overlap_cached} while it was being answered: nothing has stopped"
-        return unknown("wedge", f"{text}, {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
+        return unknown(name, f"{text}; {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
     text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
     if test.mixed or (session is not None and Notice.MIXED in session.notices):
-        return unknown("wedge", f"{text}, several engines answer at this URL")
+        return unknown(name, f"{text}; several engines answer at this URL")
     why = _EMPTIED if test.hit_before else _LATE
     return unknown(
-        "wedge",
-        f"{text}, {why}, or several engines answer at this URL",
+        name,
+        f"{text}; {why}, or several engines answer at this URL",
         LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
     )
 
 
-def _not_run(name: str, test: IsolationTest) -> Finding | None:
+def _not_run(name: CheckTest, test: IsolationTest) -> Finding | None:
     if test.too_long is not None:
         return unknown(name, test.too_long)
     if test.failure is not None:
         return unknown(name, f"a request failed: {test.failure.reason}: {test.failure.detail}")
     if test.transfer:
-        return unknown(name, "usage counts transfers as cached", ADVICE[Notice.TRANSFER])
+        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
     return None
 
 

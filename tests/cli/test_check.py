@@ -129,7 +129,7 @@ async def test_a_real_vllm_without_prefix_caching_fails_with_the_flag(vllm_serve
 
 @pytest.mark.vllm
 async def test_a_template_that_moves_the_system_prompt_fails_on_a_real_vllm_by_its_message(
-    daemon, vllm_servers, tmp_path
+    vllm_servers,
 ):
     server = await asyncio.to_thread(
         vllm_servers.start,
@@ -137,24 +137,11 @@ async def test_a_template_that_moves_the_system_prompt_fails_on_a_real_vllm_by_i
     )
     try:
         code, found = await verdicts(server.url)
-        assert code == 1
-        assert {name for name, test in found.items() if test["verdict"] == "fail"} == {
-            "prefix_stable"
-        }
-        evidence = found["prefix_stable"]["evidence"]
-        assert "system prompt moved" in evidence
-        assert "in message 1 (system)" in evidence
-        assert "You are a careful software engineer" in evidence
-        log = tmp_path / "log"
-        async with daemon(log, VLLM_HOST=server.url) as at:
-            await at.until("a session ended", at.sessions)
-            assert await at.value("vllm_probe_prefix_stable", scenario="coding-agent") == 0
-            assert await at.value("vllm_probe_notice", notice="prefix_unstable") == 1
-            for turn in range(3, 9):
-                assert await at.value("vllm_probe_turn_ideal_hit_ratio", turn=str(turn)) < 0.5
-                assert await at.value("vllm_probe_turn_efficiency_ratio", turn=str(turn)) == 1
-            assert "in message 1 (system)" in (await at.get("/"))[1]
-            assert "careful software" not in (await at.get("/metrics"))[1]
-        assert "careful software" not in log.read_text()
     finally:
         server.stop()
+    assert code == 1
+    assert {name for name, test in found.items() if test["verdict"] == "fail"} == {"prefix_stable"}
+    evidence = found["prefix_stable"]["evidence"]
+    assert "system prompt moved" in evidence
+    assert "in message 1 (system)" in evidence
+    assert "You are a careful software engineer" in evidence

@@ -21,17 +21,17 @@ from exporter.wording.findings import Verdict, of_isolation, of_wedge
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 
 
-async def examine(at, client=None):
+async def checked(at, client=None):
     requests = EngineRequests(client or at.client, at.requests.observe, SystemClock())
     return await Check(at.plan, requests, at.new_salt).run()
 
 
-def verdicts(checkup, verdict):
-    return {one.name for one in checkup.findings if one.verdict is verdict}
+def verdicts(report, verdict):
+    return {one.name for one in report.findings if one.verdict is verdict}
 
 
-def finding(checkup, name):
-    return next(one for one in checkup.findings if one.name == name)
+def finding(report, name):
+    return next(one for one in report.findings if one.name == name)
 
 
 def asleep(observe):
@@ -47,14 +47,14 @@ def asleep(observe):
 async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
     async with bench() as at:
         at.requests.observe = asleep(at.requests.observe)
-        checkup = await examine(at)
+        report = await checked(at)
         view = await at.requests.observe()
     assert view.snapshot.prompt_tokens == 0
-    assert checkup.well
-    assert finding(checkup, "awake").verdict is UNKNOWN
-    assert "/wake_up" in finding(checkup, "awake").remedy
-    assert finding(checkup, "second_turn").evidence == "not tried: the engine sleeps or is paused"
-    assert {one.name for one in checkup.findings} == {*TESTS, "awake"}
+    assert report.healthy
+    assert finding(report, "awake").verdict is UNKNOWN
+    assert "/wake_up" in finding(report, "awake").remedy
+    assert finding(report, "second_turn").evidence == "not tried: the engine sleeps or is paused"
+    assert {one.name for one in report.findings} == {*TESTS, "awake"}
 
 
 async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(bench):
@@ -63,10 +63,10 @@ async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(b
 
     async with bench() as at:
         at.client.rests = rests
-        checkup = await examine(at)
+        report = await checked(at)
         assert (await at.requests.observe()).snapshot.prompt_tokens == 0
-    assert checkup.well
-    assert "/is_paused" in finding(checkup, "awake").evidence
+    assert report.healthy
+    assert "/is_paused" in finding(report, "awake").evidence
 
 
 async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(bench):
@@ -81,10 +81,10 @@ async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(be
 
 async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(bench):
     async with bench() as at:
-        checkup = await examine(at)
-    assert tuple(one.name for one in checkup.findings) == TESTS
-    assert verdicts(checkup, PASS) == set(TESTS)
-    assert checkup.well
+        report = await checked(at)
+    assert tuple(one.name for one in report.findings) == TESTS
+    assert verdicts(report, PASS) == set(TESTS)
+    assert report.healthy
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(
             faults.Wedge(),
             {"second_turn"},
             {"isolation", "wedge"},
-            "else a restart is not known to help",
+            "otherwise a restart is not known to help",
         ),
-        (faults.IgnoreSalts(), {"isolation"}, set(), "does not keep cache_salt apart"),
+        (faults.IgnoreSalts(), {"isolation"}, set(), "ignores cache_salt"),
         (faults.NoTokenIds(), set(), set(), None),
         (
             faults.MovingSystemPrompt(),
@@ -135,11 +135,11 @@ async def test_each_fault_fails_its_own_tests_and_names_what_mends_it(
 ):
     async with bench() as at:
         at.simulator.inject(fault)
-        checkup = await examine(at)
-    assert verdicts(checkup, FAIL) == failed
-    assert verdicts(checkup, UNKNOWN) == unknown
-    assert checkup.well is (not failed)
-    remedies = [one.remedy for one in checkup.findings if one.verdict is not PASS and one.remedy]
+        report = await checked(at)
+    assert verdicts(report, FAIL) == failed
+    assert verdicts(report, UNKNOWN) == unknown
+    assert report.healthy is (not failed)
+    remedies = [one.remedy for one in report.findings if one.verdict is not PASS and one.remedy]
     assert any(remedy in text for text in remedies) if remedy else not remedies, remedies
 
 
@@ -147,35 +147,35 @@ async def test_without_token_ids_from_anywhere_the_ideal_is_unknown_and_no_fault
     async with bench() as at:
         at.simulator.inject(faults.NoTokenIds())
         at.simulator.inject(faults.NoTokenize())
-        checkup = await examine(at)
-    assert checkup.well
-    assert verdicts(checkup, UNKNOWN) == {"token_ids", "prefix_stable"}
-    assert "0.10.2" in finding(checkup, "token_ids").remedy
+        report = await checked(at)
+    assert report.healthy
+    assert verdicts(report, UNKNOWN) == {"token_ids", "prefix_stable"}
+    assert "0.10.2" in finding(report, "token_ids").remedy
 
 
 async def test_salts_that_are_ignored_fail_the_cold_start_of_a_second_examination(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
-        await examine(at)
-        checkup = await examine(at)
-    assert verdicts(checkup, FAIL) == {"cold_start", "isolation"}
-    assert "begun anew with words of its own" in finding(checkup, "cold_start").evidence
-    assert "efficiency 100 %" in finding(checkup, "second_turn").evidence
+        await checked(at)
+        report = await checked(at)
+    assert verdicts(report, FAIL) == {"cold_start", "isolation"}
+    assert "restarted with random words" in finding(report, "cold_start").evidence
+    assert "efficiency 100 %" in finding(report, "second_turn").evidence
 
 
 async def test_blocks_that_no_prompt_can_fill_leave_the_second_turn_unknown(bench):
     async with bench(block_size=4096, max_model_len=3000) as at:
-        checkup = await examine(at)
-    found = finding(checkup, "second_turn")
+        report = await checked(at)
+    found = finding(report, "second_turn")
     assert found.verdict is UNKNOWN
     assert "--max-model-len" in found.remedy
-    assert verdicts(checkup, FAIL) == set()
+    assert verdicts(report, FAIL) == set()
 
 
 async def test_a_template_that_moves_the_system_prompt_is_failed_with_message_and_text(bench):
     async with bench() as at:
         at.simulator.inject(faults.MovingSystemPrompt())
-        found = finding(await examine(at), "prefix_stable")
+        found = finding(await checked(at), "prefix_stable")
     assert "in message 1 (system)" in found.evidence
     assert "You are a careful software engineer" in found.evidence
 
@@ -183,11 +183,11 @@ async def test_a_template_that_moves_the_system_prompt_is_failed_with_message_an
 @pytest.mark.parametrize("block_size", [16, 528])
 async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, block_size):
     async with bench(block_size=block_size) as at:
-        checkup = await examine(at)
+        report = await checked(at)
         at.simulator.inject(faults.Wedge())
-        wedged = await examine(at)
-    assert finding(checkup, "wedge").verdict is PASS
-    assert "never" not in finding(checkup, "wedge").evidence
+        wedged = await checked(at)
+    assert finding(report, "wedge").verdict is PASS
+    assert "never" not in finding(report, "wedge").evidence
     assert finding(wedged, "wedge").verdict is UNKNOWN
     assert "has not served a prompt of the probe from cache" in finding(wedged, "wedge").evidence
 
@@ -202,11 +202,11 @@ async def test_a_cache_that_stops_while_it_is_examined_is_wedged_and_nothing_say
             return await chat(request, *arguments)
 
         at.client.chat = stops
-        checkup = await examine(at)
-    assert verdicts(checkup, FAIL) == {"second_turn", "wedge"}
+        report = await checked(at)
+    assert verdicts(report, FAIL) == {"second_turn", "wedge"}
     for name in ("second_turn", "wedge"):
-        assert "this engine process had hit before" in finding(checkup, name).evidence
-        assert finding(checkup, name).remedy.startswith("Restart vLLM")
+        assert "this engine process had hit before" in finding(report, name).evidence
+        assert finding(report, name).remedy.startswith("Restart vLLM")
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -224,12 +224,12 @@ async def test_usage_that_hides_hits_is_not_a_cache_that_does_not_hit(bench, oth
             return replace(answer, usage=replace(answer.usage, cached_tokens=0))
 
         at.client.chat = through_a_gateway
-        checkup = await examine(at)
-    assert verdicts(checkup, FAIL) == {"usage_details", "second_turn"}
-    assert "unreported" in finding(checkup, "second_turn").evidence
-    assert finding(checkup, "wedge").verdict is PASS
-    assert "the cache works" in finding(checkup, "wedge").evidence
-    assert not any("Restart vLLM" in (one.remedy or "") for one in checkup.findings)
+        report = await checked(at)
+    assert verdicts(report, FAIL) == {"usage_details", "second_turn"}
+    assert "unreported" in finding(report, "second_turn").evidence
+    assert finding(report, "wedge").verdict is PASS
+    assert "the cache works" in finding(report, "wedge").evidence
+    assert not any("Restart vLLM" in (one.remedy or "") for one in report.findings)
 
 
 async def test_two_prompts_that_the_template_renders_apart_are_no_wedge(bench):
@@ -241,19 +241,19 @@ async def test_two_prompts_that_the_template_renders_apart_are_no_wedge(bench):
             return [*tokens.encode(f"It is {next(clock)}. "), *template(*arguments, **more)]
 
         at.simulator.engine.encode_chat = with_the_time
-        checkup = await examine(at)
-    assert verdicts(checkup, FAIL) >= {"prefix_stable"}
-    assert finding(checkup, "wedge").verdict is UNKNOWN
-    assert "different token ids" in finding(checkup, "wedge").evidence
-    assert not any("Restart vLLM" in (one.remedy or "") for one in checkup.findings)
+        report = await checked(at)
+    assert verdicts(report, FAIL) >= {"prefix_stable"}
+    assert finding(report, "wedge").verdict is UNKNOWN
+    assert "different token ids" in finding(report, "wedge").evidence
+    assert not any("Restart vLLM" in (one.remedy or "") for one in report.findings)
 
 
 async def test_a_context_too_short_for_three_units_leaves_the_wedge_unknown(bench):
     async with bench(block_size=528, max_model_len=1500) as at:
         at.simulator.inject(faults.Wedge())
-        checkup = await examine(at)
-    assert finding(checkup, "wedge").verdict is UNKNOWN
-    assert "too short" in finding(checkup, "wedge").evidence
+        report = await checked(at)
+    assert finding(report, "wedge").verdict is UNKNOWN
+    assert "too short" in finding(report, "wedge").evidence
 
 
 async def test_a_cache_that_others_fill_in_between_is_not_called_wedged(bench):
@@ -275,37 +275,37 @@ async def test_a_cache_that_others_fill_in_between_is_not_called_wedged(bench):
             return await chat(request, *arguments)
 
         at.client.chat = crowded
-        checkup = await examine(at)
-    found = finding(checkup, "wedge")
+        report = await checked(at)
+    found = finding(report, "wedge")
     assert found.verdict is UNKNOWN
     assert "other requests filled the cache in between" in found.evidence
 
 
 async def test_an_engine_that_is_not_there_fails_one_test_and_leaves_the_rest_unknown(bench):
     async with bench() as at, EngineClient("http://127.0.0.1:9") as client:
-        checkup = await examine(at, client)
-    assert verdicts(checkup, FAIL) == {"reachable"}
-    assert verdicts(checkup, UNKNOWN) == set(TESTS) - {"reachable"}
-    assert "Nothing listens" in finding(checkup, "reachable").remedy
+        report = await checked(at, client)
+    assert verdicts(report, FAIL) == {"reachable"}
+    assert verdicts(report, UNKNOWN) == set(TESTS) - {"reachable"}
+    assert "Nothing listens" in finding(report, "reachable").remedy
 
 
 async def test_a_missing_key_and_a_model_that_is_not_served_are_told_apart_from_no_answer(bench):
     async with bench(api_key="secret") as at:
-        locked = await examine(at)
+        locked = await checked(at)
         async with EngineClient(at.simulator.url, api_key="secret", model="other") as client:
-            other = await examine(at, client)
-    for checkup, words in [(locked, "api_key_file"), (other, "that /v1/models lists")]:
-        assert verdicts(checkup, PASS) == {"reachable"}
-        assert verdicts(checkup, FAIL) == {"model"}
-        assert words in finding(checkup, "model").remedy
+            other = await checked(at, client)
+    for report, words in [(locked, "api_key_file"), (other, "that /v1/models lists")]:
+        assert verdicts(report, PASS) == {"reachable"}
+        assert verdicts(report, FAIL) == {"model"}
+        assert words in finding(report, "model").remedy
 
 
 async def test_a_session_that_fails_is_a_failed_second_turn_with_its_reason(bench):
     async with bench() as at:
         at.simulator.inject(faults.Errors(status=500))
-        checkup = await examine(at)
-    assert "server_error" in finding(checkup, "second_turn").evidence
-    assert verdicts(checkup, FAIL) == {"second_turn"}
+        report = await checked(at)
+    assert "server_error" in finding(report, "second_turn").evidence
+    assert verdicts(report, FAIL) == {"second_turn"}
 
 
 FINE = IsolationTest(

@@ -91,7 +91,7 @@ async def test_three_hits_tell_the_unit_and_until_then_the_ideal_is_unknown(benc
     assert None not in [turn.ideal_cached_tokens for turn in second.turns]
     assert Notice.MATCH_UNIT_DIFFERS in second.notices
     assert second.turns[0].prompt_tokens > 8 * unit, "the scenario spans as many of the true units"
-    assert f"a multiple of {unit} tokens" in found["match_unit"].evidence
+    assert f"multiples of {unit} tokens" in found["match_unit"].evidence
 
 
 async def test_a_unit_that_was_learned_hides_no_loss(bench):

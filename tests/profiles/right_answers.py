@@ -113,7 +113,7 @@ RIGHT: dict[str, Right] = {
         unknown=_set("second_turn", "isolation", "wedge"),
         cached="less",
         causes=_set("never_hit", "unexplained"),
-        never=(*_EVICTED, "had been emptied", "Restart vLLM;"),
+        never=(*_EVICTED, "had been emptied", "Restart vLLM."),
     ),
     "pd-decode": _TRANSFER,
     "pd-decode-all": _TRANSFER,

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.vllm
+
+MOVING = Path(__file__).parents[1] / "cli" / "data" / "moving_system_prompt.jinja"
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "1",
          "--scrape.timeout_seconds", "1", "--probe.tokens_per_hour", "0",
@@ -231,3 +234,26 @@ async def test_a_server_that_is_told_to_stop_in_a_stream_aborts_the_turn(vllm_se
         *("aborted", "stream_cut", "stream_error", "server_error", "connection_refused"),
         *("stalled", "first_token_timeout"),  # from a server that hung on its way down
     }
+
+
+async def test_a_template_that_moves_the_system_prompt_shows_its_text_on_the_page_only(
+    daemon, vllm_servers, tmp_path
+):
+    server = await asyncio.to_thread(
+        vllm_servers.start,
+        *("--block-size", "32", "--enable-prompt-tokens-details", "--chat-template", str(MOVING)),
+    )
+    log = tmp_path / "log"
+    try:
+        async with daemon(log, VLLM_HOST=server.url) as at:
+            await at.until("a session ended", at.sessions)
+            assert await at.value("vllm_probe_prefix_stable", scenario="coding-agent") == 0
+            assert await at.value("vllm_probe_notice", notice="prefix_unstable") == 1
+            for turn in range(3, 9):
+                assert await at.value("vllm_probe_turn_ideal_hit_ratio", turn=str(turn)) < 0.5
+                assert await at.value("vllm_probe_turn_efficiency_ratio", turn=str(turn)) == 1
+            assert "in message 1 (system)" in (await at.get("/"))[1]
+            assert "careful software" not in (await at.get("/metrics"))[1]
+    finally:
+        server.stop()
+    assert "careful software" not in log.read_text()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.model.engine import EngineInfo
-from exporter.report.check import WIDTH, checkup_json, closing_line, finding_lines
+from exporter.report.check import WIDTH, check_report_json, closing_line, finding_lines
 from exporter.wording.findings import CheckReport, Finding, Verdict
 
 INFO = EngineInfo("tiny", 8192, "0.32.0", simulated=True)
@@ -16,7 +16,7 @@ FAILED = Finding("usage_details", Verdict.FAIL, "usage has none", "Start with --
 PASSED = Finding("reachable", Verdict.PASS, "http://127.0.0.1:8000 answers")
 
 
-def checkup(*findings: Finding, info: EngineInfo | None = INFO) -> CheckReport:
+def report(*findings: Finding, info: EngineInfo | None = INFO) -> CheckReport:
     return CheckReport("http://127.0.0.1:8000", 1_767_225_600.25, 2.5, info, findings)
 
 
@@ -28,14 +28,14 @@ def test_a_failed_test_has_its_remedy_below_it():
 
 
 def test_the_end_counts_the_verdicts_and_says_what_was_simulated():
-    assert closing_line(checkup(PASSED, FAILED)) == (
+    assert closing_line(report(PASSED, FAILED)) == (
         "2 tests: 1 passed, 1 failed, 0 unknown. The engine is SIMULATED."
     )
-    assert "SIMULATED" not in closing_line(checkup(PASSED, info=None))
+    assert "SIMULATED" not in closing_line(report(PASSED, info=None))
 
 
 def test_the_json_has_the_documented_shape():
-    shape = json.loads(json.dumps(checkup_json(checkup(PASSED, FAILED))))
+    shape = json.loads(json.dumps(check_report_json(report(PASSED, FAILED))))
     assert shape == {
         "url": "http://127.0.0.1:8000",
         "well": False,
