@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import Circumstances, Outcome, Repeat, judged, most_cached
+from exporter.analysis.cache.repeated_prompt import (
+    Repeat,
+    RepeatConditions,
+    RepeatOutcome,
+    judge_repeat,
+    most_cached,
+)
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.traffic import Traffic
@@ -66,11 +72,11 @@ class IsolationTest:
         return most_cached(self.prompt_tokens, self.match_unit)
 
     @property
-    def outcome(self) -> tuple[Outcome, str] | None:
+    def outcome(self) -> tuple[RepeatOutcome, str] | None:
         """What the second request showed, and why; None if cached tokens are unknown."""
         if self.same_salt_cached is None or self.prompt_tokens is None:
             return None
-        by = Circumstances(
+        by = RepeatConditions(
             prompt=self.prompt_tokens,
             match_unit=self.match_unit,
             room=self.room,
@@ -79,4 +85,4 @@ class IsolationTest:
             prefix_caching=self.prefix_caching,
             several=self.mixed,
         )
-        return judged(Repeat(self.same_salt_cached, self.traffic, self.same_ids), by)
+        return judge_repeat(Repeat(self.same_salt_cached, self.traffic, self.same_ids), by)

@@ -1,14 +1,14 @@
 """Whether the prefix cache is wedged: it served this engine process before, and serves nothing now.
 
 Everything that says so asks here: the gauge, the notice of a session, the isolation test, `check`.
-The evidence is always a repeat that missed (cache/repeat.py).
+The evidence is always a repeat that missed (cache/repeated_prompt.py).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import Outcome
+from exporter.analysis.cache.repeated_prompt import RepeatOutcome
 from exporter.model.session import LossCause
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def wedged_by(test: IsolationTest) -> bool | None:
     if found is None:
         return None
     outcome, _ = found
-    if outcome in (Outcome.HIT, Outcome.UNREPORTED):
+    if outcome in (RepeatOutcome.HIT, RepeatOutcome.UNREPORTED):
         return False
     hit_later = test.third_cached or test.overlap_cached
-    return True if outcome is Outcome.WEDGED and not hit_later else None
+    return True if outcome is RepeatOutcome.WEDGED and not hit_later else None

@@ -11,7 +11,7 @@ import structlog
 from exporter.engine.metrics import exposition, totals, windows
 from exporter.engine.metrics.histories import Histories, carry_page
 from exporter.engine.metrics.lookups import Count
-from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
+from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.loops import Guarded

@@ -94,7 +94,7 @@ class Check:
         test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
         session = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         self._add(
-            engine_findings.of_match_unit(view, self._requests.memory.match_unit),
+            engine_findings.of_match_unit(view, self._requests.knowledge.match_unit),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),

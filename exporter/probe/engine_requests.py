@@ -1,7 +1,7 @@
 """What the exporter asks of one engine: every request goes through `EngineRequests`.
 
 It counts them, so that everybody else's share of the engine's counters is known, and it settles
-how many tokens were cached where an answer does not tell (see reporting.py).
+how many tokens were cached where an answer does not tell (analysis/cache/usage_details.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.analysis.cache.counters import alone, counted, looked_up, no_hits, seen
-from exporter.analysis.cache.engine_memory import EngineMemory
-from exporter.analysis.cache.reporting import Shown, Silent
+from exporter.analysis.cache.counted_hits import alone, counted, looked_up, no_hits, seen
+from exporter.analysis.cache.engine_knowledge import EngineKnowledge
+from exporter.analysis.cache.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
 from exporter.model.failure import FailureReason
 
@@ -83,8 +83,8 @@ class EngineRequests:
         self.clock = clock
         self.from_counters = from_counters
         self.share = OwnShare()
-        self.shown = Shown()
-        self.memory = EngineMemory()
+        self.shown = UsageReports()
+        self.knowledge = EngineKnowledge()
         self.process: Identity | None = None
         self.latest: EngineSnapshot | None = None
         self.uncounted = False
@@ -95,13 +95,13 @@ class EngineRequests:
 
     def take_over(self, other: EngineRequests) -> None:
         """Go on with what another one has learned of the same engine's process."""
-        self.process, self.shown, self.memory = other.process, other.shown, other.memory
+        self.process, self.shown, self.knowledge = other.process, other.shown, other.knowledge
 
     def scope(self, info: EngineInfo, view: EngineView | None) -> Scope:
         """For the requests of one session, one test or one pass; `view` is a fresh look."""
         scope = Scope(self, info, view)
         cache = view.snapshot.cache if view and view.snapshot else None
-        self.memory.label = cache.match_unit_tokens if cache else None
+        self.knowledge.label = cache.match_unit_tokens if cache else None
         return scope
 
     def changed(self, change: OwnShare) -> None:
@@ -111,8 +111,8 @@ class EngineRequests:
 
     def forget(self) -> None:
         """The process that answered has ended."""
-        label, self.memory = self.memory.label, EngineMemory()
-        self.memory.label = label
+        label, self.knowledge = self.knowledge.label, EngineKnowledge()
+        self.knowledge.label = label
 
     def seen(self, view: EngineView | None) -> Identity | None:
         """Note the process that was read last; None where it is not known which that is."""
@@ -125,7 +125,7 @@ class EngineRequests:
             return None  # nothing would show a restart
         process = (start, view.restarts)
         if process != self.process:
-            self.process, self.shown, self.uncounted = process, Shown(), False
+            self.process, self.shown, self.uncounted = process, UsageReports(), False
             self._base = None
             self.forget()
         self._hold_to_base(snapshot)
@@ -155,7 +155,7 @@ class _Given:
     """A silent answer, and its usage as it was given last."""
 
     usage: Usage
-    silent: Silent
+    silent: SilentAnswer
 
 
 class Scope:
@@ -168,7 +168,7 @@ class Scope:
     def __init__(self, requests: EngineRequests, info: EngineInfo, view: EngineView | None) -> None:
         self._requests = requests
         self._info = info
-        self._shown = Shown()  # by answers of this scope
+        self._shown = UsageReports()  # by answers of this scope
         self._given: dict[int, _Given] = {}  # by the identity of the usage
         self._pending: list[tuple[Usage, Identity]] = []  # no reading has followed them yet
         self._process = self._known = requests.seen(view)
@@ -251,7 +251,7 @@ class Scope:
         ended = OwnShare(in_flight=-1, unknown=1)
         try:
             chat = await requests.client.chat(request, deadlines, on_token)
-            chat = replace(chat, usage=requests.memory.hits_only(chat.usage))
+            chat = replace(chat, usage=requests.knowledge.hits_only(chat.usage))
             ended = self._counted(chat)
         finally:
             requests.changed(replace(ended, last_ended_at=requests.clock.monotonic()))
@@ -285,17 +285,17 @@ class Scope:
 
     async def _judge(
         self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
-    ) -> Silent:
+    ) -> SilentAnswer:
         """What an answer without cached tokens is to be taken for.
 
         It is the process's that is read right after it: none starts within milliseconds. Where that
         cannot be read, it is that of `sent_to`, the one known before, if that is read again later.
         """
         after = await self._look()
-        shown = self._current() or [Shown()]
+        shown = self._current() or [UsageReports()]
         if self._process is None and sent_to is not None:
             self._pending.append((usage, sent_to))
-        silent = Silent(usage, shown[0])
+        silent = SilentAnswer(usage, shown[0])
         if before is not None:
             silent = await self._by_counters(silent, before, after)
         for each in shown:
@@ -304,7 +304,7 @@ class Scope:
         self._count_hits(silent)
         return silent
 
-    def _count_hits(self, silent: Silent) -> None:
+    def _count_hits(self, silent: SilentAnswer) -> None:
         told = 0 if silent.shown.absent_is_zero else silent.known
         if told is None:
             silent.shown.untold += 1
@@ -323,8 +323,8 @@ class Scope:
         self._pending.clear()
 
     async def _by_counters(
-        self, silent: Silent, before: EngineSnapshot, after: EngineSnapshot | None
-    ) -> Silent:
+        self, silent: SilentAnswer, before: EngineSnapshot, after: EngineSnapshot | None
+    ) -> SilentAnswer:
         """With what the counters say, once they have this prompt in them."""
         requests, prompt = self._requests, silent.usage.prompt_tokens
         looks = 1 if requests.uncounted else _LOOKS
@@ -346,7 +346,7 @@ class Scope:
             after = await self._look()
         return silent
 
-    def _current(self) -> list[Shown]:
+    def _current(self) -> list[UsageReports]:
         """What the answers that come now are evidence of; first what they are to be judged by."""
         if self._process is not None:
             return [self._requests.shown, self._shown]
@@ -358,7 +358,7 @@ class Scope:
         self._process = self._requests.seen(view)
         if self._process is not None:
             if self._known not in (None, self._process):
-                self._shown = Shown()
+                self._shown = UsageReports()
             self._known = self._process
             self._resolve()
         return one_engine(view)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import WEDGE_UNITS
-from exporter.analysis.cache.traffic import OwnUse, room_beside, traffic_between
+from exporter.analysis.cache.repeated_prompt import WEDGE_UNITS
+from exporter.analysis.cache.traffic import OwnTraffic, room_beside, traffic_between
 from exporter.analysis.isolation import IsolationTest
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
@@ -43,18 +43,18 @@ async def run_isolation_test(
     """Send the prompt under a new salt two to five times, then once under another new salt."""
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
-    chats, memory = requests.scope(info, before), requests.memory
+    chats, knowledge = requests.scope(info, before), requests.knowledge
     requests.client.answered_by(requests.process)
-    unit, hit_before, share = memory.likely_unit, memory.hit, requests.share
+    unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
     prompt = _Prompt(requests, chats, info, deadlines)
     try:
         same = await prompt.send_same(new_salt(), new_salt(), WEDGE_UNITS * (unit or 0) + 1)
     except ScenarioError as error:
         return IsolationTest(match_unit=unit, too_long=str(error))
-    own = OwnUse.between(share, requests.share, sum(chat.tokens for chat in same))
+    own = OwnTraffic.between(share, requests.share, sum(chat.tokens for chat in same))
     same_ids = await prompt.same_ids(same)
     after = await replicas.next()
-    other, refused = None, requests.client.learned.refuses_salts
+    other, refused = None, requests.client.capabilities.refuses_salts
     if same[-1].failure is None and not refused:
         other = await prompt.send(new_salt())
     failure = (other or same[-1]).failure
@@ -62,7 +62,7 @@ async def run_isolation_test(
         return IsolationTest(match_unit=unit, failure=failure, tokens=chats.asked_tokens)
     cached = [prompt.cached_tokens(chat) for chat in same]
     overlapped = max((hit for hit in cached[3:] if hit is not None), default=None)
-    memory.hit = memory.hit or bool(cached[1]) or bool(overlapped)
+    knowledge.hit = knowledge.hit or bool(cached[1]) or bool(overlapped)
     earlier, now = (view.snapshot if view else None for view in (before, after))
     traffic, sent = traffic_between(earlier, now, own), same[0].usage
     return IsolationTest(
@@ -80,7 +80,7 @@ async def run_isolation_test(
         room=room_beside(sent.prompt_tokens if sent else 0, earlier, now),
         same_ids=same_ids,
         hit_before=hit_before or bool(overlapped),
-        transfer=memory.transfers,
+        transfer=knowledge.transfers,
         salt_refused=refused,
         mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
     )
@@ -93,7 +93,7 @@ class _Prompt:
         self, requests: EngineRequests, chats: Scope, info: EngineInfo, deadlines: Deadlines
     ) -> None:
         self._client = requests.client
-        self._memory = requests.memory
+        self._knowledge = requests.knowledge
         self._chats = chats
         self._info = info
         self._deadlines = deadlines
@@ -155,15 +155,19 @@ class _Prompt:
         """Send it without a system message if the engine refuses one."""
         await self._make(nonce, wanted_tokens)
         chat = await self.send(salt)
-        if chat.failure is not None and refuses_system(chat.failure) and not self._memory.no_system:
-            self._memory.no_system = True
+        if (
+            chat.failure is not None
+            and refuses_system(chat.failure)
+            and not self._knowledge.no_system
+        ):
+            self._knowledge.no_system = True
             await self._make(nonce, wanted_tokens)
             chat = await self.send(salt)
-        return replace(chat, usage=self._memory.sent_new(chat.usage))
+        return replace(chat, usage=self._knowledge.sent_new(chat.usage))
 
     async def _make(self, nonce: str, wanted_tokens: int) -> None:
         kind = _kind(nonce)
-        if self._memory.no_system:
+        if self._knowledge.no_system:
             kind = kind.without_system()
         scenario, _ = await fit(kind, self._client, self._info, wanted_tokens, 1)
         self._messages = scenario.first_messages()

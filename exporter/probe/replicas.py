@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.engine.metrics.reasons import ScrapeReason
+from exporter.engine.metrics.scrape_reasons import ScrapeReason
 
 if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView

@@ -171,7 +171,7 @@ class RetentionLoop:
             return RetentionUnknown.FAILED
         chats = self._requests.scope(info, view)
         self._client.answered_by(self._requests.process)
-        unit = self._requests.memory.likely_unit or cache.match_unit_tokens
+        unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, chats)
 
     async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
@@ -180,7 +180,7 @@ class RetentionLoop:
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, self._new_salt())
         chat = await self._send(request, engine)
         charge.tokens += 2 * chat.tokens  # the read is paid now
-        chat = replace(chat, usage=self._requests.memory.sent_new(chat.usage))
+        chat = replace(chat, usage=self._requests.knowledge.sent_new(chat.usage))
         return _Written(gap, request, self._clock.monotonic(), chat)
 
     async def _read(self, prefix: _Written, engine: _Engine) -> None:
@@ -195,7 +195,7 @@ class RetentionLoop:
         chat = await self._send(prefix.request, engine)
         view = await self._observe()
         usage = None if chat.usage is None else engine.chats.settled(chat.usage)
-        ratio, memory = retention.retained(usage, engine.match_unit), self._requests.memory
+        ratio, knowledge = retention.retained(usage, engine.match_unit), self._requests.knowledge
         unknown = None
         if chat.failure is not None:
             unknown = RetentionUnknown.FAILED
@@ -205,9 +205,9 @@ class RetentionLoop:
             unknown = RetentionUnknown.MIXED
         elif ratio is None or engine.obstacle(prefix) is not None:
             unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
-        elif not ratio and not memory.hit:
+        elif not ratio and not knowledge.hit:
             unknown = RetentionUnknown.NEVER_HIT
-        memory.hit = memory.hit or (unknown is None and bool(ratio))
+        knowledge.hit = knowledge.hit or (unknown is None and bool(ratio))
         self._tell(prefix.gap, ratio, unknown)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from exporter.errors import ScenarioError
-from exporter.scenario.message import Reporter, check_message, check_tool, shown
+from exporter.scenario.message_checks import Reporter, check_message, check_tool, shown
 from exporter.scenario.model import Message, Scenario, ScenarioKind, Tool
 
 MOST_MESSAGES = 2000

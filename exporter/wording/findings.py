@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import Outcome
+from exporter.analysis.cache.repeated_prompt import RepeatOutcome
 from exporter.analysis.session_totals import session_totals
 from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.chat import CachedTokensSource
@@ -328,13 +328,13 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
     sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
     text = f"{sent} {test.same_salt_cached}"
     if wedged is False:
-        if outcome is Outcome.UNREPORTED:
+        if outcome is RepeatOutcome.UNREPORTED:
             return passed(name, f"{text} by usage, but {why}: the cache works")
         most = "" if test.possible is None else f" of {test.possible} possible"
         return passed(name, text + most)
-    if test.third_cached or (test.overlap_cached and outcome is not Outcome.UNKNOWN):
+    if test.third_cached or (test.overlap_cached and outcome is not RepeatOutcome.UNKNOWN):
         return _of_later_hit(test, session, text)
-    if outcome is Outcome.UNKNOWN:
+    if outcome is RepeatOutcome.UNKNOWN:
         return unknown(name, f"{text}; {why}")
     text = f"{text} of {test.possible} possible, with room in the cache; {why}"
     if wedged:

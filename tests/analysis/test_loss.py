@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.repeat import Repeat
-from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
+from exporter.analysis.cache.repeated_prompt import Repeat
+from exporter.analysis.cache.traffic import OwnTraffic, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
 from exporter.engine.metrics.exposition import parse
 from exporter.model.session import LossCause
@@ -89,10 +89,10 @@ def test_where_two_rules_apply_the_earlier_one_names_the_cause(evidence, cause):
 @pytest.mark.parametrize(
     "evidence",
     [
-        replace(PARTIAL, own_rule=EAGLE),
-        replace(UNSEEN, own_rule=EAGLE),
-        replace(PARTIAL, own_rule=EAGLE, traffic=BUSY),
-        replace(PARTIAL, own_rule=EAGLE, ranks=2),
+        replace(PARTIAL, reuse_rule=EAGLE),
+        replace(UNSEEN, reuse_rule=EAGLE),
+        replace(PARTIAL, reuse_rule=EAGLE, traffic=BUSY),
+        replace(PARTIAL, reuse_rule=EAGLE, ranks=2),
     ],
 )
 def test_what_the_engines_own_rule_explains_has_no_other_cause(evidence):
@@ -172,7 +172,7 @@ def test_a_cache_is_not_called_reset_where_it_may_have_been_full(evidence):
         (replace(LOST, traffic=BUSY), False),
         (replace(LOST, ranks=2), False),
         (replace(LOST, traffic=None), True),
-        (replace(LOST, own_rule=EAGLE), False),
+        (replace(LOST, reuse_rule=EAGLE), False),
         (replace(LOST, traffic=HIDDEN), False),
     ],
 )
@@ -198,7 +198,7 @@ def test_the_recorded_eviction_is_told_as_such(sessions, cached, lost):
         generation_tokens=after.generation_tokens - 1,
         hit_tokens=after.hit_tokens - cached,
     )
-    traffic = traffic_between(before, after, OwnUse(prompt=353, cached=cached, completion=1))
+    traffic = traffic_between(before, after, OwnTraffic(prompt=353, cached=cached, completion=1))
     assert traffic.foreign == pytest.approx(foreign)
     evidence = Evidence(
         cached=cached,
@@ -246,7 +246,7 @@ traffics = st.none() | st.builds(
         repeat=st.none()
         | st.builds(Repeat, cached=st.integers(0, 5000), traffic=traffics, same_ids=maybe),
         hit_before=st.booleans(),
-        own_rule=st.none() | st.just(EAGLE),
+        reuse_rule=st.none() | st.just(EAGLE),
     )
 )
 def test_every_loss_has_one_cause_and_words_for_it_and_no_gain_has_any(evidence):

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.traffic import OwnUse, traffic_between
+from exporter.analysis.cache.traffic import OwnTraffic, traffic_between
 from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
 BEFORE = replace(parse(PAGE, at=0, scrape_seconds=0), requests_running=0.0, requests_waiting=0.0)
-OWN = OwnUse(prompt=1000, cached=0, completion=16)
+OWN = OwnTraffic(prompt=1000, cached=0, completion=16)
 
 
 def after(*, queried=1000, computed=1000, generated=16, hits=0):
@@ -32,9 +32,9 @@ def test_what_was_not_ours_was_others():
 
 
 def test_counters_that_began_anew_say_nothing_of_the_traffic():
-    assert traffic_between(BEFORE, replace(BEFORE, queried_tokens=5.0), OwnUse()) is None
-    assert traffic_between(None, BEFORE, OwnUse()) is None
-    assert traffic_between(BEFORE, replace(BEFORE, generation_tokens=None), OwnUse()) is None
+    assert traffic_between(BEFORE, replace(BEFORE, queried_tokens=5.0), OwnTraffic()) is None
+    assert traffic_between(None, BEFORE, OwnTraffic()) is None
+    assert traffic_between(BEFORE, replace(BEFORE, generation_tokens=None), OwnTraffic()) is None
 
 
 def test_lookups_that_were_counted_again_are_nobodys_prompts():
@@ -81,7 +81,7 @@ def test_the_bounds_hold_whatever_others_did(ours, our_hits, theirs, their_hits,
         computed=ours + theirs,
         hits=(our_hits + their_hits) * (1 + again),
     )
-    traffic = traffic_between(BEFORE, grown, OwnUse(prompt=ours, completion=16))
+    traffic = traffic_between(BEFORE, grown, OwnTraffic(prompt=ours, completion=16))
     assert traffic.unreported_hits <= our_hits <= traffic.hits_beyond
     assert traffic.foreign == theirs
 
@@ -90,15 +90,15 @@ def test_an_engine_that_counts_blocks_does_not_lack_what_fills_none():
     """A prompt of 2071 tokens is 129 blocks of 16 to vLLM 0.8.5."""
     before = replace(BEFORE, lookup_step_tokens=16, queried_tokens=0.0)
     later = replace(before, queried_tokens=2064.0, generation_tokens=before.generation_tokens + 1)
-    traffic = traffic_between(before, later, OwnUse(prompt=2071, completion=1))
+    traffic = traffic_between(before, later, OwnTraffic(prompt=2071, completion=1))
     assert (traffic.elsewhere, traffic.foreign) == (0.0, 0.0)
     one = replace(later, lookup_step_tokens=1)
-    assert traffic_between(before, one, OwnUse(prompt=2071, completion=1)).elsewhere == 7.0
+    assert traffic_between(before, one, OwnTraffic(prompt=2071, completion=1)).elsewhere == 7.0
 
 
 def test_sums_of_a_page_that_an_engine_left_or_joined_in_between_say_nothing():
     a, b = (("pod", "a"),), (("pod", "b"),)
     both, one = replace(BEFORE, parts={a: BEFORE, b: BEFORE}), replace(BEFORE, parts={a: BEFORE})
-    assert traffic_between(both, both, OwnUse()) is not None
-    assert traffic_between(both, one, OwnUse()) is None
-    assert traffic_between(one, both, OwnUse()) is None
+    assert traffic_between(both, both, OwnTraffic()) is not None
+    assert traffic_between(both, one, OwnTraffic()) is None
+    assert traffic_between(one, both, OwnTraffic()) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.container.decide.records import Cause, LifecycleState
-from exporter.engine.metrics.reasons import ScrapeReason
+from exporter.engine.metrics.scrape_reasons import ScrapeReason
 from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
 from exporter.model.probe import PauseReason
 from exporter.model.session import Notice

@@ -9,7 +9,7 @@ from aiohttp.test_utils import unused_port
 from engine_pages import rank, recorded, vllm_page
 from scraper_bench import Bench, BrokenSource, events
 
-from exporter.engine.metrics.reasons import ScrapeReason, scrape_reason
+from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.model.engine import EngineTotals
 from exporter.model.failure import FailureReason
 

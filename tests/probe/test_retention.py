@@ -13,7 +13,7 @@ from recorded_sinks import RecordedLoop
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
-from exporter.analysis.cache.repeat import most_cached
+from exporter.analysis.cache.repeated_prompt import most_cached
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines

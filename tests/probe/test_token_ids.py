@@ -44,9 +44,9 @@ async def test_the_first_request_to_a_young_engine_asks_for_no_logprobs(bench):
 
 async def test_tools_that_the_chat_leaves_out_are_not_counted_from_then_on(bench):
     async with bench(like="vllm-0.9.2") as at:
-        assert at.client.learned.counts_tools
+        assert at.client.capabilities.counts_tools
         first = await at.play()
-        assert not at.client.learned.counts_tools
+        assert not at.client.capabilities.counts_tools
         messages = CODING_AGENT.build(0).first_messages()
         tools = CODING_AGENT.build(0).tools
         with_tools = await at.client.tokenize("simulated", messages, tools)

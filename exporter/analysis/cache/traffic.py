@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.counters import growth
+from exporter.analysis.cache.counted_hits import growth
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnUse:
+class OwnTraffic:
     """What the exporter itself sent to the engine between two readings, in tokens.
 
     `unknown` counts requests without usage, `untold` requests without cached tokens. `beside` are
@@ -29,7 +29,7 @@ class OwnUse:
     beside: int = 0
 
     @classmethod
-    def between(cls, before: OwnShare, after: OwnShare, session: int) -> OwnUse:
+    def between(cls, before: OwnShare, after: OwnShare, session: int) -> OwnTraffic:
         """The growth since `before`. `session`: all tokens under the session's salt."""
         asked = (after.prompt_tokens - before.prompt_tokens) + (
             after.completion_tokens - before.completion_tokens
@@ -70,7 +70,7 @@ class Traffic:
 
 
 def traffic_between(
-    before: EngineSnapshot | None, after: EngineSnapshot | None, own: OwnUse
+    before: EngineSnapshot | None, after: EngineSnapshot | None, own: OwnTraffic
 ) -> Traffic | None:
     """The growth of the engine's counters without our own share; None if one is unknown.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import Circumstances, Outcome, judged
+from exporter.analysis.cache.repeated_prompt import RepeatConditions, RepeatOutcome, judge_repeat
 from exporter.analysis.cache.traffic import pressed
 from exporter.model.session import Loss, LossCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.analysis.cache.repeat import Repeat
+    from exporter.analysis.cache.repeated_prompt import Repeat
     from exporter.analysis.cache.traffic import Traffic
 
 
@@ -27,8 +27,8 @@ class Evidence:
     `room` is what the cache can take in before it must evict blocks of this session. `traffic` is
     that since the last reading at which the session's prefix was in use. `several` is the proof, in
     words, that several engines answer at this URL. `hit_before`: this engine process served one of
-    the exporter's prompts from cache before. `own_rule` is the evidence, in words, that the
-    engine's own reuse rule made the hit shorter (own_rule.py).
+    the exporter's prompts from cache before. `reuse_rule` is the evidence, in words, that the
+    engine's own reuse rule made the hit shorter (reuse_rule.py).
     """
 
     cached: int
@@ -43,7 +43,7 @@ class Evidence:
     repeat: Repeat | None = None
     several: str | None = None
     hit_before: bool = False
-    own_rule: str | None = None
+    reuse_rule: str | None = None
 
     @property
     def total(self) -> bool:
@@ -56,11 +56,11 @@ class Evidence:
         return pressed(self.traffic, self.room)
 
     @property
-    def repeated(self) -> tuple[Outcome, str] | None:
+    def repeated(self) -> tuple[RepeatOutcome, str] | None:
         """What the repeated prompt showed, and why; None without a repeat."""
         if self.repeat is None:
             return None
-        by = Circumstances(
+        by = RepeatConditions(
             prompt=self.prompt,
             match_unit=self.match_unit,
             room=self.room,
@@ -69,7 +69,7 @@ class Evidence:
             prefix_caching=self.prefix_caching,
             several=self.several is not None,
         )
-        return judged(self.repeat, by)
+        return judge_repeat(self.repeat, by)
 
 
 def loss(evidence: Evidence) -> Loss | None:
@@ -82,7 +82,7 @@ def loss(evidence: Evidence) -> Loss | None:
 
 def needs_repeat(evidence: Evidence) -> bool:
     """Whether the same prompt must be sent again to tell the remaining causes apart."""
-    settled = evidence.own_rule is not None or any(
+    settled = evidence.reuse_rule is not None or any(
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
     return evidence.total and not settled and evidence.pressed is not True
@@ -129,7 +129,7 @@ def _unreported(evidence: Evidence) -> Verdict:
         return LossCause.UNREPORTED, text
     most = None if traffic is None else traffic.hits_beyond
     found = evidence.repeated
-    if found is None or found[0] is not Outcome.UNREPORTED:
+    if found is None or found[0] is not RepeatOutcome.UNREPORTED:
         return None
     if most is not None and most <= lost / 2:
         return None  # this turn itself did miss
@@ -138,14 +138,14 @@ def _unreported(evidence: Evidence) -> Verdict:
 
 def _wedged(evidence: Evidence) -> Verdict:
     found = evidence.repeated
-    if found is None or found[0] is not Outcome.WEDGED or not evidence.total:
+    if found is None or found[0] is not RepeatOutcome.WEDGED or not evidence.total:
         return None
     return LossCause.WEDGED, f"{_missed_again(evidence)}; {found[1]}"
 
 
 def _never_hit(evidence: Evidence) -> Verdict:
     found = evidence.repeated
-    if found is None or found[0] is not Outcome.NEVER_HIT or not evidence.total:
+    if found is None or found[0] is not RepeatOutcome.NEVER_HIT or not evidence.total:
         return None
     return LossCause.NEVER_HIT, f"{_missed_again(evidence)}; {found[1]}, so nothing has stopped"
 
@@ -163,7 +163,7 @@ def _evicted(evidence: Evidence) -> Verdict:
     """Only if blocks can have been evicted, and the engine's own rule does not explain the loss."""
     traffic, room = evidence.traffic, evidence.room
     full = evidence.pressed
-    if full is False or evidence.own_rule is not None:
+    if full is False or evidence.reuse_rule is not None:
         return None
     since = "since the session was last seen in the cache"
     if full and traffic is not None:
@@ -192,7 +192,7 @@ def _used(traffic: Traffic) -> str:
 def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
         return None
-    if evidence.own_rule is not None:
+    if evidence.reuse_rule is not None:
         return None
     text = (
         f"the engine has {evidence.ranks} ranks, each with its own cache, and a turn that runs on "
@@ -226,7 +226,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
         "whether the engine was restarted": evidence.restarted is None,
         "how much others used or the cache holds": evidence.pressed is None,
     }
-    parts = [] if evidence.own_rule is None else [evidence.own_rule]
+    parts = [] if evidence.reuse_rule is None else [evidence.reuse_rule]
     parts += [text for text, holds in known.items() if holds]
     parts += [f"not known: {text}" for text, holds in unknown.items() if holds]
     if evidence.repeat is not None:
@@ -237,7 +237,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
 def _of_repeat(evidence: Evidence, repeat: Repeat) -> str:
     text = f"the same prompt, sent again at once, hit {_tokens(repeat.cached)}"
     found = evidence.repeated
-    if found is not None and found[0] is Outcome.UNKNOWN:
+    if found is not None and found[0] is RepeatOutcome.UNKNOWN:
         return f"{text}, which proves little: {found[1]}"
     if repeat.cached and not evidence.hit_before:
         return (

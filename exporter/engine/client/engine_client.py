@@ -17,10 +17,10 @@ from yarl import URL
 from exporter import __version__
 from exporter.engine.client import stamps, tls
 from exporter.engine.client.body import no_stream, read_body, refused
-from exporter.engine.client.deadline_watch import DeadlineTimer
+from exporter.engine.client.deadline_timer import DeadlineTimer
 from exporter.engine.client.translation import connection_failure, redirected, sent_on
 from exporter.engine.wire.answer import Answer, Json
-from exporter.engine.wire.learned import Learned, context_of
+from exporter.engine.wire.capabilities import Capabilities, context_of
 from exporter.engine.wire.redaction import page_without, without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
@@ -77,7 +77,7 @@ class EngineClient:
         self._version: str | None = None
         self._process: object = None
         self._keeps = True
-        self.learned = Learned()
+        self.capabilities = Capabilities()
         self._retired: list[aiohttp.ClientSession] = []
         self._plain: aiohttp.ClientSession | None = None
 
@@ -101,7 +101,7 @@ class EngineClient:
         What was learned of another one does not hold for it.
         """
         if process is not None and self._process not in (None, process):
-            self.learned = Learned()
+            self.capabilities = Capabilities()
         self._process = process or self._process
 
     # Readings
@@ -152,7 +152,7 @@ class EngineClient:
             version = {}  # other OpenAI servers and some proxies have no /version
         named = str(version["version"])[:_LONGEST_NAME] if version.get("version") else None
         if named is not None and self._version not in (None, named):
-            self.learned = Learned()
+            self.capabilities = Capabilities()
         self._version = named or self._version
         if len(model) > _LONGEST_NAME:
             raise EngineUnavailableError(
@@ -161,7 +161,7 @@ class EngineClient:
             )
         return EngineInfo(
             model=model,
-            max_model_len=context_of(model, cards) or self.learned.contexts.get(model),
+            max_model_len=context_of(model, cards) or self.capabilities.contexts.get(model),
             version=named,
             simulated=version.get("simulated") is True,
         )
@@ -171,7 +171,7 @@ class EngineClient:
 
         Without the tools where the chat was seen to leave them out.
         """
-        counted = tools if self.learned.counts_tools else ()
+        counted = tools if self.capabilities.counts_tools else ()
         count = (await self._tokenized(model, messages, counted)).get("count")
         return count if isinstance(count, int) else None
 
@@ -297,7 +297,7 @@ class EngineClient:
             if _closed_while_kept(failure, exchange) and watch.elapsed() < deadlines.connect:
                 sent_twice = exchange.sent_at is not None
                 self._keep_none()
-            elif answer.refusal is None or not self.learned.take(answer.refusal, request):
+            elif answer.refusal is None or not self.capabilities.take(answer.refusal, request):
                 break
         if failure is not None:
             told = (request.messages, request.tools, request.cache_salt, answer.message())
@@ -346,7 +346,7 @@ class EngineClient:
     ) -> Failure | None:
         session = self._measuring_session(watch.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        sent = _packed(self.learned.body(request))
+        sent = _packed(self.capabilities.body(request))
         async with session.post(url, **sent, allow_redirects=False) as response:
             if response.status != HTTPStatus.OK and sent_on(response) is None:
                 answer.refusal = await refused(response, watch.left() / 2)

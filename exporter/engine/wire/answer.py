@@ -170,10 +170,10 @@ class ImpossibleUsageError(ExporterError):
 def read_usage(usage: Any) -> Usage:
     """The usage object of an OpenAI answer.
 
-    `prompt_tokens_details` is absent from a vLLM stream without --enable-prompt-tokens-details
-    and null in an answer that is not streamed: cached tokens are unknown then, not 0. With the
-    flag, vLLM before 0.24 leaves it out where 0 tokens were cached (probe/reporting.py). Raises
-    `ImpossibleUsageError` for numbers that cannot be: one wrong number and none is to be trusted.
+    A vLLM stream without --enable-prompt-tokens-details has no `prompt_tokens_details`, and a
+    whole answer has null there: the cached tokens are unknown then, not 0. Even with the flag, vLLM
+    before 0.24 leaves it out if 0 tokens were cached (analysis/cache/usage_details.py). Raises
+    `ImpossibleUsageError` for impossible numbers: if one number is wrong, none can be trusted.
     """
     if not isinstance(usage, dict):
         raise ImpossibleUsageError("usage is no object")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from exporter.analysis.own_share import OwnShare
 from exporter.analysis.wedge import wedged_after
-from exporter.engine.metrics.reasons import ScrapeReason
+from exporter.engine.metrics.scrape_reasons import ScrapeReason
 from exporter.metrics.state.cost import CostState
 from exporter.metrics.state.session_signs import SessionSigns, signs_of
 from exporter.metrics.state.users_share import UsersShare

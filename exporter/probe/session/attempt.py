@@ -22,7 +22,7 @@ from exporter.scenario.model import headed, refuses_system
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.engine.wire.learned import Learned
+    from exporter.engine.wire.capabilities import Capabilities
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineView
     from exporter.model.session import Control
@@ -119,8 +119,8 @@ class Attempt:
         """The first turn, whose prompt is new to the engine. Starts over if salts do nothing."""
         requests, record = self._context.requests, self._record
         if record.nonce:
-            return replace(turn, usage=requests.memory.sent_new(turn.usage))
-        record.nonce = bool(turn.cached_tokens) or requests.client.learned.refuses_salts
+            return replace(turn, usage=requests.knowledge.sent_new(turn.usage))
+        record.nonce = bool(turn.cached_tokens) or requests.client.capabilities.refuses_salts
         if record.nonce:
             raise StartOverError
         return turn
@@ -133,10 +133,10 @@ class Attempt:
             raise StartOverError
         refused = failure is not None and turn.index == 1 and refuses_system(failure)
         if refused and self._scenario.has_system:
-            requests.memory.no_system = True
+            requests.knowledge.no_system = True
             raise StartOverError
         too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
-        if too_long and with_context(self._info, requests.client.learned) != self._info:
+        if too_long and with_context(self._info, requests.client.capabilities) != self._info:
             raise StartOverError
         record.failure, record.failed_turn = turn.once().failure, turn.index
 
@@ -177,6 +177,6 @@ class Attempt:
         return control
 
 
-def with_context(info: EngineInfo, learned: Learned) -> EngineInfo:
+def with_context(info: EngineInfo, capabilities: Capabilities) -> EngineInfo:
     """The engine with the context length that a refusal named, if its model card names none."""
-    return replace(info, max_model_len=info.max_model_len or learned.contexts.get(info.model))
+    return replace(info, max_model_len=info.max_model_len or capabilities.contexts.get(info.model))

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import Repeat, long_enough
-from exporter.analysis.cache.traffic import OwnUse, Traffic, room_beside, traffic_between
+from exporter.analysis.cache.repeated_prompt import Repeat, long_enough
+from exporter.analysis.cache.traffic import OwnTraffic, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import Evidence, needs_repeat
 from exporter.model.chat import CachedTokensSource
 
@@ -94,7 +94,7 @@ class LossEvidence:
         view = await self._replicas.next()
         self._last, self._own_before = view.snapshot if view else None, self._requests.share
         self.engine = self._last or self.engine
-        own = OwnUse.between(own_before, self._own_before, self._session_tokens)
+        own = OwnTraffic.between(own_before, self._own_before, self._session_tokens)
         self._session_tokens = 0
         return self._last, traffic_between(before, self._last, own)
 
@@ -120,21 +120,21 @@ class LossEvidence:
         twice, overlapping. A process that never hit gets this once, and the second of the two
         counts: some engines serve a prompt only at its third sending, whatever the cache holds.
         """
-        answers, memory = await resend(False), self._requests.memory
+        answers, knowledge = await resend(False), self._requests.knowledge
         if answers is None:
             return None
         self._session_tokens += sum(one.tokens for one in answers)
         (usage,) = [one.usage for one in answers]
         # Counters stand in for usage only while one request runs, so they cannot judge two at once.
         told = usage and usage.cached_tokens == 0 and usage.source is CachedTokensSource.USAGE
-        tried = memory.tried_beside and not memory.hit
+        tried = knowledge.tried_beside and not knowledge.hit
         if not usage or not told or tried or not long_enough(usage.prompt_tokens, match_unit):
             return answers[0]
-        memory.tried_beside = True
+        knowledge.tried_beside = True
         both = await resend(True)
         if both is None:
             return None
         self._session_tokens += sum(one.tokens for one in both)
-        late = bool(both[0].cached_tokens) and not memory.hit
+        late = bool(both[0].cached_tokens) and not knowledge.hit
         found = next((one for one in both if one.cached_tokens), None)
         return answers[0] if late or found is None else found

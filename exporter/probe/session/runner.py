@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.analysis.salting import SaltTrust, process_of
+from exporter.analysis.salt_trust import SaltTrust, process_of
 from exporter.analysis.turn_notices import length_notices
 from exporter.errors import EngineUnavailableError, ScenarioError
 from exporter.model.failure import Failure, FailureReason
@@ -101,7 +101,7 @@ class SessionRunner:
         self._client.answered_by(requests.process)
         process = process_of(info, before)
         distrusted = self._salts.ignored(process)
-        record.nonce = distrusted or self._client.learned.refuses_salts
+        record.nonce = distrusted or self._client.capabilities.refuses_salts
         context = SessionContext(
             plan=self._plan,
             requests=requests,
@@ -121,14 +121,14 @@ class SessionRunner:
             except StartOverError:
                 record.start_over()
                 before = await replicas.next() or before
-                info = with_context(info, self._client.learned)
-        if self._client.learned.refuses_salts:
+                info = with_context(info, self._client.capabilities)
+        if self._client.capabilities.refuses_salts:
             record.notices.add(Notice.SALT_REFUSED)
-        elif record.nonce and not requests.memory.transfers:
+        elif record.nonce and not requests.knowledge.transfers:
             record.notices.add(Notice.SALT_IGNORED)
             if not distrusted:
                 self._salts.distrust(process)
-        unit = requests.memory.likely_unit
+        unit = requests.knowledge.likely_unit
         record.notices |= length_notices(record.facts, unit, padded=kind.padded)
 
     async def _fit(self, kind: ScenarioKind, info: EngineInfo, record: SessionRecord) -> Scenario:
@@ -136,13 +136,13 @@ class SessionRunner:
 
         A fit with guessed token counts is not kept: /tokenize may answer at the next session.
         """
-        memory = self._requests.memory
-        if memory.no_system and kind.build(0).has_system:
+        knowledge = self._requests.knowledge
+        if knowledge.no_system and kind.build(0).has_system:
             record.notices.add(Notice.SYSTEM_ROLE_REFUSED)
             kind = kind.without_system()
-        unit, reserved = memory.likely_unit, NONCE_TOKENS if record.nonce else 0
-        learned = (self._client.learned.counts_tools, memory.no_system)
-        key = (info.model, info.version, info.max_model_len, unit, reserved, *learned)
+        unit, reserved = knowledge.likely_unit, NONCE_TOKENS if record.nonce else 0
+        capabilities = (self._client.capabilities.counts_tools, knowledge.no_system)
+        key = (info.model, info.version, info.max_model_len, unit, reserved, *capabilities)
         fitted = self._fitted.get(kind.name)
         if fitted is None or fitted[0] != key:
             plan, counter = self._plan, TokenCounter(self._client)

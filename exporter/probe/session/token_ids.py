@@ -79,13 +79,13 @@ class TokenIds:
 
     async def _tokenized(self, request: ChatRequest, count: int) -> Ids | None:
         """The prompt's ids by /tokenize, with or without the tools: whichever gives `count`."""
-        learned = self._client.learned
-        for counts_tools in (learned.counts_tools, not learned.counts_tools):
+        capabilities = self._client.capabilities
+        for counts_tools in (capabilities.counts_tools, not capabilities.counts_tools):
             tools = request.tools if counts_tools else ()
             ids = await self._client.tokenize(request.model, request.messages, tools)
             if ids is not None and len(ids) == count:
                 if request.tools:
-                    learned.counts_tools = counts_tools
+                    capabilities.counts_tools = counts_tools
                 return ids
             if ids is None or not request.tools:
                 break

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.cache.cache_math import EngineCircumstances, reusable, turn_facts, turn_ideal
 from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.own_rule import own_rule
+from exporter.analysis.cache.reuse_rule import reuse_rule_evidence
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
@@ -18,7 +18,7 @@ from exporter.probe.session.loss_evidence import LossEvidence
 
 if TYPE_CHECKING:
     from exporter.analysis.cache.cache_math import Shared
-    from exporter.analysis.cache.engine_memory import EngineMemory
+    from exporter.analysis.cache.engine_knowledge import EngineKnowledge
     from exporter.analysis.loss.causes import Evidence
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineView
@@ -47,8 +47,8 @@ class TurnJudge:
         self._evidence = LossEvidence(replicas, before, requests)
 
     @property
-    def _memory(self) -> EngineMemory:
-        return self._requests.memory  # another object after a restart of the engine
+    def _knowledge(self) -> EngineKnowledge:
+        return self._requests.knowledge  # another object after a restart of the engine
 
     async def judge(self, turn: Chat, resend: Resend) -> TurnFacts:
         """Add the turn to the record. `resend` sends its prompt again, if that is needed."""
@@ -60,11 +60,11 @@ class TurnJudge:
             self._requests.forget()
         shared = reusable(turn, earlier)
         if _hit_at_once(evidence, shared):
-            self._memory.hit = True
-        hit_before = self._memory.hit
+            self._knowledge.hit = True
+        hit_before = self._knowledge.hit
         hit = _hit(turn, shared, evidence, earlier)
         self._learn(turn, hit)
-        ideal = turn_ideal(turn, earlier, self._memory.match_unit)
+        ideal = turn_ideal(turn, earlier, self._knowledge.match_unit)
         lost = None
         if evidence is not None:
             evidence = replace(evidence, ideal=ideal or 0, hit_before=hit_before)
@@ -86,7 +86,7 @@ class TurnJudge:
         A later turn contains new words. Where all of it, or all but the last token, counts as
         cached, no cache can have served that: this process counts transfers as cached.
         """
-        usage, earlier, label = turn.usage, self._record.turns, self._memory.label
+        usage, earlier, label = turn.usage, self._record.turns, self._knowledge.label
         cached = turn.cached_tokens or 0
         if not earlier or usage is None or cached < usage.prompt_tokens - 1:
             return turn
@@ -95,10 +95,10 @@ class TurnJudge:
         sent_before = cached <= most_sent or turn.index in self._record.control_usage
         if earlier[0].cached_tokens or whole_units or sent_before:
             return turn
-        return replace(turn, usage=self._memory.sent_new(usage))
+        return replace(turn, usage=self._knowledge.sent_new(usage))
 
     async def _evidence_about(self, turn: Chat, resend: Resend) -> Evidence | None:
-        record, unit = self._record, self._memory.likely_unit
+        record, unit = self._record, self._knowledge.likely_unit
         expected = turn_ideal(turn, record.turns, unit)
         if not expected or not unit or record.hides(turn.usage):
             return None
@@ -108,7 +108,7 @@ class TurnJudge:
         return EngineCircumstances(
             match_unit_tokens=self._cache.match_unit_tokens if self._cache else None,
             prefix_caching=self._cache.prefix_caching if self._cache else None,
-            label_is_wrong=self._memory.label_is_wrong,
+            label_is_wrong=self._knowledge.label_is_wrong,
         )
 
     def _learn(self, turn: Chat, hit: Hit | None) -> None:
@@ -116,19 +116,19 @@ class TurnJudge:
         earlier = self._record.turns
         if hit is None or not hit.cached or self._replicas.proof is not None:
             return
-        self._memory.saw(hit)
+        self._knowledge.saw(hit)
         # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
         known = earlier[-2].tokens if len(earlier) > 1 else earlier[0].cached_tokens or 0
         if hit.cached > known and self._evidence.repeated != turn.index - 1:
-            self._memory.hit = True
+            self._knowledge.hit = True
 
     def _with_own_rule(self, evidence: Evidence, hit: Hit | None) -> Evidence:
         """The evidence with the match unit known now, and what the engine's own rule explains."""
-        unit = self._memory.likely_unit or evidence.match_unit
+        unit = self._knowledge.likely_unit or evidence.match_unit
         engine = self._evidence.engine
-        rule = None if hit is None else own_rule(hit, unit, self._memory.hits, engine)
-        return replace(evidence, match_unit=unit, own_rule=rule)
+        rule = None if hit is None else reuse_rule_evidence(hit, unit, self._knowledge.hits, engine)
+        return replace(evidence, match_unit=unit, reuse_rule=rule)
 
 
 def _hit(

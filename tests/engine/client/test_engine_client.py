@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from exporter.engine.client.deadline_watch import DeadlineTimer
+from exporter.engine.client.deadline_timer import DeadlineTimer
 from exporter.engine.client.engine_client import EngineClient, stamps
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.errors import EngineUnavailableError
@@ -552,13 +552,13 @@ async def test_a_request_is_sent_again_without_the_fields_that_were_refused(stat
     chat, seen = refusing("cache_salt", "stream_options", "return_token_ids", status=status)
     async with serving(chat) as url, EngineClient(url) as client:
         chats = [await client.chat(REQUEST, PATIENT) for _ in range(2)]
-        assert client.learned.refuses_salts
+        assert client.capabilities.refuses_salts
         assert [got.failure for got in chats] == [None, None]
         assert len(seen) == 5, "each field is refused once"
         assert not {"cache_salt", "stream_options", "return_token_ids"} & seen[-1].keys()
         for process in (None, "first", None, "first"):
             client.answered_by(process)
-        assert client.learned.refuses_salts, "none of these is known to be another process"
+        assert client.capabilities.refuses_salts, "none of these is known to be another process"
         client.answered_by("second")
         await client.chat(REQUEST, PATIENT)
     assert "cache_salt" in seen[5], "another process may know it"

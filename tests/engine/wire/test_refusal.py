@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.wire.learned import Learned, context_of
+from exporter.engine.wire.capabilities import Capabilities, context_of
 from exporter.engine.wire.refusal import read_refusal
 from exporter.engine.wire.request import OPTIONAL_FIELDS, ChatRequest
 
@@ -64,12 +64,12 @@ def test_a_field_that_was_not_sent_is_not_to_blame():
 
 
 def test_what_is_refused_is_left_out_and_refused_again_only_by_another_name():
-    learned = Learned()
+    capabilities = Capabilities()
     refusal = read_refusal(400, error("no cache_salt here"))
-    assert learned.take(refusal, REQUEST)
-    assert learned.refuses_salts
-    assert "cache_salt" not in learned.body(REQUEST)
-    assert not learned.take(refusal, REQUEST), (
+    assert capabilities.take(refusal, REQUEST)
+    assert capabilities.refuses_salts
+    assert "cache_salt" not in capabilities.body(REQUEST)
+    assert not capabilities.take(refusal, REQUEST), (
         "it refuses what was not sent: sending it again is vain"
     )
 
@@ -82,9 +82,9 @@ def recorded():
 def test_every_release_names_its_context_in_one_of_two_sentences(file):
     refusal = read_refusal(400, file.read_bytes())
     assert refusal.context_length == 8192
-    learned = Learned()
-    assert not learned.take(refusal, REQUEST)
-    assert learned.contexts == {"m": 8192}
+    capabilities = Capabilities()
+    assert not capabilities.take(refusal, REQUEST)
+    assert capabilities.contexts == {"m": 8192}
 
 
 def test_a_length_counts_only_where_a_prompt_was_too_long_for_it():

@@ -26,7 +26,7 @@ def always_tells(version: str | None) -> bool:
 
 
 @dataclass(slots=True)
-class Shown:
+class UsageReports:
     """What the answers of one process have reported so far.
 
     `silent`: an answer had no cached tokens in its usage. `hid_hit`: the engine's counters showed a
@@ -66,7 +66,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class SilentAnswer:
     """An answer without cached tokens, and what the engine's counters say about it.
 
     `no_hits`: they counted no hit at all, even if other requests ran. `counted`: the hits of this
@@ -74,7 +74,7 @@ class Silent:
     """
 
     usage: Usage
-    shown: Shown
+    shown: UsageReports
     no_hits: bool = False
     counted: int | None = None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Learned:
+class Capabilities:
     """`left_out` are the fields that it refused, `contexts` the lengths by model that it named when
     a prompt was too long. `counts_tools`: whether /tokenize is to be given a prompt's tools, which
     vLLM 0.9 counts there although the chat leaves them out (`tool_choice` "none").

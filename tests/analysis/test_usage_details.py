@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publish_records import engine_view
 
-from exporter.analysis.cache.reporting import always_tells
+from exporter.analysis.cache.usage_details import always_tells
 from exporter.analysis.turn_notices import usage_notice
 from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.request import ChatRequest, Deadlines

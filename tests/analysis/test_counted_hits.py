@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.counters import counted
+from exporter.analysis.cache.counted_hits import counted
 from exporter.engine.metrics.exposition import parse
 
 BEFORE = parse(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from publish_records import engine_view
 
-from exporter.analysis.salting import Process, SaltTrust, process_of
+from exporter.analysis.salt_trust import Process, SaltTrust, process_of
 from exporter.model.engine import EngineInfo
 
 INFO = EngineInfo("tiny", 8192, "0.8.5", simulated=False)

@@ -18,7 +18,7 @@ WEDGE_UNITS = 3
 """Match units that a prompt must exceed: a repeat of a shorter prompt proves nothing."""
 
 
-class Outcome(Enum):
+class RepeatOutcome(Enum):
     """What a repeated prompt showed."""
 
     HIT = auto()
@@ -42,7 +42,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RepeatConditions:
     """What a repeat is judged by, in tokens; None is unknown.
 
     `room` is what the cache can take in before it must evict the prompt. `hit_before`: this engine
@@ -69,28 +69,28 @@ def long_enough(prompt: int, match_unit: int) -> bool:
     return prompt > WEDGE_UNITS * match_unit
 
 
-def judged(repeat: Repeat, by: Circumstances) -> tuple[Outcome, str]:
+def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, str]:
     """The outcome, and the reason for it in words."""
     if repeat.cached > 0:
-        return Outcome.HIT, f"it hit {repeat.cached} tokens"
+        return RepeatOutcome.HIT, f"it hit {repeat.cached} tokens"
     traffic = repeat.traffic
     if traffic is not None and (traffic.unreported_hits or 0) > 0:
-        return Outcome.UNREPORTED, (
+        return RepeatOutcome.UNREPORTED, (
             f"the engine counted at least {traffic.unreported_hits:.0f} hit tokens for it, and its "
             f"usage reported none"
         )
     excuse = _excuse(repeat, by)
     if excuse is not None:
-        return Outcome.UNKNOWN, excuse
+        return RepeatOutcome.UNKNOWN, excuse
     if not by.hit_before:
         return (
-            Outcome.NEVER_HIT,
+            RepeatOutcome.NEVER_HIT,
             "this engine process has not served a prompt of the probe from cache",
         )
-    return Outcome.WEDGED, "this engine process had hit before"
+    return RepeatOutcome.WEDGED, "this engine process had hit before"
 
 
-def _excuse(repeat: Repeat, by: Circumstances) -> str | None:
+def _excuse(repeat: Repeat, by: RepeatConditions) -> str | None:
     """Why a repeat that missed says nothing about the cache; None if it does say something."""
     traffic, unit = repeat.traffic, by.match_unit
     full = pressed(traffic, by.room)

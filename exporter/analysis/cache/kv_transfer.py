@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeat import long_enough, most_cached
+from exporter.analysis.cache.repeated_prompt import long_enough, most_cached
 
 if TYPE_CHECKING:
     from exporter.model.chat import Usage
@@ -20,7 +20,7 @@ def whole(usage: Usage | None, match_unit: int | None) -> bool:
     """Whether usage counts a whole prompt as cached, or nearly so.
 
     A hit on a prompt that was sent before can look the same: an external cache can serve all of it
-    but the last token. So only a new prompt proves a transfer (`EngineMemory.transfers`).
+    but the last token. So only a new prompt proves a transfer (`EngineKnowledge.transfers`).
     """
     if usage is None or not usage.cached_tokens:
         return False

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.engine_memory import EngineMemory
+from exporter.analysis.cache.engine_knowledge import EngineKnowledge
+from exporter.analysis.cache.kv_transfer import whole
 from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.repeat import most_cached
-from exporter.analysis.cache.transfer import whole
+from exporter.analysis.cache.repeated_prompt import most_cached
 from exporter.model.chat import Usage
 
 
@@ -35,22 +35,22 @@ def test_as_good_as_all_of_a_prompt_is_no_hit_where_the_prompt_is_new(
     prompt, cached, unit, all_of_it
 ):
     assert whole(usage(prompt, cached), unit) is all_of_it
-    memory = EngineMemory()
-    memory.label = unit
-    found = memory.sent_new(usage(prompt, cached))
-    assert memory.transfers is all_of_it
+    knowledge = EngineKnowledge()
+    knowledge.label = unit
+    found = knowledge.sent_new(usage(prompt, cached))
+    assert knowledge.transfers is all_of_it
     assert found.transferred is all_of_it
     assert found.cached_tokens == (None if all_of_it else cached)
 
 
 def test_the_same_usage_of_a_prompt_that_was_sent_before_is_a_hit_until_transfers_are_known():
-    memory = EngineMemory()
-    memory.label = 16
+    knowledge = EngineKnowledge()
+    knowledge.label = 16
     repeated = usage(2000, 1999)  # an external store may have all but the last token
-    assert memory.hits_only(repeated) is repeated
-    memory.sent_new(usage(3000, 2999))
-    assert memory.hits_only(repeated).cached_tokens is None
-    assert memory.hits_only(usage(2000, 640)).cached_tokens == 640, "a hit of the node's own"
+    assert knowledge.hits_only(repeated) is repeated
+    knowledge.sent_new(usage(3000, 2999))
+    assert knowledge.hits_only(repeated).cached_tokens is None
+    assert knowledge.hits_only(usage(2000, 640)).cached_tokens == 640, "a hit of the node's own"
 
 
 @given(prompt=st.integers(1, 9000), unit=st.sampled_from([1, 16, 528]), share=st.floats(0, 1))
@@ -62,12 +62,20 @@ def test_what_a_cold_prompt_shares_with_a_templates_head_is_no_transfer(prompt, 
 
 
 def test_the_likely_unit_is_the_label_while_hits_leave_it_open():
-    memory = EngineMemory()
-    memory.label = 16
-    memory.saw(Hit(3000, 2640))
-    assert (memory.match_unit, memory.likely_unit, memory.label_is_wrong) == (None, 16, False)
+    knowledge = EngineKnowledge()
+    knowledge.label = 16
+    knowledge.saw(Hit(3000, 2640))
+    assert (knowledge.match_unit, knowledge.likely_unit, knowledge.label_is_wrong) == (
+        None,
+        16,
+        False,
+    )
     for hit in (Hit(3500, 3168), Hit(4100, 3696)):
-        memory.saw(hit)
-    assert (memory.match_unit, memory.likely_unit, memory.label_is_wrong) == (528, 528, True)
-    memory.saw(Hit(2000, 0))
-    assert len(memory.hits) == 3, "a miss tells no unit"
+        knowledge.saw(hit)
+    assert (knowledge.match_unit, knowledge.likely_unit, knowledge.label_is_wrong) == (
+        528,
+        528,
+        True,
+    )
+    knowledge.saw(Hit(2000, 0))
+    assert len(knowledge.hits) == 3, "a miss tells no unit"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from exporter.analysis.cache.kv_transfer import whole, without_transfer
 from exporter.analysis.cache.match_unit import Hit, match_unit
-from exporter.analysis.cache.transfer import whole, without_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +20,7 @@ _HITS_KEPT = 64
 """About the last nine sessions."""
 
 
-class EngineMemory:
+class EngineKnowledge:
     """Shared by all loops that send requests to one process.
 
     `label` is the match unit on its /metrics. `hit`: a prompt of the exporter hit the cache when it

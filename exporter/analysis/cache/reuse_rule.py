@@ -19,7 +19,7 @@ _OFTEN = 2
 """Short hits that must agree, without one that disagrees, to rule out chance."""
 
 
-def own_rule(
+def reuse_rule_evidence(
     hit: Hit, match_unit: int, hits: Collection[Hit], engine: EngineSnapshot | None
 ) -> str | None:
     """The evidence in words, None without any. `hits` are those of this process, `hit` included."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.own_rule import own_rule
+from exporter.analysis.cache.reuse_rule import reuse_rule_evidence
 from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
@@ -42,7 +42,7 @@ IN_64 = [Hit(1000, 896, prompt_before=950), Hit(1200, 1088, prompt_before=1130)]
     ],
 )
 def test_the_evidence_is_told_where_there_is_some(hits, engine, words):
-    found = own_rule(hits[-1], 32, hits, engine)
+    found = reuse_rule_evidence(hits[-1], 32, hits, engine)
     if words is None:
         assert found is None
     else:

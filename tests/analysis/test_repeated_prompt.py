@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.repeat import Circumstances, Outcome, Repeat, judged, long_enough
+from exporter.analysis.cache.repeated_prompt import (
+    Repeat,
+    RepeatConditions,
+    RepeatOutcome,
+    judge_repeat,
+    long_enough,
+)
 from exporter.analysis.cache.traffic import Traffic
 
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=-40_000, hits_beyond=400)
 MISSED = Repeat(0, QUIET, same_ids=True)
-BY = Circumstances(prompt=1000, match_unit=32, room=30_000, ranks=1, hit_before=True)
+BY = RepeatConditions(prompt=1000, match_unit=32, room=30_000, ranks=1, hit_before=True)
 
 
 @pytest.mark.parametrize(("prompt", "enough"), [(96, False), (97, True), (32, False)])
@@ -21,15 +27,18 @@ def test_three_match_units_need_one_token_more(prompt, enough):
 
 
 def test_a_process_that_hit_before_and_does_not_any_more_is_wedged():
-    assert judged(MISSED, BY)[0] is Outcome.WEDGED
+    assert judge_repeat(MISSED, BY)[0] is RepeatOutcome.WEDGED
 
 
 def test_a_process_that_never_hit_has_not_stopped():
-    assert judged(MISSED, replace(BY, hit_before=False))[0] is Outcome.NEVER_HIT
+    assert judge_repeat(MISSED, replace(BY, hit_before=False))[0] is RepeatOutcome.NEVER_HIT
 
 
 def test_a_repeat_that_hit_is_a_hit_whatever_else_is_known():
-    assert judged(Repeat(32, None), replace(BY, match_unit=None, room=None))[0] is Outcome.HIT
+    assert (
+        judge_repeat(Repeat(32, None), replace(BY, match_unit=None, room=None))[0]
+        is RepeatOutcome.HIT
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,8 +50,8 @@ def test_a_repeat_that_hit_is_a_hit_whatever_else_is_known():
     ],
 )
 def test_hits_that_the_engine_counted_are_unreported(traffic):
-    outcome, words = judged(replace(MISSED, traffic=traffic), BY)
-    assert outcome is Outcome.UNREPORTED
+    outcome, words = judge_repeat(replace(MISSED, traffic=traffic), BY)
+    assert outcome is RepeatOutcome.UNREPORTED
     assert f"at least {traffic.unreported_hits:.0f} hit tokens" in words
 
 
@@ -73,14 +82,14 @@ def test_hits_that_the_engine_counted_are_unreported(traffic):
 )  # fmt: skip
 @pytest.mark.parametrize("hit_before", [True, False])
 def test_where_something_else_may_have_been_nothing_is_concluded(repeat, by, words, hit_before):
-    outcome, said = judged(repeat, replace(by, hit_before=hit_before))
-    assert outcome is Outcome.UNKNOWN
+    outcome, said = judge_repeat(repeat, replace(by, hit_before=hit_before))
+    assert outcome is RepeatOutcome.UNKNOWN
     assert words in said
 
 
 def test_light_traffic_of_others_does_not_hide_a_wedge():
     light = Traffic(foreign=2000, alone=False, unreported_hits=-1900, hits_beyond=100)
-    assert judged(replace(MISSED, traffic=light), BY)[0] is Outcome.WEDGED
+    assert judge_repeat(replace(MISSED, traffic=light), BY)[0] is RepeatOutcome.WEDGED
 
 
 @given(
@@ -99,7 +108,7 @@ def test_light_traffic_of_others_does_not_hide_a_wedge():
         same_ids=st.none() | st.booleans(),
     ),
     by=st.builds(
-        Circumstances,
+        RepeatConditions,
         prompt=st.integers(1, 5000),
         match_unit=st.none() | st.sampled_from([16, 528]),
         room=st.none() | st.floats(0, 1e5),
@@ -110,9 +119,9 @@ def test_light_traffic_of_others_does_not_hide_a_wedge():
     ),
 )
 def test_wedged_needs_every_piece_of_evidence(repeat, by):
-    outcome, words = judged(repeat, by)
+    outcome, words = judge_repeat(repeat, by)
     assert words
-    if outcome is not Outcome.WEDGED:
+    if outcome is not RepeatOutcome.WEDGED:
         return
     assert by.hit_before
     assert repeat.same_ids
