@@ -32,7 +32,7 @@ async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(cli
     published.metrics.gate_looked("local", None)
     page = await (await client.get("/")).text()
     assert "200.0 ± 0.0 µs per token" in page
-    assert "held back" not in page
+    assert "Probe waits" not in page
 
 
 def compared(saved, *, cached=992, number=0):
@@ -80,20 +80,20 @@ async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
     assert "Asleep or paused" in page
     assert "1 target: 1 asleep or paused." in page
     assert "The last session failed" not in page
-    assert "the engine sleeps or is paused, and a request would wait" in page
+    assert "because the engine sleeps or is paused" in page
     assert "paused" in (await (await client.get("/api/v1/targets")).json())["targets"][0]["cost"]
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (8.0, "waiting 8.00 s to stay within 5,000,000 tokens an hour"),
-        (-3.0, "waiting 0 ms to stay within 5,000,000 tokens an hour"),
-        (None, "waiting to stay within 5,000,000 tokens an hour"),
-        (9000.0, "the budget of 5,000,000 tokens an hour is used up for 2 h"),
+        (8.0, "8.00 s to stay within 5,000,000 tokens an hour"),
+        (-3.0, "0 ms to stay within 5,000,000 tokens an hour"),
+        (None, "to stay within 5,000,000 tokens an hour"),
+        (9000.0, "2 h, because the budget of 5,000,000 tokens an hour is used up"),
     ],
 )
-async def test_a_budget_that_paces_sessions_is_not_said_to_be_used_up(
+async def test_the_page_tells_a_budget_that_paces_sessions_from_one_that_is_used_up(
     client, published, seconds, words
 ):
     published.session_finished(session(*TURNS))
@@ -101,7 +101,7 @@ async def test_a_budget_that_paces_sessions_is_not_said_to_be_used_up(
     until = None if seconds is None else STARTED + 60 + seconds
     published.metrics.gate_looked("local", PauseReason.BUDGET, until)
     page = await (await client.get("/")).text()
-    assert f"<dt>Probe held back</dt><dd>{words}</dd>" in page
+    assert f"<dt>Probe waits</dt><dd>{words}</dd>" in page
 
 
 async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):

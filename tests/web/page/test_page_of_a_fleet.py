@@ -45,7 +45,7 @@ async def test_each_target_stands_on_one_page_and_the_unwell_ones_on_the_first(c
     assert [len(each) for each in found] == [OVERVIEW_ROWS, OVERVIEW_ROWS, 50]
     assert found[0][:2] == [f"t{FLEET - 2}", f"t{FLEET - 1}"]
     assert sorted(chain.from_iterable(found)) == sorted(f"t{number}" for number in range(FLEET))
-    assert "Targets 201 to 250 of 250 by their last session, the unwell ones first" in pages[2]
+    assert "Targets 201 to 250 of 250, with their last session; problems first" in pages[2]
     for html in pages:
         assert "250 targets: 2 failing, 248 up." in html
         assert len(html) < 100_000
@@ -85,4 +85,4 @@ async def test_a_small_fleet_is_on_one_page_in_its_order(client, published):
     html = await show(client)
     assert rows(html) == names
     assert to_others(html) == []
-    assert "All targets by their last session" in html
+    assert "All targets, with their last session" in html

@@ -1,7 +1,7 @@
 """The small charts of the status page, as SVG paths and labels. Pure.
 
-A chart is drawn in a box of WIDTH by HEIGHT; the classes of its marks are colours and strokes of
-status.css. Kinds of mark that share a chart differ in shape too, not in colour alone.
+A chart has a box of WIDTH by HEIGHT. The class of a mark sets its colour and stroke in status.css.
+Different kinds of mark in one chart differ in shape too, not only in colour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 340, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 334, 12, 106
 _MAX_BAR = 26
-_LABELLED = 12  # so many turns have a number each; of more, the first and the last
+_LABELLED = 12  # up to so many turns, each has its number; of more, only the first and the last
 
 _SQUARE = "M1 1h10v10h-10z"
 KEY_PATHS = {
@@ -29,7 +29,7 @@ KEY_PATHS = {
     "best": "M0 6h12",
     "cross": "M3 3l6 6m0-6l-6 6",
 }
-"""How each kind looks in a legend, in a box of 12 by 12."""
+"""The path of each kind in a legend, in a box of 12 by 12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A word at a place: `anchor` is the class for its alignment, "end" or "middle"."""
+    """A text at a place. `anchor` is the class for its alignment, "end" or "middle"."""
 
     x: int
     y: int
@@ -52,7 +52,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a kind of mark stands for."""
+    """An entry of the legend: the meaning of a kind of mark."""
 
     kind: str
     text: str
@@ -60,7 +60,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`description` says to a reader without the picture what it shows."""
+    """`description` is for readers who do not see the picture."""
 
     name: str
     title: str
@@ -85,13 +85,13 @@ def bar_width(ratio: float) -> float:
 
 
 def turn_charts(turns: Sequence[TurnFacts]) -> tuple[Chart, ...]:
-    """Where the prompt tokens came from, and the time to first token."""
+    """The sources of the prompt tokens, and the time to first token."""
     charts = (_tokens_chart(turns), _ttft_chart(turns))
     return tuple(chart for chart in charts if chart is not None)
 
 
 def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
-    """Hit ratios of sessions, oldest first; None where there is no curve to draw."""
+    """Hit ratios of sessions, oldest first; None for fewer than two sessions or no known ratio."""
     known = [point.hit_ratio for point in points if point.hit_ratio is not None]
     if len(points) < 2 or not known:  # noqa: PLR2004 - one point is no curve
         return None
@@ -146,12 +146,12 @@ def _tokens_chart(turns: Sequence[TurnFacts]) -> Chart | None:
         "hit": "from cache",
         "lost": "lost",
         "new": "new",
-        "unsplit": "cached or not is unknown",
+        "unsplit": "cached tokens unknown",
     }
     return Chart(
         "tokens",
         "Prompt tokens by turn",
-        "A bar for each turn, split by where its prompt came from; the table has the figures.",
+        "One bar for each turn, split by the source of its prompt. The table has the numbers.",
         (Mark("grid", _grid()), *(Mark(kind, "".join(d)) for kind, d in bars.items() if d)),
         (*_scale(numbers.count(most), "0"), *_turn_numbers(turns)),
         tuple(Key(kind, words_of[kind]) for kind, d in bars.items() if d),
@@ -191,10 +191,10 @@ def _ttft_chart(turns: Sequence[TurnFacts]) -> Chart | None:
     return Chart(
         "ttft",
         "Time to first token by turn",
-        "A point for each turn, and a square for each cold control; the table has the figures.",
+        "One point for each turn, and one square for each cold control. The table has the numbers.",
         _drawn(marks),
         (*_scale(numbers.seconds(most), "0"), *_turn_numbers(turns)),
-        (Key("dot", "as played"), *([Key("cold", "without cache")] if squares else [])),
+        (Key("dot", "turn"), *([Key("cold", "cold control")] if squares else [])),
     )
 
 
@@ -220,7 +220,7 @@ def _turn_numbers(turns: Sequence[TurnFacts]) -> list[Label]:
 
 
 def _places(count: int) -> Callable[[int], int]:
-    """The middle of each of `count` equal slots."""
+    """The x of the middle of each of `count` equal slots."""
     return lambda n: round(_LEFT + (n + 0.5) * (_RIGHT - _LEFT) / count)
 
 
@@ -240,7 +240,7 @@ def _height(value: float, most: float) -> int:
 
 
 def _line(place: Callable[[int], int], heights: Sequence[int | None]) -> str:
-    """A line through the known values, broken where one is unknown."""
+    """A line through the known values, with a gap where one is unknown."""
     path, pen_down = "", False
     for n, height in enumerate(heights):
         if height is not None:
@@ -250,5 +250,5 @@ def _line(place: Callable[[int], int], heights: Sequence[int | None]) -> str:
 
 
 def _dots(place: Callable[[int], int], heights: Sequence[int | None]) -> str:
-    """A move and a line of no length: with a round end it is a dot."""
+    """A line of no length for each value: its round ends make it a dot."""
     return "".join(f"M{place(n)} {y}h0" for n, y in enumerate(heights) if y is not None)

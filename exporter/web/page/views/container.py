@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
 
 _DOCKER_ADVICE = {
-    DockerProblem.UNREACHABLE: "Check that Docker runs and where its socket is.",
+    DockerProblem.UNREACHABLE: "Check that Docker runs, and that the path of its socket is right.",
     DockerProblem.PERMISSION_DENIED: (
-        "The exporter's user may not use Docker's socket, or a socket proxy refuses the call."
+        "The exporter's user has no permission for Docker's socket, or a socket proxy refuses the "
+        "call."
     ),
-    DockerProblem.TIMEOUT: "Docker is slow or hangs. Its own log says more.",
+    DockerProblem.TIMEOUT: "Docker is slow or hangs. Read Docker's own log.",
     DockerProblem.NO_THREADS: (
-        "The exporter cannot start a thread: raise its limit of tasks (TasksMax, pids, ulimit -u)."
+        "The exporter cannot start a thread. Raise its limit of tasks (TasksMax, pids, ulimit -u)."
     ),
 }
 
@@ -55,7 +56,7 @@ def _runbook(view: ContainerView) -> str:
 
 
 def by_cause(counts: Mapping[str, int]) -> str | None:
-    """Counts of the causes that were met, most frequent first; None where there is none."""
+    """Counts by cause, most frequent first, without zeros; None where nothing remains."""
     met = sorted(
         ((n, cause) for cause, n in counts.items() if n), key=lambda one: (-one[0], one[1])
     )

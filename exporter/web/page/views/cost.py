@@ -1,4 +1,4 @@
-"""What holds the probe back, what prefill costs, how long prefixes survive: for people. Pure."""
+"""Why the probe waits, in words, and the costs of a target as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from exporter.web.api_shape import CostJson
 
 _PAUSES = {
-    PauseReason.QUEUE: "requests wait in the engine's queue",
-    PauseReason.USAGE: "running requests fill the KV cache",
-    PauseReason.ASLEEP: "the engine sleeps or is paused, and a request would wait",
+    PauseReason.QUEUE: "because requests wait in the engine's queue",
+    PauseReason.USAGE: "because running requests fill the KV cache",
+    PauseReason.ASLEEP: "because the engine sleeps or is paused",
 }
 _HOUR = 3600
 
 
-def held_back(cost: CostState, now: float) -> str | None:
-    """Why the probe sends nothing at Unix time `now`; None where it may send."""
+def probe_waits(cost: CostState, now: float) -> str | None:
+    """Why the probe waits at Unix time `now`; None where it does not."""
     if cost.paused is None or cost.paused in _PAUSES:
         return None if cost.paused is None else _PAUSES[cost.paused]
     budget = f"{numbers.count(cost.budget_tokens_per_hour)} tokens an hour"
     wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
     if wait is not None and wait >= _HOUR:
-        return f"the budget of {budget} is used up for {numbers.seconds(wait)}"
-    return f"waiting {'' if wait is None else numbers.seconds(wait) + ' '}to stay within {budget}"
+        return f"{numbers.seconds(wait)}, because the budget of {budget} is used up"
+    return f"{'' if wait is None else numbers.seconds(wait) + ' '}to stay within {budget}"
 
 
 def cost_json(cost: CostState) -> CostJson:

@@ -1,4 +1,4 @@
-"""Where the status page leads and what is asked of it: records that are known before it is made."""
+"""Links from the status page to other places, and the query of a request for it. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PageLinks:
-    """What else there is to link to. `pictures`: whether /report.png is served."""
+    """`grafana_url` is None without Grafana. `pictures`: whether /report.png is served."""
 
     grafana_url: str | None = None
     pictures: bool = False
@@ -15,7 +15,7 @@ class PageLinks:
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """What is wanted of the status page: `only` one target, or a `part` of a fleet, from 1 on."""
+    """Which targets to show: `only` one of them, or a `part` of a fleet, counted from 1."""
 
     only: str | None = None
     part: int = 1

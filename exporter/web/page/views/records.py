@@ -1,4 +1,4 @@
-"""The records that the status page shows: facts, which the template puts into words. Pure."""
+"""The records of the status page: facts, which the template formats. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, how one knows, and what to do; the last two may be empty.
+    """What is wrong, the evidence, and what to do; the last two may be empty.
 
-    `runbook` is the name of its page at /runbooks, empty where there is none.
+    `runbook` is the name of its page at /runbooks; empty where there is none.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
-    """Tokens that one cause took: in the last session, and since the exporter began.
+    """Tokens lost by one cause: in the last session, and since the exporter started.
 
     `share` is the total as a ratio of the ideal.
     """
@@ -75,7 +75,7 @@ class TargetSection:
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
     engine: EngineView | None
-    held_back: str | None
+    probe_waits: str | None
     time_saved: str | None
     session: SessionSection | None
     losses: tuple[LossRow, ...]
@@ -86,7 +86,7 @@ class TargetSection:
 
 @dataclass(frozen=True, slots=True)
 class OverviewRow:
-    """One target in a line; `anchor` is where more of it stands, on this page or on its own."""
+    """One target in a line. `anchor` links to its section, on this page or on a page of its own."""
 
     state: TargetState
     look: Look
@@ -100,8 +100,8 @@ class OverviewRow:
 class Page:
     """Everything on the page at Unix time `now`.
 
-    `part` says which of the targets these are, and `parts` lead to the others. `folded` counts the
-    targets that stand in the overview alone.
+    `part` says which of the targets are shown, and `parts` links to the others. `folded` counts the
+    targets of the overview that have no section.
     """
 
     now: float

@@ -1,4 +1,4 @@
-"""What the status page says of sessions. Pure."""
+"""The sessions of a target on the status page. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from exporter.web.page.views.charts import Chart
 
 TURNS_ALONE, TURNS_BESIDE_OTHERS = 32, 12
-"""A recorded conversation may have thousands of turns; of a longer one the last so many are shown:
-of a target that has the page for itself, and of one among several."""
+"""At most so many turns of a session are shown, the last ones: for the only target on the page, and
+for one of several. A recorded conversation may have thousands."""
 
 
 def session_section(result: SessionResult, *, alone: bool) -> SessionSection:
@@ -53,7 +53,7 @@ def _point(result: SessionResult) -> SessionPoint:
 def loss_rows(
     last: SessionResult | None, totals: Mapping[LossCause, int], ideal: int | None
 ) -> tuple[LossRow, ...]:
-    """Causes that were met, the largest of all first. `ideal`: what could have been served."""
+    """The causes of lost tokens, the largest first. `ideal`: tokens that could have been served."""
     recent: Mapping[LossCause, int] = {} if last is None else session_totals(last.turns).lost_by
     met = sorted((cause for cause, n in totals.items() if n), key=lambda cause: -totals[cause])
     return tuple(
@@ -78,7 +78,7 @@ def verdict(result: SessionResult) -> str:
 
 
 def _first_losses(turns: Sequence[TurnFacts]) -> tuple[TurnFacts, ...]:
-    """The first turn with a loss of each cause; the verdict names the other turns."""
+    """For each cause of loss its first turn; the verdict names the other turns."""
     first: dict[LossCause, TurnFacts] = {}
     for turn in turns:
         if turn.loss is not None:

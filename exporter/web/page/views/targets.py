@@ -1,4 +1,4 @@
-"""What the status page says of the targets: the template has no logic but loops. Pure."""
+"""Makes the status page's records of the targets. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, co
 from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
 from exporter.web.page.views.container import container_problems
-from exporter.web.page.views.cost import held_back
+from exporter.web.page.views.cost import probe_waits
 from exporter.web.page.views.links import ALL
 from exporter.web.page.views.records import Link, OverviewRow, Page, Problem, TargetSection
 from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 EARLIER_SESSIONS = 8
 FULL_SECTIONS = 4
-"""Of more targets the unwell ones come first, and the rest stand in the overview alone: so the page
-stays below 100 kB. Each can be had in full by its name."""
+"""At most so many targets have a section, those with problems first; the others are only in the
+overview, with a link. So the page stays below 100 kB."""
 OVERVIEW_ROWS = 100
-"""Of a larger fleet the page has so many at a time: 30 kB and a few milliseconds."""
+"""Targets in the overview of one page: they take 30 kB and a few milliseconds."""
 TREND_SESSIONS = 50
 PAIRS_SHOWN = 16
-"""Turns beside their cold controls that are compared: the latest, and few enough to be quick."""
+"""Pairs of a turn and its cold control that are compared: the latest, few enough to be quick."""
 
 
 def page(
@@ -46,7 +46,7 @@ def page(
     links: PageLinks,
     asked: PageQuery = ALL,
 ) -> Page:
-    """What is asked for, of which there is something."""
+    """The page at Unix time `now`. The target or the part that `asked` names must exist."""
     only, part = asked.only, asked.part
     everyone = list(targets.values()) if only is None else [targets[only]]
     found = {state.name: condition(state) for state in everyone}
@@ -70,7 +70,7 @@ def page(
 
 
 def parts(count: int) -> int:
-    """Pages that so many targets take."""
+    """The number of pages for so many targets."""
     return max(1, -(-count // OVERVIEW_ROWS))
 
 
@@ -83,9 +83,9 @@ def _part(states: list[TargetState], part: int, ranks: Mapping[str, int]) -> lis
 
 def _part_words(part: int, count: int) -> str:
     if parts(count) == 1:
-        return "All targets by their last session"
+        return "All targets, with their last session"
     first, last = (part - 1) * OVERVIEW_ROWS + 1, min(part * OVERVIEW_ROWS, count)
-    return f"Targets {first} to {last} of {count} by their last session, the unwell ones first"
+    return f"Targets {first} to {last} of {count}, with their last session; problems first"
 
 
 def _part_links(part: int, count: int) -> tuple[Link, ...]:
@@ -99,14 +99,14 @@ def _part_links(part: int, count: int) -> tuple[Link, ...]:
 
 
 def _in_full(states: Sequence[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
-    """Those that have a section of their own, in their order."""
+    """The targets that have a section, in the order of `states`."""
     names = sorted((state.name for state in states), key=lambda name: ranks[name])
     chosen = set(names[:FULL_SECTIONS])
     return [state for state in states if state.name in chosen]
 
 
 def _rank(state: TargetState, found: Condition) -> int:
-    """The unwell ones first, then those with a warning."""
+    """Targets with problems first, then those with a warning."""
     tone = LOOKS[found].tone
     return 0 if tone == "bad" or _problems(state, found) else 1 if tone == "warn" else 2
 
@@ -127,14 +127,14 @@ def _page_links(links: PageLinks, only: str | None, count: int) -> tuple[Link, .
         Link("targets", "api/v1/targets"),
         Link("API", "api/v1/openapi.json"),
         Link("readiness", "-/ready"),
+        Link("runbooks", "runbooks/"),
     ]
-    found.append(Link("runbooks", "runbooks/"))
     if links.grafana_url is not None:
         found.append(Link("Grafana", f"{links.grafana_url}/d/{_OVERVIEW_DASHBOARD}"))
     return tuple(found)
 
 
-# Addresses of dashboards: they do not change (grafana/names.py).
+# From grafana/names.py: the addresses of dashboards do not change.
 _OVERVIEW_DASHBOARD, _SESSION_DASHBOARD = "vllm-cache-overview", "vllm-cache-session"
 
 
@@ -183,11 +183,11 @@ def _section(
         notices=tuple(
             ADVICE[notice]
             for notice in state.notices
-            # The banner says the one, problems say the others.
+            # The banner shows the first one, and problems show the others.
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
         ),
         engine=live_engine(state),
-        held_back=held_back(state.cost, now),
+        probe_waits=probe_waits(state.cost, now),
         time_saved=_time_saved(sessions),
         session=None if last is None else session_section(last, alone=alone),
         losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
@@ -208,24 +208,24 @@ def _target_links(state: TargetState, links: PageLinks) -> tuple[Link, ...]:
     return tuple(found)
 
 
-def _problems(state: TargetState, how: Condition) -> list[Problem]:
-    found = [] if state.container is None else container_problems(state.container)
-    if how is not Condition.ASLEEP:
-        found += _failures(state)
+def _problems(state: TargetState, found: Condition) -> list[Problem]:
+    problems = [] if state.container is None else container_problems(state.container)
+    if found is not Condition.ASLEEP:
+        problems += _failures(state)
     if state.engine is not None and state.engine.failure is not None:
         failure = state.engine.failure
         title = f"The engine's own metrics cannot be read: {numbers.spaced(failure.reason)}"
-        found.append(Problem(title, failure.detail, "", "vllm-down"))
+        problems.append(Problem(title, failure.detail, "", "vllm-down"))
     if state.wedged:
         title = "The prefix cache has stopped hitting"
-        found.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
+        problems.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
     breaks = [each.prefix for each in state.scenarios.values() if each.prefix is not None]
-    found += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
-    return found
+    problems += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
+    return problems
 
 
 def _failures(state: TargetState) -> list[Problem]:
-    """Of the last session, and of the last ones of scenarios that fail beside it."""
+    """Failures of the last session, and of the last session of each other scenario."""
     last = state.last_session
     others = [each for each in state.scenarios.values() if each is not last]
     return [
@@ -260,7 +260,7 @@ def _break(found: PrefixBreak) -> Problem:
 
 
 def _time_saved(newest_first: Sequence[SessionResult]) -> str | None:
-    """By the last cold controls of the engine as it is now: a session alone has too few."""
+    """What the last cold controls of this engine show; those of one session are too few."""
     engine = [(each.model, each.engine_version) for each in newest_first[:1]]
     pairs = [
         seconds
