@@ -72,7 +72,9 @@ def load(
     settings = _validated(merged, mistakes)
     if targets_required and not _has_targets(merged):
         mistakes.append(
-            Mistake("", "at least one is required: [[targets]] in a file, or VLLM_HOST", "targets")
+            Mistake(
+                "", "at least one is required: set [[targets]] in a file, or VLLM_HOST", "targets"
+            )
         )
     if mistakes or settings is None:
         raise config_error(mistakes)

@@ -125,7 +125,7 @@ def merge(givens: Iterable[Given]) -> Merged:
         for first, second in RIVALS:
             if key[-1] == first and (*key[:-1], second) in merged.places:
                 other = show((*key[:-1], second))
-                message = f"is given beside {other}: keep one of them"
+                message = f"is set together with {other}: keep one of them"
                 merged.mistakes.append(Mistake(place.text, message, show(key)))
     return merged
 

@@ -41,10 +41,10 @@ def fill_in(plains: Sequence[Plain], merged: Merged) -> tuple[str, ...]:
     found = {plain.name: plain for plain in each_name(plains)}
     targets = merged.tree.get("targets", [])
     if isinstance(targets, list) and len(targets) > 1:
-        return _ignored(found, f"there are {len(targets)} targets, and it speaks of one")
+        return _ignored(found, f"it can set only one target, and there are {len(targets)}")
     if not targets and "VLLM_HOST" not in found:
         if any(merged.get(("discovery", kind)) for kind in SOURCE_KINDS):
-            return _ignored(found, "it speaks of one target, and discovery finds many")
+            return _ignored(found, "it can set only one target, and discovery finds many")
         if "MODEL_ID" not in found:
             return _ignored(found, "there is no target")
     _refuse_two_tokens(found, merged)
@@ -78,10 +78,10 @@ def _fill_other(found: dict[str, Plain], merged: Merged, *, is_new: bool) -> tup
     unused = {name: plain for name, plain in found.items() if name not in used}
     return _ignored(
         {name: plain for name, plain in unused.items() if name == "PORT"},
-        "the url has its port",
+        "url contains a port",
     ) + _ignored(
         {name: plain for name, plain in unused.items() if name != "PORT"},
-        'it is for a container of mode "managed"',
+        'it applies only to mode "managed"',
     )
 
 
@@ -121,7 +121,7 @@ def _fill(merged: Merged, key: Key, plain: Plain, value: str | None = None) -> N
 def _refuse_two_tokens(found: dict[str, Plain], merged: Merged) -> None:
     token, file = found.get("HF_TOKEN"), found.get("HF_TOKEN_FILE")
     if token and file and token.place.rung == file.place.rung:
-        message = "is given beside HF_TOKEN_FILE: keep one of them"
+        message = "is set together with HF_TOKEN_FILE: keep one of them"
         merged.mistakes.append(Mistake(token.place.text, message))
 
 

@@ -71,7 +71,7 @@ def read_toml(path: Path, into: Reading) -> None:
     except UnicodeDecodeError as error:
         into.mistakes.append(Mistake(place.text, f"is not UTF-8: byte {error.start + 1}"))
     except ValueError:  # Python's own limit, 4300 digits
-        into.mistakes.append(Mistake(place.text, "has a number that is too long to be one"))
+        into.mistakes.append(Mistake(place.text, "has a number with too many digits"))
     except RecursionError:
         into.mistakes.append(Mistake(place.text, "is nested too deeply"))
     else:
@@ -174,7 +174,7 @@ def read_secret(file: Path) -> str | Mistake:
         with file.open("rb") as opened:  # a device has the size 0 and no end
             content = opened.read(_LARGEST_SECRET + 1)
         if len(content) > _LARGEST_SECRET:
-            return Mistake(f"secrets file {file}", "is larger than a secret")
+            return Mistake(f"secrets file {file}", "is too large: a secret has at most 1 MiB")
         text = content.decode().strip()
     except OSError as error:
         return Mistake(f"secrets file {file}", f"cannot be read: {error.strerror}")
@@ -216,7 +216,7 @@ def _read_variables(
             place = Place(words, rung)
             key = keys.resolve(name[len(PREFIX) :].split(DELIMITER))
             if name in _RESERVED:
-                into.mistakes.append(Mistake(place.text, "has an effect in the environment only"))
+                into.mistakes.append(Mistake(place.text, "works only in the environment"))
             elif key is None:
                 hint = keys.variable_suggestion(name)
                 into.mistakes.append(Mistake(place.text, f"unknown variable{hint}"))

@@ -54,9 +54,9 @@ def _check_pinned(image: str) -> str:
         r"(?P<name>[^\s@]+?)(?::(?P<tag>[\w.-]+))?(?P<digest>@\w+:[0-9a-f]+)?", image
     )
     if not found or not (found["tag"] or found["digest"]):
-        raise mistake('must be an image with a tag or a digest, as "vllm/vllm-openai:v0.32.0"')
+        raise mistake('must be an image with a tag or a digest, such as "vllm/vllm-openai:v0.32.0"')
     if found["tag"] == "latest" and not found["digest"]:
-        raise mistake('must have a tag that stays the same, as "vllm/vllm-openai:v0.32.0"')
+        raise mistake('must have a tag that stays the same, such as "vllm/vllm-openai:v0.32.0"')
     return image
 
 

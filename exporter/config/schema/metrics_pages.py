@@ -10,7 +10,7 @@ from exporter.config.schema.values import CountOrZero, Section, mistake
 
 def _host_and_port(value: str) -> str:
     if re.fullmatch(r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?", value) is None:
-        raise mistake('must be a host, with a port or without, as "exporter.example:9477"')
+        raise mistake('must be a host, with a port or without, such as "exporter.example:9477"')
     return value
 
 

@@ -36,10 +36,10 @@ class Reach:
 def contradictions(url: str | None, reach: Reach) -> list[tuple[str, str]]:
     """A key of the container's settings, and what is wrong with it beside `url`."""
     if reach.network == "none":
-        return [("network", 'must not be "none": nothing reaches the container then, at no url')]
+        return [("network", 'must not be "none": the container could not be reached at any url')]
     if url is None:
         tls = _speaks_tls(reach)
-        return [("args", "have TLS flags: set the target's url, with https")] if tls else []
+        return [("args", "have TLS flags: set the target's url to an https URL")] if tls else []
     parts = urlsplit(url)
     here = _is_here(parts.hostname or "", reach)
     found = list(_wrong_place(url, parts, reach)) if here else []
@@ -54,12 +54,12 @@ def _wrong_place(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[s
     if reach.network == "host":
         port = port or DEFAULT_PORT
     if not port:
-        yield "host_port", f"{beside}: no port of this machine leads to the container"
+        yield "host_port", f"{beside}: the container has no port on this machine"
     elif _port(parts) != port:
-        nothing = f"nothing of the container listens on {_port(parts)}"
-        yield "host_port", f"{beside}: {nothing}; make the two ports the same"
+        nothing = f"the container does not listen on {_port(parts)}"
+        yield "host_port", f"{beside}: {nothing}; use the same port in both"
     elif not _covers(reach.host_ip, parts.hostname or ""):
-        yield "host_ip", f"{beside}: the port is published on that address alone; use it in url"
+        yield "host_ip", f"{beside}: the port is published only on this address; use it in url"
 
 
 def _wrong_scheme(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[str, str]]:

@@ -126,7 +126,7 @@ class ProbeSettings(Section):
     @classmethod
     def _gaps_differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(value)) < len(value):
-            raise mistake("must not have a gap twice")
+            raise mistake("must not contain a gap twice")
         return value
 
 

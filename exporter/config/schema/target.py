@@ -78,7 +78,7 @@ class TargetTemplate(Section):
     @classmethod
     def _price_has_currency(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("price_per_hour") is not None:
-            raise mistake('is required beside price_per_hour, as "EUR"')
+            raise mistake('is required with price_per_hour, such as "EUR"')
         return value
 
     @field_validator("ca_file")
@@ -112,7 +112,7 @@ class Target(TargetTemplate, _Place):
                 raise mistake(f'is required in mode "{mode}"')
             return None
         if mode == "external":
-            message = 'has no place in mode "external": set mode = "managed" or "attached"'
+            message = 'is not allowed in mode "external": set mode = "managed" or "attached"'
             return check_with(handler, value, [mistake_at(message)])
         if mode == "attached":
             return check_with(handler, value, _attached_misfits(value))
@@ -130,7 +130,7 @@ class Target(TargetTemplate, _Place):
     def _url_is_there(cls, value: str | None, info: ValidationInfo) -> str | None:
         mode = info.data.get("mode")
         if value is None and mode is not None and mode != "managed":
-            raise mistake(f'is required in mode "{mode}", as "http://127.0.0.1:8000"')
+            raise mistake(f'is required in mode "{mode}", such as "http://127.0.0.1:8000"')
         return value
 
     @property
@@ -185,7 +185,7 @@ def _attached_misfits(container: Any) -> list[Any]:
     if "hf_token_file" in keys:  # load.py has read the token out of it
         keys -= {"hf_token"}
     misfits = [
-        mistake_at('is for mode "managed" only: somebody else made this container', key)
+        mistake_at('is for mode "managed" only: the exporter did not create this container', key)
         for key in sorted(keys & MANAGED_ONLY)
     ]
     if len(keys & {"name", "label"}) != 1:
@@ -198,7 +198,7 @@ def _managed_misfits(container: Any) -> list[Any]:
     misfits = []
     if "command" in keys:
         misfits += [
-            mistake_at("has no effect beside command: keep one of them", key)
+            mistake_at("has no effect with command: keep one of them", key)
             for key in sorted(keys & ENGINE_FLAGS)
         ]
     elif "model" not in keys:
@@ -214,5 +214,5 @@ def _unreachable(container: Any) -> list[Any]:
         port = container.host_port
     if str(port) != "0":
         return []
-    message = "publishes no port: set the target's url to where the container is reached"
+    message = "publishes no port: set the target's url"
     return [mistake_at(message, "host_port")]

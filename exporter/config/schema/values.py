@@ -170,18 +170,18 @@ HostName = Annotated[
     _matching(  # a last part of digits alone would be an address
         r"([a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.)*"
         r"(?![0-9]+\.?$)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.?",
-        'must be a DNS name, as "vllm.models.svc.cluster.local", without port and scheme',
+        'must be a DNS name, such as "vllm.models.svc.cluster.local", without port and scheme',
     ),
 ]
 UrlPath = Annotated[
     str,
     _matching(
         r"|(/(?!v1/*$)[a-zA-Z0-9._~-]+)+",
-        'must be empty or a path as "/llm", without /v1 and without a slash at its end',
+        'must be empty or a path such as "/llm", without /v1 and without a final slash',
     ),
 ]
 CurrencyName = Annotated[
-    str, _matching(r"[A-Z]{3}", 'must be three capital letters, as "EUR" (ISO 4217)')
+    str, _matching(r"[A-Z]{3}", 'must be three capital letters, such as "EUR" (ISO 4217)')
 ]
 ContainerName = Annotated[
     str,
@@ -243,7 +243,7 @@ def parse_listen(value: Any) -> ListenAddress:
     if not found or int(found["port"]) not in _PORTS or (found["six"] and not _is_ipv6(found)):
         raise mistake(
             'must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, '
-            'as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
+            'such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
         )
     return ListenAddress(found["six"] or found["host"], int(found["port"]))
 
@@ -263,7 +263,7 @@ def _check_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise mistake('must be an IP address, as "127.0.0.1" or "0.0.0.0"') from None
+        raise mistake('must be an IP address, such as "127.0.0.1" or "0.0.0.0"') from None
 
 
 IpAddress = Annotated[str, AfterValidator(_check_address)]
@@ -273,19 +273,19 @@ def _url_check(*, base: bool) -> Callable[[str], str]:
     def check(value: str) -> str:
         parts = _split_url(value)
         if parts.username is not None or parts.password is not None:
-            raise mistake("must be without user and password: use api_key or api_key_file")
+            raise mistake("must not contain a user or password: use api_key or api_key_file")
         if parts.query or parts.fragment or value.endswith(("?", "#")):
-            raise mistake("must be without a query or fragment")
+            raise mistake("must not contain a query or fragment")
         path = parts.path.rstrip("/")
         if base and path.endswith("/v1"):
-            raise mistake("must be the server's root: leave out /v1")
+            raise mistake("must be the server's root, without /v1")
         return f"{parts.scheme}://{parts.netloc}{path}"
 
     return check
 
 
 def _split_url(value: str) -> SplitResult:
-    wrong = mistake('must be an http or https URL, as "http://127.0.0.1:8000"')
+    wrong = mistake('must be an http or https URL, such as "http://127.0.0.1:8000"')
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         raise wrong
     try:
@@ -308,7 +308,7 @@ def parse_bytes(value: Any) -> int:
         return value
     found = isinstance(value, str) and re.fullmatch(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", value.lower())
     if not found or int(found[1]) == 0:
-        raise mistake('must be a size above 0, as "8g", "512m" or a number of bytes')
+        raise mistake('must be a size above 0, such as "8g", "512m" or a number of bytes')
     return int(found[1]) * _BINARY_UNITS[found[2]]
 
 

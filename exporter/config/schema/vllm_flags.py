@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 
 # Of vLLM's own command line (vllm serve 0.32.0 --help and its history since 0.8.5).
 _NEVER = {
-    "--enable-metrics": "is no flag of vLLM: /metrics is always served, leave it out",
-    "--host": "is set by the exporter: use host_ip for the address that is published",
-    "--port": "is set by the exporter: use host_port for the port that is published",
-    "--uds": "has no place here, the exporter reaches vLLM by TCP: use host_ip and host_port",
+    "--enable-metrics": "is not a flag of vLLM, which always serves /metrics: leave it out",
+    "--host": "is set by the exporter: use host_ip for the published address",
+    "--port": "is set by the exporter: use host_port for the published port",
+    "--uds": "cannot be used, because the exporter connects by TCP: use host_ip and host_port",
     "--config": "would hide flags from the exporter: write them in args",
     "--model": "has a key of its own: use model",
     "--served-model-name": "has a key of its own: use served_model_name",
-    "--api-key": "must not stand in a command line, which others can read: "
+    "--api-key": "must not be on a command line, where other users can read it: "
     "use the target's api_key or api_key_file",
-    "--hf-token": "must not stand in a command line, which others can read: "
+    "--hf-token": "must not be on a command line, where other users can read it: "
     "use hf_token or hf_token_file",
     "--no-enable-prompt-tokens-details": "has a key of its own: "
     "use enable_prompt_tokens_details = false",
@@ -79,12 +79,12 @@ def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> 
         return _NEVER[flag]
     if flag == "--disable-log-requests" and _lacks_disable_log_requests(image):
         return (
-            "is unknown to vLLM since 0.17, the server would not start: "
+            "is unknown to vLLM since 0.17, so the server would not start: "
             "use --no-enable-log-requests"
         )
     key = _OWN.get(flag)
     if key is not None and own.get(key) is not None:
-        return f"contradicts the key {key}, which is set too: keep one of them"
+        return f"contradicts the key {key}, which is also set: keep one of them"
     return None
 
 

@@ -65,7 +65,7 @@ BAD = {
     "dotenv secrets dir": (
         {"dotenv": "VLLM_EXPORTER_SECRETS_DIR=/x"},
         [
-            ".env, variable VLLM_EXPORTER_SECRETS_DIR: has an effect in the environment only",
+            ".env, variable VLLM_EXPORTER_SECRETS_DIR: works only in the environment",
         ],
     ),
     "secrets empty": (
@@ -101,13 +101,13 @@ BAD = {
     "cli set": (
         {"cli": {"targets[0].url": "nope"}},
         [
-            'command line, --set targets[0].url: targets[0].url = "nope": must be an http or https URL, as "http://127.0.0.1:8000"',
+            'command line, --set targets[0].url: targets[0].url = "nope": must be an http or https URL, such as "http://127.0.0.1:8000"',
         ],
     ),
     "none": (
         {"targets_required": True},
         [
-            "targets: at least one is required: [[targets]] in a file, or VLLM_HOST",
+            "targets: at least one is required: set [[targets]] in a file, or VLLM_HOST",
         ],
     ),
     "port": (
@@ -119,7 +119,7 @@ BAD = {
     "two tokens": (
         {"toml": MANAGED, "env": {"HF_TOKEN": "a", "HF_TOKEN_FILE": "/b"}},
         [
-            "environment variable HF_TOKEN: is given beside HF_TOKEN_FILE: keep one of them",
+            "environment variable HF_TOKEN: is set together with HF_TOKEN_FILE: keep one of them",
         ],
     ),
     "gpu util": (
@@ -131,7 +131,7 @@ BAD = {
     "vllm host": (
         {"env": {"VLLM_HOST": "user:pw@host"}},
         [
-            'environment variable VLLM_HOST: targets[0].url = "http://********@host": must be without user and password: use api_key or api_key_file',
+            'environment variable VLLM_HOST: targets[0].url = "http://********@host": must not contain a user or password: use api_key or api_key_file',
         ],
     ),
     "ca": (
@@ -189,7 +189,7 @@ def test_mistakes_of_all_sources_are_told_at_once(mistakes_of):
         ),
         (
             'command line, --listen: listen = "here": must be "host:port" with a port from 0 to 65535, '
-            'an IPv6 address in brackets, as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
+            'an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
         ),
         (
             'environment variable VLLM_EXPORTER_LOG__LEVEL: log.level = "loud": '
@@ -254,7 +254,7 @@ def test_what_its_parser_takes_and_nothing_else_can_walk_is_a_mistake_and_no_cra
 
 def test_a_number_that_python_does_not_read_is_a_mistake_and_no_crash(mistakes_of):
     assert mistakes_of(f"probe.max_tokens = {'9' * 4301}") == [
-        "exporter.toml: has a number that is too long to be one"
+        "exporter.toml: has a number with too many digits"
     ]
 
 
@@ -268,7 +268,7 @@ def test_a_mistake_shows_the_beginning_of_a_key_and_a_number_that_fill_the_file(
 def test_a_secret_is_not_read_out_of_a_device_without_an_end(mistakes_of):
     told = mistakes_of('[[targets]]\nurl = "http://e"\napi_key_file = "/dev/zero"')
     assert len(told) == 1
-    assert told[0].endswith("is larger than a secret")
+    assert told[0].endswith("is too large: a secret has at most 1 MiB")
 
 
 def test_variables_of_a_kubernetes_service_are_not_taken_for_settings(load_text):

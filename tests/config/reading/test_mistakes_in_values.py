@@ -51,7 +51,7 @@ BAD = {
         [
             (
                 'exporter.toml: metrics.http_sd_address = "http://exporter:9477/": must be a host, '
-                'with a port or without, as "exporter.example:9477"'
+                'with a port or without, such as "exporter.example:9477"'
             ),
         ],
     ),
@@ -94,19 +94,19 @@ BAD = {
     "listen": (
         {"toml": 'listen = "9477"'},
         [
-            'exporter.toml: listen = "9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
         ],
     ),
     "listen ipv6": (
         {"toml": 'listen = "[::g]:9477"'},
         [
-            'exporter.toml: listen = "[::g]:9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "[::g]:9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
         ],
     ),
     "listen port": (
         {"toml": 'listen = "127.0.0.1:99999"'},
         [
-            'exporter.toml: listen = "127.0.0.1:99999": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, as in "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "127.0.0.1:99999": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
         ],
     ),
     "toml syntax": (
@@ -124,31 +124,31 @@ BAD = {
     "url scheme": (
         {"toml": '[[targets]]\nurl = "ftp://h"'},
         [
-            'exporter.toml: targets[0].url = "ftp://h": must be an http or https URL, as "http://127.0.0.1:8000"',
+            'exporter.toml: targets[0].url = "ftp://h": must be an http or https URL, such as "http://127.0.0.1:8000"',
         ],
     ),
     "url v1": (
         {"toml": '[[targets]]\nurl = "http://h:8000/v1/"'},
         [
-            'exporter.toml: targets[0].url = "http://h:8000/v1/": must be the server\'s root: leave out /v1',
+            'exporter.toml: targets[0].url = "http://h:8000/v1/": must be the server\'s root, without /v1',
         ],
     ),
     "url creds": (
         {"toml": '[[targets]]\nurl = "http://user:pw@h:8000"'},
         [
-            'exporter.toml: targets[0].url = "http://********@h:8000": must be without user and password: use api_key or api_key_file',
+            'exporter.toml: targets[0].url = "http://********@h:8000": must not contain a user or password: use api_key or api_key_file',
         ],
     ),
     "url query": (
         {"toml": '[[targets]]\nurl = "http://h:8000?key=abc"'},
         [
-            'exporter.toml: targets[0].url = "http://h:8000?********": must be without a query or fragment',
+            'exporter.toml: targets[0].url = "http://h:8000?********": must not contain a query or fragment',
         ],
     ),
     "url missing": (
         {"toml": '[[targets]]\nname = "a"'},
         [
-            'exporter.toml: targets[0].url: is required in mode "external", as "http://127.0.0.1:8000"',
+            'exporter.toml: targets[0].url: is required in mode "external", such as "http://127.0.0.1:8000"',
         ],
     ),
     "mode": (
@@ -186,7 +186,7 @@ BAD = {
     "external with container": (
         {"toml": EXTERNAL + '[targets.container]\nmodel = "m"'},
         [
-            'exporter.toml: targets[0].container: has no place in mode "external": set mode = "managed" or "attached"',
+            'exporter.toml: targets[0].container: is not allowed in mode "external": set mode = "managed" or "attached"',
         ],
     ),
     "attached without selector": (
@@ -200,7 +200,7 @@ BAD = {
             "toml": '[[targets]]\nmode="attached"\nurl = "http://h"\n[targets.container]\nname="vllm"\nimage="a:1"'
         },
         [
-            'exporter.toml: targets[0].container.image = "a:1": is for mode "managed" only: somebody else made this container',
+            'exporter.toml: targets[0].container.image = "a:1": is for mode "managed" only: the exporter did not create this container',
         ],
     ),
     "attached both": (
@@ -220,13 +220,13 @@ BAD = {
     "image": (
         {"toml": MANAGED + 'image="vllm/vllm-openai"'},
         [
-            'exporter.toml: targets[0].container.image = "vllm/vllm-openai": must be an image with a tag or a digest, as "vllm/vllm-openai:v0.32.0"',
+            'exporter.toml: targets[0].container.image = "vllm/vllm-openai": must be an image with a tag or a digest, such as "vllm/vllm-openai:v0.32.0"',
         ],
     ),
     "image latest": (
         {"toml": MANAGED + 'image="vllm/vllm-openai:latest"'},
         [
-            'exporter.toml: targets[0].container.image = "vllm/vllm-openai:latest": must have a tag that stays the same, as "vllm/vllm-openai:v0.32.0"',
+            'exporter.toml: targets[0].container.image = "vllm/vllm-openai:latest": must have a tag that stays the same, such as "vllm/vllm-openai:v0.32.0"',
         ],
     ),
     "gpus": (
@@ -250,7 +250,7 @@ BAD = {
     "log requests": (
         {"toml": MANAGED + 'args=["--disable-log-requests"]'},
         [
-            'exporter.toml: targets[0].container.args[0] = "--disable-log-requests": is unknown to vLLM since 0.17, the server would not start: use --no-enable-log-requests',
+            'exporter.toml: targets[0].container.args[0] = "--disable-log-requests": is unknown to vLLM since 0.17, so the server would not start: use --no-enable-log-requests',
         ],
     ),
     "enable metrics": (
@@ -259,14 +259,14 @@ BAD = {
             + 'image="vllm/vllm-openai:v0.8.5"\nargs=["--enable-metrics", "--disable-log-requests"]'
         },
         [
-            'exporter.toml: targets[0].container.args[0] = "--enable-metrics": is no flag of vLLM: /metrics is always served, leave it out',
+            'exporter.toml: targets[0].container.args[0] = "--enable-metrics": is not a flag of vLLM, which always serves /metrics: leave it out',
         ],
     ),
     "port arg": (
         {"toml": MANAGED + 'args=["--port=9", "--host", "0.0.0.0"]'},
         [
-            'exporter.toml: targets[0].container.args[0] = "--port": is set by the exporter: use host_port for the port that is published',
-            'exporter.toml: targets[0].container.args[1] = "--host": is set by the exporter: use host_ip for the address that is published',
+            'exporter.toml: targets[0].container.args[0] = "--port": is set by the exporter: use host_port for the published port',
+            'exporter.toml: targets[0].container.args[1] = "--host": is set by the exporter: use host_ip for the published address',
         ],
     ),
     "model arg": (
@@ -278,13 +278,13 @@ BAD = {
     "both": (
         {"toml": MANAGED + 'max_model_len=4096\nargs=["--max_model_len", "8192"]'},
         [
-            'exporter.toml: targets[0].container.args[0] = "--max-model-len": contradicts the key max_model_len, which is set too: keep one of them',
+            'exporter.toml: targets[0].container.args[0] = "--max-model-len": contradicts the key max_model_len, which is also set: keep one of them',
         ],
     ),
     "api key arg": (
         {"toml": MANAGED + 'args=["--api-key", "sk-1"]'},
         [
-            'exporter.toml: targets[0].container.args[0] = "--api-key": must not stand in a command line, which others can read: use the target\'s api_key or api_key_file',
+            'exporter.toml: targets[0].container.args[0] = "--api-key": must not be on a command line, where other users can read it: use the target\'s api_key or api_key_file',
         ],
     ),
     "one string": (
@@ -310,13 +310,13 @@ BAD = {
     "shm": (
         {"toml": MANAGED + 'shm_size="lots"'},
         [
-            'exporter.toml: targets[0].container.shm_size = "lots": must be a size above 0, as "8g", "512m" or a number of bytes',
+            'exporter.toml: targets[0].container.shm_size = "lots": must be a size above 0, such as "8g", "512m" or a number of bytes',
         ],
     ),
     "port 0": (
         {"toml": MANAGED + "host_port=0"},
         [
-            "exporter.toml: targets[0].container.host_port = 0: publishes no port: set the target's url to where the container is reached",
+            "exporter.toml: targets[0].container.host_port = 0: publishes no port: set the target's url",
         ],
     ),
     "docker host": (
@@ -334,13 +334,13 @@ BAD = {
     "command": (
         {"toml": MANAGED + 'command=["simulate"]'},
         [
-            'exporter.toml: targets[0].container.model = "m": has no effect beside command: keep one of them',
+            'exporter.toml: targets[0].container.model = "m": has no effect with command: keep one of them',
         ],
     ),
     "both secrets": (
         {"toml": EXTERNAL + 'api_key="a"\napi_key_file="b"'},
         [
-            "exporter.toml: targets[0].api_key: is given beside targets[0].api_key_file: keep one of them",
+            "exporter.toml: targets[0].api_key: is set together with targets[0].api_key_file: keep one of them",
         ],
     ),
     "no file": (

@@ -99,7 +99,7 @@ def test_a_stronger_token_file_wins_over_a_plain_token(load_text, tmp_path):
 def test_port_does_not_touch_a_url_that_is_there(load_text):
     loaded = load_text('[[targets]]\nurl = "http://e:1"\n', env={"PORT": "3000"})
     assert loaded.settings.targets[0].url == "http://e:1"
-    assert loaded.ignored == ("environment variable PORT has no effect: the url has its port",)
+    assert loaded.ignored == ("environment variable PORT has no effect: url contains a port",)
 
 
 def test_several_targets_are_left_alone_and_that_is_told(load_text):
@@ -109,7 +109,7 @@ def test_several_targets_are_left_alone_and_that_is_told(load_text):
     )
     assert [t.url for t in loaded.settings.targets] == ["http://a", "http://b"]
     assert loaded.ignored == (
-        "environment variable VLLM_HOST has no effect: there are 2 targets, and it speaks of one",
+        "environment variable VLLM_HOST has no effect: it can set only one target, and there are 2",
     )
 
 
@@ -117,11 +117,8 @@ def test_what_is_for_a_container_is_ignored_and_told_without_one(load_text):
     for toml in ('[[targets]]\nurl = "http://e"\n', ATTACHED):
         loaded = load_text(toml, env={"HF_TOKEN": "hf_1", "GPU_MEM_UTIL": "0.5"})
         assert loaded.ignored == (
-            'environment variable HF_TOKEN has no effect: it is for a container of mode "managed"',
-            (
-                "environment variable GPU_MEM_UTIL has no effect: "
-                'it is for a container of mode "managed"'
-            ),
+            'environment variable HF_TOKEN has no effect: it applies only to mode "managed"',
+            ('environment variable GPU_MEM_UTIL has no effect: it applies only to mode "managed"'),
         )
 
 
@@ -138,7 +135,7 @@ def test_beside_discovery_only_an_address_makes_a_target(load_text):
     assert loaded.ignored == (
         (
             "environment variable MODEL_ID has no effect: "
-            "it speaks of one target, and discovery finds many"
+            "it can set only one target, and discovery finds many"
         ),
     )
     loaded = load_text(found, env={"MODEL_ID": "m", "VLLM_HOST": "gpu1"})

@@ -19,7 +19,7 @@ def test_a_source_will_do_where_targets_are_required(load_text, source):
 
 def test_without_targets_and_sources_the_mistake_is_the_same_as_ever(mistakes_of):
     found = mistakes_of("[discovery]\nmax_targets = 5\ndns = []\n", targets_required=True)
-    assert found == ["targets: at least one is required: [[targets]] in a file, or VLLM_HOST"]
+    assert found == ["targets: at least one is required: set [[targets]] in a file, or VLLM_HOST"]
 
 
 def test_sources_come_from_variables_too(load_text):
@@ -44,13 +44,13 @@ def test_all_mistakes_are_told_at_once(mistakes_of):
         "exporter.toml: discovery.max_targets = 0: must be 1 or more",
         "exporter.toml: discovery.dns[0].name: is required",
         (
-            'exporter.toml: discovery.dns[0].host = "vllm:8000": must be a DNS name, as '
+            'exporter.toml: discovery.dns[0].host = "vllm:8000": must be a DNS name, such as '
             '"vllm.models.svc.cluster.local", without port and scheme'
         ),
         "exporter.toml: discovery.dns[0].refresh_seconds = 0.5: must be 1 or more",
         "exporter.toml: discovery.dns[0].prt: unknown key; did you mean discovery.dns[0].port?",
         (
-            'exporter.toml: discovery.dns[2].currency = "euro": must be three capital letters, as '
+            'exporter.toml: discovery.dns[2].currency = "euro": must be three capital letters, such as '
             '"EUR" (ISO 4217)'
         ),
         (
@@ -59,8 +59,8 @@ def test_all_mistakes_are_told_at_once(mistakes_of):
         ),
         'exporter.toml: discovery.docker[0].mode = "managed": must be "external" or "attached"',
         (
-            'exporter.toml: discovery.docker[0].path = "/v1": must be empty or a path as "/llm", '
-            "without /v1 and without a slash at its end"
+            'exporter.toml: discovery.docker[0].path = "/v1": must be empty or a path such as "/llm", '
+            "without /v1 and without a final slash"
         ),
     ]
 

@@ -27,7 +27,7 @@ def test_the_defaults_fit_together(load_text):
     [
         (
             "[probe]\nretention_gaps_seconds = [1, 10, 1.0]",
-            "exporter.toml: probe.retention_gaps_seconds: must not have a gap twice",
+            "exporter.toml: probe.retention_gaps_seconds: must not contain a gap twice",
         ),
         (
             "[probe]\nretention_gaps_seconds = [0]",
@@ -43,7 +43,7 @@ def test_the_defaults_fit_together(load_text):
         ),
         (
             '[[targets]]\nurl = "http://e"\nprice_per_hour = 2.5',
-            "exporter.toml: targets[0].currency: is required beside price_per_hour",
+            "exporter.toml: targets[0].currency: is required with price_per_hour",
         ),
         (
             '[[targets]]\nurl = "http://e"\nprice_per_hour = 2.5\ncurrency = "euro"',

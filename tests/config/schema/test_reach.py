@@ -89,7 +89,7 @@ def test_a_contradiction_is_told_with_the_file_and_the_key(mistakes_of):
     )
     assert told == (
         f"default: targets[0].container.host_port = 8000: contradicts url, which is '{URL}': "
-        "nothing of the container listens on 18400; make the two ports the same"
+        "the container does not listen on 18400; use the same port in both"
     )
 
 

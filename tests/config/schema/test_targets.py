@@ -89,5 +89,5 @@ def test_two_targets_of_one_name_are_refused_in_code_too():
 
 def test_an_attached_container_is_not_made_from_settings_in_code_either():
     container = ContainerSettings(name="theirs", image="a:1")
-    with pytest.raises(ValidationError, match="somebody else made this container"):
+    with pytest.raises(ValidationError, match="the exporter did not create this container"):
         Target(mode="attached", url="http://v", container=container)

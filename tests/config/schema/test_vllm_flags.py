@@ -50,7 +50,7 @@ def test_disable_log_requests_is_refused_where_the_server_would_not_start(image,
 @pytest.mark.parametrize("image", ["vllm/vllm-openai:v0.8.5", NEW, "vllm:nightly", None])
 def test_enable_metrics_is_refused_for_every_version(image):
     assert flag_mistakes(["--enable-metrics"], image, {}) == [
-        (0, "is no flag of vLLM: /metrics is always served, leave it out")
+        (0, "is not a flag of vLLM, which always serves /metrics: leave it out")
     ]
 
 
@@ -75,7 +75,7 @@ def test_a_flag_beside_its_own_key_is_refused_and_alone_is_not(flag, key):
     assert flag_mistakes([flag], NEW, {key: None}) == []
     for value in (1, False):
         ((_, message),) = flag_mistakes([flag], NEW, {key: value})
-        assert message == f"contradicts the key {key}, which is set too: keep one of them"
+        assert message == f"contradicts the key {key}, which is also set: keep one of them"
 
 
 def test_flags_that_nobody_forbids_pass():
