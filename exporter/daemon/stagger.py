@@ -1,4 +1,4 @@
-"""Spreads the rounds of many targets over an interval. Pure."""
+"""Spreads the rounds of many targets over an interval."""
 
 from __future__ import annotations
 
