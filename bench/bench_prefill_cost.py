@@ -29,6 +29,8 @@ from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.loops import LoopHeartbeat
+from exporter.metrics.state.target import TargetState
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -59,14 +61,15 @@ def new_salt() -> str:
 
 def runner_of(client: EngineClient, seed: int) -> SessionRunner:
     """Sessions half of whose turns have a control."""
+    unread, clock = TargetState("bench"), SystemClock()
     scraper = Scraper(
         "bench",
         client,
-        SystemClock(),
+        clock,
         interval_seconds=10,
         timeout_seconds=10,
-        publish=lambda _view: None,
-        on_loop_failure=lambda: None,
+        sink=unread,
+        heartbeat=LoopHeartbeat("scrape:bench", unread.loops, clock),
     )
     return SessionRunner(
         SessionPlan("bench", CODING_AGENT, 8, DEADLINES),

@@ -15,14 +15,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvloop
+from samples_page import publish
 
 from exporter import logs
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
+from exporter.loops import LoopHeartbeat
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -48,14 +51,15 @@ salts.count = 0  # type: ignore[attr-defined]
 
 def bench_scraper(client: EngineClient) -> Scraper:
     """A scraper that is only asked."""
+    unread, clock = TargetState("bench"), SystemClock()
     return Scraper(
         "bench",
         client,
-        SystemClock(),
+        clock,
         interval_seconds=15,
         timeout_seconds=10,
-        publish=lambda _view: None,
-        on_loop_failure=lambda: None,
+        sink=unread,
+        heartbeat=LoopHeartbeat("scrape:bench", unread.loops, clock),
     )
 
 
@@ -94,20 +98,20 @@ def own_copy(session: SessionResult, target: str, started: float) -> SessionResu
 
 async def serve(count: int, sessions: int) -> None:
     session, view = await real_records()
-    registry, clock = new_registry(), SystemClock()
-    metrics, history = Metrics(registry), History()
+    clock = SystemClock()
+    metrics, history = Metrics(), History()
     metrics.limit_whole_page(EVERY_PAGE)
     for place in range(count):
         name = f"engine-{place:04}"
-        metrics.target_added(name, url=f"http://{name}:8000")
-        metrics.engine_scraped(replace(view, target=name))
+        metrics.add(TargetState(name, url=f"http://{name}:8000"))
+        publish(metrics, replace(view, target=name))
         for number in range(sessions):
             result = own_copy(session, name, session.started_time + 600 * number)
-            metrics.session_finished(result)
+            publish(metrics, result)
             history.add(result)
         for loop in ("scrape", "probe", "retention", "isolation"):
-            metrics.loop_ran(f"{loop}:{name}", clock.time())
-    app = create_app(registry=registry, metrics=metrics, history=history, clock=clock)
+            metrics.targets[name].loops.ran(f"{loop}:{name}", clock.time())
+    app = create_app(metrics=metrics, history=history, clock=clock)
     server = HttpServer(app)
     await server.start("127.0.0.1", 0)
     print(server.port, flush=True)

@@ -11,6 +11,8 @@ from exporter.clock import SystemClock
 from exporter.daemon.probing import session_plan
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
+from exporter.loops import LoopHeartbeat
+from exporter.metrics.state.target import TargetState
 from exporter.probe.engine_requests import EngineRequests
 from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -95,18 +97,15 @@ def plan_of(settings: Settings, target: Target) -> SessionPlan:
 
 def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:
     """A scraper that is only asked: it has no loop and publishes nothing."""
-
-    def ignore(_view: object = None) -> None:
-        """Nobody listens."""
-
+    unread = TargetState(target.name)
     return Scraper(
         target.name,
         client,
         clock,
         interval_seconds=settings.scrape.interval_seconds,
         timeout_seconds=settings.scrape.timeout_seconds,
-        publish=ignore,
-        on_loop_failure=ignore,
+        sink=unread,
+        heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
     )
 
 

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
         PullProgress,
     )
     from exporter.container.door import DockerDoor, EngineDoor
+    from exporter.container.sink import ContainerSink
     from exporter.container.supervisor_config import SupervisorConfig
+    from exporter.loops import LoopHeartbeat
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
 
@@ -80,16 +82,16 @@ class Supervisor:
         *,
         engine: EngineDoor,
         jitter: Callable[[], float],
-        publish: Callable[[ContainerView], None],
-        on_loop_failure: Callable[[], None],
+        sink: ContainerSink,
+        heartbeat: LoopHeartbeat,
     ) -> None:
         self._config = config
         self._door = door
         self._clock = clock
         self._engine = engine
         self._jitter = jitter
-        self._publish = publish
-        self._on_loop_failure = on_loop_failure
+        self._sink = sink
+        self._heartbeat = heartbeat
         self._log = structlog.get_logger().bind(target=config.target)
         self._wake = asyncio.Event()
         self._memory = Memory()
@@ -127,7 +129,7 @@ class Supervisor:
             try:
                 while True:
                     acted = False
-                    with Guarded("container.round_failed", self._on_loop_failure, self._log):
+                    with Guarded("container.round_failed", self._heartbeat.failed, self._log):
                         acted = await self.round()
                     if not acted:
                         await self._rest()
@@ -330,7 +332,7 @@ class Supervisor:
     def _tell(self) -> None:
         counters, wait = self._counters, self._not_before
         now = self._clock.monotonic()
-        self._publish(
+        self._sink.container_changed(
             ContainerView(
                 target=self._config.target,
                 mode=self._config.mode,
@@ -352,6 +354,7 @@ class Supervisor:
                 health_failures=counters.health_failures,
             )
         )
+        self._heartbeat.ran()
 
     # Waiting
 
@@ -376,7 +379,7 @@ class Supervisor:
     async def _listen(self) -> None:
         """Wake the loop when Docker tells of something; without events it looks now and then."""
         while True:
-            with Guarded("docker.events_failed", self._on_loop_failure, self._log):
+            with Guarded("docker.events_failed", self._heartbeat.failed, self._log):
                 await self._hear()
             await self._clock.sleep(_LISTEN_AGAIN_SECONDS)
 

@@ -18,7 +18,7 @@ from exporter.discovery.sources import DiscoverySources
 from exporter.errors import ExporterError
 from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.store import Metrics
 from exporter.report.charts import session_picture
 from exporter.web.access import web_access
 from exporter.web.reload_route import routes as reload_routes
@@ -49,9 +49,7 @@ class Daemon:
         self._clock = clock
         self._read_again = read_again
         self._group: asyncio.TaskGroup | None = None
-        registry = new_registry()
         self._metrics = Metrics(
-            registry,
             turn_label_limit=settings.probe.turn_label_limit,
             whole_page_targets=settings.metrics.whole_page_targets,
         )
@@ -65,15 +63,15 @@ class Daemon:
             self.discovered,
             clock=clock,
             spawn=self._spawn,
-            metrics=self._metrics,
+            sink=self._metrics.exporter,
+            loops=self._metrics.exporter.loops,
             docker=self._context.docker,
         )
         self._changing = asyncio.Lock()  # guards the lists and the fleet
-        self._reloader = Reloader(self._reload, self._metrics, clock)
+        self._reloader = Reloader(self._reload, self._metrics.exporter.reloads, clock)
         web_file = settings.web_config_file
         web_config = None if web_file is None else web_access.read(web_file)
         app = create_app(
-            registry=registry,
             metrics=self._metrics,
             history=self._history,
             clock=clock,
@@ -90,7 +88,7 @@ class Daemon:
             self._server.apply,
             heartbeat=LoopHeartbeat("web_config", self._metrics.exporter.loops, clock),
             spawn=self._spawn,
-            metrics=self._metrics,
+            sink=self._metrics.exporter,
         )
 
     @property
@@ -117,7 +115,7 @@ class Daemon:
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)
-            self._metrics.config_loaded(self._clock.time())
+            self._metrics.exporter.reloads.in_force(self._clock.time())
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._fleet.swap(plan)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from exporter.container.decide.records import LifecycleState
 from exporter.container.supervisor import Supervisor
 from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
-from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:
     from asyncio import Task
 
     from exporter.config import Target
     from exporter.container.decide.records import ContainerView
+    from exporter.container.sink import ContainerSink
     from exporter.daemon.target_context import TargetContext
     from exporter.engine.client.engine_client import EngineClient
-    from exporter.metrics.state.target import TargetState
+    from exporter.loops import LoopHeartbeat
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
 
@@ -41,7 +41,13 @@ class ContainerSupervision:
     """
 
     def __init__(
-        self, target: Target, client: EngineClient, context: TargetContext, state: TargetState
+        self,
+        target: Target,
+        client: EngineClient,
+        context: TargetContext,
+        *,
+        sink: ContainerSink,
+        heartbeat: LoopHeartbeat,
     ) -> None:
         """`client` is for the container's health alone, and is closed with the rest.
 
@@ -51,9 +57,8 @@ class ContainerSupervision:
         self._target = target
         self._client = client
         self._context = context
-        self._state = state
-        loop = f"supervise:{target.name}"
-        self._heartbeat = LoopHeartbeat(loop, state.loops, context.clock)
+        self._sink = sink
+        self._heartbeat = heartbeat
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
@@ -62,8 +67,8 @@ class ContainerSupervision:
             context.clock,
             engine=EngineChecks(client),
             jitter=random.random,
-            publish=self._publish,
-            on_loop_failure=self._heartbeat.failed,
+            sink=self,
+            heartbeat=heartbeat,
         )
         self._responsible = False
         self._up = asyncio.Event()
@@ -112,11 +117,11 @@ class ContainerSupervision:
             if docker is not None:
                 await self._context.docker.leave(*docker)
 
-    def _publish(self, view: ContainerView) -> None:
+    def container_changed(self, view: ContainerView) -> None:
+        """Publish what the supervisor found out."""
         if view.state not in _ON_ITS_WAY:
             self._up.set()
-        self._state.container_changed(view)
-        self._heartbeat.ran()
+        self._sink.container_changed(view)
 
 
 def _matters(target: Target) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Fleet:
             changed=tuple(name for name in _names(plan.created) if name in self._running),
             kept=tuple(_names(plan.kept)),
         )
-        with self._context.metrics.targets_swapped(len(staying)):
+        with self._context.metrics.swap(len(staying)):
             await self._carry_out(gone, plan.created, first_runs)
         if changes:
             log.info("fleet.changed", **changes.log_fields())
@@ -218,31 +218,29 @@ class Fleet:
         await running.stop()
         name = running.target.name
         self._running.pop(name, None)
-        self._context.metrics.target_removed(name)
+        self._context.metrics.remove(name)
         self._context.history.forget(name)
         await self._close(running)
 
     async def _begin(self, running: RunningTarget, first_runs: FirstRuns) -> None:
         name = running.target.name
         before = self._running.get(name)
-        ended = set[str]() if before is None else await self._end_for(before, running)
-        if self._ending:
-            return
-        self._running[name] = running
-        for loop in ended - running.start(first_runs):
-            self._context.metrics.loop_gone(loop)
+        if before is not None:
+            await self._end_for(before, running)
+        if not self._ending:
+            self._running[name] = running
+            running.start(first_runs)
 
-    async def _end_for(self, before: RunningTarget, running: RunningTarget) -> set[str]:
-        """Stop a target that continues as `running`. Returns the names of its stopped loops."""
+    async def _end_for(self, before: RunningTarget, running: RunningTarget) -> None:
+        """Stop a target that continues as `running`."""
         running.take_over_container(before)
-        ended = await before.stop()
+        await before.stop()
         if running.same_engine(before):
             running.take_over(before)
         else:
-            self._context.metrics.target_removed(before.target.name)
+            self._context.metrics.remove(before.target.name)
             self._context.history.forget(before.target.name)
         await self._close(before)
-        return ended
 
     async def _discard(self, created: Iterable[RunningTarget]) -> None:
         for each in created:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import Settings
-    from exporter.metrics.sink import Metrics
+    from exporter.metrics.state.exporter import Reloads
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +40,9 @@ class Reloader:
     `ExporterError` if the new configuration cannot be used; then nothing has changed.
     """
 
-    def __init__(self, act: Callable[[], Awaitable[str]], metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, act: Callable[[], Awaitable[str]], state: Reloads, clock: Clock) -> None:
         self._act = act
-        self._metrics = metrics
+        self._state = state
         self._clock = clock
         self._asking: list[asyncio.Future[Outcome]] = []
         self._asked = asyncio.Event()
@@ -89,9 +89,9 @@ class Reloader:
             outcome = Outcome(500, f"an error of the exporter's own, see its log; {_KEPT}\n")
         else:
             log.info("config.reloaded", changed=changed)
-            self._metrics.config_reloaded(self._clock.time())
+            self._state.succeeded(self._clock.time())
             return Outcome(200, f"the configuration was read again: {changed}\n")
-        self._metrics.config_refused()
+        self._state.failed()
         return outcome
 
 

@@ -71,10 +71,8 @@ class RunningTarget:
             context.clock,
             interval_seconds=scrape.interval_seconds,
             timeout_seconds=scrape.timeout_seconds,
-            publish=self._scraped,
-            on_loop_failure=self._scrape_heartbeat.failed,
-            # Not at each scrape: scrapes for a session must not hide a stopped loop.
-            on_loop_round=self._scrape_heartbeat.ran,
+            sink=self,
+            heartbeat=self._scrape_heartbeat,
             limiter=spec.shared.limiter,
         )
         self._probing = Probing(
@@ -94,7 +92,13 @@ class RunningTarget:
         if self.target.container is None or self._can_keep(before):
             return None
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
-        return ContainerSupervision(self.target, client, self._context, self._state)
+        return ContainerSupervision(
+            self.target,
+            client,
+            self._context,
+            sink=self._state,
+            heartbeat=self._heartbeat("supervise"),
+        )
 
     def _heartbeat(self, kind: str) -> LoopHeartbeat:
         name = f"{kind}:{self.target.name}"
@@ -144,8 +148,8 @@ class RunningTarget:
         self._scraper.take_over(before._scraper)
         self._probing.take_over(before._probing)
 
-    def start(self, first: FirstRuns) -> set[str]:
-        """Start every loop. Returns their names."""
+    def start(self, first: FirstRuns) -> None:
+        """Start every loop, and drop the metrics of loops that the target no longer has."""
         self.register()
 
         async def scrape() -> None:
@@ -158,13 +162,13 @@ class RunningTarget:
         for heartbeat, loop in self._probing.loops(self, first.session):
             loops.append((heartbeat, loop if supervision is None else _once_up(supervision, loop)))
         self._tasks = [self._context.spawn(heartbeat, loop) for heartbeat, loop in loops]
-        return {task.get_name() for task in self._all_tasks()}
+        self._state.loops.keep({task.get_name() for task in self._all_tasks()})
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
         return [*self._tasks, *(self._supervision.tasks() if self._supervision else [])]
 
-    async def stop(self) -> set[str]:
-        """Stop every loop. Returns their names."""
+    async def stop(self) -> None:
+        """Stop every loop."""
         self._stopped = True
         tasks = self._all_tasks()
         for task in tasks:
@@ -174,7 +178,6 @@ class RunningTarget:
             if overdue:
                 names = sorted(task.get_name() for task in overdue)
                 log.error("target.loops_overdue", target=self.target.name, loops=names)
-        return {task.get_name() for task in tasks}
 
     async def close(self) -> None:
         """Close every connection after `stop`, and handle the container as its settings say,
@@ -196,7 +199,8 @@ class RunningTarget:
         if self._supervision is not None:
             self._supervision.session_finished(result)
 
-    def _scraped(self, view: EngineView) -> None:
+    def engine_scraped(self, view: EngineView) -> None:
+        """Publish a scrape."""
         self._state.engine_scraped(view)
         if self._supervision is not None and not self._stopped:
             self._supervision.engine_read(view)

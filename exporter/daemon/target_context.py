@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.loops import Spawn
     from exporter.metrics.history import History
-    from exporter.metrics.sink import Metrics
+    from exporter.metrics.store import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from exporter.config import Target
     from exporter.discovery.decide.discovered_targets import DiscoveredTargets
     from exporter.discovery.decide.records import DiscoveryResult, Source
-    from exporter.metrics.sink import Metrics
+    from exporter.discovery.sink import DiscoverySink
+    from exporter.loops import LoopHeartbeat
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,8 @@ class DiscoveryLoop:
         *,
         refresh_seconds: float,
         clock: Clock,
-        metrics: Metrics,
+        sink: DiscoverySink,
+        heartbeat: LoopHeartbeat,
         deliver: Callable[[tuple[Target, ...]], Awaitable[object]],
     ) -> None:
         self._name = name
@@ -46,7 +47,8 @@ class DiscoveryLoop:
         self._found = found
         self._refresh = refresh_seconds
         self._clock = clock
-        self._metrics = metrics
+        self._sink = sink
+        self._heartbeat = heartbeat
         self._deliver = deliver
         self._delivered: tuple[Target, ...] | None = None
         self._log = log.bind(source=name)
@@ -57,15 +59,12 @@ class DiscoveryLoop:
 
     async def run(self) -> None:
         """Query until cancelled. An unexpected exception ends one round and is counted."""
-        loop = f"discovery:{self._name}"
         try:
             while True:
                 began = self._clock.monotonic()
-                with Guarded(
-                    "discovery.round_failed", partial(self._metrics.loop_failed, loop), self._log
-                ):
+                with Guarded("discovery.round_failed", self._heartbeat.failed, self._log):
                     await self.once()
-                self._metrics.loop_ran(loop, self._clock.time())
+                self._heartbeat.ran()
                 took = self._clock.monotonic() - began
                 # A query that takes longer than the interval must not repeat without a pause.
                 await self._clock.sleep(max(self._refresh - took, self._refresh / 10))
@@ -96,7 +95,7 @@ class DiscoveryLoop:
             self._logged_reasons.add(reason)
             kept = len(self._delivered or ())
             self._log.warning("discovery.failed", reason=str(reason), detail=detail, kept=kept)
-        self._metrics.discovery_failed(self._name, reason)
+        self._sink.source_failed(self._name, reason)
 
     def _succeeded(self, result: DiscoveryResult, targets: tuple[Target, ...]) -> None:
         if self._failing_since is not None:
@@ -117,7 +116,7 @@ class DiscoveryLoop:
         if empty and not self._logged_empty:
             self._log.warning("discovery.nothing_found", still_measured=len(targets))
         self._logged_limit, self._logged_empty = bool(above), empty
-        self._metrics.discovery_answered(
+        self._sink.source_answered(
             self._name,
             targets=len(targets),
             left_out={LeftOut.LIMIT: above, LeftOut.MISTAKE: len(result.mistakes)},

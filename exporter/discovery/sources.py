@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import DiscoverySettings, SourceSettings, Target
     from exporter.container.docker.hosts import DockerHosts
-    from exporter.loops import Spawn
-    from exporter.metrics.sink import Metrics
+    from exporter.discovery.sink import DiscoverySink
+    from exporter.loops import LoopSink, Spawn
 
     Deliver = Callable[[str, tuple[Target, ...]], Awaitable[object]]
 
@@ -43,12 +43,14 @@ class DiscoverySources:
         *,
         clock: Clock,
         spawn: Spawn,
-        metrics: Metrics,
+        sink: DiscoverySink,
+        loops: LoopSink,
         docker: DockerHosts,
     ) -> None:
         self._clock = clock
         self._spawn = spawn
-        self._metrics = metrics
+        self._sink = sink
+        self._loops = loops
         self._docker = docker
         self._deliver = deliver
         self._running: dict[str, _RunningSource] = {}
@@ -68,7 +70,7 @@ class DiscoverySources:
                 running.task.cancel()
             if name not in wanted:
                 self._quota.forget(name)
-                self._metrics.discovery_gone(name)
+                self._sink.source_removed(name)
         self._running = {
             name: self._kept_or_started(name, each, before.get(name))
             for name, each in wanted.items()
@@ -96,15 +98,16 @@ class DiscoverySources:
         self, name: str, settings: SourceSettings, targets: DiscoveredTargets[Target]
     ) -> Task[None]:
         kind = kind_of(name)
-        self._metrics.discovery_added(name, kind.failures)
+        self._sink.source_added(name, kind.failures)
+        heartbeat = LoopHeartbeat(f"discovery:{name}", self._loops, self._clock)
         loop = DiscoveryLoop(
             name,
             kind.create(settings, self._clock, self._docker),
             targets,
             refresh_seconds=settings.refresh_seconds,
             clock=self._clock,
-            metrics=self._metrics,
+            sink=self._sink,
+            heartbeat=heartbeat,
             deliver=lambda found: self._deliver(name, found),
         )
-        heartbeat = LoopHeartbeat(f"discovery:{name}", self._metrics.exporter.loops, self._clock)
         return self._spawn(heartbeat, loop.run)

@@ -18,9 +18,9 @@ from exporter.loops import Guarded
 from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from exporter.clock import Clock
+    from exporter.engine.sink import EngineSink
+    from exporter.loops import LoopHeartbeat
 
 _NO_VLLM_METRICS = (
     "the page has no metrics of vLLM's engine: start vLLM without --disable-log-stats, "
@@ -49,11 +49,9 @@ class MetricsSource(Protocol):
 class Scraper:
     """Reads one engine every `interval_seconds`, and whenever asked to.
 
-    Every reading, good or bad, makes an `EngineView` that goes to `publish`. A failed reading is a
-    value in it: the snapshot and the hit ratios are gone, the totals stand. An exception that
-    nobody foresaw makes the view a failure too, is logged with its trace and reported to
-    `on_loop_failure`; the loop goes on. `on_loop_round` is called after each of the loop's own
-    rounds.
+    Every reading, good or bad, becomes an `EngineView` that goes to `sink`. A failed reading is a
+    value in it: the snapshot and the hit ratios are gone, the totals stay. An unexpected exception
+    makes the view a failure too; it is logged with its trace and counted, and the loop goes on.
 
     Each reading waits for one of `places`, which it may share with other engines: that wait counts
     neither towards the timeout nor as part of how long the reading took.
@@ -67,9 +65,8 @@ class Scraper:
         *,
         interval_seconds: float,
         timeout_seconds: float,
-        publish: Callable[[EngineView], None],
-        on_loop_failure: Callable[[], None],
-        on_loop_round: Callable[[], None] = lambda: None,
+        sink: EngineSink,
+        heartbeat: LoopHeartbeat,
         limiter: ScrapeLimiter | None = None,
     ) -> None:
         self._target = target
@@ -77,9 +74,8 @@ class Scraper:
         self._clock = clock
         self._interval = interval_seconds
         self._timeout = timeout_seconds
-        self._publish = publish
-        self._on_loop_failure = on_loop_failure
-        self._on_loop_round = on_loop_round
+        self._sink = sink
+        self._heartbeat = heartbeat
         self._limiter = limiter or ScrapeLimiter(1)
         self._slow = False
         self._due_at: float | None = None
@@ -124,27 +120,28 @@ class Scraper:
         while True:
             began = self._clock.monotonic()
             self._due_at = began + next_after
-            with Guarded("scrape.publish_failed", self._on_loop_failure, self._log):
+            with Guarded("scrape.publish_failed", self._heartbeat.failed, self._log):
                 await self.refresh()
-            self._on_loop_round()
+            # Not in `refresh`: a reading for a session must not hide a loop that has stopped.
+            self._heartbeat.ran()
             took = self._clock.monotonic() - began
             await self._clock.sleep(max(0.0, next_after - took))
             next_after = self._interval
 
     async def refresh(self) -> EngineView:
-        """Read once, now, and publish the view. What `publish` raises is raised."""
+        """Read once, now, and publish the view. What the sink raises is raised."""
         async with self._one_at_a_time:
             try:
                 view = await self._view(await self._read())
             except Exception as error:  # noqa: BLE001 - becomes a failure in the view; the trace is logged
                 self._log.exception("scrape.unforeseen")
-                self._on_loop_failure()
+                self._heartbeat.failed()
                 # The view before this one is out of date, so it must not stand.
                 view = self._failed(
                     self._failure(ScrapeReason.INTERNAL, f"{type(error).__name__}; see the log")
                 )
             self._latest = view
-        self._publish(view)
+        self._sink.engine_scraped(view)
         return view
 
     async def _read(self) -> EngineSnapshot | ScrapeFailure:

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from exporter.container.decide.records import Cause, DockerProblem, LifecycleState
-from exporter.metrics.state.target import (
-    Distribution,
-    ExporterState,
-    Loops,
-    TargetState,
-    live_engine,
-    live_users,
-)
+from exporter.metrics.state.exporter import ExporterState, Loops
+from exporter.metrics.state.latency import Distribution
+from exporter.metrics.state.target import TargetState, live_engine, live_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

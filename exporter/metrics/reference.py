@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from exporter.metrics.readers import Family
-    from exporter.metrics.state.target import ExporterState, Loops, TargetState
+    from exporter.metrics.state.exporter import ExporterState, Loops
+    from exporter.metrics.state.target import TargetState
 
     AnyFamily = Family[TargetState] | Family[ExporterState] | Family[Loops]
 

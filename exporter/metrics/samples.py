@@ -10,7 +10,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
-from exporter.metrics.state.target import Distribution
+from exporter.metrics.state.latency import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.exposition import UNDERSCORES
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.samples import add, empty, encodable
-from exporter.metrics.state.target import Distribution
+from exporter.metrics.state.latency import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerView
     from exporter.metrics.history import History
-    from exporter.metrics.sink import Metrics
     from exporter.metrics.state.target import TargetState
+    from exporter.metrics.store import Metrics
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
     from exporter.web.api_shape import (

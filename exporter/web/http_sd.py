@@ -9,7 +9,7 @@ from aiohttp import web
 from exporter.web.parameters import BadRequestError, allow_only
 
 if TYPE_CHECKING:
-    from exporter.metrics.sink import Metrics
+    from exporter.metrics.store import Metrics
     from exporter.web.api_shape import HttpSdGroupJson
 
 _NO_HOST = (

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.families.tables import EXPORTER, LOOPS, PROCESS, TARGET_FAMILIES
 from exporter.metrics.writer import Writer, writer_for
 from exporter.web.parameters import BadRequestError, NoSuchTargetError, asked_target
 
 if TYPE_CHECKING:
-    from exporter.metrics.sink import Metrics, Registry
     from exporter.metrics.state.target import TargetState
+    from exporter.metrics.store import Metrics
     from exporter.metrics.writer import Names
 
 _LARGE = 1 << 18
@@ -41,10 +41,9 @@ class PageKind(NamedTuple):
 
 
 class MetricsPage:
-    """Answers /metrics with everything in `registry`, which includes `metrics`."""
+    """Answers /metrics."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
-        self._registry = registry
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._in_progress: dict[PageKind, asyncio.Task[bytes]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -96,31 +95,22 @@ class MetricsPage:
     async def _joined(self, bodies: list[list[str]], kind: PageKind) -> list[bytes]:
         """The lines of each family under its head."""
         about_targets, about_loops = bodies[: len(TARGET_FAMILIES)], bodies[len(TARGET_FAMILIES) :]
-        page: list[bytes] = []
-        for collector in self._registry.collectors:
-            if collector is not self._metrics:
-                page.append(kind.writer.foreign(collector, kind.names).encode())
-                continue
-            for family, lines in zip(TARGET_FAMILIES, about_targets, strict=True):
-                head = kind.writer.head(family, "target")
-                page.append(_under(head, "".join(lines)))
-                if len(lines) > _MANY:
-                    await asyncio.sleep(0)
-            page += self._of_exporter_itself(kind)
-            for about, own, lines in zip(LOOPS, self._own_loops(kind), about_loops, strict=True):
-                page.append(_under(kind.writer.head(about), own + "".join(lines)))
+        page = [_of_process(kind)]
+        for family, lines in zip(TARGET_FAMILIES, about_targets, strict=True):
+            head = kind.writer.head(family, "target")
+            page.append(_under(head, "".join(lines)))
+            if len(lines) > _MANY:
+                await asyncio.sleep(0)
+        page += self._of_exporter_itself(kind)
+        for about, own, lines in zip(LOOPS, self._own_loops(kind), about_loops, strict=True):
+            page.append(_under(kind.writer.head(about), own + "".join(lines)))
         return [*page, kind.writer.end.encode()]
 
     def _of_exporter(self, kind: PageKind) -> list[bytes]:
         """The families that belong to no target."""
-        page: list[bytes] = []
-        for collector in self._registry.collectors:
-            if collector is not self._metrics:
-                page.append(kind.writer.foreign(collector, kind.names).encode())
-                continue
-            page += self._of_exporter_itself(kind)
-            for family, own in zip(LOOPS, self._own_loops(kind), strict=True):
-                page.append(_under(kind.writer.head(family), own))
+        page = [_of_process(kind), *self._of_exporter_itself(kind)]
+        for family, own in zip(LOOPS, self._own_loops(kind), strict=True):
+            page.append(_under(kind.writer.head(family), own))
         return [*page, kind.writer.end.encode()]
 
     def _of_exporter_itself(self, kind: PageKind) -> list[bytes]:
@@ -140,6 +130,10 @@ class MetricsPage:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _of_process(kind: PageKind) -> bytes:
+    return kind.writer.foreign(PROCESS, kind.names).encode()
 
 
 def _bodies(state: TargetState, kind: PageKind) -> list[str]:

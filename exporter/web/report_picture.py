@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.metrics.history import History
-    from exporter.metrics.sink import Metrics
+    from exporter.metrics.store import Metrics
     from exporter.model.session import SessionResult
 
     Draw = Callable[[SessionResult], bytes]

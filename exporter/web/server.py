@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.metrics.history import History
-    from exporter.metrics.sink import Metrics, Registry
+    from exporter.metrics.store import Metrics
     from exporter.web.access.configuration import WebConfig
     from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
@@ -54,7 +54,6 @@ _HEADERS = {
 
 def create_app(
     *,
-    registry: Registry,
     metrics: Metrics,
     history: History,
     clock: Clock,
@@ -62,14 +61,14 @@ def create_app(
     grafana_url: str | None = None,
     http_sd_address: str | None = None,
 ) -> web.Application:
-    """All routes. They show the contents of `metrics` and `history`, and /metrics the `registry`.
+    """All routes. They show the contents of `metrics` and `history`.
 
     `draw` makes the picture of a session; without it there is no /report.png. `http_sd_address` is
     the host and port that /api/v1/http-sd gives to Prometheus for the page of each target.
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
-    metrics_page = MetricsPage(registry, metrics)
+    metrics_page = MetricsPage(metrics)
     app.on_cleanup.append(lambda _: metrics_page.close())
     links = PageLinks(grafana_url, draw is not None)
 

@@ -266,7 +266,7 @@ async def test_a_mistake_of_ours_ends_the_round_and_not_the_loop():
 
         at.door.find = find_or_not
         await at.wait(12)
-        assert at.mishaps >= 1
+        assert at.counted.failures >= 1
         broken = False
         at.world.end(at.world.only(), 1)
         await at.wait(60)

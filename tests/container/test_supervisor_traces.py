@@ -224,7 +224,7 @@ async def test_every_way_of_docker_not_answering_is_unknown_and_logged_once(prob
         assert at.view.state is LifecycleState.UNKNOWN
         assert at.view.docker_problem is problem
         assert at.events("warning") == ["docker.failed"]
-        assert at.mishaps == 0
+        assert at.counted.failures == 0
 
 
 async def test_a_held_container_is_not_stopped_at_the_end_either():

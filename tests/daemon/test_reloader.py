@@ -6,22 +6,21 @@ import asyncio
 import contextlib
 
 import pytest
-from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from exporter.clock import SystemClock
 from exporter.config import Settings
 from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
 from exporter.errors import ConfigError, ExporterError
-from exporter.metrics.sink import Metrics
+from exporter.metrics.state.exporter import Reloads
 
 
 class Scene:
     """A reloader, and an act that the test lets end."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.reloader = Reloader(self.act, Metrics(self.registry), SystemClock())
+        self.state = Reloads()
+        self.reloader = Reloader(self.act, self.state, SystemClock())
         self.go_on = asyncio.Event()
         self.begun = 0
         self.now = 0
@@ -39,10 +38,8 @@ class Scene:
             self.now -= 1
         return "all"
 
-    def value(self, outcome: str) -> float | None:
-        return self.registry.get_sample_value(
-            "vllm_exporter_config_reloads_total", {"outcome": outcome}
-        )
+    def value(self, outcome: str) -> int:
+        return self.state.outcomes[outcome]
 
     @contextlib.asynccontextmanager
     async def running(self):
@@ -104,11 +101,10 @@ async def test_a_mistake_is_answered_logged_once_and_counted(scene, error, statu
     assert str(error) in outcome.text
     assert [each["error"] for each in logs] == [str(error)]
     assert scene.value("failure") == 1
-    successful = "vllm_exporter_config_last_reload_successful"
-    assert scene.registry.get_sample_value(successful) == 0
+    assert scene.state.last_successful is False
     scene.error = None
     await scene.reloader.ask()
-    assert scene.registry.get_sample_value(successful) == 1
+    assert scene.state.last_successful is True
 
 
 async def test_a_mistake_of_ours_ends_neither_the_loop_nor_in_a_secret_answer(scene):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 from rule_course import Course
+from samples_page import publish
 
-from exporter.metrics.sink import Metrics
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
 
 pytestmark = pytest.mark.promtool
@@ -17,11 +18,11 @@ A_MINUTE = 6  # scrapes
 
 def in_turn(*kinds, minutes):
     """A session of each kind in turn, one a minute, as the series of its scrapes."""
-    registry = CollectorRegistry()
-    metrics, course = Metrics(registry), Course(registry)
-    metrics.target_added("local")
+    metrics = Metrics()
+    course = Course(metrics)
+    metrics.add(TargetState("local"))
     for minute in range(minutes):
-        metrics.session_finished(kinds[minute % len(kinds)])
+        publish(metrics, kinds[minute % len(kinds)])
         course.scrape(A_MINUTE)
     return course
 

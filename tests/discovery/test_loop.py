@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
+from samples_page import Page
 from structlog.testing import capture_logs
 
 from exporter.config import Target
@@ -14,7 +16,8 @@ from exporter.discovery.decide.discovered_targets import DiscoveredTargets, Targ
 from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 from exporter.discovery.loop import DiscoveryLoop
 from exporter.errors import ExporterError
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.loops import LoopHeartbeat
+from exporter.metrics.store import Metrics
 
 EVERY, GRACE = 10.0, 15.0
 
@@ -45,9 +48,9 @@ class Scene:
     def __init__(self, limit: int = 100) -> None:
         self.clock = FakeClock()
         self.source = Source()
-        self.registry = new_registry()
-        self.metrics = Metrics(self.registry)
-        self.metrics.discovery_added(
+        self.metrics = Metrics()
+        self.counted = RecordedLoop(may_fail=True)
+        self.metrics.exporter.source_added(
             "dns:vllm", (DiscoveryFailure.TIMEOUT, DiscoveryFailure.TEMPORARY)
         )
         self.delivered: list[list[str]] = []
@@ -58,7 +61,8 @@ class Scene:
             DiscoveredTargets("dns:vllm", GRACE, TargetQuota(limit)),
             refresh_seconds=EVERY,
             clock=self.clock,
-            metrics=self.metrics,
+            sink=self.metrics.exporter,
+            heartbeat=LoopHeartbeat("discovery:dns:vllm", self.counted, self.clock),
             deliver=self.deliver,
         )
 
@@ -75,7 +79,7 @@ class Scene:
 
     def value(self, name: str, **labels: str) -> float | None:
         name = f"vllm_exporter_discovery_{name}"
-        return self.registry.get_sample_value(name, {"source": "dns:vllm", **labels})
+        return Page(self.metrics).value_of(name, source="dns:vllm", **labels)
 
     async def again(self) -> None:
         await self.clock.advance(EVERY)
@@ -219,6 +223,5 @@ async def test_the_loop_outlives_a_mistake_of_ours(scene):
         scene.found("a")
         await scene.again()
         assert scene.delivered == [["a"]]
-        labels = {"loop": "discovery:dns:vllm"}
-        assert scene.registry.get_sample_value("vllm_exporter_loop_failures_total", labels) == 1
+        assert scene.counted.failures == 1
     assert len(events(logs, "discovery.round_failed")) == 1

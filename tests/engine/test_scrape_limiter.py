@@ -7,9 +7,11 @@ import time
 
 from engine_pages import vllm_page
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
 
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.engine.scraper import Scraper
+from exporter.metrics.state.target import TargetState
 from exporter.model.engine import EngineInfo
 
 PATIENCE = 10.0
@@ -56,8 +58,8 @@ def scraper(
         clock,
         interval_seconds=10.0,
         timeout_seconds=timeout,
-        publish=lambda _view: None,
-        on_loop_failure=lambda: None,
+        sink=TargetState("t"),
+        heartbeat=RecordedLoop(may_fail=True).heartbeat,
         limiter=limiter,
     )
 

@@ -250,11 +250,11 @@ async def test_an_engine_that_is_restarted_twice_is_not_taken_for_two(engine, be
 
 async def test_only_the_rounds_of_the_loop_count_as_such_whatever_they_found(engine, bench):
     async with bench.running():
-        assert bench.loop_rounds == 1
+        assert bench.counted.rounds == 1
         await bench.scraper.refresh()
-        assert (len(bench.views), bench.loop_rounds) == (2, 1)
+        assert (len(bench.views), bench.counted.rounds) == (2, 1)
         engine.status = 500
         await bench.next_round()
         bench.publish_error = RuntimeError("a mistake")
         await bench.next_round()
-    assert (len(bench.views), bench.loop_rounds) == (4, 3)
+    assert (len(bench.views), bench.counted.rounds) == (4, 3)

@@ -48,7 +48,7 @@ async def test_each_bad_answer_has_a_reason_of_its_own(engine, bench, answer, re
     assert view.failure.reason == reason
     assert said in view.failure.detail
     assert view.snapshot is None
-    assert bench.loop_failures == 0
+    assert bench.counted.failures == 0
 
 
 async def test_an_engine_that_is_not_there_refuses_the_connection():
@@ -121,7 +121,7 @@ async def test_a_mistake_in_a_round_is_logged_counted_and_survived(logs):
         assert view.snapshot is None
         assert view.failure is not None
         assert view.failure.reason == "internal"
-        assert bench.loop_failures == 1
+        assert bench.counted.failures == 1
         assert not task.done()
         source.broken = False
         assert (await bench.next_round()).snapshot is not None
@@ -134,7 +134,7 @@ async def test_a_publisher_that_fails_does_not_end_the_loop(bench, logs):
     async with bench.running() as task:
         await bench.next_round()
         assert not task.done()
-    assert bench.loop_failures == 2
+    assert bench.counted.failures == 2
     assert events(logs) == ["scrape.publish_failed"] * 2
 
 
@@ -149,7 +149,7 @@ async def test_cancelling_ends_the_loop_even_within_a_reading(engine):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert bench.views == []
-    assert bench.loop_failures == 0
+    assert bench.counted.failures == 0
 
 
 # Reasons

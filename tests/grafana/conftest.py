@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import math
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -16,19 +18,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client import start_http_server
-from prometheus_client.registry import Collector
 from publish_records import INFO, container_view, engine_view, failed_engine_view, measured
 from real_prometheus import free_port, prometheus
+from samples_page import page_bytes, publish
 
 from exporter.container.decide.records import LifecycleState
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from prometheus_client import Metric
 
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
 DEMO, WELL, ILL = "demo", "well", "ill"
@@ -82,20 +82,17 @@ def demo() -> Iterator[int]:
         process.wait(30)
 
 
-class _Users(Collector):
+class _Users:
     """Users of the engine that is well: at each scrape it is read, and they have asked more."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._reads = 0
         for result in measured():  # what a token costs
-            metrics.session_finished(replace(result, target=WELL))
-        self.collect()
+            publish(metrics, replace(result, target=WELL))
+        self.ask_more()
 
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> list[Metric]:
+    def ask_more(self) -> None:
         self._reads += 1
         totals = EngineTotals(
             queried_tokens=1000.0 * self._reads,
@@ -104,24 +101,48 @@ class _Users(Collector):
         )
         view = engine_view(target=WELL, info=replace(INFO, simulated=False), totals=totals)
         snapshot = replace(view.snapshot, at=float(self._reads))
-        self._metrics.engine_scraped(replace(view, snapshot=snapshot))
-        return []
+        publish(self._metrics, replace(view, snapshot=snapshot))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """/metrics of an exporter whose engine has users."""
+
+    def __init__(self, metrics: Metrics, users: _Users) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.metrics, self.users = metrics, users
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self.server.users.ask_more()
+        page = page_bytes(self.server.metrics)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
 
 
 @contextlib.contextmanager
 def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
-    registry = new_registry()
-    metrics = Metrics(registry)
+    metrics = Metrics()
     for target in (WELL, ILL):
-        metrics.target_added(target)
-    metrics.container_changed(
-        container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False)
+        metrics.add(TargetState(target))
+    publish(
+        metrics,
+        container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False),
     )
-    registry.register(_Users(metrics))
-    metrics.container_changed(container_view(target=ILL))
-    metrics.engine_scraped(failed_engine_view(target=ILL))
-    server, thread = start_http_server(0, "127.0.0.1", registry)
+    users = _Users(metrics)
+    publish(metrics, container_view(target=ILL))
+    publish(metrics, failed_engine_view(target=ILL))
+    server = _Server(metrics, users)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
     try:
         yield server.server_port
     finally:

@@ -14,7 +14,7 @@ from publish_records import (
     measured,
     session,
 )
-from samples_page import Page
+from samples_page import Page, publish
 
 from exporter.metrics.state.cost import CostState, Prices
 from exporter.model.engine import EngineTotals
@@ -34,9 +34,9 @@ def saved(tokens, restarts=0):
     return replace(engine_view(), totals=EngineTotals(saved_tokens=tokens), restarts=restarts)
 
 
-def test_a_cold_control_shows_its_time_and_what_was_saved(metrics, registry):
-    metrics.session_finished(session_with(COLD))
-    page = Page(registry)
+def test_a_cold_control_shows_its_time_and_what_was_saved(metrics):
+    publish(metrics, session_with(COLD))
+    page = Page(metrics)
     assert page.value("vllm_probe_turn_cold_ttft_seconds", **SECOND) == 0.5
     assert page.value("vllm_probe_turn_ttft_saved_seconds", **SECOND) == 0.5 - 0.0625
     assert len(page.series("vllm_probe_turn_cold_ttft_seconds")) == 1
@@ -50,125 +50,125 @@ def test_a_cold_control_shows_its_time_and_what_was_saved(metrics, registry):
 @pytest.mark.parametrize(
     "outcome", [ControlOutcome.NOT_COLD, ControlOutcome.UNREPORTED, ControlOutcome.FAILED]
 )
-def test_a_control_that_was_not_cold_counts_for_nothing_but_its_outcome(metrics, registry, outcome):
-    metrics.session_finished(session_with(replace(COLD, outcome=outcome)))
-    page = Page(registry)
+def test_a_control_that_was_not_cold_counts_for_nothing_but_its_outcome(metrics, outcome):
+    publish(metrics, session_with(replace(COLD, outcome=outcome)))
+    page = Page(metrics)
     assert page.series("vllm_probe_turn_cold_ttft_seconds") == {}
     assert page.series("vllm_probe_turn_ttft_saved_seconds") == {}
     assert page.value("vllm_probe_controls_total", outcome=str(outcome)) == 1
     assert page.value("vllm_probe_controls_total", outcome="cold") == 0
 
 
-def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(metrics, registry):
-    metrics.engine_scraped(saved(1_000_000.0))
-    metrics.session_finished(measured()[0])
-    metrics.engine_scraped(saved(2_000_000.0))
-    page = Page(registry)
+def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(metrics):
+    publish(metrics, saved(1_000_000.0))
+    publish(metrics, measured()[0])
+    publish(metrics, saved(2_000_000.0))
+    page = Page(metrics)
     assert page.series("vllm_engine_prefill_seconds_per_token") == {}
     assert page.series("vllm_engine_prefill_seconds_saved_total") == {}
     for result in measured():
-        metrics.session_finished(result)
-    metrics.engine_scraped(saved(2_010_000.0))
-    page = Page(registry)
+        publish(metrics, result)
+    publish(metrics, saved(2_010_000.0))
+    page = Page(metrics)
     assert page.value("vllm_engine_prefill_seconds_per_token") == pytest.approx(0.0002)
     assert page.value("vllm_engine_prefill_seconds_per_token_error") == pytest.approx(0, abs=1e-9)
     assert page.value("vllm_engine_prefill_floor_seconds") == pytest.approx(0.02)
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(2.0)
 
 
-def test_what_a_wedged_cache_keeps_is_no_retention(metrics, registry):
+def test_what_a_wedged_cache_keeps_is_no_retention(metrics):
     def known():
-        return Page(registry).series("vllm_probe_retention_ratio")
+        return Page(metrics).series("vllm_probe_retention_ratio")
 
-    metrics.retention_read(RetentionReading("local", 60.0, 1.0))
+    publish(metrics, RetentionReading("local", 60.0, 1.0))
     assert known()
-    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
-    metrics.retention_read(RetentionReading("local", 10.0, 0.0))
+    publish(metrics, IsolationReading("local", leaked=None, wedged=True))
+    publish(metrics, RetentionReading("local", 10.0, 0.0))
     assert known() == {}
-    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=False))
+    publish(metrics, IsolationReading("local", leaked=None, wedged=False))
     assert known() == {}, "it was measured while the cache was wedged"
-    metrics.retention_read(RetentionReading("local", 10.0, 1.0))
+    publish(metrics, RetentionReading("local", 10.0, 1.0))
     assert known()
 
 
-def test_what_another_engine_has_behind_the_same_url_is_no_retention(metrics, registry):
+def test_what_another_engine_has_behind_the_same_url_is_no_retention(metrics):
     def known():
-        return Page(registry).series("vllm_probe_retention_ratio")
+        return Page(metrics).series("vllm_probe_retention_ratio")
 
-    metrics.retention_read(RetentionReading("local", 60.0, 0.0))
+    publish(metrics, RetentionReading("local", 60.0, 0.0))
     assert known()
-    metrics.session_finished(session(*TURNS, notices=frozenset({Notice.MIXED})))
-    metrics.retention_read(RetentionReading("local", 10.0, 0.0))
+    publish(metrics, session(*TURNS, notices=frozenset({Notice.MIXED})))
+    publish(metrics, RetentionReading("local", 10.0, 0.0))
     assert known() == {}
-    metrics.session_finished(session(*TURNS))
-    metrics.retention_read(RetentionReading("local", 10.0, 1.0))
+    publish(metrics, session(*TURNS))
+    publish(metrics, RetentionReading("local", 10.0, 1.0))
     assert known()
 
 
-def test_the_retention_of_another_process_goes_with_it(metrics, registry):
-    metrics.engine_scraped(saved(1.0, restarts=0))
-    metrics.retention_read(RetentionReading("local", 60.0, 1.0))
-    metrics.engine_scraped(saved(2.0, restarts=0))
-    assert Page(registry).series("vllm_probe_retention_ratio")
-    metrics.engine_scraped(saved(3.0, restarts=1))
-    assert Page(registry).series("vllm_probe_retention_ratio") == {}
+def test_the_retention_of_another_process_goes_with_it(metrics):
+    publish(metrics, saved(1.0, restarts=0))
+    publish(metrics, RetentionReading("local", 60.0, 1.0))
+    publish(metrics, saved(2.0, restarts=0))
+    assert Page(metrics).series("vllm_probe_retention_ratio")
+    publish(metrics, saved(3.0, restarts=1))
+    assert Page(metrics).series("vllm_probe_retention_ratio") == {}
 
 
-def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics, registry):
+def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics):
     hour = an_hour_saved(metrics)
     next(hour)
-    page = Page(registry)
+    page = Page(metrics)
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(3600)
     assert page.series("vllm_engine_prefill_energy_saved_joules_total") == {}
     assert page.series("vllm_engine_prefill_cost_saved_total") == {}
-    metrics.target_budget("local", None, Prices(2.5, "EUR", 400.0))
-    assert money_and_joules(registry) == {"EUR": 0, "joules": 0}, "what was before has no price"
+    metrics.targets["local"].cost.prices = Prices(2.5, "EUR", 400.0)
+    assert money_and_joules(metrics) == {"EUR": 0, "joules": 0}, "what was before has no price"
     next(hour)
-    assert money_and_joules(registry) == {"EUR": 2.5, "joules": 1_440_000}
+    assert money_and_joules(metrics) == {"EUR": 2.5, "joules": 1_440_000}
 
 
-def test_another_price_counts_from_its_time_on_and_no_counter_goes_back(metrics, registry):
+def test_another_price_counts_from_its_time_on_and_no_counter_goes_back(metrics):
     hour = an_hour_saved(metrics)
-    metrics.target_budget("local", None, Prices(2.0, "EUR", 400.0))
+    metrics.targets["local"].cost.prices = Prices(2.0, "EUR", 400.0)
     next(hour)
-    assert money_and_joules(registry) == {"EUR": 2.0, "joules": 1_440_000}
-    metrics.target_budget("local", None, Prices(1.0, "EUR", 200.0))
-    assert money_and_joules(registry) == {"EUR": 2.0, "joules": 1_440_000}
+    assert money_and_joules(metrics) == {"EUR": 2.0, "joules": 1_440_000}
+    metrics.targets["local"].cost.prices = Prices(1.0, "EUR", 200.0)
+    assert money_and_joules(metrics) == {"EUR": 2.0, "joules": 1_440_000}
     next(hour)
-    assert money_and_joules(registry) == {"EUR": 3.0, "joules": 2_160_000}
+    assert money_and_joules(metrics) == {"EUR": 3.0, "joules": 2_160_000}
 
 
-def test_money_of_one_currency_is_never_counted_as_another(metrics, registry):
+def test_money_of_one_currency_is_never_counted_as_another(metrics):
     hour = an_hour_saved(metrics)
-    metrics.target_budget("local", None, Prices(2.0, "EUR"))
+    metrics.targets["local"].cost.prices = Prices(2.0, "EUR")
     next(hour)
-    metrics.target_budget("local", None, Prices(3.0, "USD"))
+    metrics.targets["local"].cost.prices = Prices(3.0, "USD")
     next(hour)
-    assert money_and_joules(registry) == {"USD": 3.0}
-    metrics.target_budget("local", None, Prices())
+    assert money_and_joules(metrics) == {"USD": 3.0}
+    metrics.targets["local"].cost.prices = Prices()
     next(hour)
-    assert money_and_joules(registry) == {}, "without a price nobody knows"
-    metrics.target_budget("local", None, Prices(2.0, "EUR"))
-    assert money_and_joules(registry) == {"EUR": 2.0}, "and it goes on where it was"
+    assert money_and_joules(metrics) == {}, "without a price nobody knows"
+    metrics.targets["local"].cost.prices = Prices(2.0, "EUR")
+    assert money_and_joules(metrics) == {"EUR": 2.0}, "and it goes on where it was"
 
 
 def an_hour_saved(metrics):
     """Each step saves an hour of prefill more."""
-    metrics.engine_scraped(saved(0.0))
+    publish(metrics, saved(0.0))
     for result in measured():
-        metrics.session_finished(result)
+        publish(metrics, result)
     for hours in itertools.count(1):
-        metrics.engine_scraped(saved(18_000_000.0 * hours))
+        publish(metrics, saved(18_000_000.0 * hours))
         yield
 
 
-def money_and_joules(registry):
+def money_and_joules(metrics):
     """The counters by currency, and "joules", rounded; what is absent is left out."""
     found = {
         dict(labels)["currency"]: round(value, 6)
-        for labels, value in Page(registry).series("vllm_engine_prefill_cost_saved_total").items()
+        for labels, value in Page(metrics).series("vllm_engine_prefill_cost_saved_total").items()
     }
-    joules = Page(registry).value("vllm_engine_prefill_energy_saved_joules_total")
+    joules = Page(metrics).value("vllm_engine_prefill_energy_saved_joules_total")
     return found if joules is None else found | {"joules": round(joules, 3)}
 
 
@@ -213,60 +213,60 @@ def test_the_seconds_saved_never_go_back(scrapes):
         last = state.prefill_seconds_saved or 0.0
 
 
-def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(metrics, registry):
-    metrics.engine_scraped(saved(0.0))
+def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(metrics):
+    publish(metrics, saved(0.0))
     for result in measured():
-        metrics.session_finished(result)
-    metrics.engine_scraped(saved(1000.0))
-    metrics.session_finished(failed_session())
-    page = Page(registry)
+        publish(metrics, result)
+    publish(metrics, saved(1000.0))
+    publish(metrics, failed_session())
+    page = Page(metrics)
     assert page.series("vllm_engine_prefill_seconds_per_token") == {}
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(0.2)
-    metrics.engine_scraped(failed_engine_view())
-    assert Page(registry).series("vllm_engine_prefill_seconds_saved_total") == {}
+    publish(metrics, failed_engine_view())
+    assert Page(metrics).series("vllm_engine_prefill_seconds_saved_total") == {}
 
 
-def test_what_holds_the_probe_back_is_one_of_the_reasons_or_none(metrics, registry):
-    assert Page(registry).series("vllm_probe_paused") == {}
-    metrics.gate_looked("local", PauseReason.QUEUE)
-    page = Page(registry)
+def test_what_holds_the_probe_back_is_one_of_the_reasons_or_none(metrics):
+    assert Page(metrics).series("vllm_probe_paused") == {}
+    metrics.targets["local"].admission_checked(PauseReason.QUEUE)
+    page = Page(metrics)
     assert page.value("vllm_probe_paused", reason="queue") == 1
     assert page.value("vllm_probe_paused", reason="usage") == 0
     assert page.value("vllm_probe_paused", reason="budget") == 0
-    metrics.gate_looked("local", None)
-    assert set(Page(registry).series("vllm_probe_paused").values()) == {0}
+    metrics.targets["local"].admission_checked(None)
+    assert set(Page(metrics).series("vllm_probe_paused").values()) == {0}
 
 
-def test_the_budget_is_shown_unless_there_is_none(metrics, registry):
-    metrics.target_budget("local", 10_000, Prices())
-    assert Page(registry).value("vllm_probe_budget_tokens_per_hour") == 10_000
-    metrics.target_budget("local", None, Prices())
-    assert Page(registry).series("vllm_probe_budget_tokens_per_hour") == {}
+def test_the_budget_is_shown_unless_there_is_none(metrics):
+    metrics.targets["local"].cost.budget_tokens_per_hour = 10_000
+    assert Page(metrics).value("vllm_probe_budget_tokens_per_hour") == 10_000
+    metrics.targets["local"].cost.budget_tokens_per_hour = None
+    assert Page(metrics).series("vllm_probe_budget_tokens_per_hour") == {}
 
 
-def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics, registry):
-    metrics.retention_read(RetentionReading("local", 0.5, 1.0))
-    metrics.retention_read(RetentionReading("local", 300.0, 0.25))
-    page = Page(registry)
+def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics):
+    publish(metrics, RetentionReading("local", 0.5, 1.0))
+    publish(metrics, RetentionReading("local", 300.0, 0.25))
+    page = Page(metrics)
     assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
     assert page.value("vllm_probe_retention_ratio", gap_seconds="300") == 0.25
-    metrics.retention_read(RetentionReading("local", 300.0, None, RetentionUnknown.LATE))
-    page = Page(registry)
+    publish(metrics, RetentionReading("local", 300.0, None, RetentionUnknown.LATE))
+    page = Page(metrics)
     assert page.value("vllm_probe_retention_ratio", gap_seconds="300") is None
     assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
 
 
-def test_a_gap_that_is_not_measured_any_more_has_no_value_any_more(metrics, registry):
-    metrics.retention_read(RetentionReading("local", 0.5, 1.0))
-    metrics.retention_read(RetentionReading("local", 300.0, 0.25))
-    metrics.retention_wanted("local", (300.0, 600.0))
-    page = Page(registry)
+def test_a_gap_that_is_not_measured_any_more_has_no_value_any_more(metrics):
+    publish(metrics, RetentionReading("local", 0.5, 1.0))
+    publish(metrics, RetentionReading("local", 300.0, 0.25))
+    metrics.targets["local"].cost.keep_retention((300.0, 600.0))
+    page = Page(metrics)
     assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") is None
     assert page.value("vllm_probe_retention_ratio", gap_seconds="300") == 0.25
 
 
-def test_tokens_of_no_session_count_in_what_the_probe_consumed(metrics, registry):
-    metrics.consumed("local", 0)
-    assert Page(registry).series("vllm_probe_consumed_tokens_total") == {}
-    metrics.consumed("local", 129)
-    assert Page(registry).value("vllm_probe_consumed_tokens_total") == 129
+def test_tokens_of_no_session_count_in_what_the_probe_consumed(metrics):
+    metrics.targets["local"].tokens_consumed(0)
+    assert Page(metrics).series("vllm_probe_consumed_tokens_total") == {}
+    metrics.targets["local"].tokens_consumed(129)
+    assert Page(metrics).value("vllm_probe_consumed_tokens_total") == 129

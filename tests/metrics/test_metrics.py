@@ -14,17 +14,17 @@ from publish_records import (
     failed_session,
     session,
 )
-from samples_page import Page
+from samples_page import Page, publish
 
 import exporter
 from exporter.container.decide.records import DockerProblem, LifecycleState, PullProgress
-from exporter.metrics.sink import Metrics
+from exporter.metrics.state.target import TargetState
 from exporter.model.engine import EngineTotals
 
 
-def test_an_engine_view_shows_what_it_holds(metrics, registry):
-    metrics.engine_scraped(engine_view(hit_rate_gauge=0.75))
-    page = Page(registry)
+def test_an_engine_view_shows_what_it_holds(metrics):
+    publish(metrics, engine_view(hit_rate_gauge=0.75))
+    page = Page(metrics)
     expected = {
         "vllm_engine_up": 1,
         "vllm_engine_scrape_duration_seconds": 0.004,
@@ -58,17 +58,17 @@ def test_an_engine_view_shows_what_it_holds(metrics, registry):
     ) == 1  # fmt: skip
 
 
-def test_lookups_that_were_left_out_are_said(metrics, registry):
-    metrics.engine_scraped(engine_view())
-    assert Page(registry).value("vllm_engine_lookups_recounted") == 0
-    metrics.engine_scraped(dataclasses.replace(engine_view(), recounted=True))
-    assert Page(registry).value("vllm_engine_lookups_recounted") == 1
+def test_lookups_that_were_left_out_are_said(metrics):
+    publish(metrics, engine_view())
+    assert Page(metrics).value("vllm_engine_lookups_recounted") == 0
+    publish(metrics, dataclasses.replace(engine_view(), recounted=True))
+    assert Page(metrics).value("vllm_engine_lookups_recounted") == 1
 
 
-def test_a_failed_scrape_takes_the_engines_values_away(metrics, registry):
-    metrics.engine_scraped(engine_view())
-    metrics.engine_scraped(failed_engine_view())
-    page = Page(registry)
+def test_a_failed_scrape_takes_the_engines_values_away(metrics):
+    publish(metrics, engine_view())
+    publish(metrics, failed_engine_view())
+    page = Page(metrics)
     engine = {name for name in page.names if name.startswith("vllm_engine")}
     assert engine == {
         "vllm_engine_up",
@@ -77,13 +77,13 @@ def test_a_failed_scrape_takes_the_engines_values_away(metrics, registry):
     }
     assert page.value("vllm_engine_scrape_failures_total", reason="timeout") == 1
     assert page.value("vllm_engine_up") == 0
-    metrics.engine_scraped(engine_view())
-    assert Page(registry).value("vllm_engine_prefix_cache_hit_tokens_total") == 4000
+    publish(metrics, engine_view())
+    assert Page(metrics).value("vllm_engine_prefix_cache_hit_tokens_total") == 4000
 
 
-def test_what_an_engine_does_not_say_is_absent_or_an_empty_label(metrics, registry):
-    metrics.engine_scraped(engine_view(totals=EngineTotals(), info=None, cache=None))
-    page = Page(registry)
+def test_what_an_engine_does_not_say_is_absent_or_an_empty_label(metrics):
+    publish(metrics, engine_view(totals=EngineTotals(), info=None, cache=None))
+    page = Page(metrics)
     totals = {name for name in page.names if name.startswith("vllm_engine") and "_total" in name}
     assert totals == {"vllm_engine_restarts_total", "vllm_engine_scrape_failures_total"}
     assert "vllm_engine_kv_cache_capacity_tokens" not in page.names
@@ -96,14 +96,15 @@ def test_what_an_engine_does_not_say_is_absent_or_an_empty_label(metrics, regist
     }
 
 
-def test_a_container_view_shows_what_it_holds(metrics, registry):
-    metrics.container_changed(
+def test_a_container_view_shows_what_it_holds(metrics):
+    publish(
+        metrics,
         container_view(
             state=LifecycleState.BACKING_OFF,
             pull=PullProgress(layers_done=1, layers=4, bytes_done=100, bytes_total=900),
-        )
+        ),
     )
-    page = Page(registry)
+    page = Page(metrics)
     states = {dict(k)["state"]: v for k, v in page.series("vllm_container_state").items()}
     assert states == {str(s): float(s == "backing_off") for s in LifecycleState}
     expected = {
@@ -133,12 +134,12 @@ def test_a_container_view_shows_what_it_holds(metrics, registry):
     ) == 1  # fmt: skip
 
 
-def test_what_docker_told_is_not_repeated_once_docker_is_silent(metrics, registry):
+def test_what_docker_told_is_not_repeated_once_docker_is_silent(metrics):
     silent = container_view(
         state=LifecycleState.UNKNOWN, docker_problem=DockerProblem.UNREACHABLE, config_drift=None
     )
-    metrics.container_changed(silent)
-    page = Page(registry)
+    publish(metrics, silent)
+    page = Page(metrics)
     assert page.value("vllm_container_docker_up") == 0
     assert page.value("vllm_container_state", state="unknown") == 1
     for name in ("exit_code", "info", "config_drift"):
@@ -146,31 +147,29 @@ def test_what_docker_told_is_not_repeated_once_docker_is_silent(metrics, registr
     assert page.value("vllm_container_oom_kills_total") == 2
 
 
-def test_an_answer_of_docker_that_says_no_is_still_an_answer(metrics, registry):
-    metrics.container_changed(container_view(docker_problem=DockerProblem.IMAGE_NOT_FOUND))
-    assert Page(registry).value("vllm_container_docker_up") == 1
+def test_an_answer_of_docker_that_says_no_is_still_an_answer(metrics):
+    publish(metrics, container_view(docker_problem=DockerProblem.IMAGE_NOT_FOUND))
+    assert Page(metrics).value("vllm_container_docker_up") == 1
 
 
-def test_a_running_container_has_no_exit_code_and_a_well_one_no_diagnosis(metrics, registry):
-    metrics.container_changed(
-        container_view(state=LifecycleState.READY, exit_code=None, diagnosed=False)
-    )
-    page = Page(registry)
+def test_a_running_container_has_no_exit_code_and_a_well_one_no_diagnosis(metrics):
+    publish(metrics, container_view(state=LifecycleState.READY, exit_code=None, diagnosed=False))
+    page = Page(metrics)
     assert "vllm_container_exit_code" not in page.names
     assert "vllm_container_diagnosis" not in page.names
 
 
-def test_the_exporter_tells_of_itself(metrics, registry):
-    metrics.loop_ran("probe", 123.5)
-    metrics.loop_failed("scrape")
-    metrics.loop_failed("scrape")
-    samples = Page(registry).samples
+def test_the_exporter_tells_of_itself(metrics):
+    metrics.exporter.loops.ran("probe", 123.5)
+    metrics.exporter.loops.failed("scrape")
+    metrics.exporter.loops.failed("scrape")
+    samples = Page(metrics).samples
     assert (
         samples[("vllm_exporter_loop_last_run_timestamp_seconds", _labels(loop="probe"))] == 123.5
     )
     assert samples[("vllm_exporter_loop_failures_total", _labels(loop="probe"))] == 0
     assert samples[("vllm_exporter_loop_failures_total", _labels(loop="scrape"))] == 2
-    [build] = Page(registry).series("vllm_exporter_build_info")
+    [build] = Page(metrics).series("vllm_exporter_build_info")
     assert dict(build)["version"] == exporter.__version__
 
 
@@ -178,41 +177,30 @@ def _labels(**labels: str) -> frozenset[tuple[str, str]]:
     return frozenset(labels.items())
 
 
-def test_targets_are_told_apart(metrics, registry):
-    metrics.target_added("one")
-    metrics.target_added("two")
-    metrics.session_finished(session(*TURNS, target="one"))
-    metrics.session_finished(failed_session(target="two"))
-    up = {dict(k)["target"]: v for k, v in Page(registry).series("vllm_probe_up").items()}
+def test_targets_are_told_apart(metrics):
+    metrics.add(TargetState("one"))
+    metrics.add(TargetState("two"))
+    publish(metrics, session(*TURNS, target="one"))
+    publish(metrics, failed_session(target="two"))
+    up = {dict(k)["target"]: v for k, v in Page(metrics).series("vllm_probe_up").items()}
     assert up == {"one": 1, "two": 0}
 
 
-def test_adding_a_target_again_keeps_its_counters(metrics, registry):
-    metrics.session_finished(session(*TURNS))
-    metrics.target_added("local")
-    assert Page(registry).value("vllm_probe_sessions_total") == 1
-
-
 def test_the_secrets_of_a_url_are_not_kept(metrics):
-    metrics.target_added("other", url="https://me:hunter2@host:8000/v?key=hunter2#hunter2")
+    metrics.add(TargetState("other", url="https://me:hunter2@host:8000/v?key=hunter2#hunter2"))
     assert metrics.targets["other"].url == "https://host:8000/v"
 
 
 @pytest.mark.parametrize("model", ['a"b\\c\nd', "half a pair \ud800", "模型", "a,b={}"])
-def test_any_name_of_a_model_survives_the_page(metrics, registry, model):
+def test_any_name_of_a_model_survives_the_page(metrics, model):
     info = dataclasses.replace(engine_view().info, model=model)
-    metrics.engine_scraped(engine_view(info=info))
-    [labels] = Page(registry).series("vllm_engine_info")
+    publish(metrics, engine_view(info=info))
+    [labels] = Page(metrics).series("vllm_engine_info")
     assert dict(labels)["model"] == model.replace("\ud800", "?")
 
 
-def test_no_series_tells_when_a_counter_was_made(metrics, registry):
-    metrics.session_finished(session(*TURNS))
-    metrics.engine_scraped(engine_view())
-    metrics.container_changed(container_view())
-    assert not {name for name in Page(registry).names if name.endswith("_created")}
-
-
-def test_two_exporters_do_not_share_a_registry(metrics, registry):
-    with pytest.raises(ValueError, match="Duplicated"):
-        Metrics(registry)
+def test_no_series_tells_when_a_counter_was_made(metrics):
+    publish(metrics, session(*TURNS))
+    publish(metrics, engine_view())
+    publish(metrics, container_view())
+    assert not {name for name in Page(metrics).names if name.endswith("_created")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, measured, session, turn
-from samples_page import Page
+from samples_page import Page, publish
 
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
@@ -19,15 +19,15 @@ OF_ONE_SCENARIO = (
 )
 
 
-def scenarios(registry, family="vllm_probe_turn_hit_ratio"):
-    return {dict(labels)["scenario"] for labels in Page(registry).series(family)}
+def scenarios(metrics, family="vllm_probe_turn_hit_ratio"):
+    return {dict(labels)["scenario"] for labels in Page(metrics).series(family)}
 
 
-def test_the_values_of_a_scenario_stand_while_others_are_played(metrics, registry):
-    metrics.session_finished(session(*TURNS, scenario=LONG, prefix=UNSTABLE))
+def test_the_values_of_a_scenario_stand_while_others_are_played(metrics):
+    publish(metrics, session(*TURNS, scenario=LONG, prefix=UNSTABLE))
     for _ in range(3):
-        metrics.session_finished(session(*TURNS[:2], scenario=SHORT))
-    page = Page(registry)
+        publish(metrics, session(*TURNS[:2], scenario=SHORT))
+    page = Page(metrics)
     assert page.value("vllm_probe_prefix_stable", scenario=LONG) == 0
     assert page.value("vllm_probe_prefix_stable", scenario=SHORT) == 1
     assert page.value("vllm_probe_turn_hit_ratio", scenario=LONG, turn="3") == 1024 / 1500
@@ -35,11 +35,11 @@ def test_the_values_of_a_scenario_stand_while_others_are_played(metrics, registr
     assert page.value("vllm_probe_turn_hit_ratio", scenario=SHORT, turn="3") is None
 
 
-def test_the_next_session_of_a_scenario_takes_the_place_of_its_last_one(metrics, registry):
-    metrics.session_finished(session(*TURNS, scenario=LONG, prefix=UNSTABLE))
-    metrics.session_finished(session(*TURNS, scenario=SHORT))
-    metrics.session_finished(session(turn(1, 900, 0, 0), scenario=LONG))
-    page = Page(registry)
+def test_the_next_session_of_a_scenario_takes_the_place_of_its_last_one(metrics):
+    publish(metrics, session(*TURNS, scenario=LONG, prefix=UNSTABLE))
+    publish(metrics, session(*TURNS, scenario=SHORT))
+    publish(metrics, session(turn(1, 900, 0, 0), scenario=LONG))
+    page = Page(metrics)
     assert page.value("vllm_probe_prefix_stable", scenario=LONG) == 1
     assert page.value("vllm_probe_turn_prompt_tokens", scenario=LONG, turn="1") == 900
     assert page.value("vllm_probe_turn_prompt_tokens", scenario=LONG, turn="3") is None
@@ -48,58 +48,58 @@ def test_the_next_session_of_a_scenario_takes_the_place_of_its_last_one(metrics,
 
 @pytest.mark.parametrize("reason", OF_ONE_SCENARIO)
 def test_a_session_that_fails_for_its_own_reason_takes_away_the_values_of_its_scenario_alone(
-    metrics, registry, reason
+    metrics, reason
 ):
     for each in (LONG, SHORT):
-        metrics.session_finished(session(*TURNS, scenario=each))
-    metrics.session_finished(failed_session(*TURNS[:2], scenario=LONG, reason=reason))
-    assert scenarios(registry) == {SHORT}
-    page = Page(registry)
+        publish(metrics, session(*TURNS, scenario=each))
+    publish(metrics, failed_session(*TURNS[:2], scenario=LONG, reason=reason))
+    assert scenarios(metrics) == {SHORT}
+    page = Page(metrics)
     assert page.value("vllm_probe_up") == 0
     assert page.value("vllm_probe_scenario_up", scenario=LONG) == 0
     assert page.value("vllm_probe_scenario_up", scenario=SHORT) == 1
 
 
 @pytest.mark.parametrize("reason", [r for r in FailureReason if r not in OF_ONE_SCENARIO])
-def test_a_target_that_fails_loses_the_values_of_all_its_scenarios(metrics, registry, reason):
+def test_a_target_that_fails_loses_the_values_of_all_its_scenarios(metrics, reason):
     for each in (LONG, SHORT):
-        metrics.session_finished(session(*TURNS, scenario=each))
-    metrics.session_finished(failed_session(scenario=LONG, reason=reason))
-    assert scenarios(registry) == set()
-    assert scenarios(registry, "vllm_probe_prefix_stable") == set()
-    page = Page(registry)
+        publish(metrics, session(*TURNS, scenario=each))
+    publish(metrics, failed_session(scenario=LONG, reason=reason))
+    assert scenarios(metrics) == set()
+    assert scenarios(metrics, "vllm_probe_prefix_stable") == set()
+    page = Page(metrics)
     assert page.value("vllm_probe_cache_wedged") is None
     assert page.value("vllm_probe_scenario_up", scenario=LONG) == 0
     assert page.value("vllm_probe_scenario_up", scenario=SHORT) is None
-    metrics.session_finished(session(*TURNS, scenario=SHORT))
-    assert scenarios(registry) == {SHORT}
+    publish(metrics, session(*TURNS, scenario=SHORT))
+    assert scenarios(metrics) == {SHORT}
 
 
-def test_a_scenario_that_is_played_no_more_has_no_values(metrics, registry):
+def test_a_scenario_that_is_played_no_more_has_no_values(metrics):
     for each in (LONG, SHORT):
-        metrics.session_finished(session(*TURNS, scenario=each))
-    metrics.scenarios_wanted("local", {SHORT, "new"})
-    assert scenarios(registry) == {SHORT}
-    assert scenarios(registry, "vllm_probe_scenario_up") == {SHORT}
+        publish(metrics, session(*TURNS, scenario=each))
+    metrics.targets["local"].keep_scenarios({SHORT, "new"})
+    assert scenarios(metrics) == {SHORT}
+    assert scenarios(metrics, "vllm_probe_scenario_up") == {SHORT}
 
 
-def test_a_notice_stands_as_long_as_the_values_that_it_is_about(metrics, registry):
+def test_a_notice_stands_as_long_as_the_values_that_it_is_about(metrics):
     def noticed():
-        return {dict(labels)["notice"] for labels in Page(registry).series("vllm_probe_notice")}
+        return {dict(labels)["notice"] for labels in Page(metrics).series("vllm_probe_notice")}
 
     short = frozenset({Notice.OPENING_SHORT})
-    metrics.session_finished(session(*TURNS, scenario=SHORT, notices=short))
-    metrics.session_finished(session(*TURNS, scenario=LONG, notices=frozenset({Notice.MIXED})))
+    publish(metrics, session(*TURNS, scenario=SHORT, notices=short))
+    publish(metrics, session(*TURNS, scenario=LONG, notices=frozenset({Notice.MIXED})))
     assert noticed() == {"opening_short", "mixed"}
-    metrics.session_finished(session(*TURNS, scenario=SHORT))
+    publish(metrics, session(*TURNS, scenario=SHORT))
     assert noticed() == {"mixed"}
 
 
-def test_the_prefill_cost_stands_while_any_scenario_has_values(metrics, registry):
+def test_the_prefill_cost_stands_while_any_scenario_has_values(metrics):
     for result in measured():
-        metrics.session_finished(result)
-    metrics.session_finished(failed_session(scenario=LONG, reason=FailureReason.PROMPT_TOO_LONG))
+        publish(metrics, result)
+    publish(metrics, failed_session(scenario=LONG, reason=FailureReason.PROMPT_TOO_LONG))
     known = "vllm_engine_prefill_seconds_per_token"
-    assert Page(registry).value(known) == pytest.approx(0.0002)
-    metrics.session_finished(failed_session(scenario=LONG))
-    assert Page(registry).value(known) is None
+    assert Page(metrics).value(known) == pytest.approx(0.0002)
+    publish(metrics, failed_session(scenario=LONG))
+    assert Page(metrics).value(known) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from prometheus_client.exposition import generate_latest
 from publish_records import (
     STARTED,
     TURNS,
@@ -15,17 +14,18 @@ from publish_records import (
     session,
     turn,
 )
-from samples_page import Page
+from samples_page import Page, page_text, publish
 
-from exporter.metrics.sink import Metrics
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
 from exporter.model.probe import IsolationReading
 from exporter.model.session import Loss, LossCause, Notice
 
 
-def test_a_finished_session_shows_every_turn(metrics, registry):
-    metrics.session_finished(session(*TURNS))
-    page = Page(registry)
+def test_a_finished_session_shows_every_turn(metrics):
+    publish(metrics, session(*TURNS))
+    page = Page(metrics)
     third = {"scenario": "coding-agent", "turn": "3"}
     assert page.value("vllm_probe_up") == 1
     assert page.value("vllm_probe_turn_hit_ratio", **third) == 1024 / 1500
@@ -43,11 +43,11 @@ def test_a_finished_session_shows_every_turn(metrics, registry):
     assert len(page.series("vllm_probe_turn_efficiency_ratio")) == 2
 
 
-def test_sessions_add_up_in_the_counters(metrics, registry):
+def test_sessions_add_up_in_the_counters(metrics):
     for _ in range(2):
-        metrics.session_finished(session(*TURNS))
-    metrics.session_finished(failed_session(*TURNS[:2]))
-    page = Page(registry)
+        publish(metrics, session(*TURNS))
+    publish(metrics, failed_session(*TURNS[:2]))
+    page = Page(metrics)
     assert page.value("vllm_probe_sessions_total") == 3
     assert page.value("vllm_probe_session_failures_total", reason="connection_refused") == 1
     assert page.value("vllm_probe_session_failures_total", reason="stalled") == 0
@@ -60,9 +60,9 @@ def test_sessions_add_up_in_the_counters(metrics, registry):
     assert page.value("vllm_probe_lost_tokens_total", cause="disabled") == 0
 
 
-def test_times_go_into_histograms_by_the_temperature_of_the_cache(metrics, registry):
-    metrics.session_finished(session(*TURNS, turn(4, 1700, None, None, ttft=3.0)))
-    page = Page(registry)
+def test_times_go_into_histograms_by_the_temperature_of_the_cache(metrics):
+    publish(metrics, session(*TURNS, turn(4, 1700, None, None, ttft=3.0)))
+    page = Page(metrics)
     assert page.value("vllm_probe_ttft_seconds_count", cache="cold") == 1
     assert page.value("vllm_probe_ttft_seconds_sum", cache="cold") == 0.5
     assert page.value("vllm_probe_ttft_seconds_bucket", cache="cold", le="0.25") == 0
@@ -76,34 +76,34 @@ def test_times_go_into_histograms_by_the_temperature_of_the_cache(metrics, regis
     assert page.value("vllm_probe_inter_token_seconds_bucket", le="0.01") == 2
 
 
-def test_a_time_beyond_every_bound_counts_only_in_the_last_bucket(metrics, registry):
-    metrics.session_finished(session(turn(1, 1000, 0, 0, ttft=1e4)))
-    page = Page(registry)
+def test_a_time_beyond_every_bound_counts_only_in_the_last_bucket(metrics):
+    publish(metrics, session(turn(1, 1000, 0, 0, ttft=1e4)))
+    page = Page(metrics)
     assert page.value("vllm_probe_ttft_seconds_bucket", cache="cold", le="160.0") == 0
     assert page.value("vllm_probe_ttft_seconds_bucket", cache="cold", le="+Inf") == 1
 
 
-def test_a_failed_session_takes_the_last_sessions_values_away(metrics, registry):
-    metrics.session_finished(session(*TURNS, notices=frozenset({Notice.SIMULATED})))
-    metrics.session_finished(failed_session(*TURNS[:2], reason=FailureReason.STALLED))
-    page = Page(registry)
+def test_a_failed_session_takes_the_last_sessions_values_away(metrics):
+    publish(metrics, session(*TURNS, notices=frozenset({Notice.SIMULATED})))
+    publish(metrics, failed_session(*TURNS[:2], reason=FailureReason.STALLED))
+    page = Page(metrics)
     assert page.value("vllm_probe_up") == 0
     assert not {name for name in page.names if name.startswith("vllm_probe_turn_")}
     assert "vllm_probe_session_duration_seconds" not in page.names
     assert "vllm_probe_notice" not in page.names
     assert page.value("vllm_probe_last_success_timestamp_seconds") == STARTED + 8
-    metrics.session_finished(session(*TURNS))
-    assert len(Page(registry).series("vllm_probe_turn_hit_ratio")) == 3
+    publish(metrics, session(*TURNS))
+    assert len(Page(metrics).series("vllm_probe_turn_hit_ratio")) == 3
 
 
-def test_a_shorter_session_leaves_no_turn_of_a_longer_one_behind(metrics, registry):
-    metrics.session_finished(session(*TURNS))
-    metrics.session_finished(session(*TURNS[:1]))
-    assert len(Page(registry).series("vllm_probe_turn_prompt_tokens")) == 1
+def test_a_shorter_session_leaves_no_turn_of_a_longer_one_behind(metrics):
+    publish(metrics, session(*TURNS))
+    publish(metrics, session(*TURNS[:1]))
+    assert len(Page(metrics).series("vllm_probe_turn_prompt_tokens")) == 1
 
 
-def test_before_the_first_session_only_true_zeros_are_there(metrics, registry):
-    page = Page(registry)
+def test_before_the_first_session_only_true_zeros_are_there(metrics):
+    page = Page(metrics)
     zero = {name for name in page.names if name.startswith("vllm_probe")}
     assert page.value("vllm_probe_sessions_total") == 0
     assert len(page.series("vllm_probe_session_failures_total")) == len(FailureReason)
@@ -119,15 +119,16 @@ def test_before_the_first_session_only_true_zeros_are_there(metrics, registry):
     assert "vllm_container_state" not in page.names
 
 
-def test_without_cached_tokens_there_is_no_ratio_and_no_zero(metrics, registry):
-    metrics.session_finished(
+def test_without_cached_tokens_there_is_no_ratio_and_no_zero(metrics):
+    publish(
+        metrics,
         session(
             turn(1, 1000, None, 0),
             turn(2, 1250, None, 992),
             notices=frozenset({Notice.USAGE_DETAILS_MISSING}),
-        )
+        ),
     )
-    page = Page(registry)
+    page = Page(metrics)
     assert page.value("vllm_probe_up") == 1
     for name in ("hit_ratio", "efficiency_ratio", "tokens_saved"):
         assert f"vllm_probe_turn_{name}" not in page.names
@@ -137,63 +138,61 @@ def test_without_cached_tokens_there_is_no_ratio_and_no_zero(metrics, registry):
     assert page.value("vllm_probe_notice", notice="usage_details_missing") == 1
 
 
-def test_a_session_without_cached_tokens_does_not_lower_the_ratio_of_the_counters(
-    metrics, registry
-):
-    metrics.session_finished(session(*TURNS))
-    before = Page(registry)
-    metrics.session_finished(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
-    after = Page(registry)
+def test_a_session_without_cached_tokens_does_not_lower_the_ratio_of_the_counters(metrics):
+    publish(metrics, session(*TURNS))
+    before = Page(metrics)
+    publish(metrics, session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
+    after = Page(metrics)
     for name in ("prompt", "cached", "ideal_cached"):
         whole = f"vllm_probe_{name}_tokens_total"
         assert after.value(whole) == before.value(whole)
     assert after.value("vllm_probe_consumed_tokens_total") == 3750 + 96 + 2250 + 64
 
 
-def test_a_session_without_ideals_does_not_change_the_efficiency_of_the_counters(metrics, registry):
-    metrics.session_finished(session(*TURNS))
-    metrics.session_finished(session(turn(1, 1000, 0, 0), turn(2, 1250, 992, None)))
-    page = Page(registry)
+def test_a_session_without_ideals_does_not_change_the_efficiency_of_the_counters(metrics):
+    publish(metrics, session(*TURNS))
+    publish(metrics, session(turn(1, 1000, 0, 0), turn(2, 1250, 992, None)))
+    page = Page(metrics)
     lost = sum(page.series("vllm_probe_lost_tokens_total").values())
     assert 1 - lost / page.value("vllm_probe_ideal_cached_tokens_total") == 1 - 256 / 2272
 
 
-def test_an_engine_that_never_gives_ideals_is_not_said_to_lose_nothing(metrics, registry):
-    metrics.session_finished(session(turn(1, 1000, 0, 0), turn(2, 1250, 992, None)))
-    page = Page(registry)
+def test_an_engine_that_never_gives_ideals_is_not_said_to_lose_nothing(metrics):
+    publish(metrics, session(turn(1, 1000, 0, 0), turn(2, 1250, 992, None)))
+    page = Page(metrics)
     assert "vllm_probe_lost_tokens_total" not in page.names
     assert "vllm_probe_ideal_cached_tokens_total" not in page.names
 
 
-def test_losses_are_counted_under_their_cause(metrics, registry):
-    metrics.session_finished(session(turn(2, 1250, 0, 992, cause=LossCause.DISABLED)))
-    page = Page(registry)
+def test_losses_are_counted_under_their_cause(metrics):
+    publish(metrics, session(turn(2, 1250, 0, 992, cause=LossCause.DISABLED)))
+    page = Page(metrics)
     assert page.value("vllm_probe_lost_tokens_total", cause="disabled") == 992
     assert page.value("vllm_probe_lost_tokens_total", cause="restart") == 0
 
 
-def test_turns_above_the_limit_have_no_series_and_count_all_the_same(registry):
-    metrics = Metrics(registry, turn_label_limit=2)
-    metrics.target_added("local")
-    metrics.session_finished(session(*TURNS))
-    page = Page(registry)
+def test_turns_above_the_limit_have_no_series_and_count_all_the_same():
+    metrics = Metrics(turn_label_limit=2)
+    metrics.add(TargetState("local"))
+    publish(metrics, session(*TURNS))
+    page = Page(metrics)
     shown = {dict(labels)["turn"] for labels in page.series("vllm_probe_turn_hit_ratio")}
     assert shown == {"1", "2"}
     assert page.value("vllm_probe_prompt_tokens_total") == 3750
 
 
-def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics, registry):
+def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics):
     scenario = {"scenario": "coding-agent"}
-    metrics.session_finished(session(*TURNS))
-    assert Page(registry).value("vllm_probe_prefix_stable", **scenario) == 1
-    metrics.session_finished(session(*TURNS, prefix=UNSTABLE))
-    assert Page(registry).value("vllm_probe_prefix_stable", **scenario) == 0
-    assert "careful" not in generate_latest(registry).decode()
-    metrics.session_finished(session(*TURNS, prefix=None))
-    assert Page(registry).series("vllm_probe_prefix_stable") == {}
-    metrics.session_finished(session(*TURNS))
-    metrics.session_finished(failed_session(*TURNS))
-    assert Page(registry).series("vllm_probe_prefix_stable") == {}
+    publish(metrics, session(*TURNS))
+    assert Page(metrics).value("vllm_probe_prefix_stable", **scenario) == 1
+    publish(metrics, session(*TURNS, prefix=UNSTABLE))
+    assert Page(metrics).value("vllm_probe_prefix_stable", **scenario) == 0
+    assert "careful" not in page_text(metrics)
+    publish(metrics, session(*TURNS, prefix=None))
+    assert Page(metrics).series("vllm_probe_prefix_stable") == {}
+    publish(metrics, session(*TURNS))
+    publish(metrics, failed_session(*TURNS))
+    assert Page(metrics).series("vllm_probe_prefix_stable") == {}
 
 
 @pytest.mark.parametrize(
@@ -206,15 +205,15 @@ def test_a_prefix_is_stable_unstable_or_not_known_and_its_text_stays_out(metrics
         ((turn(1, 1000, None, 0), turn(2, 1250, None, 992)), None),
     ],
 )
-def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, registry, turns, value):
-    metrics.session_finished(session(*turns))
-    assert Page(registry).value("vllm_probe_cache_wedged") == value
+def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, turns, value):
+    publish(metrics, session(*turns))
+    assert Page(metrics).value("vllm_probe_cache_wedged") == value
 
 
-def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics, registry):
+def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics):
     hidden = replace(turn(2, 1250, None, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden"))
-    metrics.session_finished(session(turn(1, 1000, 0, 0), hidden))
-    page = Page(registry)
+    publish(metrics, session(turn(1, 1000, 0, 0), hidden))
+    page = Page(metrics)
     assert page.value("vllm_probe_lost_tokens_total", cause="unreported") == 992
     assert page.value("vllm_probe_ideal_cached_tokens_total") == 992
     assert page.value("vllm_probe_prompt_tokens_total") == 1000
@@ -222,46 +221,46 @@ def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics, reg
     assert page.value("vllm_probe_ttft_seconds_count", cache="cold") == 1
 
 
-def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metrics, registry):
+def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metrics):
     def counts():
-        page = Page(registry)
+        page = Page(metrics)
         names = ("vllm_probe_isolation_tests_total", "vllm_probe_isolation_leaks_total")
         return tuple(page.value(name) for name in names)
 
     assert counts() == (0, 0)
     for leaked in (False, True, None, True):
-        metrics.salts_tried(IsolationReading("local", leaked=leaked, wedged=None))
+        publish(metrics, IsolationReading("local", leaked=leaked, wedged=None))
     assert counts() == (3, 2)
 
 
-def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metrics, registry):
+def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metrics):
     def said():
-        return Page(registry).value("vllm_probe_cache_wedged")
+        return Page(metrics).value("vllm_probe_cache_wedged")
 
-    metrics.session_finished(session(*TURNS))
-    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
+    publish(metrics, session(*TURNS))
+    publish(metrics, IsolationReading("local", leaked=None, wedged=True))
     assert said() == 1
-    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=None))
+    publish(metrics, IsolationReading("local", leaked=None, wedged=None))
     assert said() == 1
-    metrics.session_finished(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
+    publish(metrics, session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
     assert said() == 1, "a session without cached tokens could not tell"
-    metrics.session_finished(session(*TURNS))
+    publish(metrics, session(*TURNS))
     assert said() == 0
-    metrics.session_finished(failed_session(*TURNS))
+    publish(metrics, failed_session(*TURNS))
     assert said() is None
 
 
-def test_a_wedge_ends_with_the_process_that_had_it(metrics, registry):
-    metrics.engine_scraped(engine_view(restarts=1))
-    metrics.salts_tried(IsolationReading("local", leaked=None, wedged=True))
-    metrics.engine_scraped(engine_view(restarts=1))
-    assert Page(registry).value("vllm_probe_cache_wedged") == 1
-    metrics.engine_scraped(engine_view(restarts=2))
-    assert Page(registry).value("vllm_probe_cache_wedged") is None
+def test_a_wedge_ends_with_the_process_that_had_it(metrics):
+    publish(metrics, engine_view(restarts=1))
+    publish(metrics, IsolationReading("local", leaked=None, wedged=True))
+    publish(metrics, engine_view(restarts=1))
+    assert Page(metrics).value("vllm_probe_cache_wedged") == 1
+    publish(metrics, engine_view(restarts=2))
+    assert Page(metrics).value("vllm_probe_cache_wedged") is None
 
 
-def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics, registry):
-    metrics.session_finished(session(TURNS[0], extra_tokens=1001))
-    page = Page(registry)
+def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics):
+    publish(metrics, session(TURNS[0], extra_tokens=1001))
+    page = Page(metrics)
     assert page.value("vllm_probe_consumed_tokens_total") == 1000 + 32 + 1001
     assert page.value("vllm_probe_prompt_tokens_total") == 1000

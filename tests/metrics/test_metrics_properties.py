@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import engine_view, failed_engine_view, failed_session, session, turn
+from samples_page import InTheLibrarysWords, page_bytes, page_text, publish
 
-from exporter.metrics.sink import Metrics, Registry
-from exporter.metrics.writer import writer_for
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.engine import EngineTotals, EngineView
 from exporter.model.failure import FailureReason
 from exporter.model.session import LossCause, SessionResult
-from exporter.web.metrics_page import MetricsPage, PageKind
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -82,8 +80,8 @@ class Engines:
         return engine_view(target=target, totals=EngineTotals(*self._totals[target]))
 
 
-def read(registry: CollectorRegistry) -> dict[tuple[str, str, frozenset], Sample]:
-    text = generate_latest(registry).decode()
+def read(metrics: Metrics) -> dict[tuple[str, str, frozenset], Sample]:
+    text = page_text(metrics)
     return {
         (family.type, sample.name, frozenset(sample.labels.items())): sample
         for family in text_string_to_metric_families(text)
@@ -110,19 +108,18 @@ def expected_turn_gauges(result: SessionResult | None) -> dict[tuple[str, str], 
 @settings(deadline=None)
 @given(st.lists(steps, max_size=12))
 def test_counters_never_fall_and_turns_are_those_of_the_last_session(happenings):
-    registry = CollectorRegistry()
-    metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    metrics, engines = Metrics(turn_label_limit=LIMIT), Engines()
     for target in TARGETS:
-        metrics.target_added(target)
+        metrics.add(TargetState(target))
     last: dict[str, SessionResult] = {}
     highest: dict[tuple[str, frozenset], float] = {}
     for step in happenings:
         if isinstance(step, SessionResult):
-            metrics.session_finished(step)
+            publish(metrics, step)
             last[step.target] = step
         else:
-            metrics.engine_scraped(engines.view(*step))
-        samples = read(registry)
+            publish(metrics, engines.view(*step))
+        samples = read(metrics)
         for (kind, name, labels), sample in samples.items():
             if kind in {"counter", "histogram"}:
                 assert sample.value >= highest.get((name, labels), 0.0), name
@@ -148,37 +145,40 @@ accepted = st.sampled_from(
 texts = st.text(st.sampled_from('"\\\n%{}=, \0\ud800é1a'), max_size=30) | st.text(max_size=30)
 
 
+def without_process(page: bytes) -> list[bytes]:
+    """The values of the process change between one page and the next."""
+    return [line for line in page.split(b"\n") if b"process_" not in line]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(steps, max_size=6), accepted, texts, st.lists(st.floats() | st.integers()))
 def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, accept, text, times):
-    registry = Registry()
-    metrics, engines = Metrics(registry, turn_label_limit=LIMIT), Engines()
+    metrics, engines = Metrics(turn_label_limit=LIMIT), Engines()
     for target in TARGETS:
-        metrics.target_added(target)
+        metrics.add(TargetState(target))
     for step in happenings:
         if isinstance(step, SessionResult):
-            metrics.session_finished(step)
+            publish(metrics, step)
         else:
-            metrics.engine_scraped(engines.view(*step))
+            publish(metrics, engines.view(*step))
     info = replace(engine_view().info, model=text, version=text[:3])
-    metrics.engine_scraped(replace(engines.view("one", [1] * 6), info=info))
+    publish(metrics, replace(engines.view("one", [1] * 6), info=info))
     for number, time in enumerate(times):
-        metrics.loop_ran(f"{text}{number}", time)
+        metrics.exporter.loops.ran(f"{text}{number}", time)
     encode, _ = choose_encoder(accept)
-    shown, kind = MetricsPage(registry, metrics), PageKind(writer_for(accept)[0], None, gzip=False)
-    assert asyncio.run(shown.page(None, kind)) == encode(registry)
+    written, expected = page_bytes(metrics, accept), encode(InTheLibrarysWords(metrics))
+    assert without_process(written) == without_process(expected)
 
 
 @settings(deadline=None)
 @given(st.lists(sessions(), max_size=8))
 def test_ratios_of_counters_are_those_of_the_turns_that_are_known(results):
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics()
     for target in TARGETS:
-        metrics.target_added(target)
+        metrics.add(TargetState(target))
     for result in results:
-        metrics.session_finished(result)
-    samples = {(name, labels): s.value for (_, name, labels), s in read(registry).items()}
+        publish(metrics, result)
+    samples = {(name, labels): s.value for (_, name, labels), s in read(metrics).items()}
     for target in TARGETS:
         played = [one for r in results if r.target == target for one in r.turns]
         known = [one for one in played if one.cached_tokens is not None]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from prometheus_client.exposition import generate_latest
 from publish_records import TURNS, container_view, engine_view, session, turn
+from samples_page import page_bytes, publish
 
 from exporter.container.decide.records import PullProgress
+from exporter.metrics.state.target import TargetState
 from exporter.model.session import Notice
 
 
 @pytest.mark.promtool
 def test_promtool_has_nothing_to_say(promtool, published):
     metrics = published.metrics
-    metrics.target_added("local")
-    metrics.session_finished(session(*TURNS, turn(4, 1700, None, None), notices=frozenset(Notice)))
-    metrics.engine_scraped(engine_view(hit_rate_gauge=0.5))
-    metrics.container_changed(container_view(pull=PullProgress(1, 4, 100, 900)))
-    metrics.target_added("new")
-    metrics.loop_ran("probe", 5.0)
-    page = generate_latest(published.registry)
+    metrics.add(TargetState("local"))
+    publish(metrics, session(*TURNS, turn(4, 1700, None, None), notices=frozenset(Notice)))
+    publish(metrics, engine_view(hit_rate_gauge=0.5))
+    publish(metrics, container_view(pull=PullProgress(1, 4, 100, 900)))
+    metrics.add(TargetState("new"))
+    metrics.exporter.loops.ran("probe", 5.0)
+    page = page_bytes(published.metrics)
     check = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, check=False, timeout=60
     )

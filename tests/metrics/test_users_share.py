@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import engine_view, failed_engine_view, measured, session, turn
-from samples_page import Page
+from samples_page import Page, publish
 
 from exporter.analysis.own_share import OwnShare
 from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.target import TargetState
 from exporter.metrics.state.users_share import UsersShare
 from exporter.model.engine import EngineTotals
 from exporter.model.session import Loss, LossCause, Notice
@@ -51,7 +52,7 @@ class Scene:
         change = OwnShare(**fields)
         self.own = self.own.plus(change)
         if self.metrics is not None:
-            self.metrics.engine_asked("local", change)
+            self.metrics.targets["local"].own_share_changed(change)
 
     def read(self, after=15.0, **more):
         """A reading so many seconds later."""
@@ -65,7 +66,7 @@ class Scene:
         rest = {key: self.more[key] for key in self.more if key not in ("restarts", "parts")}
         view = replace(view, snapshot=snapshot, **rest)
         if self.metrics is not None:
-            self.metrics.engine_scraped(view)
+            publish(self.metrics, view)
         return self.share.engine_scraped(view, self.own)
 
     @property
@@ -297,38 +298,36 @@ def test_the_sums_never_fall_and_are_never_more_than_users_asked(steps):
 # On the page
 
 
-def test_the_families_of_users_are_absent_until_they_are_known_and_when_they_are_not(
-    metrics, registry
-):
+def test_the_families_of_users_are_absent_until_they_are_known_and_when_they_are_not(metrics):
     scene = Scene(metrics)
     name = "vllm_engine_users_prefix_cache_queried_tokens_total"
     scene.read()
-    assert Page(registry).value(name) is None
+    assert Page(metrics).value(name) is None
     scene.users(1_000, 250)
     scene.read()
-    page = Page(registry)
+    page = Page(metrics)
     assert page.value(name) == 1_000
     assert page.value("vllm_engine_users_prefix_cache_hit_tokens_total") == 250
     assert page.value("vllm_engine_users_prefix_cache_hit_ratio", window="1m") == 0.25
     assert page.value("vllm_engine_users_tokens_saved_total") == 250
     scene.read(mixed=True)
-    assert not [one for one in Page(registry).names if "users" in one]
+    assert not [one for one in Page(metrics).names if "users" in one]
 
 
-def test_what_users_saved_is_worth_the_cost_then_known(metrics, registry):
-    metrics.target_budget("local", None, Prices(price_per_hour=3.6, currency="EUR", watts=100.0))
+def test_what_users_saved_is_worth_the_cost_then_known(metrics):
+    metrics.targets["local"].cost.prices = Prices(price_per_hour=3.6, currency="EUR", watts=100.0)
     scene = Scene(metrics)
     scene.read()
     for result in measured():  # 200 µs per token
-        metrics.session_finished(result)
+        publish(metrics, result)
     scene.ask(50_000, 40_000)
     scene.read()
-    page = Page(registry)
+    page = Page(metrics)
     assert page.value("vllm_engine_users_prefill_seconds_saved_total") == 0
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(8.0)
     scene.users(20_000, 10_000)
     scene.read()
-    page = Page(registry)
+    page = Page(metrics)
     assert page.value("vllm_engine_users_prefill_seconds_saved_total") == pytest.approx(2.0)
     money = page.value("vllm_engine_users_prefill_cost_saved_total", currency="EUR")
     assert money == pytest.approx(0.002)
@@ -336,19 +335,19 @@ def test_what_users_saved_is_worth_the_cost_then_known(metrics, registry):
     assert joules == pytest.approx(200.0)
 
 
-def test_a_session_that_lost_unreported_tokens_shows_that_hits_are_hidden(metrics, registry):
+def test_a_session_that_lost_unreported_tokens_shows_that_hits_are_hidden(metrics):
     lost = replace(turn(2, 1_250, 0, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden"))
     scene = Scene(metrics)
     scene.read()
-    metrics.session_finished(session(turn(1, 1_000, 0, 0), lost))
+    publish(metrics, session(turn(1, 1_000, 0, 0), lost))
     scene.ask(5_000, 4_000, says=0)
     scene.users(50_000, 100)
     scene.read()
-    assert Page(registry).value("vllm_engine_users_prefix_cache_hit_tokens_total") is None
+    assert Page(metrics).value("vllm_engine_users_prefix_cache_hit_tokens_total") is None
 
 
 async def test_the_page_and_the_api_tell_users_from_the_probe(client, published):
-    published.metrics.target_added("local")
+    published.metrics.add(TargetState("local"))
     scene = Scene(published.metrics)
     scene.read()
     scene.ask(10_000, 9_000)
@@ -367,7 +366,7 @@ async def test_the_page_and_the_api_tell_users_from_the_probe(client, published)
 
 
 async def test_the_page_says_that_counters_are_of_another_engine(client, published):
-    published.metrics.target_added("local")
+    published.metrics.add(TargetState("local"))
     scene = Scene(published.metrics)
     for _ in range(8):
         scene.ask(5_000, 4_000, counted=False)
@@ -376,20 +375,18 @@ async def test_the_page_says_that_counters_are_of_another_engine(client, publish
 
 
 @pytest.mark.parametrize("notice", [Notice.MIXED, Notice.TRANSFER])
-def test_after_a_session_of_several_engines_or_of_transfers_nothing_is_known(
-    metrics, registry, notice
-):
+def test_after_a_session_of_several_engines_or_of_transfers_nothing_is_known(metrics, notice):
     scene = Scene(metrics)
     scene.read()
     scene.users(1_000, 250)
     scene.read()
-    metrics.session_finished(session(turn(1, 1_000, 0, 0), notices=frozenset({notice})))
+    publish(metrics, session(turn(1, 1_000, 0, 0), notices=frozenset({notice})))
     scene.users(1_000, 900)
     scene.read()
-    assert not [one for one in Page(registry).names if "users" in one]
-    metrics.session_finished(session(turn(1, 1_000, 0, 0)))
+    assert not [one for one in Page(metrics).names if "users" in one]
+    publish(metrics, session(turn(1, 1_000, 0, 0)))
     scene.read()
     scene.users(1_000, 500)
     scene.read()
-    hit = Page(registry).value("vllm_engine_users_prefix_cache_hit_tokens_total")
+    hit = Page(metrics).value("vllm_engine_users_prefix_cache_hit_tokens_total")
     assert hit == 750

@@ -4,7 +4,6 @@ import asyncio
 import random
 from contextlib import suppress
 
-import pytest
 from fake_clock import FakeClock
 from recorded_sinks import RecordedLoop
 
@@ -12,6 +11,7 @@ from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
+from exporter.metrics.state.target import TargetState
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.prober import Prober, SessionSinks
@@ -46,8 +46,8 @@ class Day:
             self.clock,
             interval_seconds=10,
             timeout_seconds=30,
-            publish=lambda _view: None,
-            on_loop_failure=lambda: pytest.fail("a scrape failed"),
+            sink=TargetState("t"),
+            heartbeat=RecordedLoop().heartbeat,
         )
         observe = scraper.refresh
         admission = Admission(

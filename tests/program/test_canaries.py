@@ -18,7 +18,7 @@ from canaries import ECHOES, PASSWORD, PLANTED, configuration, echo_engine, seen
 from fake_clock import FakeClock
 
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.store import Metrics
 from exporter.web.server import create_app
 
 ENVIRONMENT = {"VLLM_EXPORTER_TARGETS__1__API_KEY": PLANTED["key in the environment"]}
@@ -30,8 +30,7 @@ OF_A_TARGET = ("/", "/metrics", "/api/v1/sessions", "/api/v1/targets", "/report.
 def every_path(targets) -> list[str]:
     """Every page that the server has, and those that tell of a failure for every target."""
     app = create_app(
-        registry=new_registry(),
-        metrics=Metrics(new_registry()),
+        metrics=Metrics(),
         history=History(),
         clock=FakeClock(),
         draw=lambda *_: b"",

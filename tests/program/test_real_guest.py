@@ -12,6 +12,7 @@ from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
+from exporter.metrics.state.target import TargetState
 from exporter.model.session import ControlOutcome
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
@@ -42,8 +43,8 @@ def scraper_of(client: EngineClient) -> Scraper:
         SystemClock(),
         interval_seconds=10,
         timeout_seconds=10,
-        publish=nothing,
-        on_loop_failure=nothing,
+        sink=TargetState("t"),
+        heartbeat=RecordedLoop(may_fail=True).heartbeat,
     )
 
 

@@ -15,7 +15,9 @@ from publish_records import (
     failed_session,
     session,
 )
+from samples_page import publish
 
+from exporter.metrics.state.target import TargetState
 from exporter.model.session import Notice
 from exporter.web import api
 from exporter.wording.notices import ADVICE
@@ -55,7 +57,7 @@ async def test_sessions_can_be_those_of_one_target_and_few(client, three_session
 
 
 async def test_a_target_without_sessions_has_an_empty_list(client, published):
-    published.metrics.target_added("new")
+    published.metrics.add(TargetState("new"))
     assert await ask(client, "/api/v1/sessions?target=new") == (200, {"sessions": []})
 
 
@@ -87,7 +89,7 @@ async def test_a_number_of_thousands_of_digits_is_refused_too(client):
 
 async def test_targets_can_be_picked_by_name(client, published):
     for name in ("one", "two"):
-        published.metrics.target_added(name)
+        published.metrics.add(TargetState(name))
     status, answer = await ask(client, "/api/v1/targets?target=two")
     assert (status, [each["target"] for each in answer["targets"]]) == (200, ["two"])
     assert await ask(client, "/api/v1/targets?target=no") == (
@@ -129,7 +131,7 @@ async def test_of_the_sessions_of_a_fleet_the_newest_thousand_are_shown(client, 
 
 
 async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
-    published.metrics.target_added("new", url="http://u:p@host:8000")
+    published.metrics.add(TargetState("new", url="http://u:p@host:8000"))
     assert await ask(client, "/api/v1/targets") == (
         200,
         {
@@ -163,8 +165,8 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
 
 
 async def test_a_well_target_tells_of_its_engine(client, published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(engine_view())
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, engine_view())
     published.session_finished(session(*TURNS, notices=frozenset({Notice.SCENARIO_SHORTENED})))
     _, answer = await ask(client, "/api/v1/targets")
     [target] = answer["targets"]
@@ -197,9 +199,9 @@ async def test_a_well_target_tells_of_its_engine(client, published):
 
 
 async def test_an_unwell_target_says_what_is_wrong_and_what_to_do(client, published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(failed_engine_view())
-    published.metrics.container_changed(container_view())
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, failed_engine_view())
+    publish(published.metrics, container_view())
     published.session_finished(failed_session())
     _, answer = await ask(client, "/api/v1/targets")
     [target] = answer["targets"]

@@ -18,9 +18,11 @@ from publish_records import (
     session,
     turn,
 )
+from samples_page import publish
 
 from exporter.container.decide.records import DockerProblem, LifecycleState
 from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason, RetentionReading
 from exporter.model.session import Notice
@@ -34,37 +36,41 @@ async def description(client):
 
 
 def well(published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(engine_view())
-    published.metrics.target_budget("local", 5000, Prices())
-    published.metrics.retention_read(RetentionReading("local", 60.0, 0.25))
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, engine_view())
+    (
+        published.metrics.targets["local"].cost.budget_tokens_per_hour,
+        published.metrics.targets["local"].cost.prices,
+    ) = 5000, Prices()
+    publish(published.metrics, RetentionReading("local", 60.0, 0.25))
     for result in measured():
         published.session_finished(result)
     published.session_finished(session(*TURNS, notices=frozenset(Notice)))
 
 
 def unwell(published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(failed_engine_view())
-    published.metrics.container_changed(container_view())
-    published.metrics.gate_looked("local", PauseReason.BUDGET)
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, failed_engine_view())
+    publish(published.metrics, container_view())
+    published.metrics.targets["local"].admission_checked(PauseReason.BUDGET)
     for reason in FailureReason:
         published.session_finished(failed_session(*TURNS[:2], reason=reason))
     published.session_finished(session(*TURNS, prefix=UNSTABLE))
 
 
 def unknown(published):
-    published.metrics.target_added("local")
-    published.metrics.target_added("new", url="http://host:8000")
-    published.metrics.container_changed(
+    published.metrics.add(TargetState("local"))
+    published.metrics.add(TargetState("new", url="http://host:8000"))
+    publish(
+        published.metrics,
         container_view(
             state=LifecycleState.UNKNOWN,
             docker_problem=DockerProblem.UNREACHABLE,
             diagnosed=False,
             snapshot=None,
-        )
+        ),
     )
-    published.metrics.engine_scraped(dataclasses.replace(engine_view(info=None, cache=None)))
+    publish(published.metrics, dataclasses.replace(engine_view(info=None, cache=None)))
     nothing = turn(1, None, None, None, completion=None, ttft=None)
     published.session_finished(session(nothing, model=None, prefix=None))
     published.session_finished(dataclasses.replace(failed_session(), failed_turn=None))

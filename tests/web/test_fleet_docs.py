@@ -42,8 +42,8 @@ async def config(published, tmp_path):
     published.metrics.limit_whole_page(0)
     for name in ("one", "two"):
         published.session_finished(session(*TURNS, target=name))
-        published.metrics.loop_ran(f"scrape:{name}", 5.0)
-    published.metrics.loop_ran("web_config", 5.0)
+        published.metrics.targets[name].loops.ran(f"scrape:{name}", 5.0)
+    published.metrics.exporter.loops.ran("web_config", 5.0)
     server = HttpServer(published.app)
     await server.start("127.0.0.1", 0)
     fast = "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
@@ -130,7 +130,7 @@ async def test_a_real_prometheus_reads_each_target_by_itself_with_the_right_labe
         assert await once(url, alert, 1, give_up)
         await once(url, f'{alert} unless on (instance) up{{target!=""}}', 0, give_up)
 
-        published.metrics.target_removed("two")
+        published.metrics.remove("two")
         await once(url, f"up{{{targets}}}", 1, give_up)
         [left] = await once(url, "vllm_probe_up", 1, give_up)
         assert left["target"] == "one"

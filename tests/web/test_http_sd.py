@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
 from publish_records import TURNS, session
 
+from exporter.metrics.state.target import TargetState
 from exporter.web.server import HttpServer, create_app
 
 
@@ -22,13 +23,13 @@ def group(address, name):
 
 async def test_each_target_is_a_page_of_this_exporter(client, published):
     for name in ("one", "two"):
-        published.metrics.target_added(name)
+        published.metrics.add(TargetState(name))
     answer = await client.get("/api/v1/http-sd", headers={"Host": "exporter.example:9477"})
     assert answer.status == 200
     assert answer.content_type == "application/json"
     groups = await answer.json()
     assert groups == [group("exporter.example:9477", name) for name in ("one", "two")]
-    published.metrics.target_removed("one")
+    published.metrics.remove("one")
     assert len(await (await client.get("/api/v1/http-sd")).json()) == 1
 
 
@@ -55,7 +56,6 @@ async def test_without_targets_there_is_an_empty_list(client):
 async def told(published):
     """An exporter that is told where Prometheus finds it."""
     app = create_app(
-        registry=published.registry,
         metrics=published.metrics,
         history=published.history,
         clock=FakeClock(),
@@ -66,7 +66,7 @@ async def told(published):
 
 
 async def test_an_address_of_the_configuration_goes_before_that_of_the_request(told, published):
-    published.metrics.target_added("one")
+    published.metrics.add(TargetState("one"))
     answer = await told.get("/api/v1/http-sd")
     assert await answer.json() == [group("exporter.example:80", "one")]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import TURNS, engine_view, session
+from samples_page import InTheLibrarysWords, publish
 from structlog.testing import capture_logs
 
 from exporter.metrics.families.tables import TARGET_FAMILIES
+from exporter.metrics.state.target import TargetState
 from exporter.web import metrics_page
 
 ACCEPTED = (
@@ -25,9 +26,9 @@ ACCEPTED = (
 def fill(published, *names):
     for name in names:
         published.session_finished(session(*TURNS, target=name))
-        published.metrics.engine_scraped(engine_view(target=name))
-        published.metrics.loop_ran(f"scrape:{name}", 5.0)
-    published.metrics.loop_ran("web_config", 5.0)
+        publish(published.metrics, engine_view(target=name))
+        published.metrics.targets[name].loops.ran(f"scrape:{name}", 5.0)
+    published.metrics.exporter.loops.ran("web_config", 5.0)
 
 
 async def page(client, accept="text/plain", **params):
@@ -54,7 +55,9 @@ def samples(text):
 async def test_the_whole_page_is_what_the_client_library_writes(client, published, accept):
     fill(published, "one", "two", "three")
     encode, _ = choose_encoder(accept)
-    assert ours(await page(client, accept)) == ours(encode(published.registry).decode())
+    assert ours(await page(client, accept)) == ours(
+        encode(InTheLibrarysWords(published.metrics)).decode()
+    )
 
 
 @pytest.mark.parametrize("accept", ACCEPTED)
@@ -98,7 +101,7 @@ async def test_a_large_fleet_has_no_whole_page_and_says_so(client, published):
     assert 'loop="scrape:' not in large
     assert 'vllm_exporter_loop_failures_total{loop="web_config"} 0.0\n' in large
     assert "process_cpu_seconds_total" in large
-    published.metrics.target_removed("one")
+    published.metrics.remove("one")
     assert "vllm_probe_up" in await page(client)
 
 
@@ -107,22 +110,22 @@ async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_excha
 ):
     metrics = published.metrics
     for name in ("a", "b"):
-        metrics.target_added(name)
+        metrics.add(TargetState(name))
     metrics.limit_whole_page(len(metrics.targets))
     with capture_logs() as logged:
-        with metrics.targets_swapped(len(metrics.targets)):
-            metrics.target_added("c")
+        with metrics.swap(len(metrics.targets)):
+            metrics.add(TargetState("c"))
             assert "vllm_exporter_whole_page 1.0\n" in await page(client)
-            metrics.target_removed("a")
+            metrics.remove("a")
         assert "vllm_exporter_whole_page 1.0\n" in await page(client)
         assert logged == []
-        with metrics.targets_swapped(len(metrics.targets) + 1):
+        with metrics.swap(len(metrics.targets) + 1):
             # At once: nobody shall be given a page of a thousand because most are not there yet.
             assert "vllm_exporter_whole_page 0.0\n" in await page(client)
-            metrics.target_added("d")
+            metrics.add(TargetState("d"))
         assert "vllm_exporter_whole_page 0.0\n" in await page(client)
-        with metrics.targets_swapped(1):
-            metrics.target_removed("d")
+        with metrics.swap(1):
+            metrics.remove("d")
             assert "vllm_exporter_whole_page 0.0\n" in await page(client)
         assert "vllm_exporter_whole_page 1.0\n" in await page(client)
     assert [line["event"] for line in logged] == [
@@ -167,7 +170,7 @@ async def test_a_target_that_is_not_one_is_refused_in_a_sentence(
 
 async def test_the_sentence_names_a_few_of_a_large_fleet(client, published):
     for number in range(1000):
-        published.metrics.target_added(f"t{number}")
+        published.metrics.add(TargetState(f"t{number}"))
     answer = await (await client.get("/metrics?target=none")).text()
     assert answer.endswith(": t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15"
                            ", t16, t17, t18, t19 and 980 more\n")  # fmt: skip
@@ -199,7 +202,7 @@ async def turns_in(work) -> int:
 
 async def test_the_event_loop_comes_round_between_two_targets(published):
     fill(published, *(f"t{number}" for number in range(50)))
-    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     assert await turns_in(shown.page("t1", kind)) < 5
     assert await turns_in(shown.page(None, kind)) > 50
@@ -243,7 +246,7 @@ async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(clien
     states, bodies = published.metrics.targets, metrics_page._bodies
 
     def removing(state, kind):
-        published.metrics.target_removed("three")
+        published.metrics.remove("three")
         return bodies(state, kind)
 
     metrics_page._bodies = removing
@@ -258,7 +261,7 @@ async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(clien
 
 async def test_a_client_that_goes_takes_the_page_from_nobody(published):
     fill(published, "one", "two")
-    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     first = asyncio.create_task(shown.page(None, kind))
     second = asyncio.create_task(shown.page(None, kind))
@@ -271,7 +274,7 @@ async def test_a_client_that_goes_takes_the_page_from_nobody(published):
 
 async def test_a_page_under_way_ends_with_the_server(published):
     fill(published, *(f"t{number}" for number in range(20)))
-    shown = metrics_page.MetricsPage(published.registry, published.metrics)
+    shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
     asked = asyncio.create_task(shown.page(None, kind))
     await asyncio.sleep(0)
@@ -281,16 +284,7 @@ async def test_a_page_under_way_ends_with_the_server(published):
     assert [task for task in asyncio.all_tasks() if task.get_name() == "whole page"] == []
 
 
-async def test_what_another_registers_is_on_the_pages_of_the_exporter(client, published):
-    from prometheus_client import Gauge  # noqa: PLC0415
-
-    Gauge("of_another", "A gauge.", registry=published.registry).set(7)
-    assert "of_another 7.0\n" in await page(client)
-    published.metrics.target_added("one")
-    assert "of_another" not in await page(client, target="one")
-
-
-def test_the_plain_registry_of_the_library_will_do_for_reading(published):
-    registry = CollectorRegistry()
-    registry.register(published.metrics)
-    assert registry.get_sample_value("vllm_exporter_targets") == 0
+async def test_the_families_of_the_process_are_on_the_page_of_the_exporter_alone(client, published):
+    assert "\nprocess_open_fds " in await page(client)
+    published.metrics.add(TargetState("one"))
+    assert "process_" not in await page(client, target="one")

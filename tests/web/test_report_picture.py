@@ -13,9 +13,11 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
 from publish_records import STARTED, TURNS, failed_session, session
+from samples_page import publish
 
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.report import drawing
 from exporter.report.charts import session_picture
 from exporter.web.server import create_app
@@ -25,8 +27,7 @@ class Scene:
     """A server whose drawings are counted."""
 
     def __init__(self, draw=session_picture):
-        self.registry = new_registry()
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics()
         self.history = History()
         self.drawn = []
         self._draw = draw
@@ -36,14 +37,13 @@ class Scene:
         return self._draw(result)
 
     def played(self, result):
-        self.metrics.target_added(result.target)
-        self.metrics.session_finished(result)
+        self.metrics.add(TargetState(result.target))
+        publish(self.metrics, result)
         self.history.add(result)
 
     @asynccontextmanager
     async def client(self):
         app = create_app(
-            registry=self.registry,
             metrics=self.metrics,
             history=self.history,
             clock=FakeClock(unix=STARTED + 60),
@@ -102,7 +102,7 @@ async def test_each_target_has_a_picture_of_its_own():
 
 async def test_before_the_first_session_there_is_a_sentence():
     scene = Scene()
-    scene.metrics.target_added("local")
+    scene.metrics.add(TargetState("local"))
     async with scene.client() as client:
         answer = await client.get("/report.png")
         assert answer.status == 404

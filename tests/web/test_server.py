@@ -19,13 +19,15 @@ from publish_records import (
     measured,
     session,
 )
+from samples_page import publish
 from structlog.testing import capture_logs
 
 from exporter.analysis.own_share import OwnShare
 from exporter.errors import ExporterError
 from exporter.metrics.families.discovery import DISCOVERY
-from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.families.tables import EXPORTER, LOOPS, PROCESS, TARGET_FAMILIES
 from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.target import TargetState
 from exporter.model.probe import RetentionReading
 from exporter.web.server import HttpServer
 
@@ -44,20 +46,25 @@ def after_users_asked(view):
 
 @pytest.fixture
 def full(published):
-    published.metrics.target_added("local")
-    published.metrics.target_budget("local", 2_000_000, Prices(2.5, "EUR", 400.0))
-    published.metrics.sessions_every("local", 60.0)
-    published.metrics.gate_looked("local", None)
-    published.metrics.retention_read(RetentionReading("local", 60.0, 1.0))
-    published.metrics.engine_asked("local", OwnShare(requests=1, told=1, queried_tokens=900))
+    published.metrics.add(TargetState("local"))
+    (
+        published.metrics.targets["local"].cost.budget_tokens_per_hour,
+        published.metrics.targets["local"].cost.prices,
+    ) = 2_000_000, Prices(2.5, "EUR", 400.0)
+    published.metrics.targets["local"].interval_seconds = 60.0
+    published.metrics.targets["local"].admission_checked(None)
+    publish(published.metrics, RetentionReading("local", 60.0, 1.0))
+    published.metrics.targets["local"].own_share_changed(
+        OwnShare(requests=1, told=1, queried_tokens=900)
+    )
     for result in (*measured(), session(*TURNS), *measured()):
         published.session_finished(result)
-    published.metrics.engine_scraped(engine_view())
-    published.metrics.engine_scraped(after_users_asked(engine_view()))
-    published.metrics.container_changed(container_view())
-    published.metrics.loop_ran("probe:local", 5.0)
-    published.metrics.web_config_looked_at(in_force=True)
-    published.metrics.config_loaded(5.0)
+    publish(published.metrics, engine_view())
+    publish(published.metrics, after_users_asked(engine_view()))
+    publish(published.metrics, container_view())
+    published.metrics.targets["local"].loops.ran("probe:local", 5.0)
+    published.metrics.exporter.web_config_in_force = True
+    published.metrics.exporter.reloads.in_force(5.0)
     return published
 
 
@@ -174,21 +181,21 @@ async def test_ready_once_every_target_has_been_looked_at(client, published):
         return answer.status, await answer.text()
 
     for name in ("scraped", "probed", "late"):
-        published.metrics.target_added(name)
-    published.metrics.engine_scraped(failed_engine_view(target="scraped"))
-    published.metrics.session_finished(failed_session(target="probed"))
+        published.metrics.add(TargetState(name))
+    publish(published.metrics, failed_engine_view(target="scraped"))
+    publish(published.metrics, failed_session(target="probed"))
     assert await ready() == (503, "not looked at yet: late\n")
-    published.metrics.engine_scraped(engine_view(target="late"))
+    publish(published.metrics, engine_view(target="late"))
     assert await ready() == (200, "ready\n")
-    published.metrics.target_added("found later")
+    published.metrics.add(TargetState("found later"))
     assert await ready() == (200, "ready\n"), "the pages of all others are wanted meanwhile"
 
 
 async def test_a_target_with_a_container_is_ready_once_that_was_inspected(client, published):
-    published.metrics.target_added("local", mode="attached")
-    published.metrics.engine_scraped(engine_view())
+    published.metrics.add(TargetState("local", mode="attached"))
+    publish(published.metrics, engine_view())
     assert (await client.get("/-/ready")).status == 503
-    published.metrics.container_changed(container_view())
+    publish(published.metrics, container_view())
     assert (await client.get("/-/ready")).status == 200
 
 
@@ -219,16 +226,11 @@ async def test_every_answer_is_guarded_and_none_names_the_servers_version(client
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-class Broken:
-    def describe(self):
-        return ()
-
-    def collect(self):
+async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(client, monkeypatch):
+    def broken():
         raise RuntimeError("the secret inside")
 
-
-async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(client, published):
-    published.registry.register(Broken())
+    monkeypatch.setattr(PROCESS, "collect", broken)
     with capture_logs() as logged:
         answer = await client.get("/metrics")
     assert (answer.status, await answer.text()) == (500, "500 Internal Server Error\n")

@@ -18,6 +18,8 @@ from exporter.container.supervisor import Supervisor
 from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
 from exporter.daemon.probing import engine_client
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
+from exporter.loops import LoopHeartbeat
+from exporter.metrics.state.exporter import Loops
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -103,7 +105,7 @@ async def started(
     Raises `ExporterError` with the supervisor's diagnosis where it does not become ready.
     """
     container = container_of(target)
-    views: asyncio.Queue[ContainerView] = asyncio.Queue()
+    views = _Views()
     async with engine_client(target, container.health_timeout_seconds) as client:
         supervisor = Supervisor(
             supervisor_config_of(target),
@@ -111,12 +113,12 @@ async def started(
             clock,
             engine=EngineChecks(client),
             jitter=random.random,
-            publish=views.put_nowait,
-            on_loop_failure=lambda: None,
+            sink=views,
+            heartbeat=LoopHeartbeat("supervise", Loops(), clock),
         )
         loop = asyncio.create_task(supervisor.run(), name="supervisor")
         try:
-            await _until_ready(views, loop, target, tell)
+            await _until_ready(views.queue, loop, target, tell)
             loop.cancel()
             await asyncio.wait({loop})
             yield
@@ -124,6 +126,16 @@ async def started(
             loop.cancel()
             await asyncio.wait({loop})
             await supervisor.shutdown()
+
+
+class _Views:
+    """A `ContainerSink` that keeps the views for whoever waits for the next one."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[ContainerView] = asyncio.Queue()
+
+    def container_changed(self, view: ContainerView) -> None:
+        self.queue.put_nowait(view)
 
 
 async def _until_ready(

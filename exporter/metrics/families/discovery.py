@@ -9,17 +9,17 @@ from exporter.metrics.readers import Family, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exporter.metrics.state.target import DiscoveryState, ExporterState
+    from exporter.metrics.state.exporter import ExporterState, SourceState
 
 
-def _by_source(value: Callable[[DiscoveryState], float | None]) -> Reader[ExporterState]:
+def _by_source(value: Callable[[SourceState], float | None]) -> Reader[ExporterState]:
     return Reader(
         ("source",),
         lambda state: [((name,), value(each)) for name, each in state.discovery.items()],
     )
 
 
-def _by_reason(values: Callable[[DiscoveryState], Mapping[str, float]]) -> Reader[ExporterState]:
+def _by_reason(values: Callable[[SourceState], Mapping[str, float]]) -> Reader[ExporterState]:
     return Reader(
         ("source", "reason"),
         lambda state: [

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from prometheus_client import ProcessCollector
+
 from exporter.metrics.families.container import CONTAINER
 from exporter.metrics.families.cost import PROBE_COST
 from exporter.metrics.families.discovery import DISCOVERY
@@ -30,7 +32,8 @@ from exporter.metrics.readers import (
 
 if TYPE_CHECKING:
     from exporter.metrics.readers import Value
-    from exporter.metrics.state.target import ExporterState, Loops, TargetState
+    from exporter.metrics.state.exporter import ExporterState, Loops
+    from exporter.metrics.state.target import TargetState
 
 
 def _probe_up(target: TargetState) -> Value:
@@ -308,5 +311,8 @@ LOOPS: Final[tuple[Family[Loops], ...]] = (
         "Unix time at which a loop last came round.",
     ),
 )
+
+PROCESS: Final = ProcessCollector(registry=None)
+"""The families `process_*` of prometheus_client: memory, processor time, open files."""
 
 TARGET_FAMILIES: Final = (*PROBE, *ENGINE, *CONTAINER)

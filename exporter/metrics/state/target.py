@@ -6,136 +6,35 @@ engine reports start as None, because an engine that never reports a number has 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from exporter.analysis.own_share import OwnShare
 from exporter.analysis.wedge import wedged_after
 from exporter.engine.metrics.scrape_reasons import ScrapeReason
 from exporter.metrics.state.cost import CostState
+from exporter.metrics.state.exporter import Loops
+from exporter.metrics.state.latency import (
+    INTER_TOKEN_BOUNDS,
+    TTFT_BOUNDS,
+    CacheTemperature,
+    Distribution,
+    temperature,
+)
+from exporter.metrics.state.probe_sums import ProbeSums
 from exporter.metrics.state.session_signs import SessionSigns, signs_of
 from exporter.metrics.state.users_share import UsersShare
-from exporter.model.chat import CachedTokensSource
 from exporter.model.failure import FailureReason
-from exporter.model.session import LossCause, Notice
+from exporter.model.session import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
     from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult, TurnFacts
-
-# vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
-# the probe and one of vllm:time_to_first_token_seconds have the same resolution.
-TTFT_BOUNDS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
-)
-# As above for inter-token latency up to 10 s, with a finer start: a small model decodes faster
-# than 10 ms per token.
-INTER_TOKEN_BOUNDS = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0),
-)
-
-CacheTemperature = Literal["cold", "warm", "unknown"]
-
-
-class Distribution:
-    """A histogram with fixed upper bounds; a value equal to a bound belongs to it."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(bounds)
-        self.sum = 0.0
-        self._counts = [0] * (len(bounds) + 1)
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def cumulative(self) -> list[int]:
-        """Observations up to each bound, and last of all those without a bound."""
-        return list(accumulate(self._counts))
-
-
-def temperature(turn: TurnFacts) -> CacheTemperature:
-    if turn.cached_tokens is None:
-        return "unknown"
-    return "warm" if turn.cached_tokens > 0 else "cold"
-
-
-@dataclass(slots=True)
-class ProbeSums:
-    """Sums over all turns that ended, those of failed sessions too: None until first known.
-
-    `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
-    `ideal_cached_tokens` and `lost_tokens` (ideal known too). So cached / prompt and lost / ideal
-    are true ratios as long as it does not depend on a turn's hits whether they are known. Turns
-    that are known only because the engine counted no hit at all are therefore left out where other
-    turns of their session are unknown: those may have hit. `consumed_tokens` counts every turn with
-    usage, and the requests beside the turns.
-    """
-
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    ideal_cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    consumed_tokens: int | None = None
-    lost_tokens: dict[LossCause, int] = field(default_factory=dict)
-
-    def add_beside(self, tokens: int) -> None:
-        """Tokens of requests that are no turns, or of no session that finished."""
-        if tokens:
-            self.consumed_tokens = (self.consumed_tokens or 0) + tokens
-
-    def add(self, turn: TurnFacts, *, others_unknown: bool = False) -> None:
-        if turn.consumed_tokens is not None:
-            self.consumed_tokens = (self.consumed_tokens or 0) + turn.consumed_tokens
-        if turn.completion_tokens is not None:
-            self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
-        if turn.prompt_tokens is None or turn.cached_tokens is None:
-            if turn.loss is not None:  # what was served is not known, but that usage hides it
-                self._add_ideal(turn)
-            return
-        if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
-            return
-        self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
-        self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
-        self._add_ideal(turn)
-
-    def _add_ideal(self, turn: TurnFacts) -> None:
-        # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
-        if turn.ideal_cached_tokens is None or turn.index == 1:
-            return
-        self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + turn.ideal_cached_tokens
-        if not self.lost_tokens:
-            self.lost_tokens = dict.fromkeys(LossCause, 0)
-        if turn.loss is not None:
-            self.lost_tokens[turn.loss.cause] += turn.loss.tokens
-
-
-@dataclass(slots=True)
-class Loops:
-    """Loops by their whole name: of one target, or those of the exporter itself."""
-
-    failures: dict[str, int] = field(default_factory=dict)
-    last_run: dict[str, float] = field(default_factory=dict)
-
-    def ran(self, loop: str, time: float) -> None:
-        self.last_run[loop] = time
-        self.failures.setdefault(loop, 0)
-
-    def failed(self, loop: str) -> None:
-        self.failures[loop] = self.failures.get(loop, 0) + 1
-
-    def gone(self, loop: str) -> None:
-        self.last_run.pop(loop, None)
-        self.failures.pop(loop, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,42 +221,6 @@ class TargetState:
         """
         engine_seen = self.engine is not None or self.last_session is not None
         return engine_seen and (self.mode == "external" or self.container is not None)
-
-
-@dataclass(slots=True)
-class Reloads:
-    """How the configuration was read: None before it was in force, which is before it listens."""
-
-    last_successful: bool | None = None
-    last_success_time: float | None = None
-    outcomes: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0})
-
-    def in_force(self, time: float) -> None:
-        self.last_successful, self.last_success_time = True, time
-
-
-@dataclass(slots=True)
-class DiscoveryState:
-    """One source of targets: None until it answered for the first time."""
-
-    failures: dict[str, int]  # every reason that the source can have
-    targets: int | None = None
-    left_out: dict[str, int] = field(default_factory=dict)
-    last_success_time: float | None = None
-
-
-@dataclass(slots=True)
-class ExporterState:
-    """The exporter about itself, and the loops that belong to no target."""
-
-    version: str
-    python: str
-    targets: int = 0
-    whole_page: bool = True
-    loops: Loops = field(default_factory=Loops)
-    web_config_in_force: bool | None = None  # None: no such file is configured
-    reloads: Reloads = field(default_factory=Reloads)
-    discovery: dict[str, DiscoveryState] = field(default_factory=dict)  # by source
 
 
 def live_engine(target: TargetState) -> EngineView | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.loops import LoopHeartbeat, Spawn
-    from exporter.metrics.sink import Metrics
     from exporter.web.access.configuration import WebConfig
 
 log = structlog.stdlib.get_logger(__name__)
@@ -31,6 +30,13 @@ def read(file: Path) -> WebConfig:
     return config
 
 
+class WebConfigSink(Protocol):
+    """Gets the state of the web configuration. The metrics implement it."""
+
+    def web_config_checked(self, *, in_force: bool) -> None:
+        """The files were looked at. `in_force`: what they say now is in force."""
+
+
 class WebAccess:
     """Reads the files of the web configuration when they change, and `apply`s what they say.
 
@@ -44,13 +50,13 @@ class WebAccess:
         *,
         heartbeat: LoopHeartbeat,
         spawn: Spawn,
-        metrics: Metrics,
+        sink: WebConfigSink,
     ) -> None:
         self._config = config
         self._apply = apply
         self._heartbeat = heartbeat
         self._spawn = spawn
-        self._metrics = metrics
+        self._sink = sink
         self._task: asyncio.Task[None] | None = None
         self._seen = fingerprint(() if config is None else config.files)
         self._refused = ""  # why the files are not in force
@@ -109,7 +115,7 @@ class WebAccess:
         seen = await asyncio.to_thread(fingerprint, self._config.files)
         if seen != self._seen and await self._read(self._config):
             self._seen = seen  # of before the reading, so that a later change is seen too
-        self._metrics.web_config_looked_at(in_force=not self._refused)
+        self._sink.web_config_checked(in_force=not self._refused)
         self._heartbeat.ran()
 
     async def _read(self, old: WebConfig) -> bool:

@@ -25,7 +25,7 @@ from exporter.wording import numbers
 
 if TYPE_CHECKING:
     from exporter.metrics.history import History
-    from exporter.metrics.sink import Metrics
+    from exporter.metrics.store import Metrics
     from exporter.web.page.views.links import PageLinks, PageQuery
 
 

@@ -1,4 +1,4 @@
-"""A real server over a fresh registry, for every test of this folder that asks for it."""
+"""A real server for every test of this folder that asks for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fake_clock import FakeClock
-from prometheus_client import CollectorRegistry
 from publish_records import STARTED
+from samples_page import publish
 
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.web.server import create_app
 
 if TYPE_CHECKING:
@@ -24,36 +25,29 @@ Client = TestClient[web.Request, web.Application]
 
 
 class Published:
-    """The parts behind the server, and the sink that the application makes of them."""
+    """The parts behind the server, and the application made of them."""
 
     def __init__(self) -> None:
-        self.registry = new_registry()
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics()
         self.history = History()
         self.app = create_app(
-            registry=self.registry,
             metrics=self.metrics,
             history=self.history,
             clock=FakeClock(unix=STARTED + 60),
         )
 
     def session_finished(self, result: SessionResult) -> None:
-        self.metrics.target_added(result.target)
-        self.metrics.session_finished(result)
+        if result.target not in self.metrics.targets:
+            self.metrics.add(TargetState(result.target))
+        publish(self.metrics, result)
         self.history.add(result)
 
 
 @pytest.fixture
-def registry() -> CollectorRegistry:
-    """One without the families of the process."""
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def metrics(registry: CollectorRegistry) -> Metrics:
-    """The sink, with the target `local`."""
-    metrics = Metrics(registry)
-    metrics.target_added("local")
+def metrics() -> Metrics:
+    """With the target `local`."""
+    metrics = Metrics()
+    metrics.add(TargetState("local"))
     return metrics
 
 

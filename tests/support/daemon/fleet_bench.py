@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from samples_page import InTheLibrarysWords
 
 from exporter.clock import SystemClock
 from exporter.config import ProbeSettings, ScrapeSettings, Target
@@ -15,11 +15,13 @@ from exporter.daemon.fleet import Fleet
 from exporter.daemon.shared_settings import SharedSettings, shared_settings_of
 from exporter.daemon.target_context import TargetContext
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics
+from exporter.metrics.store import Metrics
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from prometheus_client.samples import Sample
 
     from exporter.loops import Loop, LoopHeartbeat
 
@@ -48,8 +50,7 @@ class Bench:
     """A fleet and what it says."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics()
         self.history = History()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.group: asyncio.TaskGroup | None = None
@@ -67,18 +68,21 @@ class Bench:
         wanted = labels.items()
         found = [
             sample.value
-            for family in self.registry.collect()
-            for sample in family.samples
+            for sample in self._samples()
             if sample.name == name and wanted <= sample.labels.items()
         ]
         return sum(found) if found else None
+
+    def _samples(self) -> list[Sample]:
+        return [
+            each for family in InTheLibrarysWords(self.metrics).collect() for each in family.samples
+        ]
 
     def series_of(self, name: str) -> list[str]:
         """Every series that speaks of a target or of one of its loops."""
         return [
             f"{sample.name}{sample.labels}"
-            for family in self.registry.collect()
-            for sample in family.samples
+            for sample in self._samples()
             if sample.labels.get("target") == name
             or sample.labels.get("loop", "").endswith(f":{name}")
         ]

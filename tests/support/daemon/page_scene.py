@@ -23,10 +23,12 @@ from publish_records import (
     session,
     turn,
 )
+from samples_page import publish
 
 from exporter.container.decide.records import ContainerStatus, LifecycleState
 from exporter.metrics.history import History
-from exporter.metrics.sink import Metrics, new_registry
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.probe import PauseReason, RetentionReading
 from exporter.model.session import Control, ControlOutcome, LossCause, Notice
 from exporter.web.server import create_app
@@ -63,9 +65,9 @@ def turns(lost_in: int | None = None) -> tuple[TurnFacts, ...]:
 
 
 def well(metrics: Metrics, history: History, name: str = "qwen") -> None:
-    metrics.target_added(name, mode="managed", url="http://127.0.0.1:8000")
-    metrics.engine_scraped(engine_view(target=name))
-    metrics.container_changed(container_view(target=name))  # it ended once, and was brought back
+    metrics.add(TargetState(name, mode="managed", url="http://127.0.0.1:8000"))
+    publish(metrics, engine_view(target=name))
+    publish(metrics, container_view(target=name))  # it ended once, and was brought back
     running = container_view(target=name).snapshot
     assert running is not None
     running = replace(running, status=ContainerStatus.RUNNING, exit_code=None, finished_time=None)
@@ -76,8 +78,8 @@ def well(metrics: Metrics, history: History, name: str = "qwen") -> None:
         snapshot=running,
         next_attempt_time=None,
     )
-    metrics.container_changed(ready)
-    metrics.retention_read(RetentionReading(name, 60.0, 1.0))
+    publish(metrics, ready)
+    publish(metrics, RetentionReading(name, 60.0, 1.0))
     played = [
         session(
             *turns(5 if number in {12, 26, 29} else None),
@@ -90,9 +92,9 @@ def well(metrics: Metrics, history: History, name: str = "qwen") -> None:
 
 
 def unwell(metrics: Metrics, history: History, name: str = "mistral") -> None:
-    metrics.target_added(name, mode="managed", url="http://127.0.0.1:8001")
-    metrics.container_changed(container_view(target=name))
-    metrics.engine_scraped(failed_engine_view(target=name))
+    metrics.add(TargetState(name, mode="managed", url="http://127.0.0.1:8001"))
+    publish(metrics, container_view(target=name))
+    publish(metrics, failed_engine_view(target=name))
     unstable = {"prefix": UNSTABLE, "notices": frozenset({Notice.PREFIX_UNSTABLE})}
     played = [
         replace(session(*turns(), target=name, started=STARTED - 60 * (6 - number)), **unstable)
@@ -103,10 +105,10 @@ def unwell(metrics: Metrics, history: History, name: str = "mistral") -> None:
 
 
 def simulated(metrics: Metrics, history: History, name: str = "demo") -> None:
-    metrics.target_added(name, url="http://127.0.0.1:8002")
+    metrics.add(TargetState(name, url="http://127.0.0.1:8002"))
     info = engine_view().info
     assert info is not None
-    metrics.engine_scraped(engine_view(target=name, info=replace(info, simulated=True)))
+    publish(metrics, engine_view(target=name, info=replace(info, simulated=True)))
     notices = frozenset({Notice.SIMULATED})
     played = [
         session(
@@ -122,8 +124,8 @@ def simulated(metrics: Metrics, history: History, name: str = "demo") -> None:
 
 
 def wedged(metrics: Metrics, history: History, name: str = "wedged") -> None:
-    metrics.target_added(name, url="http://127.0.0.1:8003")
-    metrics.engine_scraped(engine_view(target=name))
+    metrics.add(TargetState(name, url="http://127.0.0.1:8003"))
+    publish(metrics, engine_view(target=name))
     missed = [
         turn(n, 2071 + 142 * (n - 1), 0, 2048, ttft=0.45, cause=LossCause.WEDGED)
         for n in range(2, 9)
@@ -133,8 +135,8 @@ def wedged(metrics: Metrics, history: History, name: str = "wedged") -> None:
 
 
 def broken_template(metrics: Metrics, history: History, name: str = "broken-template") -> None:
-    metrics.target_added(name, url="http://127.0.0.1:8004")
-    metrics.engine_scraped(engine_view(target=name))
+    metrics.add(TargetState(name, url="http://127.0.0.1:8004"))
+    publish(metrics, engine_view(target=name))
     little = [turn(n, 2071 + 142 * (n - 1), 48, 48, ttft=0.45) for n in range(2, 9)]
     notices = frozenset({Notice.PREFIX_UNSTABLE})
     played = session(*turns()[:1], *little, target=name, prefix=UNSTABLE, notices=notices)
@@ -142,12 +144,12 @@ def broken_template(metrics: Metrics, history: History, name: str = "broken-temp
 
 
 def asleep(metrics: Metrics, history: History, name: str = "asleep") -> None:
-    metrics.target_added(name, url="http://127.0.0.1:8005")
+    metrics.add(TargetState(name, url="http://127.0.0.1:8005"))
     view = engine_view(target=name)
     assert view.snapshot is not None
-    metrics.engine_scraped(replace(view, snapshot=replace(view.snapshot, asleep=True)))
+    publish(metrics, replace(view, snapshot=replace(view.snapshot, asleep=True)))
     _play(metrics, history, [session(*turns(), target=name)])
-    metrics.gate_looked(name, PauseReason.ASLEEP)
+    metrics.targets[name].admission_checked(PauseReason.ASLEEP)
 
 
 def states(metrics: Metrics, history: History) -> None:
@@ -176,12 +178,11 @@ def _play(metrics: Metrics, history: History, results: Sequence[SessionResult]) 
     for result in results:
         history.add(result)
     for result in results[-4:]:
-        metrics.session_finished(result)
+        publish(metrics, result)
 
 
 async def _serve(port: int, what: str | None) -> None:
-    registry = new_registry()
-    metrics, history = Metrics(registry), History()
+    metrics, history = Metrics(), History()
     if what is None:
         three(metrics, history)
     elif what == "states":
@@ -189,7 +190,6 @@ async def _serve(port: int, what: str | None) -> None:
     else:
         many(metrics, history, int(what))
     app = create_app(
-        registry=registry,
         metrics=metrics,
         history=history,
         clock=FakeClock(unix=STARTED + 60),

@@ -7,13 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client.exposition import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from samples_page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from prometheus_client import CollectorRegistry
+    from exporter.metrics.store import Metrics
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "rules"
 SCRAPE_SECONDS = 10
@@ -23,10 +22,10 @@ Key = tuple[str, Labels]
 
 
 class Course:
-    """Scrapes of a registry, one every `SCRAPE_SECONDS`; a series that is gone becomes stale."""
+    """Scrapes of the whole page, one every `SCRAPE_SECONDS`; a series that is gone becomes stale."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._scrapes: list[dict[Key, float]] = []
 
     @property
@@ -35,12 +34,7 @@ class Course:
         return len(self._scrapes) * SCRAPE_SECONDS
 
     def scrape(self, times: int = 1) -> None:
-        text = generate_latest(self._registry).decode()
-        page = {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        page = Page(self._metrics).samples
         page["up", frozenset({("job", "vllm-cache-exporter")})] = 1.0
         self._scrapes += [page] * times
 

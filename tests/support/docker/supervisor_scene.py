@@ -11,11 +11,13 @@ import structlog
 from fake_clock import FakeClock
 from fake_docker import FakeDoor, World
 from lifecycle_daemon import POLICY, SPEC
+from recorded_sinks import RecordedLoop
 
 from exporter.container.decide.launch import plan
 from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
+from exporter.loops import LoopHeartbeat
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import SessionResult
 
@@ -50,7 +52,7 @@ class Scene:
         self.world.images.add(SPEC.image)
         self.door = FakeDoor(self.world)
         self.views = []
-        self.mishaps = 0
+        self.counted = RecordedLoop(may_fail=True)
         self.resting = False
         self.model: str | None = None
         self.health_deadlines: list[float] = []
@@ -61,8 +63,8 @@ class Scene:
             self.clock,
             engine=self,
             jitter=lambda: 0.5,
-            publish=self.views.append,
-            on_loop_failure=self._count_mishap,
+            sink=self,
+            heartbeat=LoopHeartbeat("supervise:t", self.counted, self.clock),
         )
 
     async def health(self, seconds: float) -> HealthAnswer:
@@ -77,8 +79,8 @@ class Scene:
     async def loaded(self) -> str | None:
         return self.model
 
-    def _count_mishap(self) -> None:
-        self.mishaps += 1
+    def container_changed(self, view) -> None:
+        self.views.append(view)
 
     @property
     def view(self):

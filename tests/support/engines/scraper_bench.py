@@ -10,10 +10,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from engine_pages import vllm_page
 from fake_clock import FakeClock
+from recorded_sinks import RecordedLoop
 
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
+from exporter.loops import LoopHeartbeat
+from exporter.metrics.state.target import TargetState
 from exporter.model.engine import EngineInfo
 from exporter.probe.engine_requests import EngineRequests
 
@@ -35,8 +38,8 @@ def unheard_scraper(client: EngineClient, clock: Clock) -> Scraper:
         clock,
         interval_seconds=10,
         timeout_seconds=5,
-        publish=lambda _view: None,
-        on_loop_failure=lambda: None,
+        sink=TargetState("t"),
+        heartbeat=RecordedLoop(may_fail=True).heartbeat,
     )
 
 
@@ -88,8 +91,7 @@ class Bench:
     ) -> None:
         self.clock = FakeClock()
         self.views: list[EngineView] = []
-        self.loop_failures = 0
-        self.loop_rounds = 0
+        self.counted = RecordedLoop(may_fail=True)
         self.publish_error: Exception | None = None
         self.source = EngineClient(url, timeout_seconds=30.0)
         self.scraper = Scraper(
@@ -98,21 +100,14 @@ class Bench:
             self.clock,
             interval_seconds=10.0,
             timeout_seconds=timeout,
-            publish=self._publish,
-            on_loop_failure=self._count,
-            on_loop_round=self._round,
+            sink=self,
+            heartbeat=LoopHeartbeat("scrape:local", self.counted, self.clock),
         )
 
-    def _publish(self, view: EngineView) -> None:
+    def engine_scraped(self, view: EngineView) -> None:
         self.views.append(view)
         if self.publish_error is not None:
             raise self.publish_error
-
-    def _count(self) -> None:
-        self.loop_failures += 1
-
-    def _round(self) -> None:
-        self.loop_rounds += 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:

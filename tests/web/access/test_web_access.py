@@ -30,7 +30,7 @@ class Looks:
         self.in_force: list[bool] = []
         self.failures = 0
 
-    def web_config_looked_at(self, *, in_force):
+    def web_config_checked(self, *, in_force):
         self.in_force.append(in_force)
 
     def ran(self, loop, _time):
@@ -55,7 +55,7 @@ class Served:
             self.server.apply,
             heartbeat=LoopHeartbeat("web_config", self.sink, self.clock),
             spawn=lambda heartbeat, loop: asyncio.create_task(endless(heartbeat, loop)),
-            metrics=self.sink,
+            sink=self.sink,
         )
 
     async def status(self, *, client=None, **headers):

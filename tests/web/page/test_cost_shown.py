@@ -12,24 +12,26 @@ from publish_records import (
     session,
     turn,
 )
+from samples_page import publish
 
 from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.target import TargetState
 from exporter.model.probe import PauseReason, RetentionReading
 from exporter.model.session import Control, ControlOutcome
 
 
 async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(client, published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(engine_view())
-    published.metrics.gate_looked("local", PauseReason.QUEUE)
-    published.metrics.retention_read(RetentionReading("local", 60.0, 0.25))
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, engine_view())
+    published.metrics.targets["local"].admission_checked(PauseReason.QUEUE)
+    publish(published.metrics, RetentionReading("local", 60.0, 0.25))
     page = await (await client.get("/")).text()
     assert "requests wait in the engine&#39;s queue" in page
     assert "25% after 60 s" in page
     assert "per token" not in page
     for result in measured():
         published.session_finished(result)
-    published.metrics.gate_looked("local", None)
+    published.metrics.targets["local"].admission_checked(None)
     page = await (await client.get("/")).text()
     assert "200.0 ± 0.0 µs per token" in page
     assert "Probe waits" not in page
@@ -73,9 +75,9 @@ async def test_the_page_of_an_engine_that_caches_nothing_has_no_time_saved(clien
 
 
 async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
-    published.metrics.target_added("local")
+    published.metrics.add(TargetState("local"))
     published.session_finished(failed_session())
-    published.metrics.gate_looked("local", PauseReason.ASLEEP)
+    published.metrics.targets["local"].admission_checked(PauseReason.ASLEEP)
     page = await (await client.get("/")).text()
     assert "Asleep or paused" in page
     assert "1 target: 1 asleep or paused." in page
@@ -97,17 +99,23 @@ async def test_the_page_tells_a_budget_that_paces_sessions_from_one_that_is_used
     client, published, seconds, words
 ):
     published.session_finished(session(*TURNS))
-    published.metrics.target_budget("local", 5_000_000, Prices())
+    (
+        published.metrics.targets["local"].cost.budget_tokens_per_hour,
+        published.metrics.targets["local"].cost.prices,
+    ) = 5_000_000, Prices()
     until = None if seconds is None else STARTED + 60 + seconds
-    published.metrics.gate_looked("local", PauseReason.BUDGET, until)
+    published.metrics.targets["local"].admission_checked(PauseReason.BUDGET, until)
     page = await (await client.get("/")).text()
     assert f"<dt>Probe waits</dt><dd>{words}</dd>" in page
 
 
 async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):
     published.session_finished(session(*TURNS))
-    published.metrics.target_budget("local", 5000, Prices())
-    published.metrics.gate_looked("local", PauseReason.BUDGET)
+    (
+        published.metrics.targets["local"].cost.budget_tokens_per_hour,
+        published.metrics.targets["local"].cost.prices,
+    ) = 5000, Prices()
+    published.metrics.targets["local"].admission_checked(PauseReason.BUDGET)
     (target,) = (await (await client.get("/api/v1/targets")).json())["targets"]
     assert target["cost"] == {
         "paused": "budget",

@@ -22,6 +22,7 @@ from publish_records import (
     session,
     turn,
 )
+from samples_page import publish
 
 from exporter.container.decide.records import (
     Cause,
@@ -30,6 +31,7 @@ from exporter.container.decide.records import (
     LifecycleState,
     PullProgress,
 )
+from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
 from exporter.model.session import LossCause, Notice
 from exporter.web.page import page
@@ -87,8 +89,8 @@ async def test_without_targets_the_page_says_so(show):
 
 
 async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
-    published.metrics.target_added("local")
-    published.metrics.engine_scraped(engine_view())
+    published.metrics.add(TargetState("local"))
+    publish(published.metrics, engine_view())
     published.session_finished(session(*TURNS))
     page = (await show()).text
     assert "1 target: 1 up." in page
@@ -174,16 +176,16 @@ async def test_a_session_that_failed_before_its_first_turn_says_so(show, publish
 
 async def test_a_failed_scrape_is_told_beside_a_session_that_went_well(show, published):
     published.session_finished(session(*TURNS))
-    published.metrics.engine_scraped(failed_engine_view())
+    publish(published.metrics, failed_engine_view())
     page = (await show()).text
     assert "The engine's own metrics cannot be read: timeout no whole page within 3 s" in page
     assert "Cache capacity" not in page
 
 
 async def test_a_simulated_engine_is_called_so_in_capitals(show, published):
-    published.metrics.target_added("local")
+    published.metrics.add(TargetState("local"))
     simulated = dataclasses.replace(engine_view().info, simulated=True)
-    published.metrics.engine_scraped(engine_view(info=simulated))
+    publish(published.metrics, engine_view(info=simulated))
     page = (await show()).text
     assert "SIMULATED local: these numbers describe a simulator" in page
 
@@ -196,9 +198,10 @@ async def test_earlier_sessions_are_listed_and_bounded(show, published):
 
 
 async def test_a_container_shows_its_state_and_its_diagnosis(show, published):
-    published.metrics.target_added("local", mode="managed")
-    published.metrics.container_changed(
-        container_view(pull=PullProgress(1, 4, bytes_done=1_500_000, bytes_total=9_000_000_000))
+    published.metrics.add(TargetState("local", mode="managed"))
+    publish(
+        published.metrics,
+        container_view(pull=PullProgress(1, 4, bytes_done=1_500_000, bytes_total=9_000_000_000)),
     )
     page = (await show()).text
     assert "The container: the kernel killed it at its memory limit" in page
@@ -209,13 +212,14 @@ async def test_a_container_shows_its_state_and_its_diagnosis(show, published):
 
 
 async def test_a_silent_docker_is_told_and_nothing_old_is_shown_of_it(show, published):
-    published.metrics.target_added("local")
-    published.metrics.container_changed(
+    published.metrics.add(TargetState("local"))
+    publish(
+        published.metrics,
         container_view(
             state=LifecycleState.UNKNOWN,
             docker_problem=DockerProblem.PERMISSION_DENIED,
             diagnosed=False,
-        )
+        ),
     )
     page = (await show()).text
     assert (
@@ -230,12 +234,13 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>{{7*7}} \ud800 \x00
 
 async def test_hostile_strings_stay_text(show, published):
     target = "<b>x</b>"
-    published.metrics.target_added(target, mode="managed", url=f"http://host/{HOSTILE}")
+    published.metrics.add(TargetState(target, mode="managed", url=f"http://host/{HOSTILE}"))
     published.session_finished(failed_session(*TURNS, target=target, detail=HOSTILE))
     info = dataclasses.replace(engine_view().info, model=HOSTILE, version=HOSTILE)
-    published.metrics.engine_scraped(engine_view(target=target, info=info))
-    published.metrics.container_changed(
-        container_view(target=target, diagnosis=Diagnosis(Cause.EXITED, HOSTILE, HOSTILE, HOSTILE))
+    publish(published.metrics, engine_view(target=target, info=info))
+    publish(
+        published.metrics,
+        container_view(target=target, diagnosis=Diagnosis(Cause.EXITED, HOSTILE, HOSTILE, HOSTILE)),
     )
     document = await show()
     tags = [tag for tag, _ in document.tags]
@@ -248,7 +253,7 @@ async def test_hostile_strings_stay_text(show, published):
 
 
 async def test_the_page_asks_no_other_host_for_anything(show, published, client):
-    published.metrics.target_added("local", url="http://elsewhere.example:8000")
+    published.metrics.add(TargetState("local", url="http://elsewhere.example:8000"))
     published.session_finished(session(*TURNS))
     document = await show()
     links = [
@@ -340,9 +345,9 @@ async def test_the_page_stays_small_when_long_sessions_lose_at_every_turn(client
     detail = "could not be reached " * 20
     for number in range(20):
         name = f"a-target-with-a-rather-long-name-{number}"
-        published.metrics.target_added(name)
-        published.metrics.container_changed(container_view(target=name))
-        published.metrics.engine_scraped(failed_engine_view(target=name))
+        published.metrics.add(TargetState(name))
+        publish(published.metrics, container_view(target=name))
+        publish(published.metrics, failed_engine_view(target=name))
         failed = failed_session(*turns, target=name, detail=detail)
         notices = frozenset({Notice.PREFIX_UNSTABLE})
         for _ in range(9):
@@ -378,7 +383,7 @@ async def test_nothing_links_to_another_host_unless_grafana_is_named(show, publi
 
 async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(published):
     published.session_finished(session(*TURNS, target="a b"))
-    published.metrics.target_added("new")
+    published.metrics.add(TargetState("new"))
     published.session_finished(failed_session(target="down"))
     links = PageLinks(pictures=True)
     answer = page.response(published.metrics, published.history, STARTED + 60, links)

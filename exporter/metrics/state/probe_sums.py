@@ -1,0 +1,62 @@
+"""Sums over the turns of all sessions of one target. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from exporter.model.chat import CachedTokensSource
+from exporter.model.session import LossCause
+
+if TYPE_CHECKING:
+    from exporter.model.session import TurnFacts
+
+
+@dataclass(slots=True)
+class ProbeSums:
+    """Sums over all turns that ended, those of failed sessions too: None until first known.
+
+    `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
+    `ideal_cached_tokens` and `lost_tokens` (ideal known too). So cached / prompt and lost / ideal
+    are true ratios as long as it does not depend on a turn's hits whether they are known. Turns
+    that are known only because the engine counted no hit at all are therefore left out where other
+    turns of their session are unknown: those may have hit. `consumed_tokens` counts every turn with
+    usage, and the requests beside the turns.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    ideal_cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    consumed_tokens: int | None = None
+    lost_tokens: dict[LossCause, int] = field(default_factory=dict)
+
+    def add_beside(self, tokens: int) -> None:
+        """Tokens of requests that are no turns, or of no session that finished."""
+        if tokens:
+            self.consumed_tokens = (self.consumed_tokens or 0) + tokens
+
+    def add(self, turn: TurnFacts, *, others_unknown: bool = False) -> None:
+        if turn.consumed_tokens is not None:
+            self.consumed_tokens = (self.consumed_tokens or 0) + turn.consumed_tokens
+        if turn.completion_tokens is not None:
+            self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
+        if turn.prompt_tokens is None or turn.cached_tokens is None:
+            if turn.loss is not None:  # what was served is not known, but that usage hides it
+                self._add_ideal(turn)
+            return
+        if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
+            return
+        self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
+        self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
+        self._add_ideal(turn)
+
+    def _add_ideal(self, turn: TurnFacts) -> None:
+        # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
+        if turn.ideal_cached_tokens is None or turn.index == 1:
+            return
+        self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + turn.ideal_cached_tokens
+        if not self.lost_tokens:
+            self.lost_tokens = dict.fromkeys(LossCause, 0)
+        if turn.loss is not None:
+            self.lost_tokens[turn.loss.cause] += turn.loss.tokens
