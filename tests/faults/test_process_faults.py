@@ -153,7 +153,7 @@ async def test_a_clock_that_is_put_by_an_hour(tmp_path, words, step):
         await endured(
             daemon,
             f"clock put {words} by an hour",
-            "sessions and readings go on",
+            "sessions and scrapes continue",
             begin=lambda: _write(offset, str(step)),
             shows=moved,
             end=lambda: _write(offset, "0"),
@@ -249,7 +249,7 @@ async def test_a_full_disk_takes_nothing_from_a_daemon_that_writes_no_file(tmp_p
         note(
             Line(
                 "disk full: no file can grow, the log's device is full",
-                "sessions and readings go on; nothing is written",
+                "sessions and scrapes continue; nothing is written",
                 None,
                 daemon.milliseconds(began),
                 daemon.memory("VmHWM") - had,
@@ -279,7 +279,7 @@ async def test_a_crowd_of_idle_clients_leaves_descriptors_for_the_engine(tmp_pat
                 client = await asyncio.to_thread(socket.create_connection, (host, int(port)), 5)
                 crowd.enter_context(client)
             page = await daemon.until(
-                "sessions and readings go on",
+                "sessions and scrapes continue",
                 lambda page: (
                     page.count("vllm_probe_sessions_total")
                     > before.count("vllm_probe_sessions_total") + 2
@@ -352,7 +352,7 @@ async def test_a_configuration_file_replaced_by_rubbish_keeps_the_old_one_in_for
         await endured(
             daemon,
             f"configuration file replaced by {words} on reload",
-            "`vllm_exporter_config_last_reload_successful` 0; the old one stays in force",
+            "`vllm_exporter_config_last_reload_successful` 0; the old configuration stays in force",
             begin=replace,
             shows=lambda page: page.value("vllm_exporter_config_last_reload_successful") == 0,
             end=mend,

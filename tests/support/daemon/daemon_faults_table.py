@@ -36,7 +36,7 @@ class Line:
             f"notice `{row.notice}`" if row.notice else "",
             "the values are absent" if row.absent else "",
         ]
-        words = ", ".join(filter(None, said)) or "read as ever"
+        words = ", ".join(filter(None, said)) or "read as usual"
         return cls(
             row.name,
             words,

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 class Mood(Enum):
     STEADY = "passes everything on"
-    HANGING = "takes requests and never answers"
+    HANGING = "accepts requests and never answers"
     TRICKLING = "answers one byte at a time"
-    BROKEN = "answers what is no HTTP"
+    BROKEN = "answers with something other than HTTP"
 
 
 class UnsteadyDocker:
