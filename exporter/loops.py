@@ -46,6 +46,10 @@ class LoopHeartbeat:
         """A round ended in an unexpected exception."""
         self.sink.failed(self.name)
 
+    def guard(self) -> Guarded:
+        """Logs and counts an unexpected exception of a round, and lets the loop continue."""
+        return Guarded("loop.round_failed", self.failed, log.bind(loop=self.name))
+
 
 Loop = Callable[[], Coroutine[None, None, None]]
 Spawn = Callable[[LoopHeartbeat, Loop], asyncio.Task[None]]
@@ -80,6 +84,62 @@ class Guarded:
         if self._failed is not None:
             self._failed()
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When rounds start, in seconds, from start to start.
+
+    `jitter` gives a factor around 1 for each interval, so that several exporters do not fall into
+    step. After a round longer than the interval the next one waits a tenth of the interval.
+    """
+
+    first_delay_seconds: float
+    interval_seconds: float
+    jitter: Callable[[], float] = lambda: 1.0
+
+
+Round = Callable[[Callable[[], None]], Coroutine[None, None, None]]
+"""One round. A round that had to wait first calls its argument when it starts to work: the interval
+counts from that call, and without one from when the round was called."""
+
+
+class Periodic:
+    """Runs a round on a schedule. An unexpected exception ends the round, not the loop: it is
+    logged and counted.
+    """
+
+    def __init__(self, heartbeat: LoopHeartbeat, round_: Round, schedule: Schedule) -> None:
+        self.heartbeat = heartbeat
+        self._round = round_
+        self._schedule = schedule
+        self._started_at = 0.0
+        self._due_at: float | None = None
+
+    @property
+    def due_at(self) -> float | None:
+        """When the next round is due, in monotonic seconds without jitter; None before `run`."""
+        return self._due_at
+
+    async def run(self) -> None:
+        """Loop until cancelled."""
+        clock = self.heartbeat.clock
+        self._due_at = clock.monotonic() + self._schedule.first_delay_seconds
+        await clock.sleep(self._schedule.first_delay_seconds)
+        while True:
+            self._start()
+            with self.heartbeat.guard():
+                await self._round(self._start)
+            self.heartbeat.ran()
+            await clock.sleep(self._pause(clock.monotonic() - self._started_at))
+
+    def _start(self) -> None:
+        self._started_at = self.heartbeat.clock.monotonic()
+        self._due_at = self._started_at + self._schedule.interval_seconds
+
+    def _pause(self, took: float) -> float:
+        interval = self._schedule.interval_seconds
+        return max(interval * self._schedule.jitter() - took, interval / 10)
 
 
 async def endless(heartbeat: LoopHeartbeat, loop: Loop) -> None:

@@ -10,22 +10,23 @@ from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
+from exporter.loops import Periodic, Schedule
 from exporter.probe.admission import Admission
+from exporter.probe.context import ProbeContext
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
-from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Schedule
+from exporter.probe.isolation_probe import IsolationProbe
+from exporter.probe.retention_probe import RetentionProbe
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
+from exporter.probe.session_probe import SessionProbe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
-    from exporter.loops import Loop, LoopHeartbeat
+    from exporter.loops import LoopHeartbeat, Round
     from exporter.model.probe import PauseReason
     from exporter.probe.replicas import Observe
     from exporter.probe.sink import ProbeSink, SessionSink
@@ -80,7 +81,7 @@ def new_salt() -> str:
 
 
 class Probing:
-    """Makes the loops of one target."""
+    """Makes the loops that probe one target."""
 
     def __init__(
         self,
@@ -95,118 +96,78 @@ class Probing:
         heartbeat: Callable[[str], LoopHeartbeat],
     ) -> None:
         """`heartbeat` makes one for a kind of loop."""
-        self._target = target
         self._settings = settings
         self._scenarios = scenarios
-        self._client = client
-        self._observe = observe
-        self._delay = 0.0
-        self._prober: Prober | None = None
-        self._clock = clock
         self._sink = sink
         self._heartbeat = heartbeat
         self._probe_heartbeat = heartbeat("probe")
+        self._sessions: Periodic | None = None
         policy = LoadPolicy(
             settings.tokens_per_hour,
             settings.max_waiting_requests,
             settings.max_kv_cache_usage_ratio,
         )
-        self._admission = Admission(
+        admission = Admission(
             target, policy, observe, clock, self._admission_checked, rests=client.rests
         )
-        self._requests = EngineRequests(
+        requests = EngineRequests(
             client,
             observe,
             clock,
             from_counters=settings.cached_tokens_from_counters,
             publish=sink.own_share_changed,
-            step_aside=self._admission.step_aside,
+            step_aside=admission.step_aside,
+        )
+        self._context = ProbeContext(
+            target, requests, admission, deadlines(settings), new_salt, sink
         )
 
     @property
     def due_at(self) -> float | None:
         """When the next session is due, in monotonic seconds; None before the loops run."""
-        return None if self._prober is None else self._prober.due_at
+        return None if self._sessions is None else self._sessions.due_at
 
     def take_over(self, other: Probing) -> None:
-        """Go on with the budget of the loops that another one made for the same engine, and with
-        what its answers have shown.
+        """Continue with the budget that loops of the same engine have spent, and with what the
+        engine's answers have shown them.
         """
-        self._admission.take_over(other._admission)
-        self._requests.take_over(other._requests)
+        self._context.admission.take_over(other._context.admission)
+        self._context.requests.take_over(other._context.requests)
 
-    def loops(self, sessions: SessionSink, delay: float) -> list[tuple[LoopHeartbeat, Loop]]:
-        """Each loop with its heartbeat. The first session starts after `delay` seconds."""
-        self._delay = delay
-        loops = [self._sessions(sessions)]
-        if self._settings.retention_gaps_seconds:
-            loops.append(self._retention())
-        if self._settings.isolation_interval_seconds:
-            loops.append(self._isolation())
-        return loops
-
-    def _sessions(self, sink: SessionSink) -> tuple[LoopHeartbeat, Loop]:
-        probe, heartbeat = self._settings, self._probe_heartbeat
+    def loops(self, sessions: SessionSink, delay: float) -> list[Periodic]:
+        """Every loop of the target. The first session starts after `delay` seconds."""
+        probe, context = self._settings, self._context
         runner = SessionRunner(
-            session_plan(self._target, probe, self._scenarios),
-            self._requests,
+            session_plan(context.target, probe, self._scenarios),
+            context.requests,
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
         )
-        self._prober = Prober(
-            self._target,
-            runner,
-            self._admission,
-            self._clock,
-            schedule=self._every(probe.interval_seconds, self._delay),
-            sinks=SessionSinks(sink.session_finished, self._sink.tokens_consumed),
-            heartbeat=heartbeat,
-        )
-        return heartbeat, self._prober.run
+        interval = probe.interval_seconds
+        session_probe = SessionProbe(context, runner, sessions, interval)
+        self._sessions = self._loop(self._probe_heartbeat, session_probe.round, interval, delay)
+        loops = [self._sessions]
+        if probe.retention_gaps_seconds:
+            heartbeat = self._heartbeat("retention")
+            retention = RetentionProbe(context, probe.retention_gaps_seconds, heartbeat)
+            # A session comes first, because users look for it first.
+            every, first = probe.retention_interval_seconds, delay + interval
+            loops.append(self._loop(heartbeat, retention.round, every, first))
+        if probe.isolation_interval_seconds:
+            heartbeat, isolation = self._heartbeat("isolation"), IsolationProbe(context)
+            # Halfway between two sessions, so that neither waits for the other.
+            every, first = probe.isolation_interval_seconds, delay + interval / 2
+            loops.append(self._loop(heartbeat, isolation.round, every, first))
+        return loops
 
-    def _retention(self) -> tuple[LoopHeartbeat, Loop]:
-        probe, heartbeat = self._settings, self._heartbeat("retention")
-        # A session comes first: it is what people look for.
-        schedule = self._every(
-            probe.retention_interval_seconds, self._delay + probe.interval_seconds
-        )
-        retention = RetentionLoop(
-            RetentionPlan(self._target, probe.retention_gaps_seconds, schedule, deadlines(probe)),
-            self._client,
-            self._admission,
-            observe=self._observe,
-            clock=self._clock,
-            new_salt=new_salt,
-            sinks=RetentionSinks(self._sink.retention_measured, self._sink.tokens_consumed),
-            heartbeat=heartbeat,
-            requests=self._requests,
-        )
-        return heartbeat, retention.run
-
-    def _isolation(self) -> tuple[LoopHeartbeat, Loop]:
-        probe, heartbeat = self._settings, self._heartbeat("isolation")
-        # Half way between two sessions, so that neither waits for the other.
-        schedule = self._every(
-            probe.isolation_interval_seconds, self._delay + probe.interval_seconds / 2
-        )
-        isolation = IsolationLoop(
-            IsolationPlan(self._target, schedule, deadlines(probe)),
-            self._client,
-            self._admission,
-            observe=self._observe,
-            clock=self._clock,
-            new_salt=new_salt,
-            sinks=IsolationSinks(self._sink.isolation_tested, self._sink.tokens_consumed),
-            heartbeat=heartbeat,
-            requests=self._requests,
-        )
-        return heartbeat, isolation.run
-
-    def _every(self, interval_seconds: float, delay: float) -> Schedule:
+    def _loop(
+        self, heartbeat: LoopHeartbeat, round_: Round, interval_seconds: float, delay: float
+    ) -> Periodic:
         ratio = self._settings.jitter_ratio
-        return Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
+        schedule = Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
+        return Periodic(heartbeat, round_, schedule)
 
     def _admission_checked(self, paused: PauseReason | None) -> None:
-        until = None if paused is None else self._clock.time() + self._admission.wait_seconds
-        self._sink.admission_checked(paused, until)
+        wait, clock = self._context.admission.wait_seconds, self._context.requests.clock
+        self._sink.admission_checked(paused, None if paused is None else clock.time() + wait)
         self._probe_heartbeat.ran()

@@ -159,8 +159,9 @@ class RunningTarget:
         if supervision is not None and not supervision.tasks():
             supervision.start()
         loops: list[tuple[LoopHeartbeat, Loop]] = [(self._scrape_heartbeat, scrape)]
-        for heartbeat, loop in self._probing.loops(self, first.session):
-            loops.append((heartbeat, loop if supervision is None else _once_up(supervision, loop)))
+        for probe in self._probing.loops(self, first.session):
+            loop = probe.run if supervision is None else _once_up(supervision, probe.run)
+            loops.append((probe.heartbeat, loop))
         self._tasks = [self._context.spawn(heartbeat, loop) for heartbeat, loop in loops]
         self._state.loops.keep({task.get_name() for task in self._all_tasks()})
 

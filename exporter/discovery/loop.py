@@ -8,12 +8,11 @@ import structlog
 
 from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, LeftOut
 from exporter.errors import ExporterError
-from exporter.loops import Guarded
+from exporter.loops import Periodic, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from exporter.clock import Clock
     from exporter.config import Target
     from exporter.discovery.decide.discovered_targets import DiscoveredTargets
     from exporter.discovery.decide.records import DiscoveryResult, Source
@@ -37,7 +36,6 @@ class DiscoveryLoop:
         found: DiscoveredTargets[Target],
         *,
         refresh_seconds: float,
-        clock: Clock,
         sink: DiscoverySink,
         heartbeat: LoopHeartbeat,
         deliver: Callable[[tuple[Target, ...]], Awaitable[object]],
@@ -45,10 +43,10 @@ class DiscoveryLoop:
         self._name = name
         self._source = source
         self._found = found
-        self._refresh = refresh_seconds
-        self._clock = clock
+        self._clock = heartbeat.clock
         self._sink = sink
-        self._heartbeat = heartbeat
+        schedule = Schedule(0.0, refresh_seconds)
+        self._loop = Periodic(heartbeat, lambda _started: self.once(), schedule)
         self._deliver = deliver
         self._delivered: tuple[Target, ...] | None = None
         self._log = log.bind(source=name)
@@ -60,14 +58,7 @@ class DiscoveryLoop:
     async def run(self) -> None:
         """Query until cancelled. An unexpected exception ends one round and is counted."""
         try:
-            while True:
-                began = self._clock.monotonic()
-                with Guarded("discovery.round_failed", self._heartbeat.failed, self._log):
-                    await self.once()
-                self._heartbeat.ran()
-                took = self._clock.monotonic() - began
-                # A query that takes longer than the interval must not repeat without a pause.
-                await self._clock.sleep(max(self._refresh - took, self._refresh / 10))
+            await self._loop.run()
         finally:
             await self._source.close()
 

@@ -105,7 +105,6 @@ class DiscoverySources:
             kind.create(settings, self._clock, self._docker),
             targets,
             refresh_seconds=settings.refresh_seconds,
-            clock=self._clock,
             sink=self._sink,
             heartbeat=heartbeat,
             deliver=lambda found: self._deliver(name, found),

@@ -8,15 +8,13 @@ from dataclasses import replace
 import pytest
 from asked_engine import Asked, shares
 from fake_clock import FakeClock
-from recorded_sinks import RecordedLoop
+from probe_loops import ProbeLoops
 
 from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
 from exporter.probe.admission import Admission
-from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import Schedule
 from exporter.simulator.profiles import faults
 
 
@@ -114,7 +112,7 @@ async def test_a_request_that_may_have_been_looked_up_and_told_nothing_is_unknow
 async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_flight(bench):
     async with bench() as at:
         asked = Asked(at)
-        consumed, begun = [], asyncio.Event()
+        begun = asyncio.Event()
         chat, turns = at.client.chat, []
 
         async def hangs_in_turn_3(request, *arguments):
@@ -127,21 +125,16 @@ async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_
 
         at.client.chat = hangs_in_turn_3
         clock = FakeClock()
-        prober = Prober(
-            "t",
-            asked.session_runner(ratio=0.0),
-            Admission("t", LoadPolicy(0, 0, 1.0), asked.observe, clock, lambda _pause: None),
-            clock,
-            schedule=Schedule(0.0, 60.0),
-            sinks=SessionSinks(lambda _result: pytest.fail("it is no result"), consumed.append),
-            heartbeat=RecordedLoop().heartbeat,
-        )
-        task = asyncio.create_task(prober.run())
+        admission = Admission("t", LoadPolicy(0, 0, 1.0), asked.observe, clock, lambda _pause: None)
+        loops = ProbeLoops(clock, admission)
+        loop = loops.sessions(asked.session_runner(ratio=0.0))
+        task = asyncio.create_task(loop.run())
         await asyncio.wait_for(begun.wait(), 30)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert shares(asked) == asked.engine()
-        assert consumed == [sum(asked.engine()[2:])]
+        assert loops.sink.tokens == [sum(asked.engine()[2:])]
+        assert loops.sink.sessions == []
     share = asked.requests.share
     assert (share.requests, share.unknown, share.in_flight) == (2, 1, 0)
 

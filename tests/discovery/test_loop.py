@@ -60,7 +60,6 @@ class Scene:
             self.source,
             DiscoveredTargets("dns:vllm", GRACE, TargetQuota(limit)),
             refresh_seconds=EVERY,
-            clock=self.clock,
             sink=self.metrics.exporter,
             heartbeat=LoopHeartbeat("discovery:dns:vllm", self.counted, self.clock),
             deliver=self.deliver,
@@ -224,4 +223,4 @@ async def test_the_loop_outlives_a_mistake_of_ours(scene):
         await scene.again()
         assert scene.delivered == [["a"]]
         assert scene.counted.failures == 1
-    assert len(events(logs, "discovery.round_failed")) == 1
+    assert len(events(logs, "loop.round_failed")) == 1

@@ -10,15 +10,13 @@ import pytest
 import structlog
 from fake_clock import FakeClock
 from guest_views import engine
+from probe_loops import ProbeLoops
 from publish_records import session, turn
-from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
 from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason
 from exporter.probe.admission import Admission
-from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import Schedule
 
 
 class Scene:
@@ -353,16 +351,8 @@ class CostlyRunner:
 async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed):
     scene = Scene(tokens_per_hour=10_000)
     runner = CostlyRunner(scene.clock, random.Random(seed))
-    prober = Prober(
-        "t",
-        runner,
-        scene.admission,
-        scene.clock,
-        schedule=Schedule(0.0, 60.0),
-        sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
-        heartbeat=RecordedLoop().heartbeat,
-    )
-    task = asyncio.create_task(prober.run())
+    loop = ProbeLoops(scene.clock, scene.admission).sessions(runner)
+    task = asyncio.create_task(loop.run())
     await scene.clock.until_asleep()
     await scene.clock.advance(86_400.0)
     task.cancel()

@@ -5,18 +5,17 @@ import random
 from contextlib import suppress
 
 from fake_clock import FakeClock
+from probe_loops import ProbeLoops
 from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
+from exporter.loops import Schedule
 from exporter.metrics.state.target import TargetState
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -32,7 +31,7 @@ class Day:
 
     def __init__(self, client: EngineClient) -> None:
         self.clock = FakeClock(monotonic=0.0)
-        self.requests, self.sessions, self.readings = [], [], []
+        self.requests = []
         self._chat = client.chat
         client.chat = self._counted
         salts = iter(f"salt-{number}" for number in range(100_000))
@@ -56,26 +55,11 @@ class Day:
         requests = EngineRequests(client, observe, self.clock)
         control = ColdControl(0.125, random.Random(5).random, new_salt)
         plan = SessionPlan("t", CODING_AGENT, 8, DEADLINES)
-        prober = Prober(
-            "t",
-            SessionRunner(plan, requests, new_salt, control=control),
-            admission,
-            self.clock,
-            schedule=Schedule(0.0, 60.0),
-            sinks=SessionSinks(self.sessions.append, lambda _tokens: None),
-            heartbeat=RecordedLoop().heartbeat,
-        )
-        retention = RetentionLoop(
-            RetentionPlan("t", (1.0, 10.0, 60.0, 300.0, 900.0), Schedule(60.0, HOUR), DEADLINES),
-            client,
-            admission,
-            observe=observe,
-            clock=self.clock,
-            new_salt=new_salt,
-            sinks=RetentionSinks(self.readings.append, lambda _tokens: None),
-            heartbeat=RecordedLoop().heartbeat,
-        )
-        self.loops = (prober.run, retention.run)
+        loops = ProbeLoops(self.clock, admission, requests, new_salt=new_salt, deadlines=DEADLINES)
+        runner = SessionRunner(plan, requests, new_salt, control=control)
+        retention = loops.retention((1.0, 10.0, 60.0, 300.0, 900.0), Schedule(60.0, HOUR))
+        self.sessions, self.readings = loops.sink.sessions, loops.sink.retention
+        self.loops = (loops.sessions(runner).run, retention.run)
 
     async def _counted(self, *arguments):
         chat = await self._chat(*arguments)

@@ -25,7 +25,7 @@ async def test_an_engine_that_ignores_salts_leaks(daemon, tmp_path):
                 return bool(await at.value("vllm_probe_isolation_leaks_total"))
 
             await at.until("the leak is counted", leaked)
-    assert "salts.leaked" in log.read_text()
+    assert "isolation.leak" in log.read_text()
 
 
 async def test_a_wedged_cache_is_exported_within_two_sessions_and_so_is_its_recovery(

@@ -5,6 +5,7 @@ import secrets
 from contextlib import suppress
 
 import pytest
+from probe_loops import ProbeLoops
 from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import LoadPolicy
@@ -16,8 +17,6 @@ from exporter.metrics.state.target import TargetState
 from exporter.model.session import ControlOutcome
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -69,23 +68,17 @@ async def test_a_control_on_a_real_engine_is_the_same_prompt_and_takes_nothing_f
 
 
 async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
-    readings = asyncio.Queue()
     async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
         observe, clock = scraper_of(client).refresh, SystemClock()
         # Every pause is allowed for: other tests may use the same engine.
         admission = Admission("t", LoadPolicy(0, 10_000, 1.0), observe, clock, nothing)
-        loop = RetentionLoop(
-            RetentionPlan("t", (5.0, 10.0), Schedule(0.0, 3600.0), DEADLINES),
-            client,
-            admission,
-            observe=observe,
-            clock=clock,
-            new_salt=new_salt,
-            sinks=RetentionSinks(readings.put_nowait, nothing),
-            heartbeat=RecordedLoop(may_fail=True).heartbeat,
-        )
+        requests = EngineRequests(client, observe, clock)
+        loops = ProbeLoops(clock, admission, requests, new_salt=new_salt, deadlines=DEADLINES)
+        loop, found = loops.retention((5.0, 10.0)), loops.sink.retention
         task = asyncio.create_task(loop.run())
-        found = [await asyncio.wait_for(readings.get(), 180) for _ in range(2)]
+        async with asyncio.timeout(180):
+            while len(found) < 2:
+                await clock.sleep(0.5)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -48,7 +48,8 @@ class RecordedProbe:
 class RecordedLoop:
     """A `LoopSink` for one loop."""
 
-    def __init__(self, *, may_fail: bool = False) -> None:
+    def __init__(self, clock: FakeClock | None = None, *, may_fail: bool = False) -> None:
+        self.clock = clock or FakeClock()
         self.rounds = 0
         self.failures = 0
         self._may_fail = may_fail
@@ -63,4 +64,4 @@ class RecordedLoop:
 
     @property
     def heartbeat(self) -> LoopHeartbeat:
-        return LoopHeartbeat("loop", self, FakeClock())
+        return LoopHeartbeat("loop", self, self.clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fake_clock import FakeClock
-from recorded_sinks import RecordedLoop
+from probe_loops import ProbeLoops
 
 from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
@@ -14,8 +14,6 @@ from exporter.engine.metrics.exposition import parse
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import run_isolation_test
-from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Schedule
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 
@@ -49,18 +47,15 @@ class Asked:
 
     async def retention(self, gaps=(1.0, 10.0)):
         clock = FakeClock(monotonic=0.0)
-        read = []
-        loop = RetentionLoop(
-            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), self.at.plan.deadlines),
-            self.at.client,
-            Admission("t", LoadPolicy(0, 0, 1.0), self.observe, clock, lambda _pause: None),
-            observe=self.observe,
-            clock=clock,
+        admission = Admission("t", LoadPolicy(0, 0, 1.0), self.observe, clock, lambda _pause: None)
+        loops = ProbeLoops(
+            clock,
+            admission,
+            self.requests,
             new_salt=self.new_salt,
-            sinks=RetentionSinks(read.append, lambda _tokens: None),
-            heartbeat=RecordedLoop().heartbeat,
-            requests=self.requests,
+            deadlines=self.at.plan.deadlines,
         )
+        loop, read = loops.retention(gaps), loops.sink.retention
         task = asyncio.create_task(loop.run())
         for gap in gaps:
             await clock.until_asleep()

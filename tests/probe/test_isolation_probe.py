@@ -1,52 +1,34 @@
-"""The loop that sends one prompt under two salts: on a simulated engine, on a clock of the test's."""
+"""The isolation test on a schedule: on a simulated engine, on a clock of the test's."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
 
 import structlog
 from fake_clock import FakeClock
 from guest_views import engine
-from recorded_sinks import RecordedLoop
+from probe_loops import ProbeLoops
 
 from exporter.analysis.load import LoadPolicy
-from exporter.engine.wire.request import Deadlines
+from exporter.loops import Schedule
 from exporter.model.probe import IsolationReading
 from exporter.probe.admission import Admission
-from exporter.probe.isolation_loop import IsolationLoop, IsolationPlan, IsolationSinks
-from exporter.probe.rounds import Schedule
 from exporter.simulator.profiles import faults
 
-DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 
-
-@dataclass
 class Watched:
-    """The loop over a bench, what it told, and its clock."""
+    """The loop over a bench, what it published, and its clock."""
 
-    at: object
-    clock: FakeClock = field(default_factory=FakeClock)
-    readings: list[IsolationReading] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    counted: RecordedLoop = field(default_factory=lambda: RecordedLoop(may_fail=True))
-
-    def loop(self, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> IsolationLoop:  # noqa: B008 - frozen
-        requests = self.at.requests
+    def __init__(self, at, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> None:  # noqa: B008 - frozen
+        self.clock = FakeClock()
         admission = Admission(
-            "t", policy, observe or requests.observe, self.clock, lambda _pause: None
+            "t", policy, observe or at.requests.observe, self.clock, lambda _pause: None
         )
-        return IsolationLoop(
-            IsolationPlan("t", Schedule(30.0, 600.0), DEADLINES),
-            self.at.client,
-            admission,
-            observe=requests.observe,
-            clock=self.clock,
-            new_salt=self.at.new_salt,
-            sinks=IsolationSinks(self.readings.append, self.tokens.append),
-            heartbeat=self.counted.heartbeat,
-        )
+        loops = ProbeLoops(self.clock, admission, at.requests, new_salt=at.new_salt, may_fail=True)
+        self.loop = loops.isolation(Schedule(30.0, 600.0))
+        self.readings, self.tokens = loops.sink.isolation, loops.sink.tokens
+        self.counted = loops.counted
 
     async def round_of(self, seconds):
         """Turn the clock on and wait until the round that this begins is over."""
@@ -56,8 +38,8 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def running(watched, **options):
-    task = asyncio.create_task(watched.loop(**options).run())
+async def running(watched):
+    task = asyncio.create_task(watched.loop.run())
     try:
         yield
     finally:
@@ -93,7 +75,7 @@ async def test_an_engine_that_ignores_salts_sets_the_alarm_off_once_in_the_log(b
                 await watched.round_of(30)
                 await watched.round_of(600)
     assert [one.leaked for one in watched.readings] == [True, True]
-    assert [line["event"] for line in logged] == ["salts.leaked"]
+    assert [line["event"] for line in logged] == ["isolation.leak"]
 
 
 async def test_a_round_that_cannot_tell_neither_ends_a_leak_in_the_log_nor_begins_another(bench):
@@ -110,12 +92,12 @@ async def test_a_round_that_cannot_tell_neither_ends_a_leak_in_the_log_nor_begin
                 at.simulator.clear(faults.IgnoreSalts)
                 await watched.round_of(600)
     assert [one.leaked for one in watched.readings] == [True, None, True, False]
-    ours = [line for line in logged if line["event"].startswith("salts.")]
+    ours = [line for line in logged if line["event"].startswith("isolation.")]
     assert [(line["event"], line.get("after")) for line in ours] == [
-        ("salts.leaked", None),
-        ("salts.wedged", None),
-        ("salts.recovered", "salts.wedged"),
-        ("salts.recovered", "salts.leaked"),
+        ("isolation.leak", None),
+        ("isolation.wedge", None),
+        ("isolation.recovered", "isolation.wedge"),
+        ("isolation.recovered", "isolation.leak"),
     ]
 
 
@@ -142,15 +124,15 @@ async def test_an_engine_that_does_not_answer_gives_no_reading_and_the_loop_goes
     assert watched.counted.rounds == 2
 
 
-async def test_it_waits_at_the_gate_while_requests_wait_in_the_engines_queue(bench):
+async def test_it_waits_for_admission_while_requests_wait_in_the_engines_queue(bench):
     async with bench() as at:
-        watched = Watched(at)
         queue = [engine(waiting=3.0), engine(waiting=0.0)]
 
         async def observe():
             return queue.pop(0) if len(queue) > 1 else queue[0]
 
-        async with running(watched, observe=observe, policy=LoadPolicy(0, 0, 0.9)):
+        watched = Watched(at, observe, LoadPolicy(0, 0, 0.9))
+        async with running(watched):
             await watched.clock.until_asleep()
             await watched.clock.advance(30)
             assert watched.readings == []
@@ -158,7 +140,7 @@ async def test_it_waits_at_the_gate_while_requests_wait_in_the_engines_queue(ben
     assert len(watched.readings) == 1
 
 
-async def test_a_mistake_of_ours_is_counted_and_the_loop_goes_on(bench):
+async def test_an_unexpected_exception_is_counted_and_the_loop_goes_on(bench):
     async with bench() as at:
         watched = Watched(at)
 

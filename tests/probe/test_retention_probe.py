@@ -9,7 +9,7 @@ import structlog
 from fake_clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_sinks import RecordedLoop
+from probe_loops import ProbeLoops
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
@@ -20,8 +20,7 @@ from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Usage
 from exporter.model.probe import RetentionUnknown
 from exporter.probe.admission import Admission
-from exporter.probe.retention import RetentionLoop, RetentionPlan, RetentionSinks
-from exporter.probe.rounds import Schedule
+from exporter.probe.engine_requests import EngineRequests
 from exporter.scenario.retention_prefix import prefix_messages
 from exporter.simulator.profiles import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -36,22 +35,15 @@ class Scene:
     def __init__(self, simulator: Simulator, client: EngineClient, gaps, budget) -> None:
         self.simulator, self.client = simulator, client
         self.clock = FakeClock(monotonic=0.0)
-        self.readings, self.consumed = [], []
         scraper = unheard_scraper(client, self.clock)
         salts = iter(f"salt-{number}" for number in range(10_000))
         self.admission = Admission(
             "t", LoadPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
         )
-        self.loop = RetentionLoop(
-            RetentionPlan("t", gaps, Schedule(0.0, 3600.0), DEADLINES),
-            client,
-            self.admission,
-            observe=scraper.refresh,
-            clock=self.clock,
-            new_salt=lambda: next(salts),
-            sinks=RetentionSinks(self.readings.append, self.consumed.append),
-            heartbeat=RecordedLoop().heartbeat,
-        )
+        self.requests = EngineRequests(client, scraper.refresh, self.clock)
+        loops = ProbeLoops(self.clock, self.admission, self.requests, new_salt=lambda: next(salts))
+        self.loop = loops.retention(gaps)
+        self.readings, self.consumed = loops.sink.retention, loops.sink.tokens
 
     async def until_asleep(self):
         """The loop has done what it can at this moment, HTTP included."""
@@ -193,12 +185,12 @@ async def test_an_engine_restarted_within_the_gap_says_nothing_about_the_gap():
 async def test_where_several_engines_answer_nothing_is_said_about_the_gap():
     async with scene_of(gaps=(10.0,)) as scene:
         await scene.until_asleep()
-        observe = scene.loop._observe
+        observe = scene.requests.observe
 
         async def observe_two():
             return replace(await observe(), mixed=True)
 
-        scene.loop._observe = observe_two
+        scene.requests.observe = observe_two
         assert await unknown_of(scene) is RetentionUnknown.MIXED
 
 

@@ -7,15 +7,14 @@ from dataclasses import replace
 import pytest
 import structlog
 from fake_clock import FakeClock
+from probe_loops import ProbeLoops
 from publish_records import session, turn
-from recorded_sinks import RecordedLoop
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
+from exporter.loops import Schedule
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Control, ControlOutcome, Notice, SessionResult
 from exporter.probe.admission import Admission
-from exporter.probe.prober import Prober, SessionSinks
-from exporter.probe.rounds import Schedule
 
 DOWN = Failure(FailureReason.CONNECTION_REFUSED, "nothing listens at 127.0.0.1:8000")
 
@@ -55,53 +54,37 @@ class ScriptedRunner:
         return outcome
 
 
-def open_gate(clock: FakeClock, tokens_per_hour: int = 0) -> Admission:
+def unlimited(clock: FakeClock, tokens_per_hour: int = 0) -> Admission:
     policy = LoadPolicy(tokens_per_hour, 0, 1.0)
     return Admission("t", policy, _idle_engine, clock, lambda _reason: None)
 
 
 async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_per_hour=0):
-    """Let the prober play the whole script; what it published, when, and its mishaps."""
+    """Play the whole script; when each session started, what was published, failures, the log."""
     clock = FakeClock(monotonic=0.0)
     script = list(script)
     runner = ScriptedRunner(clock, script, seconds)
-    admission = open_gate(clock, tokens_per_hour)
-    published, loop = [], RecordedLoop(may_fail=True)
-    prober = Prober(
-        "t",
-        runner,
-        admission,
-        clock,
-        schedule=Schedule(0.0, interval, lambda: jitter),
-        sinks=SessionSinks(published.append, lambda _tokens: None),
-        heartbeat=loop.heartbeat,
-    )
+    admission = unlimited(clock, tokens_per_hour)
+    loops = ProbeLoops(clock, admission, may_fail=True)
+    loop = loops.sessions(runner, Schedule(0.0, interval, lambda: jitter))
     with structlog.testing.capture_logs() as logged:
-        task = asyncio.create_task(prober.run())
+        task = asyncio.create_task(loop.run())
         for _ in script:
             await clock.until_asleep()
-            if loop.rounds < len(script):
+            if loops.counted.rounds < len(script):
                 await clock.advance(interval + 0.1)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    return runner.started_at, published, loop.failures, logged
+    return runner.started_at, loops.sink.sessions, loops.counted.failures, logged
 
 
 async def started_at(session_seconds: float, *waits: float) -> list[list[float]]:
     """When sessions of that length had started, after each of the waits from the first's end."""
     clock = FakeClock(monotonic=0.0)
     runner = ScriptedRunner(clock, [result()] * 3, seconds=session_seconds)
-    prober = Prober(
-        "t",
-        runner,
-        open_gate(clock),
-        clock,
-        schedule=Schedule(0.0, 60.0),
-        sinks=SessionSinks(lambda _result: None, lambda _tokens: None),
-        heartbeat=RecordedLoop().heartbeat,
-    )
-    task = asyncio.create_task(prober.run())
+    loop = ProbeLoops(clock, unlimited(clock)).sessions(runner)
+    task = asyncio.create_task(loop.run())
     await clock.until_asleep()
     seen = []
     for wait in waits:
@@ -214,11 +197,11 @@ async def test_an_interval_that_does_not_fit_the_budget_is_warned_of_once(
         )
 
 
-async def test_a_mistake_of_ours_is_logged_and_counted_and_the_loop_goes_on():
+async def test_an_unexpected_exception_is_logged_and_counted_and_the_loop_goes_on():
     _, published, failures, logged = await run_rounds([RuntimeError("a mistake"), result()])
     assert (len(published), failures) == (1, 1)
     assert [line["event"] for line in logged if line["log_level"] == "error"] == [
-        "probe.round_failed"
+        "loop.round_failed"
     ]
 
 
@@ -238,29 +221,20 @@ class EndlessRunner:
         return self._played
 
 
-async def test_a_session_that_is_cut_off_is_no_result_but_what_it_asked_for_counts():
+async def test_a_cancelled_session_is_no_result_but_its_tokens_count():
     clock = FakeClock(monotonic=0.0)
     control = Control(ControlOutcome.COLD, False, 900, None, 0.1)
     turns = (replace(turn(1, 900, 0, 0), control=control), turn(2, 1100, 896, 896))
     runner = EndlessRunner(session(*turns, extra_tokens=33))
-    published, consumed = [], []
     admission = Admission("t", LoadPolicy(3600, 0, 1.0), _idle_engine, clock, lambda _reason: None)
-    prober = Prober(
-        "t",
-        runner,
-        admission,
-        clock,
-        schedule=Schedule(0.0, 60.0),
-        sinks=SessionSinks(published.append, consumed.append),
-        heartbeat=RecordedLoop().heartbeat,
-    )
-    task = asyncio.create_task(prober.run())
+    loops = ProbeLoops(clock, admission)
+    task = asyncio.create_task(loops.sessions(runner).run())
     await runner.begun.wait()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     known = 900 + 32 + 900 + 1100 + 32 + 33
-    assert (published, consumed) == ([], [known])
+    assert (loops.sink.sessions, loops.sink.tokens) == ([], [known])
     waits = asyncio.create_task(_pass(admission))
     await clock.until_asleep()
     await clock.advance(known + UNKNOWN_TURN_TOKENS - 1)  # a token a second
