@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
-from exporter.container.decide.launch import docker_run_line, for_image, has_drifted, is_owned
+from exporter.container.decide.launch import docker_run_line, has_drifted, is_owned
 from exporter.container.decide.records import INSTANCE_LABEL, ContainerStatus, DockerError
-from exporter.daemon.container_setup import (
-    container_of,
-    has_old_image,
-    launch_of,
-    model_of,
-    secrets_of,
-)
+from exporter.container.launching import launch_of
+from exporter.container.supervisor_config import SupervisorConfig
 from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -43,11 +38,14 @@ def main(options: argparse.Namespace) -> int:
     settings = load_settings(options, targets_required=True).settings
     logs.configure(settings.log.format, "error")
     target = _choose(settings, options.target)
-    launch = launch_of(target, settings.instance)
+    managed, launch = (
+        SupervisorConfig(target, settings.instance),
+        launch_of(target, settings.instance),
+    )
     if options.print_line:
-        print(docker_run_line(asyncio.run(_as_printed(target, launch))))
+        print(docker_run_line(asyncio.run(_as_printed(managed, launch))))
         return 0
-    return asyncio.run(_start(target, launch))
+    return asyncio.run(_start(managed, launch))
 
 
 def _choose(settings: Settings, wanted: str | None) -> Target:
@@ -60,82 +58,75 @@ def _choose(settings: Settings, wanted: str | None) -> Target:
     return managed[wanted]
 
 
-def _engine(target: Target) -> DockerEngine:
-    # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
+def _engine(managed: SupervisorConfig) -> DockerEngine:
+    # Docker's library is slow to import: only a command that talks to Docker loads it.
     from exporter.container.docker.engine import (  # noqa: PLC0415 - see above
         DockerEngine,
         DockerLimits,
     )
 
-    container = container_of(target)
+    container = managed.container
     return DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
 
 
-async def _as_printed(target: Target, launch: Launch) -> Launch:
-    """With the command that the image takes, by Docker's word where it has the image."""
-    if model_of(target) is None:
+async def _as_printed(managed: SupervisorConfig, launch: Launch) -> Launch:
+    """With the command that the image accepts; by its tag where Docker does not know the image."""
+    if managed.model is None:
         return launch
-    engine = _engine(target)
+    engine = _engine(managed)
     try:
-        return await _fit(engine, target, launch)
+        return await managed.fitted(launch, engine)
     except DockerError:
-        return for_image(launch, None, old=has_old_image(target))
+        return managed.fitted_by(launch, None)
     finally:
         await engine.close()
 
 
-async def _fit(engine: DockerDoor, target: Target, launch: Launch) -> Launch:
-    if model_of(target) is None:
-        return launch
-    entrypoint = await engine.entrypoint(launch.image)
-    return for_image(launch, entrypoint, old=has_old_image(target))
-
-
-async def _start(target: Target, launch: Launch) -> int:
-    engine = _engine(target)
+async def _start(managed: SupervisorConfig, launch: Launch) -> int:
+    engine = _engine(managed)
     try:
-        return await _start_on(engine, target, launch)
+        return await _start_on(engine, managed, launch)
     except DockerError as error:
         raise ExporterError(f"Docker at {engine.host}: {error}") from error
     finally:
         await engine.close()
 
 
-async def _start_on(engine: DockerDoor, target: Target, launch: Launch) -> int:
-    there = await engine.inspect(launch.name)
-    if there is not None:
-        return _report_existing(there, target, launch)
+async def _start_on(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> int:
+    existing = await engine.inspect(launch.name)
+    if existing is not None:
+        return _report_existing(existing, managed, launch)
     if not await engine.has_image(launch.image):
         print(f"pulling {launch.image}", file=sys.stderr)
         await engine.pull(launch.image, _show_progress)
-    fitting = await _fit(engine, target, launch)
-    container_id = await engine.create(fitting, secrets_of(target))
+    fitted = await managed.fitted(launch, engine)
+    container_id = await engine.create(fitted, managed.secrets)
     try:
         await engine.start(container_id)
     except DockerError:
-        await engine.remove(container_id)  # a container that cannot start is in the way of the next
+        await engine.remove(container_id)  # it would be in the way of the next attempt
         raise
     print(f"{container_id[:12]} {launch.name}")
     print(
-        f"started; it is ready when {target.base_url}/health answers. Its log: "
+        f"started; it is ready when {managed.target.base_url}/health answers. Its log: "
         f"docker logs -f {launch.name}",
         file=sys.stderr,
     )
     return 0
 
 
-def _report_existing(there: ContainerSnapshot, target: Target, launch: Launch) -> int:
-    if not is_owned(there, target.name, launch.labels.get(INSTANCE_LABEL)):
-        other = there.labels.get(INSTANCE_LABEL)
+def _report_existing(existing: ContainerSnapshot, managed: SupervisorConfig, launch: Launch) -> int:
+    if not is_owned(existing, managed.target.name, managed.instance):
+        other = existing.labels.get(INSTANCE_LABEL)
         owner = "" if other is None else f" (it belongs to the exporter with instance = {other!r})"
         raise ExporterError(
             f"a container named {launch.name} exists and is not ours{owner}: remove it, or set "
             "the target's container.name"
         )
-    drift = " It was made from other settings." if has_drifted(there, launch) else ""
-    print(f"{there.id[:12]} {there.name}")
-    print(f"it is there already and {there.status}.{drift}", file=sys.stderr)
-    return 0 if there.status is ContainerStatus.RUNNING else 1
+    drift = " It was made from other settings." if has_drifted(existing, launch) else ""
+    print(f"{existing.id[:12]} {existing.name}")
+    print(f"it exists already and is {existing.status}.{drift}", file=sys.stderr)
+    return 0 if existing.status is ContainerStatus.RUNNING else 1
 
 
 def _show_progress(progress: PullProgress) -> None:

@@ -61,13 +61,14 @@ class ContainerObserver:
         self._told: set[DockerProblem] = set()
         self.activity = Activity()
         self._config = config
+        self._settings = config.container
         self._door = door
         self._clock = clock
         self._log = log
         self._engine = engine
         self._on_load = on_load
         self._began_time = clock.time()
-        self._secrets = tuple((config.secrets or {}).values())
+        self._secrets = tuple(config.secrets.values())
         self._follower: RunFollower | None = None
         self._health_failed_at: float | None = None
         self._failed_looks = 0
@@ -112,18 +113,16 @@ class ContainerObserver:
         """The container, or a stranger that has its name. Raises DockerError."""
         config = self._config
         if config.launch is not None:
-            found = await self._door.find(f"{MANAGED_LABEL}={config.target}")
+            found = await self._door.find(f"{MANAGED_LABEL}={config.target.name}")
             own = [each for each in found if self.is_ours(each)]
             return own[0] if own else await self._door.inspect(config.launch.name)
-        if config.label is not None:
-            found = await self._door.find(config.label)
+        if config.container.label is not None:
+            found = await self._door.find(config.container.label)
             return found[0] if found else None
-        return await self._door.inspect(config.reference or config.target)
+        return await self._door.inspect(config.target.container_name or config.target.name)
 
     def is_ours(self, container: ContainerSnapshot) -> bool:
-        launch = self._config.launch
-        instance = None if launch is None else launch.labels.get(INSTANCE_LABEL)
-        return is_owned(container, self._config.target, instance)
+        return is_owned(container, self._config.target.name, self._config.instance)
 
     def age(self, container: ContainerSnapshot | None) -> float | None:
         """Seconds since its run began, by Docker's word and our clock."""
@@ -176,7 +175,7 @@ class ContainerObserver:
         """In words, the other exporter that looks after it for a target of the same name."""
         if container is None or not self._is_stranger(container):
             return ""
-        if not is_owned(container, self._config.target, None):
+        if not is_owned(container, self._config.target.name, None):
             return ""
         instance = container.labels.get(INSTANCE_LABEL)
         return f"{container.name} belongs to the exporter with instance = {instance!r}"
@@ -199,13 +198,18 @@ class ContainerObserver:
         if container is None or container.status is not ContainerStatus.RUNNING:
             return HealthAnswer(Health.NOT_ASKED)
         since = self._health_failed_at
-        if since is not None and self._clock.monotonic() - since < self._config.look_seconds / 2:
+        if (
+            since is not None
+            and self._clock.monotonic() - since < self._settings.health_interval_seconds / 2
+        ):
             # Docker's events bring looks in quick succession: they must not use up the failures
             # that a look every few seconds is meant to give.
             return HealthAnswer(Health.NOT_ASKED)
         asked = self._clock.monotonic()
         answer = await self._engine.health(
-            health_deadline(self._config.health_seconds, self._slowest_health, self._failed_looks)
+            health_deadline(
+                self._settings.health_timeout_seconds, self._slowest_health, self._failed_looks
+            )
         )
         answered = self._clock.monotonic()
         self.health_words = answer.detail
@@ -247,7 +251,7 @@ class ContainerObserver:
         self.activity = activity.new_run(self.activity)
         self._health_failed_at, self._failed_looks = None, 0
         # The log of a server that has served for days is long, and its start of no interest.
-        old = (self.age(container) or 0.0) > self._config.policy.start_deadline_seconds
+        old = (self.age(container) or 0.0) > self._settings.start_deadline_seconds
         self._follower = RunFollower(
             self._door,
             key,

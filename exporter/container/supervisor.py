@@ -17,10 +17,10 @@ from exporter.container.container_counters import ContainerCounters
 from exporter.container.decide import activity
 from exporter.container.decide.accounting import action_failed
 from exporter.container.decide.diagnosis import Traces, diagnose, listens
-from exporter.container.decide.launch import for_image, is_another_model
+from exporter.container.decide.launch import is_another_model
 from exporter.container.decide.lifecycle import UNDER_WAY, decide
 from exporter.container.decide.observation import Action, Decision, Memory, Observation
-from exporter.container.decide.policy import Terms
+from exporter.container.decide.policy import Context
 from exporter.container.decide.records import (
     Cause,
     ContainerView,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         ContainerEvent,
         ContainerSnapshot,
         Diagnosis,
-        Launch,
         PullProgress,
     )
     from exporter.container.door import DockerDoor, EngineDoor
@@ -86,13 +85,14 @@ class Supervisor:
         heartbeat: LoopHeartbeat,
     ) -> None:
         self._config = config
+        self._settings = config.container
         self._door = door
         self._clock = clock
         self._engine = engine
         self._jitter = jitter
         self._sink = sink
         self._heartbeat = heartbeat
-        self._log = structlog.get_logger().bind(target=config.target)
+        self._log = structlog.get_logger().bind(target=config.target.name)
         self._wake = asyncio.Event()
         self._memory = Memory()
         self._counters = ContainerCounters()
@@ -125,7 +125,7 @@ class Supervisor:
     async def run(self) -> None:
         """Look, decide and act until cancelled."""
         async with asyncio.TaskGroup() as group:
-            listener = group.create_task(self._listen(), name=f"events:{self._config.target}")
+            listener = group.create_task(self._listen(), name=f"events:{self._config.target.name}")
             try:
                 while True:
                     acted = False
@@ -139,8 +139,8 @@ class Supervisor:
 
     async def shutdown(self) -> None:
         """After the loop: leave the container running, stop or remove it, as the settings say."""
-        stop = self._config.stop_at_shutdown or self._config.remove_at_shutdown
-        if not (stop and self._config.policy.managed) or self._config.held():
+        on_shutdown = self._settings.on_shutdown
+        if on_shutdown == "leave" or not self._config.policy.managed or self._config.held():
             return
         try:
             there = await self._observer.find()
@@ -148,8 +148,8 @@ class Supervisor:
                 return
             if there.status in LIVE:
                 self._log.info("container.stopping", container=there.name)
-                await self._door.stop(there.id, self._config.stop_grace_seconds)
-            if self._config.remove_at_shutdown:
+                await self._door.stop(there.id, self._settings.stop_grace_seconds)
+            if on_shutdown == "remove":
                 self._log.info("container.removing", container=there.name)
                 await self._door.remove(there.id)
         except DockerError as error:
@@ -159,7 +159,7 @@ class Supervisor:
         """One look, one decision, one action at most; True when something was done."""
         seen = await self._observer.look()
         before = self._memory
-        decision = decide(before, seen, self._terms())
+        decision = decide(before, seen, self._context())
         self._memory = decision.memory
         self._not_before = decision.not_before
         await self._account(decision, before, seen)
@@ -274,24 +274,20 @@ class Supervisor:
             case Action.PULL if launch is not None:
                 await self._door.pull(launch.image, self._pulled)
             case Action.CREATE if launch is not None:
-                await self._door.create(await self._fit(launch), self._config.secrets or {})
+                await self._door.create(
+                    await self._config.fitted(launch, self._door), self._config.secrets
+                )
             case Action.START:
                 await self._door.start(container_id)
             case Action.STOP:
-                await self._door.stop(container_id, self._config.stop_grace_seconds)
+                await self._door.stop(container_id, self._settings.stop_grace_seconds)
             case Action.REMOVE:
                 await self._door.remove(container_id)
             case Action.UNPAUSE:
                 await self._door.unpause(container_id)
 
-    async def _fit(self, launch: Launch) -> Launch:
-        if self._config.model is None:
-            return launch
-        entrypoint = await self._door.entrypoint(launch.image)
-        return for_image(launch, entrypoint, old=self._config.old_image)
-
     async def _refused(self, action: Action, error: DockerError) -> None:
-        self._memory, counted = action_failed(self._memory, error.problem, self._terms())
+        self._memory, counted = action_failed(self._memory, error.problem, self._context())
         self._not_before = self._memory.not_before
         diagnosis = diagnose(
             Traces(
@@ -334,8 +330,8 @@ class Supervisor:
         now = self._clock.monotonic()
         self._sink.container_changed(
             ContainerView(
-                target=self._config.target,
-                mode=self._config.mode,
+                target=self._config.target.name,
+                mode=self._config.target.mode,
                 state=self._state or LifecycleState.UNKNOWN,
                 since_time=self._since_time,
                 snapshot=None if self._observer.docker is not None else self._observer.snapshot,
@@ -358,12 +354,12 @@ class Supervisor:
 
     # Waiting
 
-    def _terms(self) -> Terms:
-        return Terms(self._clock.monotonic(), self._config.policy, self._jitter())
+    def _context(self) -> Context:
+        return Context(self._clock.monotonic(), self._config.policy, self._jitter())
 
     async def _rest(self) -> None:
         """Until the next look is due, or something happens."""
-        seconds = self._config.look_seconds
+        seconds = self._settings.health_interval_seconds
         if self._not_before is not None:
             seconds = min(seconds, max(0.05, self._not_before - self._clock.monotonic()))
         sleep = asyncio.create_task(self._clock.sleep(seconds), name="rest")
@@ -395,8 +391,8 @@ class Supervisor:
 
     def _concerns(self, event: ContainerEvent) -> bool:
         known = self._observer.snapshot.id if self._observer.snapshot is not None else None
-        names = {self._config.reference, self._config.launch.name if self._config.launch else None}
-        return event.container_id == known or event.name in names or known is None
+        named = event.name == self._config.target.container_name
+        return event.container_id == known or named or known is None
 
 
 def _failed_looks(run: Run) -> int:

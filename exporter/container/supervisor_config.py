@@ -1,44 +1,56 @@
-"""Whom a supervisor looks after: plain values, made from a target's settings."""
+"""What the supervisor reads: a target, its container's settings, and what follows from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.config.schema.vllm_flags import version_of
+from exporter.container.decide.launch import for_image
+from exporter.container.decide.policy import Policy
+from exporter.container.launching import container_of, launch_of, secrets_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exporter.container.decide.policy import Policy
+    from exporter.config import Target
     from exporter.container.decide.records import Launch
+    from exporter.container.door import DockerDoor
+
+# The last version whose image has an entrypoint that wants --model; `vllm serve` of that version
+# accepts the flag, too.
+_LAST_BY_FLAG = (0, 11)
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorConfig:
-    """Whom the supervisor looks after, and how.
+    """One target with a container.
 
-    `launch` is None for a container that somebody else makes; `model` is what vLLM is told to load,
-    None where the command is not vLLM's own; `old_image`: its tag is of a time when vLLM's image
-    took the model in another way; `reference` is its name, or `label` ("key" or "key=value") is
-    what it carries. Seconds are those between two looks, those that
-    /health may take, and those from SIGTERM to SIGKILL. `held` says whether an operator wants it
-    left alone.
+    `launch` is None in mode attached, where another tool creates the container. `model` is the
+    model that vLLM is told to load, None in mode attached and where `command` replaces vLLM's own
+    command.
     """
 
-    target: str
-    mode: str
-    policy: Policy
-    launch: Launch | None = None
-    secrets: Mapping[str, str] | None = None
-    model: str | None = None
-    old_image: bool = False
-    reference: str | None = None
-    label: str | None = None
-    look_seconds: float = 5.0
-    health_seconds: float = 5.0
-    stop_grace_seconds: float = 30.0
-    stop_at_shutdown: bool = False
-    remove_at_shutdown: bool = False
-    held: Callable[[], bool] = lambda: False
+    def __init__(self, target: Target, instance: str | None = None) -> None:
+        """`instance` names this exporter. Raises `ConfigError` for a target without a container."""
+        self.target = target
+        self.instance = instance
+        self.container = container_of(target)
+        managed = target.mode == "managed"
+        self.policy = Policy(managed, target.may_restart, self.container)
+        self.launch: Launch | None = launch_of(target, instance) if managed else None
+        self.secrets = secrets_of(target) if managed else {}
+        self.model = self.container.model if self.container.command is None else None
 
-    def __repr__(self) -> str:
-        return f"Ward({self.target!r}, {self.mode!r})"  # the rest may hold secrets
+    def held(self) -> bool:
+        """Whether the hold file exists: then the exporter does nothing to the container."""
+        file = self.container.hold_file
+        return file is not None and file.exists()
+
+    async def fitted(self, launch: Launch, door: DockerDoor) -> Launch:
+        """The launch with the command that its image accepts. Raises `DockerError`."""
+        if self.model is None:
+            return launch
+        return self.fitted_by(launch, await door.entrypoint(launch.image))
+
+    def fitted_by(self, launch: Launch, entrypoint: tuple[str, ...] | None) -> Launch:
+        """The same by the image's entrypoint, None where it is not known."""
+        version = version_of(launch.image)
+        old = version is not None and version <= _LAST_BY_FLAG
+        return launch if self.model is None else for_image(launch, entrypoint, old=old)

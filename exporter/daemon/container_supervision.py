@@ -7,8 +7,10 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from exporter.container.decide.records import LifecycleState
+from exporter.container.engine_checks import EngineChecks
+from exporter.container.launching import container_of
 from exporter.container.supervisor import Supervisor
-from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
+from exporter.container.supervisor_config import SupervisorConfig
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -62,7 +64,7 @@ class ContainerSupervision:
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
-            supervisor_config_of(target, context.instance),
+            SupervisorConfig(target, context.instance),
             context.docker.take(*self._docker),
             context.clock,
             engine=EngineChecks(client),

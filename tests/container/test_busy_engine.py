@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fake_clock import FakeClock
 from fake_docker import World
-from lifecycle_daemon import POLICY, Daemon, ready
+from lifecycle_daemon import SETTINGS, Daemon, policy, ready
 from publish_records import engine_view, failed_engine_view
 from supervisor_scene import STALLED, Scene, scene_of, session
 
@@ -126,7 +126,7 @@ async def test_a_busy_engine_that_hangs_later_is_found_dead_then():
 async def test_an_engine_whose_page_cannot_be_read_is_judged_by_its_probes():
     async with scene_of() as at:
         await started(at)
-        for _ in range(POLICY.probe_failures):
+        for _ in range(SETTINGS.probe_failures):
             await at.wait(60)
             at.supervisor.engine_read(failed_engine_view())
             at.supervisor.session_finished(session(STALLED))
@@ -135,7 +135,7 @@ async def test_an_engine_whose_page_cannot_be_read_is_judged_by_its_probes():
 
 
 async def test_before_a_restart_two_pages_are_waited_for():
-    async with scene_of(replace(POLICY, probe_failures=1)) as at:
+    async with scene_of(probe_failures=1) as at:
         await started(at)
         at.supervisor.engine_read(page(at.clock.monotonic()))
         await at.wait(5)
@@ -154,7 +154,7 @@ async def test_pages_that_come_too_seldom_are_not_waited_for():
     async with scene_of() as at:
         await started(at)
         at.supervisor.engine_read(page(at.clock.monotonic()))
-        for _ in range(POLICY.probe_failures):
+        for _ in range(SETTINGS.probe_failures):
             at.supervisor.session_finished(session(STALLED))
         await at.wait(110)
         assert stops(at) == 0
@@ -178,7 +178,7 @@ async def test_silence_is_measured_by_what_the_engine_was_seen_to_take():
 async def test_a_session_that_began_before_the_engine_was_ready_says_nothing():
     async with scene_of() as at:
         await started(at)
-        for _ in range(POLICY.probe_failures):
+        for _ in range(SETTINGS.probe_failures):
             at.supervisor.session_finished(replace(session(STALLED), duration_seconds=60.0))
         await at.wait(20)
         assert stops(at) == 0
@@ -229,7 +229,7 @@ def test_health_may_take_longer_where_the_engine_was_seen_to_be_slow_and_after_e
 
 
 async def test_health_is_waited_for_longer_after_each_failed_look():
-    async with scene_of(replace(POLICY, health_failures=9)) as at:
+    async with scene_of(health_failures=9) as at:
         await started(at)
         at.health_deadlines.clear()
         at.world.only().ill = True
@@ -284,7 +284,7 @@ async def test_an_engine_that_is_being_scaled_is_not_ill():
 
 
 async def test_restarts_for_failed_checks_have_a_limit_in_an_hour():
-    async with scene_of(replace(POLICY, restarts_per_hour=2)) as at:
+    async with scene_of(restarts_per_hour=2) as at:
         await started(at)
         began = at.clock.time()
         for _ in range(3):
@@ -301,7 +301,7 @@ async def test_restarts_for_failed_checks_have_a_limit_in_an_hour():
 def test_what_ended_by_itself_is_started_again_whatever_the_limit():
     world = World(FakeClock())
     world.images.add("vllm:v1")
-    daemon = ready(Daemon(world, replace(POLICY, restarts_per_hour=1)))
+    daemon = ready(Daemon(world, policy(restarts_per_hour=1)))
     world.only().ill = True
     daemon.run(100)
     for _ in range(3):
@@ -314,7 +314,7 @@ def test_what_ended_by_itself_is_started_again_whatever_the_limit():
 def test_a_stop_that_docker_refused_is_one_restart_however_often_it_is_tried():
     world = World(FakeClock())
     world.images.add("vllm:v1")
-    daemon = ready(Daemon(world, replace(POLICY, restarts_per_hour=1)))
+    daemon = ready(Daemon(world, policy(restarts_per_hour=1)))
     world.only().ill = True
     world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop: no answer")
     daemon.run(120)

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from lifecycle_daemon import ATTACHED, POLICY, SPEC
+from lifecycle_daemon import IMAGE, SETTINGS, launch, target
 from supervisor_scene import STALLED, scene_of, session
 
-from exporter.container.decide.launch import plan
 from exporter.container.decide.records import (
     Cause,
     ContainerStatus,
@@ -41,7 +40,7 @@ async def test_from_nothing_to_ready_with_the_seconds_that_it_took():
 async def test_a_missing_image_is_pulled_first_and_its_progress_is_told():
     def no_image(world: World) -> None:
         world.images.clear()
-        world.in_registry.add(SPEC.image)
+        world.in_registry.add(IMAGE)
 
     async with scene_of(setting=no_image) as at:
         await at.wait(40)
@@ -75,7 +74,7 @@ async def test_a_container_that_ends_with_code_0_is_a_failure_and_is_started_aga
 
 
 async def test_an_end_is_seen_at_once_because_docker_tells_of_it():
-    async with scene_of(look_seconds=3600.0) as at:
+    async with scene_of(health_interval_seconds=3600.0) as at:
         at.world.load_seconds = 0.0
         await at.wait(2)
         at.world.end(at.world.only(), 137)
@@ -125,13 +124,13 @@ async def test_health_that_fails_stops_and_starts_it_and_is_counted():
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
         assert at.view.restarts == {Cause.HEALTH_FAILED: 1}
-        assert at.view.health_failures >= POLICY.health_failures
+        assert at.view.health_failures >= SETTINGS.health_failures
 
 
 async def test_failed_probes_restart_an_engine_whose_health_is_fine():
     async with scene_of() as at:
         await at.wait(40)
-        for _ in range(POLICY.probe_failures):
+        for _ in range(SETTINGS.probe_failures):
             at.supervisor.session_finished(session(STALLED))
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
@@ -212,7 +211,7 @@ async def test_a_running_container_of_ours_is_adopted_without_a_restart():
 
 async def test_changed_settings_are_reported_and_change_nothing_unless_told():
     def other(world: World) -> None:
-        world.create(plan(replace(SPEC, max_model_len=7)), {})
+        world.create(launch(max_model_len=7), {})
         world.start(world.only().id)
         world.did.clear()
 
@@ -220,31 +219,32 @@ async def test_changed_settings_are_reported_and_change_nothing_unless_told():
         await at.wait(60)
         assert at.view.config_drift is True
         assert at.world.did == []
-    async with scene_of(setting=other, policy=replace(POLICY, recreate_on_drift=True)) as at:
+    async with scene_of(setting=other, on_drift="recreate") as at:
         await at.wait(120)
         assert at.view.config_drift is False
         assert [call for call, _ in at.world.did] == ["stop", "remove", "create", "start"]
         assert at.view.state is LifecycleState.READY
 
 
-async def test_an_operators_word_stops_every_action():
-    held = True
-    async with scene_of(held=lambda: held) as at:
+async def test_the_hold_file_stops_every_action(tmp_path):
+    hold_file = tmp_path / "hold"
+    hold_file.touch()
+    async with scene_of(hold_file=hold_file) as at:
         await at.wait(30)
         assert at.view.state is LifecycleState.HELD
         assert at.world.did == []
-        held = False
+        hold_file.unlink()
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
 
 
 async def test_an_attached_container_is_watched_and_left_alone():
     def theirs(world: World) -> None:
-        world.create(replace(plan(SPEC), name="theirs", labels={"app": "vllm"}), {})
+        world.create(replace(launch(), name="theirs", labels={"app": "vllm"}), {})
         world.start(world.only().id)
         world.did.clear()
 
-    async with scene_of(setting=theirs, policy=ATTACHED, label="app=vllm") as at:
+    async with scene_of(setting=theirs, mode="attached", name=None, label="app=vllm") as at:
         await at.wait(40)
         assert at.view.state is LifecycleState.READY
         at.world.end(at.world.only(), 1)
@@ -283,11 +283,9 @@ async def test_container_lines_are_in_the_log_at_debug_with_tokens_masked():
         assert not any("hf_abcdef" in str(line) for line in lines)
 
 
-@pytest.mark.parametrize(("told_to_stop", "status"), [(True, "exited"), (False, "running")])
-async def test_at_the_end_the_container_is_left_or_stopped_as_the_settings_say(
-    told_to_stop, status
-):
-    async with scene_of(stop_at_shutdown=told_to_stop) as at:
+@pytest.mark.parametrize(("on_shutdown", "status"), [("stop", "exited"), ("leave", "running")])
+async def test_at_the_end_the_container_is_left_or_stopped_as_the_settings_say(on_shutdown, status):
+    async with scene_of(on_shutdown=on_shutdown) as at:
         await at.wait(40)
     await at.supervisor.shutdown()
     assert at.world.only().status is ContainerStatus(status)
@@ -296,7 +294,7 @@ async def test_at_the_end_the_container_is_left_or_stopped_as_the_settings_say(
 
 
 async def test_at_the_end_the_container_is_removed_where_the_settings_say_so():
-    async with scene_of(remove_at_shutdown=True) as at:
+    async with scene_of(on_shutdown="remove") as at:
         await at.wait(40)
     await at.supervisor.shutdown()
     assert at.world.containers == {}
@@ -304,7 +302,7 @@ async def test_at_the_end_the_container_is_removed_where_the_settings_say_so():
 
 
 async def test_a_container_that_ended_is_removed_without_another_stop():
-    async with scene_of(replace(POLICY, may_restart=False), remove_at_shutdown=True) as at:
+    async with scene_of(restart="never", on_shutdown="remove") as at:
         await at.wait(40)
         at.world.end(at.world.only(), 1)
         await at.wait(2)
@@ -313,25 +311,26 @@ async def test_a_container_that_ended_is_removed_without_another_stop():
     assert "stop" not in [call for call, _ in at.world.did]
 
 
-def test_a_ward_shows_no_secret_when_it_is_printed():
-    config = SupervisorConfig("local", "managed", POLICY, secrets={"HF_TOKEN": "hf_secret"})
+def test_the_supervisors_configuration_shows_no_secret_when_it_is_printed():
+    config = SupervisorConfig(target(hf_token="hf_secret"))
+    assert config.secrets == {"HF_TOKEN": "hf_secret"}
     assert "hf_secret" not in repr(config)
 
 
 @pytest.mark.parametrize(
-    ("entrypoint", "old_image", "begins"),
+    ("entrypoint", "image", "begins"),
     [
-        (("vllm", "serve"), True, ("m",)),
-        (("python3", "-m", "vllm.entrypoints.openai.api_server"), False, ("--model", "m")),
+        (("vllm", "serve"), "vllm:v0.11.0", ("m",)),
+        (("/entrypoint.sh",), "vllm:v0.11.0", ("--model", "m")),
+        (("python3", "-m", "vllm.entrypoints.openai.api_server"), "vllm:v1.0", ("--model", "m")),
     ],
 )
-async def test_a_container_is_made_with_the_command_that_its_image_takes(
-    entrypoint, old_image, begins
-):
-    def image(world: World) -> None:
-        world.entrypoints[SPEC.image] = entrypoint
+async def test_a_container_is_made_with_the_command_that_its_image_takes(entrypoint, image, begins):
+    def pulled(world: World) -> None:
+        world.images.add(image)
+        world.entrypoints[image] = entrypoint
 
-    async with scene_of(setting=image, model="m", old_image=old_image) as at:
+    async with scene_of(setting=pulled, image=image) as at:
         await at.wait(40)
         (made,) = at.world.launched
         assert made.command[: len(begins)] == begins
@@ -340,15 +339,15 @@ async def test_a_container_is_made_with_the_command_that_its_image_takes(
 
 async def test_a_command_of_ones_own_is_left_as_it_is():
     def image(world: World) -> None:
-        world.entrypoints[SPEC.image] = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+        world.entrypoints[IMAGE] = ("python3", "-m", "vllm.entrypoints.openai.api_server")
 
-    async with scene_of(setting=image, model=None) as at:
+    async with scene_of(setting=image, model=None, command=["serve"]) as at:
         await at.wait(40)
-        assert at.world.launched == [plan(SPEC)]
+        assert [each.command for each in at.world.launched] == [("serve",)]
 
 
 async def test_an_engine_that_loaded_another_model_is_told_of_while_it_serves():
-    async with scene_of(model="m") as at:
+    async with scene_of() as at:
         at.model = "Qwen/Qwen3-0.6B"
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
@@ -359,7 +358,7 @@ async def test_an_engine_that_loaded_another_model_is_told_of_while_it_serves():
 
 @pytest.mark.parametrize("loaded", ["m", None, "/somewhere/else"])
 async def test_an_engine_that_loaded_what_was_asked_or_does_not_say_is_not_told_of(loaded):
-    async with scene_of(model="m") as at:
+    async with scene_of() as at:
         at.model = loaded
         await at.wait(60)
         assert at.view.diagnosis is None

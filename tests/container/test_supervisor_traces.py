@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from lifecycle_daemon import ATTACHED, POLICY, SPEC
+from lifecycle_daemon import IMAGE, SETTINGS, launch
 from supervisor_scene import scene_of
 
-from exporter.container.decide.launch import plan
 from exporter.container.decide.records import (
     Cause,
     ContainerStatus,
@@ -25,14 +24,14 @@ REFUSED = DockerError(DockerProblem.TIMEOUT, "no answer in 10 s")
 
 
 def theirs(world: World) -> None:
-    world.start(world.create(replace(plan(SPEC), labels={}), {}))
+    world.start(world.create(replace(launch(), labels={}), {}))
     world.did.clear()
 
 
 def serving(world: World) -> None:
     """A container of ours that serves already."""
     world.load_seconds = 0.0
-    world.start(world.create(plan(SPEC), {}))
+    world.start(world.create(launch(), {}))
     world.did.clear()
 
 
@@ -62,7 +61,7 @@ async def test_lines_that_are_older_than_the_start_that_docker_wrote_down_are_of
 
 async def test_a_secret_of_ours_is_masked_in_the_evidence_and_in_the_log():
     secret = "correct-horse-battery"
-    async with scene_of(secrets={"VLLM_API_KEY": secret}) as at:
+    async with scene_of(secret_environment={"MY_KEY": secret}) as at:
         await at.wait(40)
         at.world.write(at.world.only(), f"EngineDeadError key {secret}")
         at.world.end(at.world.only(), 0)
@@ -90,7 +89,7 @@ async def test_a_stranger_with_the_name_is_reported_and_not_read():
 
 
 async def test_an_attached_container_that_is_unhealthy_says_why_and_stops_saying_it_when_well():
-    async with scene_of(setting=serving, policy=ATTACHED, reference="vllm-local") as at:
+    async with scene_of(setting=serving, mode="attached") as at:
         await at.wait(5)
         at.world.only().ill = True
         await at.wait(30)
@@ -125,7 +124,7 @@ async def test_a_pause_is_told_at_once_and_ends_without_a_restart():
         await at.wait(2)
         assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.PAUSED
-        await at.wait(POLICY.paused_deadline_seconds + 10)
+        await at.wait(SETTINGS.paused_deadline_seconds + 10)
         assert at.view.state is LifecycleState.READY
         assert at.view.diagnosis is None
         assert at.view.restarts == {}
@@ -143,7 +142,7 @@ async def test_a_stop_that_docker_refuses_is_not_counted_as_a_failed_start():
 
 
 async def test_a_restart_by_somebody_else_is_counted_as_theirs():
-    async with scene_of(setting=serving, policy=ATTACHED, reference="vllm-local") as at:
+    async with scene_of(setting=serving, mode="attached") as at:
         await at.wait(5)
         at.world.end(at.world.only(), 0)
         at.world.start(at.world.only().id)
@@ -154,7 +153,7 @@ async def test_a_restart_by_somebody_else_is_counted_as_theirs():
 
 
 async def test_a_first_start_by_somebody_else_is_no_restart():
-    async with scene_of(policy=ATTACHED, reference="vllm-local") as at:
+    async with scene_of(mode="attached") as at:
         await at.wait(10)
         assert at.view.state is LifecycleState.ABSENT
         serving(at.world)
@@ -177,22 +176,22 @@ async def test_weights_that_are_read_again_in_place_are_another_load():
 async def test_a_log_that_may_not_be_read_does_not_make_a_start_hang():
     def silent(world: World) -> None:
         world.log_readable = False
-        world.load_seconds = POLICY.quiet_deadline_seconds + 60
+        world.load_seconds = SETTINGS.quiet_deadline_seconds + 60
 
     async with scene_of(setting=silent) as at:
-        await at.wait(POLICY.quiet_deadline_seconds + 80)
+        await at.wait(SETTINGS.quiet_deadline_seconds + 80)
         assert at.view.state is LifecycleState.READY
         assert at.view.start_failures == {}
 
 
 async def test_a_log_that_cannot_be_read_any_more_does_not_make_a_start_hang():
     def slow(world: World) -> None:
-        world.load_seconds = POLICY.quiet_deadline_seconds + 60
+        world.load_seconds = SETTINGS.quiet_deadline_seconds + 60
 
     async with scene_of(setting=slow) as at:
         await at.wait(10)
         at.world.log_readable = False
-        await at.wait(POLICY.quiet_deadline_seconds + 80)
+        await at.wait(SETTINGS.quiet_deadline_seconds + 80)
         assert at.view.state is LifecycleState.READY
         assert at.view.start_failures == {}
 
@@ -202,13 +201,13 @@ async def test_a_log_that_falls_silent_while_loading_ends_the_start():
         world.load_seconds = None
 
     async with scene_of(setting=hangs) as at:
-        await at.wait(POLICY.quiet_deadline_seconds + 20)
+        await at.wait(SETTINGS.quiet_deadline_seconds + 20)
         assert at.view.start_failures == {Cause.LOADING_HANGS: 1}
         assert at.view.diagnosis.evidence == "INFO Resolved architecture: Fake"
 
 
 async def test_an_outage_of_docker_is_seen_at_once_where_its_events_are_cut():
-    async with scene_of(setting=serving, look_seconds=3600.0) as at:
+    async with scene_of(setting=serving, health_interval_seconds=3600.0) as at:
         await at.wait(5)
         at.world.go_down()
         await at.wait(1)
@@ -227,8 +226,9 @@ async def test_every_way_of_docker_not_answering_is_unknown_and_logged_once(prob
         assert at.counted.failures == 0
 
 
-async def test_a_held_container_is_not_stopped_at_the_end_either():
-    async with scene_of(setting=serving, stop_at_shutdown=True, held=lambda: True) as at:
+async def test_a_held_container_is_not_stopped_at_the_end_either(tmp_path):
+    (tmp_path / "hold").touch()
+    async with scene_of(setting=serving, on_shutdown="stop", hold_file=tmp_path / "hold") as at:
         await at.wait(5)
     await at.supervisor.shutdown()
     assert at.world.only().status is ContainerStatus.RUNNING
@@ -237,7 +237,7 @@ async def test_a_held_container_is_not_stopped_at_the_end_either():
 async def test_a_pull_can_be_cancelled_by_the_end_of_the_daemon():
     def no_image(world: World) -> None:
         world.images.clear()
-        world.in_registry.add(SPEC.image)
+        world.in_registry.add(IMAGE)
         world.pull_seconds = 3600.0
 
     async with scene_of(setting=no_image) as at:
@@ -251,15 +251,14 @@ def made_by(instance: str | None):
 
     def setting(world: World) -> None:
         world.load_seconds = 0.0
-        world.start(world.create(plan(replace(SPEC, instance=instance)), {}))
+        world.start(world.create(launch(instance), {}))
         world.did.clear()
 
     return setting
 
 
 async def test_a_container_of_another_exporter_is_left_alone_and_its_owner_named():
-    mine = plan(replace(SPEC, instance="b"))
-    async with scene_of(setting=made_by("a"), launch=mine) as at:
+    async with scene_of(setting=made_by("a"), instance="b") as at:
         at.world.end(at.world.only(), 1)
         await at.wait(120)
         assert at.world.did == []
@@ -274,8 +273,7 @@ async def test_a_container_of_another_exporter_is_left_alone_and_its_owner_named
 
 @pytest.mark.parametrize(("theirs", "mine"), [(None, "b"), ("b", "b"), ("b", None)])
 async def test_a_container_of_this_exporter_or_of_an_earlier_release_is_taken_over(theirs, mine):
-    launch = plan(replace(SPEC, instance=mine))
-    async with scene_of(setting=made_by(theirs), launch=launch) as at:
+    async with scene_of(setting=made_by(theirs), instance=mine) as at:
         await at.wait(20)
         assert at.view.state is LifecycleState.READY
         assert at.view.config_drift is False, "who made it makes it no other container"
@@ -283,8 +281,7 @@ async def test_a_container_of_this_exporter_or_of_an_earlier_release_is_taken_ov
 
 
 async def test_two_exporters_with_other_names_of_containers_do_not_meet():
-    mine = plan(replace(SPEC, instance="b", name="vllm-mine"))
-    async with scene_of(setting=made_by("a"), launch=mine) as at:
+    async with scene_of(setting=made_by("a"), instance="b", name="vllm-mine") as at:
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
         assert set(at.world.containers) == {"vllm-local", "vllm-mine"}

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from lifecycle_daemon import POLICY
+from lifecycle_daemon import SETTINGS
 from supervisor_scene import Scene, scene_of
 
 from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.decide.records import Cause, LifecycleState
-from exporter.daemon.container_setup import EngineChecks
+from exporter.container.engine_checks import EngineChecks
 from exporter.engine.client.engine_client import EngineClient
 
 REFUSED = "http://127.0.0.1:18400/health: nothing listens at 127.0.0.1:18400"
@@ -67,9 +67,9 @@ async def test_it_may_be_up_by_the_word_of_its_images_health_check():
 
 async def test_a_quiet_log_of_a_server_that_is_up_is_no_start_that_hangs():
     """Without requests vLLM logs nothing, and at a wrong address it gets none."""
-    async with scene_of(replace(POLICY, health_failures=10**6)) as at:
+    async with scene_of(health_failures=10**6) as at:
         at_a_wrong_address(at)
-        await at.wait(4 * POLICY.start_deadline_seconds)
+        await at.wait(4 * SETTINGS.start_deadline_seconds)
         assert calls(at, "stop") == 0
         assert at.view.state is LifecycleState.STARTING
 
@@ -77,7 +77,7 @@ async def test_a_quiet_log_of_a_server_that_is_up_is_no_start_that_hangs():
 async def test_a_start_that_fails_is_still_found_by_its_deadline():
     async with scene_of(setting=lambda world: setattr(world, "load_seconds", None)) as at:
         at_a_wrong_address(at)
-        await at.wait(POLICY.quiet_deadline_seconds + 20)
+        await at.wait(SETTINGS.quiet_deadline_seconds + 20)
         assert at.view.start_failures == {Cause.LOADING_HANGS: 1}
 
 

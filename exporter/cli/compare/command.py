@@ -21,7 +21,7 @@ from exporter.cli.one_engine import add_engine_arguments, choose, simulated_url
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
 from exporter.container.decide.records import DockerError
-from exporter.daemon.container_setup import container_of
+from exporter.container.launching import container_of
 from exporter.errors import ConfigError, ExporterError
 from exporter.model.session import Notice
 from exporter.report.charts import check_chart, write_comparison_chart

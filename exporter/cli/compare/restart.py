@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
 from exporter.container.docker.engine import DockerEngine, DockerLimits
+from exporter.container.engine_checks import EngineChecks
+from exporter.container.launching import container_of
 from exporter.container.supervisor import Supervisor
-from exporter.daemon.container_setup import EngineChecks, container_of, supervisor_config_of
+from exporter.container.supervisor_config import SupervisorConfig
 from exporter.daemon.probing import engine_client
 from exporter.errors import ConfigError, EngineUnavailableError, ExporterError
 from exporter.loops import LoopHeartbeat
@@ -108,7 +110,7 @@ async def started(
     views = _Views()
     async with engine_client(target, container.health_timeout_seconds) as client:
         supervisor = Supervisor(
-            supervisor_config_of(target),
+            SupervisorConfig(target),
             door,
             clock,
             engine=EngineChecks(client),

@@ -24,7 +24,7 @@ from exporter.container.decide.records import Cause, ContainerStatus, DockerProb
 
 if TYPE_CHECKING:
     from exporter.container.decide.observation import Observation, RunKey
-    from exporter.container.decide.policy import Policy, Terms
+    from exporter.container.decide.policy import Context, Policy
     from exporter.container.decide.records import ContainerSnapshot
 
 _NO_FAILED_LOOKS: dict[str, Any] = {
@@ -66,18 +66,19 @@ def counted_time(memory: Memory) -> float:
     return (memory.last_look or 0.0) - memory.silent_seconds
 
 
-def fail(memory: Memory, cause: Cause, terms: Terms) -> Memory:
+def fail(memory: Memory, cause: Cause, context: Context) -> Memory:
     """Count one failure and put off the next start."""
     failures = memory.failures + 1
     return replace(
         memory,
         failures=failures,
         cause=cause,
-        not_before=terms.now + delay_after(failures, terms.policy, terms.jitter),
+        not_before=context.now
+        + delay_after(failures, context.policy.settings.backoff, context.jitter),
     )
 
 
-def action_failed(memory: Memory, problem: DockerProblem, terms: Terms) -> tuple[Memory, bool]:
+def action_failed(memory: Memory, problem: DockerProblem, context: Context) -> tuple[Memory, bool]:
     """An action that Docker refused or did not finish; whether it counts as a failure.
 
     What was asked stays remembered: it may have worked although its answer was lost. Docker
@@ -88,27 +89,27 @@ def action_failed(memory: Memory, problem: DockerProblem, terms: Terms) -> tuple
     asked = memory.asked
     if memory.run is not None and asked is not None and asked.action is Action.PULL:
         # The container runs and only its successor has to wait: there is no hurry.
-        later = terms.now + terms.policy.longest_delay_seconds
+        later = context.now + context.policy.settings.backoff.max_seconds
         return replace(memory, not_before=later), False
-    counted = fail(memory, memory.cause or Cause.DOCKER_ERROR, terms)
+    counted = fail(memory, memory.cause or Cause.DOCKER_ERROR, context)
     if asked is not None and asked.action is Action.START:
         # A refused start leaves its traces in the container; they are no end of a run.
         counted = replace(counted, ended=asked.key)
     return counted, True
 
 
-def account(memory: Memory, seen: Observation, terms: Terms) -> Account:
+def account(memory: Memory, seen: Observation, context: Context) -> Account:
     """Fold in one look at which Docker answered and nobody holds the target.
 
     A container that is not ours counts as none, where only ours are looked after.
     """
-    container = seen.container if seen.ours or not terms.policy.managed else None
+    container = seen.container if seen.ours or not context.policy.managed else None
     if container is None:
-        result = _absent(memory, terms)
+        result = _absent(memory, context)
     elif container.status in LIVE:
-        result = _live(memory, seen, container, terms)
+        result = _live(memory, seen, container, context)
     elif container.status in ENDED:
-        result = _ended(memory, container, terms)
+        result = _ended(memory, container, context)
     elif container.status is ContainerStatus.CREATED:
         result = Account(replace(memory, run=None))
     else:
@@ -134,17 +135,17 @@ def _asked(memory: Memory, action: Action, container_id: str | None = None) -> b
     return container_id is None or (asked.key is not None and asked.key[0] == container_id)
 
 
-def _absent(memory: Memory, terms: Terms) -> Account:
+def _absent(memory: Memory, context: Context) -> Account:
     gone = replace(memory, run=None, ended=None)
     run = memory.run
     if run is None or _asked(memory, Action.REMOVE, memory.had):
         # Where it had ended before it went, that end was accounted for.
         return Account(gone)
     failed = Failed(Cause.REMOVED, in_start=not run.ever_ready)
-    return Account(fail(gone, Cause.REMOVED, terms), failed)
+    return Account(fail(gone, Cause.REMOVED, context), failed)
 
 
-def _ended(memory: Memory, container: ContainerSnapshot, terms: Terms) -> Account:
+def _ended(memory: Memory, container: ContainerSnapshot, context: Context) -> Account:
     key = run_key(container)
     over = replace(memory, run=None, ended=key, ran=True)
     if memory.ended == key or not memory.known:
@@ -154,10 +155,12 @@ def _ended(memory: Memory, container: ContainerSnapshot, terms: Terms) -> Accoun
     run = memory.run
     in_start = run is None or run.key != key or not run.ever_ready
     failed = Failed(Cause.EXITED, in_start)
-    return Account(fail(over, Cause.EXITED, terms), failed)
+    return Account(fail(over, Cause.EXITED, context), failed)
 
 
-def _live(memory: Memory, seen: Observation, container: ContainerSnapshot, terms: Terms) -> Account:
+def _live(
+    memory: Memory, seen: Observation, container: ContainerSnapshot, context: Context
+) -> Account:
     time = counted_time(memory)
     key = run_key(container)
     run = memory.run
@@ -168,14 +171,17 @@ def _live(memory: Memory, seen: Observation, container: ContainerSnapshot, terms
         if run is not None and not by_us:
             # One run went on and now another does: an end that nobody here asked for.
             failed = Failed(Cause.RESTARTED_ELSEWHERE, in_start=not run.ever_ready)
-            memory = fail(memory, Cause.RESTARTED_ELSEWHERE, terms)
-        run = _new_run(key, time, seen, terms.policy, by_us=by_us)
+            memory = fail(memory, Cause.RESTARTED_ELSEWHERE, context)
+        run = _new_run(key, time, seen, context.policy, by_us=by_us)
         memory = replace(memory, ran=True, asked=None, cause=None, not_before=None)
     was_ready = run.ever_ready
-    run = _watch(run, seen, container, time, terms)
+    run = _watch(run, seen, container, time, context)
     reached = container.id if seen.health in _ANSWERS else memory.reached
     memory = replace(memory, run=run, reached=reached)
-    if run.ready_since is not None and time - run.ready_since >= terms.policy.stable_seconds:
+    if (
+        run.ready_since is not None
+        and time - run.ready_since >= context.policy.settings.backoff.reset_after_seconds
+    ):
         memory = replace(memory, failures=0)
     return Account(memory, failed, started, became_ready=run.ever_ready and not was_ready)
 
@@ -187,7 +193,7 @@ def _new_run(key: RunKey, time: float, seen: Observation, policy: Policy, *, by_
     and /health says whether it is well.
     """
     past = 0.0 if by_us else seen.running_seconds or 0.0
-    old = past >= policy.start_deadline_seconds
+    old = past >= policy.settings.start_deadline_seconds
     return Run(
         key=key,
         began=time if old else time - past,
@@ -198,7 +204,7 @@ def _new_run(key: RunKey, time: float, seen: Observation, policy: Policy, *, by_
 
 
 def _watch(
-    run: Run, seen: Observation, container: ContainerSnapshot, time: float, terms: Terms
+    run: Run, seen: Observation, container: ContainerSnapshot, time: float, context: Context
 ) -> Run:
     if container.status is ContainerStatus.PAUSED:
         since = time if run.paused_since is None else run.paused_since
@@ -221,10 +227,10 @@ def _watch(
             lines=seen.log.lines,
             marks=seen.log.marks,
         )
-    return _health(run, seen, time, terms)
+    return _health(run, seen, time, context)
 
 
-def _health(run: Run, seen: Observation, time: float, terms: Terms) -> Run:
+def _health(run: Run, seen: Observation, time: float, context: Context) -> Run:
     if seen.health is Health.OK:
         return replace(
             run,
@@ -236,8 +242,8 @@ def _health(run: Run, seen: Observation, time: float, terms: Terms) -> Run:
         return replace(run, **_NO_FAILED_LOOKS)
     # While the server is not up yet, /health cannot answer and that is no failure.
     if seen.health in _FAILS and is_up(run, seen):
-        run = _failed_look(run, seen, terms.now)
-        well = run.health_failures < terms.policy.health_failures
+        run = _failed_look(run, seen, context.now)
+        well = run.health_failures < context.policy.settings.health_failures
         return replace(run, ready_since=run.ready_since if well else None)
     return run
 

@@ -34,14 +34,14 @@ def failed_check(
     since = run.failing_since
     if run.unreachable and not reached:
         looks = run.health_failures + run.slow_looks
-        return Cause.ADDRESS if looks >= policy.health_failures else None
-    enough = run.health_failures >= policy.health_failures
+        return Cause.ADDRESS if looks >= policy.settings.health_failures else None
+    enough = run.health_failures >= policy.settings.health_failures
     if enough and since is not None and not seen.activity.may_tell_more(since, now):
         return Cause.HEALTH_FAILED
-    if run.slow_looks and run.slow_looks + run.health_failures >= policy.health_failures:
+    if run.slow_looks and run.slow_looks + run.health_failures >= policy.settings.health_failures:
         return Cause.BUSY
-    if run.ever_ready and policy.probe_failures and not seen.at_rest:
-        return _failed_probes(seen.activity, now, policy.probe_failures)
+    if run.ever_ready and policy.settings.probe_failures and not seen.at_rest:
+        return _failed_probes(seen.activity, now, policy.settings.probe_failures)
     return None
 
 

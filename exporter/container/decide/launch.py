@@ -1,11 +1,8 @@
-"""From plain settings to the container that Docker is asked for, and to the equal `docker run`.
+"""About a launch: the command that its image accepts, its hash, and the equal `docker run` line.
 
-Facts about the image: its entrypoint is `vllm serve`, so the model comes first and flags follow.
-Up to about 0.11 it was `python3 -m vllm.entrypoints.openai.api_server`, which wants --model: a
-model in first place is refused up to 0.9, and from 0.10 on ignored: another one is loaded. It
-runs as root, so the caches lie under /root/.cache (vLLM's docker/Dockerfile and the "Using Docker"
-page of its documentation). huggingface_hub reads the token from the variable HF_TOKEN, else from
-the file that HF_TOKEN_PATH names (huggingface_hub/constants.py).
+The entrypoint of vLLM's image is `vllm serve`, so the model comes first and flags follow. Up to
+about 0.11 it was `python3 -m vllm.entrypoints.openai.api_server`, which needs --model: it refuses a
+model in first place up to 0.9, and from 0.10 on ignores it and loads another model.
 """
 
 from __future__ import annotations
@@ -14,108 +11,30 @@ import csv
 import hashlib
 import io
 import json
-import re
 import shlex
-from dataclasses import astuple, dataclass, field, fields, replace
-from enum import StrEnum
+from dataclasses import astuple, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.container.decide.records import (
     CONFIG_HASH_LABEL,
     INSTANCE_LABEL,
     MANAGED_LABEL,
-    GpuRequest,
-    Launch,
-    Mount,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from exporter.container.decide.records import ContainerSnapshot
+    from exporter.container.decide.records import ContainerSnapshot, GpuRequest, Launch, Mount
 
-DEFAULT_IMAGE = "vllm/vllm-openai:v0.32.0"
-VLLM_PORT = 8000  # what vLLM listens on unless told
-HF_CACHE_TARGET = "/root/.cache/huggingface"
-COMPILE_CACHE_TARGET = "/root/.cache/vllm"
-HF_TOKEN_TARGET = "/run/secrets/hf_token"  # noqa: S105 - a path, not a secret
 # The version of the hash's recipe: a hash made by another recipe says nothing about drift.
 HASH_RECIPE = "v1"
 # Who owns a container does not make it another one.
 _NOT_HASHED = frozenset({CONFIG_HASH_LABEL, INSTANCE_LABEL})
 
 
-class TokenPlace(StrEnum):
-    """How the container gets a token whose value is given when it is made."""
-
-    FILE = "file"  # docker inspect does not show it
-    ENVIRONMENT = "environment"
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """What a person may say about a container to be made. Values are checked by the settings.
-
-    None leaves a flag out, so that vLLM's own default holds. `args` come last, so they win.
-    `command` replaces vLLM's whole command line, for an image that is not vLLM's.
-    `hf_token`: a token's value is given when the container is made. `hf_token_host_file` mounts
-    a file of Docker's host instead. `secret_environment` names further variables whose values
-    are given at that time.
-    """
-
-    target: str
-    name: str
-    model: str
-    image: str = DEFAULT_IMAGE
-    served_model_name: str | None = None
-    gpu_memory_utilization: float | None = None
-    max_model_len: int | None = None
-    prompt_tokens_details: bool = True
-    prefix_caching: bool | None = None
-    block_size: int | None = None
-    args: tuple[str, ...] = ()
-    command: tuple[str, ...] | None = None
-    gpus: GpuRequest | None = field(default_factory=lambda: GpuRequest(count=-1))
-    ipc_host: bool = False
-    shm_bytes: int | None = None
-    memory_bytes: int | None = None
-    huggingface_cache: str | None = None  # a directory of the host, or a volume's name
-    compile_cache: str | None = None
-    mounts: tuple[Mount, ...] = ()
-    hf_token: TokenPlace | None = None
-    hf_token_host_file: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secret_environment: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    instance: str | None = None
-    network: str | None = None
-    host_ip: str = "127.0.0.1"
-    host_port: int | None = VLLM_PORT
-    container_port: int = VLLM_PORT
-
-
-def plan(spec: LaunchSpec) -> Launch:
-    """The container that `spec` describes, with its labels on it."""
-    port = _listening_port(spec)
-    bare = Launch(
-        name=spec.name,
-        image=spec.image,
-        command=spec.command if spec.command is not None else tuple(_vllm_command(spec, port)),
-        environment=_environment(spec),
-        secret_environment=_secret_names(spec),
-        labels={**spec.labels, **_owner(spec)},
-        mounts=tuple(_mounts(spec)),
-        gpus=spec.gpus,
-        ipc_host=spec.ipc_host,
-        shm_bytes=None if spec.ipc_host else spec.shm_bytes,  # the host's IPC has the host's size
-        network=spec.network,
-        host_ip=spec.host_ip,
-        host_port=None if spec.network == "host" else spec.host_port,
-        container_port=port,
-        memory_bytes=spec.memory_bytes,
-        secret_files={"HF_TOKEN": HF_TOKEN_TARGET} if spec.hf_token is TokenPlace.FILE else {},
-    )
-    return replace(bare, labels={**bare.labels, CONFIG_HASH_LABEL: config_hash(bare)})
+def with_hash(launch: Launch) -> Launch:
+    """The launch with a label that holds the hash of its settings."""
+    return replace(launch, labels={**launch.labels, CONFIG_HASH_LABEL: config_hash(launch)})
 
 
 def for_image(launch: Launch, entrypoint: Sequence[str] | None, *, old: bool) -> Launch:
@@ -139,24 +58,6 @@ def is_another_model(asked: str, loaded: str) -> bool:
     if loaded.startswith("/") and not asked.startswith("/"):
         return False
     return asked.rstrip("/") != loaded.rstrip("/")
-
-
-def parse_gpus(text: str | int) -> GpuRequest | None:
-    """`all`, a count, 0 for none, or ids: `device=0`, `0,1`, `GPU-…`. ValueError says what is.
-
-    A number alone is a count, as in `docker run --gpus`; one id alone needs `device=`.
-    """
-    said = str(text).strip()
-    if said == "all":
-        return GpuRequest(count=-1)
-    if said.isascii() and said.isdigit():
-        return GpuRequest(count=int(said)) if int(said) else None
-    ids = tuple(part.strip() for part in said.removeprefix("device=").split(","))
-    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9:./_-]*", part) for part in ids):
-        raise ValueError(
-            f"{said!r} names no GPUs: write all, a count, 0 for none, or ids as in device=0,1"
-        )
-    return GpuRequest(device_ids=ids)
 
 
 def config_hash(launch: Launch) -> str:
@@ -215,61 +116,6 @@ def is_owned(container: ContainerSnapshot, target: str, instance: str | None) ->
         return False
     other = container.labels.get(INSTANCE_LABEL)
     return other is None or instance is None or other == instance
-
-
-def _owner(spec: LaunchSpec) -> dict[str, str]:
-    owner = {MANAGED_LABEL: spec.target}
-    return owner if spec.instance is None else owner | {INSTANCE_LABEL: spec.instance}
-
-
-def _listening_port(spec: LaunchSpec) -> int:
-    """With the host's network nothing is published: vLLM itself listens on the host's port."""
-    if spec.network == "host" and spec.host_port is not None:
-        return spec.host_port
-    return spec.container_port
-
-
-def _vllm_command(spec: LaunchSpec, port: int) -> Iterator[str]:
-    yield spec.model
-    valued = {
-        "--served-model-name": spec.served_model_name,
-        "--gpu-memory-utilization": spec.gpu_memory_utilization,
-        "--max-model-len": spec.max_model_len,
-        "--block-size": spec.block_size,
-        "--host": spec.host_ip if spec.network == "host" else None,
-        "--port": port if port != VLLM_PORT else None,
-    }
-    for flag, value in valued.items():
-        if value is not None:
-            yield flag
-            yield str(value)
-    if spec.prompt_tokens_details:
-        yield "--enable-prompt-tokens-details"
-    if spec.prefix_caching is not None:
-        yield "--enable-prefix-caching" if spec.prefix_caching else "--no-enable-prefix-caching"
-    yield from spec.args
-
-
-def _environment(spec: LaunchSpec) -> dict[str, str]:
-    if spec.hf_token is not TokenPlace.FILE and spec.hf_token_host_file is None:
-        return dict(spec.environment)
-    return {"HF_TOKEN_PATH": HF_TOKEN_TARGET, **spec.environment}
-
-
-def _secret_names(spec: LaunchSpec) -> tuple[str, ...]:
-    token = ("HF_TOKEN",) if spec.hf_token is TokenPlace.ENVIRONMENT else ()
-    named = (*token, *spec.secret_environment)
-    return tuple(dict.fromkeys(named))
-
-
-def _mounts(spec: LaunchSpec) -> Iterable[Mount]:
-    if spec.huggingface_cache is not None:
-        yield Mount(spec.huggingface_cache, HF_CACHE_TARGET)
-    if spec.compile_cache is not None:
-        yield Mount(spec.compile_cache, COMPILE_CACHE_TARGET)
-    if spec.hf_token_host_file is not None and spec.hf_token is not TokenPlace.FILE:
-        yield Mount(spec.hf_token_host_file, HF_TOKEN_TARGET, read_only=True)
-    yield from spec.mounts
 
 
 def _resource_words(launch: Launch) -> list[str]:

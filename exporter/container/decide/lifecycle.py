@@ -7,7 +7,7 @@ What holds for every decision, and what the tests walk through:
 - Nothing is done while an operator holds the target or while Docker does not answer; neither
   counts as a failure, and time without Docker counts against no deadline.
 - One action at most follows a look, and the next look comes before the next action. The same
-  action is not asked for twice within `patience_seconds` while nothing has changed.
+  action is not asked for twice within `REPEAT_SECONDS` while nothing has changed.
 - Every end of a run that was not asked for is a failure, exit code 0 too, and so is a removal.
   It is counted once, however often it is looked at.
 - A start or a creation comes no sooner than the delay after the failure before it. The delay
@@ -37,12 +37,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from exporter.container.decide.accounting import Account, account, counted_time, fail, pass_time
 from exporter.container.decide.checks import failed_check, is_up
 from exporter.container.decide.observation import Action, Asked, Decision, Failed, Memory, run_key
-from exporter.container.decide.policy import HOUR
+from exporter.container.decide.policy import HOUR, REPEAT_SECONDS
 from exporter.container.decide.records import Cause, ContainerStatus, LifecycleState
 
 if TYPE_CHECKING:
     from exporter.container.decide.observation import Observation, Run, RunKey
-    from exporter.container.decide.policy import Policy, Terms
+    from exporter.container.decide.policy import Context, Policy
     from exporter.container.decide.records import ContainerSnapshot
 
 S = LifecycleState
@@ -167,7 +167,7 @@ _AILMENTS = frozenset(
 )
 
 
-def decide(memory: Memory, seen: Observation, terms: Terms) -> Decision:
+def decide(memory: Memory, seen: Observation, context: Context) -> Decision:
     """The one decision that follows a look.
 
     `Decision.memory` is what the next decision is to be given. It counts the action as asked
@@ -176,11 +176,11 @@ def decide(memory: Memory, seen: Observation, terms: Terms) -> Decision:
     if seen.held:
         # What an operator does meanwhile is no failure of anything: afterwards we look anew.
         return Decision(S.HELD, memory=Memory(made=memory.made))
-    memory = pass_time(memory, terms.now, silent=seen.docker is not None)
+    memory = pass_time(memory, context.now, silent=seen.docker is not None)
     if seen.docker is not None:
         return Decision(S.UNKNOWN, memory=memory)
-    result = account(memory, seen, terms)
-    return _act(classify(result.memory, seen, terms.now, terms.policy), result, seen, terms)
+    result = account(memory, seen, context)
+    return _act(classify(result.memory, seen, context.now, context.policy), result, seen, context)
 
 
 def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> Situation:
@@ -212,7 +212,7 @@ def _paused(memory: Memory, policy: Policy, *, waiting: bool) -> Situation:
     since = run.paused_since if run is not None else None
     if since is None or waiting:
         return Situation.PAUSED
-    long = counted_time(memory) - since >= policy.paused_deadline_seconds
+    long = counted_time(memory) - since >= policy.settings.paused_deadline_seconds
     return Situation.PAUSED_LONG if long else Situation.PAUSED
 
 
@@ -262,7 +262,7 @@ def _running(
         if is_up(run, seen):
             return Situation.LOADING  # until /health has said how it is, often enough
         return _loading(run, seen, counted_time(memory), policy)
-    if policy.recreate_on_drift and _is_outdated(memory, seen, container):
+    if policy.settings.on_drift == "recreate" and _is_outdated(memory, seen, container):
         if seen.image_present is not False:
             return Situation.OUTDATED
         waiting = memory.not_before is not None and now < memory.not_before
@@ -282,7 +282,7 @@ def _within_the_limit(
     limited = row.cause in _AILMENTS and _may(row.right, memory, policy)
     if not limited or _asked_to_stop(memory, run_key(container)):
         return situation
-    spent = len(_recent(memory.stops, now)) >= policy.restarts_per_hour
+    spent = len(_recent(memory.stops, now)) >= policy.settings.restarts_per_hour
     return Situation.STOPPED_TOO_OFTEN if spent else situation
 
 
@@ -291,14 +291,16 @@ def _recent(stops: tuple[float, ...], now: float) -> tuple[float, ...]:
 
 
 def _loading(run: Run, seen: Observation, time: float, policy: Policy) -> Situation:
-    quiet = seen.log is not None and time - run.line_at >= policy.quiet_deadline_seconds
+    quiet = seen.log is not None and time - run.line_at >= policy.settings.quiet_deadline_seconds
     if quiet:
         return Situation.HANGING
     took = time - run.began
-    if took < policy.start_deadline_seconds:
+    if took < policy.settings.start_deadline_seconds:
         return Situation.LOADING
-    progresses = seen.log is not None and time - run.mark_at < policy.quiet_deadline_seconds
-    if progresses and took < EXTENSION * policy.start_deadline_seconds:
+    progresses = (
+        seen.log is not None and time - run.mark_at < policy.settings.quiet_deadline_seconds
+    )
+    if progresses and took < EXTENSION * policy.settings.start_deadline_seconds:
         return Situation.LOADING
     return Situation.TOO_LATE
 
@@ -313,21 +315,21 @@ def _may(right: Right, memory: Memory, policy: Policy) -> bool:
     }[right]
 
 
-def _act(situation: Situation, result: Account, seen: Observation, terms: Terms) -> Decision:
+def _act(situation: Situation, result: Account, seen: Observation, context: Context) -> Decision:
     row, memory, failed = TABLE[situation], result.memory, result.failed
     key = run_key(seen.container) if seen.container is not None else None
-    allowed = _may(row.right, memory, terms.policy)
+    allowed = _may(row.right, memory, context.policy)
     action = row.action if allowed else Action.NOTHING
-    if action is not Action.NOTHING and _asked_just_now(memory, action, key, terms):
+    if action is not Action.NOTHING and _asked_just_now(memory, action, key, context):
         action = Action.NOTHING
     if action is not Action.NOTHING:
-        memory, failed = _ask(row, key, memory, failed, terms)
+        memory, failed = _ask(row, key, memory, failed, context)
     elif situation is Situation.WELL and _asked_to_stop(memory, key):
         # That stop did not work and is not needed any more: a later end was not asked for.
         memory = replace(memory, asked=None)
-    not_before = _pending(memory, terms.now) if allowed else None
+    not_before = _pending(memory, context.now) if allowed else None
     if situation is Situation.STOPPED_TOO_OFTEN:
-        not_before = _recent(memory.stops, terms.now)[0] + HOUR
+        not_before = _recent(memory.stops, context.now)[0] + HOUR
     return Decision(
         state=row.state if allowed or row.otherwise is None else row.otherwise,
         action=action,
@@ -342,22 +344,22 @@ def _act(situation: Situation, result: Account, seen: Observation, terms: Terms)
 
 
 def _ask(
-    row: Row, key: RunKey | None, memory: Memory, failed: Failed | None, terms: Terms
+    row: Row, key: RunKey | None, memory: Memory, failed: Failed | None, context: Context
 ) -> tuple[Memory, Failed | None]:
     """Remember what is asked for, and what that says of the run that it is asked for."""
     if row.cause in _AILMENTS:
         if not _asked_to_stop(memory, key):
             run = memory.run
             failed = Failed(row.cause, in_start=run is None or not run.ever_ready)
-            stops = (*_recent(memory.stops, terms.now), terms.now)
+            stops = (*_recent(memory.stops, context.now), context.now)
             memory = replace(memory, stops=stops)
-        memory = fail(memory, row.cause, terms)
+        memory = fail(memory, row.cause, context)
     elif row.cause is Cause.PAUSED:
         # No run ends by it, but the next attempt has to wait as after a failure.
-        memory = replace(fail(memory, Cause.PAUSED, terms), cause=memory.cause)
+        memory = replace(fail(memory, Cause.PAUSED, context), cause=memory.cause)
     elif row.cause is Cause.CONFIG_CHANGED:
         memory = replace(memory, cause=Cause.CONFIG_CHANGED)
-    return replace(memory, asked=Asked(row.action, key, terms.now)), failed
+    return replace(memory, asked=Asked(row.action, key, context.now)), failed
 
 
 def _asked_to_stop(memory: Memory, key: RunKey | None) -> bool:
@@ -365,13 +367,13 @@ def _asked_to_stop(memory: Memory, key: RunKey | None) -> bool:
     return asked is not None and asked.action is Action.STOP and asked.key == key
 
 
-def _asked_just_now(memory: Memory, action: Action, key: RunKey | None, terms: Terms) -> bool:
+def _asked_just_now(memory: Memory, action: Action, key: RunKey | None, context: Context) -> bool:
     asked = memory.asked
     return (
         asked is not None
         and asked.action is action
         and asked.key == key
-        and terms.now - asked.at < terms.policy.patience_seconds
+        and context.now - asked.at < REPEAT_SECONDS
     )
 
 

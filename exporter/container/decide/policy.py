@@ -1,50 +1,56 @@
-"""What the supervisor may do, and how patient it is: plain values, made from the settings."""
+"""What the supervisor may do, and after how many failures and seconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from exporter.engine.wire.refusal import says_it_rests
 from exporter.model.failure import Failure, FailureReason
 
 
+class Backoff(Protocol):
+    """`exporter.config.BackoffSettings`."""
+
+    initial_seconds: float
+    max_seconds: float
+    factor: float
+    jitter_ratio: float
+    reset_after_seconds: float
+
+
+class SupervisionSettings(Protocol):
+    """What a decision reads of `exporter.config.ContainerSettings`; it documents each value."""
+
+    start_deadline_seconds: float
+    quiet_deadline_seconds: float
+    paused_deadline_seconds: float
+    health_failures: int
+    probe_failures: int
+    restarts_per_hour: int
+    on_drift: Literal["report", "recreate"]
+
+    @property
+    def backoff(self) -> Backoff: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds, counts and permissions for one target.
+    """What the supervisor may do to one target's container.
 
-    `managed`: the container is ours to make and to remove. `may_restart`: a container that ended
-    or is unhealthy may be stopped and started; without it a managed one is started once and then
+    `managed`: it may create and remove the container. `may_restart`: it may stop and start a
+    container that exited or is unhealthy. Without it a managed container is started once and then
     only watched.
     """
 
-    managed: bool = True
-    may_restart: bool = True
-    recreate_on_drift: bool = False
-    # A start may take this long. As long as its log tells of progress it may take twice as long:
-    # ending a load that goes on would only make the next one start from nothing.
-    start_deadline_seconds: float = 1800.0
-    # A start whose log says nothing for this long hangs. Reading weights from slow storage prints
-    # a bar that has no line ends, so the silence of a healthy start can last minutes.
-    quiet_deadline_seconds: float = 600.0
-    # Somebody paused the container, or something did: time for them to go on by themselves.
-    paused_deadline_seconds: float = 60.0
-    health_failures: int = 3
-    probe_failures: int = 3  # 0: probes never make it unhealthy
-    # A running container is stopped for failed checks at most so often within an hour.
-    restarts_per_hour: int = 3
-    first_delay_seconds: float = 5.0
-    delay_factor: float = 2.0
-    longest_delay_seconds: float = 300.0
-    jitter_ratio: float = 0.1
-    stable_seconds: float = 600.0
-    # After an action Docker needs a moment until it shows: the same one is not asked for again
-    # within this time while nothing has changed.
-    patience_seconds: float = 10.0
+    managed: bool
+    may_restart: bool
+    settings: SupervisionSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What one decision is made under: the time, the policy, and a chance from 0 to 1."""
+class Context:
+    """Inputs of a decision beside the observation. `jitter` is a random number from 0 to 1."""
 
     now: float
     policy: Policy
@@ -68,6 +74,9 @@ ILLNESS: frozenset[FailureReason] = frozenset(
 )
 
 HOUR = 3600.0
+# Docker needs a moment until an action shows: the same action is not repeated sooner than this
+# while nothing has changed.
+REPEAT_SECONDS = 10.0
 # It takes two pages of an engine's /metrics to see it work. Where they come more seldom than this
 # nothing waits for them.
 PAGES_WITHIN_SECONDS = 120.0
@@ -93,15 +102,15 @@ def health_deadline(configured: float, slowest: float, failures: int) -> float:
     return max(configured, min(patient, LONGEST_HEALTH_SECONDS))
 
 
-def delay_after(failures: int, policy: Policy, jitter: float) -> float:
+def delay_after(failures: int, backoff: Backoff, jitter: float) -> float:
     """Seconds to wait after the `failures`-th failure in a row (1…), `jitter` from 0 to 1.
 
-    It grows by the factor up to the longest delay. Jitter only shortens it, by at most its ratio,
-    so that no delay is longer than the longest and a fleet at the cap is still out of step.
+    It grows by `factor` up to `max_seconds`. Jitter only shortens it, by at most `jitter_ratio`:
+    no delay exceeds the maximum, and a fleet at the maximum still does not start at the same time.
     """
-    delay = policy.first_delay_seconds
+    delay = backoff.initial_seconds
     for _ in range(failures - 1):
-        if delay >= policy.longest_delay_seconds or policy.delay_factor <= 1.0:
+        if delay >= backoff.max_seconds or backoff.factor <= 1.0:
             break
-        delay *= policy.delay_factor
-    return min(delay, policy.longest_delay_seconds) * (1.0 - policy.jitter_ratio * jitter)
+        delay *= backoff.factor
+    return min(delay, backoff.max_seconds) * (1.0 - backoff.jitter_ratio * jitter)

@@ -8,7 +8,17 @@ from itertools import pairwise
 import pytest
 from fake_clock import FakeClock
 from fake_docker import World
-from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
+from lifecycle_daemon import (
+    ATTACHED,
+    IMAGE,
+    POLICY,
+    SETTINGS,
+    Daemon,
+    failures,
+    policy,
+    ready,
+    states,
+)
 
 from exporter.container.decide.activity import Activity
 from exporter.container.decide.observation import Action
@@ -26,7 +36,7 @@ S = LifecycleState
 @pytest.fixture
 def world() -> World:
     world = World(FakeClock())
-    world.images.add(SPEC.image)
+    world.images.add(IMAGE)
     return world
 
 
@@ -40,7 +50,7 @@ def daemon(world: World) -> Daemon:
 
 def test_from_nothing_to_ready(world, daemon):
     world.images.clear()
-    world.in_registry.add(SPEC.image)
+    world.in_registry.add(IMAGE)
     daemon.run(60)
     assert states(daemon) == [S.PULLING, S.CREATING, S.STARTING, S.READY]
     assert daemon.acted == [Action.PULL, Action.CREATE, Action.START]
@@ -130,7 +140,7 @@ def test_after_a_stable_time_the_delay_begins_anew(world, daemon):
         world.end(world.only(), 1)
         daemon.run(100)
     assert daemon.memory.failures == 3
-    daemon.run(POLICY.stable_seconds)
+    daemon.run(SETTINGS.backoff.reset_after_seconds)
     assert daemon.memory.failures == 0
     world.end(world.only(), 1)
     daemon.round()
@@ -291,7 +301,7 @@ def test_failed_probes_restart_although_health_is_fine(daemon):
 
 
 def test_probes_can_be_left_out_of_it(world):
-    daemon = ready(Daemon(world, replace(POLICY, probe_failures=0)))
+    daemon = ready(Daemon(world, policy(probe_failures=0)))
     daemon.activity = Activity(failed=tuple(map(float, range(100))))
     daemon.run(50)
     assert daemon.acted == []
@@ -339,7 +349,7 @@ def test_the_time_of_a_pause_does_not_count_against_the_start(world, daemon):
     daemon.log_readable = False  # silence would be a hang, which is not what is tested
     daemon.run(20)
     world.pause(world.only())
-    daemon.policy = replace(POLICY, paused_deadline_seconds=1000.0)
+    daemon.policy = policy(paused_deadline_seconds=1000.0)
     daemon.run(900)
     world.only().status = ContainerStatus.RUNNING
     world.only().ready_at = world.clock.time() + 250

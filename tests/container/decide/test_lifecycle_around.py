@@ -8,12 +8,23 @@ from itertools import pairwise
 import pytest
 from fake_clock import FakeClock
 from fake_docker import World
-from lifecycle_daemon import ATTACHED, POLICY, SPEC, Daemon, failures, ready, states
+from lifecycle_daemon import (
+    ATTACHED,
+    IMAGE,
+    POLICY,
+    SETTINGS,
+    Daemon,
+    failures,
+    launch,
+    policy,
+    ready,
+    states,
+)
 
-from exporter.container.decide.launch import plan
+from exporter.config import BackoffSettings
 from exporter.container.decide.lifecycle import decide
 from exporter.container.decide.observation import Action
-from exporter.container.decide.policy import Terms, delay_after
+from exporter.container.decide.policy import Context, delay_after
 from exporter.container.decide.records import Cause, ContainerStatus, LifecycleState
 
 S = LifecycleState
@@ -22,7 +33,7 @@ S = LifecycleState
 @pytest.fixture
 def world() -> World:
     world = World(FakeClock())
-    world.images.add(SPEC.image)
+    world.images.add(IMAGE)
     return world
 
 
@@ -198,8 +209,8 @@ def test_a_daemon_killed_at_any_moment_is_followed_by_one_that_ends_well(
 ):
     """SIGKILL after a decision, with its action done or not; whatever befalls it meanwhile."""
     world.images.clear()
-    world.in_registry.add(SPEC.image)
-    daemon.policy = replace(POLICY, recreate_on_drift=True)
+    world.in_registry.add(IMAGE)
+    daemon.policy = policy(on_drift="recreate")
     for _ in range(rounds_before):
         daemon.round()
         world.clock.jump(5)
@@ -238,7 +249,7 @@ def test_changed_settings_are_only_reported_unless_told(daemon):
 
 
 def test_changed_settings_make_the_container_anew_if_told(world):
-    daemon = ready(Daemon(world, replace(POLICY, recreate_on_drift=True)))
+    daemon = ready(Daemon(world, policy(on_drift="recreate")))
     daemon.settings(block_size=32)
     daemon.restart()
     daemon.run(300)
@@ -250,7 +261,7 @@ def test_changed_settings_make_the_container_anew_if_told(world):
 
 
 def test_a_working_container_is_not_given_up_for_an_image_that_cannot_be_had(world):
-    daemon = ready(Daemon(world, replace(POLICY, recreate_on_drift=True)))
+    daemon = ready(Daemon(world, policy(on_drift="recreate")))
     daemon.settings(image="vllm:v2")
     daemon.restart()
     daemon.run(600)
@@ -264,7 +275,7 @@ def test_a_working_container_is_not_given_up_for_an_image_that_cannot_be_had(wor
 
 
 def test_a_start_is_not_ended_for_changed_settings(world):
-    daemon = Daemon(world, replace(POLICY, recreate_on_drift=True))
+    daemon = Daemon(world, policy(on_drift="recreate"))
     daemon.run(15)
     daemon.settings(block_size=32)
     daemon.restart()
@@ -290,7 +301,7 @@ def test_a_container_that_crashed_is_started_with_the_new_settings(world, daemon
 
 def test_what_was_just_made_is_never_made_anew(world):
     """A label that Docker changed, or a hash that is not stable, must not become a loop."""
-    daemon = Daemon(world, replace(POLICY, recreate_on_drift=True))
+    daemon = Daemon(world, policy(on_drift="recreate"))
     odd = {**daemon.launch.labels, "io.vllm-cache-exporter.config-hash": "v1-x"}
     made_as = replace(daemon.launch, labels=odd)
     daemon.round()
@@ -304,7 +315,7 @@ def test_what_was_just_made_is_never_made_anew(world):
 
 
 def test_a_container_of_that_name_that_is_not_ours_is_never_touched(world, daemon):
-    world.create(replace(plan(SPEC), labels={}), {})
+    world.create(replace(launch(), labels={}), {})
     world.did.clear()
     daemon.run(100)
     world.only().status = ContainerStatus.RUNNING
@@ -346,7 +357,7 @@ def test_attached_only_reports(world):
 
 
 def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
-    daemon = Daemon(world, replace(ATTACHED, may_restart=True))
+    daemon = Daemon(world, policy("attached", restart="always"))
     container_id = world.create(daemon.launch, {})
     world.start(container_id)
     ready(daemon)
@@ -364,7 +375,7 @@ def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
 
 
 def test_managed_without_restarts_is_started_once_and_then_watched(world):
-    daemon = ready(Daemon(world, replace(POLICY, may_restart=False)))
+    daemon = ready(Daemon(world, policy(restart="never")))
     world.only().ill = True
     daemon.run(60)
     assert daemon.last.state is S.UNHEALTHY
@@ -379,22 +390,22 @@ def test_managed_without_restarts_is_started_once_and_then_watched(world):
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
 def test_the_delay_grows_and_is_capped(jitter):
-    delays = [delay_after(n, POLICY, jitter) for n in range(1, 400)]
+    delays = [delay_after(n, SETTINGS.backoff, jitter) for n in range(1, 400)]
     assert delays[0] == pytest.approx(5.0 * (1 - 0.1 * jitter))
     assert all(a <= b for a, b in pairwise(delays))
     assert delays[1] > delays[0]
-    assert max(delays) <= POLICY.longest_delay_seconds
+    assert max(delays) <= SETTINGS.backoff.max_seconds
 
 
 def test_a_factor_of_one_keeps_the_delay():
-    policy = replace(POLICY, delay_factor=1.0)
-    assert delay_after(10**9, policy, 0.0) == 5.0
+    backoff = BackoffSettings(factor=1.0)
+    assert delay_after(10**9, backoff, 0.0) == 5.0
 
 
-def test_terms_are_the_only_source_of_time_and_chance(world, daemon):
-    """The same memory, look and terms give the same decision: nothing else is read."""
+def test_the_context_is_the_only_source_of_time_and_chance(world, daemon):
+    """The same memory, observation and context give the same decision: nothing else is read."""
     ready(daemon)
     world.only().ill = True
     memory, seen = daemon.memory, daemon.look()
-    terms = Terms(world.clock.monotonic(), POLICY, 0.3)
-    assert decide(memory, seen, terms) == decide(memory, seen, terms)
+    context = Context(world.clock.monotonic(), POLICY, 0.3)
+    assert decide(memory, seen, context) == decide(memory, seen, context)

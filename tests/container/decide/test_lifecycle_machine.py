@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import hypothesis.strategies as st
 from fake_clock import FakeClock
 from fake_docker import LIVE, World
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from lifecycle_daemon import POLICY, SPEC, Daemon
+from lifecycle_daemon import IMAGE, POLICY, Daemon, policy
 
 from exporter.container.decide.observation import Action
 from exporter.container.decide.records import (
@@ -20,18 +18,18 @@ from exporter.container.decide.records import (
 )
 
 
-class LoopHeartbeat(RuleBasedStateMachine):
+class ContainerLife(RuleBasedStateMachine):
     """A managed target whose world is unkind for a while."""
 
     @initialize(recreate=st.booleans(), has_image=st.booleans())
     def begin(self, *, recreate: bool, has_image: bool) -> None:
         self.world = World(FakeClock())
-        self.world.in_registry.add(SPEC.image)
+        self.world.in_registry.add(IMAGE)
         if has_image:
-            self.world.images.add(SPEC.image)
+            self.world.images.add(IMAGE)
         # Without a limit: it must get well within minutes of the last misfortune.
-        policy = replace(POLICY, recreate_on_drift=recreate, restarts_per_hour=1000)
-        self.daemon = Daemon(self.world, policy)
+        on_drift = "recreate" if recreate else "report"
+        self.daemon = Daemon(self.world, policy(on_drift=on_drift, restarts_per_hour=1000))
         self.ends = 0  # that befell a live container, asked for by nobody
 
     @rule(seconds=st.sampled_from([1, 5, 40]), jitter=st.floats(0, 1))
@@ -144,14 +142,14 @@ class LoopHeartbeat(RuleBasedStateMachine):
             assert decision.memory.failures == failures
         if serving and decision.action is Action.STOP:
             # Nothing that answers is stopped, but for settings that are to be followed.
-            assert daemon.policy.recreate_on_drift
+            assert daemon.policy.settings.on_drift == "recreate"
             assert decision.failed is None
         if decision.action in {Action.START, Action.CREATE}:
             not_before = decision.memory.not_before
             assert not_before is None or world.clock.monotonic() >= not_before
         if decision.not_before is not None:
             wait = decision.not_before - world.clock.monotonic()
-            assert wait <= daemon.policy.longest_delay_seconds
+            assert wait <= daemon.policy.settings.backoff.max_seconds
         if healthy_run is not None and not daemon.held:
             assert decision.state in {LifecycleState.READY, LifecycleState.STOPPING}
         daemon.act(decision)
@@ -163,7 +161,7 @@ class LoopHeartbeat(RuleBasedStateMachine):
         self.daemon = Daemon(self.world, POLICY)
 
 
-TestLife = LoopHeartbeat.TestCase
+TestLife = ContainerLife.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 

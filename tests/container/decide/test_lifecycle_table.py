@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fake_clock import FakeClock
 from fake_docker import World
-from lifecycle_daemon import POLICY, SPEC, Daemon
+from lifecycle_daemon import ATTACHED, IMAGE, POLICY, Daemon, policy
 
 from exporter.container.decide.accounting import account, pass_time
 from exporter.container.decide.activity import Activity
@@ -23,7 +23,7 @@ from exporter.container.decide.observation import (
     Observation,
     run_key,
 )
-from exporter.container.decide.policy import Policy, Terms
+from exporter.container.decide.policy import Context, Policy
 from exporter.container.decide.records import (
     Cause,
     ContainerSnapshot,
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 POLICIES = {
     "managed": POLICY,
-    "managed, recreates": replace(POLICY, recreate_on_drift=True),
-    "managed, no restarts": replace(POLICY, may_restart=False),
-    "attached": replace(POLICY, managed=False, may_restart=False),
-    "attached, restarts": replace(POLICY, managed=False),
+    "managed, recreates": policy(on_drift="recreate"),
+    "managed, no restarts": policy(restart="never"),
+    "attached": ATTACHED,
+    "attached, restarts": policy("attached", restart="always"),
 }
 LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
 GONE_OR_DOWN = {Action.CREATE, Action.START, Action.REMOVE}
@@ -66,18 +66,21 @@ class Past:
 
 def begun(policy: Policy) -> Daemon:
     world = World(FakeClock())
-    world.images.add(SPEC.image)
+    world.images.add(IMAGE)
     return Daemon(world, policy)
 
 
 def refuse_to_stop(daemon: Daemon) -> None:
     daemon.world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop")
-    daemon.policy = replace(daemon.policy, first_delay_seconds=60.0)
+    settings = daemon.policy.settings
+    slow = settings.backoff.model_copy(update={"initial_seconds": 60.0})
+    patient = settings.model_copy(update={"backoff": slow})
+    daemon.policy = replace(daemon.policy, settings=patient)
     daemon.run(10)
 
 
 def fall_ill_again_and_again(daemon: Daemon) -> None:
-    for _ in range(daemon.policy.restarts_per_hour):
+    for _ in range(daemon.policy.settings.restarts_per_hour):
         daemon.world.only().ill = True
         daemon.run(200)
         daemon.world.only().ill = False
@@ -145,7 +148,7 @@ def containers(past: Past) -> Iterator[ContainerSnapshot | None]:
     """None, what was there last and one that is new, each in every status Docker has."""
     yield None
     new = ContainerSnapshot(
-        *("c99", "vllm-local", SPEC.image, "sha256:1", ContainerStatus.RUNNING),
+        *("c99", "vllm-local", IMAGE, "sha256:1", ContainerStatus.RUNNING),
         exit_code=None,
         oom_killed=False,
         error="",
@@ -203,8 +206,8 @@ def inside(
     return list(product(Health, (None, silent, LoadProgress(lines=9, marks=3), up)))
 
 
-def check(past: Past, seen: Observation, terms: Terms, decision: Decision) -> None:
-    policy, container, action = terms.policy, seen.container, decision.action
+def check(past: Past, seen: Observation, context: Context, decision: Decision) -> None:
+    policy, container, action = context.policy, seen.container, decision.action
     live = container is not None and container.status in LIVE
     if seen.held:
         assert (decision.state, action) == (LifecycleState.HELD, Action.NOTHING)
@@ -219,7 +222,7 @@ def check(past: Past, seen: Observation, terms: Terms, decision: Decision) -> No
     if action is Action.STOP and decision.cause in AILMENTS:
         assert not (seen.at_rest and decision.cause is Cause.PROBES_FAILED)
         assert seen.activity is not SLOW or decision.cause is not Cause.PROBES_FAILED
-        assert len(decision.memory.stops) <= policy.restarts_per_hour
+        assert len(decision.memory.stops) <= policy.settings.restarts_per_hour
         reached = container is not None and decision.memory.reached == container.id
         up = seen.log is not None and seen.log.served
         assert reached or not up or seen.health is not Health.UNREACHABLE
@@ -227,13 +230,13 @@ def check(past: Past, seen: Observation, terms: Terms, decision: Decision) -> No
         assert action is Action.NOTHING
     if action in GONE_OR_DOWN:
         assert not live
-        assert decision.memory.not_before is None or decision.memory.not_before <= terms.now
+        assert decision.memory.not_before is None or decision.memory.not_before <= context.now
     if decision.state in {LifecycleState.READY, LifecycleState.BUSY}:
         assert live
     if decision.state in {LifecycleState.BACKING_OFF, LifecycleState.ABSENT}:
         assert not live or not seen.ours
     if decision.not_before is not None:
-        assert decision.not_before > terms.now
+        assert decision.not_before > context.now
     assert decision.memory.failures - past.memory.failures <= 1
     assert decision.memory.known
 
@@ -260,13 +263,13 @@ def check_rights(seen: Observation, policy: Policy, action: Action) -> None:
     elif seen.container is not None and not seen.ours:
         assert action is Action.NOTHING
     if not policy.may_restart:
-        assert action is not Action.STOP or policy.recreate_on_drift
+        assert action is not Action.STOP or policy.settings.on_drift == "recreate"
         assert action is not Action.UNPAUSE
 
 
-def check_the_next_look(first: Decision, seen: Observation, terms: Terms) -> None:
+def check_the_next_look(first: Decision, seen: Observation, context: Context) -> None:
     """The same look once more, at once: nothing is done twice, no failure is counted twice."""
-    second = decide(first.memory, seen, terms)
+    second = decide(first.memory, seen, context)
     if first.action is not Action.NOTHING:
         assert second.action is Action.NOTHING
     if second.failed is not None:  # a further failed health check may be the one too many
@@ -281,16 +284,16 @@ def test_what_holds_for_every_past_and_every_look(name: str):
     seen_situations: set[Situation] = set()
     states: set[LifecycleState] = set()
     for past, later in product(pasts(policy).values(), (5.0, 400.0)):
-        terms = Terms(past.now + later, policy, 0.5)
+        context = Context(past.now + later, policy, 0.5)
         for seen in looks(past):
-            decision = decide(past.memory, seen, terms)
+            decision = decide(past.memory, seen, context)
             states.add(decision.state)
-            check(past, seen, terms, decision)
-            check_the_next_look(decision, seen, terms)
+            check(past, seen, context, decision)
+            check_the_next_look(decision, seen, context)
             if not seen.held and seen.docker is None:
-                counted = pass_time(past.memory, terms.now, silent=False)
-                memory = account(counted, seen, terms).memory
-                seen_situations.add(classify(memory, seen, terms.now, policy))
+                counted = pass_time(past.memory, context.now, silent=False)
+                memory = account(counted, seen, context).memory
+                seen_situations.add(classify(memory, seen, context.now, policy))
     if name == "managed, recreates":
         assert states == set(LifecycleState)
         assert seen_situations == set(Situation) - {Situation.HELD, Situation.DOCKER_SILENT}

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fake_docker import LIVE, World
 
+from exporter.config import Target
 from exporter.container.decide.accounting import action_failed
 from exporter.container.decide.activity import Activity
-from exporter.container.decide.launch import LaunchSpec, has_drifted, is_owned, plan
+from exporter.container.decide.launch import has_drifted, is_owned
 from exporter.container.decide.lifecycle import decide
 from exporter.container.decide.log.loading import LoadProgress, read_line
 from exporter.container.decide.observation import Action, Decision, Health, Memory, Observation
-from exporter.container.decide.policy import Policy, Terms
+from exporter.container.decide.policy import Context
 from exporter.container.decide.records import MANAGED_LABEL, Cause, DockerError, LifecycleState
+from exporter.container.launching import launch_of
+from exporter.container.supervisor_config import SupervisorConfig
 
 if TYPE_CHECKING:
+    from exporter.container.decide.policy import Policy
     from exporter.container.decide.records import ContainerSnapshot, Launch
 
-SPEC = LaunchSpec(target="local", name="vllm-local", model="m", image="vllm:v1")
 STEP = 5.0
-POLICY = Policy(
-    start_deadline_seconds=300.0,
-    quiet_deadline_seconds=100.0,
-    paused_deadline_seconds=30.0,
-    stable_seconds=200.0,
-    longest_delay_seconds=60.0,
-)
-ATTACHED = replace(POLICY, managed=False, may_restart=False)
+IMAGE = "vllm:v1"
+_MANAGED = {"model": "m", "image": IMAGE, "hf_cache": "none", "vllm_cache": "none"}
+_SUPERVISION = {
+    "start_deadline_seconds": 300.0,
+    "quiet_deadline_seconds": 100.0,
+    "paused_deadline_seconds": 30.0,
+    "backoff": {"reset_after_seconds": 200.0, "max_seconds": 60.0},
+}
+
+
+def target(mode: str = "managed", **container: object) -> Target:
+    """A target whose container has these settings beside those that all tests share.
+
+    None takes a shared setting away.
+    """
+    shared = _SUPERVISION | (_MANAGED if mode == "managed" else {"name": "vllm-local"})
+    settings = {key: value for key, value in (shared | container).items() if value is not None}
+    return Target(name="local", mode=mode, url="http://127.0.0.1:8000", container=settings)
+
+
+def launch(instance: str | None = None, **container: object) -> Launch:
+    return launch_of(target(**container), instance)
+
+
+def policy(mode: str = "managed", **container: object) -> Policy:
+    return SupervisorConfig(target(mode, **container)).policy
+
+
+POLICY = policy()
+ATTACHED = policy("attached")
+SETTINGS = POLICY.settings
 
 
 class Daemon:
     """One daemon's life. `decisions` has every decision, `acted` the actions that were done."""
 
-    def __init__(self, world: World, policy: Policy, launch: Launch | None = None) -> None:
+    def __init__(self, world: World, policy: Policy) -> None:
         self.world = world
         self.policy = policy
-        self.launch = launch or plan(SPEC)
+        self.launch = launch()
         self.memory = Memory()
         self.decisions: list[Decision] = []
         self.acted: list[Action] = []
@@ -92,8 +117,8 @@ class Daemon:
         return progress
 
     def decide(self) -> Decision:
-        terms = Terms(self.world.clock.monotonic(), self.policy, self.jitter)
-        decision = decide(self.memory, self.look(), terms)
+        context = Context(self.world.clock.monotonic(), self.policy, self.jitter)
+        decision = decide(self.memory, self.look(), context)
         self.memory = decision.memory
         self.decisions.append(decision)
         return decision
@@ -105,8 +130,8 @@ class Daemon:
         try:
             self._do(decision)
         except DockerError as error:
-            terms = Terms(self.world.clock.monotonic(), self.policy, self.jitter)
-            self.memory, _ = action_failed(self.memory, error.problem, terms)
+            context = Context(self.world.clock.monotonic(), self.policy, self.jitter)
+            self.memory, _ = action_failed(self.memory, error.problem, context)
 
     def _do(self, decision: Decision) -> None:
         world, container_id = self.world, decision.container_id
@@ -139,7 +164,7 @@ class Daemon:
 
     def settings(self, **changes: object) -> None:
         """Other settings from now on, as after a change of the file and a restart."""
-        self.launch = plan(replace(SPEC, **changes))  # type: ignore[arg-type]
+        self.launch = launch(**changes)
 
 
 def states(daemon: Daemon) -> list[LifecycleState]:

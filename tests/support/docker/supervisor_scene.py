@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 from fake_clock import FakeClock
 from fake_docker import FakeDoor, World
-from lifecycle_daemon import POLICY, SPEC
+from lifecycle_daemon import IMAGE, target
 from recorded_sinks import RecordedLoop
 
-from exporter.container.decide.launch import plan
 from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
@@ -49,7 +47,7 @@ class Scene:
     def __init__(self, config: SupervisorConfig, world: World | None = None) -> None:
         self.clock = FakeClock() if world is None else world.clock
         self.world = World(self.clock) if world is None else world
-        self.world.images.add(SPEC.image)
+        self.world.images.add(IMAGE)
         self.door = FakeDoor(self.world)
         self.views = []
         self.counted = RecordedLoop(may_fail=True)
@@ -104,13 +102,10 @@ class Scene:
 
 @asynccontextmanager
 async def scene_of(
-    policy=POLICY, setting=None, world=None, **changes: object
+    mode="managed", setting=None, world=None, instance=None, **container: object
 ) -> AsyncIterator[Scene]:
-    launch = plan(SPEC) if policy.managed else None
-    config = SupervisorConfig(
-        "local", "managed" if policy.managed else "attached", policy, launch=launch
-    )
-    scene = Scene(replace(config, **changes), world)
+    """`setting` prepares the world; `container` are settings of the target's container."""
+    scene = Scene(SupervisorConfig(target(mode, **container), instance), world)
     if setting is not None:
         setting(scene.world)
     with structlog.testing.capture_logs() as scene.logged:
