@@ -87,7 +87,7 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._request_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
-        self._sent_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._received = 0  # bytes since the last request was complete
         self._answering = False
 
@@ -126,12 +126,8 @@ class Connection(web.RequestHandler):
         self._send_timer = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        _stop(self._sent_timer)
-        self._sent_timer = None
-        _stop(self._request_timer)
-        self._request_timer = None
-        _stop(self._send_timer)
-        self._send_timer = None
+        for timer in (self._request_timer, self._send_timer, self._unread_timer):
+            _stop(timer)
         self._wire = None
         self._connections.closed(self)
         super().connection_lost(exc)
@@ -146,8 +142,8 @@ class Connection(web.RequestHandler):
     def answered(self) -> None:
         """The answer is complete and is being sent."""
         self._answering = False
-        _stop(self._sent_timer)
-        self._sent_timer = asyncio.get_running_loop().call_later(
+        _stop(self._unread_timer)
+        self._unread_timer = asyncio.get_running_loop().call_later(
             self._limits.send_seconds, self._cut_if_unread
         )
         self._connections.used(self)

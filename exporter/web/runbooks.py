@@ -6,16 +6,15 @@ each other's files. A wheel has the files beside this module; a checkout has the
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
+
+from exporter.web.html_response import environment, html_response, policy, template_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 INDEX = "README"
 _HERE = resources.files("exporter.web")
+_STYLE = template_file("exporter.web", "runbook.css")
+_POLICY = policy(style=_STYLE)
 
 
 def routes() -> list[web.RouteDef]:
@@ -58,16 +59,7 @@ async def _one(request: web.Request) -> web.Response:
 def _response(name: str) -> web.Response:
     if name not in sources():
         raise web.HTTPNotFound
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return web.Response(
-        text=_page(name),
-        content_type="text/html",
-        charset="utf-8",
-        headers={
-            "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        },
-    )
+    return html_response(_page(name), _POLICY)
 
 
 @cache
@@ -76,13 +68,5 @@ def _page(name: str) -> str:
     title = text.partition("\n")[0].removeprefix("# ")
     # "js-default" supports tables and escapes HTML in the text.
     body = MarkdownIt("js-default").render(text)
-    environment = Environment(
-        loader=PackageLoader("exporter.web"), autoescape=True, undefined=StrictUndefined
-    )
-    template = environment.get_template("runbook.html")
-    return template.render(title=title, body=body, style=_style(), is_index=name == INDEX)
-
-
-@cache
-def _style() -> str:
-    return (_HERE / "templates" / "runbook.css").read_text("utf-8")
+    template = environment("exporter.web").get_template("runbook.html")
+    return template.render(title=title, body=body, style=_STYLE, is_index=name == INDEX)

@@ -21,7 +21,7 @@ from exporter.web.access.authentication import BasicAuth
 from exporter.web.connections import Connections, Limits
 from exporter.web.metrics_page import MetricsPage
 from exporter.web.page import page
-from exporter.web.page.views.links import PageLinks, PageQuery
+from exporter.web.page.views.records import PageLinks, PageQuery
 from exporter.web.page.views.targets import parts
 from exporter.web.parameters import BadRequestError, asked_target, some_of, whole_number
 

@@ -36,7 +36,7 @@ from exporter.model.failure import FailureReason
 from exporter.model.session import LossCause, Notice
 from exporter.web.page import page
 from exporter.web.page.views.container import container_problems
-from exporter.web.page.views.links import PageLinks
+from exporter.web.page.views.records import PageLinks
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from grafana.names import Uid
 
@@ -425,5 +425,5 @@ async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_what_to_d
     text = (await show()).text
     assert "The prompt is not stable from turn to turn: system prompt moved" in text
     assert "token 14 of 1032, in message 1 (system)" in text
-    assert "stood «You are a careful engineer», and now stands «Customers say that»" in text
+    assert "it had «You are a careful engineer», and now has «Customers say that»" in text
     assert text.count("--chat-template") == 1

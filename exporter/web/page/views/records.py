@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class PageLinks:
+    """`grafana_url` is None without Grafana. `pictures`: whether /report.png is served."""
+
+    grafana_url: str | None = None
+    pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which targets to show: `only` one of them, or a `part` of a fleet, counted from 1."""
+
+    only: str | None = None
+    part: int = 1
+
+
+ALL_TARGETS = PageQuery()
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What is wrong, the evidence, and what to do; the last two may be empty.
 

@@ -12,8 +12,14 @@ from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
 from exporter.web.page.views.container import container_problems
 from exporter.web.page.views.cost import probe_waits
-from exporter.web.page.views.links import ALL
-from exporter.web.page.views.records import Link, OverviewRow, Page, Problem, TargetSection
+from exporter.web.page.views.records import (
+    ALL_TARGETS,
+    Link,
+    OverviewRow,
+    Page,
+    Problem,
+    TargetSection,
+)
 from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
     from exporter.metrics.state.target import TargetState
     from exporter.model.failure import Failure
     from exporter.model.session import PrefixBreak, SessionResult
-    from exporter.web.page.views.links import PageLinks, PageQuery
+    from exporter.web.page.views.records import PageLinks, PageQuery
 
 EARLIER_SESSIONS = 8
 FULL_SECTIONS = 4
@@ -44,22 +50,22 @@ def page(
     history: History,
     now: float,
     links: PageLinks,
-    asked: PageQuery = ALL,
+    query: PageQuery = ALL_TARGETS,
 ) -> Page:
-    """The page at Unix time `now`. The target or the part that `asked` names must exist."""
-    only, part = asked.only, asked.part
-    everyone = list(targets.values()) if only is None else [targets[only]]
-    found = {state.name: condition(state) for state in everyone}
-    ranks = {state.name: _rank(state, found[state.name]) for state in everyone}
-    states = _part(everyone, part, ranks)
+    """The page at Unix time `now`. The target or the part that `query` names must exist."""
+    only, part = query.only, query.part
+    wanted = list(targets.values()) if only is None else [targets[only]]
+    found = {state.name: condition(state) for state in wanted}
+    ranks = {state.name: _rank(state, found[state.name]) for state in wanted}
+    states = _part(wanted, part, ranks)
     shown = _in_full(states, ranks)
     return Page(
         now=now,
         summary=_summary([LOOKS[each].counted for each in found.values()]),
         simulated=tuple(state.name for state in states if state.simulated),
         links=_page_links(links, only, len(targets)),
-        part=_part_words(part, len(everyone)),
-        parts=_part_links(part, len(everyone)),
+        part=_part_words(part, len(wanted)),
+        parts=_part_links(part, len(wanted)),
         overview=_overview(states, shown, found) if len(states) > 1 else (),
         folded=len(states) - len(shown),
         targets=tuple(
