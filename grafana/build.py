@@ -1,4 +1,4 @@
-"""From the dashboards' modules to files of JSON."""
+"""Writes the dashboards as JSON files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DASHBOARDS_FOLDER: Final = Path(__file__).parent / "dashboards"
 
 
 def dashboards() -> dict[str, Dashboard]:
-    """Every dashboard, by the name of its file without `.json`."""
+    """Every dashboard, by its file name without `.json`."""
     return {
         "overview": overview.build(),
         "session": session.build(),
@@ -28,7 +28,7 @@ def dashboards() -> dict[str, Dashboard]:
 
 
 def render(dashboard: Dashboard) -> str:
-    """The dashboard in Grafana's classic JSON, the same for the same dashboard."""
+    """The dashboard in Grafana's classic JSON; the same dashboard gives the same text."""
     model: dict[str, Any] = without_placement(json.loads(JSONEncoder().encode(dashboard)))
     for number, panel in enumerate(model["panels"], start=1):
         panel["id"] = number
@@ -38,7 +38,7 @@ def render(dashboard: Dashboard) -> str:
 def without_placement(part: Any) -> Any:
     """The same JSON without the SDK's placement of links and annotations.
 
-    The SDK knows only one, a menu that has to be opened; without it they stand above the panels.
+    The SDK knows only a menu that must be opened. Without it they are above the panels.
     """
     if isinstance(part, list):
         return [without_placement(value) for value in part]

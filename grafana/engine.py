@@ -1,4 +1,4 @@
-"""Engine and container: the life of the container, and what the engine does with its cache."""
+"""Engine and container: the container's states, the engine's load and its cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATE_WORDS: Final = {
 }
 
 
-def _life() -> list[statetimeline.Panel | stat.Panel]:
+def _states() -> list[statetimeline.Panel | stat.Panel]:
     diagnosis = promql.or_reason(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
         "vllm_container_docker_up",
@@ -43,13 +43,13 @@ def _life() -> list[statetimeline.Panel | stat.Panel]:
         "none",
     )
     answers = {"1": ("Docker answers", GREEN), "0": ("Docker does not answer", RED)}
-    drift = {"0": ("the settings in force", GREEN), "1": ("other settings", ORANGE)}
+    drift = {"0": ("present settings", GREEN), "1": ("other settings", ORANGE)}
     return [
         dress(
             kinds.states(STATE_WORDS),
             "State of the container",
-            "The life of each supervised container, one lane for each. Unknown: Docker itself does "
-            "not answer.",
+            "The state of each supervised container over time, one row per container. Unknown: "
+            "Docker itself does not answer.",
             "none",
             (24, 6),
             query("A", promql.CONTAINER_STATE),
@@ -71,26 +71,26 @@ def _life() -> list[statetimeline.Panel | stat.Panel]:
             now("A", promql.gauge("vllm_container_docker_up")),
         ),
         dress(
-            kinds.verdict(drift, "cannot be told"),
-            "Made from",
-            "Whether the container was made from the settings in force. It cannot be told of a "
-            "container that somebody else owns.",
+            kinds.verdict(drift, "unknown"),
+            "Settings of the container",
+            "Whether the container was created with the present settings. Unknown for a container "
+            "that the exporter did not create.",
             "none",
             (4, 4),
             now("A", promql.gauge("vllm_container_config_drift")),
         ),
         dress(
             kinds.figure(sparkline=False),
-            "In this state for",
-            "How long the container has been in its state.",
+            "Time in this state",
+            "How long the container has been in its present state.",
             parts.SECONDS,
             (4, 4),
             now("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
         ),
         dress(
             kinds.figure(sparkline=False),
-            "Last start took",
-            "From the start of the container to its being ready, of the last start that got there: "
+            "Duration of the last start",
+            "From the start of the container until it was ready, for the last successful start: "
             "weights, compilation, warm-up.",
             parts.SECONDS,
             (4, 4),
@@ -99,14 +99,14 @@ def _life() -> list[statetimeline.Panel | stat.Panel]:
     ]
 
 
-def _mishaps() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
+def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
     restarts = promql.increase(
         "vllm_container_restarts_total", by="target, reason", over="$__range"
     )
     failures = promql.increase(
         "vllm_container_start_failures_total", by="target, reason", over="$__range"
     )
-    mishaps = (
+    events = (
         ("A", "vllm_container_restarts_total", "{{target}} restarts"),
         ("B", "vllm_container_start_failures_total", "{{target}} failed starts"),
         ("C", "vllm_container_oom_kills_total", "{{target}} killed for memory"),
@@ -119,8 +119,8 @@ def _mishaps() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
         dress(
             kinds.ranking().thresholds(steps).decimals(0),
             "Restarts, by cause",
-            "Restarts of the container in the dashboard's time range, by what made them necessary; "
-            "the five most frequent causes.",
+            "Restarts of the container in the dashboard's time range, by their cause; the five "
+            "most frequent causes.",
             parts.COUNT,
             (7, 8),
             now("A", f"topk(5, {restarts})", "{{target}}: {{reason}}"),
@@ -128,7 +128,7 @@ def _mishaps() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
         dress(
             kinds.ranking().thresholds(steps).decimals(0),
             "Failed starts, by cause",
-            "Starts that never became ready in the dashboard's time range; the five most frequent "
+            "Starts in the dashboard's time range that never became ready; the five most frequent "
             "causes.",
             parts.COUNT,
             (7, 8),
@@ -136,20 +136,20 @@ def _mishaps() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
         ).links([parts.runbook("Start failing", "start-failing")]),
         dress(
             kinds.bars_over_time(),
-            "What happened, over time",
+            "Events over time",
             "Restarts, failed starts, kills at the memory limit, failed health checks and loads of "
             "the weights.",
             parts.COUNT,
             (10, 8),
             *(
                 query(ref, promql.increase(family, over="$__rate_interval"), legend)
-                for ref, family, legend in mishaps
+                for ref, family, legend in events
             ),
         ),
         dress(
             table.Panel(),
             "The container",
-            "What runs: who looks after it, its name and its image.",
+            "The mode of its target, its name and its image.",
             "none",
             (24, 4),
             rows("A", made_of),
@@ -173,8 +173,8 @@ def _load() -> list[timeseries.Panel]:
         dress(
             kinds.lines().min(0).max(1),
             "KV cache in use",
-            "Share of the KV cache that running requests hold. 0 when idle, even with a cache full "
-            "of reusable blocks.",
+            "Share of the KV cache that running requests hold. It is 0 when idle, even if the "
+            "cache is full of reusable blocks.",
             parts.RATIO,
             (8, 8),
             query("A", promql.gauge("vllm_engine_kv_cache_usage_ratio")),
@@ -182,7 +182,7 @@ def _load() -> list[timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Requests running and waiting",
-            "What the engine computes at the moment, and what waits in its queue.",
+            "Requests that the engine computes now, and requests that wait in its queue.",
             parts.COUNT,
             (8, 8),
             query("A", promql.gauge("vllm_engine_requests_running"), "{{target}} running"),
@@ -191,8 +191,8 @@ def _load() -> list[timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Preemptions",
-            "Requests per second that lost their blocks to others for lack of room. Each computes "
-            "its prompt again.",
+            "Requests per second that lost their blocks to other requests, because the KV cache "
+            "was full. Each must compute its prompt again.",
             "reqps",
             (8, 8),
             query("A", promql.rate("vllm_engine_preemptions_total")),
@@ -220,8 +220,8 @@ def _cache() -> list[timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Prompt tokens of all traffic, and saved for users",
-            "Prompt tokens of all traffic per second, the probe's too, and those of users that "
-            "were served from cache instead of computed.",
+            "Prompt tokens per second of all traffic, including the probe, and those of users that "
+            "came from the cache instead of being computed.",
             parts.TOKENS_PER_SECOND,
             (8, 8),
             query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} all prompts"),
@@ -230,7 +230,7 @@ def _cache() -> list[timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Generated tokens",
-            "Tokens that the engine generated per second, for all traffic, the probe's too.",
+            "Tokens that the engine generated per second, for all traffic, including the probe.",
             parts.TOKENS_PER_SECOND,
             (8, 8),
             query("A", promql.rate("vllm_engine_generation_tokens_total")),
@@ -246,8 +246,8 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
         dress(
             table.Panel(),
             "The engine",
-            "What the engine says of itself; a field is empty where it is unknown. A hit is "
-            "counted in whole match units.",
+            "What the engine reports about itself. A field is empty if it is unknown. A hit counts "
+            "in whole match units.",
             "none",
             (24, 4),
             rows("A", promql.gauge("vllm_engine_info", by=", ".join(order))),
@@ -266,7 +266,7 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure(sparkline=False),
             "KV cache capacity",
-            "Tokens that the KV cache of one rank has room for.",
+            "How many tokens the KV cache of one rank can hold.",
             parts.TOKENS,
             (6, 6),
             now("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
@@ -274,17 +274,17 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure(sparkline=False),
             "Restarts of the engine's process",
-            "In the dashboard's time range, seen by its start time, whoever restarted it. Each "
-            "empties the cache.",
+            "In the dashboard's time range, counted by the process's start time, for any reason. "
+            "Each restart empties the cache.",
             parts.COUNT,
             (6, 6),
             now("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
         ),
         dress(
             kinds.lines().min(0),
-            "Reading the engine's metrics",
-            "How long the exporter's last scrape of vLLM's own metrics took. It grows with a busy "
-            "engine before anything else shows.",
+            "Scrape duration of the engine's metrics",
+            "How long the exporter's last scrape of vLLM's own metrics took. On a busy engine it "
+            "often grows first.",
             parts.SECONDS,
             (12, 6),
             query("A", promql.gauge("vllm_engine_scrape_duration_seconds")),
@@ -296,13 +296,13 @@ def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Engine and container",
         Uid.ENGINE,
-        "The life of the supervised container, the engine's load, and the prefix cache over "
-        "users' traffic.",
+        "The states of the supervised container, the engine's load, and the prefix cache under "
+        "the users' traffic.",
     )
     return parts.in_rows(
         board,
         {
-            "Container": [*_life(), *_mishaps()],
+            "Container": [*_states(), *_failures()],
             "Load": _load(),
             "Prefix cache": _cache(),
             "Engine": _engine(),

@@ -1,7 +1,7 @@
-"""The PromQL that more than one panel asks.
+"""PromQL that several panels share.
 
 `$window` is the dashboard's averaging window: sessions are a minute or more apart, so a rate over
-a few scrapes would mostly see none. Denominators without traffic are dropped, not divided by.
+a few scrapes would mostly be empty. A ratio without traffic is absent, not 0 / 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from exporter.container.decide.records import LifecycleState
 
 TARGET: Final = 'target=~"$target"'
 SCENARIO: Final = 'scenario="$scenario"'
-"""Of a dashboard of one target: each scenario has turns of its own."""
+"""For a dashboard of one target: each scenario has its own turns."""
 
 
 def increase(family: str, *labels: str, by: str = "target", over: str = "$window") -> str:
@@ -25,7 +25,7 @@ def rate(family: str, *labels: str, by: str = "target", over: str = "$__rate_int
 
 
 def gauge(family: str, *labels: str, by: str = "target") -> str:
-    """A gauge by labels. The maximum only drops what tells one scrape from another."""
+    """A gauge by labels. The maximum only removes the labels of the scrape."""
     return f"max by ({by}) ({family}{{{', '.join((TARGET, *labels))}}})"
 
 
@@ -34,9 +34,9 @@ def ratio(part: str, whole: str) -> str:
 
 
 def or_reason(expression: str, known: str, label: str, word: str) -> str:
-    """`expression`, or 0 under the label's value `word` where it is absent though `known` is not.
+    """`expression`, or 0 with the label's value `word` if it is absent while `known` is there.
 
-    Nothing found is an answer, nothing known is none: without `known` the result stays absent.
+    "Nothing found" is an answer. "Nothing known" is not: without `known` the result is absent.
     """
     return (
         f"({expression}) or on (target) "
@@ -69,11 +69,10 @@ USERS_HIT_RATIO: Final = ratio(
     increase("vllm_engine_users_prefix_cache_hit_tokens_total"),
     increase("vllm_engine_users_prefix_cache_queried_tokens_total"),
 )
-"""Of all that others than the exporter ask."""
+"""Without the exporter's own requests."""
 LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", by="cause")
 
-# 1 where at least one engine in sight is a simulator, 0 where all that say what they are are real;
-# absent, and not 0, where no engine answers.
+# 1 if at least one engine is a simulator, 0 if all that answer are real, absent if none answers.
 SIMULATED: Final = (
     f'max(vllm_engine_info{{{TARGET}, simulated="true"}}) '
     f'or 0 * max(vllm_engine_info{{{TARGET}, simulated="false"}})'
@@ -90,5 +89,5 @@ def _state_code() -> str:
     return f"sum by (target) ({terms})"
 
 
-# One number for the state, so that one lane of a timeline shows one container.
+# One number for the state, so that one row of a timeline shows one container.
 CONTAINER_STATE: Final = _state_code()

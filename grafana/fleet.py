@@ -1,4 +1,4 @@
-"""Fleet: a row per target, worst first to the eye."""
+"""Fleet: one row per target; colours show the worst."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def _table() -> table.Panel:
     panel = dress(
         table.Panel(),
         "Targets",
-        "One row per target: ratios and times over the averaging window, users' tokens saved and "
-        "restarts in the dashboard's time range. An empty cell is not known, or the target has no "
-        "container. The name of a target leads to its session.",
+        "One row per target. Ratios and times are over the averaging window, tokens saved and "
+        "restarts over the dashboard's time range. An empty cell is not known, or the target has "
+        "no container. The name of a target links to its session.",
         "none",
         (24, 11),
         *(rows(ref, expr) for ref, (_, _, expr) in refs.items()),
@@ -78,7 +78,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
         dress(
             kinds.states(UP),
             "Sessions finish",
-            "Whether the last session of each target finished: a lane per target.",
+            "Whether the last session of each target finished, one row per target.",
             "none",
             (12, 8),
             query("A", promql.gauge("vllm_probe_up")),
@@ -86,7 +86,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
         dress(
             kinds.states(UP),
             "Engines answer",
-            "Whether the metrics of each target's engine could be read: a lane per target.",
+            "Whether the metrics of each target's engine could be read, one row per target.",
             "none",
             (12, 8),
             query("A", promql.gauge("vllm_engine_up")),
@@ -98,7 +98,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio of the probe",
-            "Every target's sessions are alike, so that the lines can be compared. Over the "
+            "The sessions of all targets are alike, so you can compare the lines. Over the "
             "averaging window, with lines at 0.4 and 0.5.",
             parts.RATIO,
             (12, 9),
@@ -107,7 +107,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Median time to first token, warm",
-            "Of turns with cached tokens, over the averaging window, as near as the histogram's "
+            "Turns with cached tokens, over the averaging window, as exact as the histogram's "
             "buckets allow.",
             parts.SECONDS,
             (12, 9),
@@ -120,6 +120,6 @@ def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Fleet",
         Uid.FLEET,
-        "All targets side by side: which one is unwell, and where to look next.",
+        "All targets side by side: which one has a problem, and where to look next.",
     )
     return parts.in_rows(board, {"All targets": [_table()], "Over time": _over_time()})

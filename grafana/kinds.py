@@ -1,4 +1,4 @@
-"""The kinds of panel that the dashboards use, with their manners."""
+"""The kinds of panel that the dashboards use, with their settings."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def bars_over_time() -> timeseries.Panel:
 
 
 def figure(*, sparkline: bool = True) -> stat.Panel:
-    """One large number per target; blue, where nothing says what is good.
+    """One large number per target; blue if no threshold says what is good.
 
-    Without thresholds Grafana has some of its own: red from 80 on.
+    Without thresholds Grafana uses its own: red from 80 on.
     """
     mode = looks.BigValueGraphMode.AREA if sparkline else looks.BigValueGraphMode.NONE
     neutral = thresholds(((None, BLUE),))
@@ -78,18 +78,18 @@ def figure(*, sparkline: bool = True) -> stat.Panel:
 
 
 def verdict(words: Mapping[str, tuple[str, str]], unknown: str) -> stat.Panel:
-    """A value in words on its colour; `unknown` where there is no value."""
+    """A value as a word on its colour; `unknown` if there is no value."""
     return (
         figure(sparkline=False)
         .color_mode(looks.BigValueColorMode.BACKGROUND)
         .mappings(value_words(words))
         .no_value(unknown)
-        .thresholds(thresholds(((None, GREY),)))  # of what no word is for
+        .thresholds(thresholds(((None, GREY),)))  # for values without a word
     )
 
 
 def name_of_series(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
-    """The names of the series, coloured by value: for labels that are the message."""
+    """The names of the series, coloured by value. For series whose label is the message."""
     return (
         figure(sparkline=False)
         .text_mode(looks.BigValueTextMode.NAME)
@@ -100,7 +100,7 @@ def name_of_series(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
 
 
 def states(words: Mapping[str, tuple[str, str]]) -> statetimeline.Panel:
-    """A lane per series, its values in words and colours."""
+    """One row per series, its values as words and colours."""
     return (
         statetimeline.Panel()
         .mappings(value_words(words))
@@ -113,7 +113,7 @@ def states(words: Mapping[str, tuple[str, str]]) -> statetimeline.Panel:
 
 
 def heat() -> heatmap.Panel:
-    """Buckets of a histogram over time: the darker, the more."""
+    """Buckets of a histogram over time: darker means more."""
     return (
         heatmap.Panel()
         .calculate(False)
@@ -134,7 +134,7 @@ def heat() -> heatmap.Panel:
 
 
 def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
-    """Bars side by side, a group for each number of `field`. The axis takes it as text only."""
+    """Bars side by side, a group for each number of `field`, as text: the axis needs text."""
     return (
         barchart.Panel()
         .x_field(field)
@@ -161,7 +161,7 @@ def curve_by_turn(*steps: Transformation) -> trend.Panel:
 
 
 def ranking() -> bargauge.Panel:
-    """Horizontal bars, a name at each."""
+    """Horizontal bars, each with its name."""
     return (
         bargauge.Panel()
         .orientation(looks.VizOrientation.HORIZONTAL)
@@ -179,14 +179,14 @@ def lines_at_thresholds() -> common.GraphThresholdsStyleConfig:
 def column(
     name: str, unit: str, *more: tuple[str, object]
 ) -> tuple[str, list[model.DynamicConfigValue]]:
-    """An override of one column: its unit and whatever else."""
+    """An override of one column: its unit and more properties."""
     return name, [
         model.DynamicConfigValue(id_val=key, value=value) for key, value in (("unit", unit), *more)
     ]
 
 
 def color(fixed: str) -> tuple[str, object]:
-    """For `column`: always this colour."""
+    """For `column`: a fixed colour."""
     return "color", {"mode": "fixed", "fixedColor": fixed}
 
 
@@ -194,7 +194,7 @@ _COLOURED_CELL = ("custom.cellOptions", {"type": "color-background", "mode": "ba
 
 
 def in_words(words: Mapping[str, tuple[str, str]]) -> tuple[tuple[str, object], ...]:
-    """For `column`: values as words on their colours."""
+    """For `column`: values as words with their colours."""
     return ("mappings", value_words(words)), _COLOURED_CELL
 
 

@@ -1,4 +1,4 @@
-"""What dashboards, provisioning and documentation have to agree on."""
+"""Names that dashboards, provisioning and documentation share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 TAG: Final = "vllm-cache"
 DATASOURCE_UID: Final = "vllm-prometheus"
 
-# Where a reader's browser finds the runbooks: the exporter of compose.yaml serves them. The only
-# place that says so for dashboards; alerts have an external label of Prometheus (docs/compose.md).
+# The address of the runbooks in a reader's browser: the exporter of compose.yaml serves them. Only
+# dashboards use it; alerts use an external label of Prometheus (docs/compose.md).
 RUNBOOKS_URL: Final = "http://127.0.0.1:9477/runbooks"
 
 
 class Uid(StrEnum):
-    """The dashboards' addresses. They are in people's bookmarks: they do not change."""
+    """The dashboards' addresses. They never change, because people have bookmarks."""
 
     OVERVIEW = "vllm-cache-overview"
     SESSION = "vllm-cache-session"

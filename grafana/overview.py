@@ -1,4 +1,4 @@
-"""Overview: is caching working, what does it save, is the engine alive."""
+"""Overview: does caching work, what does it save, is the engine alive."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _banner() -> stat.Panel:
     }
     return dress(
         kinds.verdict(words, "no engine answers"),
-        "What is measured",
-        "SIMULATED when at least one of the targets says that it is the built-in simulator: its "
-        "prefix cache is a real one, its times are made up. Grey when no engine answers.",
+        "Real or simulated",
+        "SIMULATED if at least one target says that it is the built-in simulator: its prefix cache "
+        "is real, its times are made up. Grey if no engine answers.",
         "none",
         (24, 3),
         now("A", promql.SIMULATED, "engine"),
@@ -40,7 +40,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
             "Hit ratio of the probe",
             "Share of the probe's prompt tokens that came from the prefix cache, over the "
-            "averaging window. First turns are cold by design and are counted.",
+            "averaging window. First turns count too; they are always cold.",
             parts.RATIO,
             (5, 6),
             query("A", promql.PROBE_HIT_RATIO),
@@ -52,9 +52,9 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
                 parts.thresholds(((None, RED), (0.8, ORANGE), (0.95, GREEN)))
             ),
             "Efficiency of the probe",
-            "What the cache served of the most that exact-prefix caching could have served. 100 % "
-            "on a sound server that reuses exact prefixes; engines that speculate or have sliding "
-            "windows or linear layers reuse less by design.",
+            "What the cache served, of the most that exact-prefix caching could have served. It is "
+            "100 % on a healthy server that reuses exact prefixes. Engines with speculative "
+            "decoding, sliding windows or linear layers reuse less by design.",
             parts.RATIO,
             (5, 6),
             query("A", promql.PROBE_EFFICIENCY),
@@ -62,8 +62,9 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
             "Hit ratio of users",
-            "Share of users' looked-up tokens that the engine found in its prefix cache, over the "
-            "averaging window: vLLM's counters less what the probe asked. Absent without users.",
+            "Share of the users' prompt tokens that the engine found in its prefix cache, over the "
+            "averaging window: vLLM's counters minus the probe's own requests. Absent without "
+            "users.",
             parts.RATIO,
             (5, 6),
             query("A", promql.USERS_HIT_RATIO),
@@ -75,8 +76,8 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio over time",
-            "Probe and users, over the averaging window, with lines at 0.4, where the alert "
-            "fires, and at 0.5.",
+            "The probe and the users, over the averaging window. The lines are at 0.4, where an "
+            "alert fires, and at 0.5.",
             parts.RATIO,
             (9, 6),
             query("A", promql.PROBE_HIT_RATIO, "{{target}} probe"),
@@ -86,15 +87,16 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
 
 
 def _sound() -> list[stat.Panel]:
-    stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
+    stable = {"1": ("stable", GREEN), "0": ("history changed", RED)}
     wedged = {"0": ("hits", GREEN), "1": ("wedged", RED)}
     tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
             kinds.verdict(stable, "unknown"),
             "Prompt prefix",
-            "Whether every prompt of the last session of each scenario began with the turn before "
-            "it. If not, the chat template rewrites history and no cache can help.",
+            "Whether every prompt of each scenario's last session started with the turn before it. "
+            "If not, the chat template changes the history, and no cache can serve what follows "
+            "the change.",
             "none",
             (5, 4),
             now("A", f"min by (target) (vllm_probe_prefix_stable{{{promql.TARGET}}})"),
@@ -102,8 +104,9 @@ def _sound() -> list[stat.Panel]:
         dress(
             kinds.verdict(wedged, "unknown"),
             "Repeated prompts",
-            "Wedged when an identical prompt, sent again at once with room in the cache, did not "
-            "hit, and this engine process had hit before. Known cure: restart the engine.",
+            "Wedged: an identical prompt, sent again at once with room in the cache, did not hit, "
+            "although this engine process had hits before. Only a restart of the engine is known "
+            "to help.",
             "none",
             (5, 4),
             now("A", promql.gauge("vllm_probe_cache_wedged")),
@@ -117,9 +120,10 @@ def _sound() -> list[stat.Panel]:
                     if key == "thresholds"
                 ],
             ),
-            "Salts kept apart",
-            "Tests of one prompt under two salts in the dashboard's time range, and those in which "
-            "the second salt was served tokens of the first: another tenant's, on a real server.",
+            "Salt isolation",
+            "Tests in the dashboard's time range that sent one prompt with two salts, and those "
+            "where the second salt got cached tokens of the first. On a real server these would be "
+            "another tenant's tokens.",
             parts.COUNT,
             (6, 4),
             now("A", promql.increase("vllm_probe_isolation_tests_total", over="$__range"), tests),
@@ -130,8 +134,8 @@ def _sound() -> list[stat.Panel]:
         dress(
             kinds.name_of_series(((None, GREY), (1, ORANGE))),
             "Notices of the last sessions",
-            "What a reader of the last session of each scenario must know, such as why a value is "
-            "absent.",
+            "What you must know about the last session of each scenario, for example why a value "
+            "is absent.",
             "none",
             (8, 4),
             now(
@@ -157,8 +161,8 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure(sparkline=False),
             "Tokens saved for users",
-            "Prompt tokens of users in the dashboard's time range that were served from cache "
-            "instead of computed, without the probe's own.",
+            "Prompt tokens of users that came from the cache instead of being computed, in the "
+            "dashboard's time range. Without the probe's own.",
             parts.TOKENS,
             (4, 7),
             now("A", promql.increase(saved, over="$__range")),
@@ -166,9 +170,9 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure(sparkline=False),
             "Prefill time saved for users",
-            "Seconds of prefill that users did not need in the dashboard's time range: the tokens "
-            "saved, times what a token costs this server as the probe measured it. Absent until "
-            "that is known.",
+            "Seconds of prefill that users did not wait for, in the dashboard's time range: the "
+            "tokens saved times the measured seconds per token of this server. Absent until the "
+            "seconds per token are known.",
             parts.SECONDS,
             (4, 7),
             now("A", promql.increase(seconds, over="$__range")),
@@ -176,9 +180,9 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure(),
             "Time to first token saved",
-            "How much earlier a turn of the probe answered than its cold control, the same "
-            "messages without a cached token: the mean over the averaging window. Below 0 where "
-            "chance outweighs what was saved.",
+            "How much earlier a turn of the probe answered than its cold control, which is the "
+            "same messages without the cache. Mean over the averaging window. It can be below 0 if "
+            "chance is larger than the saving.",
             parts.SECONDS,
             (4, 7),
             query("A", ttft_saved),
@@ -186,8 +190,8 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Tokens saved per second",
-            "Prompt tokens served from cache over the averaging window: users', and beside them "
-            "those of all that the probe asked.",
+            "Prompt tokens that came from the cache, over the averaging window: those of users, "
+            "and those of the probe's own requests.",
             parts.TOKENS_PER_SECOND,
             (6, 7),
             query("A", promql.rate(saved, over="$window"), "{{target}} users"),
@@ -200,7 +204,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.bars_over_time(),
             "Tokens lost, by cause",
-            "What the cache could have served and did not, over the averaging window.",
+            "Tokens that the cache could have served but did not, over the averaging window.",
             parts.TOKENS,
             (6, 7),
             query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
@@ -214,8 +218,8 @@ def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
         dress(
             kinds.states(UP),
             "Engine and probe",
-            "Whether the engine's metrics could be read, and whether sessions finished. A probe "
-            "that is down beside an engine that is up is what /health does not show.",
+            "Whether the engine's metrics could be read, and whether sessions finished. If the "
+            "engine is up but the probe is down, /health does not show the problem.",
             "none",
             (14, 7),
             query("A", promql.gauge("vllm_engine_up"), "{{target}} engine"),
@@ -225,7 +229,7 @@ def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
             kinds.bars_over_time(),
             "Failed sessions, by reason",
             "Sessions that did not finish, over the averaging window, by the reason of the turn "
-            "that broke them.",
+            "that failed.",
             parts.COUNT,
             (10, 7),
             query("A", failures, "{{reason}}"),
@@ -237,12 +241,12 @@ def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Overview",
         Uid.OVERVIEW,
-        "Is prefix caching working, what does it save, and is the engine alive?",
+        "Does prefix caching work, what does it save, and is the engine alive?",
     ).with_panel(_banner())
     return parts.in_rows(
         board,
         {
-            "Is caching working?": [*_working(), *_sound()],
+            "Does caching work?": [*_working(), *_sound()],
             "What does it save?": _savings(),
             "Is the engine alive?": _alive(),
         },

@@ -1,4 +1,4 @@
-"""What every dashboard is made of: its frame, its queries, and panels dressed alike."""
+"""The parts of every dashboard: its frame, its queries, and the settings that all panels share."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WINDOWS: Final = "5m,15m,1h,6h,1d"
 RATIO: Final = "percentunit"
 SECONDS: Final = "s"
 COUNT: Final = "short"
-TOKENS: Final = "si:tok"  # a unit of ours, with Grafana's SI prefixes
+TOKENS: Final = "si:tok"  # our own unit, with Grafana's SI prefixes
 TOKENS_PER_SECOND: Final = "si:tok/s"
 
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#808080"
@@ -62,7 +62,7 @@ def query(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataque
 
 
 def now(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataquery:
-    """A query of the last value alone."""
+    """A query for the last value only."""
     return query(ref, expr, legend).instant()
 
 
@@ -83,7 +83,7 @@ def dress(
     size: tuple[int, int],
     *queries: prometheus.Dataquery,
 ) -> PanelT:
-    """What no panel goes without. `size` is width and height on Grafana's grid of 24 columns."""
+    """Set what every panel needs. `size` is width and height on Grafana's grid of 24 columns."""
     width, height = size
     return (
         panel.title(title)
@@ -133,7 +133,7 @@ def joined(field: str, columns: Mapping[str, str]) -> tuple[Transformation, Tran
         (
             "organize",
             {
-                # Each query brings its time along; the join numbers them.
+                # Each query has its own time column; the join numbers them.
                 "excludeByName": {f"Time {n}": True for n in range(1, len(columns) + 1)}
                 | {"Time": True},
                 "indexByName": order,
@@ -144,7 +144,7 @@ def joined(field: str, columns: Mapping[str, str]) -> tuple[Transformation, Tran
 
 
 def runbook(title: str, page: str) -> build.DashboardLink:
-    """A link to what to do, at the corner of a panel."""
+    """A link to a runbook, at the corner of a panel."""
     return (
         build.DashboardLink(title)
         .type(model.DashboardLinkType.LINK)
@@ -162,7 +162,7 @@ def frame(
         .uid(uid)
         .description(description)
         .tags([names.TAG])
-        .readonly()  # provisioned: changes belong into the script
+        .readonly()  # provisioned: change the script instead
         .timezone("browser")
         .time("now-1h", "now")
         .refresh("30s")
@@ -183,9 +183,9 @@ def frame(
 def in_rows(
     board: build.Dashboard, panels: Mapping[str, Sequence[Builder[model.Panel]]]
 ) -> model.Dashboard:
-    """The dashboard, its panels under headings. The panels of a heading fill lines of 24."""
+    """The dashboard with its panels under headings. Panels fill lines of 24 columns."""
     for heading, below in panels.items():
-        # The panels follow the row and are not in it: Grafana shows those only once it is opened.
+        # The panels come after the row, not inside it: Grafana hides panels of a closed row.
         board = board.with_row(build.Row(heading))
         for panel in below:
             board = board.with_panel(panel)
@@ -206,7 +206,7 @@ def _target(*, one_target: bool) -> build.QueryVariable:
     variable = (
         build.QueryVariable("target")
         .label("Target")
-        .description("The engines, by the names they have in the exporter's configuration.")
+        .description("The engines, with their names from the exporter's configuration.")
         .datasource(SOURCE)
         .query("label_values(vllm_probe_sessions_total, target)")
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
@@ -222,7 +222,7 @@ def _scenario() -> build.QueryVariable:
     return (
         build.QueryVariable("scenario")
         .label("Scenario")
-        .description("The scenarios that are played against this engine, in turn.")
+        .description("The scenarios that the exporter plays against this engine in rotation.")
         .datasource(SOURCE)
         .query(f"label_values(vllm_probe_scenario_up{{{TARGET}}}, scenario)")
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
@@ -234,7 +234,7 @@ def _window() -> build.IntervalVariable:
     return (
         build.IntervalVariable("window")
         .label("Averaged over")
-        .description("Sessions are a minute or more apart: a shorter window would see none.")
+        .description("Sessions are a minute or more apart. A shorter window would contain none.")
         .values(WINDOWS)
         .current(model.VariableOption(text="15m", value="15m", selected=True))
     )
@@ -273,7 +273,7 @@ def _engine_restarts() -> build.AnnotationQuery:
         ORANGE,
         "vllm_engine_restarts_total",
         "target",
-        "engine process started anew, its cache empty",
+        "engine process restarted with an empty cache",
     )
 
 
@@ -293,7 +293,7 @@ def _runbooks() -> build.DashboardLink:
         build.DashboardLink("Runbooks")
         .type(model.DashboardLinkType.LINK)
         .icon("doc")
-        .tooltip("What each alert means, how to confirm it, what to do")
+        .tooltip("What each alert means, how to check it, what to do")
         .url(f"{names.RUNBOOKS_URL}/")
         .target_blank(True)
     )

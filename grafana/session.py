@@ -29,7 +29,7 @@ def _of_turn(family: str) -> str:
 
 IDEAL_TOKENS: Final = f"{_of_turn('ideal_hit_ratio')} * {_of_turn('prompt_tokens')}"
 
-# What the last session is told by: column, unit, query.
+# The columns of the last session: name, unit, query.
 COLUMNS: Final = (
     ("prompt", parts.TOKENS, _of_turn("prompt_tokens")),
     ("ideal", parts.TOKENS, IDEAL_TOKENS),
@@ -44,7 +44,7 @@ COLUMNS: Final = (
 
 
 def _columns(*wanted: str) -> tuple[list[prometheus.Dataquery], tuple[parts.Transformation, ...]]:
-    """Queries for some columns, and what makes one table with a row per turn of them."""
+    """Queries for some columns, and the transformations to one table with a row per turn."""
     chosen = [column for column in COLUMNS if column[0] in wanted]
     refs = {chr(ord("A") + index): column for index, column in enumerate(chosen)}
     queries = [rows(ref, expr) for ref, (_, _, expr) in refs.items()]
@@ -59,8 +59,9 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
         dress(
             kinds.bars_by("turn", *in_tokens),
             "Tokens by turn: prompt, ideal, cached",
-            "For each turn of the scenario's last session: the prompt's tokens, the most of them "
-            "that exact-prefix caching could have served, and those that it did serve.",
+            "For each turn of the scenario's last session: the tokens of the prompt, how many of "
+            "them exact-prefix caching could have served (ideal), and how many came from the "
+            "cache.",
             parts.TOKENS,
             (8, 9),
             *tokens,
@@ -74,8 +75,8 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
             .min(0)
             .max(1),
             "Hit ratio by turn",
-            "Cached / prompt tokens of each turn of the last session beside the ideal, with lines "
-            "at 0.4 and 0.5. The first turn is 0 by design: its salt was never used before.",
+            "Cached / prompt tokens of each turn of the last session, beside the ideal, with lines "
+            "at 0.4 and 0.5. The first turn is always 0, because its salt is new.",
             parts.RATIO,
             (8, 9),
             *ratios,
@@ -83,8 +84,8 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
         dress(
             kinds.bars_by("turn", *in_times),
             "Times by turn: first token, whole answer",
-            "Time to first token and to the end of the answer of each turn of the last session, as "
-            "the client saw them.",
+            "Time to first token, and to the end of the answer, of each turn of the last session, "
+            "as the client saw them.",
             parts.SECONDS,
             (8, 9),
             *times,
@@ -97,8 +98,8 @@ def _all_values() -> table.Panel:
     panel = dress(
         table.Panel(),
         "The last session in figures",
-        "Every value of the scenario's last session. A value that is not known is absent; when "
-        "that session failed, all of them are.",
+        "Every value of the scenario's last session. A value that is not known is absent. If that "
+        "session failed, all of them are absent.",
         "none",
         (24, 8),
         *queries,
@@ -124,8 +125,8 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio of each turn over time",
-            "The same turn from session to session, with lines at 0.4 and 0.5. Gaps: a session "
-            "failed, or the server did not say.",
+            "The same turn from session to session, with lines at 0.4 and 0.5. A gap means that a "
+            "session failed, or that the server did not report cached tokens.",
             parts.RATIO,
             (12, 9),
             query("A", _of_turn("hit_ratio"), "turn {{turn}}"),
@@ -133,8 +134,8 @@ def _ratios_over_time() -> list[timeseries.Panel]:
         dress(
             kinds.bars_over_time(),
             "Share of the ideal that was lost, by cause",
-            "Tokens that the cache could have served and did not, of all that it could have "
-            "served, over the averaging window.",
+            "Tokens that the cache could have served but did not, as a share of all that it could "
+            "have served, over the averaging window.",
             parts.RATIO,
             (12, 9),
             query("A", lost, "{{cause}}"),
@@ -148,7 +149,7 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
         dress(
             kinds.heat(),
             f"Time to first token, {cache} turns",
-            f"How many turns {meaning} took how long to their first token, over time.",
+            f"Turns {meaning}: how many of them took how long to their first token, over time.",
             parts.SECONDS,
             (12, 9),
             parts.buckets(
@@ -159,9 +160,9 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
     ]
     curves = dress(
         kinds.lines().min(0),
-        "Time to first token, warm against cold",
-        "Median and 90th percentile over the averaging window, as near as the histogram's buckets "
-        "allow. Warm above cold says that the cache hits and does not help.",
+        "Time to first token, warm and cold",
+        "Median and 90th percentile over the averaging window, as exact as the histogram's buckets "
+        "allow. If warm is above cold, the cache hits but does not help.",
         parts.SECONDS,
         (12, 9),
         *(
@@ -177,8 +178,8 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
     by_turn = dress(
         kinds.lines().min(0),
         "Time to first token of each turn",
-        "The same turn from session to session, as the client saw it. A later turn has a longer "
-        "prompt: with a working cache its time hardly grows.",
+        "The same turn from session to session, as the client saw it. Later turns have longer "
+        "prompts. With a working cache their time grows only a little.",
         parts.SECONDS,
         (12, 9),
         query("A", _of_turn("ttft_seconds"), "turn {{turn}}"),
@@ -192,7 +193,7 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
         name: f"avg by (turn) (avg_over_time({family}{{{turns}}}[$window]))"
         for name, family in (
             ("cold control", "vllm_probe_turn_cold_ttft_seconds"),
-            ("as it was", "vllm_probe_turn_ttft_seconds"),
+            ("turn itself", "vllm_probe_turn_ttft_seconds"),
         )
     }
     refs = dict(zip("AB", averaged, strict=True))
@@ -201,9 +202,10 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
     return [
         dress(
             kinds.bars_by("turn", *side_by_side),
-            "Time to first token against a cold control, by turn",
-            "The same messages under a salt never used, so without a cached token, beside the turn "
-            "as it was, over the averaging window. Only turns that were drawn for a control.",
+            "Time to first token with and without the cache, by turn",
+            "Turns with a cold control, over the averaging window: the turn itself, and the same "
+            "messages with a new salt, so without the cache. Only a random share of turns has a "
+            "control.",
             parts.SECONDS,
             (14, 9),
             *(rows(ref, averaged[name]) for ref, name in refs.items()),
@@ -211,8 +213,8 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
         dress(
             kinds.bars_over_time(),
             "Cold controls, by outcome",
-            "Controls that were sent over the averaging window. Only those that proved cold are "
-            "compared with.",
+            "Controls that were sent, over the averaging window. Only controls that were really "
+            "cold count.",
             parts.COUNT,
             (10, 9),
             query("A", outcomes, "{{outcome}}"),
@@ -220,11 +222,11 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
     ]
 
 
-def _guest() -> list[barchart.Panel | statetimeline.Panel | timeseries.Panel]:
+def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Panel]:
     consumed = promql.rate("vllm_probe_consumed_tokens_total", over="$window")
     budget = promql.gauge("vllm_probe_budget_tokens_per_hour")
     kept = promql.gauge("vllm_probe_retention_ratio", by="gap_seconds")
-    held = {"0": ("free", GREEN), "1": ("held back", ORANGE)}
+    held = {"0": ("runs", GREEN), "1": ("waits", ORANGE)}
     return [
         dress(
             kinds.bars_by(
@@ -241,26 +243,26 @@ def _guest() -> list[barchart.Panel | statetimeline.Panel | timeseries.Panel]:
             .min(0)
             .max(1),
             "Still cached after an idle gap of seconds",
-            "Share of a prefix that was still cached after nobody used it for so many seconds, "
-            "when last measured: how long an agent's tool may take.",
+            "Share of a prefix that was still cached after it was not used for so many seconds, at "
+            "the last measurement. It shows how long an agent's tool may take.",
             parts.RATIO,
             (8, 7),
             rows("A", kept),
         ).links([parts.runbook("Retention short", "cache-retention-short")]),
         dress(
             kinds.states(held),
-            "What holds the probe back",
-            "Sessions wait while requests queue in the engine, while its KV cache is full of "
-            "running requests, and while the token budget is spent.",
+            "Why the probe waits",
+            "The probe waits while requests queue in the engine, while running requests fill its "
+            "KV cache, while the engine sleeps, and while the token budget is used up.",
             "none",
             (8, 7),
             query("A", promql.gauge("vllm_probe_paused", by="target, reason"), "{{reason}}"),
         ),
         dress(
             kinds.lines().min(0).color_scheme(parts.fixed(ORANGE)),
-            "What the probe itself asks of the engine",
-            "Prompt and completion tokens of all the probe's requests per second, over the "
-            "averaging window, and the budget: the price of measuring.",
+            "Load of the probe on the engine",
+            "Prompt and completion tokens per second of all the probe's requests, over the "
+            "averaging window, and the budget. This is the price of measuring.",
             parts.TOKENS_PER_SECOND,
             (8, 7),
             query("A", consumed, "probe"),
@@ -272,13 +274,13 @@ def _guest() -> list[barchart.Panel | statetimeline.Panel | timeseries.Panel]:
 
 
 def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
-    stable = {"1": ("stable", GREEN), "0": ("history rewritten", RED)}
+    stable = {"1": ("stable", GREEN), "0": ("history changed", RED)}
     between = promql.rate("vllm_probe_inter_token_seconds_bucket", by="le", over="$window")
     return [
         dress(
             kinds.states(stable),
             "Prompt prefix",
-            "Whether each prompt began with the turn before it. Where the chat template rewrites "
+            "Whether each prompt started with the turn before it. If the chat template changes the "
             "history, the ideal itself falls.",
             "none",
             (12, 7),
@@ -292,7 +294,7 @@ def _rest() -> list[statetimeline.Panel | timeseries.Panel]:
             kinds.lines().min(0),
             "Time between tokens",
             "Median and 99th percentile of the time from one chunk of text to the next, over the "
-            "averaging window. Decoding, which no prefix cache makes faster.",
+            "averaging window. This is decoding; no prefix cache makes it faster.",
             parts.SECONDS,
             (12, 7),
             query("A", f"histogram_quantile(0.5, {between})", "median"),
@@ -305,8 +307,8 @@ def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Session anatomy",
         Uid.SESSION,
-        "One target's synthetic agent sessions, turn by turn: what was cached, what could have "
-        "been, and what it did to the time to first token.",
+        "The synthetic agent sessions of one target, turn by turn: what was cached, what could "
+        "have been cached, and the time to first token.",
         one_target=True,
     )
     return parts.in_rows(
@@ -316,6 +318,6 @@ def build() -> Dashboard:
             "Hit ratio over time": _ratios_over_time(),
             "Time to first token": [*_first_tokens(), *_controls()],
             "Prefix and decoding": _rest(),
-            "The probe as a guest": _guest(),
+            "Load of the probe": _probe_load(),
         },
     )

@@ -93,7 +93,7 @@ def test_a_sound_cache_is_shown_as_one(stack):
 
 
 def test_the_banner_says_simulated_real_and_nothing_where_nothing_is_known(stack):
-    banner = query_of("overview", "What is measured")
+    banner = query_of("overview", "Real or simulated")
     until(stack, "the demo's engine", lambda: stack.numbers(banner, DEMO))
     until(stack, "the other engines", lambda: stack.numbers("vllm_engine_up", ".*")[2:])
     assert stack.numbers(banner, DEMO) == [1]
