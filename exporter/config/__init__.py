@@ -1,6 +1,6 @@
-"""Configuration: the settings, where their values come from, and what is wrong with them.
+"""The configuration: settings, the origin of their values, and mistakes in them.
 
-Everything outside this package imports from here.
+Code outside this package imports from here.
 """
 
 from exporter.config.reading.arguments import add_arguments, collected, load_from

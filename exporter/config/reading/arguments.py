@@ -1,4 +1,4 @@
-"""The configuration on the command line: the same names, each as a flag."""
+"""The settings as command line flags, with the same names."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from exporter.config.reading.load import Loaded, load
 from exporter.config.schema import keys
 
 _DESTINATION = "settings"
-# Names that every exporter of the Prometheus world has.
+# A flag name that all Prometheus exporters share.
 _ALSO = {"web_config_file": ("--web.config.file",)}
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a directory of files named like the variables (default: /run/secrets if it exists)",
     )
     group = parser.add_argument_group(
-        "settings", "as in the file; what these mean, and more, is in docs/configuration.md"
+        "settings", "as in the file; docs/configuration.md explains all of them"
     )
     for leaf in keys.leaves():
         if not any(isinstance(part, int) for part in leaf.key):
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=_Assign,
         dest=_DESTINATION,
         metavar="KEY=VALUE",
-        help="any setting, as targets[0].url=http://127.0.0.1:8000",
+        help="any setting, such as targets[0].url=http://127.0.0.1:8000",
     )
 
 
@@ -61,7 +61,7 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
 class _Store(argparse.Action):
     """Collects `--probe.interval_seconds 30` under its key.
 
-    Its help is looked up when it is asked for, which at most starts it is not.
+    The help text is read from the source only for --help, because parsing it takes time.
     """
 
     leaf: keys.Leaf | None = None
@@ -72,7 +72,7 @@ class _Store(argparse.Action):
 
     @help.setter  # noqa: A003 - this class has no use for the function
     def help(self, text: str | None) -> None:
-        """Set at first by argparse."""
+        """Set by argparse at first."""
 
     def __call__(
         self,
@@ -107,14 +107,14 @@ def _remember(namespace: argparse.Namespace, key: str, value: str) -> None:
 
 
 def collected(namespace: argparse.Namespace) -> dict[str, str]:
-    """The settings on the command line: key to text, for `load`'s `cli`."""
+    """The settings of the command line as a map of key to text, for `load`'s `cli`."""
     return dict(getattr(namespace, _DESTINATION, None) or {})
 
 
 def load_from(
     namespace: argparse.Namespace, environ: Mapping[str, str], *, targets_required: bool = False
 ) -> Loaded:
-    """Load with what `add_arguments` collected."""
+    """Load with the arguments that `add_arguments` collected."""
     return load(
         config_file=namespace.config,
         cli=collected(namespace),

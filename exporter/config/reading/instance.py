@@ -1,8 +1,8 @@
-"""Which exporter this is: two on one Docker Engine must not fight over a container.
+"""The default name of this exporter. Two exporters on one Docker Engine need different names.
 
-Without a setting it follows from the machine and from where the configuration lies: the same after
-each restart, another one for another checkout, another systemd unit or another machine. In a
-container neither tells two exporters apart; compose.yaml sets it to the project's name.
+It is a digest of the machine's ID and the path of the configuration file. So it survives a restart,
+and differs for another checkout, systemd unit or machine. Inside a container both are equal for all
+exporters; compose.yaml sets the project's name instead.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ MACHINE_ID = Path("/etc/machine-id")
 
 
 def default_instance(config_file: Path | None, machine_id: Path = MACHINE_ID) -> str:
-    """A short word for this exporter."""
+    """Twelve hexadecimal digits."""
     try:
         machine = machine_id.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

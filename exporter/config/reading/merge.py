@@ -1,22 +1,22 @@
-"""Values of many sources put together in one tree, with the origin of each."""
+"""Merges the values of all sources into one tree, with the origin of each value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter.config.reading.origin import Given, Mistake, Place
+from exporter.config.reading.origin import GivenValue, Mistake, Origin
 from exporter.config.schema.keys import Key, show
 
-# Two ways to give one secret: whichever comes from the stronger source counts.
-RIVALS = (("api_key", "api_key_file"), ("hf_token", "hf_token_file"))
+# Two keys for one secret: the one with the higher priority counts.
+ALTERNATIVES = (("api_key", "api_key_file"), ("hf_token", "hf_token_file"))
 
 
 @dataclass(slots=True)
 class Merged:
-    """The tree of what was given (no defaults), and for each key in it the place it came from."""
+    """The tree of all given values (no defaults), and the origin of each key in it."""
 
     tree: dict[str, Any] = field(default_factory=dict)
-    places: dict[Key, Place] = field(default_factory=dict)
+    origins: dict[Key, Origin] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
     def get(self, key: Key) -> Any | None:
@@ -31,33 +31,35 @@ class Merged:
                 return None
         return at
 
-    def place_of(self, key: Key) -> Place | None:
-        """The place of the nearest key at or above `key` that was given."""
+    def origin_of(self, key: Key) -> Origin | None:
+        """The origin of the nearest key at or above `key` that was given."""
         for length in range(len(key), 0, -1):
-            if key[:length] in self.places:
-                return self.places[key[:length]]
+            if key[:length] in self.origins:
+                return self.origins[key[:length]]
         return None
 
-    def put(self, given: Given) -> None:
-        """Add a value; tables are merged key by key, everything else replaces what was there."""
+    def put(self, given: GivenValue) -> None:
+        """Add a value. Tables merge key by key; everything else replaces the old value."""
         holder = self._holder(given)
         if holder is not None:
             self._set(holder, given)
 
-    def fill(self, given: Given) -> None:
-        """Put a value unless a stronger source has given one, also as the other of two rivals."""
-        others = {given.key, *_rivals_of(given.key)}
+    def fill(self, given: GivenValue) -> None:
+        """Put a value, unless it or its alternative already has a higher priority."""
+        others = {given.key, *_alternatives_of(given.key)}
         if all(
-            self._strength(key) < given.place.rung for key in others if self.get(key) is not None
+            self._strength(key) < given.origin.priority
+            for key in others
+            if self.get(key) is not None
         ):
             self.put(given)
 
     def _strength(self, key: Key) -> int:
-        place = self.place_of(key)
-        return -1 if place is None else place.rung
+        origin = self.origin_of(key)
+        return -1 if origin is None else origin.priority
 
-    def _holder(self, given: Given) -> Any | None:
-        """The table or list that the last part of the key belongs into, made if need be."""
+    def _holder(self, given: GivenValue) -> Any | None:
+        """The table or list for the last part of the key, created if it is missing."""
         at: Any = self.tree
         for depth, part in enumerate(given.key[:-1]):
             following = given.key[depth + 1]
@@ -66,77 +68,77 @@ class Merged:
             child = self.get(given.key[: depth + 1])
             wanted = list if isinstance(following, int) else dict
             if not isinstance(child, wanted):
-                child = self._new(wanted, given.key[: depth + 1], child, given.place)
+                child = self._new(wanted, given.key[: depth + 1], child, given.origin)
                 _store(at, part, child)
             at = child
         return at if self._fits(at, given.key[-1], given) else None
 
-    def _new(self, wanted: type, key: Key, there: Any, place: Place) -> Any:
+    def _new(self, wanted: type, key: Key, there: Any, origin: Origin) -> Any:
         if there is not None:
             word = "a list" if wanted is list else "a table"
-            self.mistakes.append(Mistake(self.places[key].text, f"must be {word}", show(key)))
-        self.places[key] = place
+            self.mistakes.append(Mistake(self.origins[key].text, f"must be {word}", show(key)))
+        self.origins[key] = origin
         return wanted()
 
-    def _fits(self, at: Any, part: str | int, given: Given) -> bool:
+    def _fits(self, at: Any, part: str | int, given: GivenValue) -> bool:
         if isinstance(at, dict) or (isinstance(part, int) and part <= len(at)):
             return True
         message = f"is beyond the list's end: the next index is {len(at)}"
-        self.mistakes.append(Mistake(given.place.text, message, show(given.key)))
+        self.mistakes.append(Mistake(given.origin.text, message, show(given.key)))
         return False
 
-    def _set(self, holder: Any, given: Given) -> None:
-        key, value, place = given.key, given.value, given.place
+    def _set(self, holder: Any, given: GivenValue) -> None:
+        key, value, origin = given.key, given.value, given.origin
         if isinstance(value, dict):
             there = self.get(key)
             if not isinstance(there, dict):
                 _store(holder, key[-1], {})
                 self._forget_below(key)
-                self.places[key] = place
+                self.origins[key] = origin
             for name, each in value.items():
-                self.put(Given((*key, name), each, place))
+                self.put(GivenValue((*key, name), each, origin))
             return
         self._forget_below(key)
-        self.places[key] = place
+        self.origins[key] = origin
         _store(holder, key[-1], [] if isinstance(value, list) else value)
         if isinstance(value, list):
             for index, each in enumerate(value):
-                self.put(Given((*key, index), each, place))
-        self._drop_weaker_rivals(holder, key, place)
+                self.put(GivenValue((*key, index), each, origin))
+        self._drop_weaker_alternatives(holder, key, origin)
 
     def _forget_below(self, key: Key) -> None:
-        for each in [k for k in self.places if k[: len(key)] == key]:
-            del self.places[each]
+        for each in [k for k in self.origins if k[: len(key)] == key]:
+            del self.origins[each]
 
-    def _drop_weaker_rivals(self, holder: Any, key: Key, place: Place) -> None:
-        for rival in _rivals_of(key):
-            there = self.places.get(rival)
-            if there is not None and there.rung < place.rung:
-                del self.places[rival]
-                del holder[rival[-1]]
+    def _drop_weaker_alternatives(self, holder: Any, key: Key, origin: Origin) -> None:
+        for alternative in _alternatives_of(key):
+            there = self.origins.get(alternative)
+            if there is not None and there.priority < origin.priority:
+                del self.origins[alternative]
+                del holder[alternative[-1]]
 
 
-def merge(givens: Iterable[Given]) -> Merged:
-    """Put the values together, the weakest source first."""
+def merge(givens: Iterable[GivenValue]) -> Merged:
+    """Merge all values, lowest priority first."""
     merged = Merged()
     for given in sorted(givens, key=_order):
         merged.put(given)
-    for key, place in list(merged.places.items()):
-        for first, second in RIVALS:
-            if key[-1] == first and (*key[:-1], second) in merged.places:
+    for key, origin in list(merged.origins.items()):
+        for first, second in ALTERNATIVES:
+            if key[-1] == first and (*key[:-1], second) in merged.origins:
                 other = show((*key[:-1], second))
                 message = f"is set together with {other}: keep one of them"
-                merged.mistakes.append(Mistake(place.text, message, show(key)))
+                merged.mistakes.append(Mistake(origin.text, message, show(key)))
     return merged
 
 
-def _order(given: Given) -> tuple[Any, ...]:
-    """By strength; within a source a table before what is in it, and indices in order."""
-    return (given.place.rung, [(isinstance(part, int), part) for part in given.key])
+def _order(given: GivenValue) -> tuple[Any, ...]:
+    """By priority; within a source, a table before its keys, and indices in order."""
+    return (given.origin.priority, [(isinstance(part, int), part) for part in given.key])
 
 
-def _rivals_of(key: Key) -> list[Key]:
-    pairs = [*RIVALS, *((second, first) for first, second in RIVALS)]
+def _alternatives_of(key: Key) -> list[Key]:
+    pairs = [*ALTERNATIVES, *((second, first) for first, second in ALTERNATIVES)]
     return [(*key[:-1], second) for first, second in pairs if key[-1] == first]
 
 

@@ -1,4 +1,4 @@
-"""From what pydantic finds to a sentence with place, key, value and what is allowed."""
+"""Turns pydantic's errors into sentences with origin, key, value and what is allowed."""
 
 import json
 import re
@@ -42,32 +42,32 @@ _BOUNDS = {
     "less_than_equal": "must be {le:g} or less",
 }
 _URL_KEYS = frozenset({"url", "metrics_url", "docker_host"})
-_MOST_TOLD = 100  # mistakes; to look what each of thousands of unknown keys is like takes seconds
+_MOST_SHOWN = 100  # mistakes; suggestions for thousands of unknown keys would take seconds
 _LONGEST = 80  # characters of a value that are shown
 
 
 def mistakes_of(error: ValidationError, merged: Merged) -> list[Mistake]:
     lines = error.errors(include_url=False)
-    return [_mistake(line, merged, hint=n < _MOST_TOLD) for n, line in enumerate(lines)]
+    return [_mistake(line, merged, hint=n < _MOST_SHOWN) for n, line in enumerate(lines)]
 
 
 def _mistake(line: Any, merged: Merged, *, hint: bool) -> Mistake:
     key: Key = tuple(part for part in line["loc"] if part != "[key]")
     if line["type"] == "extra_forbidden":
-        place = merged.place_of(key) or DEFAULT
-        # The value stays hidden: it can be a secret under a misspelt key.
+        origin = merged.origin_of(key) or DEFAULT
+        # The value can be a secret under a misspelt key, so hide it.
         near = keys.suggestion(key) if hint else ""
-        return Mistake(place.text, f"unknown key{near}", keys.show(key))
+        return Mistake(origin.text, f"unknown key{near}", keys.show(key))
     message = words_of(line)
     if key == ("targets",) and isinstance(merged.get(key), dict):
         message = "must be a list: write [[targets]]"
     value = merged.get(key)
     if value is None and (of_field := keys.default_at(key)) is not None:
         return Mistake(DEFAULT.text, message, keys.show(key), shown(key, of_field))
-    place = merged.place_of(key) or DEFAULT
-    if value is None or place.is_secret:
-        return Mistake(place.text, message, keys.show(key))
-    return Mistake(place.text, message, keys.show(key), shown(key, value))
+    origin = merged.origin_of(key) or DEFAULT
+    if value is None or origin.is_secret:
+        return Mistake(origin.text, message, keys.show(key))
+    return Mistake(origin.text, message, keys.show(key), shown(key, value))
 
 
 def words_of(line: Any) -> str:
@@ -80,7 +80,7 @@ def words_of(line: Any) -> str:
 
 
 def shown(key: Key, value: Any) -> str | None:
-    """The value as it may be shown in a message; None where a secret could be in it."""
+    """The value for a message; None if it could contain a secret."""
     if "args" in key:
         flag = flag_of(value) if isinstance(value, str) else None
         # A secret can follow the flag, as in "--api-key sk-…".
@@ -88,7 +88,7 @@ def shown(key: Key, value: Any) -> str | None:
     if "command" in key or "environment" in key or keys.is_secret(keys.node_at(key)):
         return None
     if isinstance(value, dict | list):
-        return None  # long, and its parts have messages of their own
+        return None  # too long; its parts have their own messages
     text = str(value) if value is not None else ""
     if key[-1] in _URL_KEYS:
         return _quoted(without_credentials(text))
@@ -98,13 +98,13 @@ def shown(key: Key, value: Any) -> str | None:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without what can be a password: before an @, in the query or the fragment."""
+    """The URL without possible passwords: before an @, in the query or in the fragment."""
     url = re.sub(r"^(\w[\w+.-]*://)?.*@", rf"\1{HIDDEN}@", url, flags=re.DOTALL)
     return re.sub(r"[?#].+", f"?{HIDDEN}", url, flags=re.DOTALL)
 
 
 def _quoted(text: str) -> str:
-    """In quotes, cut short, and without what looks like a token that came under a wrong key."""
+    """In quotes, cut, and without texts that look like a token under a wrong key."""
     text = re.sub(r"\b(hf_|sk-)[^\s/]+", HIDDEN, text)
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return json.dumps(short, ensure_ascii=False)
@@ -113,15 +113,15 @@ def _quoted(text: str) -> str:
 def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
     lines = list(dict.fromkeys(str(mistake) for mistake in _without_echoes(mistakes)))
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    told = lines[:_MOST_TOLD]
-    if len(lines) > len(told):
-        told.append(f"and {len(lines) - len(told)} more")
-    return ConfigError("\n".join([f"The configuration has {count}:", *(f"  {x}" for x in told)]))
+    listed = lines[:_MOST_SHOWN]
+    if len(lines) > len(listed):
+        listed.append(f"and {len(lines) - len(listed)} more")
+    return ConfigError("\n".join([f"The configuration has {count}:", *(f"  {x}" for x in listed)]))
 
 
 def _without_echoes(mistakes: Sequence[Mistake]) -> Iterable[Mistake]:
-    """Leave out that a key is missing where a mistake in the same key's source was told."""
-    told = {
+    """Leave out "is required" for a key that has another mistake."""
+    reported = {
         mistake.key for mistake in mistakes if mistake.key and "is required" not in mistake.message
     }
-    return [m for m in mistakes if not ("is required" in m.message and m.key in told)]
+    return [m for m in mistakes if not ("is required" in m.message and m.key in reported)]

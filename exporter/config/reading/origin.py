@@ -1,4 +1,4 @@
-"""Where values come from, and the mistakes in them."""
+"""The origin of each value, and mistakes in values."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,10 +9,10 @@ from exporter.config.schema.keys import Key
 _LONGEST = 200  # characters of a key or a value in a mistake
 
 
-class Rung(IntEnum):
-    """How strong a source is: the higher one wins.
+class Priority(IntEnum):
+    """The priority of a source: the higher one wins.
 
-    Within one source a plain variable (`HF_TOKEN`) is weaker than a prefixed one.
+    Within one source a plain variable (`HF_TOKEN`) has a lower priority than a prefixed one.
     """
 
     DEFAULT = 0
@@ -27,46 +27,46 @@ class Rung(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A source in words, as "environment variable PORT"."""
+class Origin:
+    """A source in words, such as "environment variable PORT"."""
 
     text: str
-    rung: Rung
+    priority: Priority
 
     @property
     def is_secret(self) -> bool:
-        """Whatever lies in the secrets directory is treated as a secret."""
-        return self.rung in (Rung.SECRETS, Rung.SECRETS_PLAIN)
+        """Everything in the secrets directory is treated as a secret."""
+        return self.priority in (Priority.SECRETS, Priority.SECRETS_PLAIN)
 
 
-DEFAULT = Place("default", Rung.DEFAULT)
+DEFAULT = Origin("default", Priority.DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A value that a source gives to a key, a whole table or list included."""
+class GivenValue:
+    """The value of a key in one source. It can be a whole table or list."""
 
     key: Key
     value: Any
-    place: Place
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong, and what is allowed. `value` is fit to be shown; None shows none."""
+    """What is wrong and what is allowed. `value` contains no secret; None shows no value."""
 
-    place: str
+    origin: str
     message: str
     key: str | None = None
     value: str | None = None
 
     def __str__(self) -> str:
-        subjects = [part for part in (self.place, _cut(self.key or "")) if part]
+        subjects = [part for part in (self.origin, _cut(self.key or "")) if part]
         if self.value is not None:
             subjects[-1] = f"{subjects[-1]} = {_cut(self.value)}"
         return ": ".join([*subjects, self.message])
 
 
 def _cut(text: str) -> str:
-    """Nobody reads more, and a key or a number can fill the whole file."""
+    """Cut a key or value that fills the whole file."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,8 +1,8 @@
-"""The plain variables that people have set for vLLM already, and what they fill.
+"""Fills settings from the plain variables that are often set for vLLM already.
 
-They speak of one engine, so they fill the sole target. Where there is none and VLLM_HOST or
-MODEL_ID is set, they make one of mode `external`, by default at 127.0.0.1:8000; beside discovery
-only VLLM_HOST does. With several targets they are ignored, and that is told.
+They describe one engine, so they fill the only target. If there is no target, VLLM_HOST or MODEL_ID
+creates one of mode `external`, by default at 127.0.0.1:8000; with discovery only VLLM_HOST does.
+With several targets they are ignored, with a message.
 
 | variable | a `managed` target | any other target |
 | --- | --- | --- |
@@ -18,8 +18,8 @@ import re
 from collections.abc import Sequence
 
 from exporter.config.reading.merge import Merged
-from exporter.config.reading.origin import Given, Mistake
-from exporter.config.reading.sources import Plain, each_name
+from exporter.config.reading.origin import GivenValue, Mistake
+from exporter.config.reading.sources import PlainVariable, strongest_of_each
 from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.keys import Key
 
@@ -36,9 +36,9 @@ _CONTAINER_KEYS = {
 _DEFAULT_PORT = "8000"  # vLLM's own
 
 
-def fill_in(plains: Sequence[Plain], merged: Merged) -> tuple[str, ...]:
-    """Put the plain variables into the tree; return those that have no effect, with the reason."""
-    found = {plain.name: plain for plain in each_name(plains)}
+def fill_in(plains: Sequence[PlainVariable], merged: Merged) -> tuple[str, ...]:
+    """Put the plain variables into the tree. Returns a message for each one without effect."""
+    found = {plain.name: plain for plain in strongest_of_each(plains)}
     targets = merged.tree.get("targets", [])
     if isinstance(targets, list) and len(targets) > 1:
         return _ignored(found, f"it can set only one target, and there are {len(targets)}")
@@ -53,7 +53,7 @@ def fill_in(plains: Sequence[Plain], merged: Merged) -> tuple[str, ...]:
     return _fill_other(found, merged, is_new=not targets)
 
 
-def _fill_managed(found: dict[str, Plain], merged: Merged) -> tuple[str, ...]:
+def _fill_managed(found: dict[str, PlainVariable], merged: Merged) -> tuple[str, ...]:
     for name, key in _CONTAINER_KEYS.items():
         if name in found and not (name == "MODEL_ID" and merged.get((*_CONTAINER, "command"))):
             _fill(merged, (*_CONTAINER, key), found[name])
@@ -62,7 +62,9 @@ def _fill_managed(found: dict[str, Plain], merged: Merged) -> tuple[str, ...]:
     return ()
 
 
-def _fill_other(found: dict[str, Plain], merged: Merged, *, is_new: bool) -> tuple[str, ...]:
+def _fill_other(
+    found: dict[str, PlainVariable], merged: Merged, *, is_new: bool
+) -> tuple[str, ...]:
     used = {"MODEL_ID", "VLLM_HOST"}
     if "MODEL_ID" in found:
         _fill(merged, (*_TARGET, "model"), found["MODEL_ID"])
@@ -85,8 +87,8 @@ def _fill_other(found: dict[str, Plain], merged: Merged, *, is_new: bool) -> tup
     )
 
 
-def _fill_url(host: Plain, port: Plain | None, merged: Merged) -> bool:
-    """Put VLLM_HOST in as the URL; whether PORT had a part in it."""
+def _fill_url(host: PlainVariable, port: PlainVariable | None, merged: Merged) -> bool:
+    """Set the URL from VLLM_HOST. Returns whether it used PORT."""
     text = host.text
     if "://" in text:
         _fill(merged, (*_TARGET, "url"), host)
@@ -106,24 +108,24 @@ def _local_url(port: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def _is_port(plain: Plain, merged: Merged) -> bool:
+def _is_port(plain: PlainVariable, merged: Merged) -> bool:
     if re.fullmatch(r"[0-9]{1,5}", plain.text) and 0 < int(plain.text) <= 65535:  # noqa: PLR2004 - TCP
         return True
     message = "must be a port from 1 to 65535"
-    merged.mistakes.append(Mistake(plain.place.text, message, value=f'"{plain.text}"'))
+    merged.mistakes.append(Mistake(plain.origin.text, message, value=f'"{plain.text}"'))
     return False
 
 
-def _fill(merged: Merged, key: Key, plain: Plain, value: str | None = None) -> None:
-    merged.fill(Given(key, plain.text if value is None else value, plain.place))
+def _fill(merged: Merged, key: Key, plain: PlainVariable, value: str | None = None) -> None:
+    merged.fill(GivenValue(key, plain.text if value is None else value, plain.origin))
 
 
-def _refuse_two_tokens(found: dict[str, Plain], merged: Merged) -> None:
+def _refuse_two_tokens(found: dict[str, PlainVariable], merged: Merged) -> None:
     token, file = found.get("HF_TOKEN"), found.get("HF_TOKEN_FILE")
-    if token and file and token.place.rung == file.place.rung:
+    if token and file and token.origin.priority == file.origin.priority:
         message = "is set together with HF_TOKEN_FILE: keep one of them"
-        merged.mistakes.append(Mistake(token.place.text, message))
+        merged.mistakes.append(Mistake(token.origin.text, message))
 
 
-def _ignored(plains: dict[str, Plain], reason: str) -> tuple[str, ...]:
-    return tuple(f"{plain.place.text} has no effect: {reason}" for plain in plains.values())
+def _ignored(plains: dict[str, PlainVariable], reason: str) -> tuple[str, ...]:
+    return tuple(f"{plain.origin.text} has no effect: {reason}" for plain in plains.values())

@@ -1,7 +1,7 @@
-"""The sources, each read into values with their origin; what cannot be read is a mistake.
+"""Reads each source into values with their origin, and reports what cannot be read.
 
-pydantic-settings reads the files. What it does not do is done here: it stops at the first value
-that is no JSON, passes over a nested name that it does not know, and has no `TARGETS__0__URL`.
+pydantic-settings reads the files. This module adds three things: it reports every value that is not
+JSON, not only the first; it reports unknown nested names; and it supports `TARGETS__0__URL`.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import Any
 from dotenv.parser import parse_stream
 from pydantic_settings import DotEnvSettingsSource, TomlConfigSettingsSource
 
-from exporter.config.reading.origin import Given, Mistake, Place, Rung
+from exporter.config.reading.origin import GivenValue, Mistake, Origin, Priority
 from exporter.config.schema import keys
 from exporter.config.schema.keys import DELIMITER, PREFIX, Key
 from exporter.config.schema.settings import Settings
@@ -24,7 +24,7 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 SECRETS_DIR_VARIABLE = f"{PREFIX}SECRETS_DIR"
 _RESERVED = frozenset({CONFIG_VARIABLE, SECRETS_DIR_VARIABLE})
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
-# Variables that people have set already for vLLM itself; plain.py says what they fill.
+# Variables that are often set for vLLM itself; plain.py says which settings they fill.
 PLAIN = frozenset(
     {"VLLM_HOST", "MODEL_ID", "HF_TOKEN", "HF_TOKEN_FILE", "GPU_MEM_UTIL", "MAX_MODEL_LEN", "PORT"}
 )
@@ -33,61 +33,61 @@ _SERVICE_LINK = re.compile(
     r"VLLM_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )
 _DEEPEST = 20  # levels of tables and lists; settings have six
-_LARGEST_SECRET = 1 << 20  # bytes; anything larger in a secrets directory is not for us
+_LARGEST_SECRET = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class PlainVariable:
     """A plain variable as found in one source."""
 
     name: str
     text: str
-    place: Place
+    origin: Origin
 
 
 @dataclass(slots=True)
-class Reading:
-    """What the sources gave."""
+class SourceValues:
+    """The values of all sources."""
 
-    givens: list[Given] = field(default_factory=list)
-    plains: list[Plain] = field(default_factory=list)
+    givens: list[GivenValue] = field(default_factory=list)
+    plains: list[PlainVariable] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
-    readable: bool = True  # False: a file is missing from the picture, so do not judge the rest
+    readable: bool = True  # False: a file could not be read, so do not check the rest
 
 
-def read_toml(path: Path, into: Reading) -> None:
-    place = Place(str(path), Rung.FILE)
+def read_toml(path: Path, into: SourceValues) -> None:
+    origin = Origin(str(path), Priority.FILE)
     into.readable = False
-    if not path.is_file():  # the reader below would take it for an empty one
+    if not path.is_file():  # pydantic-settings would take it for an empty file
         reason = "it is not a file" if path.exists() else "it does not exist"
-        into.mistakes.append(Mistake(place.text, f"cannot be read: {reason}"))
+        into.mistakes.append(Mistake(origin.text, f"cannot be read: {reason}"))
         return
     try:
         data = TomlConfigSettingsSource(Settings, toml_file=path).toml_data
     except OSError as error:
-        into.mistakes.append(Mistake(place.text, f"cannot be read: {error.strerror}"))
+        into.mistakes.append(Mistake(origin.text, f"cannot be read: {error.strerror}"))
     except tomllib.TOMLDecodeError as error:
-        into.mistakes.append(Mistake(place.text, f"is not TOML: {error}"))
+        into.mistakes.append(Mistake(origin.text, f"is not TOML: {error}"))
     except UnicodeDecodeError as error:
-        into.mistakes.append(Mistake(place.text, f"is not UTF-8: byte {error.start + 1}"))
+        into.mistakes.append(Mistake(origin.text, f"is not UTF-8: byte {error.start + 1}"))
     except ValueError:  # Python's own limit, 4300 digits
-        into.mistakes.append(Mistake(place.text, "has a number with too many digits"))
+        into.mistakes.append(Mistake(origin.text, "has a number with too many digits"))
     except RecursionError:
-        into.mistakes.append(Mistake(place.text, "is nested too deeply"))
+        into.mistakes.append(Mistake(origin.text, "is nested too deeply"))
     else:
         if _is_deep(data):
-            into.mistakes.append(Mistake(place.text, "is nested too deeply"))
+            into.mistakes.append(Mistake(origin.text, "is nested too deeply"))
             return
         folder = path.absolute().parent
         into.givens += [
-            Given((name,), _paths_from(folder, (name,), value), place)
+            GivenValue((name,), _paths_from(folder, (name,), value), origin)
             for name, value in data.items()
         ]
         into.readable = True
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether tables lie in each other deeper than any setting, too deep for what walks them."""
+    """Whether tables are nested deeper than any setting: recursion over them could fail."""
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -100,7 +100,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _paths_from(folder: Path, key: Key, value: Any) -> Any:
-    """The value with the relative paths in it made absolute: they are meant from the file."""
+    """The value with relative paths made absolute: they are relative to the file."""
     if isinstance(value, dict):
         return {name: _paths_from(folder, (*key, name), each) for name, each in value.items()}
     if isinstance(value, list):
@@ -111,8 +111,8 @@ def _paths_from(folder: Path, key: Key, value: Any) -> Any:
     return value
 
 
-def read_dotenv(path: Path, into: Reading) -> None:
-    """A file that is not there is no mistake: most places have none."""
+def read_dotenv(path: Path, into: SourceValues) -> None:
+    """A missing file is no mistake."""
     if not path.exists():
         return
     try:
@@ -131,22 +131,22 @@ def read_dotenv(path: Path, into: Reading) -> None:
     if into.readable:
         found = DotEnvSettingsSource(Settings, env_file=path, case_sensitive=True).env_vars
         pairs = [(name, value) for name, value in found.items() if value is not None]
-        _read_variables(pairs, f"{path}, variable", (Rung.DOTENV_PLAIN, Rung.DOTENV), into)
+        _read_variables(pairs, f"{path}, variable", (Priority.DOTENV_PLAIN, Priority.DOTENV), into)
 
 
-def read_environment(environ: Mapping[str, str], into: Reading) -> None:
+def read_environment(environ: Mapping[str, str], into: SourceValues) -> None:
     linked = f"{PREFIX}SERVICE_HOST" in environ
     pairs = [
         (name, value)
         for name, value in environ.items()
         if name not in _RESERVED and not (linked and _SERVICE_LINK.fullmatch(name))
     ]
-    rungs = (Rung.ENVIRONMENT_PLAIN, Rung.ENVIRONMENT)
-    _read_variables(pairs, "environment variable", rungs, into)
+    priorities = (Priority.ENVIRONMENT_PLAIN, Priority.ENVIRONMENT)
+    _read_variables(pairs, "environment variable", priorities, into)
 
 
-def read_secrets(folder: Path, into: Reading) -> None:
-    """Files named like the variables, in lower or upper case; others are none of our business."""
+def read_secrets(folder: Path, into: SourceValues) -> None:
+    """Reads files that are named like the variables, in lower or upper case. Skips others."""
     try:
         files = sorted(each for each in folder.iterdir() if _is_ours(each.name) and each.is_file())
     except OSError as error:
@@ -161,7 +161,7 @@ def read_secrets(folder: Path, into: Reading) -> None:
         else:
             pairs.append((file.name, text))
     where = f"secrets file {folder}/"
-    _read_variables(pairs, where, (Rung.SECRETS_PLAIN, Rung.SECRETS), into)
+    _read_variables(pairs, where, (Priority.SECRETS_PLAIN, Priority.SECRETS), into)
 
 
 def _is_ours(name: str) -> bool:
@@ -169,9 +169,9 @@ def _is_ours(name: str) -> bool:
 
 
 def read_secret(file: Path) -> str | Mistake:
-    """The text of a file that holds one secret, without the space around it."""
+    """The text of a file with one secret, without the space around it."""
     try:
-        with file.open("rb") as opened:  # a device has the size 0 and no end
+        with file.open("rb") as opened:  # a device can be endless
             content = opened.read(_LARGEST_SECRET + 1)
         if len(content) > _LARGEST_SECRET:
             return Mistake(f"secrets file {file}", "is too large: a secret has at most 1 MiB")
@@ -183,64 +183,69 @@ def read_secret(file: Path) -> str | Mistake:
     return text or Mistake(f"secrets file {file}", "is empty")
 
 
-def read_command_line(values: Mapping[str, str], into: Reading) -> None:
-    """`values` maps keys (`probe.interval_seconds`, `targets[0].url`) to what was written."""
+def read_command_line(values: Mapping[str, str], into: SourceValues) -> None:
+    """`values` maps keys (`probe.interval_seconds`, `targets[0].url`) to text."""
     for text, value in values.items():
-        place = Place(f"command line, {option(text)}", Rung.COMMAND_LINE)
+        origin = Origin(f"command line, {option(text)}", Priority.COMMAND_LINE)
         key = keys.resolve(keys.split(text))
         if key is None:
             hint = keys.suggestion(tuple(keys.split(text)) or ("",))
-            into.mistakes.append(Mistake(place.text, f"unknown key{hint}"))
+            into.mistakes.append(Mistake(origin.text, f"unknown key{hint}"))
         else:
-            _take(key, value, place, into)
+            _take(key, value, origin, into)
 
 
 def option(text: str) -> str:
-    """How a key is written on the command line."""
+    """The key as a command line option."""
     has_flag = text in {keys.show(leaf.key) for leaf in keys.leaves()} and "[" not in text
     return f"--{text}" if has_flag else f"--set {text}"
 
 
 def _read_variables(
-    pairs: Iterable[tuple[str, str]], where: str, rungs: tuple[Rung, Rung], into: Reading
+    pairs: Iterable[tuple[str, str]],
+    where: str,
+    priorities: tuple[Priority, Priority],
+    into: SourceValues,
 ) -> None:
-    plain_rung, rung = rungs
+    plain_priority, priority = priorities
     for name, text in pairs:
-        if not text.strip():  # set to nothing, as compose does with ${X:-}
+        if not text.strip():  # empty, such as compose's ${X:-}
             continue
-        is_file = rung is Rung.SECRETS
+        is_file = priority is Priority.SECRETS
         words = f"{where}{name}" if is_file else f"{where} {name}"
         if name in PLAIN or (is_file and name.upper() in PLAIN):
-            into.plains.append(Plain(name.upper(), text.strip(), Place(words, plain_rung)))
+            into.plains.append(
+                PlainVariable(name.upper(), text.strip(), Origin(words, plain_priority))
+            )
         elif name.upper().startswith(PREFIX):
-            place = Place(words, rung)
+            origin = Origin(words, priority)
             key = keys.resolve(name[len(PREFIX) :].split(DELIMITER))
             if name in _RESERVED:
-                into.mistakes.append(Mistake(place.text, "works only in the environment"))
+                into.mistakes.append(Mistake(origin.text, "works only in the environment"))
             elif key is None:
                 hint = keys.variable_suggestion(name)
-                into.mistakes.append(Mistake(place.text, f"unknown variable{hint}"))
+                into.mistakes.append(Mistake(origin.text, f"unknown variable{hint}"))
             else:
-                _take(key, text, place, into)
+                _take(key, text, origin, into)
 
 
-def _take(key: Key, text: str, place: Place, into: Reading) -> None:
+def _take(key: Key, text: str, origin: Origin, into: SourceValues) -> None:
     try:
         value = keys.from_text(key, text)
     except keys.NotJsonError as error:
-        into.mistakes.append(Mistake(place.text, str(error), keys.show(key)))
+        into.mistakes.append(Mistake(origin.text, str(error), keys.show(key)))
         return
     if _is_deep(value):
-        into.mistakes.append(Mistake(place.text, "is nested too deeply", keys.show(key)))
+        into.mistakes.append(Mistake(origin.text, "is nested too deeply", keys.show(key)))
     else:
-        into.givens.append(Given(key, value, place))
+        into.givens.append(GivenValue(key, value, origin))
 
 
-def each_name(plains: Iterable[Plain]) -> Iterator[Plain]:
-    """The strongest of each plain variable."""
-    strongest: dict[str, Plain] = {}
+def strongest_of_each(plains: Iterable[PlainVariable]) -> Iterator[PlainVariable]:
+    """Each plain variable from the source with the highest priority."""
+    strongest: dict[str, PlainVariable] = {}
     for plain in plains:
         there = strongest.get(plain.name)
-        if there is None or there.place.rung < plain.place.rung:
+        if there is None or there.origin.priority < plain.origin.priority:
             strongest[plain.name] = plain
     yield from strongest.values()

@@ -1,4 +1,4 @@
-"""Where targets are found that no list names: DNS names of many replicas, labels of containers."""
+"""The settings of discovery: DNS names of many replicas, and labels of containers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -29,7 +29,7 @@ from exporter.config.schema.values import (
 Scheme = Literal["http", "https"]
 
 LABEL_PREFIX = "io.vllm-cache-exporter.scrape"
-"""The container label that says "measure me"; the labels of ContainerLabels stand below it."""
+"""The container label that asks for measurement. The labels of ContainerLabels start with it."""
 
 
 class SourceSettings(Section):

@@ -1,7 +1,6 @@
-"""What is written below each field of a section.
+"""The docstring below each field of a section, for --help and the reference.
 
-pydantic would read it out of the source each time the program starts, for whoever asks for help or
-makes the reference.
+Read only when needed: pydantic's own option parses the source at every start.
 """
 
 import ast
@@ -16,7 +15,7 @@ from pydantic import BaseModel
 
 @cache
 def descriptions(section: type[BaseModel]) -> Mapping[str, str]:
-    """The text below each field, on one line; a field without one is absent."""
+    """The text below each field, as one line. Fields without a text are left out."""
     found: dict[str, str] = {}
     for each in reversed(section.__mro__):
         if issubclass(each, BaseModel) and each.__module__.startswith("exporter."):

@@ -1,4 +1,4 @@
-"""The shape of the settings: keys as paths through the models, and how text becomes a value."""
+"""Keys as paths through the settings, and the conversion of text to values."""
 
 import difflib
 import json
@@ -22,7 +22,7 @@ DELIMITER = "__"
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One setting: a field that is no section of its own."""
+    """One setting: a field that is not a section."""
 
     key: Key
     field: FieldInfo
@@ -30,16 +30,16 @@ class Leaf:
 
     @property
     def description(self) -> str:
-        """What it is, on one line."""
+        """The field's docstring, as one line."""
         return descriptions(self.section).get(str(self.key[-1]), "")
 
 
 class NotJsonError(ValueError):
-    """A text that should be a table or a list in JSON; the text says where it is not."""
+    """A text should be a JSON table or list but is not. The message says where."""
 
 
 def show(key: Key) -> str:
-    """The key as it is written for people: `targets[0].url`."""
+    """The key as text: `targets[0].url`."""
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -47,17 +47,17 @@ def show(key: Key) -> str:
 
 
 def variable(key: Key) -> str:
-    """The environment variable for `key`; names within a mapping keep their case."""
+    """The environment variable for `key`."""
     return PREFIX + DELIMITER.join(str(part) for part in key).upper()
 
 
 def split(text: str) -> list[str]:
-    """The parts of `targets[0].url`, which may also be written `targets.0.url`."""
+    """The parts of `targets[0].url` or `targets.0.url`."""
     return [part for part in re.split(r"[.\[\]]+", text) if part]
 
 
 def resolve(parts: Sequence[str]) -> Key | None:
-    """The key that `parts` name, whatever their case; None if there is no such setting."""
+    """The key that `parts` name, in any case; None if there is no such setting."""
     node: Any = Settings
     key: list[str | int] = []
     for part in parts:
@@ -70,7 +70,7 @@ def resolve(parts: Sequence[str]) -> Key | None:
 
 
 def node_at(key: Key) -> Any | None:
-    """The type of the value at `key`, without Optional and Annotated; None if there is none."""
+    """The type of the value at `key`, without Optional and Annotated; None for an unknown key."""
     node: Any = Settings
     for part in key:
         step = _step(node, str(part))
@@ -81,7 +81,7 @@ def node_at(key: Key) -> Any | None:
 
 
 def default_at(key: Key) -> Any | None:
-    """The default of the field at `key`, None where it has none or `key` is no field."""
+    """The default of the field at `key`; None if it has none or `key` is not a field."""
     section = node_at(key[:-1])
     if not is_section(section) or not isinstance(key[-1], str):
         return None
@@ -128,7 +128,7 @@ def is_mapping(node: Any) -> bool:
 
 
 def is_path(field: FieldInfo, value: str) -> bool:
-    """Whether `value`, in a file, is a path that is meant from that file's folder if relative."""
+    """Whether `value`, set in a file, is a path relative to that file's folder."""
     marks = (*_marks(field.annotation), *field.metadata)
     return any(isinstance(mark, InConfigFolder) and mark.marks(value) for mark in marks)
 
@@ -145,14 +145,14 @@ def field_at(key: Key) -> FieldInfo | None:
 
 
 def is_secret(node: Any) -> bool:
-    """Whether a secret stands here or anywhere below."""
+    """Whether the value is a secret or contains one."""
     if is_section(node):
         return any(is_secret(bare(field.annotation)) for field in node.model_fields.values())
     return node is SecretStr or any(is_secret(bare(each)) for each in get_args(node))
 
 
 def leaves(section: type[BaseModel] = Settings, at: Key = ()) -> Iterator[Leaf]:
-    """Every setting below `section`, in the order of the models; those of a target at index 0."""
+    """Every setting below `section`, in the order of the models. Lists have index 0."""
     for name, field in section.model_fields.items():
         node, key = bare(field.annotation), (*at, name)
         if is_section(node):
@@ -165,9 +165,9 @@ def leaves(section: type[BaseModel] = Settings, at: Key = ()) -> Iterator[Leaf]:
 
 
 def from_text(key: Key, text: str) -> Any:
-    """What `text` from a variable, a file of its own or the command line means at `key`.
+    """The value for `key` from the text of a variable, a secrets file or the command line.
 
-    Tables and lists are JSON; everything else is checked as text. NotJsonError if it is not.
+    Tables and lists must be JSON, or NotJsonError is raised. Validation checks everything else.
     """
     node = node_at(key)
     wants_table = is_section(node) or is_mapping(node)
@@ -185,12 +185,12 @@ def from_text(key: Key, text: str) -> Any:
 
 
 def _may_be_list(node: Any, text: str) -> bool:
-    """Whether this is the list form of a setting that has other forms too (`gpus`)."""
+    """Whether this is the list form of a setting with several forms (`gpus`)."""
     return any(is_list(each) for each in get_args(node)) and text.lstrip().startswith("[")
 
 
 def suggestion(key: Key) -> str:
-    """A question to append where a key does not exist, or "" if nothing comes near it."""
+    """A question to append to a message about an unknown key; "" without a similar key."""
     parent = node_at(key[:-1])
     name = str(key[-1])
     if is_section(parent):
@@ -202,10 +202,10 @@ def suggestion(key: Key) -> str:
 
 
 def variable_suggestion(name: str) -> str:
-    """The same for an environment variable; an index in it stays as it is."""
+    """The same for an environment variable; an index in its name stays."""
     index = next(iter(re.findall(r"__(\d+)__", name)), "0")
     known = [variable(leaf.key).replace("__0__", f"__{index}__") for leaf in leaves()]
-    # Without the prefix, which all have in common and which would make everything come near.
+    # Without the prefix: it would make all names similar.
     endings = [each.removeprefix(PREFIX) for each in known]
     near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1, cutoff=0.7)
     return f"; did you mean {PREFIX}{near[0]}?" if near else ""

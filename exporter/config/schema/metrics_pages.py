@@ -1,4 +1,4 @@
-"""The settings of what Prometheus reads."""
+"""The settings of the pages that Prometheus scrapes."""
 
 import re
 from typing import Annotated

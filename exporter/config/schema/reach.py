@@ -1,8 +1,7 @@
-"""Whether a managed container can be reached at the target's URL: what surely contradicts.
+"""Refuses settings with which a managed container cannot be reached at the target's URL.
 
-A wrong address looks like an engine that never gets ready, so two settings that cannot both be
-right are refused. What may lead to the container in a way that is not seen here (a proxy on another
-machine, a name of the network) is left alone: whether it does shows when the container is up.
+With a wrong address the engine would seem never to become ready. A URL that may lead to the
+container by other means (a proxy on another machine, a network name) is accepted.
 """
 
 import ipaddress
@@ -13,16 +12,16 @@ from urllib.parse import SplitResult, urlsplit
 from exporter.config.schema.vllm_flags import flag_of
 
 DEFAULT_PORT = 8000
-"""What vLLM listens on in its container."""
+"""vLLM's port in its container."""
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _TLS_FLAGS = {"--ssl-certfile", "--ssl-keyfile"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The settings of a managed container that say where it listens.
+    """The settings that decide where a managed container listens.
 
-    `name` is the container's. `args` are vLLM's flags, None where another command is run.
+    `name` is the container's. `args` are vLLM's flags; None with another command.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Reach:
 
 
 def contradictions(url: str | None, reach: Reach) -> list[tuple[str, str]]:
-    """A key of the container's settings, and what is wrong with it beside `url`."""
+    """Each key of the container's settings that contradicts `url`, with a message."""
     if reach.network == "none":
         return [("network", 'must not be "none": the container could not be reached at any url')]
     if url is None:
@@ -49,7 +48,7 @@ def contradictions(url: str | None, reach: Reach) -> list[tuple[str, str]]:
 
 
 def _wrong_place(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[str, str]]:
-    """`url` leads to a port of this machine, which has to be the one that is published."""
+    """`url` leads to a port of this machine; it must be the published one."""
     port, beside = reach.host_port, f"contradicts url, which is {url!r}"
     if reach.network == "host":
         port = port or DEFAULT_PORT
@@ -63,7 +62,7 @@ def _wrong_place(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[s
 
 
 def _wrong_scheme(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[str, str]]:
-    """`url` leads to vLLM itself, so its scheme has to be the one that vLLM speaks."""
+    """`url` leads to vLLM itself, so the schemes must agree."""
     if reach.args is None:
         return
     if parts.scheme == "https" and not _speaks_tls(reach):
@@ -86,7 +85,7 @@ def _is_here(host: str, reach: Reach) -> bool:
 
 
 def _is_its_name(parts: SplitResult, reach: Reach) -> bool:
-    """Whether a URL leads to vLLM's own port by the container's name in a network of its own."""
+    """Whether a URL leads to vLLM's own port by the container's name in a user-defined network."""
     named = reach.network not in {None, "bridge", "default", "host"}
     return named and parts.hostname == reach.name.lower() and _port(parts) == DEFAULT_PORT
 
@@ -110,7 +109,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _covers(published: str, host: str) -> bool:
-    """Whether what is published on one address of this machine is reached at `host`."""
+    """Whether a port published on this address can be reached at `host`."""
     at, asked = ipaddress.ip_address(published), _address(host)
     if at.is_unspecified:
         return True

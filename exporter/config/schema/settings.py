@@ -1,4 +1,4 @@
-"""All settings, in small groups: each field gives its unit, its default and the reason for it."""
+"""All settings, in groups. Each field says its unit and the reason for its default."""
 
 from typing import Annotated, Any, Literal
 
@@ -255,5 +255,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller passes: load.py reads the sources, to know where a value is from."""
+        """Only the caller's values: load.py reads the sources, to know each value's origin."""
         return (init_settings,)

@@ -1,4 +1,4 @@
-"""One engine that is measured: what is said of it alone, and what many of them can share."""
+"""The settings of one engine, and those that many engines can share."""
 
 import ipaddress
 from typing import Annotated, Any, Literal
@@ -89,7 +89,7 @@ class TargetTemplate(Section):
         return value
 
     def template(self) -> dict[str, Any]:
-        """These values by key, for a target that is made with them."""
+        """These values by key, to create a target with them."""
         return {name: getattr(self, name) for name in TargetTemplate.model_fields}
 
 
@@ -105,7 +105,7 @@ class Target(TargetTemplate, _Place):
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
         mode = info.data.get("mode")
-        if mode is None:  # a mistake of its own, already told
+        if mode is None:  # wrong, and reported already
             return handler(value)
         if value is None:
             if mode != "external":
@@ -135,10 +135,10 @@ class Target(TargetTemplate, _Place):
 
     @property
     def base_url(self) -> str:
-        """Where the server is reached, without a slash at the end."""
+        """The server's URL without a final slash."""
         if self.url is not None:
             return self.url
-        if self.container is None:  # cannot be: each mode asks for one of the two
+        if self.container is None:  # impossible: each mode requires one of the two
             raise AssertionError(self.name)
         host = _ANY_ADDRESS.get(self.container.host_ip, self.container.host_ip)
         bracketed = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host  # noqa: PLR2004 - IPv6
@@ -150,7 +150,7 @@ class Target(TargetTemplate, _Place):
 
     @property
     def container_name(self) -> str | None:
-        """The name of the container to look for; None if it is found by its label."""
+        """The container's name; None if a label identifies it."""
         if self.container is None:
             return None
         if self.mode == "managed":
@@ -159,7 +159,7 @@ class Target(TargetTemplate, _Place):
 
     @property
     def may_restart(self) -> bool:
-        """Whether the exporter may start the container again."""
+        """Whether the exporter may restart the container."""
         if self.container is None or self.container.restart == "never":
             return False
         return self.container.restart == "always" or self.mode == "managed"
@@ -182,7 +182,7 @@ def _reach(target: str, container: ContainerSettings) -> Reach:
 
 def _attached_misfits(container: Any) -> list[Any]:
     keys = set(keys_of(container))
-    if "hf_token_file" in keys:  # load.py has read the token out of it
+    if "hf_token_file" in keys:  # load.py has read the token from it
         keys -= {"hf_token"}
     misfits = [
         mistake_at('is for mode "managed" only: the exporter did not create this container', key)

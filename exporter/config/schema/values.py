@@ -1,4 +1,4 @@
-"""The kinds of value that settings are made of, each with a check that says what is allowed."""
+"""The types of setting values. Each check says what is allowed."""
 
 import ipaddress
 import re
@@ -28,7 +28,7 @@ _KNOWN_KINDS = frozenset(get_args(ErrorType))
 
 
 class Section(BaseModel):
-    """A small group of settings: frozen, and a key that it does not know is a mistake."""
+    """A group of settings: frozen, and an unknown key is a mistake."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -40,7 +40,7 @@ class Section(BaseModel):
 
 
 class InConfigFolder:
-    """Marks a path that, written in a file, is meant relative to that file's folder."""
+    """Marks a path that is relative to the folder of the file that sets it."""
 
     def marks(self, value: str) -> bool:
         """Whether `value` is such a path."""
@@ -48,26 +48,26 @@ class InConfigFolder:
 
 
 class NameOrInConfigFolder(InConfigFolder):
-    """Marks what may be a name as well: a path has a slash, or ends as a file of scenarios does."""
+    """Marks a name or a path. A path contains a slash or ends in `.json` or `.jsonl`."""
 
     def marks(self, value: str) -> bool:
         return "/" in value or value.endswith((".json", ".jsonl"))
 
 
 def mistake(message: str) -> PydanticCustomError:
-    """The error that a check raises; `message` says what is allowed ("must be …")."""
+    """The error of a check; `message` says what is allowed ("must be …")."""
     return PydanticCustomError("mistake", message)
 
 
 def mistake_at(message: str, *place: str | int) -> InitErrorDetails:
-    """A mistake for `check_with`; `place` is a key within the value checked."""
+    """A mistake for `check_with`; `place` is the key inside the checked value."""
     return InitErrorDetails(type=mistake(message), loc=place, input=None)
 
 
 def check_with(
     handler: ValidatorFunctionWrapHandler, value: Any, more: Sequence[InitErrorDetails]
 ) -> Any:
-    """Validate `value`, and report its own mistakes together with `more`, not one after another."""
+    """Validate `value`, and report its mistakes together with `more`."""
     mistakes = list(more)
     try:
         checked = handler(value)
@@ -89,9 +89,9 @@ def _again(line: Any) -> InitErrorDetails:
 
 
 def doubles(listed: Any, default: str | None, others: str) -> list[InitErrorDetails]:
-    """A mistake for each name in a list of sections that one before it has.
+    """A mistake for each repeated name in a list of sections.
 
-    `default` is the name of one that gives none; `others` says what the list holds.
+    `default` is the name of a section without one; `others` is the plural for the message.
     """
     each_one = listed if isinstance(listed, list | tuple) else []
     names = [
@@ -107,7 +107,7 @@ def doubles(listed: Any, default: str | None, others: str) -> list[InitErrorDeta
 
 
 def keys_of(value: Any) -> list[str]:
-    """The keys, sorted, that somebody wrote, in a table not yet validated or in a section."""
+    """The set keys, sorted, of a section or of a table that is not validated yet."""
     if isinstance(value, Section):
         return sorted(value.model_fields_set)
     return (
@@ -116,7 +116,7 @@ def keys_of(value: Any) -> list[str]:
 
 
 def _not_a_bool(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic would take true for 1
+    if isinstance(value, bool):  # pydantic would read true as 1
         raise mistake("must be a number")
     return value
 
@@ -159,7 +159,7 @@ TargetName = Annotated[
 ]
 SourceName = Annotated[
     str,
-    _matching(  # with "-" and an IPv6 address of 39 characters it is a target's name
+    _matching(  # a target's name adds "-" and an address of up to 39 characters
         r"[a-zA-Z0-9_.-]{1,24}",
         'must be 1 to 24 letters, digits, "_", "." or "-": names of targets begin with it',
     ),
@@ -224,7 +224,7 @@ MountText = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where a server listens. `host` is without brackets; port 0 lets the system choose."""
+    """The address of a server. `host` has no brackets; port 0 lets the system choose."""
 
     host: str
     port: int
@@ -234,7 +234,7 @@ class ListenAddress:
 
 
 def parse_listen(value: Any) -> ListenAddress:
-    """`host:port`, an IPv6 host in brackets."""
+    """`host:port`, with an IPv6 host in brackets."""
     if isinstance(value, ListenAddress):
         return value
     found = isinstance(value, str) and re.fullmatch(
@@ -303,7 +303,7 @@ PageUrl = Annotated[str, AfterValidator(_url_check(base=False))]
 
 
 def parse_bytes(value: Any) -> int:
-    """A size as Docker writes it: 8g is 8 * 2**30 bytes; a plain number is bytes."""
+    """A size in Docker's notation: 8g is 8 * 2**30 bytes; a plain number is bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     found = isinstance(value, str) and re.fullmatch(r"([0-9]+)\s*([bkmgt]?)(?:i?b)?", value.lower())
@@ -313,7 +313,7 @@ def parse_bytes(value: Any) -> int:
 
 
 def show_bytes(size: int) -> str:
-    """The shortest exact way to write `size`."""
+    """The shortest exact notation of `size`."""
     for unit in "tgmk":
         if size % _BINARY_UNITS[unit] == 0:
             return f"{size // _BINARY_UNITS[unit]}{unit}"

@@ -1,4 +1,4 @@
-"""What may stand in a container's `args`: flags that the chosen vLLM knows and we do not set."""
+"""Checks a container's `args`: only flags that this vLLM knows and the exporter does not set."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ _NEVER = {
     "--port": "is set by the exporter: use host_port for the published port",
     "--uds": "cannot be used, because the exporter connects by TCP: use host_ip and host_port",
     "--config": "would hide flags from the exporter: write them in args",
-    "--model": "has a key of its own: use model",
-    "--served-model-name": "has a key of its own: use served_model_name",
+    "--model": "has its own key: use model",
+    "--served-model-name": "has its own key: use served_model_name",
     "--api-key": "must not be on a command line, where other users can read it: "
     "use the target's api_key or api_key_file",
     "--hf-token": "must not be on a command line, where other users can read it: "
     "use hf_token or hf_token_file",
-    "--no-enable-prompt-tokens-details": "has a key of its own: "
+    "--no-enable-prompt-tokens-details": "has its own key: "
     "use enable_prompt_tokens_details = false",
 }
-# Flags that a key of ours also sets; both together contradict each other.
+# Flags that a setting of the exporter also sets: both together would contradict.
 _OWN = {
     "--gpu-memory-utilization": "gpu_memory_utilization",
     "--max-model-len": "max_model_len",
@@ -27,12 +27,12 @@ _OWN = {
     "--enable-prefix-caching": "prefix_caching",
     "--no-enable-prefix-caching": "prefix_caching",
 }
-# Still parsed by 0.15.1, gone in 0.17: the server stops with "unrecognized arguments".
+# 0.15.1 still accepts it; 0.17 stops with "unrecognized arguments".
 _LOG_REQUESTS_GONE = (0, 17)
 
 
 def version_of(image: str) -> tuple[int, int] | None:
-    """Major and minor version of vLLM, where the image's tag tells it, as in `:v0.32.0-cu129`."""
+    """Major and minor version of vLLM from the image's tag, such as `:v0.32.0-cu129`."""
     found = re.search(r":v?(\d+)\.(\d+)(?:[.\-+][^/:@]*)?(?:@.*)?$", image)
     return (int(found[1]), int(found[2])) if found else None
 
@@ -47,9 +47,9 @@ def flag_of(argument: str) -> str | None:
 def flag_mistakes(
     args: Sequence[object], image: str | None, own: Mapping[str, object]
 ) -> list[tuple[int, str]]:
-    """Position and message of each argument that must not stand there.
+    """Position and message of each argument that is not allowed.
 
-    `own` holds the values of our own keys; those that are None are not set.
+    `own` holds the exporter's settings for the same flags; None is not set.
     """
     found = []
     for position, argument in enumerate(args):
@@ -60,7 +60,7 @@ def flag_mistakes(
 
 
 def secret_mistakes(command: Sequence[object]) -> list[tuple[int, str]]:
-    """The same for a whole command line, where only a secret is wrong, also within a script."""
+    """The same for a whole command line, where only secrets are wrong, also inside a script."""
     found = []
     for position, word in enumerate(command):
         flag = re.search(r"--(api[-_]key|hf[-_]token)\b", word) if isinstance(word, str) else None

@@ -1,4 +1,4 @@
-"""The configuration in force as text: TOML that can be pasted into a file, or JSON."""
+"""The settings in force as text: TOML for a file, or JSON."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from exporter.config.schema.keys import Key
 
 
 def describe(loaded: Loaded) -> str:
-    """Every key with its value and source. Secrets are hidden, and stand in comments.
+    """TOML with every key, its value and its source. Secrets are hidden, in comments.
 
-    What it prints is a file that gives the same settings, secrets apart.
+    As a file it gives the same settings, except for secrets.
     """
     lines = list(_section(loaded, _plain(loaded), ()))
     lines += [f"# {_one_line(note)}" for note in loaded.ignored]
@@ -38,12 +38,12 @@ def _plain(loaded: Loaded) -> dict[str, Any]:
 
 
 def _section(loaded: Loaded, values: Mapping[str, Any], at: Key) -> Iterator[str]:
-    """The keys of one table, then the tables below it, as TOML wants it."""
+    """The keys of one table, then the tables below it: TOML requires this order."""
     tables = {}
     for name, value in values.items():
         key = (*at, name)
         node = keys.node_at(key)
-        if not _has_a_place(loaded, key):
+        if not _applies(loaded, key):
             continue
         if keys.is_section(node) or (value and keys.is_list(node) and isinstance(value[0], dict)):
             tables[key] = value
@@ -63,8 +63,8 @@ def _header(key: Key) -> str:
     return ".".join(part for part in key if isinstance(part, str))
 
 
-def _has_a_place(loaded: Loaded, key: Key) -> bool:
-    """Whether the key means anything for its target: an attached container is not made by us."""
+def _applies(loaded: Loaded, key: Key) -> bool:
+    """Whether the key applies to the mode of its target."""
     if len(key) != 4 or key[2] != "container":  # noqa: PLR2004 - targets, index, container, name
         return True
     target = loaded.settings.targets[int(key[1])]
@@ -79,13 +79,13 @@ def _line(loaded: Loaded, key: Key, value: Any) -> str:
     if value is None:
         return f"# {key[-1]} is not set"
     shown = _hidden(loaded, value, key)
-    # A hidden value stands in a comment: pasted into a file it would be taken for the secret.
+    # A hidden value must be a comment: in a file it would be read as the secret.
     comment = "# " if shown != value else ""
     return f"{comment}{key[-1]} = {_toml(shown)}  # {source}"
 
 
 def _hidden(loaded: Loaded, value: Any, key: Key) -> Any:
-    """The value with every secret in it replaced by stars."""
+    """The value with stars for every secret in it."""
     node = keys.node_at(key)
     if value is None:
         return None
@@ -99,7 +99,7 @@ def _hidden(loaded: Loaded, value: Any, key: Key) -> Any:
 
 
 def _source(loaded: Loaded, key: Key) -> str:
-    """Where the value came from; of a list or a table that was changed in parts, all sources."""
+    """The source of the value. A list or table set in parts has several sources."""
     here = keys.show(key)
     parts = [
         source
@@ -125,7 +125,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # JSON's strings are TOML's but for one character that TOML wants escaped.
+        # JSON's strings are also TOML's, except for one character that TOML escapes.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):
         return f"[{', '.join(_toml(each) for each in value)}]"

@@ -1,6 +1,6 @@
-"""The reference of all settings as Markdown, made from the models.
+"""Generates the Markdown reference of all settings from the models.
 
-`python -m exporter.config.telling.reference docs/configuration.md` renews it in that file.
+`python -m exporter.config.telling.reference docs/configuration.md` updates it in that file.
 """
 
 import json
@@ -37,12 +37,12 @@ _KINDS: dict[Any, str] = {
 
 
 def reference() -> str:
-    """All settings, a table for each section."""
+    """All settings, one table per section."""
     return "\n".join(_tables(Settings, ())).strip() + "\n"
 
 
 def renew(page: str) -> str:
-    """The page with the part between its marks made anew."""
+    """The page with a new reference between its marks."""
     before, _, rest = page.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
@@ -79,8 +79,8 @@ def _intro(section: type[BaseModel]) -> list[str]:
     text = " ".join((section.__doc__ or "").split())
     if section is ContainerSettings:
         text = (
-            "One container and how it is looked after. Keys marked *managed* say how it is made "
-            "and are refused in mode `attached`."
+            "One container and how to supervise it. Keys marked *managed* say how to create it; "
+            "they are not allowed in mode `attached`."
         )
     return [text, ""]
 
@@ -107,7 +107,7 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> list[str]:
-    """The strictest bound on either side: the models put it last."""
+    """The strictest lower and upper bound: the models put it last."""
     lower = upper = None
     for mark in _marks(field):
         match mark:
@@ -123,7 +123,7 @@ def _bounds(field: FieldInfo) -> list[str]:
 
 
 def _marks(field: FieldInfo) -> list[Any]:
-    """Metadata of the field, also of the type within `… | None`."""
+    """Metadata of the field, also of the type in `… | None`."""
     marks = list(field.metadata)
     for each in get_args(field.annotation):
         for inner in get_args(each)[1:]:

@@ -272,7 +272,7 @@ BAD = {
     "model arg": (
         {"toml": MANAGED + 'args=["--model", "x"]'},
         [
-            'exporter.toml: targets[0].container.args[0] = "--model": has a key of its own: use model',
+            'exporter.toml: targets[0].container.args[0] = "--model": has its own key: use model',
         ],
     ),
     "both": (
