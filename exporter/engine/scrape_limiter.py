@@ -1,4 +1,4 @@
-"""How many engines are read at once, so that a fleet does not come down on the loop together."""
+"""Limits concurrent scrapes, so that a large fleet does not occupy the event loop at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 
 
 class ScrapeLimiter:
-    """`count` places for readings that go on at the same time.
+    """Allows `count` concurrent scrapes.
 
-    An engine that hung at its last reading (`slow`) is likely to keep its place for the whole
-    timeout again. Such engines share half of the places, so that however many hang, the other
-    half passes quickly from one sound engine to the next.
+    An engine whose last scrape timed out (`slow`) is likely to occupy its slot for the whole
+    timeout again. Such engines share half of the slots, so hung engines cannot starve the others.
     """
 
     def __init__(self, count: int) -> None:
@@ -24,7 +23,7 @@ class ScrapeLimiter:
 
     @asynccontextmanager
     async def taken(self, *, slow: bool) -> AsyncIterator[None]:
-        """Wait for a place, and hold it until the end."""
+        """Wait for a slot, and hold it until the end."""
         if not slow:
             async with self._all:
                 yield

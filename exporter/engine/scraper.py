@@ -1,4 +1,4 @@
-"""The loop that reads one engine's /metrics and makes an `EngineView` of each reading."""
+"""The loop that scrapes one engine's /metrics and makes an `EngineView` of each scrape."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _NO_VLLM_METRICS = (
     "and check that this URL is vLLM's own"
 )
 _SEVERAL_ENGINES = (
-    "more than one process answers at this URL in turn, so its counters belong to none: "
-    "give each replica behind the load balancer a target of its own"
+    "several processes answer at this URL in turn, so the counters are not those of one engine: "
+    "give each replica behind the load balancer its own target"
 )
 MIXED_SECONDS = 600.0
-"""How long after the last proof a URL is taken to have several engines behind it."""
+"""Seconds after the last proof for which a URL counts as one with several engines."""
 RECOUNTED_SECONDS = max(windows.WINDOWS.values())
-"""How long it is said that lookups were left out: as long as a window has a gap for it."""
+"""Seconds for which left-out lookups are reported: as long as a window contains the gap."""
 
 
 class MetricsSource(Protocol):
-    """The door to an engine."""
+    """Where the scraper reads an engine; `EngineClient` is one."""
 
     async def metrics(self) -> bytes:
         """The page of vLLM's own /metrics. Raises `EngineUnavailableError`."""
 
     async def info(self) -> EngineInfo:
-        """What the engine says of itself. Raises `EngineUnavailableError`."""
+        """The engine's model and version. Raises `EngineUnavailableError`."""
 
 
 class Scraper:
-    """Reads one engine every `interval_seconds`, and whenever asked to.
+    """Scrapes one engine every `interval_seconds`, and whenever `refresh` is called.
 
-    Every reading, good or bad, becomes an `EngineView` that goes to `sink`. A failed reading is a
-    value in it: the snapshot and the hit ratios are gone, the totals stay. An unexpected exception
-    makes the view a failure too; it is logged with its trace and counted, and the loop goes on.
+    Every scrape makes an `EngineView` for `sink`. A failed scrape is a value in it: the view has no
+    snapshot and no hit ratios, but keeps the totals. An unexpected exception makes a failed view
+    too, is logged with its trace and counted by `heartbeat`, and the loop goes on.
 
-    Each reading waits for one of `places`, which it may share with other engines: that wait counts
-    neither towards the timeout nor as part of how long the reading took.
+    Each scrape waits for a slot of `limiter`, which other engines may share. This wait counts
+    neither towards the timeout nor towards the scrape's duration.
     """
 
     def __init__(
@@ -93,25 +93,25 @@ class Scraper:
         )
 
     def latest(self) -> EngineView | None:
-        """The view of the last reading, None before the first."""
+        """The view of the last scrape, None before the first."""
         return self._latest
 
     @property
     def due_at(self) -> float | None:
-        """When the loop reads next, in monotonic seconds; None before it runs."""
+        """When the loop scrapes next, in monotonic seconds; None before it runs."""
         return self._due_at
 
     def take_over(self, other: Scraper) -> None:
-        """Go on from what another scraper has learned of the same engine."""
+        """Take over the totals, samples and info of another scraper of the same engine."""
         self._history, self._samples, self._info = other._history, other._samples, other._info
         self._latest, self._mixed_at = other._latest, other._mixed_at
         self._relayed = other._relayed
 
     async def run(self, first: float = 0.0, second: float | None = None) -> None:
-        """Read for ever, each round `interval_seconds` after the last one began.
+        """Scrape in a loop, each round `interval_seconds` after the last one began.
 
-        But the first after `first` seconds, and the second after `second`, if that is given: a
-        fleet that begins wants to know soon, and to be evenly spread from then on.
+        The first scrape is after `first` seconds and the second after `second` seconds, if given:
+        so a fleet has first values soon after the start, and its scrapes are spread evenly later.
         """
         origin = self._clock.monotonic()
         next_after = self._interval if second is None else second - first
@@ -129,14 +129,14 @@ class Scraper:
             next_after = self._interval
 
     async def refresh(self) -> EngineView:
-        """Read once, now, and publish the view. What the sink raises is raised."""
+        """Scrape once, now, and publish the view. Exceptions of the sink are raised."""
         async with self._one_at_a_time:
             try:
                 view = await self._view(await self._read())
             except Exception as error:  # noqa: BLE001 - becomes a failure in the view; the trace is logged
-                self._log.exception("scrape.unforeseen")
+                self._log.exception("scrape.unexpected_error")
                 self._heartbeat.failed()
-                # The view before this one is out of date, so it must not stand.
+                # The last view is out of date, so a failed one replaces it.
                 view = self._failed(
                     self._failure(ScrapeReason.INTERNAL, f"{type(error).__name__}; see the log")
                 )
@@ -210,7 +210,7 @@ class Scraper:
     def _observe_window(self, snapshot: EngineSnapshot) -> None:
         count = self._history.count
         if count is Count.OPEN:
-            return  # what was looked up since the last sample is not known yet
+            return  # the lookups since the last sample are not settled yet
         self._samples = windows.observe(
             self._samples if count is Count.KNOWN else (),
             self._history.totals(),
@@ -252,7 +252,7 @@ class Scraper:
         )
 
     def _shown_info(self, snapshot: EngineSnapshot | None) -> EngineInfo | None:
-        """A router answers /version for itself: without vLLM's version where one shows the page."""
+        """The info, but without a version if a router shows the page: it answers with its own."""
         if snapshot is not None:
             self._relayed = bool(snapshot.parts)
         if self._info is None or not self._relayed:
@@ -272,7 +272,7 @@ class Scraper:
 
 
 class _Outage:
-    """Logs one event once per reason while something fails, and another once when that is over."""
+    """Logs `failed` once per reason while something fails, and `recovered` once when it works."""
 
     def __init__(
         self, log: structlog.typing.FilteringBoundLogger, *, failed: str, recovered: str

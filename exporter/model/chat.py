@@ -11,18 +11,19 @@ from exporter.model.failure import Failure, FailureReason
 
 
 class CachedTokensSource(StrEnum):
-    """How it is known how many prompt tokens were cached."""
+    """Where the number of cached prompt tokens comes from."""
 
     USAGE = "usage"
-    COUNTERS = "counters"  # what the engine's own counters rose by while it ran nothing else
-    NO_HITS = "no_hits"  # the engine's own counters of hits did not rise at all, so 0
+    COUNTERS = "counters"  # the growth of the engine's own counters while it ran nothing else
+    NO_HITS = "no_hits"  # the engine's hit counters did not rise at all, so 0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage object of an answer, in tokens. `cached_tokens` is None where it is not known;
-    `source` says how it is known where it is. It is not where what the server says was
-    `transferred` from another engine.
+    """The usage object of an answer, in tokens.
+
+    `cached_tokens` is None if it is unknown; otherwise `source` says how it is known. It is unknown
+    if the server counts as cached what was `transferred` from another engine.
     """
 
     prompt_tokens: int
@@ -34,8 +35,8 @@ class Usage:
 
 _TWICE = Failure(
     FailureReason.STREAM_CUT,
-    "the server closed the connection on which the request was sent first, so it may have had the "
-    "prompt twice, and a hit says nothing",
+    "the server closed the connection and the request was sent again, so the server may have got "
+    "the prompt twice, and a hit proves nothing",
 )
 
 
@@ -43,11 +44,11 @@ _TWICE = Failure(
 class Chat:
     """One request and its streamed answer, as the client saw it. Times are monotonic seconds.
 
-    `sent_at` is None when the request never left. `token_times` are the arrivals of the chunks with
-    generated text: content, reasoning or a tool call. After a failure the other fields hold what
-    had come until then. Times out of order are a failure of the exporter's own. `sent_twice`: the
-    server closed the connection on which the request was sent first, so it may have computed the
-    prompt before, under the same salt. `usage_fault` says why a usage that came is not believed.
+    `sent_at` is None if the request was never sent. `token_times` are the arrival times of the
+    chunks with generated text: content, reasoning or a tool call. After a failure the other fields
+    hold what came before it. Times out of order are a failure of the exporter itself. `sent_twice`:
+    the server closed the first connection, so it may have computed the prompt before, under the
+    same salt. `usage_fault` says why a usage was rejected.
 
     `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
     without the ids of its prompt, so /tokenize was asked for them.
@@ -74,7 +75,7 @@ class Chat:
 
     @property
     def cached_tokens(self) -> int | None:
-        """Prompt tokens from the cache by its usage; None where that is not known."""
+        """Prompt tokens from cache, by its usage; None if unknown."""
         return self.usage.cached_tokens if self.usage else None
 
     @property
@@ -84,7 +85,7 @@ class Chat:
 
     @property
     def ttft_seconds(self) -> float | None:
-        """From sending to the first text; None where there was none."""
+        """From sending to the first text; None without text."""
         if self.sent_at is None or not self.token_times:
             return None
         return self.token_times[0] - self.sent_at
@@ -100,21 +101,21 @@ class Chat:
         return tuple(later - earlier for earlier, later in pairwise(self.token_times))
 
     def once(self) -> Chat:
-        """The same, as a failure where the server may have had the prompt twice."""
+        """The same, but a failure if the server may have got the prompt twice."""
         if self.failure is not None or not self.sent_twice:
             return self
         return replace(self, failure=_TWICE)
 
 
 def out_of_order(sent_at: float | None, answered_at: float | None) -> Failure | None:
-    """What is wrong with the stamps of a whole answer, if anything."""
+    """The failure of an answer whose times are out of order; None if they are in order."""
     if sent_at is None or answered_at is None:
-        return Failure(FailureReason.INTERNAL, "the exporter did not see when the request was sent")
+        return Failure(FailureReason.INTERNAL, "the exporter has no send time of the request")
     if answered_at < sent_at:
         early = f"{sent_at - answered_at:.3g} s"
         return Failure(
             FailureReason.INTERNAL,
-            f"by the exporter's stamps the answer came {early} before its request was sent, which "
-            "cannot be: no time of this request is known",
+            f"by the exporter's clock the answer came {early} before the request was sent, so no "
+            "time of this request is known",
         )
     return None

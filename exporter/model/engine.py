@@ -1,4 +1,4 @@
-"""What an engine says of itself."""
+"""What an engine reports about itself, and what its counters add up to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """What `vllm:cache_config_info` says, the same on all ranks, else None.
+    """The labels of `vllm:cache_config_info`; None where the ranks differ.
 
-    `match_unit_tokens` is the token boundary that a prefix hit can land on.
+    Prefix hits are multiples of `match_unit_tokens`. `capacity_tokens` is that of one rank.
     """
 
     match_unit_tokens: int | None
@@ -26,7 +26,7 @@ class CacheConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine says of itself on /v1/models and /version."""
+    """What an engine reports about itself on /v1/models and /version."""
 
     model: str
     max_model_len: int | None
@@ -35,23 +35,25 @@ class EngineInfo:
 
 
 PartKey = tuple[tuple[str, str], ...]
-"""Labels that tell engines apart, as pairs of name and value."""
+"""The labels of one engine's series that are not vLLM's own, as pairs of name and value."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """One reading of vLLM's own /metrics, all engine ranks together. Counters are as vLLM counts.
+    """One reading of vLLM's own /metrics, over all engine ranks. Counters are vLLM's own values.
 
-    Counters and the two request gauges are added up over the ranks; `kv_cache_usage_ratio` is the
-    ranks' mean (their caches have one size). None: the family is missing or NaN. `asleep`: a rank
-    sleeps (/sleep), so requests wait until somebody wakes it. `queried_tokens` and `hit_tokens` are
-    multiples of `lookup_step_tokens`: an engine that counts blocks leaves out what fills none.
-    `speculative`: a smaller model or a part of this one guesses tokens ahead.
+    Counters and the two request gauges are sums over the ranks. `kv_cache_usage_ratio` is their
+    mean, since their caches have the same size. None: the family is missing or NaN. `asleep`: a
+    rank sleeps (/sleep), so requests wait. `queried_tokens` and `hit_tokens` are multiples of
+    `lookup_step_tokens`, because some versions count whole blocks. `speculative`: the engine
+    decodes speculatively.
 
-    `queried_tokens` may be far more than all prompts (engine/lookups.py), `prompt_tokens` never is.
+    `queried_tokens` can be far more than all prompts (engine/metrics/lookups.py), `prompt_tokens`
+    cannot.
 
-    `parts` is empty on an engine's own page. On a page whose series have labels that vLLM does not
-    put on them it has what each engine says, and the rest of the snapshot is all of them together.
+    `parts` is empty on an engine's own page. If the page has the series of several engines, told
+    apart by labels that are not vLLM's own, `parts` has a snapshot of each, and the rest of this
+    snapshot is about all of them.
     """
 
     at: float
@@ -68,7 +70,7 @@ class EngineSnapshot:
     kv_cache_usage_ratio: float | None
     requests_running: float | None
     requests_waiting: float | None
-    hit_rate_gauge: float | None  # of a V0 engine, which has no counters of lookups
+    hit_rate_gauge: float | None  # of a V0 engine, which has no lookup counters
     cache: CacheConfig | None
     iteration_tokens: float | None = None
     asleep: bool | None = None
@@ -78,7 +80,7 @@ class EngineSnapshot:
 
     @property
     def told_apart_by(self) -> tuple[str, ...]:
-        """The labels that are not vLLM's."""
+        """The names of the labels that tell the engines on this page apart."""
         return tuple(sorted({name for key in self.parts for name, _ in key}))
 
 
@@ -93,7 +95,7 @@ class ScrapeFailure:
 
 @dataclass(frozen=True, slots=True)
 class EngineTotals:
-    """vLLM's counters carried over its restarts: they never go back. None until first seen."""
+    """vLLM's counters added up over its restarts: they never fall. None until first seen."""
 
     queried_tokens: float | None = None
     hit_tokens: float | None = None
@@ -105,14 +107,14 @@ class EngineTotals:
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """All that is known of one engine after a scrape, good or bad.
+    """What is known about one engine after a scrape, also after one that failed.
 
-    `hit_ratios` maps a window ("1m", "5m", "1h") to hits / queries of all traffic within it; a
-    window without traffic is not in it. `restarts` counts the process starts seen. `mixed`: not
-    long ago more than one process answered at this URL, in turn. `recounted`: within the last hour
-    the engine counted more lookups than its prompts explain; `totals` and `hit_ratios` leave those
-    times out. `recounts` says how often that was, and `lookups_open` that `totals` lack what was
-    looked up last, because the prompts that explain it may still follow (engine/lookups.py).
+    `hit_ratios` maps a window ("1m", "5m", "1h") to hits / lookups of all traffic within it; a
+    window without traffic is left out. `restarts` counts the restarts seen. `mixed`: a short time
+    ago several processes answered at this URL in turn. `recounted`: within the last hour the engine
+    counted more lookups than its prompts explain, so `totals` and `hit_ratios` leave them out.
+    `recounts` counts how often that happened. `lookups_open`: `totals` lack the latest lookups,
+    because the prompts that explain them may still follow (engine/metrics/lookups.py).
     """
 
     target: str

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FailureReason(StrEnum):
-    """Why a turn, and with it the session, did not finish: label `reason` of a counter."""
+    """Why a turn, and with it the session, did not finish: the label `reason` of a counter."""
 
     CONNECTION_REFUSED = "connection_refused"
     CONNECT_FAILED = "connect_failed"  # name resolution, TLS, no route
@@ -25,15 +25,15 @@ class FailureReason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"  # 429 or 503
-    PAUSED = "paused"  # by somebody, or while it is scaled: no illness
-    ASLEEP = "asleep"  # its /metrics says that it sleeps, so it was not asked
-    PROTOCOL = "protocol"  # an answer that is not what an OpenAI server says
+    PAUSED = "paused"  # a person paused the engine, or it is being scaled
+    ASLEEP = "asleep"  # its /metrics says that it sleeps, so nothing was sent
+    PROTOCOL = "protocol"  # the answer is not that of an OpenAI server
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
-    INTERNAL = "internal"  # a mistake of ours; the log has the trace
+    INTERNAL = "internal"  # an unexpected exception; the log has the trace
 
     @property
     def is_of_the_target(self) -> bool:
-        """Whether it says something of the target as a whole: no other scenario gets through."""
+        """Whether it concerns the whole target, so that every other scenario fails, too."""
         return self not in _OF_ONE_SCENARIO
 
 
@@ -50,7 +50,7 @@ _OF_ONE_SCENARIO = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something did not finish: a label, and a sentence for a person."""
+    """Why something did not finish: a reason for labels, and a sentence for a person."""
 
     reason: FailureReason
     detail: str

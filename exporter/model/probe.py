@@ -1,4 +1,4 @@
-"""What the probe finds beside its sessions."""
+"""What the probe finds out apart from its sessions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from enum import StrEnum
 
 
 class PauseReason(StrEnum):
-    """What keeps the probe from starting: label `reason` of a gauge."""
+    """Why the probe does not start now: the label `reason` of a gauge."""
 
     QUEUE = "queue"  # requests wait in the engine's queue
     USAGE = "usage"  # the engine's KV cache is nearly full of running requests
-    BUDGET = "budget"  # what was spent is not worked off yet
-    ASLEEP = "asleep"  # it sleeps or is paused, so a request would wait until somebody ends that
+    BUDGET = "budget"  # the token budget is used up for now
+    ASLEEP = "asleep"  # the engine sleeps or is paused, so a request would wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +29,24 @@ class IsolationReading:
 
 
 class RetentionUnknown(StrEnum):
-    """Why a gap's retention could not be told."""
+    """Why a gap's retention is unknown."""
 
-    FAILED = "failed"  # the engine could not be asked, or a request failed
+    FAILED = "failed"  # the engine did not answer, or a request failed
     CACHING_OFF = "caching_off"
     BLOCK_UNKNOWN = "block_unknown"
     UNREPORTED = "unreported"  # the server does not say how many tokens were cached
     NOT_COLD = "not_cold"  # the prefix was cached before it was written
     TOO_SHORT = "too_short"  # not one whole block fits the model's context
-    NEVER_HIT = "never_hit"  # nothing hit, and this process never hit a prompt that was sent again
+    NEVER_HIT = "never_hit"  # nothing hit, and this process never hit a repeated prompt
     TRANSFER = "transfer"  # usage counts as cached what came from another engine
-    RESTARTED = "restarted"  # another process answered: nothing can have survived that
-    MIXED = "mixed"  # several engines answer at this URL, and the read may have met another one
+    RESTARTED = "restarted"  # another process answered, with an empty cache
+    MIXED = "mixed"  # several engines answer at this URL; the read may have met another one
     LATE = "late"  # the prefix was read too long after the gap
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionReading:
-    """The share (0…1) of a prefix still cached after `gap_seconds` untouched, or why it is None."""
+    """The share (0…1) of a prefix that is still cached after an idle gap, or why it is unknown."""
 
     target: str
     gap_seconds: float

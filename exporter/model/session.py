@@ -1,4 +1,4 @@
-"""What a session says of the cache, turn by turn.
+"""What a session shows about the cache, turn by turn.
 
 pydantic writes these records as JSON, reads them back and describes them for the API
 (wording/session_json.py). There a docstring of such a record or below its field is public.
@@ -33,19 +33,19 @@ class LossCause(StrEnum):
     """What took the tokens that exact-prefix caching could have served. Exactly one per turn."""
 
     DISABLED = "disabled"
-    MIXED = "mixed"  # several replicas answer at this URL, each with a cache of its own
+    MIXED = "mixed"  # several replicas answer at this URL, each with its own cache
     RESTART = "restart"
-    UNREPORTED = "unreported"  # the engine counted the hit, its usage did not tell it
-    WEDGED = "wedged"  # there is room, it hit before, and an identical prompt does not any more
-    NEVER_HIT = "never_hit"  # there is room, and this process never hit an identical prompt
+    UNREPORTED = "unreported"  # the engine counted the hit, but its usage did not report it
+    WEDGED = "wedged"  # there is room, this process hit before, and an identical prompt misses
+    NEVER_HIT = "never_hit"  # there is room, and an identical prompt never hit in this process
     EVICTED = "evicted"
     OTHER_RANK = "other_rank"
-    RESET = "reset"  # the cache was emptied with room in it, as by /reset_prefix_cache
+    RESET = "reset"  # the cache was emptied although it had room, as by /reset_prefix_cache
     UNEXPLAINED = "unexplained"
 
 
 class Notice(StrEnum):
-    """Something that a reader of a session's numbers must know; see notices.py for the words."""
+    """A fact that a reader of a session's numbers must know; wording/notices.py has the words."""
 
     SIMULATED = "simulated"
     USAGE_DETAILS_MISSING = "usage_details_missing"
@@ -83,19 +83,19 @@ class Loss:
 
 
 class ControlOutcome(StrEnum):
-    """What became of a cold control; only a cold one counts."""
+    """The result of a cold control; only a cold one counts."""
 
     COLD = "cold"
-    NOT_COLD = "not_cold"  # it hit the cache under a salt never used: the server ignores salts
-    UNREPORTED = "unreported"  # the server does not say how many tokens were cached
+    NOT_COLD = "not_cold"  # it hit under a salt that was never used: the server ignores salts
+    UNREPORTED = "unreported"  # the server does not report cached tokens
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A turn's messages sent once more under a salt never used before, next to that turn.
+    """A turn's messages, sent again under a new salt right before or after that turn.
 
-    `ttft_seconds` is as in `TurnFacts`, None where it failed or the answer had no text.
+    `ttft_seconds` is None if the control failed or its answer had no text.
     """
 
     outcome: ControlOutcome
@@ -106,7 +106,7 @@ class Control:
 
     @property
     def cold_ttft_seconds(self) -> float | None:
-        """None where it was not cold."""
+        """None if it was not cold."""
         return self.ttft_seconds if self.outcome is ControlOutcome.COLD else None
 
 
@@ -161,7 +161,7 @@ class TurnFacts:
 
     @property
     def consumed_tokens(self) -> int | None:
-        """Prompt and completion tokens, the control's too, as far as they are known."""
+        """Prompt and completion tokens of the turn and its control, as far as they are known."""
         requests = [(self.prompt_tokens, self.completion_tokens)]
         if self.control is not None:
             requests.append((self.control.prompt_tokens, self.control.completion_tokens))
@@ -170,29 +170,30 @@ class TurnFacts:
 
     @property
     def cold_ttft_seconds(self) -> float | None:
-        """Time to first token of this turn's control, where that was cold."""
+        """Time to first token of this turn's control, if that was cold."""
         return _cold_ttft(self.control)
 
     @computed_field(description="Cold minus warm; below 0 where chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def ttft_saved_seconds(self) -> float | None:
-        """None where nothing was cached: then the two requests differ by chance alone."""
+        """None without cached tokens: then the two requests differ only by chance."""
         cold, warm = self.cold_ttft_seconds, self.ttft_seconds
         return None if cold is None or warm is None or not self.cached_tokens else cold - warm
 
 
 class BreakReason(StrEnum):
-    """Why a prompt does not begin with the turn before it; the last two are not the template's
-    fault.
+    """Why a prompt does not begin with the turn before it.
+
+    The chat template is not the cause of the last two.
     """
 
     SYSTEM_PROMPT_MOVED = "system_prompt_moved"
     REASONING_STRIPPED = "reasoning_stripped"
     TOOLS_REORDERED = "tools_reordered"
-    VALUE_CHANGED = "value_changed"  # a date, a time or an id that is another one at each request
+    VALUE_CHANGED = "value_changed"  # a date, a time or an id that differs in each request
     HISTORY_REWRITTEN = "history_rewritten"
-    COMPLETION_REENCODED = "completion_reencoded"  # the answer's text encodes to other ids
-    ANSWER_LEFT_OUT = "answer_left_out"  # it was all reasoning, of which a history keeps nothing
+    COMPLETION_REENCODED = "completion_reencoded"  # the answer's text is tokenized to other ids
+    ANSWER_LEFT_OUT = "answer_left_out"  # all of it was reasoning, which the history does not keep
 
 
 _Text = Annotated[str | None, Field(exclude=True)]  # of a prompt: not for logs, metrics or JSON
@@ -279,5 +280,5 @@ class SessionResult:
 
     @property
     def consumed_tokens(self) -> int:
-        """All that the session is known to have asked of the engine, in tokens."""
+        """All tokens that the session is known to have cost the engine."""
         return self.extra_tokens + sum(turn.consumed_tokens or 0 for turn in self.turns)

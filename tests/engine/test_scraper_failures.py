@@ -125,7 +125,7 @@ async def test_a_mistake_in_a_round_is_logged_counted_and_survived(logs):
         assert not task.done()
         source.broken = False
         assert (await bench.next_round()).snapshot is not None
-    assert events(logs) == ["scrape.unforeseen", "scrape.failed", "scrape.recovered"]
+    assert events(logs) == ["scrape.unexpected_error", "scrape.failed", "scrape.recovered"]
     assert logs[0]["exc_info"]
 
 

@@ -1,8 +1,8 @@
-"""Does each prompt begin with the turn before it, and if not, where and why does it part? Pure.
+"""Whether each prompt begins with the turn before it; if not, where and why the two differ.
 
-Exact-prefix caching serves a turn only as far as the chat template appends: what was rendered once
-must stay as it was. Token ids of two turns in a row tell whether it did; the text around the first
-difference tells which message it stands in and, mostly, what the template did to it.
+Exact-prefix caching needs a chat template that only appends: the text of earlier messages must not
+change. The token ids of two turns in a row show whether it changed. The text around the first
+difference shows the message that changed and, mostly, what the template did to it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Tokens = tuple[int, ...]
 
 BEFORE_TOKENS, AFTER_TOKENS = 16, 48
 _RESYNC_REACH = 64
-"""A changed value is shorter than this many tokens; what is further off was moved."""
+"""Tokens: a changed value is shorter. Text that is found further away was moved."""
 _RESYNC_RUN = 16
-"""So many equal tokens in a row are the same text again, not chance."""
+"""Equal tokens in a row that prove the same text, and not chance."""
 _ANSWER_START = 4
-"""Tokens that a template may write between the generation prompt and the reasoning."""
+"""The most tokens that a template writes between the generation prompt and the reasoning."""
 _GENERATION_PROMPT = 12
-"""More tokens than open an answer at the end of a prompt, a mark that begins reasoning included."""
+"""The most tokens of a generation prompt, with the mark that begins the reasoning."""
 _PIECE, _SHORTEST_PIECE = 24, 12
-"""Characters by which a text is found again in a message."""
+"""Characters of the pieces of a text that are searched for in the messages."""
 _REASONING_OPENS = re.compile(r"\s*(<think>|\[THINK\]|<\|channel\|>analysis|<reasoning>)")
 _TOOLS = "tools"
 
 
 @dataclass(frozen=True, slots=True)
 class TurnPair:
-    """A turn, and the prompt of the turn after it, which is number `turn`.
+    """A turn's prompt and completion, and the `later` prompt, that of turn number `turn`.
 
-    `completion` is without its last token, whose keys and values are never computed.
+    `completion` is without its last token, because vLLM never computes the keys and values of that.
     """
 
     turn: int
@@ -52,14 +52,14 @@ class TurnPair:
         return self.prompt + self.completion
 
     def first_difference(self) -> int | None:
-        """The index at which the later prompt parts from the earlier turn; None if it does not."""
+        """The index of the first difference between this turn and the later prompt, if any."""
         common = common_prefix(self.sequence, self.later)
         return None if common == len(self.sequence) else common
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What stands around a difference: before it in both, and after it in each. Ids or text."""
+    """The ids or the text before a difference (the same in both) and after it (in each)."""
 
     before: Any
     earlier: Any
@@ -67,7 +67,7 @@ class Around:
 
 
 def around(pair: TurnPair, index: int) -> Around:
-    """The token ids around a difference, as many as a reader needs to see."""
+    """The token ids around a difference, enough for a reader."""
     return Around(
         pair.sequence[max(0, index - BEFORE_TOKENS) : index],
         pair.sequence[index : index + AFTER_TOKENS],
@@ -84,11 +84,11 @@ def explain(
     *,
     wordless: bool = False,
 ) -> PrefixBreak:
-    """The record of a difference. `messages` are those of the earlier request; its answer was
-    `wordless` where the history has neither text nor a tool call of it.
+    """The record of a difference. `messages` are those of the earlier request.
 
-    `text` is `around` as text, None where the engine does not turn ids into text: then the message
-    is unknown and the reason is only as good as the ids.
+    `text` is `around` as text, or None if the engine has no /detokenize: then the message is
+    unknown, and the reason follows from the ids alone. `wordless`: the history keeps neither text
+    nor a tool call of the earlier answer.
     """
     place = _locate(text.earlier, messages, tools) if text else None
     later_place = _locate(text.later, messages, tools) if text else None
@@ -109,13 +109,13 @@ def explain(
 
 
 Place = tuple[int | None, str]
-"""A message's number and role; tools have no number."""
+"""A message's number (1…) and role; tools have no number."""
 
 
 def _answer_reason(
     pair: TurnPair, index: int, text: Around | None, place: Place | None, *, wordless: bool
 ) -> BreakReason | None:
-    """The reason where the difference is in the answer, or where its reasoning opens."""
+    """The reason if the difference is in the answer, or at the start of its reasoning."""
     opens_reasoning = text is not None and bool(_REASONING_OPENS.match(text.earlier))
     opens_reasoning = opens_reasoning and (place is None or place[1] == "assistant")
     begins = -_GENERATION_PROMPT <= index - len(pair.prompt) <= _ANSWER_START
@@ -142,7 +142,7 @@ def _reason(pair: TurnPair, index: int, place: Place | None, later: Place | None
 
 
 def _answer_lost_its_head(pair: TurnPair, index: int) -> bool:
-    """The later prompt goes on with what comes further on in the answer: its start was left out."""
+    """Whether the later prompt leaves out the start of the answer and goes on with the rest."""
     if index > len(pair.prompt) + _ANSWER_START:
         return False
     run = pair.later[index : index + _RESYNC_RUN // 2]
@@ -150,15 +150,15 @@ def _answer_lost_its_head(pair: TurnPair, index: int) -> bool:
 
 
 def _stands_further_on(pair: TurnPair, index: int) -> bool:
-    """What followed in the earlier turn follows in the later prompt too, but not near by."""
-    skip = 4  # tokens at a seam may be cut in another way
+    """Whether the earlier turn's next text is in the later prompt, but further on."""
+    skip = 4  # the tokens at the difference may be split in another way
     run = pair.sequence[index + skip : index + skip + _RESYNC_RUN]
     found = _find(pair.later, run, index)
     return found is not None and found > index + _RESYNC_REACH
 
 
 def _meet_again(pair: TurnPair, index: int) -> bool:
-    """After a few tokens that differ both go on the same."""
+    """Whether both are the same again after a few tokens that differ."""
     sequence, later = pair.sequence, pair.later
     runs = {sequence[index + gap : index + gap + _RESYNC_RUN]: gap for gap in range(_RESYNC_REACH)}
     return any(
@@ -168,7 +168,7 @@ def _meet_again(pair: TurnPair, index: int) -> bool:
 
 
 def _find(tokens: Tokens, run: Tokens, start: int) -> int | None:
-    """The first index from `start` at which `run` stands; None for a run too short to tell."""
+    """The first index of `run` from `start` on; None if it is not there, or too short to tell."""
     length = len(run)
     if length < _RESYNC_RUN // 2:
         return None
@@ -179,7 +179,7 @@ def _find(tokens: Tokens, run: Tokens, start: int) -> int | None:
 def _locate(
     text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> Place | None:
-    """The message, or the tools, in which `text` or the first piece of it that any has stands."""
+    """The message, or the tools, that contain the first piece of `text` found in any of them."""
     listed = _squashed(json.dumps(list(tools), ensure_ascii=False))
     for piece in _pieces(text):
         for number, message in enumerate(messages, start=1):
@@ -206,5 +206,5 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def _squashed(text: str) -> str:
-    """Without white space, since templates print JSON each in their own way."""
+    """Without white space, because each template prints JSON in its own way."""
     return re.sub(r"\s+", "", text)

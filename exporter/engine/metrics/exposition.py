@@ -1,8 +1,7 @@
-"""vLLM's /metrics page into one `EngineSnapshot`.
+"""Reads vLLM's /metrics page into one `EngineSnapshot`.
 
-A page of eight ranks has over three thousand lines, of which less than a hundred are wanted. Those
-are picked first, on bytes, and only they are given to prometheus_client's parser.
-What becomes of them is in snapshots.py.
+A page of eight ranks has over 3000 lines, but fewer than 100 are needed. A search on bytes picks
+these first, and only they go to prometheus_client's parser. snapshots.py does the rest.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 _SHOWN = 120  # characters of a bad line that an error shows
 
-# prometheus_client's parser takes some 10 µs a line, and the daemon stands still meanwhile. A rank
+# prometheus_client's parser takes about 10 µs per line and blocks the event loop meanwhile. A rank
 # has about a dozen wanted lines, one of them with 1.5 kB.
 _MOST_LINES = 2500
 _MOST_BYTES = 512 * 1024
 _JUDGED_BYTES = 16 * 1024
-"""How much of a page without a wanted line is looked at to say whether it is Prometheus text."""
+"""How much of a page without a wanted line is checked for being Prometheus text."""
 
 
 def _alternatives(wanted: Iterable[str]) -> bytes:
@@ -38,11 +37,10 @@ def _alternatives(wanted: Iterable[str]) -> bytes:
 
 
 _VLLM = "vllm:"
-# A sample of a wanted family: its name is followed by labels or by a blank, so that neither a
-# longer name nor a comment is taken. The common prefix stands outside of the alternatives since
-# that makes the search three times as fast. Two rare kinds of line are taken whatever they hold,
-# and the parser says their name: indented ones, and those with the name among the labels (the
-# UTF-8 names of Prometheus 3).
+# A sample of a wanted family: labels or a blank follow the name, so neither a longer name nor a
+# comment matches. The common prefix is outside of the alternatives, which makes the search three
+# times as fast. Two rare kinds of line always match, and the parser finds their name: indented
+# lines, and lines with the name among the labels (the UTF-8 names of Prometheus 3).
 _WANTED_LINE = re.compile(
     b"\n((?:(?:vllm:(?:"
     + _alternatives(n.removeprefix(_VLLM) for n in names.WANTED_NAMES if n.startswith(_VLLM))
@@ -51,7 +49,7 @@ _WANTED_LINE = re.compile(
     + b")[{ \t]|\\{|[ \t]+[^# \t\r\n])[^\n]*)"
 )
 _CONFIG_LINE = re.compile(re.escape(names.CACHE_CONFIG) + "[{ \t]")
-# The unit of the old names is in their words alone.
+# Only the HELP text shows the unit of the old names.
 _LOOKUPS_HELP = re.compile(
     b"\n# HELP (?:"
     + _alternatives(family.names[-1].removesuffix("_total") for family in names.LOOKUPS)
@@ -64,9 +62,9 @@ def parse(
 ) -> EngineSnapshot:
     """Read a page in Prometheus's text format, of any vLLM since 0.8.5.
 
-    `version` is what the engine says of itself, None where it was not asked yet. `ranks` is 0 when
-    no wanted family of vLLM's is on the page. Raises `ExpositionError` when the page is not
-    Prometheus text or breaks off; a mistake in a family that is not wanted is not seen.
+    `version` is the engine's, None while it is unknown. `ranks` is 0 if the page has no wanted
+    family of vLLM. Raises `ExpositionError` if the page is not Prometheus text or breaks off.
+    Errors in other families are not noticed.
     """
     data = page.encode("utf-8", "surrogatepass") if isinstance(page, str) else page
     lines = _wanted_lines(data)
@@ -84,7 +82,7 @@ def parse(
 
 
 def _lookups_help(data: bytes, by_name: Mapping[str, object]) -> str | None:
-    """The HELP of the lookups under an old name, where the page has no newer one."""
+    """The HELP of the lookups if the page has only their old name."""
     if not any(f.names[-1] in by_name and f.names[0] not in by_name for f in names.LOOKUPS):
         return None
     found = _LOOKUPS_HELP.search(b"\n" + data)
@@ -92,13 +90,13 @@ def _lookups_help(data: bytes, by_name: Mapping[str, object]) -> str | None:
 
 
 def _wanted_lines(data: bytes) -> list[str]:
-    """The wanted families' samples, in the page's order."""
+    """The lines of the wanted families, in the page's order."""
     found: list[bytes] = _WANTED_LINE.findall(b"\n" + data)
     if not found:
-        # Nothing to read: tell a page of other metrics from one that is no page of metrics.
+        # No wanted line: raises if the page is not Prometheus text at all.
         _parsed(_beginning(data).decode("utf-8", "replace").split("\n"), data)
     if len(found) > _MOST_LINES or sum(map(len, found)) > _MOST_BYTES:
-        raise ExpositionError(f"too much to read: {len(found)} lines of the families that are read")
+        raise ExpositionError(f"too much to read: {len(found)} lines of vLLM's families")
     if data and not data.endswith(b"\n"):
         last = data.rpartition(b"\n")[2].decode("utf-8", "replace")
         raise _mistake(data, last, "the page breaks off")
@@ -110,7 +108,7 @@ def _wanted_lines(data: bytes) -> list[str]:
 
 
 def _beginning(data: bytes) -> bytes:
-    """The first whole lines, or the beginning of a first line that is longer than any."""
+    """The first whole lines, or the start of a very long first line."""
     if len(data) <= _JUDGED_BYTES:
         return data
     return data[: data.rfind(b"\n", 0, _JUDGED_BYTES) + 1] or data[:_JUDGED_BYTES]
@@ -131,7 +129,7 @@ def _parsed(lines: Sequence[str], data: bytes) -> list[Sample]:
         raise _mistake(data, _culprit(lines), "not Prometheus text") from error
 
 
-# What prometheus_client raises on malformed lines; the last for a row of digits beyond any float.
+# What prometheus_client raises on malformed lines; `OverflowError` for very long numbers.
 _PARSER_ERRORS = (ValueError, IndexError, OverflowError)
 
 
@@ -140,7 +138,7 @@ def _samples(text: str) -> list[Sample]:
 
 
 def _culprit(lines: Sequence[str]) -> str:
-    """The first line that the parser does not take."""
+    """The first line that the parser refuses."""
     for line in lines:
         try:
             _samples(line)
@@ -151,15 +149,15 @@ def _culprit(lines: Sequence[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _labels_of(line: str) -> Mapping[str, str]:
-    # This line has over forty labels and never changes while an engine runs; reading those of
-    # eight ranks anew would take longer than all the rest of the page.
+    # This line has over forty labels and never changes while an engine runs. Parsing the
+    # lines of eight ranks again would take longer than the rest of the page.
     (sample,) = _samples(line)
     labels: Mapping[str, str] = sample.labels
     return labels
 
 
 def forget() -> None:
-    """Forget the configuration lines read before, so that the next page is read as the first."""
+    """Forget the parsed configuration lines, so the next page is read like the first."""
     _labels_of.cache_clear()
 
 

@@ -1,7 +1,7 @@
-"""The totals of a page that shows one engine or several, told apart by labels (pure).
+"""The totals of a page that shows one engine or several, told apart by labels.
 
-Each engine has a history of its own, so an engine that leaves takes nothing of the totals with it
-and is no restart, and what one had counted before it joined is no growth.
+Each engine has its own history. So an engine that leaves the page lowers no total and is not a
+restart, and what an engine counted before it joined is not growth.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 _OWN_PAGE: PartKey = ()
 _ENGINES_KEPT = 64
-"""Pods get new names when they are renewed: of more than this, those that are gone are one sum."""
+"""Histories kept one by one. New pods get new names, so engines that left become one sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """The histories of all engines that the page ever showed; the empty one is `Histories()`.
+    """The histories of all engines that the page has shown; the empty one is `Histories()`.
 
-    `shown` are those on the latest page, under the labels that tell them apart. `gone` are the
-    totals of some that are not, and `gone_restarts` their restarts.
+    `engines` are by the labels that tell them apart. `shown` are those on the latest page. `gone`
+    are the totals of engines that are no longer kept one by one, `gone_restarts` their restarts.
     """
 
     engines: Mapping[PartKey, EngineHistory] = field(default_factory=dict)
@@ -39,34 +39,34 @@ class Histories:
 
     @property
     def sole(self) -> EngineHistory:
-        """That of the engine whose own page it is; the empty one where it is none."""
+        """The history of the engine whose own page it is; an empty one if it is a router's page."""
         return self.engines.get(_OWN_PAGE, EngineHistory())
 
     @property
     def restarts(self) -> int:
-        """Of all engines."""
+        """The restarts of all engines."""
         return self.gone_restarts + sum(one.restarts for one in self.engines.values())
 
     @property
     def recounts(self) -> int:
-        """How often lookups were left out, of the engines that are kept."""
+        """How often lookups of any kept engine were left out."""
         return sum(one.recounts for one in self.engines.values())
 
     @property
     def recounted_at(self) -> float | None:
-        """When lookups of any were last left out."""
+        """When lookups of any engine were last left out, in monotonic seconds."""
         known = [one.recounted_at for one in self.engines.values() if one.recounted_at is not None]
         return max(known, default=None)
 
     @property
     def count(self) -> Count:
-        """What the growth of the lookups is worth: the worst of the engines that are shown."""
+        """How far the growth of the lookups can be trusted: the worst of the engines shown."""
         counts = {self.engines[key].lookups.count for key in self.shown}
         worst_first = (Count.RECOUNTED, Count.OPEN, Count.KNOWN)
         return next((count for count in worst_first if count in counts), Count.KNOWN)
 
     def totals(self) -> EngineTotals:
-        """All engines added up; None where one that is shown does not say the number."""
+        """The totals of all engines; None where an engine on the page does not have the number."""
         return EngineTotals(**{each.name: self._total(each.name) for each in fields(EngineTotals)})
 
     def _total(self, name: str) -> float | None:
@@ -76,12 +76,12 @@ class Histories:
         return _sum_of_known(getattr(self.gone, name), *totals.values())
 
     def with_sole(self, history: EngineHistory) -> Histories:
-        """With another history of the engine whose own page it is."""
+        """With a new history of the engine whose own page it is."""
         return replace(self, engines={**self.engines, _OWN_PAGE: history})
 
 
 def carry_page(histories: Histories, snapshot: EngineSnapshot) -> Histories:
-    """The histories with one more page. The first page's values are where the totals begin."""
+    """The histories with one more page. The totals begin with the values of the first page."""
     parts = snapshot.parts or {_OWN_PAGE: snapshot}
     engines = dict(histories.engines)
     for key, part in parts.items():
@@ -93,7 +93,7 @@ def carry_page(histories: Histories, snapshot: EngineSnapshot) -> Histories:
 
 
 def _joined(part: EngineSnapshot) -> EngineHistory:
-    """The history of an engine that is seen beside others: what it counted before is no growth."""
+    """The history of an engine that joined others: what it counted before is not growth."""
     history = carry(EngineHistory(), part)
     return replace(
         history,
@@ -107,7 +107,7 @@ def _joined(part: EngineSnapshot) -> EngineHistory:
 
 
 def _bounded(histories: Histories) -> Histories:
-    """With no more engines than are kept: the oldest that are gone become one sum."""
+    """With at most `_ENGINES_KEPT` engines: the oldest that left the page become one sum."""
     surplus = len(histories.engines) - _ENGINES_KEPT
     leave = [key for key in histories.engines if key not in histories.shown][: max(0, surplus)]
     if not leave:

@@ -1,11 +1,10 @@
-"""Whether the prefix cache's counters can be believed: held against the prompt tokens. Pure.
+"""Whether the prefix cache's counters can be trusted, by comparison with the prompt tokens.
 
-vLLM looks a prompt up once, before it computes it, so over time it looks up no more tokens than
-its prompts have. Up to 0.26 it also counts a request that waits for room in the KV cache, again at
-each step (`v1/core/kv_cache_manager.py`, `get_computed_blocks`): a thousand times the truth on a
-crowded engine. A prompt counts as looked up when it is admitted and as a prompt when its first
-token is there, so lookups may be ahead for a while: by the prompts in between, which the counters
-make good later.
+vLLM looks a prompt up once, before it computes it, so over time it looks up no more tokens than its
+prompts have. But up to 0.26 it counts a request that waits for room in the KV cache again at each
+step (`v1/core/kv_cache_manager.py`, `get_computed_blocks`): on a crowded engine a thousand times
+too much. vLLM counts the lookup when it admits a prompt, and the prompt when its first token is
+there. So lookups can be ahead of the prompts for a while.
 """
 
 from __future__ import annotations
@@ -18,26 +17,26 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot
 
 TOLERANCE = 0.02
-"""Share of the prompt tokens that lookups may exceed them by: prompts looked up and then given up
-before their first token are never counted as prompts."""
+"""The share by which lookups may exceed the prompt tokens: a request that is cancelled after its
+lookup and before its first token never counts as a prompt."""
 LONGEST_OPEN_SECONDS = 600.0
-"""No prompt takes longer from its lookup to its first token."""
+"""The longest that a prompt can take from its lookup to its first token."""
 
 
 class Count(Enum):
-    """What the growth of the lookups since the last settled reading is worth."""
+    """How far the growth of the lookups since the last settled reading can be trusted."""
 
     KNOWN = auto()
-    OPEN = auto()  # ahead of the prompts, which may still follow
+    OPEN = auto()  # ahead of the prompts, but these may still follow
     RECOUNTED = auto()  # more than the prompts can explain
 
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """One engine process: its counters at the last settled reading, and what was seen since.
+    """One engine process: its counters at the last settled reading, and its latest ones.
 
-    A process begins with zeros, so all that it counted before it was first read is held to the
-    same rule. `open_since` is when the growth was first ahead of the prompts.
+    A process begins with zeros, so the rule also covers what it counted before the first reading.
+    `open_since` is when the lookups got ahead of the prompts.
     """
 
     queried: float = 0.0
@@ -50,7 +49,7 @@ class Lookups:
         """With the next reading of the same process."""
         last = _counters(snapshot)
         queried, prompt = snapshot.queried_tokens, snapshot.prompt_tokens
-        if queried is None or not prompt:  # nothing to hold the one against the other
+        if queried is None or not prompt:  # there is nothing to compare
             known = self.queried if queried is None else queried
             return Lookups(known, prompt or self.prompt, last)
         ahead = queried - self.queried - (prompt - self.prompt) * (1 + TOLERANCE)
@@ -62,21 +61,21 @@ class Lookups:
         return Lookups(queried, prompt, last, None, Count.RECOUNTED)
 
     def from_here(self, snapshot: EngineSnapshot) -> Lookups:
-        """Settled at this reading, whatever was counted before it."""
+        """Settled at this reading, without a look at what was counted before it."""
         return Lookups(
             snapshot.queried_tokens or 0.0, snapshot.prompt_tokens or 0.0, _counters(snapshot)
         )
 
     def _explained(self, ahead: float, snapshot: EngineSnapshot) -> bool:
-        """Whether prompts that were looked up and have no first token yet can be so many."""
+        """Whether prompts without a first token can explain that the lookups are `ahead`."""
         since, held = self.open_since, _capacity(snapshot)
         if since is not None and snapshot.at - since >= LONGEST_OPEN_SECONDS:
             return False
-        # A prompt that is being computed has its place in the KV cache.
+        # A prompt that is being computed is in the KV cache, so it is no longer than that.
         return not (held is not None and ahead > held) and not self._stands(snapshot)
 
     def _stands(self, snapshot: EngineSnapshot) -> bool:
-        """Whether nothing runs or waits and nothing was counted since the reading before."""
+        """Whether nothing runs or waits, and no counter grew since the last reading."""
         idle = snapshot.requests_running == 0 and not snapshot.requests_waiting
         return idle and self.last == _counters(snapshot)
 

@@ -1,8 +1,8 @@
-"""vLLM's metric names in every version since 0.8.5, and what becomes of them over the ranks.
+"""vLLM's metric names in every version since 0.8.5, and how the ranks' values become one.
 
-Each family lists its names newest first. Where a page has several of them (0.9.2 to 0.10.2 show
-an old name beside the new one, with the same value) the newest is read and the others are not.
-A counter that vLLM declares as `vllm:x` is on the page as `vllm:x_total`.
+Each family lists its names newest first. If a page has several of them, only the newest is read:
+0.9.2 to 0.10.2 show an old and a new name with the same value. A counter that vLLM declares as
+`vllm:x` is on the page as `vllm:x_total`.
 
 Read in vLLM's `v1/metrics/loggers.py` (and `engine/metrics.py` of the V0 engine) of 0.8.5, 0.9.2,
 0.10.2, 0.11.2, 0.12.0, 0.17.1 and 0.32.0, and on the pages of running engines of 0.8.5 to 0.32.0.
@@ -15,11 +15,11 @@ from enum import Enum, auto
 
 
 class Ranks(Enum):
-    """What one number stands for all engine ranks."""
+    """How the values of all engine ranks become one number."""
 
     SUM = auto()
-    MEAN = auto()  # a share of caches that have one size
-    ONLY = auto()  # cannot be put together: known only where there is one series
+    MEAN = auto()  # a ratio of caches that have the same size
+    ONLY = auto()  # cannot be combined: known only if there is one series
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Family:
     ranks: Ranks
 
 
-# Tokens of prompts looked up in the prefix cache, and those found. 0.8.5 to 0.9.1 have the old
-# names alone, and 0.8.5 counts blocks under them; they were deprecated in 0.9.2, hidden in 0.11 and
-# are gone since 0.12.0. The V0 engine has neither.
+# Tokens of prompts looked up in the prefix cache, and tokens found. 0.8.5 to 0.9.1 have only the
+# old names, and 0.8.5 counts blocks under them. They were deprecated in 0.9.2, hidden in 0.11 and
+# removed in 0.12.0. The V0 engine has neither.
 QUERIED_TOKENS = Family(
     ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"), Ranks.SUM
 )
@@ -41,28 +41,28 @@ HIT_TOKENS = Family(("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits
 CACHED_PROMPT_TOKENS = Family(("vllm:prompt_tokens_cached_total",), Ranks.SUM)
 PROMPT_TOKENS = Family(("vllm:prompt_tokens_total",), Ranks.SUM)
 GENERATION_TOKENS = Family(("vllm:generation_tokens_total",), Ranks.SUM)
-# Tokens of all engine steps: the sum of a histogram, in spite of the name.
+# Tokens of all engine steps. In spite of its name it is the sum of a histogram.
 ITERATION_TOKENS = Family(("vllm:iteration_tokens_total_sum",), Ranks.SUM)
 PREEMPTIONS = Family(("vllm:num_preemptions_total",), Ranks.SUM)
-# In spite of the name a ratio: "1 means 100 percent usage". Renamed in 0.9.2.
+# In spite of its name a ratio: "1 means 100 percent usage". Renamed in 0.9.2.
 KV_CACHE_USAGE = Family(("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"), Ranks.MEAN)
 REQUESTS_RUNNING = Family(("vllm:num_requests_running",), Ranks.SUM)
 REQUESTS_WAITING = Family(("vllm:num_requests_waiting",), Ranks.SUM)
-# Only the V0 engine of 0.8.5 to 0.9.1, and only with --show-hidden-metrics-for-version; -1 there
-# says "not supported or disabled".
+# Only the V0 engine of 0.8.5 to 0.9.1, and only with --show-hidden-metrics-for-version. The value
+# -1 means "not supported or disabled".
 HIT_RATE = Family(("vllm:gpu_prefix_cache_hit_rate",), Ranks.ONLY)
 
-# From the Python client, not from vLLM: absent where several API server processes share a page, and
-# on every page of the V0 engine.
+# From prometheus_client, not from vLLM: absent if several API server processes share a page, and on
+# every page of the V0 engine.
 PROCESS_START = Family(("process_start_time_seconds",), Ranks.ONLY)
 
-# A gauge that is always 1; what it says is in its labels.
+# A gauge that is always 1; the facts are in its labels.
 CACHE_CONFIG = "vllm:cache_config_info"
 
-# A gauge for each state and rank, since 0.11.2: 0 for `sleep_state="awake"` says that it sleeps.
+# A gauge for each state and rank, since 0.11.2: 0 for `sleep_state="awake"` means asleep.
 SLEEP_STATE = "vllm:engine_sleep_state"
 
-# There once the engine speculates, whatever the method; its value does not matter here.
+# Present if the engine decodes speculatively, with any method. The value is not used.
 SPECULATION = "vllm:spec_decode_num_drafts_total"
 
 LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)

@@ -1,11 +1,10 @@
-"""The samples of one page of vLLM's /metrics into one `EngineSnapshot`. Pure.
+"""Makes one `EngineSnapshot` of the samples of a page of vLLM's /metrics.
 
-What is unknown stays None: a family that is not on the page; one with a value that is not finite
-or is negative on any rank, since a sum over the other ranks would be wrong; one that has no series
-for a rank that the other families name; one with the same series twice; one whose unit is unknown.
+A family is None (unknown) if it is not on the page, if a rank's value is negative or not finite, if
+a rank that other families have is missing, if a series is there twice, or if its unit is unknown.
 
-vLLM tells its series apart by model and rank. Where they have another label (`server`, `pod`,
-`instance`, `url`), a router or something that collects pages shows them, of one engine or several.
+vLLM's series have labels for the model and the rank. If they have another label (`server`, `pod`,
+`instance`, `url`), the page is that of a router or a collector, with one engine or several.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ _T = TypeVar("_T")
 
 
 _OWN_LABELS = frozenset({"model_name", "engine", "engine_idx", "pid"})
-"""What vLLM puts on the families that are read, and the Python client where processes share a
-page. Any other label was put on by somebody else."""
+"""The labels that vLLM sets, and prometheus_client (`pid`) if processes share a page. A router or a
+collector added any other label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was read of a page.
+    """The parts of a page that matter.
 
-    `lookups_help` is its HELP of the lookups that it counts under an old name, `version` what the
-    engine says of itself: they tell whether those are tokens or blocks.
+    `lookups_help` is the HELP of the lookups if they have an old name. It or the engine's `version`
+    shows whether they count tokens or blocks. `unfilled` are families that are 0 on every engine.
     """
 
     by_name: Mapping[str, Sequence[Sample]]
@@ -50,7 +49,7 @@ class Page:
 
 
 def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
-    """One snapshot of all ranks, and of all engines where a page has the series of several."""
+    """One snapshot of all ranks, and of all engines if the page has several."""
     foreign = frozenset(
         label
         for family in names.VLLM_FAMILIES
@@ -70,9 +69,9 @@ def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
 def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
     """The page of each engine, by the labels that tell them apart.
 
-    What stands on it without these labels, such as the start time of the process that shows the
-    page, is not an engine's. Nor is a family that is 0 throughout: a router shows 0 for what it
-    does not know. Its version is its own.
+    Series without these labels are not an engine's, such as the start time of the router. Families
+    that are 0 on every engine count as unknown, because a router shows 0 for what it does not know.
+    The version is unknown, because a router answers with its own.
     """
 
     def key(labels: Mapping[str, str]) -> PartKey:
@@ -102,7 +101,7 @@ def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
 
 
 def _added_up(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
-    """As of one engine. A number that one of them does not say is unknown."""
+    """The snapshots of several engines as one. A number that one of them lacks is unknown."""
     first, *others = parts.values()
     every = [first, *others]
 
@@ -189,10 +188,10 @@ def _one(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
 
 
 def _lookup_step(page: Page, cache: CacheConfig | None) -> int | None:
-    """Tokens of one count of the lookups: 1, or a block's; None where the unit is unknown.
+    """The tokens that one count of the lookups means: 1 or the block size; None is unknown.
 
-    The V1 engine of 0.8.5 counts blocks under the names that count tokens since 0.9.0; the HELP
-    line of each says which (`v1/metrics/loggers.py`).
+    The V1 engine of 0.8.5 counts blocks under the names that count tokens since 0.9.0. The HELP
+    line shows which (`v1/metrics/loggers.py`).
     """
     on_page = page.by_name
     if not any(_newest(f, on_page) and f.names[0] not in on_page for f in names.LOOKUPS):
@@ -213,7 +212,7 @@ _FIRST_MINOR_IN_TOKENS = 9
 
 
 def _asleep(samples: Sequence[Sample]) -> bool | None:
-    """Whether a rank sleeps; None where the page does not say so of each."""
+    """Whether a rank sleeps; None if that is unknown for a rank."""
     awake = [_known(s.value) for s in samples if s.labels.get("sleep_state") == "awake"]
     if 0 in awake:
         return True
@@ -221,12 +220,12 @@ def _asleep(samples: Sequence[Sample]) -> bool | None:
 
 
 def _newest(family: Family, by_name: Mapping[str, Sequence[Sample]]) -> Sequence[Sample]:
-    """The samples under the newest of the family's names that is on the page."""
+    """The samples under the family's newest name on the page."""
     return next((by_name[name] for name in family.names if name in by_name), ())
 
 
 def _combined(samples: Sequence[Sample], engines: set[str], ranks: Ranks) -> float | None:
-    """One number for all ranks, None where one of them is unknown."""
+    """One number for all ranks; None if one of them is unknown."""
     if not samples:
         return None
     named = {sample.labels["engine"] for sample in samples if "engine" in sample.labels}
@@ -241,10 +240,10 @@ def _combined(samples: Sequence[Sample], engines: set[str], ranks: Ranks) -> flo
 
 
 def _known(value: float) -> float | None:
-    """The value if it can be one of a wanted family: finite and not negative."""
+    """The value, or None if it is negative or not finite."""
     try:
         number = float(value)
-    except OverflowError:  # the parser makes an int of any row of digits
+    except OverflowError:  # the parser turns any row of digits into an int
         return None
     return number if math.isfinite(number) and number >= 0 else None
 
@@ -254,12 +253,12 @@ def _ratio(value: float | None) -> float | None:
 
 
 def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConfig:
-    """What the ranks' `cache_config_info` agree on.
+    """The values that are the same in the `cache_config_info` of all ranks.
 
-    `num_blocks` is the label as it stands: with data parallelism vLLM adds the ranks' blocks up
-    and says the sum on each rank's line, while `kv_cache_size_tokens` is one rank's (0.32.0,
-    `v1/engine/core_client.py`). Before 0.24 there is no `kv_cache_size_tokens`, and the capacity
-    is that of a rank's share of the blocks: too much where a model's layers are of several kinds.
+    With data parallelism vLLM writes the blocks of all ranks on each rank's line, but
+    `kv_cache_size_tokens` is that of one rank (0.32.0, `v1/engine/core_client.py`). Before 0.24
+    there is no `kv_cache_size_tokens`, and the capacity is one rank's share of the blocks. That is
+    too much for a model with several kinds of layers.
     """
 
     def label(name: str) -> Callable[[Mapping[str, str]], int | None]:
@@ -286,7 +285,7 @@ def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConf
 
 
 def _agreed_cache(caches: Sequence[CacheConfig | None]) -> CacheConfig | None:
-    """What the caches of several engines have in common."""
+    """The values that are the same in the caches of several engines."""
     known = [cache for cache in caches if cache is not None]
     if not known or len(known) < len(caches):
         return None
@@ -312,10 +311,10 @@ def _agreed(
     return answers.pop() if len(answers) == 1 else None
 
 
-# vLLM's `config/cache.py`: `cache_hit_alignment_tokens` is the "token granularity at which
+# From vLLM's `config/cache.py`: `cache_hit_alignment_tokens` is the "token granularity at which
 # prefix-cache hits land", `prefix_match_unit` "the finest token boundary a prefix-cache hit can
 # land on", `effective_attention_block_size` the "full-attention block size in tokens, including
-# DCP". Each came later than the next and is the text "None" where it is not set.
+# DCP". The newest stands first. An unset label has the text "None".
 _MATCH_UNIT_LABELS = (
     "cache_hit_alignment_tokens",
     "prefix_match_unit",

@@ -1,4 +1,4 @@
-"""vLLM's counters carried over its restarts, which set them back to 0 (pure)."""
+"""vLLM's counters, added up over its restarts, which set them back to 0."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot
 
 FASTEST_START_SECONDS = 30.0
-"""No vLLM starts faster: it loads a model, and warms up."""
+"""No vLLM starts faster, because it loads a model and warms up."""
 _LOOKUPS = ("queried_tokens", "hit_tokens")
-_STARTS_KEPT = 32  # more replicas than this behind one URL are found out all the same, later
+_STARTS_KEPT = 32  # start times remembered; more replicas behind one URL are detected later
 
 
 class SavedSource(Enum):
-    """Which of vLLM's counters says how many prompt tokens were not computed."""
+    """The counter of vLLM that counts the prompt tokens that were not computed."""
 
     CACHED_PROMPT_TOKENS = auto()
     HIT_TOKENS = auto()
@@ -29,10 +29,10 @@ class SavedSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """One counter. `total` is None until first known, and never smaller than before.
+    """One counter. `total` is None until it is first known, and never falls.
 
-    `last` is what the running process said last, `counted` what of that is in the total or was
-    left out of it: None where all that it says first is to be left out.
+    `last` is the last value of the running process. `counted` is the part of it that is already in
+    the total or was left out for good; None: leave out the whole first value.
     """
 
     total: float | None = None
@@ -40,13 +40,13 @@ class Carried:
     counted: float | None = 0.0
 
     def fell_to(self, value: float | None) -> bool:
-        """Whether a process that counts on could not have said `value`."""
+        """Whether `value` is lower than the last one, so the counter started again."""
         return value is not None and self.last is not None and value < self.last
 
     def after(self, value: float | None, *, anew: bool, count: Count = Count.KNOWN) -> Carried:
-        """With the next value, counted from 0 again where `anew`; None keeps the total.
+        """With the next value, counted from 0 if `anew`; a value of None keeps the total.
 
-        Growth that is open waits for a later reading; recounted growth is left out for good.
+        Open growth waits for a later reading. Recounted growth is left out for good.
         """
         counted = 0.0 if anew else self.counted
         if value is None:
@@ -62,10 +62,10 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class EngineHistory:
-    """What one engine's snapshots have added up to so far. The empty one is `EngineHistory()`.
+    """The sum of one engine's snapshots so far; the empty one is `EngineHistory()`.
 
-    `counts` has the fields of `EngineTotals` as its keys. `recounted_at` is when lookups were last
-    left out because they were more than the prompts explain, `recounts` how often.
+    The keys of `counts` are the fields of `EngineTotals`. `recounted_at` is when lookups were last
+    left out because the prompts do not explain them, `recounts` is how often that happened.
     """
 
     counts: Mapping[str, Carried] = field(default_factory=dict)
@@ -86,21 +86,20 @@ class EngineHistory:
 def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     """The history with one more snapshot, which must be of the same engine and later.
 
-    Every total starts at the engine's own value, so it agrees with the server's counter until the
-    server restarts; from then on it is the server's counter plus what was counted before. What an
-    engine counted between the last snapshot and its end is lost.
+    Every total starts with the engine's own value, so it equals the server's counter until the
+    first restart. From then on it is the server's counter plus what was counted before. What an
+    engine counts between its last snapshot and its end is lost.
 
-    The counters start anew when `process_start_time` has changed, or when any of them fell: then
-    all of them did, since one process holds them all. One that fell while the start time is
-    known to be the same (vLLM makes its counters anew when it is scaled up in place) is no
-    restart.
+    The counters start again from 0 if `process_start_time` changed, or if any of them fell: one
+    process holds them all. A counter that falls while the start time stays the same is not a
+    restart: vLLM makes new counters when it is scaled in place.
 
-    `saved_tokens` is `prompt_tokens_cached` where the engine has it (0.16 and later), else the
-    prefix cache's hits, which leave out what an external cache supplied. An engine's source is
-    settled when it is first seen and again at each restart, where the version may have changed,
-    and never in between: two counters must not be spliced.
+    `saved_tokens` is `prompt_tokens_cached` if the engine has it (since 0.16), else the prefix
+    cache's hits, which do not contain hits in external caches. The choice is made when the engine
+    is first seen and again after each restart, because the version may have changed. It is never
+    changed in between: a total must not mix two counters.
 
-    Lookups that the prompts do not explain (lookups.py) are left out, with the hits among them.
+    Lookups that the prompts do not explain (lookups.py) are left out, and their hits, too.
     """
     before, now = history.process_start_time, snapshot.process_start_time
     both_known = before is not None and now is not None
@@ -122,8 +121,8 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
             for name, value in values.items()
         },
         saved_source=source,
-        # Unknown after a restart that only a fallen counter told: keeping the old start time would
-        # make a second restart of the new one once it is seen.
+        # After a restart that only a fallen counter shows, the start time is unknown. The old one
+        # would make a second restart of the new one once that is seen.
         process_start_time=before if now is None and not restarted else now,
         earlier_starts=(
             (*history.earlier_starts, before)[-_STARTS_KEPT:]
@@ -139,20 +138,20 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
 
 
 def returned(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
-    """Whether the snapshot is of a process that another had already replaced.
+    """Whether the snapshot is of a process that another one had already replaced.
 
-    No process comes back: two or more answer at this URL in turn, and adding up their counters
-    would make nonsense of the totals.
+    A process that ended does not come back, so several processes answer at this URL in turn. The
+    sum of their counters would be wrong.
     """
     start = snapshot.process_start_time
     return start != history.process_start_time and start in history.earlier_starts
 
 
 def alternates(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
-    """Whether counters fall and rise and fall again faster than any engine can be started twice.
+    """Whether counters fall, rise and fall again faster than any engine can start twice.
 
-    For processes that do not say when they started: two or more of them answer in turn. The one
-    snapshot is not to be carried; `fell` is.
+    For processes without a start time: several of them answer in turn. Such a snapshot must not go
+    into the totals; use `fell` in place of `carry`.
     """
     if history.process_start_time is not None or snapshot.process_start_time is not None:
         return False
@@ -162,7 +161,7 @@ def alternates(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
 
 
 def fell(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
-    """The history that remembers only when a counter fell, and not to what."""
+    """The history with the time of the fall, and without the fallen values."""
     return replace(history, fell_at=snapshot.at)
 
 

@@ -1,4 +1,4 @@
-"""The rolling hit ratio of all traffic, from totals that never go back (pure)."""
+"""The rolling hit ratio of all traffic, from totals that never fall."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 WINDOWS: Mapping[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}  # seconds
 
 _LONGEST = max(WINDOWS.values())
-# Samples closer than this are thinned out, all but the newest, so that an hour never takes more
-# than some seven hundred, however often the engine is read.
+# Seconds. Closer samples are dropped, except the newest, so an hour has at most about 700 samples,
+# even if the engine is read more often.
 _SPACING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Both counters at one moment, in tokens, carried over restarts."""
+    """Both counters at one moment, in tokens, added up over restarts."""
 
     at: float
     queried: float
@@ -30,11 +30,10 @@ class Sample:
 def observe(
     samples: tuple[Sample, ...], totals: EngineTotals, *, at: float, whole: bool
 ) -> tuple[Sample, ...]:
-    """The samples, oldest first, with one more; those that left the longest window are dropped.
+    """The samples with one more, oldest first, without those older than the longest window.
 
-    `whole` says that the engine gave both counters this time. Where it did not, all samples go:
-    if it restarted before the missing one came back, a difference taken across that time would
-    count one of the two and not the other.
+    `whole`: the engine gave both counters this time. If not, all samples are dropped: after a
+    restart in that time, a difference would contain one counter's growth and not the other's.
     """
     if not whole or totals.queried_tokens is None or totals.hit_tokens is None:
         return ()
@@ -46,10 +45,10 @@ def observe(
 
 
 def hit_ratios(samples: tuple[Sample, ...], *, at: float) -> dict[str, float]:
-    """Hits / queries within each window, from its oldest sample to the newest.
+    """Hits / lookups within each window, from its oldest sample to the newest.
 
-    A window with fewer than two samples or without a query is left out. So the 1m window needs
-    an engine that is read at least every half minute to be always there.
+    A window with fewer than two samples or without lookups is left out. So the 1m window is always
+    there only if the engine is read at least every 30 seconds.
     """
     ratios = {}
     for name, seconds in WINDOWS.items():
@@ -64,5 +63,5 @@ def _ratio(inside: list[Sample]) -> float | None:
         return None
     queried = inside[-1].queried - inside[0].queried
     hit = inside[-1].hit - inside[0].hit
-    # More hits than queries would be two counters that do not belong together.
+    # More hits than lookups: the two counters do not belong together.
     return hit / queried if 0 <= hit <= queried and queried > 0 else None

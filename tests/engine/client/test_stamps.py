@@ -231,7 +231,7 @@ def test_an_answer_that_precedes_its_request_is_the_exporters_own_failure(runner
         ):
             chat = await client.chat(asking(10), PATIENT)
             assert chat.failure.reason is FailureReason.INTERNAL
-            assert "before its request was sent" in chat.failure.detail
+            assert "before the request was sent" in chat.failure.detail
             control = control_facts(chat, before_turn=False)
             assert control.outcome is ControlOutcome.FAILED
             assert control.ttft_seconds is None
