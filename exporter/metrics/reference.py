@@ -1,13 +1,11 @@
-"""Writes docs/metrics.md from the tables of families: `python -m exporter.metrics.reference`."""
+"""Writes docs/metrics.md from the families: `python -m exporter.metrics.reference`."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from exporter.metrics.families.container import CONTAINER
-from exporter.metrics.families.engine import ENGINE
-from exporter.metrics.families.tables import EXPORTER, LOOPS, PROBE
+from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,21 +19,22 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Metrics
 
-Written by `python -m exporter.metrics.reference` from the tables in
-`exporter/metrics/families`; change the tables, not this file.
+`python -m exporter.metrics.reference > docs/metrics.md` writes this page from the tables in
+`exporter/metrics/families`. Change the tables, not this page.
 
-Base units: seconds, tokens, bytes, ratios from 0 to 1. A value that is not known is absent: it is
-neither 0 nor the last one that was known. When a session fails, the values of the last session of
-its scenario go, and where the target itself fails, those of all scenarios; when a scrape fails, the
-values of the engine go. Counters that come from a sum of what an engine reports are absent until it
-reports something; counts of the exporter's own begin at 0.
+The units are seconds, tokens, bytes, and ratios from 0 to 1. An unknown value is absent: it is
+not 0, and not an old value. When a session fails, the values of the last session of its scenario
+disappear; when the target itself fails, those of all its scenarios disappear. When a scrape fails,
+the values of the engine disappear. A counter of what the engine reports is absent until the engine
+reports it. A counter of what the exporter itself does starts at 0.
 
-Ratios over any time come from the counters, and are right even where an engine reported only part:
+Compute ratios over any time from the counters. They are correct even if an engine reports only part
+of the numbers:
 
 {ratios}
 
-For the efficiency, do not divide cached by ideal tokens: a turn whose ideal is unknown counts in
-the one and not in the other.
+For the efficiency, do not divide cached tokens by ideal tokens: a turn with an unknown ideal counts
+only in the first.
 """
 
 RATIOS = {
@@ -50,15 +49,15 @@ RATIOS = {
         "rate(vllm_engine_users_prefix_cache_hit_tokens_total[1h])"
         " / rate(vllm_engine_users_prefix_cache_queried_tokens_total[1h])"
     ),
-    "hit ratio of all traffic, the probe's own too": (
+    "hit ratio of all traffic, with the probe's": (
         "rate(vllm_engine_prefix_cache_hit_tokens_total[1h])"
         " / rate(vllm_engine_prefix_cache_queried_tokens_total[1h])"
     ),
 }
 
-_EXPORTER_WORDS = """\
-The families `process_*` of the Prometheus client library stand beside these: memory, processor time
-and open files of the exporter."""
+_PROCESS_FAMILIES = """\
+The Prometheus client library adds the families `process_*`: memory, processor time and open files
+of the exporter."""
 
 
 def render() -> str:
@@ -68,21 +67,21 @@ def render() -> str:
     return "\n".join(
         (
             _INTRODUCTION.format(ratios=table),
-            *_section("The probe", PROBE, "target"),
-            *_section("The engine", ENGINE, "target"),
-            *_section("The container", CONTAINER, "target"),
-            *_section("The exporter", (*EXPORTER, *LOOPS)),
-            _EXPORTER_WORDS,
+            *_section("The probe", _of_targets("vllm_probe_"), "target"),
+            *_section("The engine", _of_targets("vllm_engine_"), "target"),
+            *_section("The container", _of_targets("vllm_container_"), "target"),
+            *_section("The exporter", (*EXPORTER_FAMILIES, *LOOP_FAMILIES)),
+            _PROCESS_FAMILIES,
             "",
         )
     )
 
 
-def _section(
-    title: str,
-    families: Iterable[AnyFamily],
-    *leading: str,
-) -> list[str]:
+def _of_targets(prefix: str) -> Iterable[AnyFamily]:
+    return (family for family in TARGET_FAMILIES if family.name.startswith(prefix))
+
+
+def _section(title: str, families: Iterable[AnyFamily], *leading: str) -> list[str]:
     rows = [_row(family, leading) for family in families]
     return [
         f"## {title}",

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from exporter.metrics.families.tables import EXPORTER, LOOPS, PROCESS, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    PROCESS,
+    TARGET_FAMILIES,
+)
 from exporter.metrics.writer import Writer, writer_for
 from exporter.web.parameters import BadRequestError, NoSuchTargetError, asked_target
 
@@ -83,7 +88,7 @@ class MetricsPage:
 
     async def _whole(self, kind: PageKind) -> bytes:
         async with self._one_at_a_time:
-            bodies: list[list[str]] = [[] for _ in (*TARGET_FAMILIES, *LOOPS)]
+            bodies: list[list[str]] = [[] for _ in (*TARGET_FAMILIES, *LOOP_FAMILIES)]
             for name in tuple(self._metrics.targets):
                 state = self._metrics.targets.get(name)
                 if state is not None:  # not removed meanwhile
@@ -102,14 +107,16 @@ class MetricsPage:
             if len(lines) > _MANY:
                 await asyncio.sleep(0)
         page += self._of_exporter_itself(kind)
-        for about, own, lines in zip(LOOPS, self._own_loops(kind), about_loops, strict=True):
+        for about, own, lines in zip(
+            LOOP_FAMILIES, self._own_loops(kind), about_loops, strict=True
+        ):
             page.append(_under(kind.writer.head(about), own + "".join(lines)))
         return [*page, kind.writer.end.encode()]
 
     def _of_exporter(self, kind: PageKind) -> list[bytes]:
         """The families that belong to no target."""
         page = [_of_process(kind), *self._of_exporter_itself(kind)]
-        for family, own in zip(LOOPS, self._own_loops(kind), strict=True):
+        for family, own in zip(LOOP_FAMILIES, self._own_loops(kind), strict=True):
             page.append(_under(kind.writer.head(family), own))
         return [*page, kind.writer.end.encode()]
 
@@ -117,12 +124,14 @@ class MetricsPage:
         state, writer = self._metrics.exporter, kind.writer
         return [
             _under(writer.head(family), writer.body(family, family.reader.read(state), kind.names))
-            for family in EXPORTER
+            for family in EXPORTER_FAMILIES
         ]
 
     def _own_loops(self, kind: PageKind) -> list[str]:
         loops = self._metrics.exporter.loops
-        return [kind.writer.body(each, each.reader.read(loops), kind.names) for each in LOOPS]
+        return [
+            kind.writer.body(each, each.reader.read(loops), kind.names) for each in LOOP_FAMILIES
+        ]
 
     async def close(self) -> None:
         """Cancel the pages in progress."""
@@ -144,14 +153,14 @@ def _bodies(state: TargetState, kind: PageKind) -> list[str]:
             write(family, family.reader.read(state), names, target=state.name)
             for family in TARGET_FAMILIES
         ),
-        *(write(family, family.reader.read(state.loops), names) for family in LOOPS),
+        *(write(family, family.reader.read(state.loops), names) for family in LOOP_FAMILIES),
     ]
 
 
 def _of_target(state: TargetState, kind: PageKind) -> list[bytes]:
     heads = (
         *(kind.writer.head(family, "target") for family in TARGET_FAMILIES),
-        *(kind.writer.head(family) for family in LOOPS),
+        *(kind.writer.head(family) for family in LOOP_FAMILIES),
     )
     page = [_under(head, body) for head, body in zip(heads, _bodies(state, kind), strict=True)]
     return [*page, kind.writer.end.encode()]

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.container.decide.records import Cause, LifecycleState
 from exporter.engine.metrics.scrape_reasons import ScrapeReason
-from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
 from exporter.model.probe import PauseReason
 from exporter.model.session import Notice
 from exporter.web import runbooks
@@ -27,7 +27,7 @@ BY_NAME = dict(
 )
 RUNBOOK_URL = r'runbook_url: "\{\{ \$externalLabels\.runbooks \}\}/([a-z-]+)"'
 RECORDED = set(re.findall(r"record: (\S+)", RECORDING))
-FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 SERIES = {f.name for f in FAMILIES} | {
     f.name + suffix
     for f in FAMILIES

@@ -9,7 +9,7 @@ from doc_pages import PAGES, ROOT, anchors, prose
 
 from exporter.config.schema import keys
 from exporter.config.schema.settings import Settings
-from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
 
 READ = [page for page in PAGES if page.name != "CHANGELOG.md"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -55,7 +55,9 @@ def test_pictures_are_small_have_words_and_are_used():
         assert re.search(rf"!\[[^\]]{{20,}}\]\(images/{picture.name}\)", text)
 
 
-FAMILIES = {family.name: family.kind for family in (*TARGET_FAMILIES, *EXPORTER, *LOOPS)}
+FAMILIES = {
+    family.name: family.kind for family in (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
+}
 SAMPLES = {
     *FAMILIES,
     *(

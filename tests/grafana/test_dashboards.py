@@ -22,7 +22,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from exporter.container.decide.records import LifecycleState
-from exporter.metrics.families.tables import EXPORTER, LOOPS, TARGET_FAMILIES
+from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
 from grafana.build import DASHBOARDS_FOLDER, dashboards, render, without_placement, write
 from grafana.names import DATASOURCE_UID, TAG, Uid
 
@@ -34,7 +34,10 @@ each_dashboard = pytest.mark.parametrize("name", NAMES)
 def family_labels() -> dict[str, set[str]]:
     """Every name of a sample that the exporter may publish, with its labels."""
     known: dict[str, set[str]] = {}
-    for families, leading in ((TARGET_FAMILIES, {"target"}), ((*EXPORTER, *LOOPS), set())):
+    for families, leading in (
+        (TARGET_FAMILIES, {"target"}),
+        ((*EXPORTER_FAMILIES, *LOOP_FAMILIES), set()),
+    ):
         for family in families:
             labels = leading | set(family.reader.labels)
             known[family.name] = labels

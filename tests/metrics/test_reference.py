@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from exporter.metrics.families.engine import ENGINE
-from exporter.metrics.families.tables import EXPORTER, LOOPS, PROBE, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    TARGET_FAMILIES,
+)
 from exporter.metrics.reference import RATIOS, render
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
-FAMILIES = (*TARGET_FAMILIES, *EXPORTER, *LOOPS)
+FAMILIES = (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 
 
 def test_the_reference_is_current():
@@ -68,7 +71,7 @@ def test_the_names_that_are_promised_are_there():
 
 
 def test_labels_are_those_of_the_contract():
-    labels = {family.name: family.reader.labels for family in (*PROBE, *ENGINE, *EXPORTER, *LOOPS)}
+    labels = {family.name: family.reader.labels for family in FAMILIES}
     assert labels["vllm_probe_turn_hit_ratio"] == ("scenario", "turn")
     assert labels["vllm_probe_session_failures_total"] == ("reason",)
     assert labels["vllm_probe_lost_tokens_total"] == ("cause",)

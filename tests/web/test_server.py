@@ -25,7 +25,12 @@ from structlog.testing import capture_logs
 from exporter.analysis.own_share import OwnShare
 from exporter.errors import ExporterError
 from exporter.metrics.families.discovery import DISCOVERY
-from exporter.metrics.families.tables import EXPORTER, LOOPS, PROCESS, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    PROCESS,
+    TARGET_FAMILIES,
+)
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
 from exporter.model.probe import RetentionReading
@@ -81,7 +86,10 @@ async def test_metrics_are_prometheus_text_by_default(client, accept):
     answer, body = await metrics_page(client, accept)
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     names = {family.name for family in plain_text(body.decode())}
-    expected = {family.name.removesuffix("_total") for family in TARGET_FAMILIES + EXPORTER + LOOPS}
+    expected = {
+        family.name.removesuffix("_total")
+        for family in TARGET_FAMILIES + EXPORTER_FAMILIES + LOOP_FAMILIES
+    }
     missing = {
         "vllm_engine_prefix_cache_reported_hit_ratio",  # not of this version of vLLM
         "vllm_probe_notice",  # no notice

@@ -1,11 +1,11 @@
-"""The families of what the probe costs, what prefill costs, and what the cache saved thereby."""
+"""The families of cost: of the probe's requests, of a prompt token, and what the cache saves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Family, Reader, by, each_turn, one
+from exporter.metrics.readers import Reader, by, counter, each_turn, gauge, one
 from exporter.metrics.state.target import live_engine, live_users
 from exporter.model.probe import PauseReason
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from exporter.analysis.prefill_cost import PrefillCost
-    from exporter.metrics.readers import Reading, Value
+    from exporter.metrics.readers import Family, Reading, Value
     from exporter.metrics.state.cost import Savings
     from exporter.metrics.state.target import TargetState
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 def _paused(target: TargetState) -> Mapping[str, Value]:
     if not target.cost.admission_known:
         return {}
-    return {str(reason): float(reason is target.cost.paused) for reason in PauseReason}
+    return {reason: reason is target.cost.paused for reason in PauseReason}
 
 
 def _retention(target: TargetState) -> Mapping[str, Value]:
     return {f"{gap:g}": share for gap, share in sorted(target.cost.retention.items())}
 
 
-def _per_token(target: TargetState) -> Value:
-    prefill = _prefill(target)
-    return None if prefill is None else prefill.seconds_per_token
+def _prefill(value: Callable[[PrefillCost], Value]) -> Reader[TargetState]:
+    """Absent, as every value of last sessions, while the target fails."""
 
+    def read(target: TargetState) -> Value:
+        known = target.cost.prefill if any(target.finished) else None
+        return None if known is None else value(known)
 
-def _prefill(target: TargetState) -> PrefillCost | None:
-    """As every value of last sessions, it goes when the target fails."""
-    return target.cost.prefill if any(target.finished) else None
+    return one(read)
 
 
 def _of_all(target: TargetState) -> Savings | None:
@@ -70,113 +70,94 @@ def _money(whose: _Whose) -> Reader[TargetState]:
     return Reader(("currency",), read)
 
 
-PROBE_COST: Final[tuple[Family[TargetState], ...]] = (
-    Family(
+COST: Final[tuple[Family[TargetState], ...]] = (
+    gauge(
         "vllm_probe_turn_cold_ttft_seconds",
-        "gauge",
         each_turn(lambda turn: turn.cold_ttft_seconds),
-        "Time to first token of the cold control of this turn: the same messages under a salt "
-        "never used. Only of turns drawn for a control, and only where it had 0 cached tokens.",
+        "Time to first token of this turn's cold control: the same messages with a new salt. Only "
+        "for turns with a control that had 0 cached tokens.",
     ),
-    Family(
+    gauge(
         "vllm_probe_turn_ttft_saved_seconds",
-        "gauge",
         each_turn(lambda turn: turn.ttft_saved_seconds),
-        "Cold minus warm time to first token of this turn. Below 0 where chance outweighs what was "
-        "saved. Absent where nothing was cached.",
+        "Cold minus warm time to first token of this turn. It can be below 0, because single "
+        "times vary. Absent when nothing was cached.",
     ),
-    Family(
+    counter(
         "vllm_probe_controls_total",
-        "counter",
-        by("outcome", lambda t: {str(k): v for k, v in t.cost.controls.items()}),
-        "Cold controls sent, by outcome; only those of outcome cold count.",
+        by("outcome", lambda t: t.cost.controls),
+        "Cold controls sent, by outcome. Only those with the outcome cold are used.",
     ),
-    Family(
+    gauge(
         "vllm_probe_retention_ratio",
-        "gauge",
         by("gap_seconds", _retention),
-        "Share of a prefix still cached after nobody used it for that long, when last measured. "
-        "Absent where unknown.",
+        "Share of a prefix that is still cached after nobody used it for this time, as last "
+        "measured. Absent when unknown.",
     ),
-    Family(
+    gauge(
         "vllm_probe_paused",
-        "gauge",
         by("reason", _paused),
-        "1 for what holds the next session back now: requests in the engine's queue, the usage of "
-        "its KV cache, the budget, or that it sleeps or is paused.",
+        "1 for the reason why the next session waits now: requests in the engine's queue, the "
+        "usage of its KV cache, the token budget, or an engine that sleeps or is paused.",
     ),
-    Family(
+    gauge(
         "vllm_probe_budget_tokens_per_hour",
-        "gauge",
         one(lambda t: t.cost.budget_tokens_per_hour),
-        "The most that the probe may ask of this engine, in tokens as "
-        "vllm_probe_consumed_tokens_total counts them. Absent where there is no limit.",
+        "The most tokens per hour that the probe may use of this engine, counted as in "
+        "vllm_probe_consumed_tokens_total. Absent when there is no limit.",
     ),
-)
-
-ENGINE_COST: Final[tuple[Family[TargetState], ...]] = (
-    Family(
+    gauge(
         "vllm_engine_prefill_seconds_per_token",
-        "gauge",
-        one(_per_token),
-        "Time to first token per uncached prompt token, the slope of a robust line through the "
-        "probe's last turns. Absent where the slope is not four standard errors above 0.",
+        _prefill(lambda prefill: prefill.seconds_per_token),
+        "Time to first token per uncached prompt token: the slope of a robust line through the "
+        "probe's last turns. Absent when the slope is less than four standard errors above 0.",
     ),
-    Family(
+    gauge(
         "vllm_engine_prefill_seconds_per_token_error",
-        "gauge",
-        one(lambda t: None if (fitted := _prefill(t)) is None else fitted.error),
+        _prefill(lambda prefill: prefill.error),
         "Standard error of vllm_engine_prefill_seconds_per_token.",
     ),
-    Family(
+    gauge(
         "vllm_engine_prefill_floor_seconds",
-        "gauge",
-        one(lambda t: None if (fitted := _prefill(t)) is None else fitted.floor_seconds),
-        "Time to first token that the same line says of a prompt with nothing to compute. Absent "
-        "where it says less than nothing.",
+        _prefill(lambda prefill: prefill.floor_seconds),
+        "Time to first token of a prompt with no token to compute, by the same line. Absent when "
+        "the line gives a time below 0.",
     ),
-    Family(
+    counter(
         "vllm_engine_prefill_seconds_saved_total",
-        "counter",
         _seconds(_of_all),
-        "Prefill seconds that all traffic, the exporter's own too, did not need thanks to the "
-        "cache: each growth of "
-        "vllm_engine_tokens_saved_total times the cost per token known then. Growth while none was "
-        "known is left out.",
+        "Prefill seconds that the cache saved, for all traffic with the exporter's own: each "
+        "growth of vllm_engine_tokens_saved_total times the cost per token known at that time. "
+        "Growth before a cost is known does not count.",
     ),
-    Family(
+    counter(
         "vllm_engine_prefill_energy_saved_joules_total",
-        "counter",
         _joules(_of_all),
-        "vllm_engine_prefill_seconds_saved_total times the watts of the configuration, from the "
-        "time on when they were set. Absent without them.",
+        "vllm_engine_prefill_seconds_saved_total times the configured watts, since they were set. "
+        "Absent without watts.",
     ),
-    Family(
+    counter(
         "vllm_engine_prefill_cost_saved_total",
-        "counter",
         _money(_of_all),
-        "vllm_engine_prefill_seconds_saved_total in hours times the price per hour of the "
-        "configuration, from the time on when it was set. Absent without it.",
+        "vllm_engine_prefill_seconds_saved_total in hours times the configured price per hour, "
+        "since it was set. Absent without a price.",
     ),
-    Family(
+    counter(
         "vllm_engine_users_prefill_seconds_saved_total",
-        "counter",
         _seconds(_of_users),
-        "Prefill seconds that users did not need thanks to the cache: each growth of "
-        "vllm_engine_users_tokens_saved_total times the cost per token known then.",
+        "Prefill seconds that the cache saved for users: each growth of "
+        "vllm_engine_users_tokens_saved_total times the cost per token known at that time.",
     ),
-    Family(
+    counter(
         "vllm_engine_users_prefill_energy_saved_joules_total",
-        "counter",
         _joules(_of_users),
-        "vllm_engine_users_prefill_seconds_saved_total times the watts of the configuration, from "
-        "the time on when they were set. Absent without them.",
+        "vllm_engine_users_prefill_seconds_saved_total times the configured watts, since they were "
+        "set. Absent without watts.",
     ),
-    Family(
+    counter(
         "vllm_engine_users_prefill_cost_saved_total",
-        "counter",
         _money(_of_users),
-        "vllm_engine_users_prefill_seconds_saved_total in hours times the price per hour of the "
-        "configuration, from the time on when it was set. Absent without it.",
+        "vllm_engine_users_prefill_seconds_saved_total in hours times the configured price per "
+        "hour, since it was set. Absent without a price.",
     ),
 )

@@ -1,14 +1,15 @@
-"""The families of discovery: what each source of targets came to."""
+"""The families of discovery: the last answer of each source of targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Family, Reader
+from exporter.metrics.readers import Reader, counter, gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exporter.metrics.readers import Family
     from exporter.metrics.state.exporter import ExporterState, SourceState
 
 
@@ -31,30 +32,26 @@ def _by_reason(values: Callable[[SourceState], Mapping[str, float]]) -> Reader[E
 
 
 DISCOVERY: Final[tuple[Family[ExporterState], ...]] = (
-    Family(
+    gauge(
         "vllm_exporter_discovery_targets",
-        "gauge",
         _by_source(lambda source: source.targets),
-        "Targets that a source has added; while it does not answer, those of its last answer. "
-        "Absent before the first.",
+        "Targets that the source adds. While the source does not answer, those of its last answer. "
+        "Absent before the first answer.",
     ),
-    Family(
+    gauge(
         "vllm_exporter_discovery_left_out_targets",
-        "gauge",
         _by_reason(lambda source: source.left_out),
-        "What a source found and is not measured: a mistake in a container's labels, or more than "
-        "discovery.max_targets.",
+        "What the source found and the exporter does not measure: containers with a mistake in "
+        "their labels, and targets above discovery.max_targets.",
     ),
-    Family(
+    counter(
         "vllm_exporter_discovery_failures_total",
-        "counter",
         _by_reason(lambda source: source.failures),
-        "Looks at a source that failed, by reason. Its targets stay as they were.",
+        "Queries of the source that failed, by reason. Its targets stay as they were.",
     ),
-    Family(
+    gauge(
         "vllm_exporter_discovery_last_success_timestamp_seconds",
-        "gauge",
         _by_source(lambda source: source.last_success_time),
-        "Unix time at which a source last answered.",
+        "Unix time at which the source last answered.",
     ),
 )

@@ -1,186 +1,159 @@
-"""The families of the engine: its own counters and gauges, and what users have of them."""
+"""The families of the engine's own counters and gauges, for all of its traffic."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.families.cost import ENGINE_COST
-from exporter.metrics.readers import (
-    Family,
-    by,
-    engine_info,
-    of_users,
-    one,
-    scrape,
-    totals,
-)
-from exporter.metrics.state.target import live_engine, live_users
+from exporter.metrics.readers import Reader, by, counter, gauge, one, scrape, totals
+from exporter.metrics.state.target import live_engine
 
 if TYPE_CHECKING:
-    from exporter.metrics.readers import Value
+    from collections.abc import Iterator
+
+    from exporter.metrics.readers import Family, Reading
     from exporter.metrics.state.target import TargetState
 
 
-def _engine_up(target: TargetState) -> Value:
-    return None if target.engine is None else float(target.engine.failure is None)
+def _info(target: TargetState) -> Iterator[Reading]:
+    """An unknown label is empty, which Prometheus reads as no label."""
+    view = live_engine(target)
+    if view is None:
+        return
+    snapshot, info = view.snapshot, view.info
+    cache = snapshot.cache if snapshot else None
+    names = ",".join(snapshot.model_names) if snapshot else None
+    known = (
+        info.version if info else None,
+        info.model if info else names,
+        info.max_model_len if info else None,
+        snapshot.ranks if snapshot else None,
+        info.simulated if info else None,
+        cache.prefix_caching if cache else None,
+        cache.block_size if cache else None,
+        cache.match_unit_tokens if cache else None,
+        cache.num_blocks if cache else None,
+    )
+    yield tuple(map(_label, known)), 1
 
+
+def _label(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_INFO_LABELS = (
+    *("version", "model", "max_model_len", "ranks", "simulated"),
+    *("prefix_caching", "block_size", "match_unit", "num_blocks"),
+)
 
 ENGINE: Final[tuple[Family[TargetState], ...]] = (
-    Family(
+    gauge(
         "vllm_engine_up",
-        "gauge",
-        one(_engine_up),
-        "1 when the last scrape of the engine's own metrics succeeded. "
-        "While it is 0 every other family of the engine but its restarts and failures is absent.",
+        one(lambda t: None if t.engine is None else t.engine.failure is None),
+        "1 when the last scrape of the engine's own metrics succeeded. While it is 0, every other "
+        "family of the engine is absent, but not its restarts and scrape failures.",
     ),
-    Family(
+    counter(
         "vllm_engine_scrape_failures_total",
-        "counter",
-        by("reason", lambda t: None if t.engine is None else dict(t.scrape_failures)),
-        "Readings of the engine's own metrics that failed, by reason.",
+        by("reason", lambda t: None if t.engine is None else t.scrape_failures),
+        "Scrapes of the engine's own metrics that failed, by reason.",
     ),
-    Family(
+    gauge(
         "vllm_engine_scrape_duration_seconds",
-        "gauge",
         scrape(lambda s: s.scrape_seconds),
-        "How long the last scrape of the engine's own metrics took.",
+        "Duration of the last scrape of the engine's own metrics.",
     ),
-    Family(
+    counter(
         "vllm_engine_restarts_total",
-        "counter",
         one(lambda t: None if t.engine is None else t.engine.restarts),
-        "Restarts of the engine's process that were seen, by its start time.",
+        "Restarts of the engine's process, seen by its start time.",
     ),
-    Family(
+    gauge(
         "vllm_engine_info",
-        "gauge",
-        engine_info(),
-        "1, with what the engine says of itself as labels; a label is empty where it is unknown.",
+        Reader(_INFO_LABELS, _info),
+        "1, with what the engine says about itself as labels. A label is empty when it is unknown.",
     ),
-    Family(
+    gauge(
         "vllm_engine_page_engines",
-        "gauge",
         scrape(lambda s: max(1, len(s.parts))),
-        "Engines whose series are on the page that is read. More than 1 where a router shows them, "
-        "told apart by labels that vLLM does not have: the totals are then of all of them.",
+        "Engines on the scraped page. More than 1 when a router shows several engines, told apart "
+        "by labels that vLLM does not have; the totals are then sums over all of them.",
     ),
-    Family(
+    counter(
         "vllm_engine_prefix_cache_queried_tokens_total",
-        "counter",
         totals(lambda total: total.queried_tokens),
-        "Tokens of all traffic that were looked up in the prefix cache, all ranks together, "
-        "carried over restarts. Without those that its prompts do not explain: "
-        "vllm_engine_lookups_recounted.",
+        "Tokens of all traffic that the engine looked up in its prefix cache, for all ranks, "
+        "continued over restarts. Without the lookups of vllm_engine_lookups_recounted.",
     ),
-    Family(
+    counter(
         "vllm_engine_prefix_cache_hit_tokens_total",
-        "counter",
         totals(lambda total: total.hit_tokens),
-        "Tokens of all traffic that were found in the prefix cache, all ranks together, carried "
+        "Tokens of all traffic that the engine found in its prefix cache, for all ranks, continued "
         "over restarts. Of the same lookups as vllm_engine_prefix_cache_queried_tokens_total.",
     ),
-    Family(
+    gauge(
         "vllm_engine_lookups_recounted",
-        "gauge",
-        one(lambda t: None if (view := live_engine(t)) is None else float(view.recounted)),
-        "1 when, within the last hour, the engine counted more lookups in the prefix cache than "
-        "its prompts explain: vLLM before 0.27 counts a waiting request again at each step, and "
-        "prompts given up before their first token count too. No figure has those lookups or the "
-        "hits among them.",
+        one(lambda t: None if (view := live_engine(t)) is None else view.recounted),
+        "1 when, in the last hour, the engine counted more lookups in its prefix cache than its "
+        "prompts explain. vLLM before 0.27 counts a waiting request again at each step, and "
+        "requests that were cancelled before their first token count too. No value includes those "
+        "lookups or their hits.",
     ),
-    Family(
+    gauge(
         "vllm_engine_prefix_cache_hit_ratio",
-        "gauge",
         by("window", lambda t: None if (view := live_engine(t)) is None else view.hit_ratios),
-        "Hit / queried tokens of all traffic, the exporter's own too, in the window. Absent "
+        "Hit / queried tokens of all traffic, with the exporter's own, in the window. Absent "
         "without traffic in it.",
     ),
-    Family(
+    gauge(
         "vllm_engine_prefix_cache_reported_hit_ratio",
-        "gauge",
         scrape(lambda s: s.hit_rate_gauge),
-        "The hit rate that vLLM computes itself: the V0 engine of 0.8.5 to 0.9.1 started with "
-        "--show-hidden-metrics-for-version.",
+        "The hit rate that vLLM computes itself. Only the V0 engine of vLLM 0.8.5 to 0.9.1 shows "
+        "it, with --show-hidden-metrics-for-version.",
     ),
-    Family(
+    counter(
         "vllm_engine_tokens_saved_total",
-        "counter",
         totals(lambda total: total.saved_tokens),
-        "Prompt tokens of all traffic, the exporter's own too, that were served from cache instead "
-        "of computed, all ranks together, carried over restarts. Before vLLM 0.16 "
+        "Prompt tokens that the engine took from the cache and did not compute, for all traffic "
+        "with the exporter's own, for all ranks, continued over restarts. Before vLLM 0.16 it is "
         "vllm_engine_prefix_cache_hit_tokens_total.",
     ),
-    Family(
-        "vllm_engine_users_prefix_cache_queried_tokens_total",
-        "counter",
-        of_users(lambda users: users.queried_tokens),
-        "Tokens that others than this exporter looked up in the prefix cache since it began: the "
-        "growth of vllm_engine_prefix_cache_queried_tokens_total less what it asked itself. "
-        "Without times for which its own share is not known, as around a request that failed.",
-    ),
-    Family(
-        "vllm_engine_users_prefix_cache_hit_tokens_total",
-        "counter",
-        of_users(lambda users: users.hit_tokens),
-        "Those of them that were found, of the same times.",
-    ),
-    Family(
-        "vllm_engine_users_prefix_cache_hit_ratio",
-        "gauge",
-        by("window", lambda t: None if (users := live_users(t)) is None else users.hit_ratios()),
-        "Hit / queried tokens of others than this exporter in the window. Absent without their "
-        "traffic in it.",
-    ),
-    Family(
-        "vllm_engine_users_tokens_saved_total",
-        "counter",
-        of_users(lambda users: users.saved_tokens),
-        "Prompt tokens of others than this exporter that were served from cache instead of "
-        "computed, since it began.",
-    ),
-    Family(
+    gauge(
         "vllm_engine_kv_cache_usage_ratio",
-        "gauge",
         scrape(lambda s: s.kv_cache_usage_ratio),
-        "Share of the KV cache that running requests hold, the ranks' mean. "
-        "0 when idle, even with a cache full of reusable blocks.",
+        "Share of the KV cache that running requests hold, as the mean of all ranks. It is 0 when "
+        "the engine is idle, even when the cache is full of reusable blocks.",
     ),
-    Family(
+    gauge(
         "vllm_engine_kv_cache_capacity_tokens",
-        "gauge",
         scrape(lambda s: None if s.cache is None else s.cache.capacity_tokens),
-        "Tokens that the KV cache of one rank has room for. Before vLLM 0.24 its blocks times "
-        "their size, which is too much where layers are of several kinds.",
+        "Tokens that fit into the KV cache of one rank. Before vLLM 0.24 it is the number of "
+        "blocks times their size, which is too much when layers are of several kinds.",
     ),
-    Family(
+    gauge(
         "vllm_engine_requests_running",
-        "gauge",
         scrape(lambda s: s.requests_running),
-        "Requests that the engine computes at the moment, all ranks together.",
+        "Requests that the engine computes now, for all ranks.",
     ),
-    Family(
+    gauge(
         "vllm_engine_requests_waiting",
-        "gauge",
         scrape(lambda s: s.requests_waiting),
-        "Requests that wait in the engine's queue, all ranks together.",
+        "Requests in the engine's queue, for all ranks.",
     ),
-    Family(
+    counter(
         "vllm_engine_preemptions_total",
-        "counter",
         totals(lambda total: total.preemptions),
-        "Requests that lost their blocks to others for lack of room in the KV cache.",
+        "Requests that lost their blocks to other requests because the KV cache was full.",
     ),
-    Family(
+    counter(
         "vllm_engine_prompt_tokens_total",
-        "counter",
         totals(lambda total: total.prompt_tokens),
-        "Prompt tokens of all traffic, carried over restarts.",
+        "Prompt tokens of all traffic, continued over restarts.",
     ),
-    Family(
+    counter(
         "vllm_engine_generation_tokens_total",
-        "counter",
         totals(lambda total: total.generation_tokens),
-        "Generated tokens of all traffic, carried over restarts.",
+        "Generated tokens of all traffic, continued over restarts.",
     ),
-    *ENGINE_COST,
 )

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.container.decide.records import ContainerView
-from exporter.metrics.families.tables import EXPORTER, LOOPS, PROCESS, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    PROCESS,
+    TARGET_FAMILIES,
+)
 from exporter.metrics.samples import add, empty
 from exporter.metrics.writer import writer_for
 from exporter.model.engine import EngineView
@@ -52,11 +57,11 @@ class InTheLibrarysWords:
             for name, state in targets.items():
                 add(metric, family.reader.read(state), name)
             yield from _shown(metric)
-        for family in EXPORTER:
+        for family in EXPORTER_FAMILIES:
             metric = empty(family)
             add(metric, family.reader.read(exporter))
             yield from _shown(metric)
-        for family in LOOPS:
+        for family in LOOP_FAMILIES:
             metric = empty(family)
             for loops in (exporter.loops, *(state.loops for state in targets.values())):
                 add(metric, family.reader.read(loops))
