@@ -1,16 +1,17 @@
-# The exporter, and the simulator of `simulate` with it.
+# The exporter, with the simulator (`simulate`).
 #
-# The same sources and lock give the same files, times included; docs/security.md says how to see it.
-# A base image changes under its tag: name one by digest (BASE_IMAGE) for the same bytes next year.
+# The same sources and lock give the same files with the same times; docs/security.md shows how to
+# check that. A base image can change under its tag: for the same bytes next year, name one by digest
+# (BASE_IMAGE).
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
-# The time of every file that is made here.
+# The time of every file that this build makes.
 ARG SOURCE_DATE_EPOCH=315532800
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY requirements/run.txt requirements/build.txt requirements/
-# The environments have no pip of their own: the build's pip fills them.
+# The environments have no pip; the pip of the base image installs into them.
 RUN python -m venv --without-pip /opt/vllm-cache-exporter \
  && python -m venv --without-pip /opt/build \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
@@ -24,9 +25,8 @@ RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
       --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl
 COPY deploy/healthcheck.py /opt/vllm-cache-exporter/healthcheck.py
-# The file system is read-only later: what is compiled now need not be compiled at each start, and
-# need not be compared with its source, whose time would be in it. Of pygments, which comes with
-# rich, next to nothing is ever imported.
+# The file system is read-only at run time, so everything is compiled now. unchecked-hash: the .pyc
+# files do not contain the time of their source. Almost nothing of pygments (from rich) is imported.
 RUN /opt/vllm-cache-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash \
       -x /pygments/ /opt/vllm-cache-exporter/lib \
  && chmod 644 /opt/vllm-cache-exporter/healthcheck.py \
@@ -42,12 +42,12 @@ LABEL org.opencontainers.image.title="vllm-cache-exporter" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# A program that is reached over the network has no use for an installer.
+# A program that is reachable over the network must not have an installer.
 RUN pip=$(python -B -c "import pathlib, pip; print(pathlib.Path(pip.__file__).parent)") \
  && rm -rf "$pip" /usr/bin/pip* /usr/local/bin/pip* \
  && touch --date=@${SOURCE_DATE_EPOCH} "$(dirname "$pip")" /usr/bin /usr/local/bin
 COPY --from=build /opt /opt
-# Inside a container loopback is nobody's: what may reach the port is said by who publishes it.
+# Inside a container nobody can reach loopback. The published port decides who reaches the exporter.
 ENV PATH=/opt/vllm-cache-exporter/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

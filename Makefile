@@ -1,6 +1,6 @@
-# make demo    see it work on a simulated engine
+# make demo    run the daemon on a simulated vLLM
 # make test    run every check and test that this machine can run
-# make help    the rest
+# make help    list the other targets
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +32,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: install  ## run the daemon on a SIMULATED vLLM
 	$(BIN)/vllm-cache-exporter demo
 
-test: check  ## run the checks, then every test that this machine can run; name what was left out
+test: check  ## run the checks, then every test that this machine can run; list what was skipped and why
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 check: install  ## lint, types, import rules
@@ -41,26 +41,26 @@ check: install  ## lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: install  ## let ruff format and mend what it can
+format: install  ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measure the exporter itself, beside the baseline; less than five minutes
+bench: install  ## measure the exporter itself and compare with the baseline; less than five minutes
 	$(BIN)/python bench/bench.py
 
-bench-baseline: install  ## … and make this the baseline
+bench-baseline: install  ## the same, and write the baseline
 	$(BIN)/python bench/bench.py --write-baseline
 
-bench-page: install  ## … and put the table into docs/performance.md
+bench-page: install  ## the same, and write the baseline and the table of docs/performance.md
 	$(BIN)/python bench/bench.py --write-baseline --markdown docs/performance.md
 
-bench-prefill: install  ## see whether the fitted prefill cost predicts the TTFT of other prompts
+bench-prefill: install  ## check whether the measured prefill cost predicts the TTFT of other prompts
 	$(BIN)/python bench/bench_prefill_cost.py --sessions 4
 
-soak: install  ## 100,000 sessions without a pause (SOAK_SESSIONS=N); fails when anything grows
+soak: install  ## run 100,000 sessions without a pause (SOAK_SESSIONS=N); fails when memory or other resources grow
 	$(BIN)/python soak/soak.py --sessions $(SOAK_SESSIONS)
 
-fuzz: $(FUZZ_STAMP)  ## feed rubbish to whatever reads, a minute for each target (FUZZ_SECONDS=N)
+fuzz: $(FUZZ_STAMP)  ## feed invalid input to every parser, a minute for each (FUZZ_SECONDS=N)
 	$(FUZZ)/bin/python fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 $(FUZZ_STAMP): requirements/fuzz.txt
@@ -68,7 +68,7 @@ $(FUZZ_STAMP): requirements/fuzz.txt
 	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/fuzz.txt
 	@touch $@
 
-lock: install  ## write requirements/*.txt anew from pyproject.toml
+lock: install  ## write requirements/*.txt from pyproject.toml again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  pyproject.toml --output-file requirements/run.txt
@@ -81,21 +81,21 @@ lock: install  ## write requirements/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  pyproject.toml --group fuzz --constraint requirements/dev.txt --output-file requirements/fuzz.txt
 
-release-tools: $(TOOLS_STAMP)  ## make the environment of what checks a release, in .venv-release/
+release-tools: $(TOOLS_STAMP)  ## make the environment for release checks, in .venv-release/
 
 $(TOOLS_STAMP): requirements/release.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/release.txt
 	@touch $@
 
-sbom: release-tools  ## write what the exporter is made of to dist/, as CycloneDX
+sbom: release-tools  ## write the SBOM (CycloneDX) to dist/
 	$(TOOLS)/bin/python release/sbom.py
 
-audit: release-tools  ## ask whether a locked package has a known vulnerability; needs the network
+audit: release-tools  ## check the locked packages for known vulnerabilities; needs the network
 	$(TOOLS)/bin/python release/audit.py
 
-release-check: install release-tools  ## build sdist and wheel, install the wheel alone, see its demo measure
+release-check: install release-tools  ## build sdist and wheel, install only the wheel, and run its demo
 	$(BIN)/python release/check.py
 
-clean:  ## remove the environment and what tools left behind
+clean:  ## remove the environments and the files of the tools
 	rm -rf $(VENV) $(TOOLS) $(FUZZ) fuzz/findings .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

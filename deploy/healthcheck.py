@@ -1,8 +1,8 @@
-# ruff: noqa: INP001 - a script, no module of a package
-"""Whether the program of this container answers: the image's HEALTHCHECK, exit code 0 or 1.
+# ruff: noqa: INP001 - a script, not a module of a package
+"""The image's HEALTHCHECK: exit code 0 if the program of this container answers, else 1.
 
 The same image runs the daemon and the simulator; the container's command line says which. A daemon
-that wants a password, or a certificate of its client, answers by saying so: that is well enough.
+that asks for a password or a client certificate does answer, so it is healthy.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from pathlib import Path
 TIMEOUT_SECONDS = 4
 WANTS_PASSWORD = 401
 TLS_HANDSHAKE = b"\x16"
-# The certificate is for the name that clients use, and this is the same container.
+# The certificate has the name that clients use. This script asks loopback in the same container.
 ANY_NAME = ssl._create_unverified_context()  # noqa: S323, SLF001 - see above
 
 
 def page(command: list[str]) -> str:
-    """The page that answers 200 while the program with this command line is well."""
+    """The address that answers 200 while the program with this command line is healthy."""
     if "simulate" in command:
         port = command[command.index("--port") + 1] if "--port" in command else "8000"
         return f"127.0.0.1:{port}/health"
@@ -31,7 +31,7 @@ def page(command: list[str]) -> str:
 
 
 def answers(where: str) -> bool:
-    """Ask in the clear, and where that is not understood with TLS. OSError where nobody answers."""
+    """Ask with http, then with https if that fails. OSError if nothing answers."""
     try:
         return asked(f"http://{where}")
     except (ConnectionError, urllib.error.URLError) as error:
@@ -41,7 +41,7 @@ def answers(where: str) -> bool:
     try:
         return asked(f"https://{where}")
     except (ConnectionError, urllib.error.URLError, ssl.SSLError) as error:
-        # A server that wants a certificate of its client ends the handshake, and may not say why.
+        # A server that requires a client certificate ends the handshake, possibly without a reason.
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError) or not greets(where):
             raise
@@ -49,7 +49,7 @@ def answers(where: str) -> bool:
 
 
 def asked(url: str) -> bool:
-    """Whether the page says that all is well, or who may read it."""
+    """Whether the page answers 200, or asks for a password."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS, context=ANY_NAME):  # noqa: S310 - ours
             return True
@@ -69,7 +69,7 @@ def greets(where: str) -> bool:
 
 
 def main() -> int:
-    """Ask once. With an init process in front its command line ends in the program's own."""
+    """Ask once. With an init process as PID 1, its command line ends with the program's."""
     command = Path("/proc/1/cmdline").read_text(encoding="utf-8").split("\0")
     try:
         return 0 if answers(page(command)) else 1

@@ -1,8 +1,8 @@
-# ruff: noqa: INP001, T201 - a script, and its output is what it is for
+# ruff: noqa: INP001, T201 - a script, and printing is its purpose
 """An example receiver for Alertmanager: writes one line of JSON per alert to its output.
 
-POST /alerts takes Alertmanager's webhook (its documentation, "webhook_config"); GET /healthy
-answers 200. `check` as the argument asks a running receiver for the latter.
+POST /alerts takes Alertmanager's webhook ("webhook_config" in its documentation). GET /healthy
+answers 200. With the argument `check` the script asks a running receiver for /healthy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_BODY = 1 << 20  # bytes; a notification has a few kilobytes
 
 
 def line_of(alert: dict[str, Any]) -> str:
-    """What a person wants to know first, as JSON on one line."""
+    """The most important fields of an alert, as one line of JSON."""
     labels, notes = alert.get("labels", {}), alert.get("annotations", {})
     return json.dumps(
         {
@@ -55,8 +55,8 @@ class Receiver(BaseHTTPRequestHandler):
         print(*lines, sep="\n", flush=True)
         self._answer(HTTPStatus.OK)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Say nothing of requests: the log is for alerts."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+        """Do not log requests: the log is for alerts."""
 
     def _answer(self, status: HTTPStatus) -> None:
         self.send_response(status)

@@ -1,8 +1,8 @@
-# ruff: noqa: INP001 - a script, no module of a package
+# ruff: noqa: INP001 - a script, not a module of a package
 """Writes rules/*.yaml: the rule files of deploy/prometheus/rules as PrometheusRule resources.
 
-Kustomize cannot put one file inside another, so these are written, and a test sees that they are
-current. `--runbooks URL` gives the alerts' links another beginning.
+Kustomize cannot put one file inside another, so this script writes them. A test checks that they
+are current. `--runbooks URL` changes the address in the alerts' links.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _resource(path: Path, runbooks: str) -> str:
 
 
 def main() -> None:
-    """Write them where the kustomization looks."""
+    """Write the files that the kustomization reads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runbooks", default=RUNBOOKS, metavar="URL", help="default: %(default)s")
     for name, text in resources(parser.parse_args().runbooks).items():
