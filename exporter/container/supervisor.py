@@ -129,7 +129,7 @@ class Supervisor:
             try:
                 while True:
                     acted = False
-                    with Guarded("container.round_failed", self._heartbeat.failed, self._log):
+                    with self._heartbeat.guard():
                         acted = await self.round()
                     if not acted:
                         await self._rest()

@@ -14,7 +14,6 @@ from exporter.engine.metrics.lookups import Count
 from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
-from exporter.loops import Guarded
 from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Scraper:
         while True:
             began = self._clock.monotonic()
             self._due_at = began + next_after
-            with Guarded("scrape.publish_failed", self._heartbeat.failed, self._log):
+            with self._heartbeat.guard():
                 await self.refresh()
             # Not in `refresh`: a reading for a session must not hide a loop that has stopped.
             self._heartbeat.ran()

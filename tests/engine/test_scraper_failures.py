@@ -135,7 +135,7 @@ async def test_a_publisher_that_fails_does_not_end_the_loop(bench, logs):
         await bench.next_round()
         assert not task.done()
     assert bench.counted.failures == 2
-    assert events(logs) == ["scrape.publish_failed"] * 2
+    assert events(logs) == ["loop.round_failed"] * 2
 
 
 async def test_cancelling_ends_the_loop_even_within_a_reading(engine):
