@@ -133,15 +133,8 @@ _BY_GAUGE = frozenset({PauseReason.QUEUE, PauseReason.USAGE})
 
 
 def _counters(seen: EngineSnapshot) -> tuple[float | None, ...]:
-    """Counters that rise while an engine works; `iteration_tokens` also during a long prefill."""
-    return (
-        seen.process_start_time,
-        seen.iteration_tokens,
-        seen.prompt_tokens,
-        seen.generation_tokens,
-        seen.queried_tokens,
-        seen.preemptions,
-    )
+    """What changes while an engine works, or restarts."""
+    return (seen.process_start_time, *seen.work_counters, seen.queried_tokens, seen.preemptions)
 
 
 def session_tokens(result: SessionResult) -> int:

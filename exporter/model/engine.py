@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_RELEASE = re.compile(r"0\.(\d+)(?:\.(\d+))?")
+
+
+def release(version: str | None) -> tuple[int, ...] | None:
+    """The release of vLLM, such as (10, 2) of "0.10.2rc1"; None for any other than a 0.x version.
+
+    Every vLLM is 0.x, and any other version is that of a gateway.
+    """
+    found = _RELEASE.match(version or "")
+    return None if found is None else tuple(int(part or 0) for part in found.groups())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,11 @@ class EngineSnapshot:
     lookup_step_tokens: int = 1
     speculative: bool | None = None
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
+
+    @property
+    def work_counters(self) -> tuple[float | None, ...]:
+        """Counters that rise while the engine computes; the first one also during a prefill."""
+        return self.iteration_tokens, self.prompt_tokens, self.generation_tokens
 
     @property
     def told_apart_by(self) -> tuple[str, ...]:

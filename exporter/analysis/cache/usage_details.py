@@ -10,19 +10,18 @@ without it did hit.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from exporter.model.chat import CachedTokensSource, Usage
+from exporter.model.engine import release
 
-_RELEASE = re.compile(r"0\.(\d+)")
-_TELLS_ZERO_SINCE = 24  # vLLM 0.24
+_TELLS_ZERO_SINCE = (24, 0)  # vLLM 0.24
 
 
 def always_tells(version: str | None) -> bool:
     """Whether this vLLM version reports every prompt's cached tokens if it reports any."""
-    release = _RELEASE.match(version or "")
-    return release is not None and int(release[1]) >= _TELLS_ZERO_SINCE
+    found = release(version)
+    return found is not None and found >= _TELLS_ZERO_SINCE
 
 
 @dataclass(slots=True)

@@ -118,12 +118,7 @@ def new_run(activity: Activity) -> Activity:
 
 
 def _work(snapshot: EngineSnapshot) -> _Work:
-    return (
-        snapshot.iteration_tokens,
-        snapshot.generation_tokens,
-        snapshot.prompt_tokens,
-        snapshot.kv_cache_usage_ratio,
-    )
+    return (*snapshot.work_counters, snapshot.kv_cache_usage_ratio)
 
 
 def _differ(earlier: _Work, later: _Work) -> bool:

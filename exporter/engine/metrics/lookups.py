@@ -81,12 +81,7 @@ class Lookups:
 
 
 def _counters(snapshot: EngineSnapshot) -> tuple[float | None, ...]:
-    return (
-        snapshot.queried_tokens,
-        snapshot.prompt_tokens,
-        snapshot.generation_tokens,
-        snapshot.iteration_tokens,
-    )
+    return (snapshot.queried_tokens, *snapshot.work_counters)
 
 
 def _capacity(snapshot: EngineSnapshot) -> float | None:

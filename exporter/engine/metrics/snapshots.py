@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from exporter.engine.metrics import names
 from exporter.engine.metrics.names import Family, Ranks
-from exporter.model.engine import CacheConfig, EngineSnapshot
+from exporter.model.engine import CacheConfig, EngineSnapshot, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -202,13 +202,13 @@ def _lookup_step(page: Page, cache: CacheConfig | None) -> int | None:
         return block
     if "token" in words:
         return 1
-    minor = re.match(r"0\.([0-9]+)\b", page.version or "")
-    if minor is None:
+    found = release(page.version)
+    if found is None:
         return None
-    return block if int(minor[1]) < _FIRST_MINOR_IN_TOKENS else 1
+    return block if found < _FIRST_IN_TOKENS else 1
 
 
-_FIRST_MINOR_IN_TOKENS = 9
+_FIRST_IN_TOKENS = (9, 0)  # vLLM 0.9
 
 
 def _asleep(samples: Sequence[Sample]) -> bool | None:

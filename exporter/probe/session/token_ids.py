@@ -9,10 +9,10 @@ incomplete list counts as none, because a parser may swallow chunks together wit
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exporter.model.engine import release
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat
     from exporter.probe.engine_requests import Chats
 
-_FIRST_WITH_IDS = (0, 10, 2)
-_RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_FIRST_WITH_IDS = (10, 2)  # vLLM 0.10.2
 
 Ids = tuple[int, ...]
 
@@ -98,5 +97,5 @@ def _whole(ids: Ids | None, count: int | None) -> Ids | None:
 
 def _lacks_ids(version: str | None) -> bool:
     """Whether a vLLM of this version is too old for return_token_ids."""
-    found = _RELEASE.match(version or "")
-    return found is not None and tuple(int(part or 0) for part in found.groups()) < _FIRST_WITH_IDS
+    found = release(version)
+    return found is not None and found < _FIRST_WITH_IDS
