@@ -1,4 +1,4 @@
-"""The parts that most tests of this folder ask for."""
+"""Fixtures that most tests of this folder use."""
 
 from published_app import client, metrics, published
 

@@ -42,14 +42,14 @@ async def ask(client, path):
     return answer.status, json.loads(await answer.text())
 
 
-async def test_sessions_come_newest_first_in_the_one_shape(client, three_sessions):
+async def test_sessions_are_listed_newest_first(client, three_sessions):
     assert await ask(client, "/api/v1/sessions") == (
         200,
         {"sessions": [session_json(result) for result in reversed(three_sessions)]},
     )
 
 
-async def test_sessions_can_be_those_of_one_target_and_few(client, three_sessions):
+async def test_sessions_can_be_limited_by_target_and_number(client, three_sessions):
     _, found = await ask(client, "/api/v1/sessions?target=local&limit=1")
     assert found == {"sessions": [session_json(three_sessions[2])]}
     _, found = await ask(client, "/api/v1/sessions?limit=1000")
@@ -77,7 +77,7 @@ async def test_a_target_without_sessions_has_an_empty_list(client, published):
         ("offset=3", "offset: unknown parameter; allowed: limit and target"),
     ],
 )
-async def test_a_wrong_query_is_refused_with_what_is_allowed(client, query, words):
+async def test_a_wrong_parameter_is_refused_with_the_allowed_values(client, query, words):
     assert await ask(client, f"/api/v1/sessions?{query}") == (400, {"error": words})
 
 
@@ -87,7 +87,7 @@ async def test_a_number_of_thousands_of_digits_is_refused_too(client):
     assert answer["error"].startswith("limit: ")
 
 
-async def test_targets_can_be_picked_by_name(client, published):
+async def test_targets_can_be_selected_by_name(client, published):
     for name in ("one", "two"):
         published.metrics.add(TargetState(name))
     status, answer = await ask(client, "/api/v1/targets?target=two")
@@ -102,7 +102,7 @@ async def test_targets_can_be_picked_by_name(client, published):
     )
 
 
-async def test_the_event_loop_goes_on_between_the_parts_of_a_long_answer():
+async def test_other_tasks_run_between_the_parts_of_a_long_answer():
     turns = 0
 
     async def count():
@@ -118,7 +118,7 @@ async def test_the_event_loop_goes_on_between_the_parts_of_a_long_answer():
     assert json.loads(answer.text)["targets"][999] == {"target": "999"}
 
 
-async def test_of_the_sessions_of_a_fleet_the_newest_thousand_are_shown(client, published):
+async def test_the_newest_thousand_sessions_of_a_fleet_are_listed(client, published):
     for number in range(300):
         for _ in range(4):
             published.session_finished(session(*TURNS[:1], target=f"t{number}"))
@@ -130,7 +130,7 @@ async def test_of_the_sessions_of_a_fleet_the_newest_thousand_are_shown(client, 
     assert len(answer["sessions"]) == 4
 
 
-async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
+async def test_everything_is_unknown_before_the_first_look_at_a_target(client, published):
     published.metrics.add(TargetState("new", url="http://u:p@host:8000"))
     assert await ask(client, "/api/v1/targets") == (
         200,
@@ -164,7 +164,7 @@ async def test_a_target_that_nobody_looked_at_is_all_unknown(client, published):
     )
 
 
-async def test_a_well_target_tells_of_its_engine(client, published):
+async def test_a_healthy_target_has_the_facts_of_its_engine(client, published):
     published.metrics.add(TargetState("local"))
     publish(published.metrics, engine_view())
     published.session_finished(session(*TURNS, notices=frozenset({Notice.SCENARIO_SHORTENED})))
@@ -198,7 +198,7 @@ async def test_a_well_target_tells_of_its_engine(client, published):
     }
 
 
-async def test_an_unwell_target_says_what_is_wrong_and_what_to_do(client, published):
+async def test_a_failing_target_has_its_problems_and_advice(client, published):
     published.metrics.add(TargetState("local"))
     publish(published.metrics, failed_engine_view())
     publish(published.metrics, container_view())

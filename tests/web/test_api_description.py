@@ -1,4 +1,4 @@
-"""The OpenAPI description of the API, and that the API does as it says."""
+"""The OpenAPI description, and answers of the API checked against it."""
 
 from __future__ import annotations
 
@@ -78,16 +78,14 @@ def unknown(published):
 
 @pytest.mark.parametrize("scene", [well, unwell, unknown, lambda _: None])
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/api/v1/targets"])
-async def test_whatever_is_known_is_answered_as_described(
-    client, published, description, path, scene
-):
+async def test_any_answer_matches_the_description(client, published, description, path, scene):
     scene(published)
     body = await (await client.get(path)).json()
     assert faults(description, path, body) == []
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/api/v1/targets"])
-async def test_a_refusal_is_answered_as_described(client, description, path):
+async def test_an_error_matches_the_description(client, description, path):
     answer = await client.get(f"{path}?nonsense=1")
     assert answer.status == 400
     assert faults(description, path, await answer.json(), 400) == []
@@ -103,7 +101,7 @@ async def test_a_refusal_is_answered_as_described(client, description, path):
         (lambda session: session["turns"][2]["loss"].update(cause="fate"), "turns[2].loss"),
     ],
 )
-async def test_the_check_finds_an_answer_that_is_not_as_described(
+async def test_the_check_finds_an_answer_that_does_not_match(
     client, published, description, spoil, where
 ):
     published.session_finished(session(*TURNS))
@@ -118,7 +116,7 @@ async def test_every_route_of_the_api_is_described_and_no_other(published, descr
     assert {path for path in routes if path.startswith("/api/")} == set(description["paths"])
 
 
-async def test_the_parameters_are_those_that_are_allowed(client, description):
+async def test_the_described_parameters_are_the_allowed_ones(client, description):
     operation = description["paths"]["/api/v1/sessions"]["get"]
     described = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
     refusal = (await (await client.get("/api/v1/sessions?x=1")).json())["error"]
@@ -134,7 +132,7 @@ async def test_the_parameters_are_those_that_are_allowed(client, description):
         assert (await client.get(f"/api/v1/sessions?limit={value}")).status == status
 
 
-async def test_the_description_is_of_this_version_and_its_references_lead_somewhere(description):
+async def test_the_description_has_this_version_and_valid_references(description):
     assert description["openapi"] == "3.1.0"
     schemas = description["components"]["schemas"]
     references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(description)))

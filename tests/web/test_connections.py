@@ -1,4 +1,4 @@
-"""What one client may take: raw sockets that do what no decent client does."""
+"""The limits for each client, tested with raw sockets that misbehave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from exporter.web.connections import Limits
 from exporter.web.server import HttpServer
 
-PATIENCE = 30.0  # seconds; a bound for what takes a fraction of one
+PATIENCE = 30.0  # seconds; the limit of a wait that takes a fraction of one
 REQUEST = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -25,7 +25,7 @@ async def serve(published):
     servers, writers = [], []
 
     async def big(_request):
-        return web.Response(body=b"x" * (64 << 20))  # more than the kernel takes by itself
+        return web.Response(body=b"x" * (64 << 20))  # more than the kernel buffers
 
     published.app.router.add_get("/big", big)
 
@@ -49,7 +49,7 @@ async def serve(published):
 
 
 async def ended(reader) -> bytes:
-    """All that comes until the server ends the connection."""
+    """All bytes until the server ends the connection."""
     async with asyncio.timeout(PATIENCE):
         got = b""
         with contextlib.suppress(ConnectionError):
@@ -65,7 +65,7 @@ async def until_answered(reader) -> bytes:
 
 
 async def drip(writer, pieces) -> None:
-    """Send a piece every few hundredths of a second, until the other side has had enough."""
+    """Send a piece every few hundredths of a second until the server ends the connection."""
     with contextlib.suppress(ConnectionError):
         for piece in pieces:
             writer.write(piece)
@@ -81,12 +81,12 @@ async def test_a_request_that_is_sent_a_byte_at_a_time_is_cut(serve):
     await asyncio.wait_for(sending, PATIENCE)
 
 
-async def test_a_connection_that_asks_nothing_is_cut(serve):
+async def test_a_connection_without_a_request_is_cut(serve):
     reader, _ = await (await serve(request_seconds=0.1))()
     assert await ended(reader) == b""
 
 
-async def test_a_connection_that_asks_nothing_more_is_closed(serve):
+async def test_an_idle_connection_is_closed(serve):
     reader, writer = await (await serve(request_seconds=20, idle_seconds=0.1))()
     writer.write(REQUEST)
     assert (await ended(reader)).endswith(b"healthy\n")
@@ -134,7 +134,7 @@ async def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(serve):
     ],
     ids=["line", "header", "headers", "no HTTP", "TLS", "bad header", "body"],
 )
-async def test_what_is_too_large_or_no_http_is_refused_in_few_words(
+async def test_a_request_that_is_too_large_or_not_http_gets_a_short_error(
     serve, request_text, status, caplog
 ):
     caplog.set_level(logging.DEBUG)
@@ -158,7 +158,7 @@ async def test_a_request_that_only_grows_is_cut(serve):
     assert await ended(reader) == b""
 
 
-async def test_a_newcomer_is_served_at_the_cost_of_the_one_that_is_idle_longest(serve):
+async def test_a_new_connection_is_served_and_the_one_that_is_idle_longest_is_cut(serve):
     connect = await serve(connections=3)
     clients = []
     for _ in range(3):
@@ -178,7 +178,7 @@ async def test_a_newcomer_is_served_at_the_cost_of_the_one_that_is_idle_longest(
         assert (await until_answered(reader)).startswith(b"HTTP/1.1 200")
 
 
-async def test_where_all_are_busy_the_newcomer_waits_in_vain(serve, published):
+async def test_a_new_connection_is_cut_where_all_others_are_busy(serve, published):
     release = asyncio.Event()
 
     async def busy(_request):
@@ -202,7 +202,7 @@ async def test_where_all_are_busy_the_newcomer_waits_in_vain(serve, published):
     assert (await until_answered(reader)).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_mistake_of_ours_outside_the_pages_is_logged_with_its_trace(serve, published):
+async def test_an_unexpected_exception_outside_the_pages_is_logged_with_its_trace(serve, published):
     async def broken(_request, _response):
         raise RuntimeError("the secret inside")
 
@@ -215,7 +215,7 @@ async def test_a_mistake_of_ours_outside_the_pages_is_logged_with_its_trace(serv
     assert isinstance(logged[0]["exc_info"], RuntimeError)
 
 
-async def test_a_client_that_leaves_within_a_body_is_no_mistake_of_ours(serve):
+async def test_a_client_that_disconnects_within_a_body_is_not_logged_as_an_error(serve):
     connect = await serve()
     reader, writer = await connect()
     with capture_logs() as logged:

@@ -1,4 +1,4 @@
-"""The bounds over TLS, and on uvloop, whose transports are others than asyncio's.
+"""The limits over TLS, and on uvloop, whose transports differ from asyncio's.
 
 The server's deadlines are so long that they never pass by themselves: the test lets them expire.
 """
@@ -19,7 +19,7 @@ from exporter.web.access.configuration import read_web_config
 from exporter.web.connections import Limits
 from exporter.web.server import HttpServer
 
-PATIENCE = 30.0  # seconds; a bound for what takes a fraction of one
+PATIENCE = 30.0  # seconds; the limit of a wait that takes a fraction of one
 SIZES = {"/empty": 0, "/small": 10, "/page": 50_000, "/large": 1 << 20, "/huge": 32 << 20}
 
 
@@ -32,7 +32,7 @@ def runner(request):
 
 @pytest.fixture(params=["clear", "TLS"])
 def tls(request, tmp_path):
-    """The server's web configuration and the client's context, both None in the clear."""
+    """The server's web configuration and the client's context, both None without TLS."""
     if request.param == "clear":
         return None, None
     return (
@@ -113,14 +113,14 @@ async def read_answer(reader, path: str) -> None:
     await reader.readexactly(SIZES[path])
 
 
-def test_a_client_that_has_read_all_is_not_cut_for_it(runner, tls):
+def test_a_client_that_has_read_everything_is_not_cut(runner, tls):
     async def scene():
         async with connected(tls, send_seconds=LONG) as (reader, writer):
             loop = asyncio.get_running_loop()
             for _ in range(2):
                 writer.write(request("/large"))
                 await read_answer(reader, "/large")
-                # There is a look at whether it was read, and the kernel knows that it was.
+                # The server checks whether it was read, and the kernel says that it was.
                 await until(lambda: loop.held() > 0 and writer.unsent() == 0)
                 loop.let_expire()
             writer.write(request("/small"))
@@ -129,7 +129,7 @@ def test_a_client_that_has_read_all_is_not_cut_for_it(runner, tls):
     runner.run(scene())
 
 
-def test_a_second_request_that_does_not_end_is_cut(runner, tls):
+def test_an_unfinished_second_request_is_cut(runner, tls):
     async def scene():
         async with connected(tls, request_seconds=LONG) as (reader, writer):
             loop = asyncio.get_running_loop()
@@ -146,14 +146,16 @@ def test_a_second_request_that_does_not_end_is_cut(runner, tls):
     runner.run(scene())
 
 
-def test_a_connection_in_use_outlives_every_deadline_of_a_request(runner, tls):
+def test_a_connection_in_use_survives_the_deadlines_of_its_requests(runner, tls):
     async def scene():
         async with connected(tls, request_seconds=LONG) as (reader, writer):
             loop = asyncio.get_running_loop()
             for _ in range(3):
                 writer.write(request("/small"))
                 await read_answer(reader, "/small")
-                await until(lambda: loop.held() == 0)  # no request is awaited, so nothing can end
+                await until(
+                    lambda: loop.held() == 0
+                )  # no request is awaited, so no deadline can end it
                 loop.let_expire()
 
     runner.run(scene())

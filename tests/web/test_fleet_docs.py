@@ -1,4 +1,4 @@
-"""What docs/fleet.md has Prometheus read is what a real Prometheus makes of it."""
+"""A real Prometheus reads the configurations of docs/fleet.md as the page says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exporter.web.server import HttpServer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/fleet.md").read_text("utf-8")
 SHOWN = dict(re.findall(r"<!-- prometheus: (\w+) -->\n```yaml\n(.*?)```", DOCUMENT, re.DOTALL))
-PATIENCE = 80.0  # seconds, for all of a test: a bound, it takes about ten
+PATIENCE = 80.0  # seconds, the limit of a test that takes about ten
 
 
 def tool(*words) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def tool(*words) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.promtool
 @pytest.mark.parametrize(("name", "what"), [("small", "config"), ("large", "config"), ("rule", "rules")])  # fmt: skip
-def test_what_is_shown_is_right_by_prometheus_own_checker(promtool, tmp_path, name, what):
+def test_the_shown_configuration_passes_promtool(promtool, tmp_path, name, what):
     file = tmp_path / "shown.yml"
     file.write_text(SHOWN[name])
     done = tool(promtool, "check", what, str(file))
@@ -56,10 +56,14 @@ async def config(published, tmp_path):
 
 
 @pytest.mark.promtool
-async def test_prometheus_own_checker_finds_the_page_of_each_target(promtool, config):
+async def test_promtool_finds_the_page_of_each_target(promtool, config):
     job = "vllm-cache-exporter-targets"
     found: list[dict[str, str]] = []
-    for patience in ("3s", "12s", "40s"):  # it always takes all of it, and a busy machine more
+    for patience in (
+        "3s",
+        "12s",
+        "40s",
+    ):  # it always takes all of this time, and longer on a busy machine
         done = await asyncio.to_thread(
             *(tool, promtool, "check", "service-discovery", f"--timeout={patience}"),
             *(str(config), job),
@@ -87,7 +91,7 @@ def ask(url: str, query: str) -> list[dict[str, str]]:
 
 
 async def once(url: str, query: str, count: int, give_up: float) -> list[dict[str, str]]:
-    """The labels of the query's series, as soon as there are so many."""
+    """The labels of the query's series, once there are that many."""
     while True:
         found = await asyncio.to_thread(ask, url, query)
         if len(found) == count:
@@ -125,7 +129,7 @@ async def test_a_real_prometheus_reads_each_target_by_itself_with_the_right_labe
         }
         assert await asyncio.to_thread(ask, url, '{exported_target!=""}') == []
         assert await once(url, "vllm_exporter_targets == 2", 1, give_up)
-        # The alert that the document shows is silent, for the pages are read.
+        # The alert of the document does not fire, because the pages are read.
         alert = "vllm_exporter_whole_page == 0"
         assert await once(url, alert, 1, give_up)
         await once(url, f'{alert} unless on (instance) up{{target!=""}}', 0, give_up)
@@ -134,4 +138,6 @@ async def test_a_real_prometheus_reads_each_target_by_itself_with_the_right_labe
         await once(url, f"up{{{targets}}}", 1, give_up)
         [left] = await once(url, "vllm_probe_up", 1, give_up)
         assert left["target"] == "one"
-        await asyncio.to_thread(stack.close)  # beside the loop, which serves its last scrape
+        await asyncio.to_thread(
+            stack.close
+        )  # in a thread, because the event loop serves its last scrape

@@ -1,4 +1,4 @@
-"""The list of pages that Prometheus asks for."""
+"""The list of pages for Prometheus."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_without_targets_there_is_an_empty_list(client):
 
 @pytest.fixture
 async def told(published):
-    """An exporter that is told where Prometheus finds it."""
+    """An exporter with a configured address for Prometheus."""
     app = create_app(
         metrics=published.metrics,
         history=published.history,
@@ -65,13 +65,13 @@ async def told(published):
         yield client
 
 
-async def test_an_address_of_the_configuration_goes_before_that_of_the_request(told, published):
+async def test_a_configured_address_overrides_that_of_the_request(told, published):
     published.metrics.add(TargetState("one"))
     answer = await told.get("/api/v1/http-sd")
     assert await answer.json() == [group("exporter.example:80", "one")]
 
 
-async def test_a_request_that_does_not_say_where_it_came_is_told_what_to_set(published):
+async def test_a_request_without_a_host_names_the_setting_to_use(published):
     server = HttpServer(published.app)
     await server.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -39,7 +39,7 @@ async def page(client, accept="text/plain", **params):
 
 
 def ours(text):
-    """Without what changes from one moment to the next."""
+    """Without the values that change all the time."""
     return [line for line in text.splitlines() if "process_" not in line]
 
 
@@ -84,7 +84,7 @@ async def test_the_pages_of_all_targets_and_of_the_exporter_make_up_the_whole_pa
     published.metrics.limit_whole_page(2)
     parts.append(samples(await page(client)))
     assert set().union(*parts) == whole
-    assert sum(map(len, parts)) == len(whole)  # and no series stands on two of them
+    assert sum(map(len, parts)) == len(whole)  # and no series is on two of them
 
 
 async def test_a_large_fleet_has_no_whole_page_and_says_so(client, published):
@@ -120,7 +120,7 @@ async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_excha
         assert "vllm_exporter_whole_page 1.0\n" in await page(client)
         assert logged == []
         with metrics.swap(len(metrics.targets) + 1):
-            # At once: nobody shall be given a page of a thousand because most are not there yet.
+            # At once: a page of a thousand targets must not appear because most are not added yet.
             assert "vllm_exporter_whole_page 0.0\n" in await page(client)
             metrics.add(TargetState("d"))
         assert "vllm_exporter_whole_page 0.0\n" in await page(client)
@@ -142,7 +142,7 @@ async def test_no_target_has_a_whole_page_where_none_may(client, published):
     assert "vllm_probe_up" in await page(client, target="one")
 
 
-async def test_the_page_of_a_target_can_be_picked_by_name_too(client, published):
+async def test_series_of_the_page_of_a_target_can_be_selected_by_name(client, published):
     fill(published, "one", "two")
     text = await page(client, target="one", **{"name[]": "vllm_probe_ttft_seconds_sum"})
     assert {name for name, _ in samples(text)} == {"vllm_probe_ttft_seconds_sum"}
@@ -160,7 +160,7 @@ async def test_the_page_of_a_target_can_be_picked_by_name_too(client, published)
         ("target=one&target=one", 400, "target: given more than once\n"),
     ],
 )
-async def test_a_target_that_is_not_one_is_refused_in_a_sentence(
+async def test_an_unknown_target_is_refused_with_a_sentence(
     client, published, query, status, words
 ):
     fill(published, "one", "two")
@@ -168,7 +168,7 @@ async def test_a_target_that_is_not_one_is_refused_in_a_sentence(
     assert (answer.status, await answer.text()) == (status, words)
 
 
-async def test_the_sentence_names_a_few_of_a_large_fleet(client, published):
+async def test_the_sentence_names_only_a_few_targets_of_a_large_fleet(client, published):
     for number in range(1000):
         published.metrics.add(TargetState(f"t{number}"))
     answer = await (await client.get("/metrics?target=none")).text()
@@ -176,7 +176,7 @@ async def test_the_sentence_names_a_few_of_a_large_fleet(client, published):
                            ", t16, t17, t18, t19 and 980 more\n")  # fmt: skip
 
 
-async def test_without_targets_there_is_none_to_name(client):
+async def test_the_sentence_without_targets(client):
     answer = await client.get("/metrics?target=one")
     assert (answer.status, await answer.text()) == (
         404,
@@ -185,7 +185,7 @@ async def test_without_targets_there_is_none_to_name(client):
 
 
 async def turns_in(work) -> int:
-    """How often the event loop comes round while `work` is done, which waits for nothing else."""
+    """How often other tasks run during `work`, which waits for nothing else."""
     count = 0
 
     async def run():
@@ -200,7 +200,7 @@ async def turns_in(work) -> int:
     return count
 
 
-async def test_the_event_loop_comes_round_between_two_targets(published):
+async def test_other_tasks_run_between_two_targets(published):
     fill(published, *(f"t{number}" for number in range(50)))
     shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
@@ -208,7 +208,7 @@ async def test_the_event_loop_comes_round_between_two_targets(published):
     assert await turns_in(shown.page(None, kind)) > 50
 
 
-async def test_a_page_is_made_once_for_all_who_ask_meanwhile(client, published, monkeypatch):
+async def test_requests_that_arrive_meanwhile_share_a_page(client, published, monkeypatch):
     fill(published, "one", "two", "three")
     made = []
     bodies = metrics_page._bodies
@@ -222,7 +222,7 @@ async def test_a_page_is_made_once_for_all_who_ask_meanwhile(client, published, 
     assert made == ["one", "two", "three"]
     assert len({tuple(ours(each)) for each in pages}) == 1
     await page(client)
-    assert made == ["one", "two", "three"] * 2  # what is done is not kept
+    assert made == ["one", "two", "three"] * 2  # a finished page is not kept
 
 
 async def test_pages_in_two_formats_are_made_one_after_the_other(client, published, monkeypatch):
@@ -237,10 +237,12 @@ async def test_pages_in_two_formats_are_made_one_after_the_other(client, publish
     monkeypatch.setattr(metrics_page, "_bodies", noted)
     await asyncio.gather(*(page(client, accept) for accept in ACCEPTED[:2]))
     assert len(set(made)) == 2
-    assert made == sorted(made, key=made.index)  # the first three are of one, the rest of the other
+    assert made == sorted(made, key=made.index)  # three of one page, then three of the other
 
 
-async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(client, published):
+async def test_a_target_that_is_removed_while_the_page_is_made_is_left_out_completely(
+    client, published
+):
     fill(published, "one", "two", "three")
     asked = asyncio.create_task(page(client))
     states, bodies = published.metrics.targets, metrics_page._bodies
@@ -259,7 +261,7 @@ async def test_a_target_that_goes_while_the_page_is_made_is_left_out_whole(clien
     assert "three" not in text
 
 
-async def test_a_client_that_goes_takes_the_page_from_nobody(published):
+async def test_a_client_that_disconnects_does_not_cancel_the_page_of_others(published):
     fill(published, "one", "two")
     shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)
@@ -272,7 +274,7 @@ async def test_a_client_that_goes_takes_the_page_from_nobody(published):
         await first
 
 
-async def test_a_page_under_way_ends_with_the_server(published):
+async def test_a_page_in_progress_is_cancelled_when_the_server_stops(published):
     fill(published, *(f"t{number}" for number in range(20)))
     shown = metrics_page.MetricsPage(published.metrics)
     kind = metrics_page.PageKind(metrics_page.writer_for("")[0], None, gzip=False)

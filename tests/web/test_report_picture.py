@@ -66,7 +66,7 @@ async def test_the_last_session_is_a_png():
     assert 20_000 < len(body) < 300_000
 
 
-async def test_a_picture_is_drawn_once_however_often_it_is_asked_for():
+async def test_a_picture_is_drawn_once_for_many_requests():
     scene = Scene(lambda _result: b"picture")
     scene.played(session(*TURNS))
     async with scene.client() as client:
@@ -100,7 +100,7 @@ async def test_each_target_has_a_picture_of_its_own():
     assert len(scene.drawn) == 2
 
 
-async def test_before_the_first_session_there_is_a_sentence():
+async def test_before_the_first_session_the_answer_is_a_sentence():
     scene = Scene()
     scene.metrics.add(TargetState("local"))
     async with scene.client() as client:
@@ -109,7 +109,7 @@ async def test_before_the_first_session_there_is_a_sentence():
         assert await answer.text() == "No session with local has ended yet.\n"
 
 
-async def test_without_the_extra_there_is_a_sentence(monkeypatch):
+async def test_without_matplotlib_the_answer_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     scene = Scene()
     scene.played(session(*TURNS))
@@ -141,7 +141,7 @@ async def test_the_server_answers_while_a_picture_is_drawn():
         assert (await picture).status == 200
 
 
-def test_no_figure_stays_behind(monkeypatch):
+def test_no_figure_stays_open(monkeypatch):
     made = []
     figure = drawing.Figure
 
@@ -160,7 +160,7 @@ def test_no_figure_stays_behind(monkeypatch):
 @pytest.mark.parametrize(
     "module", ["exporter.daemon.app", "exporter.cli.run", "exporter.cli.probe"]
 )
-async def test_nothing_loads_matplotlib_before_it_is_asked_to_draw(module):
+async def test_matplotlib_is_loaded_by_the_first_drawing_only(module):
     code = f"import sys, {module}; sys.exit('matplotlib' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     assert await process.wait() == 0

@@ -33,18 +33,18 @@ async def test_each_runbook_is_a_page_whose_links_lead_to_pages(client, name):
         assert led.status == 200, link
 
 
-async def test_their_list_has_them_all(client):
+async def test_the_list_links_to_every_runbook(client):
     answer = await client.get("/runbooks/")
     assert answer.status == 200
     assert {f"{name}.md" for name in NAMES} - {"README.md"} <= links(await answer.text())
 
 
-async def test_a_table_is_shown_as_one_and_code_as_it_stands(client):
+async def test_tables_and_code_are_rendered_as_such(client):
     html = await (await client.get("/runbooks/start-failing")).text()
     assert "<td><code>gpu_toolkit_missing</code>" in html
 
 
-async def test_the_style_is_the_one_that_the_policy_allows(client):
+async def test_the_policy_allows_the_style_of_the_page(client):
     answer = await client.get("/runbooks/cache-wedged")
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -54,11 +54,11 @@ async def test_the_style_is_the_one_that_the_policy_allows(client):
 
 
 @pytest.mark.parametrize("name", ["nothing", "..%2Fmetrics", "%2e%2e%2fcompose", "README.md.md"])
-async def test_what_is_no_runbook_is_not_found(client, name):
+async def test_an_unknown_runbook_is_not_found(client, name):
     assert (await client.get(f"/runbooks/{name}")).status == 404
 
 
-def test_a_wheel_carries_them(tmp_path):
+def test_a_wheel_contains_the_runbooks(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""docs/security.md gives the bounds that are in force."""
+"""docs/security.md gives the limits in force."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.web.connections import Limits
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_bounds_that_the_page_gives_are_those_in_force():
+def test_the_limits_in_the_docs_are_those_in_force():
     page = (DOCS / "security.md").read_text(encoding="utf-8")
     limits = Limits()
     for words in (
@@ -25,6 +25,6 @@ def test_the_bounds_that_the_page_gives_are_those_in_force():
         assert words in page
 
 
-def test_the_page_on_the_file_gives_the_interval_of_the_looks():
+def test_the_interval_in_the_docs_is_the_one_in_force():
     page = (DOCS / "configuration.md").read_text(encoding="utf-8")
     assert f"looked at every {web_access.INTERVAL_SECONDS:g} seconds" in page

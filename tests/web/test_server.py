@@ -1,4 +1,4 @@
-"""What a client gets over HTTP."""
+"""The answers of the server over HTTP."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROMETHEUS_ACCEPT = (
 
 
 def after_users_asked(view):
-    """The next reading."""
+    """The second scrape."""
     more = replace(view.totals, queried_tokens=6000.0, hit_tokens=4500.0, saved_tokens=4400.0)
     return replace(view, snapshot=replace(view.snapshot, at=25.0), totals=more)
 
@@ -121,7 +121,7 @@ async def test_metrics_are_openmetrics_where_the_client_asks(client, accept):
         "text/plain;version=1.é",
     ],
 )
-async def test_a_nonsensical_accept_header_gets_plain_text(client, accept):
+async def test_an_invalid_accept_header_gets_plain_text(client, accept):
     answer, body = await metrics_page(client, accept)
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert list(plain_text(body.decode()))
@@ -131,7 +131,7 @@ async def test_a_nonsensical_accept_header_gets_plain_text(client, accept):
 @pytest.mark.parametrize(
     "encoding", ["gzip", "deflate, gzip;q=0.5", "GZIP", "*", "*;q=0, gzip", "gzip, identity;q=0.5"]
 )
-async def test_metrics_are_compressed_where_the_client_can_read_it(client, encoding):
+async def test_metrics_are_compressed_for_clients_that_accept_it(client, encoding):
     answer, body = await metrics_page(client, encoding=encoding)
     assert answer.headers["Content-Encoding"] == "gzip"
     assert b"vllm_probe_up" in gzip.decompress(body)
@@ -154,14 +154,14 @@ async def test_metrics_are_compressed_where_the_client_can_read_it(client, encod
         "gzip;q=",
     ],
 )
-async def test_metrics_are_not_compressed_where_the_client_cannot(client, encoding):
+async def test_metrics_are_not_compressed_for_other_clients(client, encoding):
     answer, body = await metrics_page(client, encoding=encoding)
     assert "Content-Encoding" not in answer.headers
     assert b"vllm_probe_up" in body
 
 
 @pytest.mark.usefixtures("full")
-async def test_metrics_can_be_picked_by_name(client):
+async def test_metrics_can_be_selected_by_name(client):
     _, body = await metrics_page(client, **{"name[]": "vllm_probe_up"})
     assert {family.name for family in plain_text(body.decode())} == {"vllm_probe_up"}
     _, body = await metrics_page(client, **{"name[]": "no_such_name"})
@@ -218,14 +218,14 @@ async def test_an_unknown_path_of_the_api_is_a_404_in_json(client):
     assert (answer.status, await answer.json()) == (404, {"error": "Not Found"})
 
 
-async def test_a_method_that_is_not_served_is_refused_with_those_that_are(client):
+async def test_an_unsupported_method_is_refused_with_the_supported_ones(client):
     answer = await client.post("/metrics", data=b"x")
     assert answer.status == 405
     assert answer.headers["Allow"] == "GET,HEAD"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/-/ready", "/nothing", "/api/v1/targets"])
-async def test_every_answer_is_guarded_and_none_names_the_servers_version(client, path):
+async def test_every_answer_has_security_headers_and_none_shows_the_servers_version(client, path):
     headers = (await client.get(path)).headers
     assert "Server" not in headers
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -234,7 +234,7 @@ async def test_every_answer_is_guarded_and_none_names_the_servers_version(client
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-async def test_an_error_of_ours_is_logged_with_its_trace_and_not_shown(client, monkeypatch):
+async def test_an_unexpected_exception_is_logged_with_its_trace_and_not_shown(client, monkeypatch):
     def broken():
         raise RuntimeError("the secret inside")
 
@@ -256,7 +256,7 @@ async def server(published):
     await server.stop()
 
 
-async def test_the_server_listens_where_it_is_told(server):
+async def test_the_server_listens_at_the_given_address(server):
     async with (
         ClientSession() as http,
         http.get(f"http://127.0.0.1:{server.port}/-/healthy") as answer,
@@ -273,7 +273,7 @@ async def test_the_server_listens_where_it_is_told(server):
         ("2001:db8::1", 9477, r"cannot listen on \[2001:db8::1\]:9477"),
     ],
 )
-async def test_a_place_that_cannot_be_listened_on_is_one_clear_error(server, host, port, words):
+async def test_an_unusable_address_is_one_clear_error(server, host, port, words):
     other = HttpServer(web.Application())
     with pytest.raises(ExporterError, match=words) as caught:
         await other.start(host, server.port if port is None else port)
@@ -281,14 +281,14 @@ async def test_a_place_that_cannot_be_listened_on_is_one_clear_error(server, hos
     await other.stop()
 
 
-async def test_the_server_stops_under_a_client_that_stays_connected(server):
+async def test_the_server_stops_although_a_client_stays_connected(server):
     port = server.port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     async with asyncio.timeout(30):
         await server.stop()
-        await reader.read()  # up to the end that the server makes
+        await reader.read()  # until the server ends the connection
     writer.close()
     await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError):
@@ -296,7 +296,7 @@ async def test_the_server_stops_under_a_client_that_stays_connected(server):
 
 
 async def stopped_under_a_request(grace_seconds: float, answer: asyncio.Event) -> bytes:
-    """What a client reads whose request runs while the server stops, until `answer` is set."""
+    """The bytes that a client gets whose request runs until `answer` is set, while the server stops."""
     began = asyncio.Event()
 
     async def slow(_: web.Request) -> web.Response:
@@ -322,9 +322,9 @@ async def stopped_under_a_request(grace_seconds: float, answer: asyncio.Event) -
     return said
 
 
-async def test_a_request_that_runs_when_the_server_stops_has_the_grace_to_end():
+async def test_a_running_request_has_the_grace_period_to_end():
     assert (await stopped_under_a_request(60, asyncio.Event())).endswith(b"done")
 
 
-async def test_a_request_that_outlives_the_grace_is_cut():
+async def test_a_request_longer_than_the_grace_period_is_cut():
     assert await stopped_under_a_request(0.05, asyncio.Event()) == b""

@@ -1,7 +1,7 @@
-"""Targets for the status page: one that is well, one that is not, a simulated one.
+"""Targets for the status page: a healthy, a failing and a simulated one.
 
 `python tests/page_scene.py PORT [COUNT]` serves them, or COUNT targets, for looking at the page;
-`python tests/page_scene.py PORT states` one of each way in which a target may be.
+`python tests/page_scene.py PORT states` serves targets in several conditions.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def turns(lost_in: int | None = None) -> tuple[TurnFacts, ...]:
     return tuple(played)
 
 
-def well(metrics: Metrics, history: History, name: str = "qwen") -> None:
+def healthy(metrics: Metrics, history: History, name: str = "qwen") -> None:
     metrics.add(TargetState(name, mode="managed", url="http://127.0.0.1:8000"))
     publish(metrics, engine_view(target=name))
     publish(metrics, container_view(target=name))  # it ended once, and was brought back
@@ -91,7 +91,7 @@ def well(metrics: Metrics, history: History, name: str = "qwen") -> None:
     _play(metrics, history, played)
 
 
-def unwell(metrics: Metrics, history: History, name: str = "mistral") -> None:
+def failing(metrics: Metrics, history: History, name: str = "mistral") -> None:
     metrics.add(TargetState(name, mode="managed", url="http://127.0.0.1:8001"))
     publish(metrics, container_view(target=name))
     publish(metrics, failed_engine_view(target=name))
@@ -153,23 +153,23 @@ def asleep(metrics: Metrics, history: History, name: str = "asleep") -> None:
 
 
 def states(metrics: Metrics, history: History) -> None:
-    """One that is wedged, one whose template is broken, one that sleeps, one that is well."""
+    """A wedged target, one with a broken template, a sleeping one and a healthy one."""
     wedged(metrics, history)
     broken_template(metrics, history)
     asleep(metrics, history)
-    well(metrics, history)
+    healthy(metrics, history)
 
 
 def three(metrics: Metrics, history: History) -> None:
-    well(metrics, history)
-    unwell(metrics, history)
+    healthy(metrics, history)
+    failing(metrics, history)
     simulated(metrics, history)
 
 
 def many(metrics: Metrics, history: History, count: int) -> None:
-    """Every fourth is unwell."""
+    """Every fourth one fails."""
     for number in range(count):
-        fill = unwell if number % 4 == 3 else well
+        fill = failing if number % 4 == 3 else healthy
         fill(metrics, history, f"target-{number}")
 
 

@@ -1,4 +1,4 @@
-"""Who is let in, how long a look takes, and what a stranger who guesses can do."""
+"""Which requests are admitted, how long a check takes, and the limits for password guessing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALICE = header("alice", PASSWORD)
 
 @pytest.fixture
 def looks(monkeypatch):
-    """The hashes that bcrypt was asked to look at."""
+    """The hashes that bcrypt checked."""
     seen: list[bytes] = []
     real = bcrypt.checkpw
 
@@ -56,7 +56,7 @@ async def url(published, tmp_path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_no_page_is_shown_to_a_stranger(url, path):
+async def test_no_page_is_shown_without_a_password(url, path):
     async with ClientSession() as http, http.get(url + path) as answer:
         assert answer.status == 401
         assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
@@ -77,26 +77,26 @@ async def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(url, nam
         assert (answer.status, await answer.text()) == (401, "401 Unauthorized\n")
 
 
-async def test_who_knows_the_password_sees_the_pages(url):
+async def test_the_right_password_opens_the_pages(url):
     async with ClientSession(headers={"Authorization": ALICE}) as http:
         for path in ("/metrics", "/", "/-/healthy", "/api/v1/sessions"):
             async with http.get(url + path) as answer:
                 assert answer.status == 200
 
 
-async def test_what_was_right_is_not_looked_at_again(auth, looks):
+async def test_correct_credentials_are_not_checked_again(auth, looks):
     for _ in range(5):
         assert await auth.judge(ALICE) is Verdict.ADMITTED
     assert looks == [HASH.encode()]
 
 
-async def test_what_was_wrong_is_looked_at_each_time(auth, looks):
+async def test_wrong_credentials_are_checked_each_time(auth, looks):
     for _ in range(3):
         assert await auth.judge(header("alice", "wrong")) is Verdict.REFUSED
     assert len(looks) == 3
 
 
-async def test_a_look_costs_the_same_for_every_name(looks):
+async def test_a_check_takes_the_same_time_for_every_name(looks):
     auth = BasicAuth({b"alice": HASH.encode(), b"carol": DEARER_HASH.encode()})
     effort = {}
     for name in ("alice", "carol", "nobody"):
@@ -107,7 +107,7 @@ async def test_a_look_costs_the_same_for_every_name(looks):
     assert set(effort.values()) == {2**6}
 
 
-async def test_a_new_password_is_asked_for_at_once(auth):
+async def test_a_changed_password_is_required_at_once(auth):
     assert await auth.judge(ALICE) is Verdict.ADMITTED
     auth.replace({b"alice": bcrypt.hashpw(b"another", bcrypt.gensalt(4))})
     assert await auth.judge(ALICE) is Verdict.REFUSED
@@ -116,20 +116,20 @@ async def test_a_new_password_is_asked_for_at_once(auth):
     assert await auth.judge(header("alice", "another")) is Verdict.REFUSED
 
 
-async def test_who_was_let_in_is_remembered_over_a_change_of_others(auth, looks):
+async def test_credentials_stay_remembered_when_other_users_change(auth, looks):
     assert await auth.judge(ALICE) is Verdict.ADMITTED
     auth.replace({b"alice": HASH.encode(), b"bob": HASH.encode()})
     assert await auth.judge(ALICE) is Verdict.ADMITTED
     assert len(looks) == 1
 
 
-async def test_a_client_that_guesses_many_at_a_time_is_turned_away_and_holds_up_no_other(auth):
+async def test_a_client_with_many_guesses_at_a_time_gets_503_and_delays_no_other(auth):
     assert await auth.judge(ALICE, "prometheus") is Verdict.ADMITTED
     guesses = [
         asyncio.ensure_future(auth.judge(header("alice", str(each)), "stranger"))
         for each in range(20)
     ]
-    await asyncio.sleep(0)  # all of them have asked
+    await asyncio.sleep(0)  # all of them are waiting
     assert await auth.judge(ALICE, "prometheus") is Verdict.ADMITTED
     newcomer = asyncio.ensure_future(auth.judge(header("alice", "x"), "another"))
     verdicts = [await each for each in guesses]
@@ -138,7 +138,7 @@ async def test_a_client_that_guesses_many_at_a_time_is_turned_away_and_holds_up_
     assert await newcomer is Verdict.REFUSED
 
 
-async def test_being_turned_away_is_a_503_that_says_when_to_come_again(url, monkeypatch):
+async def test_a_busy_answer_is_a_503_with_retry_after(url, monkeypatch):
     async def busy(*_):
         return Verdict.BUSY
 
@@ -148,12 +148,12 @@ async def test_being_turned_away_is_a_503_that_says_when_to_come_again(url, monk
 
 
 @pytest.mark.parametrize("password", ["x" * 73, "a\0b", "é", "", "with:colon"])
-async def test_a_password_of_any_kind_is_only_right_or_wrong(auth, password):
+async def test_any_password_is_either_right_or_wrong(auth, password):
     assert await auth.judge(header("alice", password)) is Verdict.REFUSED
 
 
-async def test_a_long_password_counts_as_far_as_bcrypt_reads():
-    hashed = bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4))  # as htpasswd makes it of any longer one
+async def test_a_long_password_counts_up_to_the_bytes_that_bcrypt_reads():
+    hashed = bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4))  # as htpasswd makes it for any longer one
     auth = BasicAuth({b"alice": hashed})
     assert await auth.judge(header("alice", "x" * 80)) is Verdict.ADMITTED
     auth.close()
@@ -173,17 +173,17 @@ async def test_a_long_password_counts_as_far_as_bcrypt_reads():
         "Basic YWxpY2U=",
     ],
 )
-def test_what_is_no_basic_authorization_is_none(text):
+def test_other_authorization_headers_are_ignored(text):
     assert parse(text) is None
 
 
 @given(st.binary().filter(lambda name: b":" not in name), st.binary())
-def test_name_and_password_come_back_as_they_were_sent(name, password):
+def test_name_and_password_are_read_as_they_were_sent(name, password):
     encoded = base64.b64encode(name + b":" + password).decode()
     assert parse(f"Basic {encoded}") == parse(f"bASIC  {encoded} ") == (name, password)
 
 
 @given(st.text())
-def test_no_header_breaks_the_reading(text):
+def test_any_header_can_be_parsed(text):
     parse(text)
     parse(f"Basic {text}")

@@ -1,4 +1,4 @@
-"""What the web configuration's file may say, and what is said of mistakes in it."""
+"""The keys of the web configuration's file, and the messages for mistakes in it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_users_and_headers_are_read(read):
     assert HASH not in repr(config)
 
 
-def test_certificates_are_found_from_the_files_own_folder(read, tmp_path):
+def test_paths_of_certificates_start_at_the_folder_of_the_file(read, tmp_path):
     config = read(TLS)
     assert config.tls.minimum_version is ssl.TLSVersion.TLSv1_2
     assert config.tls.verify_mode is ssl.CERT_NONE
@@ -57,13 +57,13 @@ def test_certificates_are_found_from_the_files_own_folder(read, tmp_path):
         ("VerifyClientCertIfGiven", ssl.CERT_OPTIONAL),
     ],
 )
-def test_clients_are_asked_for_a_certificate(read, kind, mode):
+def test_a_certificate_of_clients_is_required(read, kind, mode):
     config = read(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: {CERTIFICATES}/ca.pem\n")
     assert config.tls.verify_mode is mode
     assert CERTIFICATES / "ca.pem" in config.files
 
 
-def test_versions_and_suites_are_kept(read):
+def test_versions_and_suites_are_applied(read):
     suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
     config = read(
         f"{TLS}  max_version: TLS12\n  cipher_suites: [{suite}, TLS_AES_128_GCM_SHA256]\n"
@@ -73,7 +73,7 @@ def test_versions_and_suites_are_kept(read):
     assert below_13 == ["ECDHE-ECDSA-AES256-GCM-SHA384"]
 
 
-def test_http2_is_remembered_as_asked_for_because_it_is_not_spoken(read):
+def test_http2_is_read_although_this_server_does_not_support_it(read):
     assert read(USERS).http2 is False
     assert read(USERS + "http_server_config:\n  http2: true\n").http2 is True
 
@@ -157,7 +157,7 @@ def test_http2_is_remembered_as_asked_for_because_it_is_not_spoken(read):
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_key_and_what_is_allowed(mistakes, text, said):
+def test_a_mistake_is_reported_with_its_key_and_the_allowed_values(mistakes, text, said):
     assert mistakes(text)[0].startswith(said)
 
 
@@ -176,14 +176,14 @@ def test_a_bad_hash_is_named_by_its_kind(mistakes, value, kind):
     assert said.endswith(f"this is {kind}")
 
 
-def test_all_mistakes_are_told_at_once(mistakes):
+def test_all_mistakes_are_reported_together(mistakes):
     said = mistakes("rate_limit: 1\nnonsense: 1\nbasic_auth_users: {a: x, b: y}\n")
     assert [line.split(":")[0] for line in said] == [
         *("rate_limit", "basic_auth_users.a", "basic_auth_users.b", "nonsense")
     ]
 
 
-def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
+def test_a_missing_file_is_a_mistake(tmp_path):
     with pytest.raises(ConfigError, match=r"web\.yml: cannot be read: No such file or directory"):
         read_web_config(tmp_path / "web.yml")
 
@@ -210,7 +210,7 @@ CANARY = "canary/5f3a"
         f"tls_server_config: {{cert_file: x, key_file: {CANARY}}}",
     ],
 )
-def test_no_mistake_shows_what_can_be_a_secret(mistakes, text):
+def test_no_message_shows_a_possible_secret(mistakes, text):
     assert CANARY not in "".join(mistakes(text))
 
 
@@ -241,7 +241,7 @@ def said_of(file):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(tree=yaml_like)
-def test_whatever_shape_the_file_has_it_is_read_or_refused_in_words(tmp_path, tree):
+def test_a_file_of_any_shape_is_read_or_refused_with_a_message(tmp_path, tree):
     said = said_of(write(tmp_path, json.dumps(tree), certificate=None))  # JSON is YAML
     assert "canary" not in said
     assert HASH not in said

@@ -42,7 +42,7 @@ class Looks:
 
 
 class Served:
-    """A server with a web configuration, and what reads its files again."""
+    """A server with a web configuration, and the object that reads its files again."""
 
     def __init__(self, app, folder, text):
         self.folder = folder
@@ -196,7 +196,7 @@ async def test_a_passing_lack_of_descriptors_is_retried_and_logged_once(serve, m
         await served.access.look()
         await served.access.look()
     assert [line["error"] for line in logged] == ["Too many open files"]
-    assert await served.status(**ALICE) == (200, "first")  # all of it is the old one
+    assert await served.status(**ALICE) == (200, "first")  # the old configuration, all of it
     monkeypatch.setattr(served.server, "_second_listener", sockets)
     await served.access.look()
     assert await served.status(**ALICE) == (401, "second")
@@ -248,7 +248,7 @@ async def test_the_files_are_looked_at_every_five_seconds(serve):
         await served.clock.advance(5)
 
 
-async def test_a_look_that_ends_in_an_unexpected_exception_is_counted_and_the_next_one_follows(
+async def test_a_look_that_fails_unexpectedly_is_counted_and_the_next_one_follows(
     serve, monkeypatch
 ):
     served = await serve(TLS)

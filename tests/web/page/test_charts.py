@@ -57,7 +57,7 @@ def inside(charts):
 
 @settings(max_examples=40)
 @given(sessions)
-def test_whatever_was_measured_is_drawn_inside_the_box(turns):
+def test_any_turns_are_drawn_inside_the_box(turns):
     inside(turn_charts(turns))
 
 
@@ -92,7 +92,7 @@ def test_an_unknown_time_breaks_the_line():
 
 
 @pytest.mark.parametrize("turns", [[], [turn(1, None, None, None, ttft=None)]])
-def test_without_figures_there_is_no_chart(turns):
+def test_without_values_there_is_no_chart(turns):
     assert turn_charts(turns) == ()
 
 
@@ -101,7 +101,7 @@ def test_a_trend_needs_two_sessions_and_one_known_ratio():
     assert trend_chart([SessionPoint(None, None, failed=True)] * 3) is None
 
 
-def test_a_trend_says_in_words_what_it_shows():
+def test_a_trend_has_a_description_in_words():
     history = [
         SessionPoint(0.25, 0.8, failed=False),
         SessionPoint(0.75, 0.8, failed=False),

@@ -1,4 +1,4 @@
-"""What a person and a program read of the probe's pauses and of what prefill costs."""
+"""The pauses of the probe and the costs of prefill, on the page and in the API."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from exporter.model.probe import PauseReason, RetentionReading
 from exporter.model.session import Control, ControlOutcome
 
 
-async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(client, published):
+async def test_the_page_shows_why_the_probe_waits_and_what_was_measured(client, published):
     published.metrics.add(TargetState("local"))
     publish(published.metrics, engine_view())
     published.metrics.targets["local"].admission_checked(PauseReason.QUEUE)
@@ -38,7 +38,7 @@ async def test_the_page_says_what_holds_the_probe_back_and_what_was_measured(cli
 
 
 def compared(saved, *, cached=992, number=0):
-    """A session of a turn that took 100 ms and a cold control that took `saved` seconds longer."""
+    """A session with a turn of 100 ms and a cold control that took `saved` seconds longer."""
     control = Control(ControlOutcome.COLD, True, 1250, 32, 0.1 + saved)
     warm = replace(turn(2, 1250, cached, 992, ttft=0.1), control=control)
     return session(TURNS[0], warm, started=STARTED + 60 * number)
@@ -51,7 +51,9 @@ async def time_saved(client, published, *sessions):
     return page.partition("<dt>Time saved</dt><dd>")[2].partition("</dd>")[0]
 
 
-async def test_the_page_says_what_the_last_controls_saved_with_the_interval(client, published):
+async def test_the_page_shows_the_time_that_the_last_controls_saved_with_its_interval(
+    client, published
+):
     sessions = [compared(0.01 * number, number=number) for number in range(3, 9)]
     assert await time_saved(client, published, *sessions[:5]) == ""
     assert await time_saved(client, published, sessions[5]) == (
@@ -60,7 +62,7 @@ async def test_the_page_says_what_the_last_controls_saved_with_the_interval(clie
     )
 
 
-async def test_the_page_calls_chance_no_difference(client, published):
+async def test_a_difference_by_chance_is_shown_as_no_measurable_difference(client, published):
     saved = (0.01, -0.02, 0.03, -0.01, 0.02, -0.03)
     sessions = [compared(each, number=number) for number, each in enumerate(saved)]
     assert await time_saved(client, published, *sessions) == (
@@ -109,7 +111,7 @@ async def test_the_page_tells_a_budget_that_paces_sessions_from_one_that_is_used
     assert f"<dt>Probe waits</dt><dd>{words}</dd>" in page
 
 
-async def test_the_api_says_the_same_and_null_where_nothing_is_known(client, published):
+async def test_the_api_has_the_same_values_and_null_for_unknown_ones(client, published):
     published.session_finished(session(*TURNS))
     (
         published.metrics.targets["local"].cost.budget_tokens_per_hour,

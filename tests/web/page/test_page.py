@@ -45,7 +45,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr", "rect"}
 
 
 class Document(HTMLParser):
-    """Tags, attributes and text; fails where a tag is closed that is not open."""
+    """Tags, attributes and text; fails on a closing tag without an open one."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ async def test_without_targets_the_page_says_so(show):
     assert "No targets." in (await show()).text
 
 
-async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
+async def test_a_healthy_target_shows_its_session_turn_by_turn(show, published):
     published.metrics.add(TargetState("local"))
     publish(published.metrics, engine_view())
     published.session_finished(session(*TURNS))
@@ -106,7 +106,7 @@ async def test_a_well_target_shows_its_session_turn_by_turn(show, published):
     assert "60 s ago" in page
 
 
-async def test_a_dead_a_wedged_and_a_broken_target_are_counted_as_what_they_are(
+async def test_a_dead_a_wedged_and_a_broken_target_are_counted_by_their_condition(
     client, show, published
 ):
     missed = turn(2, 1250, 0, 992, cause=LossCause.WEDGED)
@@ -136,7 +136,7 @@ async def test_a_dead_a_wedged_and_a_broken_target_are_counted_as_what_they_are(
     }
 
 
-async def test_a_scenario_that_fails_beside_others_is_a_problem_by_its_name(show, published):
+async def test_a_failing_scenario_among_others_is_a_problem_with_its_name(show, published):
     published.session_finished(
         failed_session(scenario="long", reason=FailureReason.PROMPT_TOO_LONG, detail="9000 tokens")
     )
@@ -146,7 +146,7 @@ async def test_a_scenario_that_fails_beside_others_is_a_problem_by_its_name(show
     assert "The last session of long failed in turn 1: prompt too long 9000 tokens" in page
 
 
-async def test_unknown_figures_are_dashes_and_the_reason_stands_by(show, published):
+async def test_unknown_values_are_dashes_and_the_reason_is_shown(show, published):
     published.session_finished(
         session(turn(1, 1000, None, None), notices=frozenset({Notice.USAGE_DETAILS_MISSING}))
     )
@@ -166,7 +166,7 @@ async def test_a_failed_session_shows_reason_detail_and_advice(show, published, 
     assert "2 turns finished." in page
 
 
-async def test_a_session_that_failed_before_its_first_turn_says_so(show, published):
+async def test_a_session_that_failed_before_its_first_turn_is_shown_as_such(show, published):
     failed = dataclasses.replace(failed_session(), failed_turn=None)
     published.session_finished(failed)
     page = (await show()).text
@@ -174,7 +174,7 @@ async def test_a_session_that_failed_before_its_first_turn_says_so(show, publish
     assert "No turn finished." in page
 
 
-async def test_a_failed_scrape_is_told_beside_a_session_that_went_well(show, published):
+async def test_a_failed_scrape_is_shown_with_a_finished_session(show, published):
     published.session_finished(session(*TURNS))
     publish(published.metrics, failed_engine_view())
     page = (await show()).text
@@ -182,7 +182,7 @@ async def test_a_failed_scrape_is_told_beside_a_session_that_went_well(show, pub
     assert "Cache capacity" not in page
 
 
-async def test_a_simulated_engine_is_called_so_in_capitals(show, published):
+async def test_a_simulated_engine_is_marked_in_capitals(show, published):
     published.metrics.add(TargetState("local"))
     simulated = dataclasses.replace(engine_view().info, simulated=True)
     publish(published.metrics, engine_view(info=simulated))
@@ -211,7 +211,7 @@ async def test_a_container_shows_its_state_and_its_diagnosis(show, published):
     assert "Restarts 2 oom killed" in page
 
 
-async def test_a_silent_docker_is_told_and_nothing_old_is_shown_of_it(show, published):
+async def test_an_unreachable_docker_is_a_problem_and_no_old_value_is_shown(show, published):
     published.metrics.add(TargetState("local"))
     publish(
         published.metrics,
@@ -252,7 +252,7 @@ async def test_hostile_strings_stay_text(show, published):
     assert "{{7*7}}" in document.text
 
 
-async def test_the_page_asks_no_other_host_for_anything(show, published, client):
+async def test_the_page_loads_nothing_from_another_host(show, published, client):
     published.metrics.add(TargetState("local", url="http://elsewhere.example:8000"))
     published.session_finished(session(*TURNS))
     document = await show()
@@ -281,7 +281,7 @@ async def test_the_policy_allows_the_pages_own_style_and_script_and_nothing_else
         assert policy[directive] == f"'sha256-{digest}'"
     assert policy["default-src"] == "'none'"
     assert policy["connect-src"] == "'self'"
-    assert policy["img-src"] == "'self' data:"  # the empty icon, so that none is asked for
+    assert policy["img-src"] == "'self' data:"  # the empty icon, so that the browser requests none
     assert " style=" not in html
     assert not re.search(r"<[^>]+ on\w+=", html)
 
@@ -300,7 +300,7 @@ async def test_tables_are_marked_up_for_a_screen_reader(show, published):
             assert set((attrs.get(naming) or "").split()) <= set(ids)
 
 
-async def test_the_page_stays_small_with_many_targets_and_folds_those_that_are_well(
+async def test_the_page_stays_small_with_many_targets_and_gives_healthy_ones_no_section(
     client, show, published
 ):
     page_scene.many(published.metrics, published.history, 20)
@@ -317,7 +317,7 @@ async def test_the_page_stays_small_with_many_targets_and_folds_those_that_are_w
     assert {"?target=target-1", "?target=target-19"} <= links
 
 
-async def test_a_folded_target_can_be_had_by_its_name(client, published):
+async def test_a_target_without_a_section_has_a_page_of_its_own(client, published):
     page_scene.many(published.metrics, published.history, 20)
     body = await (await client.get("/?target=target-17")).text()
     document = Document(body)
@@ -327,7 +327,7 @@ async def test_a_folded_target_can_be_had_by_its_name(client, published):
     assert (await client.get("/?target=nobody")).status == 404
 
 
-async def test_of_a_very_long_session_the_last_turns_are_shown(show, published):
+async def test_only_the_last_turns_of_a_very_long_session_are_shown(show, published):
     turns = [turn(index, 1000, 992, 992) for index in range(1, 1001)]
     published.session_finished(session(*turns))
     document = await show()
@@ -358,14 +358,14 @@ async def test_the_page_stays_small_when_long_sessions_lose_at_every_turn(client
     assert len(body) < 100_000
 
 
-async def test_losses_are_shown_by_cause_with_what_to_do(show, published):
-    page_scene.well(published.metrics, published.history)
+async def test_losses_are_shown_by_cause_with_advice(show, published):
+    page_scene.healthy(published.metrics, published.history)
     text = (await show()).text
     assert "evicted 1,264 2,528 3.6 % If evicted: The cache is too small for its traffic" in text
 
 
-async def test_the_last_exit_is_still_told_when_the_container_runs_again(show, published):
-    page_scene.well(published.metrics, published.history)
+async def test_the_last_exit_is_still_shown_when_the_container_runs_again(show, published):
+    page_scene.healthy(published.metrics, published.history)
     text = (await show()).text
     assert "State ready, since" in text
     assert "Last exit code 137, 60 s ago: the kernel killed it at its memory limit" in text
@@ -391,7 +391,7 @@ async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(publish
     assert [link for link in links if "png" in link] == ["report.png?target=a+b"]
 
 
-async def test_grafana_is_linked_where_it_is_said_to_be(published):
+async def test_grafana_is_linked_at_its_configured_address(published):
     page_scene.three(published.metrics, published.history)
     grafana = page_scene.GRAFANA_URL
     links = PageLinks(grafana)
@@ -412,14 +412,14 @@ async def test_grafana_is_linked_where_it_is_said_to_be(published):
         container_view(diagnosis=Diagnosis(Cause.EXITED, "it ended", "", "")),
     ],
 )
-def test_every_problem_of_a_container_has_a_runbook_that_there_is(view):
+def test_every_problem_of_a_container_has_an_existing_runbook(view):
     problems = container_problems(view)
     assert problems
     for problem in problems:
         assert (RUNBOOKS / f"{problem.runbook}.md").is_file()
 
 
-async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_what_to_do(show, published):
+async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_advice(show, published):
     notices = frozenset({Notice.PREFIX_UNSTABLE})
     published.session_finished(session(*TURNS, prefix=UNSTABLE, notices=notices))
     text = (await show()).text

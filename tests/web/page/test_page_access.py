@@ -1,4 +1,4 @@
-"""The page for keyboards, screen readers and weak eyes: structure, and contrast of its colours.
+"""Accessibility of the page: structure for keyboards and screen readers, contrast of colours.
 
 A browser with axe-core says more: see "Looking at the page" in ARCHITECTURE.md.
 """
@@ -19,7 +19,7 @@ CSS = (Path(exporter.web.page.__file__).parent / "templates/status.css").read_te
 
 
 class Tree(HTMLParser):
-    """Elements in their order, each with what encloses it."""
+    """Elements in their order, each with the elements around it."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -96,13 +96,13 @@ async def test_each_picture_has_a_name_and_a_description_or_is_hidden(tree):
         assert {attrs["aria-labelledby"], attrs["aria-describedby"]} <= ids
 
 
-async def test_no_two_elements_share_an_id_and_nothing_leaves_the_order_of_tabs(tree):
+async def test_ids_are_unique_and_nothing_changes_the_order_of_tabs(tree):
     ids = [attrs["id"] for _, attrs, _ in tree.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {attrs["tabindex"] for _, attrs, _ in tree.elements if "tabindex" in attrs} <= {"0"}
 
 
-async def test_links_say_where_they_lead_out_of_their_context(client, published):
+async def test_link_texts_are_clear_without_their_context(client, published):
     page_scene.three(published.metrics, published.history)
     html = await (await client.get("/")).text()
     for text in re.findall(r"<a [^>]*>([^<]*)</a>", html):
@@ -145,14 +145,14 @@ GRAPHICS = [(mark, "card") for mark in ("hit", "lost", "new")]
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("text", "ground"), TEXT)
-def test_text_can_be_told_from_its_ground(scheme, text, ground):
+def test_text_has_enough_contrast(scheme, text, ground):
     colours = palette(scheme)
     assert contrast(colours[text], colours[ground]) >= 4.5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("mark", "ground"), GRAPHICS)
-def test_marks_of_charts_can_be_told_from_their_ground(scheme, mark, ground):
+def test_marks_of_charts_have_enough_contrast(scheme, mark, ground):
     colours = palette(scheme)
     assert contrast(colours[mark], colours[ground]) >= 3
 

@@ -1,4 +1,4 @@
-"""The status page of more targets than one page takes."""
+"""The status page with more targets than fit on one page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLEET = 2 * OVERVIEW_ROWS + 50
 
 @pytest.fixture
 def fleet(published):
-    """Of 250 targets the last two are unwell."""
+    """250 targets, of which the last two fail."""
     for number in range(FLEET):
         name = f"t{number}"
         unwell = number >= FLEET - 2
@@ -39,7 +39,7 @@ def to_others(html):
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_each_target_stands_on_one_page_and_the_unwell_ones_on_the_first(client):
+async def test_each_target_is_on_one_page_and_those_with_problems_on_the_first(client):
     pages = [await show(client, query) for query in ("", "?page=2", "?page=3")]
     found = [rows(html) for html in pages]
     assert [len(each) for each in found] == [OVERVIEW_ROWS, OVERVIEW_ROWS, 50]
@@ -52,7 +52,7 @@ async def test_each_target_stands_on_one_page_and_the_unwell_ones_on_the_first(c
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_the_pages_lead_to_one_another(client):
+async def test_the_pages_link_to_each_other(client):
     assert to_others(await show(client)) == [("?page=2", "next"), ("?page=3", "last")]
     assert to_others(await show(client, "?page=2")) == [
         ("?page=1", "first"),
@@ -65,7 +65,7 @@ async def test_the_pages_lead_to_one_another(client):
 
 @pytest.mark.usefixtures("fleet")
 @pytest.mark.parametrize("number", ["0", "4", "-1", "", "x", "1&page=2"])
-async def test_a_page_that_there_is_not_is_a_404(client, number):
+async def test_a_page_that_does_not_exist_is_a_404(client, number):
     assert (await client.get(f"/?page={number}")).status == 404
 
 
