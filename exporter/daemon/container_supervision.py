@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
 
-# While it is in one of these nothing can answer, and it is being brought up.
-_ON_ITS_WAY = frozenset(
+# In these states the engine cannot answer yet, and the supervisor is bringing it up.
+_COMING_UP = frozenset(
     {
         *(LifecycleState.PULLING, LifecycleState.CREATING, LifecycleState.STARTING),
         *(LifecycleState.STOPPING, LifecycleState.BACKING_OFF),
     }
 )
-# What a supervisor has nothing to do with.
-_NOT_ABOUT_IT = {"model", "price_per_hour", "currency", "watts"}
+PRICES = frozenset({"price_per_hour", "currency", "watts"})
+"""Settings of a target that no loop reads, so that they can change while it runs."""
 
 
 class ContainerSupervision:
@@ -121,13 +121,13 @@ class ContainerSupervision:
 
     def container_changed(self, view: ContainerView) -> None:
         """Publish what the supervisor found out."""
-        if view.state not in _ON_ITS_WAY:
+        if view.state not in _COMING_UP:
             self._up.set()
         self._sink.container_changed(view)
 
 
 def _matters(target: Target) -> dict[str, Any]:
-    return target.model_dump(exclude=_NOT_ABOUT_IT)
+    return target.model_dump(exclude={"model", *PRICES})
 
 
 def _which(target: Target) -> tuple[str, str, str | None, str | None]:

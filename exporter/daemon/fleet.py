@@ -3,9 +3,10 @@
 All or nothing: every new target is created before a running one is touched, so mistakes show first.
 
 - An unchanged target keeps running: same settings, and same content of the files that they name.
-- A changed target gets new loops and connections. While its engine is the same (URL and mode), it
-  keeps its counters and history, the totals over engine restarts, the spent budget, and its
-  container.
+- A target with other prices keeps running, and they apply from now on.
+- Any other changed target gets new loops and connections. While its engine is the same (URL and
+  mode), it keeps its counters and history, the totals over engine restarts, the spent budget, and
+  its container.
 - A removed target, or one whose engine changed, loses its series and sessions. A managed container
   is left, stopped or removed, as when the daemon stops.
 """
@@ -78,11 +79,15 @@ def _first(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """All wanted targets: `kept` ones run already, `created` ones do not run yet."""
+    """All wanted targets: `kept` ones run already, `created` ones do not run yet.
+
+    `repriced` holds the kept ones with other prices, and their new settings.
+    """
 
     shared: SharedSettings
     kept: tuple[RunningTarget, ...]
     created: tuple[RunningTarget, ...]
+    repriced: tuple[tuple[RunningTarget, Target], ...]
 
 
 class Fleet:
@@ -142,6 +147,7 @@ class Fleet:
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
         kept, created, mistakes = list[RunningTarget](), list[RunningTarget](), list[str]()
+        repriced: list[tuple[RunningTarget, Target]] = []
         for target in targets:
             await asyncio.sleep(0)  # a large fleet must not block the event loop
             before = self._running.get(target.name)
@@ -149,8 +155,10 @@ class Fleet:
             if before is not None and not read_again:
                 authority = before.spec.authority
             spec = TargetSpec(target, shared, authority)
-            if before is not None and before.spec == spec:
+            if before is not None and before.spec.runs_like(spec):
                 kept.append(before)
+                if before.target != target:
+                    repriced.append((before, target))
                 continue
             try:
                 created.append(RunningTarget(spec, self._context, before))
@@ -160,7 +168,7 @@ class Fleet:
             await self._discard(created)
             raise ConfigError("\n".join(mistakes))
         self._open.update(created)
-        return FleetPlan(shared, tuple(kept), tuple(created))
+        return FleetPlan(shared, tuple(kept), tuple(created), tuple(repriced))
 
     async def swap(self, plan: FleetPlan) -> FleetChanges:
         """Carry out a plan. An error while one target stops is logged; the rest goes on.
@@ -175,11 +183,15 @@ class Fleet:
         self._shared = plan.shared
         staying = {each.target.name for each in (*plan.kept, *plan.created)}
         gone = [each for name, each in self._running.items() if name not in staying]
+        for running, target in plan.repriced:
+            running.set_prices(target)
+        repriced = _names(running for running, _ in plan.repriced)
+        restarted = [name for name in _names(plan.created) if name in self._running]
         changes = FleetChanges(
             added=tuple(_names(plan.created, but=self._running)),
             retired=tuple(_names(gone)),
-            changed=tuple(name for name in _names(plan.created) if name in self._running),
-            kept=tuple(_names(plan.kept)),
+            changed=(*restarted, *repriced),
+            kept=tuple(_names(plan.kept, but=repriced)),
         )
         with self._context.metrics.swap(len(staying)):
             await self._carry_out(gone, plan.created, first_runs)

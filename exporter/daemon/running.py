@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.daemon.container_supervision import ContainerSupervision
+from exporter.daemon.container_supervision import PRICES, ContainerSupervision
 from exporter.daemon.probing import Probing, engine_client
 from exporter.engine.scraper import Scraper
 from exporter.loops import LoopHeartbeat
@@ -31,11 +31,18 @@ STOP_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """All that decides how a target runs. `authority` is a digest of its `ca_file`'s content."""
+    """All settings of a target. `authority` is a digest of its `ca_file`'s content."""
 
     target: Target
     shared: SharedSettings
     authority: str
+
+    def runs_like(self, other: TargetSpec) -> bool:
+        """Whether the loops of both do the same: they differ in their prices at most."""
+        return self == other or self._without_prices() == other._without_prices()
+
+    def _without_prices(self) -> TargetSpec:
+        return replace(self, target=self.target.model_copy(update=dict.fromkeys(PRICES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +138,16 @@ class RunningTarget:
         target, shared, state = self.target, self.spec.shared, self._state
         state.interval_seconds = shared.probe.interval_seconds
         state.cost.budget_tokens_per_hour = shared.probe.tokens_per_hour or None
-        state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
+        self.set_prices(target)
         state.cost.keep_retention(shared.probe.retention_gaps_seconds)
         state.keep_scenarios({each.name for each in shared.scenarios})
         self._context.metrics.add(state)
+
+    def set_prices(self, target: Target) -> None:
+        """Take the prices, and with them all settings, of a target that `runs_like` this one."""
+        self.target = target
+        self.spec = replace(self.spec, target=target)
+        self._state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
 
     def take_over_container(self, before: RunningTarget) -> None:
         """Continue with the container of `before`. Call it before that one stops."""

@@ -62,8 +62,7 @@ async def test_a_target_that_changed_goes_on_with_the_counters_of_the_same_engin
     sessions = bench.value("vllm_probe_sessions_total", target="a")
     queried = bench.value("vllm_engine_prefix_cache_queried_tokens_total", target="a")
     before = dict(bench.tasks)
-    priced = target("a", url, price_per_hour=2.0, currency="EUR")
-    changes = await bench.fleet.apply([priced])
+    changes = await bench.fleet.apply([target("a", url, api_key="another")])
     assert changes == FleetChanges(changed=("a",))
     assert all(task.done() for task in before.values())
     assert bench.value("vllm_probe_sessions_total", target="a") == sessions
@@ -71,6 +70,38 @@ async def test_a_target_that_changed_goes_on_with_the_counters_of_the_same_engin
     await bench.sessions_of("a", int(sessions) + 2)
     assert bench.value("vllm_engine_prefix_cache_queried_tokens_total", target="a") > queried
     assert bench.value("vllm_engine_restarts_total", target="a") == 0
+
+
+def price_of(bench, name: str) -> float | None:
+    return bench.fleet._running[name]._state.cost.prices.price_per_hour
+
+
+async def test_another_price_applies_at_once_and_ends_no_loop(bench, engines):
+    url = engines[0].url
+    await bench.fleet.apply([target("a", url, price_per_hour=2.0, currency="EUR")])
+    await bench.sessions_of("a", 1)
+    before = dict(bench.tasks)
+    dearer = target("a", url, price_per_hour=3.0, currency="EUR")
+    assert await bench.fleet.apply([dearer]) == FleetChanges(changed=("a",))
+    assert price_of(bench, "a") == 3
+    assert await bench.fleet.apply([dearer]) == FleetChanges(kept=("a",))
+    assert await bench.fleet.apply([target("a", url)]) == FleetChanges(changed=("a",))
+    assert price_of(bench, "a") is None
+    assert dict(bench.tasks) == before
+    assert not any(task.done() for task in before.values())
+
+
+async def test_a_price_applies_only_with_the_whole_change(bench, engines):
+    url = engines[0].url
+    await bench.fleet.apply([target("a", url, price_per_hour=2.0, currency="EUR")])
+
+    async def refuse() -> None:
+        raise ConfigError("no")
+
+    dearer = target("a", url, price_per_hour=3.0, currency="EUR")
+    with pytest.raises(ConfigError):
+        await bench.fleet.apply([dearer], commit=refuse)
+    assert price_of(bench, "a") == 2
 
 
 async def test_the_totals_carried_over_a_restart_outlive_a_change(bench, engines):
@@ -83,7 +114,7 @@ async def test_the_totals_carried_over_a_restart_outlive_a_change(bench, engines
         lambda: bench.value("vllm_engine_restarts_total", target="a") == 1,
     )
     queried = bench.value("vllm_engine_prefix_cache_queried_tokens_total", target="a")
-    await bench.fleet.apply([target("a", url, price_per_hour=2.0, currency="EUR")])
+    await bench.fleet.apply([target("a", url, api_key="another")])
     sessions = bench.value("vllm_probe_sessions_total", target="a")
     await bench.sessions_of("a", int(sessions) + 1)
     assert bench.value("vllm_engine_restarts_total", target="a") == 1
@@ -140,7 +171,7 @@ async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consume
         )
         engine.inject(faults.Hang())
         assert bench.value("vllm_probe_consumed_tokens_total", target="a") is None
-        await bench.fleet.apply([target("a", engine.url, price_per_hour=2.0, currency="EUR")])
+        await bench.fleet.apply([target("a", engine.url, api_key="another")])
         assert bench.value("vllm_probe_sessions_total", target="a") == 0
         assert bench.value("vllm_probe_consumed_tokens_total", target="a") > 500
         await bench.fleet.apply([])
