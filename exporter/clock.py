@@ -1,4 +1,4 @@
-"""Time as an argument, so that tests can turn the hands."""
+"""The clock is an argument, so that tests can use a fake one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What a loop may know about time."""
+    """The time, for loops."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary origin; never goes back. For durations and deadlines."""
+        """Seconds since an arbitrary start; never goes back. For durations and deadlines."""
 
     def time(self) -> float:
-        """Unix time in seconds. For showing to people and to Prometheus only."""
+        """Unix time in seconds. Only for people and Prometheus."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def monotonic(self) -> float:
         return time.perf_counter()

@@ -1,18 +1,18 @@
-"""The errors raised on purpose; whatever goes wrong outside becomes one of these at a door."""
+"""The program's own errors. Modules at the edge translate foreign errors into these."""
 
 from __future__ import annotations
 
 
 class ExporterError(Exception):
-    """Anything that this program says of itself; its text is fit for a person to read."""
+    """The base of all these errors. The text is for people."""
 
 
 class ConfigError(ExporterError):
-    """The configuration has mistakes, all of which the text names. The command exits with 2."""
+    """The configuration has mistakes; the text lists all of them. The command exits with 2."""
 
 
 class EngineUnavailableError(ExporterError):
-    """An engine's HTTP endpoint could not be read; `reason` is a label of a closed set."""
+    """An engine's HTTP endpoint could not be read; `reason` is one of a fixed set of labels."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -21,8 +21,8 @@ class EngineUnavailableError(ExporterError):
 
 
 class ScenarioError(ExporterError):
-    """A scenario cannot be played as it stands."""
+    """A scenario cannot be played."""
 
 
 class ExpositionError(ExporterError):
-    """A page that should be Prometheus text is not; the text names the line."""
+    """A page is not valid Prometheus text; the message names the line."""

@@ -1,7 +1,7 @@
-"""Logging: structlog over the standard library, JSON for machines, a console for people.
+"""Logging: structlog over the standard library, as JSON or for a console.
 
-Secrets and prompts never reach a log: settings hold `SecretStr`, and no call passes message text;
-tracebacks come without local variables, which may hold either.
+Secrets and prompts never reach the log: settings hold `SecretStr`, no call logs a prompt, and
+tracebacks show no local variables.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import structlog
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# structlog's own choices, here and where rich is installed, show the local variables of each frame.
+# structlog's defaults, with rich or without, show the local variables of each frame.
 _DICT_TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 
 
 def configure(log_format: LogFormat, level: LogLevel) -> None:
-    """Send every log line, our own and the libraries', to standard error in one format.
+    """Send all log lines, also those of libraries, to standard error in one format.
 
-    Called again it changes format and level for the loggers that there are, too: that is why
-    structlog leaves the level to the standard library, where it is not part of a logger.
+    A second call also changes existing loggers. So the level is the standard library's, because
+    structlog would fix it in each logger.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -62,6 +62,6 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # The libraries' chatter is not about the thing measured.
+    # These libraries log too much below warnings.
     for name in ("aiohttp.access", "docker", "urllib3", "asyncio", "matplotlib", "PIL"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

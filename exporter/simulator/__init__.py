@@ -1,5 +1,5 @@
-"""A vLLM on the wire, without a model: it answers as a release of vLLM does, and says SIMULATED.
+"""A simulated vLLM server without a model. It answers like a release of vLLM and says SIMULATED.
 
-It shares nothing with the rest of the program but the logger, the errors and the clock, so that
-it can judge the rest.
+It shares only the logger, the errors and the clock with the rest of the program, because the tests
+judge the rest by it.
 """

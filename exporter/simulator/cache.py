@@ -1,18 +1,18 @@
-"""vLLM's prefix cache: full blocks of tokens, found by a hash that chains over all that precede.
+"""vLLM's prefix cache: full blocks of tokens, found by a hash over all tokens up to their end.
 
 The rules are those of vLLM 0.32.0 (v1/core/block_pool.py and kv_cache_manager.py):
 
-- A block's key is a hash of its parent's key and its own tokens; the first one's parent is the
-  request's `cache_salt`. So a key stands for a whole prefix under one salt.
-- A lookup hits full blocks only, in order, and never all of a prompt: its last token is computed
-  anew, so at most floor((n - 1) / B) blocks hit.
-- A block is in use while a request holds it. When nobody does, it waits in the free queue and
-  keeps its content until it is taken for something else: the queue's head goes first. A request
-  gives its blocks back tail first, so a prefix is evicted from its end. Blocks without a key
-  (a partial tail) go to the head, since nobody can hit them.
-- One block of the pool is the null block, which never holds anything.
+- A block's key is a hash of its parent's key and its own tokens; the first block's parent is the
+  request's `cache_salt`. So a key identifies a whole prefix under one salt.
+- A lookup hits only full blocks, in order, and never a whole prompt: the last token is always
+  computed, so at most floor((n - 1) / B) blocks hit.
+- A block is in use while a request holds it. A free block waits in the free queue and keeps its
+  content until it is reused, from the queue's head. A request frees its blocks from the end, so a
+  prefix is evicted from its end. Blocks without a key (a partial tail) go to the head, because no
+  lookup can hit them.
+- One block of the pool is the null block, which is always empty.
 
-`PrefixCache.rule` makes less of it, as engines of other kinds do (reuse.py).
+`PrefixCache.rule` serves less of a hit, as other kinds of engine do (reuse.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEY_BYTES = 16
 
 
 class Block:
-    """Room for one block of tokens. `key` is None unless it holds a full, hashed block."""
+    """One block of the pool. `key` is None unless it holds a full, hashed block."""
 
     __slots__ = ("key", "number", "users")
 
@@ -51,8 +51,8 @@ class Holding:
         self.prompt_tokens = len(self.ids)
         self.salt = salt
         self.blocks: list[Block] = []
-        self.keys: list[bytes] = []  # of the full blocks of `ids`, as far as they were needed
-        self.registered = 0  # blocks that others can find
+        self.keys: list[bytes] = []  # keys of the full blocks of `ids`, as far as needed yet
+        self.registered = 0  # blocks that other requests can find
 
 
 class PrefixCache:
@@ -81,18 +81,18 @@ class PrefixCache:
 
     @property
     def cached_blocks(self) -> int:
-        """How many different prefixes could be hit."""
+        """How many different prefixes can hit."""
         return len(self._by_key)
 
     def lookup(self, holding: Holding) -> list[Block]:
-        """The blocks that hold the longest cached prefix; nothing is taken yet."""
+        """The blocks of the longest cached prefix. Does not take them."""
         if not self.caching:
             return []
         self._extend_keys(holding)
         found: list[Block] = []
         for key in holding.keys[: (len(holding.ids) - 1) // self.block_size]:
             blocks = self._by_key.get(key, {})
-            # Each sighting that did not hit has left a block of its own.
+            # Each occurrence that did not hit has left its own block.
             if len(blocks) < self.rule.sightings - 1:
                 break
             found.append(next(iter(blocks.values())))
@@ -100,7 +100,7 @@ class PrefixCache:
         return found[: served // self.block_size]
 
     def begin(self, holding: Holding, hits: list[Block]) -> bool:
-        """Let a request hold its `hits`, if the rest of its tokens fits too; False if not."""
+        """Give a request its `hits` if the rest of its tokens fits too; False if not."""
         idle_hits = sum(block.users == 0 for block in hits)
         missing = self._blocks_for(len(holding.ids)) - len(hits)
         if missing + idle_hits > self.free_blocks:
@@ -115,10 +115,10 @@ class PrefixCache:
         return True
 
     def extend(self, holding: Holding, tokens: int) -> bool:
-        """Make room for the first `tokens` tokens and let others find the full blocks of them.
+        """Allocate blocks for the first `tokens` tokens, and let other requests find the full ones.
 
-        False, and nothing changed, if there is no room. vLLM registers blocks when it schedules
-        their computation, so a request that comes in the same step can already hit them.
+        Returns False and changes nothing if there is no room. vLLM registers blocks when it
+        schedules their computation, so a request in the same step can already hit them.
         """
         missing = self._blocks_for(tokens) - len(holding.blocks)
         if missing > self.free_blocks:
@@ -137,7 +137,7 @@ class PrefixCache:
         return True
 
     def release(self, holding: Holding) -> None:
-        """Give back a request's blocks, tail first."""
+        """Free a request's blocks, from the end."""
         without_key: list[Block] = []
         for block in reversed(holding.blocks):
             block.users -= 1
@@ -154,23 +154,23 @@ class PrefixCache:
         holding.blocks = []
 
     def reset(self) -> bool:
-        """Forget every prefix; False, and nothing done, while a request holds blocks."""
+        """Forget every prefix. Returns False and does nothing while a request holds blocks."""
         if self._in_use:
             return False
         self.forget()
         return True
 
     def forget(self) -> None:
-        """Forget every prefix, also those of blocks in use."""
+        """Forget every prefix, also of blocks in use."""
         for blocks in self._by_key.values():
             for block in blocks.values():
                 block.key = None
         self._by_key.clear()
 
     def resize(self, num_blocks: int) -> bool:
-        """Have `num_blocks` from now on; False, and nothing done, while too many are in use.
+        """Change the size to `num_blocks`. Returns False and does nothing if too many are in use.
 
-        A smaller cache loses what would have been evicted next.
+        A smaller cache loses the blocks that would have been evicted next.
         """
         if num_blocks - 1 < self._in_use:
             return False

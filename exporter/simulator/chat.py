@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, streamed or whole; shapes.py knows what the answers look like."""
+"""POST /v1/chat/completions, streamed or not. shapes.py makes the JSON of the answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from exporter.simulator.requests import ChatRequest
     from exporter.simulator.scheduler import Job, Rank
 
-# What a stream says when vLLM's engine process was killed under it (seen on 0.32.0).
+# The error in a stream whose engine process was killed (seen on 0.32.0).
 _ENGINE_DEAD = requests.error_body(
     "EngineCore encountered an issue. See stack trace (above) for the root cause.",
     500,
     "InternalServerError",
 )
-# What a paused engine says since 0.33; before, requests wait.
+# The error of a paused engine since 0.33; before, requests wait.
 _PAUSED = requests.error_body(
     "Generation is paused. Please retry after it resumes.", 503, "ServiceUnavailableError"
 )
@@ -38,7 +38,7 @@ _EVENT_STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One request on its way: what was asked, what will be answered, and where it runs."""
+    """One request: its prompt, its planned answer, and the rank that runs it."""
 
     engine: Engine
     request: ChatRequest
@@ -60,7 +60,7 @@ class Chat:
         return self.request.model or self.engine.settings.model
 
     def logprobs(self, ids: Sequence[int]) -> dict[str, Any] | None:
-        """What is said of each generated token where a request asks for it; all are certain."""
+        """The log probabilities of each token, if a request asks for them; all are certain."""
         if not self.request.logprobs:
             return None
         as_ids = bool(self.request.return_tokens_as_token_ids)
@@ -77,11 +77,11 @@ class Chat:
 
 
 class Cut(Exception):  # noqa: N818 - not an error, the end that a fault asked for
-    """The connection is to end here."""
+    """Raised by a fault to end the connection."""
 
 
 async def chat_completions(engine: Engine, http: web.Request) -> web.StreamResponse:
-    """Answer a chat request; a client that goes away frees its request in the engine."""
+    """Answer a chat request. A client that disconnects frees its request in the engine."""
     failing = engine.faults.take(faults.Errors)
     if failing is not None:
         error = requests.error_body("Internal server error", failing.status, "InternalServerError")
@@ -110,7 +110,7 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
 
 
 async def _refused(http: web.Request, *, streamed: bool | None) -> web.StreamResponse:
-    """The answer of a paused engine, as an error of its status or within a stream."""
+    """The answer of a paused engine: an HTTP error, or an error in a stream."""
     if not streamed:
         return wire.answer(_PAUSED, _PAUSED["error"]["code"])
     response = web.StreamResponse(headers=_EVENT_STREAM)
@@ -128,7 +128,7 @@ def prompt_of(
     *,
     generation_prompt: bool = True,
 ) -> list[int]:
-    """The ids of a prompt; a template's own refusal is a bad request, as in vLLM."""
+    """The ids of a prompt. If the template refuses it, the request fails with 400, as in vLLM."""
     plain = [message.model_dump(exclude_none=True) for message in messages]
     try:
         return engine.encode_chat(plain, tools, generation_prompt=generation_prompt)
@@ -174,7 +174,7 @@ def _begin(engine: Engine, request: ChatRequest) -> Chat:
 
 
 def _sampling_seed(request: ChatRequest) -> str | None:
-    """None for a greedy request: then only the prompt decides."""
+    """The seed; None for a greedy request, where only the prompt decides."""
     if request.temperature == 0:
         return None
     return str(request.seed) if request.seed is not None else secrets.token_hex(8)
@@ -183,7 +183,7 @@ def _sampling_seed(request: ChatRequest) -> str | None:
 def _forced_tool(
     engine: Engine, request: ChatRequest, tools: list[dict[str, Any]] | None
 ) -> dict[str, Any] | None:
-    """The function that `tool_choice` makes the model call; with "auto" it never calls one."""
+    """The function that `tool_choice` names; with "auto" the model calls none."""
     choice = request.tool_choice
     if not tools or choice in (None, "none"):
         return None
@@ -248,7 +248,7 @@ def _end(chat: Chat, *, aborted: bool) -> shapes.End:
 
 
 async def _stream(chat: Chat, http: web.Request) -> web.StreamResponse:
-    """Send chunks as the engine gives out tokens; the headers go out at once, as vLLM's do."""
+    """Stream chunks as the engine generates tokens. The headers go out at once, as in vLLM."""
     response = web.StreamResponse(headers=_EVENT_STREAM)
     await response.prepare(http)
     cut = chat.engine.faults.take(faults.CutStream)
@@ -309,7 +309,7 @@ async def _chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
 
 
 def _usage_chunk(chat: Chat, used: dict[str, Any]) -> dict[str, Any]:
-    used.pop("completion_tokens_details", None)  # vLLM leaves out what is null in this chunk
+    used.pop("completion_tokens_details", None)  # vLLM leaves out nulls in this chunk
     told = gateway.details(chat.engine, chat.job)
     if told is not None:
         used["prompt_tokens_details"] = told

@@ -1,4 +1,4 @@
-"""The simulated server process: its ranks, its counters, and the faults that are on."""
+"""The simulated server process: its ranks, counters and active faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger("exporter.simulator")
 
 
 class Engine:
-    """What lies behind the HTTP server. `start` and `stop` own the loops of the ranks."""
+    """The engine behind the HTTP server. `start` and `stop` run the loops of the ranks."""
 
     def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
         self.settings = settings
@@ -47,7 +47,7 @@ class Engine:
         self._begin()
 
     def _begin(self) -> None:
-        """Be a new process: empty caches, counters at 0, a new start time."""
+        """Act like a new process: empty caches, counters at 0, a new start time."""
         given = self.settings
         self.started_time = self.clock.time()
         self.process = metrics.ProcessMetrics(
@@ -76,7 +76,7 @@ class Engine:
 
     @property
     def max_model_len(self) -> int:
-        """The longest prompt and answer together; never more than the cache can hold at once."""
+        """The limit for prompt plus answer, in tokens; at most the size of the cache."""
         return min(self.settings.max_model_len, (self.num_blocks - 1) * self.settings.block_size)
 
     @property
@@ -91,20 +91,20 @@ class Engine:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names that are served, the base model's first."""
+        """The served model names, the base model first."""
         card = self.faults.get(behaviours.ModelCard)
         name = self.settings.model
         return (name, f"{name}-lora") if card and card.kind == "adapter" else (name,)
 
     @property
     def sleep_level(self) -> int:
-        """0 is awake."""
+        """The sleep level; 0 is awake."""
         asleep = self.faults.get(behaviours.Asleep)
         return 0 if asleep is None else asleep.level
 
     @property
     def open_ranks(self) -> list[Rank]:
-        """Those that requests go to."""
+        """The ranks that get requests."""
         gone = self.faults.get(behaviours.PodGone) is not None and len(self.ranks) > 1
         return self.ranks[:-1] if gone else self.ranks
 
@@ -123,7 +123,7 @@ class Engine:
         self._loops = []
 
     async def restart(self) -> None:
-        """Lose everything that a process loses; the faults stay on."""
+        """Lose the state of the process; the faults stay active."""
         await self.stop()
         self._begin()
         self.start()
@@ -137,7 +137,7 @@ class Engine:
         self._apply()
 
     def _apply(self) -> None:
-        """Bring the ranks in line with the faults that are on."""
+        """Apply the active faults to the ranks."""
         slow = self.faults.get(faults.Slow)
         hang = self.faults.get(faults.Hang)
         engine_hangs = hang is not None and hang.scope == "engine"
@@ -193,7 +193,7 @@ class Engine:
         )
 
     async def http_open(self) -> None:
-        """Return when the HTTP server answers at all."""
+        """Wait until the HTTP server answers."""
         await self._http_open.wait()
 
     def encode_chat(
@@ -203,9 +203,9 @@ class Engine:
         *,
         generation_prompt: bool = True,
     ) -> list[int]:
-        """The prompt's token ids, by the chat template in force.
+        """The prompt's token ids, by the active chat template.
 
-        Raises `template.RefusedError` where the template refuses the messages.
+        Raises `template.RefusedError` if the template refuses the messages.
         """
         clock = self.faults.get(behaviours.ClockInTemplate) is not None
         text = template.render(
@@ -221,7 +221,7 @@ class Engine:
     def submit(
         self, prompt_ids: Sequence[int], answer: Answer, *, salt: str | None, max_tokens: int
     ) -> tuple[Rank, Job]:
-        """Queue a request, on the least loaded rank where nothing else is asked for."""
+        """Queue a request, by default on the least loaded rank."""
         if self.age not in ages.SALTS or self.faults.get(faults.IgnoreSalts) is not None:
             salt = None
         abort = self.faults.take(faults.Abort)
@@ -268,7 +268,7 @@ class Engine:
             rank.abort_all()
 
     def reset_prefix_cache(self) -> bool:
-        done = [rank.cache.reset() for rank in self.ranks]  # each, whatever the others say
+        done = [rank.cache.reset() for rank in self.ranks]  # stop each one, also if another fails
         return all(done)
 
     def metrics_page(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What stands before an engine and changes its answers on the way."""
+"""A gateway in front of an engine that changes its answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 def details(engine: Engine, job: Job) -> Json | None:
-    """What usage says of a prompt's cached tokens; None where it says nothing."""
+    """The cached tokens that usage reports; None if it reports none."""
     if not engine.usage_details:
         return None
     rewritten = engine.faults.get(behaviours.ZeroCached) is not None
@@ -24,7 +24,7 @@ def details(engine: Engine, job: Job) -> Json | None:
 
 
 def usage(engine: Engine, used: Json) -> Json:
-    """Usage as it arrives."""
+    """Usage as the client receives it."""
     odd = engine.faults.take(behaviours.OddUsage)
     if odd is None:
         return used
@@ -37,7 +37,7 @@ def usage(engine: Engine, used: Json) -> Json:
 
 
 def edited(engine: Engine, answer: Json) -> Json:
-    """An answer, or a chunk of one, as it arrives."""
+    """An answer or a chunk as the client receives it."""
     if engine.faults.get(behaviours.OmitEmpty) is None:
         return answer
     kept = _without_empty(answer)

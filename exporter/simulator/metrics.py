@@ -1,6 +1,6 @@
-"""What one simulated process shows on /metrics, with the names of its release of vLLM.
+"""/metrics of one simulated process, with the names of its release of vLLM.
 
-Rebuilt for each simulated process: a restart begins again at 0.
+Each simulated process builds its own, so a restart starts at 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONFIG_RANK = Span((0, 9), v0=False)
 
 
 class RankMetrics:
-    """The series of one engine rank. `totals` are sums of what was counted, shown or not."""
+    """The series of one engine rank. `totals` are all sums, also of hidden families."""
 
     def __init__(self, shown: Families, model: str, rank: int) -> None:
         self.totals: Sums[str] = Sums()
@@ -49,7 +49,7 @@ class RankMetrics:
                     self._histograms.setdefault(family.quantity, []).append(series)
 
     def count(self, quantity: str, amount: float = 1, value: str = "") -> None:
-        """Count up every family that shows this; none does where the release has none."""
+        """Increase every family of this quantity; some releases have none."""
         self.totals[quantity] += int(amount)
         for family, series in self._counters.get((quantity, value), ()):
             series.inc(amount // self._block_size if family.in_blocks else amount)
@@ -59,7 +59,7 @@ class RankMetrics:
             series.observe(seen)
 
     def follow(self, quantity: str, read: Callable[[], float], value: str = "") -> None:
-        """Read a gauge from the engine whenever the page is read."""
+        """Read a gauge from the engine at each scrape."""
         for series in self._gauges.get((quantity, value), ()):
             series.set_function(read)
 
@@ -91,7 +91,7 @@ class Families:
 
 
 class ProcessMetrics:
-    """What one simulated process shows on /metrics."""
+    """The metrics of one simulated process."""
 
     def __init__(
         self, age: Age, model: str, ranks: int, started_time: float, block_size: int
@@ -110,7 +110,7 @@ class ProcessMetrics:
         self._config: Gauge | None = None
 
     def set_cache_config(self, labels: Mapping[str, str]) -> None:
-        """Publish `vllm:cache_config_info`, a gauge of 1 whose labels are the facts."""
+        """Publish `vllm:cache_config_info`, a gauge of 1 with the configuration as labels."""
         if self._config is not None:
             self._vllm.unregister(self._config)
         ranked = self._age in _CONFIG_RANK
@@ -125,12 +125,12 @@ class ProcessMetrics:
             one.set(1)
 
     def page(self, *, log_stats: bool) -> bytes:
-        """The page; without any `vllm:` name where statistics are off, as in vLLM."""
+        """The page. With statistics off it has no `vllm:` name, as in vLLM."""
         page = generate_latest(self._process) if self._age in ages.PROCESS_START else b""
         return page + generate_latest(self._vllm) if log_stats else page
 
 
-# The labels of `vllm:cache_config_info` that came after 0.8.5.
+# Labels of `vllm:cache_config_info` added after 0.8.5.
 _NEW_LABELS: dict[tuple[int, ...], tuple[str, ...]] = {
     (0, 10): ("mamba_page_size_padded",),
     (0, 10, 2): (

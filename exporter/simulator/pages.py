@@ -1,4 +1,4 @@
-"""The pages beside the chat, as each kind of server shows them: /metrics, /version, /v1/models."""
+"""The other pages of each kind of server: /metrics, /version, /v1/models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def metrics_page(engine: Engine) -> bytes:
 
 
 def _engines_page(engine: Engine, whose: str) -> bytes:
-    """The engines' own page, without what is not there."""
+    """The engines' own page, without missing families."""
     lines = engine.metrics_page().decode().splitlines(keepends=True)
     if engine.faults.get(behaviours.Drafts) is None:
         lines = [line for line in lines if metrics.DRAFTS not in line]
@@ -58,9 +58,9 @@ def _rank_of(line: str) -> str | None:
 
 
 def _router_page(engine: Engine, *, known_names: bool) -> bytes:
-    """A router's gauges, as the production stack's has them.
+    """The gauges of a router, like those of vLLM's production stack.
 
-    It reads the engines' pages by names that are gone since 0.11, and says 0 where it finds none.
+    It reads the engines' pages by names that vLLM removed in 0.11, and shows 0 if it finds none.
     """
     registry = CollectorRegistry()
     gauges = {

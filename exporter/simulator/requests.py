@@ -1,4 +1,4 @@
-"""Reading requests, and refusing them in vLLM's own words."""
+"""Reads requests, and refuses them with vLLM's texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAD_REQUEST, _NOT_FOUND = 400, 404
 
 
 class WireError(ExporterError):
-    """A request that is refused; `body` is what vLLM answers (as seen on 0.32.0)."""
+    """A refused request; `body` is vLLM's answer (as seen on 0.32.0)."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ def error_body(message: str, status: int, kind: str, param: str | None = None) -
 
 
 def bad_value(message: str, param: str, value: object = ...) -> WireError:
-    """A refusal that names its parameter, in the form of vLLM's VLLMValidationError."""
+    """A refusal that names a parameter, like vLLM's VLLMValidationError."""
     tail = f"parameter={param}" if value is ... else f"parameter={param}, value={value}"
     return WireError(f"{message} ({tail})", param=param)
 
@@ -64,7 +64,7 @@ class ChatTool(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What of an OpenAI chat request the simulator looks at; vLLM, too, ignores unknown keys."""
+    """The fields of a chat request that the simulator uses. vLLM ignores unknown keys too."""
 
     messages: list[ChatMessage]
     model: str | None = None
@@ -105,7 +105,7 @@ class DetokenizeRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an answer may have: `max_tokens` fits the context together with the prompt."""
+    """The limits of an answer: prompt plus `max_tokens` fit the context."""
 
     max_tokens: int
     stop: tuple[str, ...]
@@ -140,7 +140,7 @@ def parse_json(raw: bytes, content_type: str) -> object:
 
 
 def parse(kind: type[_M], body: object) -> _M:
-    """The body as a request of this kind; all wrong fields at once, as vLLM's FastAPI says it."""
+    """The body as a request of this kind. Reports all wrong fields at once, as vLLM's FastAPI."""
     if not isinstance(body, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         raise invalid(
@@ -154,7 +154,7 @@ def parse(kind: type[_M], body: object) -> _M:
 
 
 def parse_chat(age: Age, body: object) -> ChatRequest:
-    """A chat request, after the checks that vLLM makes before it knows the prompt."""
+    """A chat request, after the checks that do not need the prompt."""
     if isinstance(body, dict):
         if body.get("stream_options") and not body.get("stream"):
             raise bad_value(
@@ -211,7 +211,7 @@ _OPENAI_FIELDS = frozenset(
 
 
 def refuse_field(body: object, refused: str) -> None:
-    """Refuse, as a strict gateway does, the first field that it will not have."""
+    """Refuse the first field that a strict gateway does not allow."""
     names = list(body) if isinstance(body, dict) else []
     for name in names:
         if name == refused or (refused == "unknown_to_openai" and name not in _OPENAI_FIELDS):
@@ -223,7 +223,7 @@ def refuse_field(body: object, refused: str) -> None:
 
 
 def check_model(asked: str | None, *served: str) -> None:
-    """Refuse a model that is not served; none at all, or an empty name, means the first one."""
+    """Refuse an unknown model. No name or an empty one means the first model."""
     if asked and asked not in served:
         raise WireError(
             f"The model `{asked}` does not exist. Valid aliases: {', '.join(served)}.",
@@ -234,7 +234,7 @@ def check_model(asked: str | None, *served: str) -> None:
 
 
 def limits(age: Age, request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Limits:
-    """How long the answer may get; refuses a prompt that leaves no room for one."""
+    """The longest answer, in tokens. Refuses a prompt without room for an answer."""
     asked = request.max_completion_tokens
     if asked is None:
         asked = request.max_tokens
@@ -299,7 +299,7 @@ def _check_named_tool(choice: dict[str, Any], tools: list[Any]) -> None:
 
 
 def invalid(errors: list[Any]) -> WireError:
-    """One refusal for all the fields that do not validate."""
+    """One refusal for all invalid fields."""
     lines = []
     for error in errors:
         shown = {

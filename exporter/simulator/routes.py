@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Faultable(Protocol):
-    """What faults are done to: the server that these routes belong to."""
+    """The server that faults act on."""
 
     def check(self, fault: Fault) -> None: ...
 
@@ -120,7 +120,7 @@ class Routes:
         return wire.answer(pages.version(self._engine))
 
     async def _load(self, _: web.Request) -> web.Response:
-        return wire.answer({"server_load": 0})  # vLLM's, too, is 0 without a flag
+        return wire.answer({"server_load": 0})  # vLLM's default is 0 too
 
     async def _metrics(self, _: web.Request) -> web.Response:
         page = pages.metrics_page(self._engine)
@@ -179,7 +179,7 @@ class Routes:
         if not isinstance(fault, (faults.Crash, faults.Restart)):
             self._server.inject(fault)
             return wire.answer(self._active())
-        # The answer goes out first, since the connection will not outlive the act.
+        # Answer first, because the act cuts the connection.
         response = wire.answer({**self._active(), "doing": faults.described(fault)})
         await response.prepare(request)
         await response.write_eof()

@@ -1,9 +1,8 @@
-"""One engine rank: a queue, a batch that runs, and steps that take time.
+"""One engine rank: a queue, a running batch, and steps that take time.
 
-Each step, as in vLLM: whoever runs gets its next tokens, first come first served, within the
-step's token budget; if blocks run out, the youngest is preempted and starts over later; then
-waiting requests are let in while there is room. With nothing to do the loop waits and costs
-nothing.
+As in vLLM, each step first gives running requests their next tokens, oldest first, within the
+step's token budget. If blocks run out, the youngest request is preempted and starts again later.
+Then waiting requests are admitted while there is room. Without requests the loop sleeps.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """So many tokens of an answer are there, and whether there will be more."""
+    """How many tokens of an answer exist, and whether more will come."""
 
     tokens: int
     last: bool
@@ -33,10 +32,10 @@ class Progress:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request in the engine. `cached` and `created` are tokens, known once it was let in.
+    """One request in the engine. `cached` and `created` are tokens, known after admission.
 
-    `cached` is what counts as cached: `hit` tokens were in this engine's own cache, the rest came
-    from another engine.
+    `cached` is what usage reports: `hit` tokens came from this engine's own cache, the rest from
+    another engine.
     """
 
     answer: Answer
@@ -61,11 +60,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a rank does in a way of its own. `computed_of_transfer` are the tokens of each prompt
-    that another engine did not compute, where one does that.
+    """Special behaviours of a rank. `computed_of_transfer` is how many tokens of each prompt this
+    engine computes if another engine computes the rest.
     """
 
-    counts_retries: bool = False  # a lookup of a request that finds no room counts, too
+    counts_retries: bool = False  # count also the lookup of a request that finds no room
     lookups_counted: int = 1  # how many times a lookup counts
     computed_of_transfer: int | None = None
     phantom_requests: int = 0
@@ -74,7 +73,7 @@ class Habits:
 
 @dataclass(slots=True)
 class Step:
-    """What one step computes: tokens per job, and how many jobs came in with it."""
+    """The work of one step: tokens per job, and how many jobs it admitted."""
 
     work: dict[Job, int] = field(default_factory=dict)
     admitted: int = 0
@@ -113,7 +112,7 @@ class Rank:
 
     @property
     def load(self) -> int:
-        """The measure by which vLLM chooses a rank: a waiting request weighs four running ones."""
+        """The load by which vLLM chooses a rank: a waiting request counts as four running ones."""
         return 4 * len(self._waiting) + len(self._running)
 
     @property
@@ -138,7 +137,7 @@ class Rank:
             self.abort(job, tell=True)
 
     def hang_after(self, tokens: int | None) -> None:
-        """Give out nothing more once a running request has had `tokens` tokens; None: go on."""
+        """Stop generating once a running request has `tokens` tokens; None continues."""
         self._hang_after = tokens
         self._changed.set()
 
@@ -148,9 +147,9 @@ class Rank:
         self._changed.set()
 
     def resize(self, num_blocks: int) -> None:
-        """Have `num_blocks` blocks from now on, preempting requests if need be.
+        """Change the cache to `num_blocks` blocks, and preempt requests if necessary.
 
-        A request that could never fit any more is aborted.
+        Aborts a request that can no longer fit.
         """
         room = (num_blocks - 1) * self.cache.block_size
         for job in [*self._running, *self._waiting]:
@@ -160,7 +159,7 @@ class Rank:
             self._preempt(self._running[-1])
 
     async def run(self) -> None:
-        """Step for ever; ends only by cancellation."""
+        """Run steps until cancelled."""
         while True:
             while self._asleep or not (self._running or self._waiting):
                 await self._change()
@@ -191,7 +190,7 @@ class Rank:
         preempted = False
         for job in list(self._running):
             if job not in self._running:
-                continue  # it was preempted for one before it
+                continue  # preempted for an earlier one
             tokens = min(len(job.holding.ids) - job.computed, budget)
             while not self.cache.extend(job.holding, job.computed + tokens):
                 preempted = True

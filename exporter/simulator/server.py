@@ -31,8 +31,8 @@ _BIND_AGAIN_SECONDS = 0.5
 class Simulator:
     """One server. Use it as an async context manager, or call `start` and `stop`.
 
-    `on_exit` is called with an exit code when a crash is to end the whole process; without it
-    that fault is refused, since the simulator may share its process with others.
+    `on_exit` is called with an exit code when a crash should end the whole process. Without it
+    that fault is refused, because the simulator can share its process with other code.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Simulator:
 
     @property
     def port(self) -> int:
-        """The port it listens on, the real one also where the settings say 0."""
+        """The actual port, also with port 0 in the settings."""
         return self._port
 
     @property
@@ -79,7 +79,7 @@ class Simulator:
         _log.info("simulator.started", url=self.url, model=self.settings.model, simulated=True)
 
     async def stop(self) -> None:
-        """Stop like a vLLM on SIGTERM: refuse, end streams with "abort", go."""
+        """Stop like vLLM at SIGTERM: refuse requests, end streams with "abort", exit."""
         if self._act is not None:
             self._act.cancel()
             await asyncio.gather(self._act, return_exceptions=True)
@@ -104,7 +104,7 @@ class Simulator:
         await self.stop()
 
     def inject(self, fault: Fault) -> None:
-        """Switch a fault on; a crash or a restart begins at once and is over when it is over.
+        """Activate a fault. A crash or restart happens once.
 
         Raises FaultInputError for a crash that this simulator cannot do.
         """
@@ -118,7 +118,7 @@ class Simulator:
         _log.info("simulator.fault", **faults.described(fault))
 
     def check(self, fault: Fault) -> None:
-        """Raise FaultInputError for a crash that would end a process that others live in."""
+        """Raise FaultInputError for a crash that would end a shared process."""
         if isinstance(fault, faults.Crash) and fault.mode == "exit" and self._on_exit is None:
             mistake = faults.Mistake(
                 "mode", "exit", '"refuse" here: this simulator is not a process of its own'
@@ -126,11 +126,11 @@ class Simulator:
             raise faults.FaultInputError([mistake])
 
     def clear(self, kind: type[Fault] | None = None) -> None:
-        """Switch one kind of fault off, or all."""
+        """Clear one kind of fault, or all."""
         self.engine.clear(kind)
 
     async def recover(self) -> None:
-        """Come back from a crash that had no `down_seconds`, as a new process."""
+        """Start as a new process after a crash without `down_seconds`."""
         await self._settle()
         if self._site is None:
             await self.engine.restart()
@@ -148,7 +148,7 @@ class Simulator:
             await self._down(fault.down_seconds)
 
     async def _down(self, seconds: float) -> None:
-        """Be gone for a while and come back as a new process on the same port."""
+        """Close the port for a while, then start as a new process on it."""
         await self._refuse()
         self._cut_connections()
         await self.engine.stop()
@@ -157,21 +157,21 @@ class Simulator:
         while True:
             try:
                 await self._listen()
-            except OSError as exc:  # somebody took the port while it was free
+            except OSError as exc:  # another program took the port
                 _log.warning("simulator.port_taken", port=self._port, error=str(exc))
                 await self._clock.sleep(_BIND_AGAIN_SECONDS)
             else:
                 return
 
     def _do(self, act: Coroutine[None, None, None], name: str) -> None:
-        """Run one act at a time; a new one replaces one that still waits."""
+        """Run one act at a time. A new act replaces a waiting one."""
         if self._act is not None:
             self._act.cancel()
         self._act = asyncio.create_task(act, name=name)
         self._act.add_done_callback(_report_death)
 
     async def _settle(self) -> None:
-        """Wait for a crash or restart that is under way."""
+        """Wait until a running crash or restart is over."""
         if self._act is not None:
             await asyncio.gather(self._act, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""JSON answers, byte for byte in the form of vLLM's web framework: compact, without a charset."""
+"""JSON answers with the same bytes as vLLM's web framework: compact, without a charset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simulated model says: the same answer to the same prompt, planned to its last token."""
+"""The simulated model's answers: the same prompt gets the same answer, planned in full."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a request asks of its answer. `seed` None means greedy: the prompt alone decides.
+    """The options of a request. With `seed` None (greedy) only the prompt decides.
 
-    `swallowed` are tokens that a parser takes from its head. With `all_reasoning` it thinks until
-    it is cut off.
+    A parser removes the first `swallowed` tokens. With `all_reasoning` the whole answer is
+    reasoning, until the length limit.
     """
 
     max_tokens: int
@@ -99,7 +99,7 @@ def _text(random: Random, wish: Wish) -> Answer:
 
 
 def _stop_at(pieces: list[str], stop: tuple[str, ...]) -> tuple[list[str], str | None]:
-    """Cut at the first stop string and hold back what might become one, as vLLM does."""
+    """Cut at the first stop string, and hold back a possible start of one, as vLLM does."""
     if not stop:
         return pieces, None
     held = max(map(len, stop)) - 1
@@ -147,9 +147,9 @@ def _tool_call(random: Random, wish: Wish) -> Answer:
 
 
 def _tool_deltas(ids: Sequence[int], call_id: str) -> Iterator[dict[str, Any] | None]:
-    """Per token what vLLM's hermes parser streams: the name once, then pieces of the arguments."""
+    """Per token, what vLLM's hermes parser streams: the name once, then parts of the arguments."""
     text, named, sent = "", False, ""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may take several ids
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character can have several ids
     for number in ids:
         text += decoder.decode(tokens.to_bytes(number))
         body = text.removeprefix("<tool_call>").split("</tool_call>")[0]

@@ -1,8 +1,8 @@
-"""Chat templates: messages and tools to the text that the model reads.
+"""Chat templates turn messages and tools into the text of the prompt.
 
-The good one is ChatML: what was said stays where it was, so each turn's prompt begins with the
-turn before. The bad one does what some released templates do: it writes the system prompt and the
-tools into the *last* user message, so every turn rewrites history.
+The good template is ChatML: old messages stay unchanged, so each turn's prompt starts with the
+turn before. The bad template does what some released ones do: it puts the system prompt and the
+tools into the *last* user message, so every turn rewrites the history.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Tool = Mapping[str, Any]
 
 
 class RefusedError(ExporterError):
-    """The template refuses the messages, in its own words."""
+    """The template refuses the messages; the text is the template's."""
 
 
 def render(
@@ -30,7 +30,7 @@ def render(
     system_role: bool = True,
     head: str = "",
 ) -> str:
-    """The prompt as text, with `head` before all the rest."""
+    """The prompt as text. It starts with `head`."""
     if not system_role and any(message.get("role") == "system" for message in messages):
         raise RefusedError("System role not supported")
     head += _head(messages, tools)
@@ -43,7 +43,7 @@ def render(
 
 
 def tool_call_text(name: str, arguments: object) -> str:
-    """A tool call as the model writes it, and as a later turn's history repeats it."""
+    """A tool call as the model writes it; the history of later turns repeats it."""
     return f"<tool_call>{_dump({'name': name, 'arguments': arguments})}</tool_call>"
 
 
@@ -78,7 +78,7 @@ def _turn(role: str, text: str) -> str:
 
 
 def content_text(content: object) -> str:
-    """A message's content as text: a string, nothing, or a list of text parts."""
+    """A message's content as text. The content can be a string, null, or a list of text parts."""
     if content is None:
         return ""
     if isinstance(content, list):

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class StepTimer:
     """Seconds per step, with a jitter that the seed fixes.
 
-    A step computes the prompt tokens of whoever is in prefill and one token for each request that
-    decodes. The decode cost is paid once a step, since a GPU decodes a batch in about the time of
-    one request.
+    A step computes prompt tokens of the requests in prefill, and one token of each request that
+    decodes. The decode cost counts once per step, because a GPU decodes a batch in about the time
+    of one request.
     """
 
     def __init__(self, settings: SimulatorSettings, rank: int) -> None:
@@ -23,7 +23,7 @@ class StepTimer:
         self.slowdown = 1.0
 
     def step_seconds(self, *, admitted: int, prefill_tokens: int, decoding: int) -> float:
-        """How long to wait for a step that took in `admitted` new requests."""
+        """The duration of a step that admitted `admitted` new requests."""
         given = self._settings
         seconds = given.prefill_seconds_per_token * prefill_tokens
         if admitted:

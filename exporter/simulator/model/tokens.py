@@ -1,8 +1,8 @@
 """A tokenizer without a vocabulary file: text to ids and back, the same for every run.
 
-Text is cut into words with the space before them, numbers, runs of punctuation and white space,
-and each of those into pieces of at most four ASCII characters. An id holds its piece's characters,
-so any text comes back as it was; other characters are one id per UTF-8 byte.
+It splits text into words with the space before them, numbers, punctuation and white space, and
+each of those into pieces of at most four ASCII characters. An id encodes the characters of its
+piece, so decoding restores any text. Other characters have one id per UTF-8 byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIRST_PIECE = _FIRST_BYTE + 256
 
 
 def encode(text: str) -> list[int]:
-    """The ids of `text`. The names of special tokens in it become those tokens, as in vLLM."""
+    """The ids of `text`. Names of special tokens in it become these tokens, as in vLLM."""
     ids: list[int] = []
     for part in _SPLIT.split(text):
         if part in SPECIAL:
@@ -42,7 +42,7 @@ def encode(text: str) -> list[int]:
 
 
 def decode(ids: Iterable[int], *, special: bool = True) -> str:
-    """The text of `ids`; without special tokens if `special` is off, as in an answer."""
+    """The text of `ids`; without special tokens if `special` is False, as in an answer."""
     kept = (number for number in ids if special or number not in _SPECIAL_TEXT)
     return b"".join(map(to_bytes, kept)).decode("utf-8", errors="replace")
 

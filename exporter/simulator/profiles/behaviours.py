@@ -1,6 +1,6 @@
-"""What servers and gateways do by design: one small record each, switched on like a fault.
+"""What servers and gateways do by design: one small record each, activated like a fault.
 
-profiles.py puts them together to servers as people run them.
+table.py combines them into real kinds of servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exporter.simulator.profiles.fault_fields import MANY, UNTIL_CLEARED, Fault,
 
 @dataclass(frozen=True, slots=True)
 class HitUnit(Fault):
-    """Hits land on multiples of `tokens`, themselves some blocks; the labels do not say so."""
+    """Hits are multiples of `tokens`, which is several blocks; the labels do not show it."""
 
     name: ClassVar[str] = "hit_unit"
     tokens: int = whole(528, 1, MANY)
@@ -23,7 +23,7 @@ class HitUnit(Fault):
 
 @dataclass(frozen=True, slots=True)
 class BlockLabel(Fault):
-    """`cache_config_info` says this block size, whatever the true one is."""
+    """`cache_config_info` shows this block size instead of the true one."""
 
     name: ClassVar[str] = "block_label"
     tokens: int = whole(4, 1, MANY)
@@ -38,14 +38,14 @@ class DropLastUnit(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ForgetAnswers(Fault):
-    """What an answer filled is never kept, as with sliding windows."""
+    """The blocks of answers are never kept, as with sliding windows."""
 
     name: ClassVar[str] = "forget_answers"
 
 
 @dataclass(frozen=True, slots=True)
 class LateHits(Fault):
-    """A prefix hits only when it comes for the `sightings`-th time."""
+    """A prefix hits only at its `sightings`-th occurrence."""
 
     name: ClassVar[str] = "late_hits"
     sightings: int = whole(3, 2, 10)
@@ -53,32 +53,34 @@ class LateHits(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Transfer(Fault):
-    """A node that gets its KV from another: all but `computed` prompt tokens count as cached."""
+    """A node that gets its KV from another node: all prompt tokens except `computed` count as
+    cached.
+    """
 
     name: ClassVar[str] = "transfer"
     computed: int = whole(1, 0, 1)
 
 
-# What usage says
+# What usage reports
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroCached(Fault):
-    """Usage says 0 cached tokens, whatever the cache served; the counters say the truth."""
+    """Usage always reports 0 cached tokens; the counters are right."""
 
     name: ClassVar[str] = "zero_cached"
 
 
 @dataclass(frozen=True, slots=True)
 class OmitEmpty(Fault):
-    """A gateway that leaves out of every answer what is 0, null or empty."""
+    """A gateway that removes every 0, null or empty field from answers."""
 
     name: ClassVar[str] = "omit_empty"
 
 
 @dataclass(frozen=True, slots=True)
 class OddUsage(Fault):
-    """Usage without prompt_tokens, with nothing in it, or with more cached than the prompt has."""
+    """Usage without prompt_tokens, empty usage, or more cached tokens than the prompt has."""
 
     name: ClassVar[str] = "odd_usage"
     kind: Literal["no_prompt_tokens", "empty", "more_cached_than_sent"] = choice(
@@ -89,7 +91,7 @@ class OddUsage(Fault):
 
 @dataclass(frozen=True, slots=True)
 class SwallowedIds(Fault):
-    """An answer begins with tokens that a parser swallows: counted, and in no chunk."""
+    """A parser removes the first tokens of each answer: they count, but no chunk has them."""
 
     name: ClassVar[str] = "swallowed_ids"
     tokens: int = whole(2, 1, 1000)
@@ -97,7 +99,7 @@ class SwallowedIds(Fault):
 
 @dataclass(frozen=True, slots=True)
 class AllReasoning(Fault):
-    """The whole answer is reasoning, cut off at its length: none of it is content."""
+    """The whole answer is reasoning, up to the length limit, without content."""
 
     name: ClassVar[str] = "all_reasoning"
 
@@ -107,9 +109,9 @@ class AllReasoning(Fault):
 
 @dataclass(frozen=True, slots=True)
 class StrictFields(Fault):
-    """Fields are refused with 400, the first one by its name.
+    """Fields are refused with 400. The answer names the first one.
 
-    `unknown_to_openai`: what OpenAI's API does not have, such as cache_salt and return_token_ids.
+    `unknown_to_openai`: fields that OpenAI's API lacks, such as cache_salt and return_token_ids.
     """
 
     name: ClassVar[str] = "strict_fields"
@@ -133,7 +135,7 @@ class NoSystemRole(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ClockInTemplate(Fault):
-    """The chat template writes the time, with its microseconds, at the head of each prompt."""
+    """The chat template puts the time, with microseconds, at the start of each prompt."""
 
     name: ClassVar[str] = "clock_in_template"
 
@@ -143,7 +145,7 @@ class ClockInTemplate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Asleep(Fault):
-    """As after POST /sleep: requests wait, /health says 200, `engine_sleep_state` says asleep."""
+    """As after POST /sleep: requests wait, /health answers 200, and the engine reports asleep."""
 
     name: ClassVar[str] = "asleep"
     level: int = whole(1, 1, 2)
@@ -151,9 +153,9 @@ class Asleep(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Paused(Fault):
-    """As after POST /pause: requests are refused with 503, in a stream's error, or wait.
+    """As after POST /pause: requests get 503 or an error in the stream, or wait.
 
-    vLLM 0.33 refuses, up to 0.32 they wait.
+    vLLM 0.33 refuses them; up to 0.32 they wait.
     """
 
     name: ClassVar[str] = "paused"
@@ -162,12 +164,12 @@ class Paused(Fault):
     )
 
 
-# What /metrics and the other pages say
+# What /metrics and the other pages show
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenQueue(Fault):
-    """The gauge of waiting requests says so many more than wait."""
+    """The gauge of waiting requests shows this many more than there are."""
 
     name: ClassVar[str] = "frozen_queue"
     requests: int = whole(15, 1, MANY)
@@ -175,7 +177,7 @@ class FrozenQueue(Fault):
 
 @dataclass(frozen=True, slots=True)
 class RecountedLookups(Fault):
-    """Each lookup counts so many times, as if the request had waited for so many steps."""
+    """Each lookup counts this many times, as if the request had waited for as many steps."""
 
     name: ClassVar[str] = "recounted_lookups"
     times: int = whole(400, 2, MANY)
@@ -190,12 +192,11 @@ class Drafts(Fault):
 
 @dataclass(frozen=True, slots=True)
 class PageOf(Fault):
-    """Whose /metrics is shown where several engines answer.
+    """The /metrics page of several engines.
 
-    `router`: the router's own, with a label `server`, and 0 for what it does not find on the pages
-    of newer engines. `old_router`: the same before engines whose names it knows. `merged`: the
-    engines' pages in one, told apart by a label `pod`. `first`: the first engine's alone. `none`:
-    nothing of vLLM's.
+    `router`: the router's own, with a label `server`, and 0 for metrics that newer engines have
+    renamed. `old_router`: the same with older engines, whose names it knows. `merged`: all engines
+    on one page, with a label `pod`. `first`: only the first engine. `none`: no vLLM metrics.
     """
 
     name: ClassVar[str] = "page_of"
@@ -206,7 +207,7 @@ class PageOf(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Spread(Fault):
-    """Requests go to the engines at random, or in turn, and not to the least loaded."""
+    """Requests go to the engines at random or in turn, instead of to the least loaded."""
 
     name: ClassVar[str] = "spread"
     how: Literal["shuffled", "in_turn"] = choice("shuffled", "shuffled", "in_turn")
@@ -214,15 +215,15 @@ class Spread(Fault):
 
 @dataclass(frozen=True, slots=True)
 class PodGone(Fault):
-    """The last engine has left: nothing goes to it, and its series are gone from /metrics."""
+    """The last engine is gone: it gets no requests, and its series leave /metrics."""
 
     name: ClassVar[str] = "pod_gone"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard(Fault):
-    """`adapter`: a LoRA adapter MODEL-lora is served too, whose card has a parent and no length.
-    `bare`: no card says a length.
+    """`adapter`: also serves a LoRA adapter MODEL-lora, whose card has a parent and no length.
+    `bare`: no card has a length.
     """
 
     name: ClassVar[str] = "model_card"
@@ -231,14 +232,14 @@ class ModelCard(Fault):
 
 @dataclass(frozen=True, slots=True)
 class OnlyV1(Fault):
-    """A gateway that lets through /v1 alone."""
+    """A gateway that forwards only /v1."""
 
     name: ClassVar[str] = "only_v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Company(Fault):
-    """Beside each request runs one of somebody else, with a prompt of so many tokens."""
+    """With each request runs another client's request, with a prompt of this many tokens."""
 
     name: ClassVar[str] = "company"
     tokens: int = whole(40, 1, MANY)

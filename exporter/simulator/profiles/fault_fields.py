@@ -1,4 +1,4 @@
-"""What every fault is made of: a record whose fields say what is allowed in them."""
+"""The base of all faults: a record whose fields declare their allowed values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ UNTIL_CLEARED = "every one until it is cleared"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong, or that a server does in a way of its own."""
+    """A fault, or a special behaviour of a server."""
 
     name: ClassVar[str]
 
 
 def whole(default: int | None, low: int, high: int, *, none: str | None = None) -> Any:
-    """A field for a whole number; `none` says what null means, where it is allowed."""
+    """A field for a whole number; `none` says what null means, if it is allowed."""
     allowed = f"a whole number from {low} to {high}" + (f", or null: {none}" if none else "")
 
     def check(value: object) -> bool:

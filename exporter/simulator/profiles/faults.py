@@ -1,8 +1,8 @@
-"""What can be made to go wrong, and the checks on how it is asked for.
+"""The faults, and the checks on requests for them.
 
-Each fault is a record whose fields say what is allowed. Most last until they are cleared; those
-with a `count` end after that many requests; `crash` and `restart` happen once. What a server or
-a gateway does by design is in behaviours.py, and is switched on in the same way.
+Each fault is a record whose fields declare their allowed values. Most faults last until they are
+cleared; those with a `count` end after that many requests; `crash` and `restart` happen once.
+behaviours.py has what servers and gateways do by design; it is activated in the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exporter.simulator.profiles.fault_fields import (
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing wrong with how a fault was asked for."""
+    """One mistake in a request for a fault."""
 
     field: str
     value: object
@@ -34,7 +34,7 @@ class Mistake:
 
 
 class FaultInputError(ExporterError):
-    """A fault was asked for that does not exist or not like this; `mistakes` has all of them."""
+    """A request for an unknown fault or with wrong values; `mistakes` lists everything wrong."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__(
@@ -63,9 +63,8 @@ class Restart(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Hang(Fault):
-    """The engine stops giving out tokens once a request has had `after_tokens`.
-
-    With scope "http" the server accepts connections and answers nothing at all but /faults.
+    """The engine stops generating once a request has `after_tokens` tokens. With scope "http" the
+    server accepts connections and answers nothing except /faults.
     """
 
     name: ClassVar[str] = "hang"
@@ -75,7 +74,7 @@ class Hang(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Errors(Fault):
-    """Chat requests are answered with an HTTP error."""
+    """Chat requests get an HTTP error."""
 
     name: ClassVar[str] = "errors"
     status: int = whole(500, 400, 599)
@@ -84,14 +83,14 @@ class Errors(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Unhealthy(Fault):
-    """/health answers 503, as when the engine process is dead."""
+    """/health answers 503, as with a dead engine process."""
 
     name: ClassVar[str] = "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
 class CutStream(Fault):
-    """A stream's connection ends after so many chunks, without [DONE]."""
+    """The connection of a stream ends after this many chunks, without [DONE]."""
 
     name: ClassVar[str] = "cut_stream"
     after_chunks: int = whole(3, 0, MANY)
@@ -100,7 +99,7 @@ class CutStream(Fault):
 
 @dataclass(frozen=True, slots=True)
 class StreamError(Fault):
-    """An error object inside a stream that began with 200, then [DONE]."""
+    """A stream that began with status 200 sends an error object, then [DONE]."""
 
     name: ClassVar[str] = "stream_error"
     after_chunks: int = whole(3, 0, MANY)
@@ -109,7 +108,7 @@ class StreamError(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Abort(Fault):
-    """The engine drops a request after so many tokens: finish reason "abort"."""
+    """The engine drops a request after this many tokens: finish reason "abort"."""
 
     name: ClassVar[str] = "abort"
     after_tokens: int = whole(3, 0, MANY)
@@ -118,14 +117,14 @@ class Abort(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Wedge(Fault):
-    """No prompt hits the cache, although its blocks are there."""
+    """No prompt hits the cache, although its blocks are in it."""
 
     name: ClassVar[str] = "wedge"
 
 
 @dataclass(frozen=True, slots=True)
 class SmallCache(Fault):
-    """The cache has this many blocks; what does not fit is evicted at once."""
+    """The cache has only this many blocks; blocks that do not fit are evicted at once."""
 
     name: ClassVar[str] = "small_cache"
     blocks: int = whole(64, 2, MANY)
@@ -133,7 +132,7 @@ class SmallCache(Fault):
 
 @dataclass(frozen=True, slots=True)
 class IgnoreSalts(Fault):
-    """Prompts under different salts share their blocks."""
+    """Prompts with different salts share their blocks."""
 
     name: ClassVar[str] = "ignore_salts"
 
@@ -154,14 +153,14 @@ class NoUsage(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NoTokenIds(Fault):
-    """Answers carry no token ids, as before vLLM 0.10.2."""
+    """Answers have no token ids, as before vLLM 0.10.2."""
 
     name: ClassVar[str] = "no_token_ids"
 
 
 @dataclass(frozen=True, slots=True)
 class NoTokenize(Fault):
-    """/tokenize and /detokenize are not served, as behind a proxy that lets only /v1 through."""
+    """/tokenize and /detokenize do not exist, as behind a proxy that forwards only /v1."""
 
     name: ClassVar[str] = "no_tokenize"
 
@@ -211,7 +210,7 @@ KINDS: dict[str, type[Fault]] = {kind.name: kind for kind in _ALL}
 
 
 def parse(body: object) -> Fault:
-    """A fault from JSON such as {"fault": "slow", "factor": 3}. All mistakes at once."""
+    """A fault from JSON such as {"fault": "slow", "factor": 3}. Reports all mistakes at once."""
     if not isinstance(body, Mapping):
         raise FaultInputError([Mistake("body", body, "an object with the key `fault`")])
     kind = KINDS.get(str(body.get("fault")))
@@ -236,12 +235,12 @@ def parse(body: object) -> Fault:
 
 
 def described(fault: Fault) -> dict[str, object]:
-    """A fault as the JSON that asks for it."""
+    """A fault as JSON."""
     return {"fault": fault.name, **dataclasses.asdict(fault)}
 
 
 def catalogue() -> dict[str, object]:
-    """What faults there are, and the keys of each with what is allowed."""
+    """All faults, each with its keys and their allowed values."""
     return {
         name: {
             "what": " ".join((kind.__doc__ or "").split()),
@@ -258,7 +257,7 @@ _F = TypeVar("_F", bound=Fault)
 
 
 class ActiveFaults:
-    """The faults that are on, one of each kind."""
+    """The active faults, one of each kind."""
 
     def __init__(self) -> None:
         self._on: dict[type[Fault], Fault] = {}
@@ -276,7 +275,7 @@ class ActiveFaults:
         return fault if isinstance(fault, kind) else None
 
     def take(self, kind: type[_F]) -> _F | None:
-        """Like `get`, and one use less of a fault that has a count."""
+        """Like `get`, and uses up one of a fault with a count."""
         fault = self.get(kind)
         if fault is not None and kind in self._left:
             self._left[kind] -= 1
@@ -285,7 +284,7 @@ class ActiveFaults:
         return fault
 
     def clear(self, kind: type[Fault] | None = None) -> None:
-        """End one kind of fault, or all."""
+        """Clear one kind of fault, or all."""
         for each in [kind] if kind else list(self._on):
             self._on.pop(each, None)
             self._left.pop(each, None)

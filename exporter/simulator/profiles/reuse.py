@@ -1,4 +1,4 @@
-"""What an engine reuses of what it computed: all full blocks, or less by a rule of its own."""
+"""The reuse rule of an engine: all full blocks, or fewer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ReuseRule:
     unit: int | None = None
     dropped_units: int = 0  # from the end of each hit
     keeps_answers: bool = True
-    sightings: int = 2  # a prefix hits when it comes for the so-manieth time
+    sightings: int = 2  # a prefix hits at this occurrence
 
     def served(self, tokens: int, block_size: int) -> int:
-        """Of a cached prefix of so many tokens, those that are served."""
+        """How many tokens of a cached prefix of `cached` tokens are served."""
         unit = self.unit or block_size
         return max(0, tokens // unit - self.dropped_units) * unit
 
@@ -30,7 +30,7 @@ PLAIN = ReuseRule()
 
 
 def rule_of(faults: ActiveFaults) -> ReuseRule:
-    """The rule of an engine whose behaviours these are."""
+    """The rule of an engine with these behaviours."""
     unit, late = faults.get(behaviours.HitUnit), faults.get(behaviours.LateHits)
     return ReuseRule(
         unit=None if unit is None else unit.tokens,

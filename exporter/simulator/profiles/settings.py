@@ -1,4 +1,4 @@
-"""What a simulated engine is like; the counterpart of vLLM's command line."""
+"""The settings of a simulated engine; the counterpart of vLLM's command line."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """One simulated server. Times are seconds, sizes are tokens unless they say blocks.
+    """One simulated server. Times are in seconds, sizes in tokens unless the name says blocks.
 
-    A prompt's first token comes after `prefill_floor_seconds` plus `prefill_seconds_per_token`
-    for every token that the cache did not serve; each further token takes
-    `decode_seconds_per_token`. The defaults are about what a 7B model takes on one mid-range GPU.
-    `time_scale` multiplies every simulated wait: 0 answers at once, which is for tests.
+    The first token comes after `prefill_floor_seconds` plus `prefill_seconds_per_token` for every
+    token that the cache did not serve. Each further token takes `decode_seconds_per_token`. The
+    defaults resemble a 7B model on one mid-range GPU. `time_scale` multiplies every simulated wait;
+    0 answers at once, for tests.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000  # 0 picks a free one
+    port: int = 8000  # 0 picks a free port
     model: str = "simulated"
-    version: str = ages.LATEST  # the release of vLLM whose answers are imitated
-    v0: bool = False  # the engine core that vLLM had before 0.11, beside V1
-    behaviours: tuple[Fault, ...] = ()  # on from the start, as if they had been switched on
+    version: str = ages.LATEST  # the simulated release of vLLM
+    v0: bool = False  # the old engine core, which vLLM had beside V1 until 0.10
+    behaviours: tuple[Fault, ...] = ()  # active from the start
     block_size: int = 16  # vLLM's default on GPUs
-    num_blocks: int = 2048  # one of them is vLLM's null block, which holds nothing
+    num_blocks: int = 2048  # one of them is vLLM's null block, which is always empty
     max_model_len: int = 8192
     max_num_seqs: int = 32
-    max_num_batched_tokens: int = 8192  # a longer prefill runs in several steps
-    engine_ranks: int = 1  # data-parallel engines, each with a cache of its own
+    max_num_batched_tokens: int = 8192  # a longer prefill takes several steps
+    engine_ranks: int = 1  # data-parallel engines, each with its own cache
     enable_prompt_tokens_details: bool = True
     enable_prefix_caching: bool = True
     enable_auto_tool_choice: bool = True
@@ -43,9 +43,9 @@ class SimulatorSettings:
     prefill_floor_seconds: float = 0.02
     prefill_seconds_per_token: float = 0.0002
     decode_seconds_per_token: float = 0.012
-    jitter_ratio: float = 0.03  # each step takes up to this share more or less
+    jitter_ratio: float = 0.03  # each step varies by up to this share
     time_scale: float = 1.0
-    answer_tokens: int = 128  # an answer that nothing cuts short has half as many up to as many
+    answer_tokens: int = 128  # an answer without a limit has between half as many and as many
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Starts that fail, as vLLM's log tells them: `simulate --like NAME` prints one and ends.
+"""Failed starts: `simulate --like NAME` prints the log of one and exits.
 
-As the image of a managed container it shows what the supervisor makes of such a log. The lines are
-in the form of vLLM's logger and of Python's tracebacks, prefixes and colours included.
+As the image of a managed container it shows how the supervisor diagnoses such a log. The lines have
+the format of vLLM's logger and of Python's tracebacks, with prefixes and colours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WORKER = "(Worker_TP1 pid=311) "
 
 @dataclass(frozen=True, slots=True)
 class FailingStart:
-    """One start: what goes wrong, what the exporter says of it, and what is printed."""
+    """One failed start: what goes wrong, what the exporter reports, and the printed log."""
 
     name: str
     server: str
@@ -51,8 +51,8 @@ FAILING_STARTS = {
     for one in (
         FailingStart(
             "start-out-of-memory",
-            "Errors of the hub that are tried again, then no GPU memory.",
-            "Cause `cuda_out_of_memory`; what was tried again is no cause.",
+            "Errors of the model hub that are retried, then no GPU memory.",
+            "Cause `cuda_out_of_memory`, not the retried errors.",
             (
                 *_RETRIED,
                 _CORE_FAILED,
@@ -67,7 +67,7 @@ FAILING_STARTS = {
         FailingStart(
             "start-shm-full",
             "NCCL finds /dev/shm full.",
-            "Cause `shared_memory_too_small`, and no full disk.",
+            "Cause `shared_memory_too_small`, not a full disk.",
             (
                 f"{_WORKER}ERROR 11-21 20:24:52 [multiproc_executor.py:559] WorkerProc failed.",
                 *_trace(
@@ -84,7 +84,7 @@ FAILING_STARTS = {
         ),
         FailingStart(
             "start-invalid-value",
-            "A flag with a value that vLLM refuses; the last line is pydantic's link.",
+            "A flag with a value that vLLM refuses; the last line is a link by pydantic.",
             "Cause `invalid_argument`, with pydantic's sentence as evidence.",
             _trace(
                 _API,
@@ -97,7 +97,7 @@ FAILING_STARTS = {
         ),
         FailingStart(
             "start-core-failed",
-            "The engine process fails for a reason of its own, the last line says only that.",
+            "The engine process fails; the last line does not say why.",
             "Cause `engine_core_died`, with the first exception of the engine process as evidence.",
             (
                 *_RETRIED,

@@ -1,7 +1,7 @@
-"""Releases of vLLM: what of their wire differs from 0.32.0, by recorded answers of real ones.
+"""How the answers of older and newer releases of vLLM differ from 0.32.0, by recorded answers.
 
-A span ends before the release that it names. Where only the releases around a change were
-recorded, it is put at the first one that was seen to have it.
+A span ends before the release that it names. If only releases around a change were recorded, the
+change is assigned to the first recorded release that has it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LATEST = "0.32.0"  # the release whose answers are imitated in every detail
+LATEST = "0.32.0"  # the release that is imitated in every detail
 OLDEST = (0, 8, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """One release. `v0` is the engine core that vLLM had before 0.11, beside V1."""
+    """One release. `v0` is the old engine core, which vLLM had beside V1 until 0.10."""
 
     version: str = LATEST
     v0: bool = False
 
     @property
     def release(self) -> tuple[int, ...]:
-        """Three numbers, (0, 0, 0) where the version is none."""
+        """Three numbers; (0, 0, 0) if the text is no version."""
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", self.version)
         return (0, 0, 0) if found is None else tuple(int(part or 0) for part in found.groups())
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The releases from `since` on and before `until`; of one engine core where `v0` says so."""
+    """The releases from `since` on and before `until`; of one engine core if `v0` is set."""
 
     since: tuple[int, ...] = OLDEST
     until: tuple[int, ...] | None = None
@@ -43,8 +43,8 @@ class Span:
 
 # Usage
 V1_CACHED_TOKENS = Span(since=(0, 9), v0=False)
-V0_CACHED_TOKENS = Span(v0=True)  # recorded on a CPU, whose worker lacks what the GPU's has
-CACHED_ZERO = Span(since=(0, 24))  # before, a hit of 0 leaves the details out
+V0_CACHED_TOKENS = Span(v0=True)  # recorded on a CPU, whose worker lacks some families of the GPU's
+CACHED_ZERO = Span(since=(0, 24))  # before, the details are missing with 0 hits
 MULTIMODAL_TOKENS = Span(since=(0, 24))
 CREATED_CACHE_TOKENS = Span(since=(0, 26))
 COMPLETION_DETAILS = Span(since=(0, 29))

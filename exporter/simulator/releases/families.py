@@ -26,9 +26,9 @@ _N = (1, 2, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of `vllm:` series. `of` is the quantity that it shows, its own name where None.
+    """One family of `vllm:` series. `of` is its quantity; None means its own name.
 
-    `label` is a label beside model and engine, `values` are all that it has.
+    `label` is a label in addition to model and engine, `values` are all its values.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -56,7 +56,7 @@ _TPOT = "Histogram of time per output token in seconds."
 
 
 def _old_cache_counters() -> tuple[Family, ...]:
-    """The first names of the prefix cache's counters: blocks in 0.8.5, tokens to 0.10.2."""
+    """Old names of the prefix-cache counters: of blocks in 0.8.5, of tokens up to 0.10.2."""
     eras = (
         (ages.COUNTS_BLOCKS, f"{_QUERIES} blocks.", f"{_HITS} blocks."),
         (Span((0, 9), (0, 9, 2), v0=False), f"{_QUERIES} tokens.", f"{_HITS} tokens."),

@@ -1,4 +1,4 @@
-"""How each release of vLLM words its refusals."""
+"""The refusal texts of each release of vLLM."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from exporter.simulator.releases import ages
 if TYPE_CHECKING:
     from exporter.simulator.releases.ages import Age, Span
 
-# Of a prompt that does not fit: the words, and which of the numbers stands as the value. From 0.14
-# on the tokenizer stops one token past what is allowed, so that is the number it knows.
+# For a prompt that does not fit: the text, and which number is the value. From 0.14 on the
+# tokenizer stops one token above the limit, so the text has that number.
 _LIMIT = "This model's maximum context length is {limit} tokens. However, "
 _IN_MESSAGES = (
     _LIMIT + "you requested {total} tokens ({prompt} in the messages, {output} in the completion)."
@@ -48,7 +48,7 @@ _TOO_LONG: tuple[tuple[Span, str, str | None], ...] = (
 
 
 def too_long(age: Age, prompt: int, output: int, limit: int) -> tuple[str, int | None]:
-    """What is said of a prompt that does not fit the context, and the value that is named."""
+    """The text for a prompt that does not fit the context, and the value in it."""
     numbers = {
         "prompt": prompt, "output": output, "limit": limit, "total": prompt + output,
         "room": limit - output, "seen": limit - output + 1, "above": limit + 1,
@@ -58,7 +58,7 @@ def too_long(age: Age, prompt: int, output: int, limit: int) -> tuple[str, int |
 
 
 def worded(age: Age, body: dict[str, Any]) -> dict[str, Any]:
-    """A refusal in the frame of its release."""
+    """A refusal in the JSON format of its release."""
     if age in ages.FLAT_ERRORS and isinstance(body.get("error"), dict):
         return {"object": "error", **body["error"]}
     return body

@@ -1,4 +1,4 @@
-"""The JSON of a chat answer, in the shape that each release of vLLM gives it."""
+"""The JSON of a chat answer in each release of vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The token ids of a prompt and of an answer; None where they were not asked for."""
+    """The token ids of a prompt and of an answer; None if not requested."""
 
     prompt: Sequence[int] | None
     answer: Sequence[int] | None
@@ -25,7 +25,7 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """What usage says of the cache, in tokens."""
+    """The cache numbers of usage, in tokens."""
 
     cached: int
     created: int
@@ -44,7 +44,7 @@ def fingerprint(age: Age) -> str | None:
 
 
 def role_chunk(age: Age, prompt_ids: Sequence[int] | None) -> Json:
-    """The first chunk, without what all chunks have."""
+    """The first chunk, without the fields of all chunks."""
     delta = {"role": "assistant", "content": ""}
     choice: Json = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
     chunk: Json = {"choices": [choice]}
@@ -58,7 +58,7 @@ def role_chunk(age: Age, prompt_ids: Sequence[int] | None) -> Json:
 def step_chunk(
     age: Age, delta: Json, logprobs: Json | None, end: End | None, ids: Sequence[int] | None
 ) -> Json:
-    """A chunk of generated text; `end` only in the last one."""
+    """A chunk of generated text; only the last one has an `end`."""
     sparse = age in ages.SPARSE_CHUNKS
     if sparse:
         delta = {**delta, "tool_calls": delta.get("tool_calls", [])}
@@ -74,7 +74,7 @@ def step_chunk(
 
 
 def usage(age: Age, prompt: int, completion: int) -> Json:
-    """Without what is known of the cache."""
+    """Usage without the cache numbers."""
     counted: Json = {
         "prompt_tokens": prompt,
         "total_tokens": prompt + completion,
@@ -86,7 +86,7 @@ def usage(age: Age, prompt: int, completion: int) -> Json:
 
 
 def details(age: Age, cache: Cached) -> Json | None:
-    """The details of a prompt's tokens; None where this release tells none."""
+    """The details of the prompt tokens; None if this release has none."""
     if age not in ages.V1_CACHED_TOKENS and age not in ages.V0_CACHED_TOKENS:
         return None
     if cache.cached == 0 and age not in ages.CACHED_ZERO:
