@@ -107,7 +107,7 @@ async def test_nothing_that_the_daemon_says_has_a_secret_or_a_conversation_in_it
     assert "/api/v1/sessions?target=broken" in pages
     assert "HTTP 500" in pages["/api/v1/sessions?target=broken"]  # the reason is told
     assert (
-        "sent on to http://127.0.0.1:9, which is not followed"
+        "redirected to http://127.0.0.1:9, which is not followed"
         in (pages["/api/v1/sessions?target=sent-on"])
     )
 

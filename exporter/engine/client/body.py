@@ -1,4 +1,4 @@
-"""What an answer holds, within a bound: no engine may fill this program's memory."""
+"""Reads the body of an answer up to a limit, so that no engine can fill our memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from exporter.model.failure import Failure, FailureReason
 
 _REFUSAL_BYTES = 1 << 20
 _REFUSAL_SECONDS = 5.0
-"""What is waited for the body of an error, of which the status says most."""
+"""The longest wait for the body of an error. The status alone says most."""
 _GZIP = 31  # zlib's window bits for a gzip header
 _SHOWN = 40  # characters of a header that a message shows
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, unpacked where it is gzip; packed and unpacked it may have `limit` bytes.
+    """The body, unpacked if it is gzip. Packed and unpacked it may have `limit` bytes.
 
-    The session must not unpack by itself (`auto_decompress=False`). Raises `EngineUnavailableError`
-    where the body is longer, or is packed in a way that was not offered.
+    The session must not unpack it (`auto_decompress=False`). Raises `EngineUnavailableError` if the
+    body is longer, or packed in a way that was not offered.
     """
     body = bytearray()
     async for piece in response.content.iter_any():
@@ -39,10 +39,10 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def refused(response: aiohttp.ClientResponse, seconds: float) -> Refusal:
-    """What an answer with an error status says.
+    """The refusal in an answer with an error status.
 
-    Its body is read whole. Where it does not end within `seconds`, within its bound or at all, the
-    part that came is taken: the status alone says more than a timeout would.
+    If the body does not end within `seconds` or within its limit, the part that came is used: the
+    status alone says more than a timeout.
     """
     body = bytearray()
     try:
@@ -57,7 +57,7 @@ async def refused(response: aiohttp.ClientResponse, seconds: float) -> Refusal:
 
 
 def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
-    """The body unpacked where it is gzip; nothing where it cannot be read."""
+    """The body, unpacked if it is gzip; empty if it cannot be read."""
     coding = _coding(response)
     if coding == "identity":
         return body
@@ -68,7 +68,7 @@ def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
 
 
 def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
-    """Why the head of an answer that is no error does not announce a stream; None where it does."""
+    """Why a successful answer is not a stream of events, by its head; None if it is one."""
     if (onward := sent_on(response)) is not None:
         return redirected(response.status, onward)
     if response.content_type != "text/event-stream":
@@ -81,12 +81,12 @@ def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
 
 
 def _coding(response: aiohttp.ClientResponse) -> str:
-    """How the body is packed, "identity" where it is not; cut to what a message can show."""
+    """How the body is packed, "identity" if it is not; cut to fit a message."""
     return (response.headers.get("Content-Encoding") or "identity").strip().lower()[:_SHOWN]
 
 
 def _not_offered(coding: str) -> str:
-    """The words for a body that is packed in a way that was not asked for."""
+    """The message for a body that is packed in a way that was not offered."""
     return f"the answer is packed as {coding!r}, which was not offered"
 
 
@@ -96,7 +96,7 @@ def _unpacked(packed: bytes, limit: int) -> bytes:
         body = unpacker.decompress(packed, limit + 1)
     except zlib.error as error:
         raise EngineUnavailableError(
-            FailureReason.PROTOCOL, f"the answer is not the gzip that it says it is: {error}"
+            FailureReason.PROTOCOL, f"the answer is not gzip, although its header says so: {error}"
         ) from error
     if len(body) > limit:
         raise _too_long(limit)
@@ -107,5 +107,5 @@ def _unpacked(packed: bytes, limit: int) -> bytes:
 
 def _too_long(limit: int) -> EngineUnavailableError:
     return EngineUnavailableError(
-        FailureReason.PROTOCOL, f"the answer goes beyond {limit >> 20} MiB, which no vLLM's does"
+        FailureReason.PROTOCOL, f"the answer is larger than {limit >> 20} MiB"
     )

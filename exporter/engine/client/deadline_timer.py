@@ -1,4 +1,4 @@
-"""Which deadline of a streamed answer runs, and which one has passed."""
+"""The deadlines of a streamed answer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class DeadlineTimer:
-    """Until the first token, then from one token to the next; the whole answer all the time.
+    """Limits the time to the first token, then from token to token, and always the whole answer.
 
-    The first token's and the whole answer's count from the beginning, also where a request has to
-    be sent again.
+    The first-token and whole-answer deadlines count from the start, even if the request is sent
+    again.
     """
 
     def __init__(self, deadlines: Deadlines) -> None:
@@ -33,12 +33,12 @@ class DeadlineTimer:
         return self._timer
 
     def left(self) -> float:
-        """Seconds until the deadline that runs."""
+        """Seconds until the current deadline."""
         when = None if self._timer is None else self._timer.when()
         return max(0.0, (self._end if when is None else when) - self._loop.time())
 
     def elapsed(self) -> float:
-        """Seconds since the watch was made."""
+        """Seconds since the timer was made."""
         return self._loop.time() - self._begun
 
     def token(self) -> None:
@@ -47,7 +47,7 @@ class DeadlineTimer:
             self._timer.reschedule(self._next(self.deadlines.between_tokens))
 
     def failure(self, error: TimeoutError) -> Failure:
-        """Which deadline passed."""
+        """The failure of the deadline that passed."""
         limits = self.deadlines
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return Failure(

@@ -1,15 +1,15 @@
-"""aiohttp with the time of every byte: when the request left and when each part came back.
+"""aiohttp with time stamps: when the request was sent and when each part of the answer came.
 
-A stamp taken where the body is iterated waits for the HTTP parser, the future and the task that
-wakes up, and for those of every other stream on the loop. Here it is taken in `data_received`,
-before anything is parsed, and the parsing is put off until the answer ends or 50 ms have passed.
+A stamp that is taken in the loop over the body comes late: after the HTTP parser, the future and
+the task of this stream and of all other streams on the event loop. So it is taken in
+`data_received`, before anything is parsed, and parsing waits until the answer ends or 50 ms passed.
 
-The last byte of a request is sent when the TCP transport has handed it to the kernel. Under TLS the
-transport that a request is written to cannot tell that: it is empty as soon as all is encrypted. So
-TLS is started on a TCP connection that is known here, and both kinds are asked alike.
+A request is sent when the TCP transport has given its last byte to the kernel. A TLS transport does
+not know that: it is empty as soon as everything is encrypted. So TLS is started on top of our own
+TCP connection, and the TCP transport is asked in both cases.
 
 Only `TCPConnector._factory`, `TCPConnector._wrap_create_connection` and `ResponseHandler._payload`
-are not aiohttp's public names; the tests of this module fail if an aiohttp release moves them.
+are not public in aiohttp. The tests of this module fail if an aiohttp release changes them.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 _PARSE_DELAY = 0.05
-"""Seconds that an arrival may wait to be parsed. In a crowd of streams the parser, the task and its
-wake-up then stand between two stamps once per burst and not once per chunk; nothing that waits for
-the parsed answer (a deadline, a progress line) needs it sooner."""
+"""Seconds that received bytes may wait to be parsed. With many streams, parsing then delays stamps
+once per burst and not once per chunk. Deadlines and progress lines do not need the parsed answer
+sooner."""
 
 _LAST_CHUNK = b"0\r\n\r\n"
-"""What ends a chunked HTTP body: then nothing is put off."""
+"""The end of a chunked HTTP body: then parsing does not wait."""
 
 _MOST_WAITING = 256 * 1024
-"""Bytes that may wait to be parsed: a flood must not fill the memory in the meantime."""
+"""The most bytes that may wait to be parsed, so that a flood does not fill the memory."""
 
 now = time.perf_counter
-"""The clock of all stamps, in seconds: the one that `SystemClock.monotonic` reads."""
+"""The clock of all stamps, in seconds. `SystemClock.monotonic` reads the same clock."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The stamps of one request and its answer.
+    """The time stamps of one request and its answer.
 
-    `sent_at` is when the request's last byte was handed to the socket. `marks` holds, for each
-    arrival, the count of body bytes (decoded from chunks) that were there after it, and when.
+    `sent_at` is when the request's last byte went to the socket. `_ends` and `_times` hold, for
+    each arrival, the number of body bytes after it (without chunk headers) and its time.
     """
 
     sent_at: float | None = None
@@ -69,17 +69,17 @@ class Exchange:
     _times: list[float] = field(default_factory=list)
 
     def mark(self, body_bytes: int, at: float) -> None:
-        """Note that after the arrival at `at` the body had `body_bytes` bytes."""
+        """Note that the body had `body_bytes` bytes at the time `at`."""
         if not self._ends or body_bytes > self._ends[-1]:
             self._ends.append(body_bytes)
             self._times.append(at)
 
     def arrival(self, body_bytes: int) -> float:
-        """When the first `body_bytes` bytes of the body were all there."""
+        """When the first `body_bytes` bytes of the body had arrived."""
         return self._times[bisect_left(self._ends, body_bytes)]
 
     def last_arrival(self) -> float | None:
-        """When the last body byte so far came."""
+        """When the latest body byte came; None before the first."""
         return self._times[-1] if self._times else None
 
 
@@ -87,21 +87,21 @@ _exchange: ContextVar[Exchange] = ContextVar("exchange")
 
 
 def observe(exchange: Exchange) -> None:
-    """Let the next request of this task that goes through a `StampingConnector` fill `exchange`."""
+    """Write the stamps of this task's next request over a `StampingConnector` into `exchange`."""
     _exchange.set(exchange)
 
 
 class StampingTransport:
-    """A transport that notes when a request left, and is the real one in all else.
+    """Wraps a transport and notes when a request was sent.
 
-    `below` is the TCP transport: the real one itself, or under TLS the one that carries it. With a
-    limit of 0 it (asyncio's and uvloop's) writes at once, pauses the protocol above it if a byte
-    has to wait and resumes it when the last one has gone to the kernel: then that moment is what
-    TTFT counts from. Of these pauses only those that a request caused count: under TLS a read too
-    can lead to a write, of a new key.
+    `below` is the TCP transport: `real` itself, or under TLS the one that carries it. With a buffer
+    limit of 0, asyncio's and uvloop's transports write at once, pause the protocol above if a byte
+    must wait, and resume it when the last byte went to the kernel. TTFT then counts from that
+    moment. Only pauses that a request caused count: under TLS a read can also cause a write, of a
+    new key.
 
-    The stamp is taken before a write: the system call wakes the server, and on a busy machine the
-    server runs before this process comes back from it. A stamp taken afterwards was seen to be
+    The stamp is taken before the write, because the system call wakes the server. On a busy machine
+    the server runs before this process continues: a stamp taken after the write was seen to be
     later than the whole answer.
     """
 
@@ -113,7 +113,7 @@ class StampingTransport:
         self._real = real
         self._below = below
         self._handler = handler
-        self._unsent = False  # whether a part of the request waits to be sent
+        self._unsent = False  # whether a part of the request still waits to be sent
         below.set_write_buffer_limits(high=0)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -127,7 +127,7 @@ class StampingTransport:
         self._unsent = self._waits()
 
     def emptied(self, go_on: Callable[[], None]) -> None:
-        """The transport below is empty; `go_on` writes what was held back until then."""
+        """Called when the transport below is empty; `go_on` writes what was held back."""
         if self._unsent:
             self._handler.exchange.sent_at = now()
         go_on()
@@ -143,7 +143,7 @@ class StampingTransport:
 
 
 class _BelowTLS(asyncio.BufferedProtocol):
-    """Stands between the TCP transport and the TLS protocol, and hears when the first is empty."""
+    """Between the TCP transport and the TLS protocol: notes when the transport is empty."""
 
     def __init__(self, tls: asyncio.BufferedProtocol, wire: StampingTransport) -> None:
         self._tls = tls
@@ -159,7 +159,7 @@ class _BelowTLS(asyncio.BufferedProtocol):
 
 
 class _StampingHandler(ResponseHandler):
-    """One connection: stamps first, parses afterwards."""
+    """One connection: takes the stamps first and parses later."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -171,7 +171,7 @@ class _StampingHandler(ResponseHandler):
         self._tcp: StampingTransport | None = None
 
     def begin(self, exchange: Exchange) -> None:
-        """From here on, what happens belongs to `exchange`."""
+        """From now on, write stamps into `exchange`."""
         exchange.reused = self.used
         self.used = True
         self.exchange = exchange
@@ -183,7 +183,7 @@ class _StampingHandler(ResponseHandler):
         super().connection_made(cast("asyncio.Transport", self._tcp))
 
     def secured(self, transport: asyncio.Transport, below: asyncio.Transport) -> None:
-        """As `connection_made`, for a TLS transport and the TCP transport that carries it."""
+        """As `connection_made`, for a TLS transport and the TCP transport below it."""
         wire = StampingTransport(transport, below, self)
         below.set_protocol(_BelowTLS(cast("asyncio.BufferedProtocol", below.get_protocol()), wire))
         super().connection_made(cast("asyncio.Transport", wire))
@@ -196,7 +196,7 @@ class _StampingHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         at = now()
-        if not data:  # aiohttp calls itself so to go on after a pause: nothing came
+        if not data:  # aiohttp calls this itself to go on after a pause: nothing came
             super().data_received(data)
             return
         if self.exchange.first_byte_at is None:
@@ -206,7 +206,7 @@ class _StampingHandler(ResponseHandler):
         self._arrived.append((at, data))
         self._waiting_bytes += len(data)
         if self._waiting_bytes > _MOST_WAITING:
-            self._parse_arrived()  # only what is parsed makes the connection pause
+            self._parse_arrived()  # a connection pauses only for parsed bytes
         elif data.endswith(_LAST_CHUNK):
             self._loop.call_soon(self._parse_arrived)
 
@@ -223,14 +223,14 @@ class _StampingHandler(ResponseHandler):
         while self._arrived:
             at, data = self._arrived.popleft()
             super().data_received(data)
-            # aiohttp lets go of the payload at its end, so the last one seen is kept.
+            # aiohttp drops the payload at its end, so keep the last one.
             self._body = self._payload or self._body
             if self._body is not None:
                 self.exchange.mark(self._body.total_bytes, at)
 
 
 class StampingConnector(TCPConnector):
-    """A TCPConnector whose connections write into the exchange that `observe` named."""
+    """A TCPConnector whose connections write stamps into the exchange given to `observe`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -242,7 +242,7 @@ class StampingConnector(TCPConnector):
     async def _wrap_create_connection(
         self, *args: Any, req: ClientRequest, **options: Any
     ) -> tuple[asyncio.Transport, ResponseHandler]:
-        """As aiohttp's, but TLS is a second step: so the TCP transport below it is known."""
+        """As in aiohttp, but TLS is started in a second step, so the TCP transport is known."""
         context = options.pop("ssl", None)
         hostname = options.pop("server_hostname", None)
         if context is None:

@@ -1,4 +1,4 @@
-"""What an error of aiohttp or of the system means, and an answer that points elsewhere."""
+"""Translates errors of aiohttp and of the system, and redirects, into failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def connection_failure(error: BaseException, *, sent: bool = False) -> Failure:
-    """The failure that an error of aiohttp or of the operating system means."""
+    """The failure for an error of aiohttp or of the operating system."""
     text = error_text(str(error) or type(error).__name__)
     match error:
         case OSError(errno=number) if number in _NO_DESCRIPTOR:
@@ -36,14 +36,14 @@ def connection_failure(error: BaseException, *, sent: bool = False) -> Failure:
         case aiohttp.InvalidURL() | ValueError():
             return Failure(FailureReason.CONNECT_FAILED, f"not a usable URL: {text}")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
-            where = "while the answer was awaited" if sent else "before the request had gone out"
+            where = "while waiting for the answer" if sent else "before the request was sent"
             return Failure(FailureReason.STREAM_CUT, f"the connection ended {where}: {text}")
         case _:
             return Failure(FailureReason.PROTOCOL, text)
 
 
 def sent_on(response: aiohttp.ClientResponse) -> URL | None:
-    """Where an answer sends the request on, None where it does not."""
+    """The URL that an answer redirects to; None without a redirect."""
     if response.status not in _REDIRECTS:
         return None
     location = response.headers.get("Location")
@@ -56,12 +56,12 @@ def sent_on(response: aiohttp.ClientResponse) -> URL | None:
 
 
 def redirected(status: int, onward: URL) -> Failure:
-    """The failure that being sent on to `onward` is: keys and prompts are for the target alone."""
+    """The failure for a redirect to `onward`: keys and prompts must reach only the target."""
     try:
         place = str(onward.origin())
     except ValueError:  # no http at all
         place = onward.scheme
     return Failure(
         FailureReason.PROTOCOL,
-        error_text(f"HTTP {status}: sent on to {place}, which is not followed; set the url to it"),
+        error_text(f"HTTP {status}: redirected to {place}, which is not followed; set url to it"),
     )

@@ -1,6 +1,6 @@
-"""What the answers of one engine process have shown of how it is to be asked. Pure.
+"""Which requests one engine process accepts, as its answers have shown.
 
-It holds for one process: another one may be another version.
+A new process gets a new one, because it may be another version.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 from exporter.engine.wire.request import OPTIONAL_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
-
     from exporter.engine.wire.answer import Json
     from exporter.engine.wire.refusal import Refusal
     from exporter.engine.wire.request import ChatRequest
@@ -21,47 +18,32 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Capabilities:
-    """`left_out` are the fields that it refused, `contexts` the lengths by model that it named when
-    a prompt was too long. `counts_tools`: whether /tokenize is to be given a prompt's tools, which
-    vLLM 0.9 counts there although the chat leaves them out (`tool_choice` "none").
+    """What one engine process accepts.
+
+    `refused` are fields of a request that it refused. `contexts` are the context lengths by model,
+    in tokens, that it named when a prompt was too long. `counts_tools`: /tokenize must get a
+    prompt's tools. vLLM 0.9 counts them there, although a chat leaves them out (`tool_choice`
+    "none").
     """
 
-    left_out: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     contexts: dict[str, int] = field(default_factory=dict)
     counts_tools: bool = True
 
     @property
     def refuses_salts(self) -> bool:
-        return "cache_salt" in self.left_out
+        return "cache_salt" in self.refused
 
     def body(self, request: ChatRequest) -> Json:
-        """The JSON object to send, without what it refuses."""
-        return {name: each for name, each in request.body().items() if name not in self.left_out}
+        """The JSON object to send, without the fields that the engine refuses."""
+        return {name: each for name, each in request.body().items() if name not in self.refused}
 
     def take(self, refusal: Refusal, request: ChatRequest) -> bool:
-        """Learn from a refusal; True where the request can be sent again with a field less."""
+        """Learn from a refusal; True if the request can be sent again with one field less."""
         if (length := refusal.context_length) is not None:
             self.contexts[request.model] = length
         name = refusal.names(OPTIONAL_FIELDS & self.body(request).keys())
         if name is None:
             return False
-        self.left_out.add(name)
+        self.refused.add(name)
         return True
-
-
-def context_of(model: str, cards: Iterable[Mapping[str, Any]]) -> int | None:
-    """The context length of a model by the cards of /v1/models, in tokens.
-
-    The card of a LoRA adapter has none: its length is that of its parent, which may be an adapter's
-    itself. None where no card says it.
-    """
-    by_name = {str(card.get("id")): card for card in cards}
-    seen: set[str] = set()
-    name: object = model
-    while isinstance(name, str) and name in by_name and name not in seen:
-        seen.add(name)
-        length = by_name[name].get("max_model_len")
-        if type(length) is int and length > 0:
-            return length
-        name = by_name[name].get("parent")
-    return None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.wire.capabilities import Capabilities, context_of
+from exporter.engine.wire.capabilities import Capabilities
+from exporter.engine.wire.model_cards import context_length
 from exporter.engine.wire.refusal import read_refusal
 from exporter.engine.wire.request import OPTIONAL_FIELDS, ChatRequest
 
@@ -114,4 +115,4 @@ BASE = {"id": "base", "max_model_len": 8192, "parent": None}
     ],
 )
 def test_an_adapter_has_the_context_of_its_parent(cards, length):
-    assert context_of("m", cards) == length
+    assert context_length("m", cards) == length

@@ -1,0 +1,129 @@
+"""Requests whose answers are small: everything but the streamed chats."""
+
+from __future__ import annotations
+
+import io
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from yarl import URL
+
+from exporter.engine.client.body import read_body, refused
+from exporter.engine.client.translation import connection_failure, redirected, sent_on
+from exporter.engine.wire.redaction import without_sent
+from exporter.engine.wire.refusal import error_text
+from exporter.errors import EngineUnavailableError
+from exporter.model.failure import Failure, FailureReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ssl import SSLContext
+
+    from exporter.engine.wire.answer import Json
+
+KEEPALIVE_SECONDS = 4.0  # below the 5 s of uvicorn, so a reused connection is still open
+_JSON_BYTES = 8 << 20
+"""The limit for an answer: the ids of a million tokens from /tokenize."""
+_MOST_REDIRECTS = 3
+
+
+class Reader:
+    """Reads pages and JSON from one engine. `key` is taken out of error messages."""
+
+    def __init__(
+        self,
+        key: str | None,
+        headers: Mapping[str, str],
+        ssl: SSLContext | bool,
+        timeout_seconds: float,
+    ) -> None:
+        self._api_key = key
+        self._headers = {**headers, "Accept-Encoding": "gzip, identity"}
+        self._ssl = ssl
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if self._session is not None:
+            await self._session.close()
+        self._session = None
+
+    async def json(self, method: str, url: str, body: Json | None = None) -> Json:
+        """The JSON object at `url`. Raises `EngineUnavailableError`."""
+        page = await self.page(method, url, body)
+        try:
+            parsed = json.loads(page)
+        except (ValueError, RecursionError) as error:
+            raise EngineUnavailableError(
+                FailureReason.PROTOCOL, f"{url} did not answer with JSON: {error_text(str(error))}"
+            ) from error
+        if not isinstance(parsed, dict):
+            raise EngineUnavailableError(FailureReason.PROTOCOL, f"{url}: not a JSON object")
+        return parsed
+
+    async def page(
+        self,
+        method: str,
+        url: str,
+        body: Json | None = None,
+        limit: int = _JSON_BYTES,
+        seconds: float | None = None,
+    ) -> bytes:
+        """The body, at most `limit` bytes, within `seconds`. Raises `EngineUnavailableError`."""
+        try:
+            return await self._ask(method, URL(url), body, limit, seconds)
+        except EngineUnavailableError as error:
+            raise self._unavailable(
+                url, Failure(FailureReason(error.reason), error.detail), body
+            ) from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise self._unavailable(url, connection_failure(error, sent=True), body) from error
+
+    def _unavailable(self, url: str, failure: Failure, body: Json | None) -> EngineUnavailableError:
+        detail = without_sent(failure.detail, self._api_key, body)
+        return EngineUnavailableError(failure.reason, f"{url}: {detail}")
+
+    async def _ask(
+        self, method: str, url: URL, body: Json | None, limit: int, seconds: float | None
+    ) -> bytes:
+        """The body. A GET follows redirects, but only to the same scheme, host and port."""
+        timeout = self._timeout
+        if seconds is not None:
+            timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
+        for hop in range(_MOST_REDIRECTS + 1):
+            async with self._connections().request(
+                method, url, **packed(body), allow_redirects=False, timeout=timeout
+            ) as response:
+                onward = sent_on(response)
+                if onward is None and response.status == HTTPStatus.OK:
+                    return await read_body(response, limit)
+                if onward is None:
+                    failure = (await refused(response, (timeout.total or 0.0) / 2)).failure
+                    raise EngineUnavailableError(failure.reason, failure.detail)
+                same = onward.absolute and onward.origin() == url.origin()
+                if method != "GET" or not same or hop == _MOST_REDIRECTS:
+                    failure = redirected(response.status, onward)
+                    raise EngineUnavailableError(failure.reason, failure.detail)
+            url = onward
+        raise AssertionError(url)  # not reached: the last hop returns or raises
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._ssl, keepalive_timeout=KEEPALIVE_SECONDS),
+                headers=self._headers,
+                timeout=self._timeout,
+                auto_decompress=False,  # read_body does it, up to a limit
+            )
+        return self._session
+
+
+def packed(body: Json | None) -> dict[str, Any]:
+    """A JSON body for aiohttp, which sends a file in parts: a long body blocks no loop."""
+    if body is None:
+        return {}
+    data = io.BytesIO(json.dumps(body).encode())
+    return {"data": data, "headers": {"Content-Type": "application/json"}}
