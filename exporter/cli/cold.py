@@ -1,4 +1,4 @@
-"""Ends a session whose cold controls prove nothing: the server does not say what was cached."""
+"""Stops a session whose cold controls prove nothing, as the server reports no cached tokens."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _REMEDIES = (
 )
 
 
-class ColdUntoldError(ExporterError):
-    """No control can be told to be cold on this server; the text says what to do."""
+class ColdUnprovenError(ExporterError):
+    """On this server no control can be proved to be cold. The text says what to do."""
 
 
-def ending_where_untold(
+def stopping_if_unproven(
     runner: SessionRunner, on_turn: Callable[[TurnFacts], None] = lambda _facts: None
 ) -> Callable[[TurnFacts], None]:
-    """A hook for the end of each turn, which raises `ColdUntoldError` as soon as that is known.
+    """A hook for the end of each turn. Raises `ColdUnprovenError` as soon as that is known.
 
-    That is after the second turn, which hits on a server that caches: many leave out a 0, so what
-    the first answer lacks says nothing. Without any usage it is known after the first.
+    That is after the second turn, which hits on a server that caches. The first turn does not show
+    it, because many servers leave out a 0. Without any usage the first turn shows it.
     """
 
     def ended(facts: TurnFacts) -> None:
@@ -43,9 +43,9 @@ def ending_where_untold(
             notices &= {Notice.USAGE_MISSING}
         remedy = next((ADVICE[notice] for notice in _REMEDIES if notice in notices), None)
         if facts.cached_tokens is None and remedy is not None:
-            raise ColdUntoldError(
-                "only cached tokens prove that a control was cold, so this ended after turn "
-                f"{facts.index}. {remedy}"
+            raise ColdUnprovenError(
+                "only the number of cached tokens proves that a control was cold, and the server "
+                f"does not report it. Stopped after turn {facts.index}. {remedy}"
             )
 
     return ended

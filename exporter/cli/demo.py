@@ -1,4 +1,4 @@
-"""`demo`: the daemon on a simulated engine in the same process."""
+"""`demo`: the daemon and a simulated engine in one process."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     import asyncio
 
 _FIRST_LINE = (
-    "This is a demonstration on a SIMULATED vLLM: no model runs and the times are made up; "
-    "the prefix cache is a real one."
+    "This demo runs on a SIMULATED vLLM: there is no model and the times are invented, but the "
+    "prefix cache works like a real one."
 )
 _WELCOME = """\
-Open, while it runs:
+Open while it runs:
   status page   {url}/
   metrics       {url}/metrics
   sessions      {url}/api/v1/sessions
-  simulator     {engine}/metrics  (switch faults on with POST {engine}/faults)
+  simulator     {engine}/metrics  (set faults with POST {engine}/faults)
 Press Ctrl-C to stop."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_like(parser, PROFILES)
     parser.add_argument(
-        "--listen", default="127.0.0.1:9477", help="where to serve (default: %(default)s)"
+        "--listen", default="127.0.0.1:9477", help="address to serve on (default: %(default)s)"
     )
     parser.add_argument(
-        "--interval-seconds", default="15", help="from session to session (default: %(default)s)"
+        "--interval-seconds", default="15", help="time between sessions (default: %(default)s)"
     )
     parser.add_argument("--log.level", dest="log_level", default="info", help="default: info")
 
@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
                     "listen": options.listen,
                     "log.level": options.log_level,
                     "probe.interval_seconds": options.interval_seconds,
-                    "probe.tokens_per_hour": "20000000",  # a simulator is nobody's burden
+                    "probe.tokens_per_hour": "20000000",  # a simulator needs no limit
                     "targets": json.dumps([{"name": "demo", "url": simulator.url}]),
                 },
                 environ={},

@@ -1,4 +1,4 @@
-"""`launch`: makes and starts a managed target's container once, or prints the `docker run` line."""
+"""`launch`: creates and starts a managed target's container, or prints its `docker run` line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from exporter import config, logs
 from exporter.cli.settings import load_settings
 from exporter.container.decide.launch import docker_run_line, has_drifted, is_owned
 from exporter.container.decide.records import INSTANCE_LABEL, ContainerStatus, DockerError
+from exporter.container.docker.engine import DockerEngine, DockerLimits
 from exporter.container.launching import launch_of
 from exporter.container.supervisor_config import SupervisorConfig
 from exporter.errors import ConfigError, ExporterError
@@ -19,17 +20,16 @@ if TYPE_CHECKING:
 
     from exporter.config import Settings, Target
     from exporter.container.decide.records import ContainerSnapshot, Launch, PullProgress
-    from exporter.container.docker.engine import DockerEngine
     from exporter.container.door import DockerDoor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", metavar="NAME", help="which managed target, if there are more")
+    parser.add_argument("--target", metavar="NAME", help="the managed target, if there are several")
     parser.add_argument(
         "--print",
         action="store_true",
         dest="print_line",
-        help="print the equal `docker run` line and start nothing",
+        help="print the equivalent `docker run` line and start nothing",
     )
     config.add_arguments(parser)
 
@@ -53,24 +53,18 @@ def _choose(settings: Settings, wanted: str | None) -> Target:
     if wanted is None and len(managed) == 1:
         return next(iter(managed.values()))
     if wanted not in managed:
-        known = f"managed are: {', '.join(managed)}" if managed else "no target is managed"
+        known = f"managed targets: {', '.join(managed)}" if managed else "no target is managed"
         raise ConfigError(f"launch needs one managed target: give --target NAME ({known})")
     return managed[wanted]
 
 
 def _engine(managed: SupervisorConfig) -> DockerEngine:
-    # Docker's library is slow to import: only a command that talks to Docker loads it.
-    from exporter.container.docker.engine import (  # noqa: PLC0415 - see above
-        DockerEngine,
-        DockerLimits,
-    )
-
     container = managed.container
     return DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
 
 
 async def _as_printed(managed: SupervisorConfig, launch: Launch) -> Launch:
-    """With the command that the image accepts; by its tag where Docker does not know the image."""
+    """With the command that the image accepts; by its tag if Docker does not know the image."""
     if managed.model is None:
         return launch
     engine = _engine(managed)
@@ -104,11 +98,11 @@ async def _start_on(engine: DockerDoor, managed: SupervisorConfig, launch: Launc
     try:
         await engine.start(container_id)
     except DockerError:
-        await engine.remove(container_id)  # it would be in the way of the next attempt
+        await engine.remove(container_id)  # it would block the next attempt
         raise
     print(f"{container_id[:12]} {launch.name}")
     print(
-        f"started; it is ready when {managed.target.base_url}/health answers. Its log: "
+        f"started; the engine is ready when {managed.target.base_url}/health answers. Its log: "
         f"docker logs -f {launch.name}",
         file=sys.stderr,
     )
@@ -120,12 +114,12 @@ def _report_existing(existing: ContainerSnapshot, managed: SupervisorConfig, lau
         other = existing.labels.get(INSTANCE_LABEL)
         owner = "" if other is None else f" (it belongs to the exporter with instance = {other!r})"
         raise ExporterError(
-            f"a container named {launch.name} exists and is not ours{owner}: remove it, or set "
-            "the target's container.name"
+            f"a container named {launch.name} exists, and this exporter did not create it{owner}. "
+            "Remove it, or set the target's container.name"
         )
-    drift = " It was made from other settings." if has_drifted(existing, launch) else ""
+    drift = " It was created from other settings." if has_drifted(existing, launch) else ""
     print(f"{existing.id[:12]} {existing.name}")
-    print(f"it exists already and is {existing.status}.{drift}", file=sys.stderr)
+    print(f"the container exists already and is {existing.status}.{drift}", file=sys.stderr)
     return 0 if existing.status is ContainerStatus.RUNNING else 1
 
 

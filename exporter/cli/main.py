@@ -1,6 +1,7 @@
-"""The command line: which command, with which settings, and what its exit code is.
+"""The command line: finds the command, runs it and sets the exit code.
 
-0: fine. 1: the thing measured is unwell. 2: wrong usage or configuration.
+0: success. 1: the measured engine is unhealthy, or the command failed. 2: wrong usage or
+configuration.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DESCRIPTION = (
-    "Plays multi-turn agent sessions against vLLM and exports, turn by turn, what its prefix cache "
-    "served, how far that is from the ideal, and what it saved."
+    "Plays multi-turn agent sessions against vLLM. Exports for each turn how much the prefix cache "
+    "served, how much it could have served, and how much time that saved."
 )
 
 _COMMANDS = {
-    "run": "Measure the configured targets and serve /metrics, until stopped.",
-    "demo": "Show it without an engine: the daemon on a SIMULATED vLLM in the same process.",
-    "simulate": "Serve a SIMULATED vLLM: its API, its metrics and its prefix cache, no model.",
+    "run": "Measure the configured targets and serve /metrics until stopped.",
+    "demo": "Try it without an engine: run the daemon on a SIMULATED vLLM in the same process.",
+    "simulate": "Serve a SIMULATED vLLM: API, metrics and prefix cache, but no model.",
     "probe": "Play one session against an engine and show what its cache served, turn by turn.",
     "compare": "Compare engines, saved results, or one engine with and without its cache.",
-    "check": "Examine one engine: what is wrong with its prefix cache, and what mends it.",
-    "launch": "Make and start a managed target's container once, or print its `docker run` line.",
-    "config": "Check the configuration and print what is in force, from where, secrets hidden.",
+    "check": "Test one engine: what is wrong with its prefix cache, and how to fix it.",
+    "launch": "Create and start a managed target's container, or print its `docker run` line.",
+    "config": "Check the configuration. Print each value and its source, with secrets hidden.",
 }
-_LONG_RUNNING = {"run", "demo", "simulate"}  # these let a held signal through: serving.py
-# Where the module's name is not the command's.
+_LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
+# For commands whose module has another name.
 _MODULES = {"config": "show_config", "compare": "compare.command"}
 
 
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands. Imports only the command that `arguments` names, so that a
-    daemon does not hold the memory of the others.
+    """The parser of all commands. Imports only the command that `arguments` names, which keeps
+    the other commands out of the daemon's memory.
     """
     parser = argparse.ArgumentParser(prog="vllm-cache-exporter", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -74,17 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """The console script."""
     if _LONG_RUNNING.intersection(sys.argv[1:2]):
-        # To the first process of a container the kernel delivers no SIGTERM that it has no handler
-        # for. Held from here on, one that comes while we still import is not lost.
+        # The kernel drops a SIGTERM to the first process of a container that has no handler for it.
+        # Blocked here, a signal that arrives during the imports waits for the handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if sys.argv[1:2] == ["run"]:
-        # Before `run` has a handler for this one, which has it read its configuration again, it
-        # would be the end of it.
+        # SIGHUP reloads the configuration. Before `run` has its handler, SIGHUP would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What the commands about one engine share: which engine that is, and how to look at it."""
+"""What the commands on one engine share: its options, its settings and the access to it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,32 @@ if TYPE_CHECKING:
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--url`, `--target` or `--simulated`, and what goes with a URL."""
+    """`--url`, `--target` or `--simulated`, and the options that belong to `--url`."""
     engine = parser.add_mutually_exclusive_group()
-    engine.add_argument("--url", help="the engine's root, for example http://127.0.0.1:8000")
-    engine.add_argument("--target", metavar="NAME", help="a target of the configuration")
+    engine.add_argument("--url", help="base URL of the engine, for example http://127.0.0.1:8000")
+    engine.add_argument("--target", metavar="NAME", help="a configured target")
     engine.add_argument(
-        "--simulated", action="store_true", help="a SIMULATED engine, made for this one run"
+        "--simulated", action="store_true", help="a SIMULATED engine, started for this run only"
     )
-    parser.add_argument("--model", help="with --url: the model (default: the first one served)")
-    parser.add_argument("--api-key-file", metavar="FILE", help="with --url: a file with its key")
+    parser.add_argument(
+        "--model", help="with --url: the model (default: the first that the server lists)"
+    )
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="with --url: a file with the API key"
+    )
 
 
 async def simulated_url(stack: AsyncExitStack) -> str:
-    """The URL of a simulated engine that lives as long as `stack`; its log stays out of stdout."""
+    """The URL of a simulated engine that runs as long as `stack` is open. It logs errors only."""
     logs.configure("console", "error")
     simulator = Simulator(SimulatorSettings(port=0))
     return (await stack.enter_async_context(simulator)).url
 
 
 def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Target]:
-    """The target at `url`, the one that is named, or the only one that is configured.
+    """The target at `url`, the named one, or the only configured one.
 
-    Raises `ConfigError` where that is none.
+    Raises `ConfigError` if there is none.
     """
     if url is not None:
         options.settings = config.collected(options) | _target_settings(options, url)
@@ -59,10 +63,10 @@ def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Targ
     names = [each.name for each in settings.targets]
     wanted = options.target or (names[0] if len(names) == 1 else None)
     if wanted not in names:
-        known = f"the configuration has {', '.join(names)}" if names else "no target is configured"
+        known = f"configured targets: {', '.join(names)}" if names else "no target is configured"
         raise ConfigError(
-            f"{options.command} needs to know which engine: give --url http://HOST:8000, --target "
-            f"NAME of a configured target, or --simulated ({known})"
+            f"{options.command} needs one engine: give --url http://HOST:8000, --target NAME, or "
+            f"--simulated ({known})"
         )
     return settings, settings.targets[names.index(wanted)]
 
@@ -71,7 +75,7 @@ _OPTIONS = {"url": "--url", "model": "--model", "api_key_file": "--api-key-file"
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """The settings; a mistake in the target of `--url` is told by the option that was given."""
+    """The settings. An error in the target of `--url` names the option of the command."""
     try:
         return load_settings(options).settings
     except ConfigError as error:
@@ -88,15 +92,15 @@ def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
 
 
 def plan_of(settings: Settings, target: Target) -> SessionPlan:
-    """A session as the daemon would play it.
+    """The same session that the daemon plays.
 
-    Raises `ConfigError` where a scenario file has mistakes.
+    Raises `ConfigError` if a scenario file has errors.
     """
     return session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
 
 
 def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:
-    """A scraper that is only asked: it has no loop and publishes nothing."""
+    """A scraper without a loop: it reads on demand and publishes nothing."""
     unread = TargetState(target.name)
     return Scraper(
         target.name,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
-import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.cli.cold import ColdUntoldError, ending_where_untold
+from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
@@ -24,6 +22,7 @@ from exporter.cli.one_engine import (
     scraper_of,
     simulated_url,
 )
+from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
 from exporter.daemon.probing import engine_client, new_salt
 from exporter.probe.session.cold_control import ColdControl
@@ -41,30 +40,29 @@ if TYPE_CHECKING:
     from exporter.config import Settings, Target
     from exporter.model.session import SessionResult
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICK_SECONDS = 0.25
 _EPILOG = (
-    "Progress goes to standard error, the result to standard output. Exit code: 0 when the session "
-    "finished and met what --fail-under-… demands, 1 when not, 2 for usage, 130 when Ctrl-C ended "
-    "it (the turns that did finish are printed)."
+    "Progress goes to standard error, the result to standard output. Exit code: 0 if the session "
+    "finished and reached the --fail-under-… ratios, 1 if not, 2 for wrong usage or configuration, "
+    "130 after Ctrl-C (the finished turns are printed)."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSession:
-    """A session that ended, or was ended: then `result` has the turns so far.
+    """A session to show. If it was stopped, `result` has the turns so far.
 
-    `signal` is what ended it from outside, `untold` why --cold was in vain.
+    `signal` is the number of the signal that stopped it, `unproven` why --cold stopped it.
     """
 
     url: str
     result: SessionResult
     signal: int | None = None
-    untold: str | None = None
+    unproven: str | None = None
 
     @property
     def interrupted(self) -> bool:
-        return self.signal is not None or self.untold is not None
+        return self.signal is not None or self.unproven is not None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,20 +70,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cold",
         action="store_true",
-        help="send each turn once more without cache, to show what the cache saves in TTFT",
+        help="send each turn a second time without cache, to show how much TTFT the cache saves",
     )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print the session as JSON")
     shape.add_argument("--csv", action="store_true", help="print the turns as CSV")
     parser.add_argument(
-        "--chart", metavar="FILE", help="draw the session into FILE, a .png or .svg"
+        "--chart", metavar="FILE", help="draw a chart of the session into FILE (.png or .svg)"
     )
-    for name, what in (("efficiency", "served / ideal"), ("hit-ratio", "cached / prompt")):
+    for name, what in (
+        ("efficiency", "efficiency (served / ideal tokens)"),
+        ("hit-ratio", "hit ratio (cached / prompt tokens)"),
+    ):
         parser.add_argument(
             f"--fail-under-{name}",
             type=ratio,
             metavar="RATIO",
-            help=f"exit with 1 when {what} tokens of the session are below this, or not known",
+            help=f"exit with 1 if the session's {what} is below RATIO or unknown",
         )
     parser.epilog = _EPILOG
     config.add_arguments(parser)
@@ -109,14 +110,16 @@ def main(options: argparse.Namespace) -> int:
 
 
 def write_out(played: ShownSession, options: argparse.Namespace) -> int:
-    """Put the result where it was asked for, and return the exit code."""
+    """Write the result as the options say, and return the exit code."""
     result, interrupted = played.result, played.interrupted
     out, aside = screen(sys.stdout), screen(sys.stderr)
     if options.json:
         print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
     elif options.csv:
         sys.stdout.flush()
-        sys.stdout.buffer.write(session_csv(result).encode())  # UTF-8, whatever the terminal's is
+        sys.stdout.buffer.write(
+            session_csv(result).encode()
+        )  # UTF-8, whatever the encoding of the terminal
     if options.json or options.csv or not result.turns:
         aside.print(closing(result, interrupted=interrupted))
     else:
@@ -127,8 +130,8 @@ def write_out(played: ShownSession, options: argparse.Namespace) -> int:
         write_session_chart(options.chart, result, interrupted=interrupted)
     if played.signal is not None:
         return 128 + played.signal
-    if played.untold is not None:
-        aside.print(f"--cold: {played.untold}", style="bold red")
+    if played.unproven is not None:
+        aside.print(f"--cold: {played.unproven}", style="bold red")
         return 1
     if result.failure is not None:
         return 1
@@ -155,8 +158,8 @@ async def _play(settings: Settings, target: Target, *, cold: bool) -> ShownSessi
         runner = SessionRunner(plan, requests, new_salt, control=control)
         progress = SessionProgress(screen(sys.stderr), clock.monotonic, plan.max_tokens, cold)
         try:
-            result, number = await _until_signal(runner, progress, cold=cold)
-        except ColdUntoldError as error:
+            result, number = await _play_until_signal(runner, progress, cold=cold)
+        except ColdUnprovenError as error:
             left = runner.so_far()
             if left is None:
                 raise
@@ -164,40 +167,28 @@ async def _play(settings: Settings, target: Target, *, cold: bool) -> ShownSessi
         return ShownSession(str(target.base_url), result, number)
 
 
-async def _until_signal(
+async def _play_until_signal(
     runner: SessionRunner, progress: SessionProgress, *, cold: bool
 ) -> tuple[SessionResult, int | None]:
-    """Play one session; at a signal, what there is of it and the signal's number.
+    """Play one session. After a signal: the turns so far, and the signal's number.
 
-    Raises `ColdUntoldError` where it is `cold` and its controls prove nothing.
+    Raises `ColdUnprovenError` if it is `cold` and its controls prove nothing.
     """
     on_turn = progress.turn_ended
     hooks = SessionHooks(
         on_turn_start=progress.turn_started,
         on_request=progress.request_leaves,
         on_token=progress.token_came,
-        on_turn=ending_where_untold(runner, on_turn) if cold else on_turn,
+        on_turn=stopping_if_unproven(runner, on_turn) if cold else on_turn,
     )
-    caught: list[int] = []
-    session = asyncio.create_task(runner.play(hooks), name="session")
-
-    def on_signal(number: int) -> None:
-        caught.append(number)
-        session.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
     progress.start()
     try:
-        while not session.done():
-            await asyncio.wait({session}, timeout=_TICK_SECONDS)
-            progress.tick()
+        result, number = await until_signal(
+            runner.play(hooks), tick=progress.tick, tick_seconds=_TICK_SECONDS
+        )
     finally:
         progress.stop()
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-    left = runner.so_far()
-    if caught and left is not None:
-        return left, caught[0]
-    return session.result(), None
+    left = result or runner.so_far()
+    if left is None:
+        raise KeyboardInterrupt
+    return left, number

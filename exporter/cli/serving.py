@@ -1,20 +1,21 @@
-"""What the long-running commands share: the event loop and the end by signal."""
+"""How commands run until a signal."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
+T = TypeVar("T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HELD = (signal.SIGTERM, signal.SIGHUP)
-"""The signals that cli/main.py holds back while the program is imported, where it can."""
+"""The signals that cli/main.py blocks during the imports."""
 
 
 def run_until_signal(
@@ -22,10 +23,10 @@ def run_until_signal(
     *,
     on_hangup: Callable[[], None] | None = None,
 ) -> int:
-    """Run `main` on uvloop; SIGTERM and SIGINT set the event it is given. The exit code is 0.
+    """Run `main` on uvloop. SIGTERM and SIGINT set its event. Returns exit code 0.
 
-    A second such signal ends the process at once: somebody is in a hurry. SIGHUP calls `on_hangup`,
-    and without that it ends the process, as when its terminal is closed.
+    A second SIGTERM or SIGINT ends the process at once. SIGHUP calls `on_hangup`; without it,
+    SIGHUP ends the process, as when its terminal closes.
     """
 
     async def serve() -> None:
@@ -46,3 +47,35 @@ def run_until_signal(
 
     uvloop.run(serve())
     return 0
+
+
+async def until_signal(
+    work: Coroutine[None, None, T],
+    *,
+    tick: Callable[[], None] = lambda: None,
+    tick_seconds: float | None = None,
+) -> tuple[T | None, int | None]:
+    """The result of `work`. SIGINT or SIGTERM cancels it and returns None and the signal's number.
+
+    Meanwhile it calls `tick` every `tick_seconds`.
+    """
+    caught: list[int] = []
+    task = asyncio.create_task(work, name="until_signal")
+
+    def on_signal(number: int) -> None:
+        caught.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=tick_seconds)
+            tick()
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    if caught and task.cancelled():
+        return None, caught[0]
+    return task.result(), None

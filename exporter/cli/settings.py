@@ -1,4 +1,4 @@
-"""How a command gets its settings: the same flags for all of them."""
+"""How every command loads its settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_settings(options: argparse.Namespace, *, targets_required: bool = False) -> Loaded:
-    """The settings from all sources. Raises `ConfigError` with every mistake."""
+    """The settings from all sources. Raises `ConfigError` with all errors."""
     loaded = config.load_from(options, os.environ, targets_required=targets_required)
     for note in loaded.ignored:
         print(f"note: {note}", file=sys.stderr)

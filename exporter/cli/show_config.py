@@ -1,4 +1,4 @@
-"""`config`: checks the settings and prints what is in force and from where."""
+"""`config`: checks the settings, and prints each value and its source."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def main(options: argparse.Namespace) -> int:
     loaded = load_settings(options)
     if loaded.settings.web_config_file is not None:
         read_web_config(loaded.settings.web_config_file)  # raises `ConfigError` too
-    load_scenarios(loaded.settings.probe.scenario)  # raises `ConfigError` with their mistakes
+    load_scenarios(loaded.settings.probe.scenario)  # and this
     print(config.describe_json(loaded) if options.json else config.describe(loaded))
     return 0

@@ -1,4 +1,4 @@
-"""`simulate`: a simulated vLLM server, for demos and for testing what watches a vLLM."""
+"""`simulate`: a simulated vLLM server, for demos and for testing monitoring of vLLM."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _DEFAULTS = SimulatorSettings()
 
 
 def add_like(parser: argparse.ArgumentParser, kinds: Mapping[str, Profile | FailingStart]) -> None:
-    """`--like NAME`, with all names and what they stand for below the help."""
+    """`--like NAME`. The help ends with all names and their meaning."""
     parser.add_argument(
         "--like",
         metavar="NAME",
-        help="simulate a server of this kind; see below, and docs/simulator.md",
+        help="simulate this kind of server; see below and docs/simulator.md",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = textwrap.fill(parser.description or "", 78)
@@ -62,11 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-enable-prompt-tokens-details",
         action="store_true",
-        help="leave cached tokens out of usage, as vLLM does unless told",
+        help="leave cached tokens out of usage, which is the default of vLLM",
     )
     parser.add_argument("--no-enable-prefix-caching", action="store_true")
     parser.add_argument("--disable-log-stats", action="store_true")
-    parser.add_argument("--api-key-file", metavar="FILE", help="demand this key on /v1")
+    parser.add_argument("--api-key-file", metavar="FILE", help="require the API key in FILE on /v1")
     parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
                         default="console")  # fmt: skip
 
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     logs.configure(options.log_format, "info")
     if (start := FAILING_STARTS.get(options.like)) is not None:
-        print(f"SIMULATED vLLM, a start that fails like {start.name}.", file=sys.stderr)
+        print(f"SIMULATED vLLM: this start fails like {start.name}.", file=sys.stderr)
         print("\n".join(start.log), file=sys.stderr)
         return start.exit_code
     given = SimulatorSettings(
@@ -100,14 +100,14 @@ def main(options: argparse.Namespace) -> int:
         except OSError as error:
             raise ExporterError(
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-                "set another --port"
+                "choose another --port"
             ) from error
         print(
             f"SIMULATED vLLM {settings.model!r} at {simulator.url}. No model runs here."
-            + (f" It is like {options.like}." if options.like else ""),
+            + (f" It behaves like {options.like}." if options.like else ""),
             file=sys.stderr,
         )
-        # As vLLM says it: whoever follows the log of its container knows that it is up.
+        # vLLM's own line: a program that follows the log knows by it that the server is up.
         print("INFO:     Application startup complete.", file=sys.stderr)
         try:
             await stop.wait()

@@ -1,4 +1,4 @@
-"""Charts for those who ask for one: matplotlib is loaded then, and its absence told in words."""
+"""Writes charts. matplotlib is an optional extra, so it is imported only for a chart."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FORMATS = (".png", ".svg")
 
 
 class ExtraMissingError(ConfigError):
-    """A chart was asked for and matplotlib is not installed; the text says how it is."""
+    """A chart needs matplotlib, which is not installed. The text says how to install it."""
 
 
 def picture_format(file: str) -> PictureFormat:
-    """By the file's suffix. Raises `ConfigError` where that is no format of ours."""
+    """By the file's suffix. Raises `ConfigError` if it is not .png or .svg."""
     suffix = Path(file).suffix.lower()
     if suffix not in _FORMATS:
         raise ConfigError(f"--chart {file}: the name must end in .png or .svg")
@@ -30,21 +30,21 @@ def picture_format(file: str) -> PictureFormat:
 
 
 def check_chart(file: str) -> None:
-    """Before a session is played: whether its chart can be drawn and written afterwards."""
+    """Checks before a session that its chart can be drawn and written afterwards."""
     picture_format(file)
     folder = Path(file).expanduser().parent
     if not folder.is_dir():
-        raise ConfigError(f"--chart {file}: there is no folder {folder}")
+        raise ConfigError(f"--chart {file}: the folder {folder} does not exist")
     _load()
 
 
 def write_session_chart(file: str, result: SessionResult, *, interrupted: bool = False) -> None:
-    """Draw a session into `file`. Raises `ConfigError` where that is not possible."""
+    """Draw a session into `file`. Raises `ConfigError` if that is not possible."""
     _write(file, session_picture(result, picture_format(file), interrupted=interrupted))
 
 
 def write_comparison_chart(file: str, comparison: Comparison) -> None:
-    """Draw a comparison into `file`. Raises `ConfigError` where that is not possible."""
+    """Draw a comparison into `file`. Raises `ConfigError` if that is not possible."""
     _load()
     from exporter.report.comparison.chart import draw  # noqa: PLC0415 - loads matplotlib
 
@@ -54,7 +54,7 @@ def write_comparison_chart(file: str, comparison: Comparison) -> None:
 def session_picture(
     result: SessionResult, form: PictureFormat = "png", *, interrupted: bool = False
 ) -> bytes:
-    """The four-panel chart. Not for two threads at once."""
+    """The four-panel chart. Not thread-safe."""
     _load()
     from exporter.report.session.chart import draw  # noqa: PLC0415 - loads matplotlib
 

@@ -1,6 +1,6 @@
-"""What all charts share: how they look and how they become files. The only door to matplotlib.
+"""What all charts share: their style, their axes and their files. The only door to matplotlib.
 
-Figures are made without pyplot, which would keep each of them for ever.
+Figures are made without pyplot, which would keep every figure in memory.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 PictureFormat = Literal["png", "svg"]
 
-# Okabe and Ito's colours (2008), which people with any colour vision can tell apart.
+# Okabe and Ito's colours (2008): people with any colour vision can tell them apart.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
 GREY, PALE, INK = "#767676", "#D9D9D9", "#222222"
-# One for each engine of a comparison, with a marker and a dash of its own beside the colour.
+# The sides of a comparison differ in colour, marker and dashes.
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
@@ -60,9 +60,9 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure in the style of all charts, inches; it is emptied again at the end.
+    """An empty figure in the style of all charts; sizes in inches. It is cleared at the end.
 
-    matplotlib's settings are those of the process: one thread at a time.
+    matplotlib's settings belong to the process: one thread at a time.
     """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box is drawn
@@ -82,7 +82,7 @@ def picture(made: Figure, form: PictureFormat) -> bytes:
 
 
 def with_gaps(values: Sequence[float | None]) -> list[float]:
-    """Unknown values as matplotlib takes them: nothing is drawn there."""
+    """Unknown values as NaN, where matplotlib draws nothing."""
     return [float("nan") if value is None else float(value) for value in values]
 
 
@@ -95,7 +95,7 @@ def watermark(made: Figure) -> None:
 
 
 def head(made: Figure, title: str, subtitle: str, banner: str | None) -> None:
-    """Title and the line below it, above all panels; the banner tells what is wrong."""
+    """Title and subtitle above all panels. The banner says what is wrong."""
     made.text(0.012, 0.968, title, ha="left", va="center", fontsize=15, fontweight="bold")
     lines = [(subtitle, INK)] if banner is None else [(subtitle, INK), (banner, VERMILLION)]
     for row, (line, colour) in enumerate(lines):
@@ -110,7 +110,7 @@ def head(made: Figure, title: str, subtitle: str, banner: str | None) -> None:
 
 
 def say(axes: Axes, sentence: str, *, high: float = 0.5) -> None:
-    """A sentence in a panel, in place of what cannot be drawn."""
+    """A sentence in a panel about what cannot be drawn."""
     axes.text(
         0.5, high, sentence, transform=axes.transAxes, ha="center", va="center", color=INK,
         fontsize=9.5, bbox={"facecolor": "white", "edgecolor": GREY, "boxstyle": "round,pad=0.4"},

@@ -1,4 +1,4 @@
-"""A session while it is played: a table that grows, and the turn that runs below it."""
+"""Progress of a session: the table of finished turns, and the running turn below it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from exporter.model.session import TurnFacts
 
 _BAR = 12
-_MARGIN = 3  # columns left free: a terminal echoes ^C there, and in the last one it would wrap
+_MARGIN = 3  # columns kept free: the terminal echoes ^C there without a line break
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The turn under way. `since` is when its request left, or what is before the first one began.
+    """The running turn. `since` is when its request was sent, or when the session began.
 
-    `chunks` is how many chunks of text have come; of how many tokens they were is said only at the
-    end. `first_seconds` is from the request to the first of them, as seen here.
+    `chunks` counts the chunks of text so far; the number of tokens is known only at the end.
+    `first_seconds` is from the request to the first chunk, as seen here.
     """
 
     since: float
@@ -41,13 +41,13 @@ class Running:
 
 
 def running_line(running: Running, now: float, max_tokens: int) -> str:
-    """One line on the turn that runs."""
+    """One line on the running turn."""
     waited = f"{max(0.0, now - running.since):.1f} s"
     if running.turn is None:
-        return f"asking the engine what it is, and making the scenario fit it, {waited}"
+        return f"reading the engine's model and metrics, and fitting the scenario, {waited}"
     place = f"turn {running.turn} of {running.turns}"
     if running.control:
-        return f"{place}  the same prompt without cache, to compare, {waited}"
+        return f"{place}  cold control: the same prompt without cache, {waited}"
     if running.first_seconds is None:
         return f"{place}  waiting for the first token, {waited}"
     done = min(_BAR, round(_BAR * running.chunks / max_tokens))
@@ -57,7 +57,7 @@ def running_line(running: Running, now: float, max_tokens: int) -> str:
 
 
 def turn_line(turn: TurnFacts, turns: int | None) -> str:
-    """One line on a turn that has ended, for a log or a pipe."""
+    """One line on a finished turn, for a log or a pipe."""
     cached, prompt = numbers.count(turn.cached_tokens), numbers.count(turn.prompt_tokens)
     lost = "" if turn.loss is None else f", {numbers.count(turn.loss.tokens)} lost"
     return (
@@ -69,11 +69,11 @@ def turn_line(turn: TurnFacts, turns: int | None) -> str:
 
 @dataclass(slots=True)
 class SessionProgress:
-    """Follows one session on `console`, by the hooks of a session and by `tick`.
+    """Shows one session on `console`, driven by the hooks of the session and by `tick`.
 
-    On a terminal nothing is drawn between a request and its first token but one short line a few
-    times a second (`tick`), so that drawing does not show in what is measured. Elsewhere each turn
-    is one line as it ends.
+    Between a request and its first token it draws only one short line a few times a second
+    (`tick`), so that drawing does not change the measured times. Without a terminal it prints one
+    line for each finished turn.
     """
 
     console: Console
@@ -99,12 +99,12 @@ class SessionProgress:
             self.tick()
 
     def stop(self) -> None:
-        """Take the picture away; what is printed after it stands in its place."""
+        """Remove the display; later output takes its place."""
         if self._live is not None:
             self._live.stop()
 
     def tick(self) -> None:
-        """Draw the line of the turn that runs."""
+        """Draw the line of the running turn."""
         if self._live is not None:
             line = Text(running_line(self._running, self.clock(), self.max_tokens), no_wrap=True)
             line.truncate(max(1, self.console.width - _MARGIN))
@@ -112,14 +112,14 @@ class SessionProgress:
 
     def turn_started(self, index: int, turns: int) -> None:
         if index == 1:
-            self._turns.clear()  # a session may begin anew
+            self._turns.clear()  # a session may restart
         self._running = Running(self.clock(), index, turns)
 
     def request_leaves(self, control: bool) -> None:
         turn, turns = self._running.turn, self._running.turns
         self._running = Running(self.clock(), turn, turns, control)
         self.tick()
-        self._running = replace(self._running, since=self.clock())  # what drawing took is not ours
+        self._running = replace(self._running, since=self.clock())  # without the time of drawing
 
     def token_came(self, chunks: int) -> None:
         first = self._running.first_seconds
@@ -136,5 +136,7 @@ class SessionProgress:
         table = turn_table(
             self._turns, width=options.max_width, ascii_only=options.ascii_only, cold=self.cold
         )
-        self._table = Segments(list(self.console.render(table)))  # laid out once, drawn often
+        self._table = Segments(
+            list(self.console.render(table))
+        )  # laid out once, drawn at every tick
         self.tick()

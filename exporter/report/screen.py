@@ -1,6 +1,6 @@
-"""Terminals and files to write to: how wide, with which characters, in colour or not.
+"""The console for a terminal, a pipe or a file: its width and its characters.
 
-Colour is rich's matter: it goes where the stream is no terminal, and NO_COLOR turns it off.
+rich decides on colour: none without a terminal or with NO_COLOR.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PLAIN_WIDTH = 80
-"""Columns where there is no terminal to ask and COLUMNS says nothing."""
+"""Columns without a terminal and without COLUMNS."""
 
 _IN_ASCII = str.maketrans(
     dict.fromkeys("\u2013\u2014\u2212\u2500\u2592", "-")  # dashes, minus, rule, shade
@@ -27,20 +27,20 @@ _IN_ASCII = str.maketrans(
 
 
 def screen(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
-    """A console on `stream` that writes only what the stream can show."""
+    """A console on `stream` that writes only characters that the stream can show."""
     file: IO[str] = stream if speaks_utf8(stream, environ) else cast("IO[str]", AsciiOnly(stream))
     columns = environ.get("COLUMNS", "")
     width: int | None = int(columns) if columns.isdecimal() and int(columns) > 0 else PLAIN_WIDTH
     if stream.isatty():
-        width = None  # rich asks the terminal
+        width = None  # rich reads it from the terminal
     return _Screen(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
 def speaks_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether the other end shows more than ASCII.
+    """Whether the reader can show more than ASCII.
 
-    Python writes UTF-8 under LC_ALL=C too (PEP 540), which is not what a terminal that was told
-    so expects; where no locale is set at all, Python's choice stands.
+    With LC_ALL=C Python writes UTF-8 (PEP 540), but the terminal expects ASCII. Without any locale
+    Python's choice counts.
     """
     locale = next((environ[name] for name in _LOCALE if environ.get(name)), "")
     if locale in {"C", "POSIX"}:
@@ -48,25 +48,25 @@ def speaks_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
-_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first that is set counts, as in POSIX
+_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first that is set counts (POSIX)
 
 
 class _Screen(Console):
-    """A console whose reader may leave early; the command decides what that means."""
+    """A console that reports a closed pipe to the command."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with 1
 
 
 class AsciiOnly(io.TextIOBase):
-    """Writes to a stream that shows no more than ASCII; what has no likeness becomes "?"."""
+    """Writes ASCII only. A character without a replacement becomes "?"."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return "ascii"  # rich draws its boxes and bars accordingly
+        return "ascii"  # rich then draws boxes and bars in ASCII
 
     def write(self, text: str) -> int:
         shown = text.translate(_IN_ASCII).encode("ascii", "replace").decode("ascii")

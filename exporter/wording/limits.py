@@ -1,4 +1,4 @@
-"""Whether a session is as good as was demanded: for pipelines that must stop where it is not."""
+"""Whether a session reaches the limits that a pipeline sets. Pure."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The least that a session must reach, as ratios 0…1 of all its turns; None demands nothing."""
+    """The ratios (0…1) that a session must reach; None is no limit."""
 
     efficiency_ratio: float | None = None
     hit_ratio: float | None = None
 
 
 def shortfalls(result: SessionResult, limits: Limits) -> list[str]:
-    """A sentence for each demand that is not met. A figure that is not known meets none."""
+    """A sentence for each limit that is not reached. An unknown ratio reaches no limit."""
     totals = session_totals(result.turns)
-    demands = (
+    limited = (
         ("efficiency", "--fail-under-efficiency", totals.efficiency_ratio, limits.efficiency_ratio),
         ("hit ratio", "--fail-under-hit-ratio", totals.hit_ratio, limits.hit_ratio),
     )
     found = []
-    for name, option, reached, least in demands:
+    for name, option, reached, least in limited:
         if least is None:
             continue
         if reached is None:
             found.append(
-                f"The session's {name} is not known, so it does not meet {option} {least:g}."
+                f"The session's {name} is unknown, so it does not reach {option} {least:g}."
             )
         elif reached < least:
             found.append(

@@ -1,4 +1,4 @@
-"""Numbers and times as a person reads them; an unknown one is a dash. Pure."""
+"""Numbers and times for people; an unknown one is a dash. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tokens(value: float | None) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """A ratio from 0 to 1; never rounded up to 100 % nor down to 0 %."""
+    """A ratio from 0 to 1. Never rounded up to 100 % or down to 0 %."""
     if ratio is None:
         return UNKNOWN
     if ratio in {0, 1}:
@@ -33,7 +33,7 @@ def seconds(value: float | None) -> str:
         return UNKNOWN
     if value < 1:
         return _milliseconds(value * 1000)
-    if value < 10:  # noqa: PLR2004 - below ten a digit more is worth reading
+    if value < 10:  # noqa: PLR2004 - below ten one more digit matters
         return f"{value:.2f} s"
     if value < 2 * _MINUTE:
         return f"{value:.0f} s"
@@ -69,7 +69,7 @@ def moment(unix_time: float) -> str:
 
 
 def ago(unix_time: float | None, now: float) -> str:
-    """How long ago, or how far ahead."""
+    """How long ago, or how far in the future."""
     if unix_time is None:
         return UNKNOWN
     gap = round(now - unix_time)

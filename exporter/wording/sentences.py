@@ -1,4 +1,4 @@
-"""What the cache served of a session and what it lost, as the beginning of a sentence. Pure."""
+"""What the cache served and lost in a session, as the beginning of a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def served_and_lost(totals: SessionTotals) -> str:
 
 def _saved(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.prompt_tokens is None:
-        return "How many prompt tokens the cache saved is not known"
+        return "The number of prompt tokens that the cache served is unknown"
     told = sooner(totals.ttft_saved_seconds)
     served, prompt = numbers.count(totals.cached_tokens), numbers.count(totals.prompt_tokens)
     share = numbers.percent(totals.hit_ratio)
@@ -30,9 +30,9 @@ def _saved(totals: SessionTotals) -> str:
 
 
 def sooner(saved_seconds: Sequence[float]) -> str | None:
-    """What the cache saved in time to first token, with its interval, by pairs of cold and warm.
+    """What the cache saved in time to first token, with its interval, from pairs of cold and warm.
 
-    None where the pairs are too few to tell it from chance.
+    None if there are too few pairs to tell it from chance.
     """
     found = difference(saved_seconds)
     if found is None or found.low is None or found.high is None:
@@ -54,13 +54,13 @@ def _lost(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.turns == 1:
         return ""
     if totals.ideal_tokens == 0:
-        return "; nothing could have been served"
+        return "; it could have served nothing"
     if totals.lost_tokens is None:
-        return "; how many it could have served is not known"
+        return "; how many it could have served is unknown"
     if totals.lost_tokens == 0:
         return ", all that it could have"
     causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
-    return f" and lost {numbers.count(totals.lost_tokens)} more that it could have served: {causes}"
+    return f" and lost {numbers.count(totals.lost_tokens)} that it could have served: {causes}"
 
 
 def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
@@ -70,7 +70,7 @@ def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
 
 
 def places(turns: Sequence[int]) -> str:
-    """As in "turn 3", "turns 3 and 5", "turns 2 to 8"."""
+    """For example "turn 3", "turns 3 and 5", "turns 2 to 8"."""
     first, last = turns[0], turns[-1]
     if len(turns) == 1:
         return f"turn {first}"

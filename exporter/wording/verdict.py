@@ -1,4 +1,4 @@
-"""The session in one sentence: what was saved, what was lost and why, what to change. Pure."""
+"""The verdict on a session: what the cache saved, what it lost and why, what to change. Pure."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ UNREACHED = frozenset(
         FailureReason.CONNECT_TIMEOUT,
     }
 )
-"""Failures where nothing at the address has answered."""
+"""Failures without any answer from the address."""
 
 _AT_THE_TERMINAL = {
-    FailureReason.MODEL_NOT_FOUND: "Give --model one of the names that it serves, or leave it out.",
+    FailureReason.MODEL_NOT_FOUND: "Give --model a name that the server lists, or leave it out.",
     FailureReason.UNAUTHORIZED: (
-        "The server wants an API key, or another one: put it in a file and give --api-key-file."
+        "The server wants an API key, or another one. Put it in a file and give --api-key-file."
     ),
 }
-"""What to do where an option of the command does what FAILURE_ADVICE says of a setting."""
+"""Advice for the command line, where an option replaces the setting in FAILURE_ADVICE."""
 
-_TO_MEND = (
+_TO_FIX = (
     *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
     *(Notice.USAGE_UNUSABLE, Notice.TRANSFER),
     *(Notice.BLOCK_TOO_LARGE, Notice.SALT_IGNORED, Notice.FIRST_TURN_NOT_COLD),
@@ -47,23 +47,23 @@ _TO_MEND = (
     *(Notice.HIT_BEYOND_IDEAL, Notice.MATCH_UNIT_UNKNOWN, Notice.TOKEN_IDS_MISSING),
     *(Notice.OPENING_SHORT, Notice.CACHED_FROM_COUNTERS, Notice.CACHED_TOKENS_UNKNOWN),
 )
-"""What to mend where nothing was lost; the first that applies is told."""
+"""What to fix if nothing was lost; the verdict names the first that applies."""
 
 
 def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
-    """The sentence for a session with at least one turn, finished or not."""
+    """For a session with at least one turn, finished or not."""
     totals = session_totals(result.turns)
     head = served_and_lost(totals)
     if result.failure is not None:
-        head = f"{failure_in_words(result)} Until then {_lower(head)}"
+        head = f"{failure_in_words(result)} Before that, {_lower(head)}"
         return _of_engine(result, f"{head}.")
     if interrupted:
-        head = f"Interrupted after {_turns(totals.turns)}, in which {_lower(head)}"
+        head = f"Interrupted after {_turns(totals.turns)}. In these, {_lower(head)}"
     return _of_engine(result, f"{head}{_change(result, totals)}")
 
 
 def failure_in_words(result: SessionResult) -> str:
-    """Where a session failed, why, and what to do; the empty string where it did not fail."""
+    """Where a session failed, why, and what to do. Empty if it did not fail."""
     failure = result.failure
     if failure is None:
         return ""
@@ -76,14 +76,14 @@ def failure_in_words(result: SessionResult) -> str:
     )
     if failure.reason in UNREACHED and not result.turns:
         text += (
-            " To see what a session looks like without an engine, play one against a SIMULATED one:"
+            " To see a session without an engine, play one against a SIMULATED one:"
             " vllm-cache-exporter probe --simulated."
         )
     return text
 
 
 def notes(result: SessionResult) -> list[str]:
-    """What else a reader of the numbers must know, beside the verdict."""
+    """What a reader of the numbers must know besides the verdict."""
     said = verdict(result) if result.turns else ""
     found = []
     prefix = result.prefix
@@ -94,15 +94,15 @@ def notes(result: SessionResult) -> list[str]:
     pairs = len(session_totals(result.turns).ttft_saved_seconds)
     if 0 < pairs < LEAST_PAIRS:
         found.append(
-            f"{pairs} cold control{'' if pairs == 1 else 's'} of turns that hit cannot tell what "
-            f"the cache saves in time to first token: {LEAST_PAIRS} are the fewest that can."
+            f"{pairs} cold control{'' if pairs == 1 else 's'} of turns that hit cannot show how "
+            f"much time to first token the cache saves: at least {LEAST_PAIRS} are needed."
         )
     notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
     return found + [ADVICE[one] for one in notices if _lower(ADVICE[one]) not in said]
 
 
 def loss_lines(result: SessionResult) -> list[str]:
-    """One line for each finding: which turns lost how many tokens, why, and how one knows."""
+    """One line for each cause: which turns lost how many tokens, why, and the evidence."""
     found: dict[tuple[LossCause, str], list[tuple[int, int]]] = {}
     for turn in result.turns:
         if turn.loss is not None:
@@ -120,7 +120,7 @@ def _of_engine(result: SessionResult, said: str) -> str:
 
 
 def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
-    """What to change; None where nothing is known to need it. The largest trouble speaks."""
+    """What to change about the largest loss or problem; None if nothing needs a change."""
     hidden = LossCause.UNREPORTED in totals.lost_by
     if totals.lost_by and (hidden or totals.cached_tokens is not None):
         return LOSS_ADVICE[next(iter(totals.lost_by))]
@@ -128,7 +128,7 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     if prefix is not None and not prefix.stable:
         found = prefix.first_break
         return ADVICE[Notice.PREFIX_UNSTABLE] if found is None else BREAK_ADVICE[found.reason]
-    for notice in _TO_MEND:
+    for notice in _TO_FIX:
         if notice in result.notices:
             return ADVICE[notice]
     return None
@@ -142,7 +142,7 @@ def _change(result: SessionResult, totals: SessionTotals) -> str:
 
 
 def _lower(sentence: str) -> str:
-    """A sentence as the part of another one; names that are written in capitals stay so."""
+    """A sentence as part of another one. Names in capitals stay in capitals."""
     return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
 
 

@@ -86,8 +86,8 @@ async def test_the_json_goes_to_standard_output_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "check needs to know which engine"),
-        (("--target", "nobody"), "check needs to know which engine"),
+        ((), "check needs one engine"),
+        (("--target", "nobody"), "check needs one engine"),
         (("--url", "ftp://here"), "url"),
         (("--url", "http://127.0.0.1:9", "--simulated"), "not allowed with"),
     ],

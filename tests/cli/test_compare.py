@@ -174,7 +174,7 @@ async def like(name: str) -> AsyncIterator[Simulator]:
     [
         ("no-usage-details", "--enable-prompt-tokens-details"),
         ("vllm-0.8.5", "--enable-prompt-tokens-details"),
-        ("pd-decode", "measure the prefill nodes"),
+        ("pd-decode", "Measure the prefill nodes"),
     ],
 )
 async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is_the_last(
@@ -185,8 +185,8 @@ async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is
         asked = await prompts_of(engine.url)
     assert code == 1
     text = " ".join(output.split())
-    assert "Whether cold is faster than cached is not known" in text
-    assert "this ended after turn 2." in text
+    assert "Whether cold is faster than cached is unknown" in text
+    assert "Stopped after turn 2." in text
     assert remedy in text
     assert "Turns 2 to 1" not in output
     assert "session 1 of" not in errors
@@ -210,7 +210,7 @@ async def test_probe_cold_ends_where_controls_prove_nothing_and_shows_what_there
     told = json.loads(output)
     assert (code, told["interrupted"], len(told["turns"])) == (1, True, 2)
     text = " ".join(errors.split())
-    assert "--cold: only cached tokens prove that a control was cold" in text
+    assert "--cold: only the number of cached tokens proves that a control was cold" in text
     assert "--enable-prompt-tokens-details" in text
 
 
@@ -230,7 +230,10 @@ async def test_a_file_without_cold_controls_is_refused_with_the_way_to_have_them
     file.write_text(output)
     code, output, errors = await ran("compare", "--cold", str(file))
     assert (code, output) == (2, "")
-    assert f"{file}: its sessions have no cold controls. Play them with --cold" in errors
+    assert (
+        f"{file}: its sessions have no cold controls. Play them with `probe --cold --json`"
+        in errors
+    )
 
 
 async def test_ctrl_c_shows_the_rounds_that_are_complete():
@@ -267,16 +270,19 @@ async def test_an_engine_that_is_not_there_ends_it_at_once():
     [
         ((), "compare needs two or more engines or files"),
         (("http://127.0.0.1:9",), "compare needs two or more"),
-        (("http://127.0.0.1:9", "a.json"), "give engines or saved results, not both"),
+        (("http://127.0.0.1:9", "a.json"), "give either engines or saved results"),
         (("none.json", "no.json"), "none.json: No such file or directory"),
-        (("localhost:8000", "localhost:8001"), "is it a URL that lacks http://"),
-        (("a=x.json", "a=y.json"), "two sides have one name"),
-        (("--sessions", "1", "x", "y"), "one session alone says nothing"),
+        (("localhost:8000", "localhost:8001"), "it must begin with http://"),
+        (("a=x.json", "a=y.json"), "two sides have the same name"),
+        (("--sessions", "1", "x", "y"), "one session alone does not show"),
         (("--cold", "--restart-without-caching"), "not allowed with"),
-        (("--restart-without-caching", "--url", "http://127.0.0.1:9"), "only the container of a"),
+        (
+            ("--restart-without-caching", "--url", "http://127.0.0.1:9"),
+            "only a managed target can be",
+        ),
         (("--chart", "x.pdf", "x", "y"), "must end in .png or .svg"),
-        (("--cold", "http://a", "http://b"), "are about one engine"),
-        (("ftp://a", "http://b"), "give engines or saved results, not both"),
+        (("--cold", "http://a", "http://b"), "take one engine only"),
+        (("ftp://a", "http://b"), "give either engines or saved results"),
     ],
 )
 def test_a_mistake_is_told_in_words_with_exit_code_2(arguments, message, capsys):

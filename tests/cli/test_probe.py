@@ -180,7 +180,7 @@ async def test_ctrl_c_prints_the_turns_that_finished():
     assert "Traceback" not in shown.written
     finished = [line for line in shown.lines if re.match(r" +\d ", line)]
     assert 2 <= len(finished) < 8
-    assert f"interrupted after {len(finished)} turns, in which the cache served" in shown.text
+    assert f"interrupted after {len(finished)} turns. In these, the cache served" in shown.text
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(
         process.send_signal(number)
         output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == expected
-    assert "Interrupted before the first turn had finished" in errors.decode()
+    assert "Interrupted before the first turn finished" in errors.decode()
     if option == "--csv":
         assert list(csv.DictReader(io.StringIO(output.decode()))) == []
         return
@@ -264,7 +264,7 @@ async def test_a_figure_that_is_not_known_fails_the_demand_with_a_sentence():
         demanded = await probe("--url", engine.url, "--fail-under-hit-ratio", "0")
     assert plain[0] == 0
     assert demanded[0] == 1
-    sentence = "The session's hit ratio is not known, so it does not meet --fail-under-hit-ratio 0."
+    sentence = "The session's hit ratio is unknown, so it does not reach --fail-under-hit-ratio 0."
     assert sentence in " ".join(demanded[2].split())
 
 
@@ -312,7 +312,7 @@ async def test_a_wrong_model_is_said_with_those_that_are_served():
     said = " ".join(errors.split())
     assert (code, output) == (1, "")
     assert "does not serve 'gpt-9', it serves simulated" in said
-    assert "Give --model one of the names that it serves" in said
+    assert "Give --model a name that the server lists" in said
 
 
 async def test_a_server_without_the_details_flag_is_told_which_flag(tmp_path):
@@ -335,7 +335,7 @@ async def test_a_session_that_fails_on_its_way_keeps_its_turns_and_says_why():
     assert 2 <= len(finished) < 8
     said = f"the session failed in turn {len(finished) + 1}: server error (HTTP 500"
     assert said in shown.text
-    assert "Until then the cache served" in shown.text
+    assert "Before that, the cache served" in shown.text
 
 
 async def test_simulated_plays_without_an_engine_and_says_so_twice():

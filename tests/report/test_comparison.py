@@ -16,7 +16,7 @@ from rich.console import Console
 
 from exporter.model.session import Notice
 from exporter.report.comparison.chart import draw
-from exporter.report.comparison.facts import arm_of, cold_arms, compare
+from exporter.report.comparison.facts import cold_sides, compare, side_of
 from exporter.report.comparison.json import comparison_json
 from exporter.report.comparison.table import comparison_report
 
@@ -24,8 +24,8 @@ SIX = range(6)
 
 
 def two(first, other, **options):
-    arms = (arm_of("A", "http://a", first), arm_of("B", "http://b", other))
-    return compare(arms, **({"started_time": STARTED, "interleaved": True} | options))
+    sides = (side_of("A", "http://a", first), side_of("B", "http://b", other))
+    return compare(sides, **({"started_time": STARTED, "interleaved": True} | options))
 
 
 def said(comparison, *, width=80, **options) -> str:
@@ -81,8 +81,11 @@ def test_with_fewer_than_six_pairs_it_says_that_they_are_too_few():
     comparison = two([played(n) for n in range(3)], [played(n, extra=0.03) for n in range(3)])
     assert comparison.contrasts[0].differences["ttft"].p is None
     text = flat(said(comparison))
-    assert "too few to tell whether that is more than chance" in text
-    assert "3 pairs of sessions cannot show a difference at 5 %: 6 are the fewest that can" in text
+    assert "too few to show whether that is more than chance" in text
+    assert (
+        "3 pairs of sessions cannot show a difference at the 5 % level: at least 6 are needed"
+        in text
+    )
 
 
 def test_the_penalty_of_a_miss_is_measured_where_one_side_never_hits():
@@ -115,9 +118,9 @@ def test_the_penalty_has_the_same_sign_whichever_side_misses():
 
 
 def test_cached_against_cold_pairs_each_turn_with_its_control():
-    arms = cold_arms("http://a", [with_controls(played(n)) for n in SIX])
-    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
-    assert [side.arm.name for side in comparison.sides] == ["cached", "cold"]
+    sides = cold_sides("http://a", [with_controls(played(n)) for n in SIX])
+    comparison = compare(sides, started_time=STARTED, interleaved=True, cold=True)
+    assert [side.name for side in comparison.sides] == ["cached", "cold"]
     assert set(comparison.contrasts[0].differences) == {"ttft"}
     assert comparison.contrasts[0].differences["ttft"].estimate == pytest.approx(
         0.0002 * 1232, abs=1e-3
@@ -127,11 +130,11 @@ def test_cached_against_cold_pairs_each_turn_with_its_control():
 
 def test_cold_controls_of_turns_that_hit_nothing_are_no_time_saved():
     sessions = [with_controls(played(n, caching=False), extra=0.01 * n) for n in SIX]
-    arms = cold_arms("http://a", sessions)
-    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
+    sides = cold_sides("http://a", sessions)
+    comparison = compare(sides, started_time=STARTED, interleaved=True, cold=True)
     text = flat(said(comparison))
-    assert "Nothing was served from cache" in text
-    assert "there is no time saved" in text
+    assert "The cache served nothing" in text
+    assert "no time was saved" in text
     assert "The first token of cold comes" not in text
 
 
@@ -149,10 +152,10 @@ def test_a_difference_that_is_more_than_chance_has_its_interval_beside_it():
 
 
 def test_turns_without_a_cold_control_are_on_neither_side():
-    arms = cold_arms("http://a", [played(n) for n in SIX])
-    comparison = compare(arms, started_time=STARTED, interleaved=True, cold=True)
+    sides = cold_sides("http://a", [played(n) for n in SIX])
+    comparison = compare(sides, started_time=STARTED, interleaved=True, cold=True)
     assert "ttft" not in comparison.contrasts[0].differences
-    assert "Whether cold is faster than cached is not known" in flat(said(comparison))
+    assert "Whether cold is faster than cached is unknown" in flat(said(comparison))
 
 
 def test_a_failed_session_takes_its_round_out_and_is_named():
@@ -173,7 +176,7 @@ def test_what_is_not_known_is_absent_and_not_zero():
     told = comparison_json(comparison, interrupted=False)
     assert told["sides"][0]["penalty_of_a_miss"] is None
     assert "hit_ratio" not in told["contrasts"][0]["differences"]
-    assert "not known: A" in chart_texts(comparison)
+    assert "unknown: A" in chart_texts(comparison)
 
 
 def test_sessions_that_were_not_played_in_turn_are_said_to_be():
@@ -203,15 +206,15 @@ def test_notices_of_a_session_are_told_with_their_engine():
 
 
 def test_three_engines_make_the_first_one_the_yardstick_and_allow_for_the_number():
-    arms = [
-        arm_of(name, f"http://{name}", [played(n, extra=extra) for n in SIX])
+    sides = [
+        side_of(name, f"http://{name}", [played(n, extra=extra) for n in SIX])
         for name, extra in (("A", 0.0), ("B", 0.03), ("C", -0.01))
     ]
-    comparison = compare(arms, started_time=STARTED, interleaved=True)
+    comparison = compare(sides, started_time=STARTED, interleaved=True)
     assert [each.name for each in comparison.contrasts] == ["B", "C"]
     assert [each.adjusted_p["ttft"] for each in comparison.contrasts] == [0.0625, 0.0625]
     text = flat(said(comparison))
-    assert "which may be chance (p = 0.062 with the number of engines allowed for)" in text
+    assert "which may be chance (p = 0.062, corrected for the number of engines)" in text
     assert "10 ms sooner" in text
 
 

@@ -10,7 +10,7 @@ from comparison_records import played, with_controls
 from publish_records import failed_session
 
 from exporter.errors import ConfigError
-from exporter.report.comparison.facts import arm_of, cold_arms
+from exporter.report.comparison.facts import cold_sides, side_of
 from exporter.report.saved import check_same_scenario, read_sessions
 from exporter.wording.session_json import session_json
 
@@ -22,8 +22,8 @@ def text_of(*sessions) -> str:
 @pytest.mark.parametrize("session", [played(), with_controls(played()), failed_session()])
 def test_a_result_comes_back_as_it_was_compared(session):
     (read,) = read_sessions("a.json", text_of(session))
-    assert arm_of("A", "a", [read]) == arm_of("A", "a", [session])
-    assert cold_arms("a", [read]) == cold_arms("a", [session])
+    assert side_of("A", "a", [read]) == side_of("A", "a", [session])
+    assert cold_sides("a", [read]) == cold_sides("a", [session])
     assert read.failure == session.failure
 
 

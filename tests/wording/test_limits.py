@@ -37,6 +37,6 @@ def test_a_shortfall_names_the_figure_and_the_demand():
 def test_a_figure_that_is_not_known_meets_no_demand_not_even_0():
     unknown = session(TURNS[0], turn(2, 1250, None, None))
     assert shortfalls(unknown, Limits(0.0, 0.0)) == [
-        "The session's efficiency is not known, so it does not meet --fail-under-efficiency 0.",
-        "The session's hit ratio is not known, so it does not meet --fail-under-hit-ratio 0.",
+        "The session's efficiency is unknown, so it does not reach --fail-under-efficiency 0.",
+        "The session's hit ratio is unknown, so it does not reach --fail-under-hit-ratio 0.",
     ]

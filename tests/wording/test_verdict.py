@@ -25,7 +25,7 @@ def test_a_sound_session_says_what_was_saved_and_that_nothing_is_to_be_changed()
 def test_a_loss_is_told_with_its_turn_its_cause_and_what_to_do():
     evicted = turn(3, 1500, 1024, 1280, cause=LossCause.EVICTED)
     said = verdict(session(*SOUND, evicted))
-    assert "and lost 256 more that it could have served: evicted in turn 3" in said
+    assert "and lost 256 that it could have served: evicted in turn 3" in said
     assert said.endswith(LOSS_ADVICE[LossCause.EVICTED][1:])
 
 
@@ -54,7 +54,7 @@ def test_turns_in_a_row_are_told_as_a_range():
 def test_what_is_unknown_is_said_to_be_unknown_with_the_flag_that_mends_it():
     notices = frozenset({Notice.USAGE_DETAILS_MISSING})
     said = verdict(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992), notices=notices))
-    assert said.startswith("How many prompt tokens the cache saved is not known")
+    assert said.startswith("The number of prompt tokens that the cache served is unknown")
     assert "--enable-prompt-tokens-details" in said
     assert "0 %" not in said
 
@@ -62,7 +62,7 @@ def test_what_is_unknown_is_said_to_be_unknown_with_the_flag_that_mends_it():
 def test_an_unknown_ideal_is_not_called_all_that_could_be():
     notices = frozenset({Notice.TOKEN_IDS_MISSING})
     said = verdict(session(TURNS[0], turn(2, 1250, 992, None), notices=notices))
-    assert "how many it could have served is not known" in said
+    assert "how many it could have served is unknown" in said
     assert "return_token_ids" in said
     assert "all that" not in said
 
@@ -124,8 +124,8 @@ def test_where_nothing_was_cached_no_time_was_saved(saved):
 def test_too_few_controls_tell_nothing_and_a_note_says_so(pairs):
     result = session(*with_controls(*[0.5] * pairs))
     assert "first token" not in verdict(result)
-    assert any("6 are the fewest that can" in note for note in notes(result))
-    assert not any("fewest" in note for note in notes(session(*SOUND)))
+    assert any("at least 6 are needed" in note for note in notes(result))
+    assert not any("at least" in note for note in notes(session(*SOUND)))
 
 
 def test_a_simulated_engine_is_named_first():
@@ -134,7 +134,7 @@ def test_a_simulated_engine_is_named_first():
 
 def test_an_interrupted_session_says_so_and_how_far_it_came():
     assert verdict(session(*SOUND), interrupted=True).startswith(
-        "Interrupted after 2 turns, in which the cache served 992 of 2,250 prompt tokens"
+        "Interrupted after 2 turns. In these, the cache served 992 of 2,250 prompt tokens"
     )
 
 
@@ -171,7 +171,7 @@ def test_a_wrong_model_or_key_names_the_option_that_sets_it():
 def test_a_session_that_failed_on_its_way_tells_both():
     said = verdict(failed_session(*SOUND, reason=FailureReason.STALLED))
     assert said.startswith("The session failed in turn 3: stalled")
-    assert said.endswith("Until then the cache served 992 of 2,250 prompt tokens (44.1 %), all "
+    assert said.endswith("Before that, the cache served 992 of 2,250 prompt tokens (44.1 %), all "
                          "that it could have.")  # fmt: skip
 
 

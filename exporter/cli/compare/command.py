@@ -15,9 +15,11 @@ import uvloop
 
 from exporter import config, logs
 from exporter.analysis.paired import LEAST_PAIRS
-from exporter.cli.cold import ColdUntoldError
-from exporter.cli.compare.play import Player, play_rounds, players_of, until_signal
+from exporter.cli.cold import ColdUnprovenError
+from exporter.cli.compare.play import Player, play_rounds, players_of
+from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import add_engine_arguments, choose, simulated_url
+from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
 from exporter.container.decide.records import DockerError
@@ -25,7 +27,7 @@ from exporter.container.launching import container_of
 from exporter.errors import ConfigError, ExporterError
 from exporter.model.session import Notice
 from exporter.report.charts import check_chart, write_comparison_chart
-from exporter.report.comparison.facts import Arm, Comparison, arm_of, cold_arms, compare
+from exporter.report.comparison.facts import Comparison, Side, cold_sides, compare, side_of
 from exporter.report.comparison.json import comparison_json
 from exporter.report.comparison.table import comparison_report
 from exporter.report.saved import check_same_scenario, read_sessions
@@ -39,17 +41,17 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult
 
 _EPILOG = (
-    "SOURCE is the URL of an engine or a file of results, both as NAME=SOURCE for a name of your "
-    "own. Progress goes to standard error, the result to standard output. Exit code: 0 when all "
-    "was compared, 1 when a session failed or nothing could be compared, 2 for usage, 130 when "
-    "Ctrl-C ended it (the complete rounds are printed)."
+    "SOURCE is the URL of an engine or a file of results. NAME=SOURCE gives it a name. Progress "
+    "goes to standard error, the result to standard output. Exit code: 0 if every session finished "
+    "and TTFT could be compared, 1 if not, 2 for wrong usage or configuration, 130 after Ctrl-C "
+    "(the complete rounds are printed)."
 )
 _MOST_SESSIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One side as it was named on the command line."""
+    """One side of the comparison, as the command line names it."""
 
     name: str
     place: str
@@ -61,9 +63,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ComparedSessions:
-    """What was played: the sides, in the order given, and the signal that ended it early."""
+    """The sides in the order given, and the number of the signal that stopped the sessions."""
 
-    arms: tuple[Arm, ...]
+    sides: tuple[Side, ...]
     started_time: float
     interleaved: bool
     signal: int | None = None
@@ -77,27 +79,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--cold",
         action="store_true",
-        help="one engine (or one file of `probe --cold --json`): its turns against the same "
+        help="one engine, or one file of `probe --cold --json`: compare its turns with the same "
         "messages without cache",
     )
     how.add_argument(
         "--restart-without-caching",
         action="store_true",
         help="a managed target: start its engine once with and once without prefix caching, in a "
-        "container of this command's own",
+        "separate container",
     )
     parser.add_argument(
         "--sessions",
         type=_sessions,
         default=LEAST_PAIRS,
         metavar="N",
-        help="sessions on each side, 2 or more (default: %(default)s, the fewest that can show a "
-        "difference at 5 %%)",
+        help="sessions on each side, at least 2 (default: %(default)s, the fewest that can show a "
+        "difference at the 5 %% level)",
     )
     add_engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument(
-        "--chart", metavar="FILE", help="draw the comparison into FILE, a .png or .svg"
+        "--chart", metavar="FILE", help="draw a chart of the comparison into FILE (.png or .svg)"
     )
     parser.epilog = _EPILOG
     config.add_arguments(parser)
@@ -106,8 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _sessions(text: str) -> int:
     if not re.fullmatch("[0-9]{1,4}", text) or not 2 <= int(text) <= _MOST_SESSIONS:  # noqa: PLR2004
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number from 2 to {_MOST_SESSIONS}: one session alone says nothing "
-            "of how much they differ by chance"
+            f"{text!r} is not a number from 2 to {_MOST_SESSIONS} (one session alone does not show "
+            "how much sessions differ by chance)"
         )
     return int(text)
 
@@ -121,16 +123,16 @@ def main(options: argparse.Namespace) -> int:
     else:
         try:
             played = uvloop.run(_play(options, sources))
-        except ColdUntoldError as error:
+        except ColdUnprovenError as error:
             if options.json:
                 raise
-            screen(sys.stdout).print(f"Whether cold is faster than cached is not known: {error}")
+            screen(sys.stdout).print(f"Whether cold is faster than cached is unknown: {error}")
             return 1
     return write_out(played, options)
 
 
 def named(words: Sequence[str]) -> list[Source]:
-    """Names by the command line, else A, B, C…"""
+    """The sides with their names; a side without a name is A, B, C…"""
     sources = []
     for place, word in enumerate(words):
         found = re.fullmatch(r"([\w.-]{1,40})=(.+)", word)
@@ -140,10 +142,10 @@ def named(words: Sequence[str]) -> list[Source]:
             sources.append(Source(_letter(place), word))
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
-        raise ConfigError(f"compare: two sides have one name: {', '.join(names)}")
+        raise ConfigError(f"compare: two sides have the same name: {', '.join(names)}")
     if len({source.is_url for source in sources}) > 1:
         raise ConfigError(
-            "compare: give engines or saved results, not both: play the engine first, with "
+            "compare: give either engines or saved results. Save the sessions of an engine with "
             "`probe --json`"
         )
     return sources
@@ -154,37 +156,38 @@ def _letter(place: int) -> str:
 
 
 def saved(sources: Sequence[Source], *, cold: bool) -> ComparedSessions:
-    """The sides that files hold. Raises `ConfigError` with file and field."""
+    """The sides in files. Raises `ConfigError` with file and field."""
     files = {source.place: _read(source.place) for source in sources}
     started = min(session.started_time for held in files.values() for session in held)
     if cold:
         if len(files) != 1:
-            raise ConfigError("compare --cold takes one file: its turns against their controls")
+            raise ConfigError(
+                "compare --cold takes one file, and compares its turns with their controls"
+            )
         file, sessions = next(iter(files.items()))
         _check_controls(file, sessions)
-        return ComparedSessions(cold_arms(file, sessions), started, interleaved=True)
+        return ComparedSessions(cold_sides(file, sessions), started, interleaved=True)
     if len(files) < 2:  # noqa: PLR2004 - two make a comparison
         place = sources[0].place
         number = len(files[place])
         raise ConfigError(
-            f"{place}: {number} session{'' if number == 1 else 's'} of one engine alone: a "
-            "comparison needs a second file, or --cold where the sessions have cold controls"
+            f"{place}: {number} session{'' if number == 1 else 's'} of one engine only. Give a "
+            "second file, or --cold if the sessions have cold controls"
         )
     check_same_scenario(files)
-    arms = tuple(arm_of(each.name, each.place, files[each.place]) for each in sources)
-    return ComparedSessions(arms, started, interleaved=False)
+    sides = tuple(side_of(each.name, each.place, files[each.place]) for each in sources)
+    return ComparedSessions(sides, started, interleaved=False)
 
 
 def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
-    """Raises `ConfigError` where there is nothing cold to compare with."""
+    """Raises `ConfigError` if no turn has a cold control."""
     turns = [turn for session in sessions for turn in session.turns]
     if any(turn.cold_ttft_seconds is not None for turn in turns):
         return
     untold = all(turn.cached_tokens is None for turn in turns)
     remedy = f" {ADVICE[Notice.USAGE_DETAILS_MISSING]}" if turns and untold else ""
     raise ConfigError(
-        f"{file}: its sessions have no cold controls. Play them with --cold: "
-        f"`probe --cold --json`.{remedy}"
+        f"{file}: its sessions have no cold controls. Play them with `probe --cold --json`.{remedy}"
     )
 
 
@@ -192,9 +195,11 @@ def _read(file: str) -> list[SessionResult]:
     try:
         return read_sessions(file, Path(file).read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; is it a URL that lacks http://?") from error
+        raise ConfigError(
+            f"{file}: {error.strerror}. If it is a URL, it must begin with http://"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: this is no text in UTF-8") from error
+        raise ConfigError(f"{file}: not a text file in UTF-8") from error
 
 
 async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> ComparedSessions:
@@ -202,7 +207,7 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Compa
         if options.cold or options.restart_without_caching:
             return await _one_engine(options, sources, stack)
         if options.url or options.target or options.simulated:
-            raise ConfigError("compare: --url, --target and --simulated go with --cold")
+            raise ConfigError("compare: --url, --target and --simulated need --cold")
         if len(sources) < 2:  # noqa: PLR2004 - two make a comparison
             raise ConfigError(
                 "compare needs two or more engines or files, or --cold or --restart-without-caching"
@@ -213,15 +218,15 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Compa
         names = [source.name for source in sources]
         players = await players_of(settings, settings.targets, names, stack, clock)
         _, number = await until_signal(play_rounds(players, options.sessions, tell))
-        arms = tuple(arm_of(each.name, each.url, _some(each, number)) for each in players)
-        return ComparedSessions(arms, started, interleaved=True, signal=number)
+        sides = tuple(side_of(each.name, each.url, _sessions_of(each, number)) for each in players)
+        return ComparedSessions(sides, started, interleaved=True, signal=number)
 
 
 async def _one_engine(
     options: argparse.Namespace, sources: Sequence[Source], stack: AsyncExitStack
 ) -> ComparedSessions:
     if len(sources) > 1 or (sources and (options.url or options.target or options.simulated)):
-        raise ConfigError("compare: --cold and --restart-without-caching are about one engine")
+        raise ConfigError("compare: --cold and --restart-without-caching take one engine only")
     url = await simulated_url(stack) if options.simulated else options.url
     settings, target = choose(options, sources[0].place if sources else url)
     if options.restart_without_caching:
@@ -230,14 +235,11 @@ async def _one_engine(
     started = clock.time()
     (player,) = await players_of(settings, [target], ["the engine"], stack, clock, cold=True)
     _, number = await until_signal(play_rounds([player], options.sessions, tell))
-    arms = cold_arms(player.url, _some(player, number))
-    return ComparedSessions(arms, started, interleaved=True, signal=number)
+    sides = cold_sides(player.url, _sessions_of(player, number))
+    return ComparedSessions(sides, started, interleaved=True, signal=number)
 
 
 async def _restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
-    # Docker's library is big and slow to import: only a command that talks to Docker pays for it.
-    from exporter.cli.compare.restart import play_restarted  # noqa: PLC0415 - see above
-
     clock = SystemClock()
     started = clock.time()
     players: list[Player] = []
@@ -247,14 +249,14 @@ async def _restarted(settings: Settings, target: Target, sessions: int) -> Compa
     except DockerError as error:
         raise ExporterError(f"Docker at {container_of(target).docker_host}: {error}") from error
     if sum(bool(player.sessions) for player in players) < 2:  # noqa: PLR2004 - with and without
-        tell("interrupted before there was a session of each: there is nothing to show")
+        tell("interrupted before both sides had a session: there is nothing to show")
         raise KeyboardInterrupt
-    arms = tuple(arm_of(each.name, each.url, each.sessions) for each in players)
-    return ComparedSessions(arms, started, interleaved=False, signal=number)
+    sides = tuple(side_of(each.name, each.url, each.sessions) for each in players)
+    return ComparedSessions(sides, started, interleaved=False, signal=number)
 
 
-def _some(player: Player, number: int | None) -> list[SessionResult]:
-    """Its sessions; where a signal came before a first round was whole there is nothing to show."""
+def _sessions_of(player: Player, number: int | None) -> list[SessionResult]:
+    """Its sessions. If a signal came before the first round was complete, nothing is shown."""
     if number is not None and not player.sessions:
         tell("interrupted before the first round was complete: there is nothing to show")
         raise KeyboardInterrupt
@@ -281,10 +283,10 @@ def tell(line: str) -> None:
 
 
 def write_out(played: ComparedSessions, options: argparse.Namespace) -> int:
-    """Put the comparison where it was asked for, and return the exit code."""
+    """Write the comparison as the options say, and return the exit code."""
     interrupted = played.signal is not None
     comparison = compare(
-        played.arms,
+        played.sides,
         started_time=played.started_time,
         interleaved=played.interleaved,
         cold=options.cold,
@@ -301,7 +303,7 @@ def write_out(played: ComparedSessions, options: argparse.Namespace) -> int:
 
 
 def _whole(comparison: Comparison) -> bool:
-    """Whether every session finished and every side could be compared on TTFT."""
+    """Whether every session finished and TTFT could be compared for every side."""
     return not comparison.failed and all(
         "ttft" in each.differences for each in comparison.contrasts
     )

@@ -1,17 +1,15 @@
-"""The sessions of a comparison: in rounds, one on each engine, in an order that chance sets."""
+"""Plays the sessions of a comparison in rounds: one on each engine, in random order."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
-import signal
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from exporter.analysis.session_totals import session_totals
-from exporter.cli.cold import ending_where_untold
+from exporter.cli.cold import stopping_if_unproven
 from exporter.cli.one_engine import plan_of, requests_of, scraper_of
 from exporter.daemon.probing import engine_client, new_salt
 from exporter.errors import ExporterError
@@ -22,7 +20,7 @@ from exporter.wording import numbers
 from exporter.wording.verdict import failure_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AsyncExitStack
 
     from exporter.clock import Clock
@@ -30,13 +28,10 @@ if TYPE_CHECKING:
     from exporter.engine.scraper import Scraper
     from exporter.model.session import SessionResult
 
-T = TypeVar("T")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 @dataclass(slots=True)
 class Player:
-    """One engine and the sessions it has played in whole rounds."""
+    """One engine, and its sessions of complete rounds."""
 
     name: str
     url: str
@@ -55,10 +50,10 @@ async def players_of(
     *,
     cold: bool = False,
 ) -> list[Player]:
-    """A player for each target; they live as long as `stack`.
+    """A player for each target. They work as long as `stack` is open.
 
-    All play one scenario with first prompts of one length, that which the engine with the largest
-    cache blocks needs: an engine alone would be given what suits its own.
+    All play the same scenario, and their first prompts have the same length: the one that the
+    engine with the largest cache blocks needs.
     """
     scrapers = []
     clients = []
@@ -80,7 +75,7 @@ async def players_of(
         control = ColdControl(1.0, random.random, new_salt) if cold else None
         requests = requests_of(settings, scrapers[place], clients[place])
         runner = SessionRunner(plan, requests, new_salt, control=control)
-        hooks = SessionHooks(on_turn=ending_where_untold(runner)) if cold else SessionHooks()
+        hooks = SessionHooks(on_turn=stopping_if_unproven(runner)) if cold else SessionHooks()
         players.append(Player(names[place], target.base_url, scrapers[place], runner, hooks))
     return players
 
@@ -92,11 +87,11 @@ async def _match_unit(scraper: Scraper) -> int | None:
 
 
 async def play_rounds(players: Sequence[Player], rounds: int, tell: Callable[[str], None]) -> None:
-    """Play whole rounds into the players' `sessions`; a round that is broken off leaves nothing.
+    """Play rounds and add the complete ones to the players' `sessions`.
 
-    Each pair of rounds has one order, drawn by chance, and its reverse, so that whatever drifts
-    hits all alike. Raises `ExporterError` where the very first session on an engine fails, and
-    `ColdUntoldError` where cold controls prove nothing.
+    The first of two rounds has a random order, the second the reverse order, so that a drift, such
+    as the load of a shared machine, affects all engines alike. Raises `ExporterError` if the first
+    session on an engine fails, and `ColdUnprovenError` if cold controls prove nothing.
     """
     order: list[Player] = []
     for number in range(1, rounds + 1):
@@ -119,28 +114,6 @@ def _in_short(result: SessionResult) -> str:
     cold = [t.cold_ttft_seconds for t in result.turns if t.cold_ttft_seconds is not None]
     parts = [
         f"{numbers.percent(session_totals(result.turns).hit_ratio)} of prompts from cache",
-        f"TTFT {numbers.seconds(median(known) if known else None)} in the median after turn 1",
+        f"median TTFT after turn 1 {numbers.seconds(median(known) if known else None)}",
     ]
     return ", ".join([*parts, *([f"cold {numbers.seconds(median(cold))}"] if cold else [])])
-
-
-async def until_signal(work: Coroutine[None, None, T]) -> tuple[T | None, int | None]:
-    """What `work` returns; at SIGINT or SIGTERM it is cancelled, and the signal's number told."""
-    caught: list[int] = []
-    task = asyncio.create_task(work, name="comparison")
-
-    def on_signal(number: int) -> None:
-        caught.append(number)
-        task.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        await asyncio.wait({task})
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-    if caught and task.cancelled():
-        return None, caught[0]
-    return task.result(), None

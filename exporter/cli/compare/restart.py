@@ -1,7 +1,7 @@
 """`compare --restart-without-caching`: one managed engine, started with and without its cache.
 
-The container is this command's own, beside whatever the daemon or `launch` made: it has a name and
-a label of its own, is made and watched until it is ready by the daemon's supervisor, and removed.
+The command uses a separate container with its own name and label. The daemon's supervisor creates
+it and waits until it is ready; the command removes it at the end.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTAR
 
 
 def variant(target: Target, *, caching: bool) -> Target:
-    """The target with a container of this command's own, with or without prefix caching.
+    """The target with this command's container, with or without prefix caching.
 
-    Raises `ConfigError` where the target is not managed.
+    Raises `ConfigError` if the target is not managed.
     """
     if target.mode != "managed":
         raise ConfigError(
-            f"target {target.name!r} is {target.mode}: only the container of a managed target can "
-            "be started with other flags"
+            f"target {target.name!r} is {target.mode}: only a managed target can be started with "
+            "other flags"
         )
     container = container_of(target)
     changes: dict[str, object] = {
@@ -64,24 +64,27 @@ def variant(target: Target, *, caching: bool) -> Target:
     )
 
 
-async def refuse_strangers(door: DockerDoor, target: Target, client: EngineClient) -> None:
-    """Raises `ExporterError` where something runs that this command did not make."""
+async def refuse_other_servers(door: DockerDoor, target: Target, client: EngineClient) -> None:
+    """Raises `ExporterError` if a container or server runs that this command did not start."""
     own = variant(target, caching=True)
     for seen in await door.find(f"{MANAGED_LABEL}={target.name}"):
         _refuse_live(seen, f"it is the container of target {target.name}: stop it first")
     named = await door.inspect(target.container_name or target.name)
     if named is not None:
-        _refuse_live(named, "this command did not make it: stop it first")
+        _refuse_live(named, "this command did not create it: stop it first")
     left = await door.inspect(own.container_name or own.name)
     if left is not None:
-        hint = f"another comparison, or what one that was killed left: docker rm -f {left.name}"
+        hint = f"of another comparison, or left by a killed one: docker rm -f {left.name}"
         _refuse_live(left, hint)
         if left.labels.get(MANAGED_LABEL) != own.name:
-            raise ExporterError(f"a container named {left.name} exists and is not ours: remove it")
+            raise ExporterError(
+                f"a container named {left.name} exists, and this command did not create it: "
+                "remove it"
+            )
         await door.remove(left.id)
     if await _answers(client):
         raise ExporterError(
-            f"a server answers at {target.base_url} already, which this command did not start: "
+            f"a server already answers at {target.base_url}, and this command did not start it: "
             "stop it first, or give the target another host_port"
         )
 
@@ -102,9 +105,9 @@ async def _answers(client: EngineClient) -> bool:
 async def started(
     target: Target, door: DockerDoor, clock: Clock, tell: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """The engine of a `variant`, ready; its container is removed at the end.
+    """Starts the engine of a `variant`, waits until it is ready, and removes it at the end.
 
-    Raises `ExporterError` with the supervisor's diagnosis where it does not become ready.
+    Raises `ExporterError` with the supervisor's diagnosis if it does not become ready.
     """
     container = container_of(target)
     views = _Views()
@@ -152,7 +155,7 @@ async def _until_ready(
         await asyncio.wait({next_view, loop}, return_when=asyncio.FIRST_COMPLETED)
         if not next_view.done():
             next_view.cancel()
-            raise ExporterError("the supervisor of the container ended by itself")
+            raise ExporterError("the supervisor of the container ended unexpectedly")
         view = next_view.result()
         if view.state is not state:
             state = view.state
@@ -179,16 +182,16 @@ async def play_restarted(
     players: list[Player],
     tell: Callable[[str], None],
 ) -> None:
-    """Play the sessions with and then without prefix caching, or the other way, as chance has it.
+    """Play the sessions with and without prefix caching, in random order.
 
-    A player for each is put into `players`, with caching first, as it begins to play.
+    Adds a player to `players` when it begins to play, the one with caching first.
     """
     sides = {caching: variant(target, caching=caching) for caching in (True, False)}
     container = container_of(target)
     door = DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
     try:
         async with engine_client(target, container.health_timeout_seconds) as client:
-            await refuse_strangers(door, target, client)
+            await refuse_other_servers(door, target, client)
         for caching in random.sample([True, False], 2):
             one = sides[caching]
             async with started(one, door, clock, tell), AsyncExitStack() as stack:
@@ -202,11 +205,11 @@ async def play_restarted(
 
 
 async def _check_caching(player: Player, *, caching: bool) -> None:
-    """Raises `ExporterError` where the engine says that it was not started as was meant."""
+    """Raises `ExporterError` if the engine reports another prefix caching flag than it got."""
     view = await player.scraper.refresh()
     cache = view.snapshot.cache if view.snapshot else None
     if cache is not None and cache.prefix_caching not in {None, caching}:
         raise ExporterError(
-            f"the engine says enable_prefix_caching={cache.prefix_caching} where it should be "
-            f"{caching}: its image or model does not heed the flag"
+            f"the engine reports enable_prefix_caching={cache.prefix_caching}, but was started "
+            f"with {caching}: its image or model ignores the flag"
         )

@@ -1,4 +1,4 @@
-"""The chart of a comparison: hit ratio and TTFT by turn, the distribution of TTFT, differences."""
+"""The chart of a comparison: hit ratio and TTFT by turn, distribution of TTFT, differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.paired import ecdf, spread
 from exporter.report import drawing
-from exporter.report.comparison.facts import ttfts
 from exporter.report.comparison.table import ALPHA, p_in_words
 from exporter.report.drawing import COLOURS, DASHES, GREY, INK, MARKERS, with_gaps
 from exporter.report.session.series import shown
@@ -18,22 +17,22 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from exporter.report.comparison.facts import Arm, Comparison, Reading
+    from exporter.report.comparison.facts import Comparison, Reading, Side
 
 _INCHES = (11.5, 8.2)
 
 
 def draw(comparison: Comparison, form: drawing.PictureFormat) -> bytes:
     """The picture of a comparison as PNG or SVG."""
-    arms = [side.arm for side in comparison.sides]
-    failures = sum(len(arm.failures) for arm in arms)
+    sides = comparison.sides
+    failures = sum(len(side.failures) for side in sides)
     banner = f"{failures} sessions failed and are left out" if failures else None
     with drawing.figure(*_INCHES) as made:
         drawing.head(made, _title(comparison), _subtitle(comparison), banner)
         panels = made.subplots(2, 2)
-        _hits(panels[0, 0], arms, comparison.turns)
-        _times(panels[0, 1], arms, comparison.turns)
-        _distributions(panels[1, 0], arms)
+        _hits(panels[0, 0], sides, comparison.turns)
+        _times(panels[0, 1], sides, comparison.turns)
+        _distributions(panels[1, 0], sides)
         _differences(panels[1, 1], comparison)
         if comparison.simulated:
             drawing.watermark(made)
@@ -42,11 +41,11 @@ def draw(comparison: Comparison, form: drawing.PictureFormat) -> bytes:
 
 def _title(comparison: Comparison) -> str:
     engines = dict.fromkeys(
-        f"{shown(side.arm.model or 'unknown model')} · vLLM "
-        f"{shown(side.arm.engine_version or 'of unknown version')}"
+        f"{shown(side.model or 'unknown model')} · vLLM "
+        f"{shown(side.engine_version or 'of unknown version')}"
         for side in comparison.sides
     )
-    names = " against ".join(shown(side.arm.name) for side in comparison.sides)
+    names = " against ".join(shown(side.name) for side in comparison.sides)
     simulated = "SIMULATED: " if comparison.simulated else ""
     return (
         shown(f"{simulated}{names}")
@@ -58,20 +57,20 @@ def _title(comparison: Comparison) -> str:
 def _subtitle(comparison: Comparison) -> str:
     plural = "" if comparison.rounds == 1 else "s"
     return (
-        f"{shown(comparison.sides[0].arm.scenario)} · {comparison.rounds} session{plural} each · "
+        f"{shown(comparison.sides[0].scenario)} · {comparison.rounds} session{plural} each · "
         f"{numbers.moment(comparison.started_time)}"
     )
 
 
-def _label(arm: Arm) -> str:
-    model = arm.model or "unknown model"
-    return shown(f"{arm.name} ({model}{' ' + arm.engine_version if arm.engine_version else ''})")
+def _label(side: Side) -> str:
+    model = side.model or "unknown model"
+    return shown(f"{side.name} ({model}{' ' + side.engine_version if side.engine_version else ''})")
 
 
-def _by_turn(arm: Arm, turns: int, value: Callable[[Reading], float | None]) -> list[list[float]]:
+def _by_turn(side: Side, turns: int, value: Callable[[Reading], float | None]) -> list[list[float]]:
     """The known values of each turn 1…, over all sessions."""
     found: list[list[float]] = [[] for _ in range(turns)]
-    for one in arm.rounds:
+    for one in side.rounds:
         for reading in one or ():
             known = value(reading)
             if known is not None:
@@ -79,8 +78,8 @@ def _by_turn(arm: Arm, turns: int, value: Callable[[Reading], float | None]) -> 
     return found
 
 
-def _curve(axes: Axes, place: int, arm: Arm, values: list[list[float]]) -> bool:
-    """Medians as a line, the middle half as a band. False where nothing is known."""
+def _curve(axes: Axes, place: int, side: Side, values: list[list[float]]) -> bool:
+    """Medians as a line, the middle half as a band. False if nothing is known."""
     numbers = list(range(1, len(values) + 1))
     spreads = [spread(each) for each in values]
     if not any(spreads):
@@ -93,13 +92,13 @@ def _curve(axes: Axes, place: int, arm: Arm, values: list[list[float]]) -> bool:
     )  # fmt: skip
     axes.plot(
         numbers, with_gaps([None if each is None else each.median for each in spreads]),
-        label=_label(arm), **_look(place),
+        label=_label(side), **_look(place),
     )  # fmt: skip
     return True
 
 
 def _look(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the side at `place`: each alone tells them apart."""
+    """Colour, marker and dashes of the side at `place`. Each of them alone is unique."""
     return {
         "color": COLOURS[place % len(COLOURS)],
         "marker": MARKERS[place % len(MARKERS)],
@@ -107,29 +106,29 @@ def _look(place: int) -> dict[str, Any]:
     }
 
 
-def _hits(axes: Axes, arms: Sequence[Arm], turns: int) -> None:
+def _hits(axes: Axes, sides: Sequence[Side], turns: int) -> None:
     axes.set_title("Hit ratio: share of the prompt served from cache")
     drawing.turn_axis(axes, turns)
     drawing.percent_axis(axes)
     axes.axhline(0.5, color=GREY, linewidth=1.2, linestyle=":")
     axes.text(1, 0.515, "50 %", color=GREY, va="bottom", ha="center")
     unknown = [
-        arm.name
-        for place, arm in enumerate(arms)
-        if not _curve(axes, place, arm, _by_turn(arm, turns, lambda reading: reading.hit_ratio))
+        side.name
+        for place, side in enumerate(sides)
+        if not _curve(axes, place, side, _by_turn(side, turns, lambda reading: reading.hit_ratio))
     ]
     if unknown:
-        drawing.say(axes, f"not known: {shown(', '.join(unknown))}", high=0.3)
-    if len(unknown) < len(arms):
+        drawing.say(axes, f"unknown: {shown(', '.join(unknown))}", high=0.3)
+    if len(unknown) < len(sides):
         axes.legend(loc="lower right", ncols=2)
 
 
-def _times(axes: Axes, arms: Sequence[Arm], turns: int) -> None:
+def _times(axes: Axes, sides: Sequence[Side], turns: int) -> None:
     axes.set_title("Time to first token by turn: median and middle half")
     drawing.turn_axis(axes, turns)
-    values = [_by_turn(arm, turns, lambda reading: reading.ttft_seconds) for arm in arms]
-    for place, (arm, each) in enumerate(zip(arms, values, strict=True)):
-        _curve(axes, place, arm, each)
+    values = [_by_turn(side, turns, lambda reading: reading.ttft_seconds) for side in sides]
+    for place, (side, each) in enumerate(zip(sides, values, strict=True)):
+        _curve(axes, place, side, each)
     halves = [spread(turn) for each in values for turn in each]
     seen = [
         edge
@@ -139,32 +138,32 @@ def _times(axes: Axes, arms: Sequence[Arm], turns: int) -> None:
         if edge > 0
     ]
     if not seen:
-        drawing.say(axes, "TTFT not known")
+        drawing.say(axes, "TTFT unknown")
         return
     drawing.seconds_axis(axes, [*seen, max(seen) * 1.5])
     axes.legend(loc="upper left", ncols=2)
 
 
-def _distributions(axes: Axes, arms: Sequence[Arm]) -> None:
+def _distributions(axes: Axes, sides: Sequence[Side]) -> None:
     axes.set_title("Distribution of TTFT in turns 2 and later (ECDF)")
     axes.set_ylim(0, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel("share of turns not slower")
     axes.grid(visible=True, axis="x")
     seen = []
-    for place, arm in enumerate(arms):
-        values = ttfts(arm)
+    for place, side in enumerate(sides):
+        values = side.ttfts
         if not values:
             continue
         seen += values
         steps = ecdf(values)
         axes.step(
             [steps[0][0], *(value for value, _ in steps)], [0.0, *(share for _, share in steps)],
-            where="post", label=shown(f"{arm.name}: median {numbers.seconds(median(values))}"),
+            where="post", label=shown(f"{side.name}: median {numbers.seconds(median(values))}"),
             color=COLOURS[place % len(COLOURS)], linestyle=DASHES[place % len(DASHES)],
         )  # fmt: skip
     if not seen:
-        drawing.say(axes, "TTFT not known")
+        drawing.say(axes, "TTFT unknown")
         return
     drawing.seconds_axis(axes, seen, across=True)
     axes.legend(loc="best")
@@ -172,7 +171,7 @@ def _distributions(axes: Axes, arms: Sequence[Arm]) -> None:
 
 def _differences(axes: Axes, comparison: Comparison) -> None:
     """One dot for each round, and the estimate with its interval."""
-    first = comparison.sides[0].arm
+    first = comparison.sides[0]
     axes.set_title(f"TTFT minus that of {shown(first.name)}, per pair of sessions")
     axes.axhline(0, color=INK, linewidth=1)
     axes.set_xlim(-0.6, len(comparison.contrasts) - 0.4)
@@ -183,7 +182,7 @@ def _differences(axes: Axes, comparison: Comparison) -> None:
     for place, contrast in enumerate(comparison.contrasts):
         found = contrast.differences.get("ttft")
         if found is None:
-            axes.text(place, 0, "not known", ha="center", va="bottom")
+            axes.text(place, 0, "unknown", ha="center", va="bottom")
             continue
         colour = COLOURS[(place + 1) % len(COLOURS)]
         dots = contrast.ttft_by_round

@@ -1,25 +1,27 @@
-"""Several engines, or one with and without its cache, on the same sessions: what differs. Pure.
+"""What differs between several engines, or one engine with and without its cache. Pure.
 
-Sessions are played in rounds, one on each side in each round, and only differences within a round
-count. A round is the unit: the turns of one session share its fate, so a round's value is the
-median over its turns.
+Sessions are played in rounds, one on each side in each round. Only differences within a round
+count. A round is one observation: its turns are not independent, so its value is the median over
+its turns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from exporter.analysis.paired import Difference, Spread, difference, holm, spread
 from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.model.session import Notice, SessionResult
 
+T = TypeVar("T")
 Quantity = Literal["ttft", "first_ttft", "latency", "hit_ratio"]
 _QUANTITIES: tuple[Quantity, ...] = ("ttft", "first_ttft", "latency", "hit_ratio")
 
@@ -37,29 +39,10 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One side of a comparison. A round that failed here is None, and why stands in `failures`.
-
-    `points` are what the cost of prefill is fitted to.
-    """
-
-    name: str
-    source: str
-    model: str | None
-    engine_version: str | None
-    simulated: bool
-    scenario: str
-    rounds: tuple[tuple[Reading, ...] | None, ...]
-    points: tuple[Point, ...] = ()
-    failures: tuple[str, ...] = ()
-    notices: frozenset[Notice] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Penalty:
-    """What one whole miss in the turns after the first costs: all of their cached tokens anew.
+    """What a complete miss in a turn after the first costs: all its cached tokens computed again.
 
-    `seconds` is by the fitted line, with the slope's standard error in `error_seconds`.
+    `seconds` comes from the fitted prefill cost, `error_seconds` from its standard error.
     """
 
     tokens: int
@@ -74,41 +57,93 @@ class Penalty:
         return self.tokens * self.cost.error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Side:
-    """What is known of one arm by itself. `first_prompt_tokens` is of the first turn."""
+    """One side of a comparison. A failed round is None, and `failures` says why.
 
-    arm: Arm
-    spreads: Mapping[Quantity, Spread]
-    penalty: Penalty | None
-    first_prompt_tokens: int | None
+    The prefill cost is fitted to `points`. No slots: the properties are computed once.
+    """
+
+    name: str
+    source: str
+    model: str | None
+    engine_version: str | None
+    simulated: bool
+    scenario: str
+    rounds: tuple[tuple[Reading, ...] | None, ...]
+    points: tuple[Point, ...] = ()
+    failures: tuple[str, ...] = ()
+    notices: frozenset[Notice] = frozenset()
+
+    @cached_property
+    def finished(self) -> list[tuple[Reading, ...]]:
+        """The rounds that did not fail."""
+        return [one for one in self.rounds if one is not None]
+
+    @cached_property
+    def later(self) -> list[Reading]:
+        """The turns after the first, of all rounds."""
+        return [each for one in self.finished for each in later(one)]
+
+    @cached_property
+    def ttfts(self) -> list[float]:
+        """Every time to first token of the turns after the first."""
+        return _known([each.ttft_seconds for each in self.later])
+
+    @cached_property
+    def spreads(self) -> dict[Quantity, Spread]:
+        """What is known of each quantity."""
+        values: dict[Quantity, list[float | None]] = {
+            "ttft": [each.ttft_seconds for each in self.later],
+            "latency": [each.latency_seconds for each in self.later],
+            "first_ttft": [_of_round("first_ttft", one) or None for one in self.finished],
+            "hit_ratio": [_of_round("hit_ratio", one) for one in self.finished],
+        }
+        found = {quantity: spread(_known(each)) for quantity, each in values.items()}
+        return {quantity: each for quantity, each in found.items() if each is not None}
+
+    @cached_property
+    def penalty(self) -> Penalty | None:
+        """None if the points show no cost, or if no turn hit."""
+        hits = _known([each.cached_tokens for each in self.later])
+        cost = prefill_cost(self.points)
+        if cost is None or not hits or not median(hits):
+            return None
+        return Penalty(round(median(hits)), cost)
+
+    @cached_property
+    def first_prompt_tokens(self) -> int | None:
+        """Of the first turn, in the median."""
+        prompts = _known([r.prompt_tokens for one in self.finished for r in one if r.turn == 1])
+        return round(median(prompts)) if prompts else None
 
     @property
     def missed(self) -> bool:
-        """Whether not one token was served from cache after the first turns, and all is known."""
-        return {each.cached_tokens for each in _later_of(self.arm)} == {0}
+        """Whether all cached tokens are known, and are 0 in every turn after the first."""
+        return {each.cached_tokens for each in self.later} == {0}
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """A side against the first one: side minus first. `adjusted_p` allows for the number of sides.
+    """One side minus the first side. `adjusted_p` is corrected for the number of sides.
 
-    `miss_seconds` is the TTFT that a miss adds, measured: where one of the two served nothing in
-    any turn after the first and the other did.
+    `miss_seconds` is the measured TTFT that a miss adds. It is known if one of the two served
+    nothing in all turns after the first and the other did serve.
     """
 
     name: str
     ttft_by_round: tuple[float, ...]
-    differences: Mapping[Quantity, Difference]
-    adjusted_p: Mapping[Quantity, float | None]
+    differences: dict[Quantity, Difference]
+    adjusted_p: dict[Quantity, float | None]
     miss_seconds: Difference | None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`sides` in the order given, `contrasts` for each but the first. `rounds` were begun.
+    """`sides` in the order given; `contrasts` has one for each side but the first. `rounds` counts
+    failed ones too.
 
-    `cold`: the sides are one engine's turns and their cold controls.
+    `cold`: the sides are the turns of one engine and their cold controls.
     """
 
     sides: tuple[Side, ...]
@@ -121,55 +156,54 @@ class Comparison:
 
     @property
     def simulated(self) -> bool:
-        return any(side.arm.simulated for side in self.sides)
+        return any(side.simulated for side in self.sides)
 
     @property
     def failed(self) -> bool:
-        return any(side.arm.failures for side in self.sides)
+        return any(side.failures for side in self.sides)
 
 
-def arm_of(name: str, source: str, sessions: Sequence[SessionResult]) -> Arm:
-    """An arm of sessions that were played, in the order of their rounds."""
-    return _arm(name, source, sessions, _warm, _points(sessions))
+def side_of(name: str, source: str, sessions: Sequence[SessionResult]) -> Side:
+    """One side. `sessions` are in the order of their rounds."""
+    return _side(name, source, sessions, _warm)
 
 
-def cold_arms(source: str, sessions: Sequence[SessionResult]) -> tuple[Arm, Arm]:
-    """Turns with a cold control, and these controls: the same messages under a fresh salt.
+def cold_sides(source: str, sessions: Sequence[SessionResult]) -> tuple[Side, Side]:
+    """Turns with a cold control, and these controls: the same messages under a new salt.
 
-    A turn without a cold control is in neither, so that the two have the same turns; the first
-    turn is cold on both sides, and is on both.
+    A turn without a cold control is on neither side. The first turn is cold anyway, and is on both.
     """
-    points = _points(sessions)
-    cached = _arm("cached", source, sessions, _with_control, points)
-    return cached, _arm("cold", source, sessions, _control, points)
+    return (
+        _side("cached", source, sessions, _with_control),
+        _side("cold", source, sessions, _control),
+    )
 
 
 def compare(
-    arms: Sequence[Arm], *, started_time: float, interleaved: bool, cold: bool = False
+    sides: Sequence[Side], *, started_time: float, interleaved: bool, cold: bool = False
 ) -> Comparison:
-    """All there is to say. `cold`: the arms are those of `cold_arms`."""
-    sides = tuple(_side(arm) for arm in arms)
-    raw = [_differences(arms[0], arm, cold=cold) for arm in arms[1:]]
+    """Compare every side with the first. `cold`: the sides are those of `cold_sides`."""
+    first, *others = sides
+    raw = [_differences(first, side, cold=cold) for side in others]
     adjusted = {
         quantity: holm([found[quantity].p if quantity in found else None for found in raw])
         for quantity in _QUANTITIES
     }
     contrasts = [
         Contrast(
-            name=arm.name,
-            ttft_by_round=_by_round("ttft", arms[0], arm),
+            name=side.name,
+            ttft_by_round=_by_round("ttft", first, side),
             differences=found,
             adjusted_p={quantity: adjusted[quantity][place] for quantity in found},
-            miss_seconds=_miss(arms[0], arm, found.get("ttft")),
+            miss_seconds=_miss(first, side, found.get("ttft")),
         )
-        for place, (arm, found) in enumerate(zip(arms[1:], raw, strict=True))
+        for place, (side, found) in enumerate(zip(others, raw, strict=True))
     ]
-    last = max((each.turn for arm in arms for one in arm.rounds for each in one or ()), default=0)
     return Comparison(
-        sides=sides,
+        sides=tuple(sides),
         contrasts=tuple(contrasts),
-        rounds=max((len(arm.rounds) for arm in arms), default=0),
-        turns=last,
+        rounds=max(len(side.rounds) for side in sides),
+        turns=max((r.turn for side in sides for one in side.finished for r in one), default=0),
         interleaved=interleaved,
         started_time=started_time,
         cold=cold,
@@ -181,28 +215,26 @@ def later(readings: Sequence[Reading]) -> list[Reading]:
     return [each for each in readings if each.turn > 1]
 
 
-def ttfts(arm: Arm) -> list[float]:
-    """Every time to first token of the turns after the first."""
-    return [each.ttft_seconds for each in _later_of(arm) if each.ttft_seconds is not None]
+def _known(values: Sequence[T | None]) -> list[T]:
+    return [value for value in values if value is not None]
 
 
-def _arm(
+def _side(
     name: str,
     source: str,
     sessions: Sequence[SessionResult],
     read: Callable[[SessionResult], tuple[Reading, ...]],
-    points: tuple[Point, ...],
-) -> Arm:
-    told = next((each for each in sessions if each.model is not None), sessions[0])
-    return Arm(
+) -> Side:
+    named = next((each for each in sessions if each.model is not None), sessions[0])
+    return Side(
         name=name,
         source=source,
-        model=told.model,
-        engine_version=told.engine_version,
+        model=named.model,
+        engine_version=named.engine_version,
         simulated=any(each.simulated for each in sessions),
-        scenario=told.scenario,
+        scenario=named.scenario,
         rounds=tuple(None if each.failure is not None else read(each) for each in sessions),
-        points=points,
+        points=_points(sessions),
         failures=tuple(_failure(source, each) for each in sessions if each.failure is not None),
         notices=frozenset().union(*(each.notices for each in sessions)),
     )
@@ -254,74 +286,35 @@ def _control(session: SessionResult) -> tuple[Reading, ...]:
     )
 
 
-def _side(arm: Arm) -> Side:
-    values: dict[Quantity, list[float]] = {
-        "ttft": ttfts(arm),
-        "latency": [r.latency_seconds for r in _later_of(arm) if r.latency_seconds is not None],
-        "first_ttft": [v for v in (_value("first_ttft", one) for one in _whole(arm)) if v],
-        "hit_ratio": [
-            v for v in (_value("hit_ratio", one) for one in _whole(arm)) if v is not None
-        ],
-    }
-    spreads = {quantity: spread(known) for quantity, known in values.items()}
-    first = [r.prompt_tokens for one in _whole(arm) for r in one if r.turn == 1]
-    prompts = [tokens for tokens in first if tokens is not None]
-    return Side(
-        arm=arm,
-        spreads={quantity: found for quantity, found in spreads.items() if found is not None},
-        penalty=_penalty(arm),
-        first_prompt_tokens=round(median(prompts)) if prompts else None,
-    )
-
-
-def _penalty(arm: Arm) -> Penalty | None:
-    """None where the points show no cost, or where no turn hit."""
-    hits = [each.cached_tokens for each in _later_of(arm) if each.cached_tokens is not None]
-    cost = prefill_cost(arm.points)
-    if cost is None or not hits or not median(hits):
-        return None
-    return Penalty(round(median(hits)), cost)
-
-
-def _whole(arm: Arm) -> list[tuple[Reading, ...]]:
-    return [one for one in arm.rounds if one is not None]
-
-
-def _later_of(arm: Arm) -> list[Reading]:
-    return [each for one in _whole(arm) for each in later(one)]
-
-
-def _differences(first: Arm, other: Arm, *, cold: bool) -> dict[Quantity, Difference]:
-    """By quantity, what is known of it. A first turn is the same request for both arms of `cold`,
-    and how much of a control was cached is what makes it one: neither is a difference.
+def _differences(first: Side, other: Side, *, cold: bool) -> dict[Quantity, Difference]:
+    """The known differences. With `cold` only TTFT: the first turn is the same request on both
+    sides, and a control caches nothing by definition.
     """
     found: dict[Quantity, Difference] = {}
     for quantity in ("ttft",) if cold else _QUANTITIES:
-        told = difference(_by_round(quantity, first, other))
-        if told is not None:
-            found[quantity] = told
+        one = difference(_by_round(quantity, first, other))
+        if one is not None:
+            found[quantity] = one
     return found
 
 
-def _by_round(quantity: Quantity, first: Arm, other: Arm) -> tuple[float, ...]:
+def _by_round(quantity: Quantity, first: Side, other: Side) -> tuple[float, ...]:
     """Other minus first, for each round that finished on both sides."""
-    values = [
-        _within(quantity, one, another)
-        for one, another in zip(first.rounds, other.rounds, strict=False)
-        if one is not None and another is not None
-    ]
-    return tuple(value for value in values if value is not None)
+    pairs = zip(first.rounds, other.rounds, strict=False)
+    return tuple(
+        _known([_within(quantity, a, b) for a, b in pairs if a is not None and b is not None])
+    )
 
 
 def _within(
     quantity: Quantity, one: tuple[Reading, ...], other: tuple[Reading, ...]
 ) -> float | None:
-    """Other minus one in one round, over the turns that both have."""
+    """Other minus one in a round, over the turns that both have."""
     turns = {each.turn for each in one} & {each.turn for each in other}
     mine = [each for each in one if each.turn in turns]
     theirs = [each for each in other if each.turn in turns]
     if quantity in {"first_ttft", "hit_ratio"}:
-        before, after = _value(quantity, mine), _value(quantity, theirs)
+        before, after = _of_round(quantity, mine), _of_round(quantity, theirs)
         return None if before is None or after is None else after - before
     pairs = [
         (_seconds(quantity, a), _seconds(quantity, b))
@@ -335,8 +328,8 @@ def _seconds(quantity: Quantity, reading: Reading) -> float | None:
     return reading.ttft_seconds if quantity == "ttft" else reading.latency_seconds
 
 
-def _value(quantity: Quantity, readings: Sequence[Reading]) -> float | None:
-    """One round's own value of a quantity that is not taken turn by turn."""
+def _of_round(quantity: Quantity, readings: Sequence[Reading]) -> float | None:
+    """The value of a quantity that a round has only once."""
     if quantity == "first_ttft":
         return next((each.ttft_seconds for each in readings if each.turn == 1), None)
     cached = [each.cached_tokens for each in later(readings)]
@@ -346,13 +339,12 @@ def _value(quantity: Quantity, readings: Sequence[Reading]) -> float | None:
     return sum(each or 0 for each in cached) / max(1, sum(each or 0 for each in prompts))
 
 
-def _miss(first: Arm, other: Arm, ttft: Difference | None) -> Difference | None:
-    """The difference in TTFT as the cost of a miss, the longer minus the shorter in name only."""
-    served = [{each.cached_tokens for each in _later_of(arm)} for arm in (first, other)]
-    missed = [known == {0} for known in served]
-    if ttft is None or missed[0] == missed[1] or None in served[0] | served[1]:
+def _miss(first: Side, other: Side, ttft: Difference | None) -> Difference | None:
+    """The TTFT of the side that missed, minus that of the other."""
+    cached = {each.cached_tokens for side in (first, other) for each in side.later}
+    if ttft is None or first.missed == other.missed or None in cached:
         return None
-    if missed[1]:
+    if other.missed:
         return ttft
     low, high = ttft.low, ttft.high
     return Difference(

@@ -1,4 +1,4 @@
-"""A comparison as JSON. Keys may be added at the end; none is renamed or left out. Pure."""
+"""A comparison as JSON. Keys may be added at the end; none is renamed or removed. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def comparison_json(comparison: Comparison, *, interrupted: bool) -> dict[str, Any]:
-    """Seconds, tokens, ratios 0…1. Unknown is null; a quantity of which nothing is known is not
-    there. `sessions` are the readings that all the rest stands on, null where one failed.
+    """Seconds, tokens, ratios 0…1. Unknown is null; a quantity without any known value is absent.
+    `sessions` are the readings that everything else is computed from, null for a failed one.
     """
     return {
         "started": rfc3339(comparison.started_time),
@@ -22,24 +22,22 @@ def comparison_json(comparison: Comparison, *, interrupted: bool) -> dict[str, A
         "rounds": comparison.rounds,
         "turns": comparison.turns,
         "sides": [_side(side) for side in comparison.sides],
-        "contrasts": [
-            _contrast(comparison.sides[0].arm.name, each) for each in comparison.contrasts
-        ],
+        "contrasts": [_contrast(comparison.sides[0].name, each) for each in comparison.contrasts],
         "notes": comparison_notes(comparison),
         "interrupted": interrupted,
     }
 
 
 def _side(side: Side) -> dict[str, Any]:
-    arm, penalty = side.arm, side.penalty
+    penalty = side.penalty
     return {
-        "name": arm.name,
-        "source": arm.source,
-        "model": arm.model,
-        "engine_version": arm.engine_version,
-        "simulated": arm.simulated,
-        "scenario": arm.scenario,
-        "failures": list(arm.failures),
+        "name": side.name,
+        "source": side.source,
+        "model": side.model,
+        "engine_version": side.engine_version,
+        "simulated": side.simulated,
+        "scenario": side.scenario,
+        "failures": list(side.failures),
         "spreads": {quantity: asdict(known) for quantity, known in side.spreads.items()},
         "penalty_of_a_miss": None
         if penalty is None
@@ -52,7 +50,7 @@ def _side(side: Side) -> dict[str, Any]:
             "points": penalty.cost.points,
         },
         "sessions": [
-            None if one is None else [asdict(reading) for reading in one] for one in arm.rounds
+            None if one is None else [asdict(reading) for reading in one] for one in side.rounds
         ],
     }
 

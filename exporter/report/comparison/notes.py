@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know beside its figures. Pure."""
+"""What a reader of a comparison must know besides its numbers. Pure."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from exporter.report.comparison.facts import Comparison, Side
 
 _SAME_LENGTH = 0.02
-"""First prompts that differ by more than this share are not the same work."""
+"""First prompts that differ by more than this share are different work."""
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """Sentences, the gravest first."""
+    """Sentences, the most serious first."""
     sides = comparison.sides
-    notes = [failure for side in sides for failure in side.arm.failures]
+    notes = [failure for side in sides for failure in side.failures]
     if not comparison.interleaved:
         notes.append(
-            "The sessions of one side were not played in turn with those of the other: what "
-            "changed in between, on the machine or in its load, is part of the difference."
+            "The sessions of the sides were not played in turn, so any change on the machine or in "
+            "its load in between is part of the difference."
         )
     pairs = min(
         (
-            sum(a is not None and b is not None for a, b in zip_longest(sides[0].arm.rounds, r))
-            for r in (side.arm.rounds for side in sides[1:])
+            sum(a is not None and b is not None for a, b in zip_longest(sides[0].rounds, r))
+            for r in (side.rounds for side in sides[1:])
         ),
         default=0,
     )
     if pairs < LEAST_PAIRS:
         notes.append(
-            f"{pairs} pair{'' if pairs == 1 else 's'} of sessions cannot show a difference at 5 %: "
-            f"{LEAST_PAIRS} are the fewest that can."
+            f"{pairs} pair{'' if pairs == 1 else 's'} of sessions cannot show a difference at the "
+            f"5 % level: at least {LEAST_PAIRS} are needed."
         )
     notes += _length_notes(sides)
     for side in sides:
-        told = sorted(side.arm.notices - {Notice.SIMULATED})
-        notes += [f"{side.arm.source}: {ADVICE[notice]}" for notice in told]
+        told = sorted(side.notices - {Notice.SIMULATED})
+        notes += [f"{side.source}: {ADVICE[notice]}" for notice in told]
     return list(dict.fromkeys(notes))
 
 
@@ -54,8 +54,8 @@ def _length_notes(sides: Sequence[Side]) -> list[str]:
         here, there = first.first_prompt_tokens, side.first_prompt_tokens
         if here and there and abs(there - here) > _SAME_LENGTH * here:
             notes.append(
-                f"The first prompt has {numbers.tokens(here)} on {first.arm.name} and "
-                f"{numbers.tokens(there)} on {side.arm.name}: the two do not do the same work per "
-                "turn. Compare their hit ratios and what a miss costs rather than times."
+                f"The first prompt has {numbers.tokens(here)} on {first.name} and "
+                f"{numbers.tokens(there)} on {side.name}, so the two do different work per "
+                "turn. Compare their hit ratios and the cost of a miss, not their times."
             )
     return notes

@@ -1,4 +1,4 @@
-"""A comparison for a terminal of 80 columns: what was compared, a table, a verdict, notes."""
+"""A comparison for a terminal of 80 columns: heading, table, verdict, notes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TITLES: dict[Quantity, str] = {
 
 
 def comparison_report(comparison: Comparison, *, interrupted: bool) -> Group:
-    """Everything that there is to say."""
+    """The whole output."""
     lines: list[RenderableType] = [heading(comparison)]
     lines.append(Padding(comparison_table(comparison), (1, 0)))
     lines += [Text(line) for line in penalty_lines(comparison)]
@@ -42,8 +42,8 @@ def comparison_report(comparison: Comparison, *, interrupted: bool) -> Group:
 
 
 def heading(comparison: Comparison) -> Text:
-    """What was compared, a line for each side."""
-    scenario = comparison.sides[0].arm.scenario
+    """Scenario, time, and one line for each side."""
+    scenario = comparison.sides[0].scenario
     plural = "" if comparison.rounds == 1 else "s"
     head = Text(
         f"{scenario}, {comparison.rounds} session{plural} each, "
@@ -51,15 +51,14 @@ def heading(comparison: Comparison) -> Text:
         "bold",
     )
     for side in comparison.sides:
-        arm = side.arm
-        engine = arm.model or "unknown model"
-        version = f", vLLM {arm.engine_version}" if arm.engine_version else ""
-        head.append(f"\n  {arm.name}: {engine}{version}, {arm.source}", "not bold")
-        if arm.simulated:
+        engine = side.model or "unknown model"
+        version = f", vLLM {side.engine_version}" if side.engine_version else ""
+        head.append(f"\n  {side.name}: {engine}{version}, {side.source}", "not bold")
+        if side.simulated:
             head.append(" SIMULATED", "bold reverse")
     if comparison.turns > 1:
         turns = places(range(2, comparison.turns + 1)).capitalize()
-        first = "the first TTFT is that of turn 1, where all is cold"
+        first = "first TTFT is that of turn 1, which is cold"
         also = "turn 1 is the same request on both sides" if comparison.cold else first
         head.append(f"\n{turns}; {also}.", "not bold")
     if comparison.simulated:
@@ -68,9 +67,9 @@ def heading(comparison: Comparison) -> Text:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """A block of rows for each quantity, a row for each side."""
+    """A block of rows for each quantity, one row for each side."""
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("", "median", "middle half", f"minus {comparison.sides[0].arm.name}",
+    for name in ("", "median", "middle half", f"minus {comparison.sides[0].name}",
                  "95 % interval", "p"):  # fmt: skip
         table.add_column(name, justify="left" if not name else "right", header_style="bold")
     for quantity, title in _TITLES.items():
@@ -88,7 +87,7 @@ def comparison_table(comparison: Comparison) -> Table:
 def _cells(quantity: Quantity, side: Side, contrast: Contrast | None) -> list[str]:
     say = numbers.percent if quantity == "hit_ratio" else numbers.seconds
     known = side.spreads.get(quantity)
-    name = f"  {side.arm.name}"
+    name = f"  {side.name}"
     if known is None:
         return [name, numbers.UNKNOWN]
     cells = [name, say(known.median), _range(say, known.lower_quartile, known.upper_quartile)]
@@ -124,7 +123,7 @@ def p_value(p: float | None) -> str:
 
 
 def penalty_lines(comparison: Comparison) -> list[str]:
-    """What a miss costs: measured where one side only missed, and by the line of prefill cost."""
+    """What a miss costs: measured if one side only missed, and by the fitted prefill cost."""
     lines = []
     for contrast in comparison.contrasts:
         if contrast.miss_seconds is not None:
@@ -145,7 +144,7 @@ def penalty_lines(comparison: Comparison) -> list[str]:
             continue
         told.add(penalty.cost)
         lines.append(
-            f"Penalty of a miss on {side.arm.name}, by its prefill cost: "
+            f"Penalty of a miss on {side.name}, by its prefill cost: "
             f"{penalty.seconds:.3g} prefill seconds (± {penalty.error_seconds:.2g}) for the "
             f"{numbers.tokens(penalty.tokens)} of a median hit, at "
             f"{penalty.cost.seconds_per_token * 1e6:.3g} µs per token."
@@ -154,21 +153,21 @@ def penalty_lines(comparison: Comparison) -> list[str]:
 
 
 def verdict(comparison: Comparison, *, interrupted: bool) -> list[str]:
-    """One sentence for each contrast on time to first token: how much, and whether it is chance."""
+    """One sentence on TTFT for each contrast: how much, and whether it can be chance."""
     lines = []
     if interrupted:
-        lines.append(f"Interrupted: this stands on {comparison.rounds} complete rounds.")
-    first = comparison.sides[0].arm.name
+        lines.append(f"Interrupted: this is based on {comparison.rounds} complete rounds.")
+    first = comparison.sides[0].name
     for contrast in comparison.contrasts:
         found = contrast.differences.get("ttft")
         if comparison.cold and comparison.sides[0].missed:
             lines.append(
-                "Nothing was served from cache, so the turns and their cold controls are the same "
-                "requests: there is no time saved."
+                "The cache served nothing, so the turns and their cold controls are the same "
+                "requests: no time was saved."
             )
             continue
         if found is None:
-            lines.append(f"Whether {contrast.name} is faster than {first} is not known.")
+            lines.append(f"Whether {contrast.name} is faster than {first} is unknown.")
             continue
         lines.append(_sentence(first, contrast, found))
     return lines
@@ -184,8 +183,8 @@ def _sentence(first: str, contrast: Contrast, found: Difference) -> str:
     pairs = f"{found.pairs} pair{'' if found.pairs == 1 else 's'} of sessions"
     p = contrast.adjusted_p.get("ttft")
     if p is None or found.low is None or found.high is None:
-        return f"{head} in {pairs}: too few to tell whether that is more than chance."
-    allowed = " with the number of engines allowed for" if p != found.p else ""
+        return f"{head} in {pairs}: too few to show whether that is more than chance."
+    allowed = ", corrected for the number of engines" if p != found.p else ""
     said = f"({p_in_words(p)}{allowed})"
     interval = f"95 % interval {signed('ttft', found.low)} to {signed('ttft', found.high)}"
     if p < ALPHA:

@@ -1,4 +1,4 @@
-"""The chart of one session: four panels that say at a glance whether its cache works."""
+"""The chart of one session: four panels that show whether its cache works."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _prompts(axes: Axes, series: SessionSeries) -> None:
         ("cached", BLUE, "", [split.cached for _, split in known]),
         ("lost", VERMILLION, "///", [split.lost for _, split in known]),
         ("new", PALE, "", [split.new for _, split in known]),
-        ("not told apart", "white", "...", [split.untold for _, split in known]),
+        ("unknown", "white", "...", [split.unknown for _, split in known]),
     ):
-        untold = name == "not told apart"
-        if any(heights) or not untold:
+        unknown = name == "unknown"
+        if any(heights) or not unknown:
             axes.bar(
                 turns, with_gaps([height or None for height in heights]), 0.72, floor, color=colour,
-                hatch=hatch, label=name, edgecolor=GREY if untold else "white",
+                hatch=hatch, label=name, edgecolor=GREY if unknown else "white",
             )  # fmt: skip
         floor = [low + height for low, height in zip(floor, heights, strict=True)]
     _name_losses(axes, series)
@@ -125,13 +125,15 @@ def _served(axes: Axes, series: SessionSeries) -> None:
         axes.set_yticks([])
     if None in series.served:
         from_turn = series.turns[series.served.index(None)]
-        drawing.say(axes, f"cached tokens not known, from turn {from_turn} on no sum", high=0.3)
+        drawing.say(
+            axes, f"no sum from turn {from_turn} on: its cached tokens are unknown", high=0.3
+        )
 
 
 def _ideal(axes: Axes, series: SessionSeries, values: Sequence[float | None]) -> None:
-    """A broad band, so that it is seen where what was served lies upon it.
+    """A broad band, which stays visible below the line of what was served.
 
-    That of a first turn is 0 on every engine: alone it says nothing.
+    The ideal of a first turn is 0 on every engine, so alone it is not drawn.
     """
     if any(value is not None for value in values[1:]):
         axes.plot(
@@ -156,7 +158,7 @@ def _line(
 def _say_unknown(
     axes: Axes, series: SessionSeries, lines: dict[str, tuple[float | None, ...]]
 ) -> None:
-    """Name what is missing from a panel: a gap alone may be overlooked."""
+    """Says what is missing from a panel, because a gap is easily overlooked."""
     sentences = [
         _unknown_sentence(name, values, series.turns[-len(values) :])
         for name, values in lines.items()
@@ -169,9 +171,9 @@ def _say_unknown(
 def _unknown_sentence(name: str, values: Sequence[object], turns: Sequence[int]) -> str:
     missing = [turn for turn, value in zip(turns, values, strict=True) if value is None]
     if len(missing) == len(turns):
-        return f"{name} not known"
+        return f"{name} unknown"
     shown = ", ".join(map(str, missing[:6])) + (", …" if len(missing) > 6 else "")  # noqa: PLR2004
-    return f"{name} not known in turn{'' if len(missing) == 1 else 's'} {shown}"
+    return f"{name} unknown in turn{'' if len(missing) == 1 else 's'} {shown}"
 
 
 def _mark_failure(axes: Axes, series: SessionSeries) -> None:

@@ -1,4 +1,4 @@
-"""A session as CSV: a line for each turn, columns named like the JSON's fields. Pure."""
+"""A session as CSV: one line for each turn, columns named like the JSON keys. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TURN = (
 _LOSS = ("tokens", "cause", "evidence")
 _LATER = ("cached_tokens_source",)
 COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER)
-"""Columns may be added at the end; none is renamed or left out."""
+"""Columns may be added at the end; none is ever renamed or removed."""
 
 
 def session_csv(result: SessionResult) -> str:

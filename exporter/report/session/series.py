@@ -1,4 +1,4 @@
-"""A session as the series that its chart draws; what is not known is None, a gap. Pure."""
+"""A session as the series of its chart; an unknown value is None and drawn as a gap. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult, TurnFacts
 
 _LONGEST = 60
-"""Characters of a string that an engine chose; a title has no room for more."""
+"""The most characters of a string from an engine that a title has room for."""
 _LONGEST_DETAIL = 100
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSplit:
-    """The tokens of one prompt: served from cache, lost to it, and new to it.
+    """The tokens of one prompt: served from cache, lost, and new.
 
-    `untold` are those of which it is not known: all where the cached tokens are unknown, those
-    that were computed where the ideal is. None where the prompt's length itself is unknown.
+    `unknown` are the tokens that cannot be assigned: all if the cached tokens are unknown, the
+    computed ones if the ideal is unknown.
     """
 
     cached: int
     lost: int
     new: int
-    untold: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def session_series(result: SessionResult, *, interrupted: bool = False) -> Sessi
 
 
 def prompt_split(turn: TurnFacts) -> PromptSplit | None:
-    """How a turn's prompt is made up. A first turn is cold by design and loses nothing."""
+    """How a turn's prompt is made up; None if its length is unknown. A first turn loses nothing."""
     prompt, cached = turn.prompt_tokens, turn.cached_tokens
     if prompt is None:
         return None
@@ -87,7 +87,7 @@ def prompt_split(turn: TurnFacts) -> PromptSplit | None:
 
 
 def running_sum(values: list[int | None]) -> tuple[int | None, ...]:
-    """Sums up to each value; from the first unknown one on they are unknown."""
+    """The sum up to each value; unknown from the first unknown value on."""
     sums: list[int | None] = []
     total: int | None = 0
     for value in values:
@@ -97,7 +97,7 @@ def running_sum(values: list[int | None]) -> tuple[int | None, ...]:
 
 
 def shown(text: str, longest: int = _LONGEST) -> str:
-    """A string that an engine or a person chose, fit for one line of a picture."""
+    """A string from outside, made safe and short enough for one line of a chart."""
     line = "".join(c if c.isprintable() else "?" for c in text)
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
@@ -110,7 +110,7 @@ def _title(result: SessionResult) -> str:
 
 
 def _banner(result: SessionResult, *, interrupted: bool) -> str | None:
-    """What is wrong with the session as a whole; None where it finished."""
+    """What is wrong with the session as a whole; None if it finished."""
     if result.failure is not None:
         where = "" if result.failed_turn is None else f" in turn {result.failed_turn}"
         detail = shown(result.failure.detail, _LONGEST_DETAIL)

@@ -1,4 +1,4 @@
-"""A session as a table for a terminal: every figure in words too, so that colour only helps."""
+"""A session as a table for a terminal. No information is in colour alone."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult, TurnFacts
 
 WIDE, WIDEST = 120, 150
-"""Columns from which there is room for whole words and a bar, and for more air around them."""
+"""Columns needed for whole words and a bar, and for more space around them."""
 _BAR, _LONG_BAR = 18, 24
 _RULE = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")  # two rules, nothing else
 _RULE_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 
 
 class Mark(NamedTuple):
-    """How well a turn did in one word, and the colour that says the same."""
+    """One word on how well the cache served a turn, and its colour."""
 
     word: str
     style: str
 
 
 def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
-    """Cold is a first turn as it should be; full to MISS is what was served of the ideal.
+    """`cold`: a first turn that hit nothing, as it should. `full` to `MISS`: the share of the ideal
+    that was served.
 
-    A prompt repeats the one `before` it. Where the ideal is less than half of that prompt, all that
-    it could have been served is little: then the prompt's beginning is another one.
+    A prompt repeats the one `before` it. If the ideal is less than half of that prompt, their
+    beginnings differ: `low ideal`.
     """
     if turn.cached_tokens is None:
         return Mark("?", "magenta")
@@ -63,9 +64,9 @@ def _low_ideal(turn: TurnFacts, before: TurnFacts | None) -> bool:
 def turn_table(
     turns: Sequence[TurnFacts], *, width: int, ascii_only: bool, cold: bool = False
 ) -> Table:
-    """The turns, and below them the sums. `cold` makes room for the controls' TTFT.
+    """The turns, and below them the sums. `cold` adds a column with the controls' TTFT.
 
-    80 columns are enough for all of it; from `WIDE` on each turn has a bar of its prompt.
+    80 columns are enough. From `WIDE` columns on, each turn has a bar of its prompt.
     """
     wide = width >= WIDE
     names = [*(_NAMES if wide else _SHORT_NAMES)]
@@ -82,7 +83,7 @@ def turn_table(
     )
     write = numbers.count if wide else _short_count
     for name, footer in zip(names, _footers(turns, write, cold=cold), strict=True):
-        # Where it is too narrow for all, a number is broken rather than cut.
+        # In a narrow terminal a number is wrapped, never cut.
         table.add_column(name, footer=footer, justify="right", overflow="fold")
     table.columns[-1].justify = "left"
     if wide:
@@ -144,19 +145,19 @@ def _footers(
 
 
 def _short_count(value: float | None) -> str:
-    """As in 2.05M: the sums of a long context are wider than its turns."""
+    """For example 2.05M: the sums of a long context need more columns than its turns."""
     if value is None or value < 1e6:  # noqa: PLR2004
         return numbers.count(value)
     return f"{value / 1e6:.{2 if value < 1e7 else 1}f}M"  # noqa: PLR2004
 
 
 def _bar(turn: TurnFacts, length: int) -> Text:
-    """The prompt: what came from cache, what could have, what was new. Empty where unknown."""
+    """The prompt: tokens from cache, tokens lost, new tokens. A dash if unknown."""
     hit = turn.hit_ratio
     if hit is None:
         return Text(numbers.UNKNOWN)
     ideal = max(hit, turn.ideal_hit_ratio or 0.0)
-    served = int(hit * length)  # rounded down: full is full
+    served = int(hit * length)  # rounded down, so that only a full hit fills the bar
     reachable = max(int(ideal * length), served + (ideal > hit))
     return Text.assemble(
         ("█" * served, "green"),
@@ -171,7 +172,7 @@ def _bar_header(*, ascii_only: bool) -> str:
 
 
 def heading(result: SessionResult, url: str) -> Text:
-    """What was played, against what, and when; loud where the engine is simulated."""
+    """Scenario, engine and time. Says clearly if the engine is simulated."""
     model, version = result.model or "an unknown model", result.engine_version
     text = Text.assemble((result.scenario, "bold"), f" against {model} at {url}\n")
     engine = f"vLLM {version}, " if version else ""

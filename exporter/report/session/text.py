@@ -1,4 +1,4 @@
-"""A session as `probe` prints it at its end: heading, table, losses, verdict, notes."""
+"""The final output of `probe`: heading, table, losses, verdict, notes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def session_report(
     result: SessionResult, url: str, console: Console, *, cold: bool, interrupted: bool
 ) -> Group:
-    """Everything that there is to say, laid out for `console`."""
+    """The whole output, laid out for `console`."""
     options = console.options
     table = turn_table(
         result.turns, width=options.max_width, ascii_only=options.ascii_only, cold=cold
@@ -35,11 +35,11 @@ def session_report(
 
 
 def closing(result: SessionResult, *, interrupted: bool) -> Group:
-    """The verdict and the notes; where no turn finished, what went wrong."""
+    """The verdict and the notes. If no turn finished, what went wrong."""
     if result.turns:
         said = verdict(result, interrupted=interrupted)
     elif interrupted:
-        said = "Interrupted before the first turn had finished: there is nothing to show."
+        said = "Interrupted before the first turn finished: there is nothing to show."
     else:
         said = failure_in_words(result)
     lines: list[RenderableType] = [Text(said, "bold red" if result.failure else "bold")]

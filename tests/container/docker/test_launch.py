@@ -109,7 +109,7 @@ async def test_a_container_that_runs_already_is_left_alone(docker_api, made):
     before = docker_api.inspect_container(name)["State"]["StartedAt"]
     code, _, errors = await launch(file)
     assert code == 0
-    assert "there already and running" in errors
+    assert "exists already and is running" in errors
     assert docker_api.inspect_container(name)["State"]["StartedAt"] == before
 
 
@@ -118,7 +118,7 @@ async def test_a_stranger_of_that_name_is_not_touched(docker_api, made, python_i
     docker_api.create_container(python_image, ["true"], name=name)
     code, _, errors = await launch(file)
     assert code == 1
-    assert "exists and is not ours" in errors
+    assert "exists, and this exporter did not create it" in errors
 
 
 async def test_a_port_that_is_taken_is_named_and_leaves_nothing_behind(docker_api, made, free_port):

@@ -95,7 +95,7 @@ async def test_a_healthy_target_shows_its_session_turn_by_turn(show, published):
     page = (await show()).text
     assert "1 target: 1 up." in page
     assert (
-        "The cache served 2,016 of 3,750 prompt tokens (53.8 %) and lost 256 more that it could "
+        "The cache served 2,016 of 3,750 prompt tokens (53.8 %) and lost 256 that it could "
         "have served: unexplained in turn 3."
     ) in page
     assert "3 1,500 1,024 1,280 68.3 % 80.0 % 32 125 ms 1.50 s" in page
@@ -151,7 +151,7 @@ async def test_unknown_values_are_dashes_and_the_reason_is_shown(show, published
         session(turn(1, 1000, None, None), notices=frozenset({Notice.USAGE_DETAILS_MISSING}))
     )
     page = (await show()).text
-    assert "How many prompt tokens the cache saved is not known." in page
+    assert "The number of prompt tokens that the cache served is unknown." in page
     assert "1 1,000 – – – – 32 250 ms 1.50 s" in page  # noqa: RUF001 - the page's dash
     assert ADVICE[Notice.USAGE_DETAILS_MISSING] in page
 
