@@ -502,7 +502,7 @@ async def test_the_command_serves_a_server_of_that_kind_and_says_so():
         async with asyncio.timeout(PATIENCE):
             while not (line := await process.stderr.readline()).startswith(b"SIMULATED"):
                 pass
-        assert line.rstrip().endswith(b"It is like lora.")
+        assert line.rstrip().endswith(b"It behaves like lora.")
         url = re.search(rb"http://[^ ]+\d", line)[0].decode()
         async with aiohttp.ClientSession() as session:
             _, listed = await Client(session, url).get("/v1/models")
