@@ -1,6 +1,6 @@
 "use strict";
-// Puts a fresh rendering in the place of the old one, so that scroll position and focus stay.
-// Without scripts the page reloads itself instead.
+// Replaces the content of the page by a new one, which keeps the scroll position and the focus.
+// Without scripts the browser reloads the page instead.
 const everySeconds = 15;
 const stale = document.getElementById("stale");
 const pause = document.getElementById("pause");

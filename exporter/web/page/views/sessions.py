@@ -13,6 +13,7 @@ from exporter.wording.sentences import served_and_lost
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from exporter.analysis.session_totals import SessionTotals
     from exporter.model.session import LossCause, SessionResult, TurnFacts
     from exporter.web.page.views.charts import Chart
 
@@ -21,11 +22,11 @@ TURNS_ALONE, TURNS_BESIDE_OTHERS = 32, 12
 for one of several. A recorded conversation may have thousands."""
 
 
-def session_section(result: SessionResult, *, alone: bool) -> SessionSection:
+def session_section(result: SessionResult, totals: SessionTotals, *, alone: bool) -> SessionSection:
     shown = result.turns[-(TURNS_ALONE if alone else TURNS_BESIDE_OTHERS) :]
     return SessionSection(
         result=result,
-        verdict=verdict(result),
+        verdict=_verdict(result, totals),
         turns=shown,
         charts=turn_charts(shown),
         first_losses=_first_losses(shown),
@@ -36,30 +37,31 @@ def session_rows(results: Sequence[SessionResult]) -> tuple[SessionRow, ...]:
     return tuple(SessionRow(each, session_totals(each.turns)) for each in results)
 
 
-def trend(newest_first: Sequence[SessionResult]) -> Chart | None:
-    return trend_chart([_point(result) for result in reversed(newest_first)])
+def trend(newest_first: Sequence[SessionRow]) -> Chart | None:
+    return trend_chart([_point(row) for row in reversed(newest_first)])
 
 
-def _point(result: SessionResult) -> SessionPoint:
-    totals = session_totals(result.turns)
-    best, prompt = totals.ideal_tokens, totals.prompt_tokens
+def _point(row: SessionRow) -> SessionPoint:
+    ideal, prompt = row.totals.ideal_tokens, row.totals.prompt_tokens
     return SessionPoint(
-        totals.hit_ratio,
-        None if best is None or not prompt else best / prompt,
-        result.failure is not None,
+        row.totals.hit_ratio,
+        None if ideal is None or not prompt else ideal / prompt,
+        row.result.failure is not None,
     )
 
 
 def loss_rows(
-    last: SessionResult | None, totals: Mapping[LossCause, int], ideal: int | None
+    last: Mapping[LossCause, int], totals: Mapping[LossCause, int], ideal: int | None
 ) -> tuple[LossRow, ...]:
-    """The causes of lost tokens, the largest first. `ideal`: tokens that could have been served."""
-    recent: Mapping[LossCause, int] = {} if last is None else session_totals(last.turns).lost_by
+    """The causes of lost tokens, the largest first. `ideal`: tokens that could have been served.
+
+    `last` has the lost tokens of the last session.
+    """
     met = sorted((cause for cause, n in totals.items() if n), key=lambda cause: -totals[cause])
     return tuple(
         LossRow(
             cause=cause,
-            last=recent.get(cause, 0),
+            last=last.get(cause, 0),
             total=totals[cause],
             share=min(1.0, totals[cause] / ideal) if ideal else None,
             advice=LOSS_ADVICE[cause],
@@ -68,12 +70,11 @@ def loss_rows(
     )
 
 
-def verdict(result: SessionResult) -> str:
+def _verdict(result: SessionResult, totals: SessionTotals) -> str:
     if result.failure is None:
-        return f"{served_and_lost(session_totals(result.turns))}."
-    finished = len(result.turns)
+        return f"{served_and_lost(totals)}."
     return {0: "No turn finished.", 1: "One turn finished."}.get(
-        finished, f"{finished} turns finished."
+        totals.turns, f"{totals.turns} turns finished."
     )
 
 

@@ -181,7 +181,9 @@ def _section(
     alone: bool,
 ) -> TargetSection:
     last = state.last_session
+    totals = session_totals(() if last is None else last.turns)
     sessions = history.sessions(state.name, TREND_SESSIONS)
+    rows = session_rows(sessions)
     return TargetSection(
         state=state,
         look=LOOKS[found],
@@ -195,10 +197,10 @@ def _section(
         engine=live_engine(state),
         probe_waits=probe_waits(state.cost, now),
         time_saved=_time_saved(sessions),
-        session=None if last is None else session_section(last, alone=alone),
-        losses=loss_rows(last, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
-        trend=trend(sessions),
-        earlier=session_rows(sessions[1 : EARLIER_SESSIONS + 1]),
+        session=None if last is None else session_section(last, totals, alone=alone),
+        losses=loss_rows(totals.lost_by, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
+        trend=trend(rows),
+        earlier=rows[1 : EARLIER_SESSIONS + 1],
         links=_target_links(state, links),
     )
 
