@@ -371,7 +371,7 @@ async def test_the_page_says_that_counters_are_of_another_engine(client, publish
     for _ in range(8):
         scene.ask(5_000, 4_000, counted=False)
         scene.read()
-    assert "the counters lack prompts" in await (await client.get("/")).text()
+    assert "the counters do not contain the prompts" in await (await client.get("/")).text()
 
 
 @pytest.mark.parametrize("notice", [Notice.MIXED, Notice.TRANSFER])
