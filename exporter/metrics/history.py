@@ -1,4 +1,4 @@
-"""The last sessions of each target, in memory, failures kept longest."""
+"""The last sessions of each target, in memory. Failed sessions stay longest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Kept(NamedTuple):
-    """A session as it is kept: 2 kB where the objects have 15, so that a large fleet fits."""
+    """A session, packed to 2 kB from 15 kB of objects, so that a large fleet fits into memory."""
 
     ended: float
     failed: bool
@@ -25,9 +25,9 @@ class _Kept(NamedTuple):
 class History:
     """At most `capacity` sessions per target.
 
-    Where one more does not fit, the oldest finished session goes, as long as failures take no
-    more than `failures` places; beyond that the oldest of all goes. So after a night of good
-    sessions the last `failures` bad ones can still be read, and a night of bad ones cannot grow.
+    When a target has too many, the oldest finished session goes; if more than `failures` failed
+    sessions are kept, the oldest session of all goes. So the last `failures` failed sessions can be
+    read even after many good ones.
     """
 
     def __init__(self, capacity: int = 50, failures: int = 10) -> None:
@@ -36,9 +36,9 @@ class History:
         self.resize(capacity, failures)
 
     def resize(self, capacity: int, failures: int) -> None:
-        """Keep so many from now on; what is too much goes at once, in the order as above."""
+        """Change both limits, and drop at once what is too much."""
         if not 0 <= failures < capacity:
-            message = f"{failures} places for failures do not fit into a history of {capacity}"
+            message = f"a history of {capacity} sessions cannot keep {failures} failures"
             raise ValueError(message)
         self._capacity = capacity
         self._failures = failures
@@ -57,26 +57,26 @@ class History:
             del kept[self._expendable(kept)]
 
     def _expendable(self, kept: list[_Kept]) -> int:
-        """Never the newest: there are fewer places for failures than places."""
+        """The index of the session to drop, never the newest: `failures` is below `capacity`."""
         if sum(each.failed for each in kept) > self._failures:
             return 0
         return next(place for place, each in enumerate(kept) if not each.failed)
 
     def forget(self, target: str) -> None:
-        """Drop a target that is no longer there."""
+        """Drop all sessions of a target."""
         self._sessions.pop(target, None)
         self._latest.pop(target, None)
 
     def latest(self, target: str) -> SessionResult | None:
-        """The session that was added last: the same object until there is another."""
+        """The session that was added last; the same object at each call."""
         return self._latest.get(target)
 
     def sessions(self, target: str | None = None, limit: int | None = None) -> list[SessionResult]:
-        """Newest first, of one target or of all; those of one target in the order they ended."""
+        """The sessions of one target or of all, newest first by their end."""
         return list(self.each(target, limit))
 
     def each(self, target: str | None = None, limit: int | None = None) -> Iterator[SessionResult]:
-        """The same one by one, as they are at the first: each takes a moment to unpack."""
+        """The same as an iterator, because to unpack a session takes a moment."""
         wanted = self._sessions.values() if target is None else [self._sessions.get(target, [])]
         newest_first = merge(*(reversed(kept) for kept in wanted), key=_ended, reverse=True)
         return map(_unpack, list(islice(newest_first, limit)))

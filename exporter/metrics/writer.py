@@ -1,8 +1,8 @@
 """Writes families as prometheus_client does, byte for byte, in a fraction of its time.
 
-prometheus_client looks at every name and label anew for each line: 5 to 12 µs, by format, where a
-target has 300 lines and a fleet is read all the time. So it is asked once for each family how its
-head and its lines look in a format, and from then on only labels' values and numbers are put in.
+prometheus_client needs 5 to 12 µs per line, because it checks every name and label again. A target
+has 300 lines, and a large fleet is scraped all the time. So the writer lets prometheus_client write
+each family once per format, keeps that text as a form, and then only fills in labels and numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import UNDERSCORES
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.samples import add, empty, encodable
+from exporter.metrics.client_library import add, empty, encodable
 from exporter.metrics.state.latency import Distribution
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from exporter.metrics.readers import Family, Reading, StateT
 
 Names = frozenset[str] | None
-"""The samples that are wanted, by name; None: all."""
+"""The names of the wanted samples; None means all."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One sample: its text up to the value, with a %s for each label, in the order as written."""
+    """One sample: its text up to the value, with a %s per label. `order` are label indexes."""
 
     name: str
     text: str
@@ -42,7 +42,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a family looks: its HELP and TYPE, and a line for each sample of one reading."""
+    """The text of a family: HELP and TYPE, and a line for each sample of one reading."""
 
     head: str
     lines: tuple[_Line, ...]
@@ -58,23 +58,23 @@ _number_text: Callable[[float], str] = floatToGoString
 
 
 class Writer:
-    """Writes one format. Its memory is bounded: it holds a form for each family that there is."""
+    """Writes one format. It keeps one form per family, so its memory is bounded."""
 
     def __init__(self, encode: Callable[[Collector], bytes]) -> None:
         self._encode = encode
         self._forms: dict[tuple[str, tuple[float, ...]], _Form] = {}
-        self.end = encode(_These([])).decode()
-        """What the whole page ends with."""
+        self.end = encode(_Registry([])).decode()
+        """The last line of a page, if the format has one."""
 
     def foreign(self, collector: Collector, names: Names = None) -> str:
-        """Families of a collector of somebody else's, written by prometheus_client itself."""
+        """The families of a collector of prometheus_client, written by the library itself."""
         metrics = collector.collect()
         if names is not None:
             metrics = filter(None, (_picked(metric, names) for metric in metrics))
-        return self._encode(_These(metrics)).decode().removesuffix(self.end)
+        return self._encode(_Registry(metrics)).decode().removesuffix(self.end)
 
     def head(self, family: Family[StateT], *leading: str) -> str:
-        """The lines of HELP and TYPE; `leading` are the labels before those of its reader."""
+        """The lines of HELP and TYPE. `leading` are labels before those of the reader."""
         return self._form(family, (), leading).head
 
     def body(
@@ -84,7 +84,7 @@ class Writer:
         names: Names = None,
         **leading: str,
     ) -> str:
-        """The lines of what was read and is known; `leading` are labels before the reader's."""
+        """The lines of the known values. `leading` are labels before those of the reader."""
         written: list[str] = []
         first = list(map(_label_text, leading.values()))
         for labels, value in readings:
@@ -114,7 +114,7 @@ class Writer:
         labels = tuple(f"\0{place}\0" for place in range(len(leading + family.reader.labels)))
         value = Distribution(bounds) if family.kind == "histogram" else 0.0
         add(metric, [(labels, value)])
-        text = self._encode(_These([metric])).decode().removesuffix(self.end)
+        text = self._encode(_Registry([metric])).decode().removesuffix(self.end)
         heads = [line for line in text.splitlines(keepends=True) if line.startswith("# ")]
         lines = text.splitlines()[len(heads) :]
         return _Form(
@@ -137,7 +137,7 @@ _PLACE = re.compile("\0([0-9]+)\0")
 def _numbers(
     family: Family[StateT], value: float | Distribution
 ) -> tuple[Sequence[float], tuple[float, ...]]:
-    """The values of the lines of one reading, and the bounds of a histogram."""
+    """The numbers of one reading's lines, and the bounds of a histogram."""
     if isinstance(value, Distribution):
         if family.kind == "histogram":
             numbers: list[float] = list(value.cumulative())
@@ -148,8 +148,8 @@ def _numbers(
     raise TypeError(f"{family.name} is a {family.kind} and was given {value!r}")
 
 
-class _These:
-    """What an encoder asks of a registry."""
+class _Registry:
+    """A registry, as far as an encoder needs one."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
@@ -165,13 +165,13 @@ def _picked(metric: Metric, names: frozenset[str]) -> Metric | None:
 
 
 def writer_for(accept: str) -> tuple[Writer, str]:
-    """The writer for a request's header `Accept`, and the content type of what it writes."""
+    """The writer for the header `Accept` of a request, and its content type."""
     try:
         encode, content_type = choose_encoder(accept)
-    except TypeError:  # a version that is not numbers: prometheus_client compares it to some
+    except TypeError:  # prometheus_client cannot compare a version that is not a number
         encode, content_type = choose_encoder("")
     if isinstance(encode, partial):
-        # Its version, which the client chooses, changes nothing here: it is for native histograms.
+        # The version that the client asked for matters only for native histograms.
         return _writer(encode.func, encode.keywords.get("escaping", UNDERSCORES)), content_type
     return _writer(encode, UNDERSCORES), content_type
 

@@ -144,7 +144,7 @@ def test_a_target_is_called_what_it_is(state, expected):
     assert condition(state) is expected
 
 
-def test_one_scenario_that_is_unwell_makes_the_target_unwell():
+def test_one_failing_scenario_makes_the_target_unhealthy():
     broken = session(*LITTLE, scenario="broken", prefix=UNSTABLE)
     assert condition(target(broken, SOUND, SOUND)) is Condition.PREFIX_UNSTABLE
     too_long = failed_session(scenario="long", reason=FailureReason.PROMPT_TOO_LONG)
@@ -162,12 +162,12 @@ def test_every_condition_has_words_and_a_rule_and_only_up_is_green():
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (target(session(*WEDGED)), "Unwell: cache wedged"),
-        (target(session(*LITTLE, prefix=UNSTABLE)), "Unwell: template rewrites history"),
+        (target(session(*WEDGED)), "Unhealthy: cache wedged"),
+        (target(session(*LITTLE, prefix=UNSTABLE)), "Unhealthy: template rewrites history"),
     ],
 )
 def test_a_cache_that_serves_nobody_is_not_called_up(state, words):
-    assert LOOKS[condition(state)] == (words, "bad", "unwell")
+    assert LOOKS[condition(state)] == (words, "bad", "unhealthy")
 
 
 def test_the_docs_have_every_condition_and_its_words():

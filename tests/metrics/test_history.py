@@ -67,7 +67,7 @@ def test_a_forgotten_target_is_gone():
 
 @pytest.mark.parametrize(("capacity", "failures"), [(0, 0), (5, 5), (5, -1)])
 def test_a_history_without_room_for_finished_sessions_is_refused(capacity, failures):
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="cannot keep"):
         History(capacity, failures)
 
 

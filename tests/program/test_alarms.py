@@ -43,7 +43,7 @@ async def test_a_wedged_cache_is_exported_within_two_sessions_and_so_is_its_reco
         before = len(await at.sessions())
         await at.until("the wedge is exported", lambda: wedged_is(1))
         assert '"state": "wedged"' in (await at.get("/api/v1/targets"))[1]
-        assert "Unwell: cache wedged" in (await at.get("/"))[1]
+        assert "Unhealthy: cache wedged" in (await at.get("/"))[1]
         since = (await at.sessions())[::-1][before:]
         assert any(
             turn["loss"] and turn["loss"]["cause"] == "wedged"
@@ -66,7 +66,7 @@ async def test_a_template_that_moves_the_system_prompt_is_exported_and_its_text_
             await at.until("a session ended", at.sessions)
             assert await at.value("vllm_probe_prefix_stable", scenario="coding-agent") == 0
             assert "You are a careful software engineer" in (await at.get("/"))[1]
-            assert "1 target: 1 unwell." in (await at.get("/"))[1]
+            assert "1 target: 1 unhealthy." in (await at.get("/"))[1]
             assert '"state": "prefix_unstable"' in (await at.get("/api/v1/targets"))[1]
             for path in ("/metrics", "/api/v1/sessions", "/api/v1/targets"):
                 assert "careful software" not in (await at.get(path))[1]

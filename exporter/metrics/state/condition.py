@@ -1,7 +1,7 @@
-"""How a target is, in one word: what the page, its title, its list and the API all say. Pure.
+"""The condition of a target in one word, for the page, its title, its list and the API. Pure.
 
-Only what is known to be well is called up and is green. The rules are asked in their order, and the
-first that holds says it: what explains the rest comes first.
+Only a target without a known problem is "up" and green. The first rule that holds decides, and a
+rule that explains others comes before them.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ Tone = Literal["good", "warn", "bad", "waiting"]
 class Condition(StrEnum):
     """Field `state` of a target in the API."""
 
-    UP = "up"
+    UP = "up"  # no rule holds
     NOT_PROBED = "not_probed"  # no session has ended yet
-    STARTING = "starting"  # its container is being started
-    HELD = "held"  # an operator said: hands off
-    ASLEEP = "asleep"  # or paused: requests wait until somebody ends that
-    BUSY = "busy"  # too slow for its checks and for sessions, and it works
-    ADDRESS_WRONG = "address_wrong"  # its container is up, and nothing of it is reached at the URL
+    STARTING = "starting"  # its container is on its way up
+    HELD = "held"  # an operator has put the container on hold
+    ASLEEP = "asleep"  # or paused: requests wait until somebody wakes the engine
+    BUSY = "busy"  # it works, but is too slow for health checks and sessions
+    ADDRESS_WRONG = "address_wrong"  # its container is up, but the URL does not lead to it
     FAILING = "failing"  # the last session failed
-    SCENARIO_FAILING = "scenario_failing"  # that of one scenario did, those of others get through
-    CONTAINER_DOWN = "container_down"  # sessions get through, and its container is not up
-    WEDGED = "wedged"  # the cache has stopped hitting
-    PREFIX_UNSTABLE = "prefix_unstable"  # the chat template rewrites history, and little is served
-    PREFIX_CHANGED = "prefix_changed"  # it does, and most is served all the same
+    SCENARIO_FAILING = "scenario_failing"  # of one scenario; sessions of others finish
+    CONTAINER_DOWN = "container_down"  # sessions finish, but its container is not up
+    WEDGED = "wedged"  # the cache no longer hits
+    PREFIX_UNSTABLE = "prefix_unstable"  # the template rewrites history; most is lost
+    PREFIX_CHANGED = "prefix_changed"  # the template rewrites history; most is still cached
     CACHING_OFF = "caching_off"
-    NOT_HITTING = "not_hitting"  # prompts repeat, and not one token comes from the cache
+    NOT_HITTING = "not_hitting"  # prompts repeat, but no token comes from the cache
     LOSING = "losing"  # the cache serves less than it could
-    HITS_HIDDEN = "hits_hidden"  # the engine counts hits that its answers do not tell
+    HITS_HIDDEN = "hits_hidden"  # the engine counts hits that its answers do not report
     NOT_ISOLATED = "not_isolated"  # a cache salt does not keep prompts apart
-    SEVERAL_ENGINES = "several_engines"  # at one URL, each with a cache of its own
-    CACHE_UNKNOWN = "cache_unknown"  # the server does not say how many tokens were cached
+    SEVERAL_ENGINES = "several_engines"  # behind one URL, each with its own cache
+    CACHE_UNKNOWN = "cache_unknown"  # the server does not report cached tokens
 
 
 class Look(NamedTuple):
-    """What a person reads of one target, its colour, and the word under which it is counted."""
+    """How the page shows a condition."""
 
     words: str
-    tone: Tone
-    counted: str
+    tone: Tone  # chooses the colour
+    counted: str  # the word in the summary, as in "2 targets: 1 up, 1 failing"
 
 
 _UP: Final = Look("Up", "good", "up")
 LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.FAILING: Look("Failing", "bad", "failing"),
     Condition.ADDRESS_WRONG: Look("Failing: wrong address", "bad", "failing"),
-    Condition.CONTAINER_DOWN: Look("Unwell: container not up", "bad", "unwell"),
-    Condition.WEDGED: Look("Unwell: cache wedged", "bad", "unwell"),
-    Condition.PREFIX_UNSTABLE: Look("Unwell: template rewrites history", "bad", "unwell"),
-    Condition.SCENARIO_FAILING: Look("Unwell: a scenario fails", "bad", "unwell"),
+    Condition.CONTAINER_DOWN: Look("Unhealthy: container not up", "bad", "unhealthy"),
+    Condition.WEDGED: Look("Unhealthy: cache wedged", "bad", "unhealthy"),
+    Condition.PREFIX_UNSTABLE: Look("Unhealthy: template rewrites history", "bad", "unhealthy"),
+    Condition.SCENARIO_FAILING: Look("Unhealthy: a scenario fails", "bad", "unhealthy"),
     Condition.PREFIX_CHANGED: Look("Template rewrites history", "warn", "with a warning"),
     Condition.BUSY: Look("Too busy to answer in time", "warn", "with a warning"),
     Condition.CACHING_OFF: Look("Prefix caching is off", "warn", "with a warning"),
@@ -81,33 +81,33 @@ LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.NOT_PROBED: Look("No session has ended yet", "waiting", "not probed yet"),
 }
 COUNTED: Final = tuple(dict.fromkeys(look.counted for look in LOOKS.values()))
-"""The words of a summary in their order: the worst first."""
+"""The words of the summary, the worst first."""
 
 
 def condition(state: TargetState) -> Condition:
-    """The first that holds, of those that explain the others first."""
+    """The condition of the first rule that holds."""
     return next((found for found, holds in RULES if holds(state)), Condition.UP)
 
 
 def _failing(state: TargetState) -> bool:
-    """The last session failed, and there is no scenario whose last session finished."""
+    """The last session failed, and no scenario's last session finished."""
     last = state.last_session
     return last is not None and last.failure is not None and not any(state.finished)
 
 
 def _in(*states: LifecycleState) -> Callable[[TargetState], bool]:
-    """Whether the container is in one of these states."""
+    """The container is in one of these states."""
     return lambda state: state.container is not None and state.container.state in states
 
 
 def _only_in(*states: LifecycleState) -> Callable[[TargetState], bool]:
-    """The same, and no session has finished since."""
+    """The container is in one of these states, and no session has finished since."""
     holds = _in(*states)
     return lambda state: holds(state) and not _finished_since(state)
 
 
 def _finished_since(state: TargetState) -> bool:
-    """Whether a session finished after the container came into its state."""
+    """A session finished after the container entered its state."""
     since = float("-inf") if state.container is None else state.container.since_time
     return any(each.started_time + each.duration_seconds > since for each in state.finished)
 
@@ -128,7 +128,7 @@ def _scenario_fails(state: TargetState) -> bool:
 
 
 def _shows(sign: Callable[[SessionSigns], bool]) -> Callable[[TargetState], bool]:
-    """Whether the last session of a scenario has a sign, if it finished."""
+    """The last session of a scenario finished and has the sign."""
     return lambda state: any(sign(each) for each in state.finished_signs)
 
 
@@ -137,14 +137,14 @@ def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
 
 
 def _several(state: TargetState) -> bool:
-    """By the session, or by a /metrics that has the series of several."""
+    """A session found several engines, or the engine's /metrics shows several."""
     view = live_engine(state)
     by_page = view is not None and view.snapshot is not None and len(view.snapshot.parts) > 1
     return by_page or _noticed(Notice.MIXED)(state)
 
 
 def _hits_nothing(state: TargetState) -> bool:
-    """Turns that could have hit, and not one token of any of them from the cache."""
+    """There were turns that could hit, and all of them got no token from the cache."""
     could = [each for each in state.finished_signs if each.could_hit]
     return bool(could) and all(each.missed_all for each in could)
 

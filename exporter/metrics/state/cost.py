@@ -1,7 +1,4 @@
-"""What the probe costs an engine, what a prompt token costs it, and what the cache saved thereby.
-
-Pure, like `state.py`, which holds one of these for each target.
-"""
+"""What the probe costs an engine, what a prompt token costs it, and what the cache saves. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What the user says an engine costs: money per hour, and watts while it computes."""
+    """The configured price of an engine: money per hour, and watts while it computes."""
 
     price_per_hour: float | None = None
     currency: str | None = None
@@ -30,14 +27,14 @@ class Prices:
 
 @dataclass(slots=True)
 class Savings:
-    """Prefill seconds saved, None until the cost of a token is known, and what they were worth."""
+    """Prefill seconds saved, and their worth. `seconds` is None until a token's cost is known."""
 
     seconds: float | None = None
     money: dict[str, float] = field(default_factory=dict)  # by currency
     joules: float = 0.0
 
     def add(self, seconds: float, prices: Prices) -> None:
-        """At the price and the watts now in force."""
+        """Add seconds, at the current price and watts."""
         self.seconds = (self.seconds or 0.0) + seconds
         if prices.price_per_hour is not None:
             currency = prices.currency or ""
@@ -47,25 +44,23 @@ class Savings:
             self.joules += seconds * prices.watts
 
     def money_at(self, prices: Prices) -> float | None:
-        """In the currency of the price in force; None without a price."""
+        """In the currency of the current price; None without a price."""
         if self.seconds is None or prices.price_per_hour is None:
             return None
         return self.money.get(prices.currency or "", 0.0)
 
     def joules_at(self, prices: Prices) -> float | None:
-        """None without the user's watts."""
+        """None without configured watts."""
         return None if self.seconds is None or prices.watts is None else self.joules
 
 
 @dataclass(slots=True)
 class CostState:
-    """One target. `budget_tokens_per_hour` None is no limit; `paused` is None also if not paused.
+    """One target. `budget_tokens_per_hour` is None without a limit.
 
-    `prefill` is the fitted cost, None until the points show one. `saved` adds up the growth of the
-    engine's tokens saved, each times the cost known at that time; growth while none is known does
-    not count. Money and joules add up the same growth, each at the price or the watts then in
-    force, so that another price changes nothing of what was counted. `users_saved` is the same of
-    the tokens that users saved.
+    `saved` sums each growth of the engine's saved tokens times the token's cost at that time.
+    Growth before a cost is known does not count. Money and joules use the price and the watts of
+    that time, so a new price does not change what was counted. `users_saved` is the part of users.
     """
 
     budget_tokens_per_hour: int | None = None
@@ -73,7 +68,7 @@ class CostState:
     controls: dict[ControlOutcome, int] = field(
         default_factory=lambda: dict.fromkeys(ControlOutcome, 0)
     )
-    admission_known: bool = False
+    admission_known: bool = False  # whether `paused` was ever set
     paused: PauseReason | None = None
     paused_until: float | None = None  # Unix time
     retention: dict[float, float] = field(default_factory=dict)
@@ -102,22 +97,21 @@ class CostState:
         self.prefill = prefill_cost(self._points)
 
     def retention_measured(self, reading: RetentionReading) -> None:
-        """A gap whose share is unknown now has no value any more."""
         if reading.ratio is None:
             self.retention.pop(reading.gap_seconds, None)
         else:
             self.retention[reading.gap_seconds] = reading.ratio
 
     def keep_retention(self, gaps_seconds: Collection[float]) -> None:
-        """Forget the gaps that are not measured any more."""
+        """Drop the values of gaps that are no longer measured."""
         self.retention = {
             gap: share for gap, share in self.retention.items() if gap in gaps_seconds
         }
 
     def engine_scraped(self, view: EngineView, users_saved: float | None = None) -> None:
-        """Take in a reading, and the tokens that users saved since the last that told them."""
+        """Add a scrape. `users_saved` are tokens that users saved since the last known number."""
         if self._restarts not in (None, view.restarts):
-            # Another process, perhaps with other flags: what was measured is not about it.
+            # What was measured is not true for another process, which may have other flags.
             self._points, self.prefill = (), None
             self.retention.clear()
         self._restarts = view.restarts
@@ -133,10 +127,10 @@ class CostState:
 
     @property
     def currency(self) -> str:
-        """Of the price; empty where the user names none."""
+        """The currency of the price; empty if none is configured."""
         return self.prices.currency or ""
 
     @property
     def prefill_seconds_saved(self) -> float | None:
-        """Of all traffic, the exporter's own too."""
+        """For all traffic, with the exporter's own."""
         return self.saved.seconds

@@ -1,4 +1,4 @@
-"""Histograms of times, with the bounds of vLLM's own. Pure."""
+"""Histograms of times, with vLLM's own bounds. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from exporter.model.session import TurnFacts
 
-# vLLM's own bounds (its vllm/v1/metrics/buckets.py, without the two last), so that a quantile of
-# the probe and one of vllm:time_to_first_token_seconds have the same resolution.
+# From vllm/v1/metrics/buckets.py without the last two, so that a quantile of the probe and one of
+# vllm:time_to_first_token_seconds have the same resolution.
 TTFT_BOUNDS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
 )
-# As above for inter-token latency up to 10 s, with a finer start: a small model decodes faster
-# than 10 ms per token.
+# The same for inter-token latency up to 10 s, with finer bounds at the start, because a small model
+# decodes faster than 10 ms per token.
 INTER_TOKEN_BOUNDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0),
@@ -28,7 +28,7 @@ CacheTemperature = Literal["cold", "warm", "unknown"]
 
 
 class Distribution:
-    """A histogram with fixed upper bounds; a value equal to a bound belongs to it."""
+    """A histogram with fixed upper bounds. A value equal to a bound counts in that bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
@@ -40,7 +40,7 @@ class Distribution:
         self.sum += value
 
     def cumulative(self) -> list[int]:
-        """Observations up to each bound, and last of all those without a bound."""
+        """Observations up to each bound; the last number is of all observations."""
         return list(accumulate(self._counts))
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ProbeSums:
-    """Sums over all turns that ended, those of failed sessions too: None until first known.
+    """Sums over all turns, also of failed sessions. None until first known.
 
-    `prompt_tokens` and `cached_tokens` count the same turns (cached tokens known), and so do
-    `ideal_cached_tokens` and `lost_tokens` (ideal known too). So cached / prompt and lost / ideal
-    are true ratios as long as it does not depend on a turn's hits whether they are known. Turns
-    that are known only because the engine counted no hit at all are therefore left out where other
-    turns of their session are unknown: those may have hit. `consumed_tokens` counts every turn with
-    usage, and the requests beside the turns.
+    `prompt_tokens` and `cached_tokens` count the same turns, those with known cached tokens.
+    `ideal_cached_tokens` and `lost_tokens` count those whose ideal is known too. So cached / prompt
+    and lost / ideal are true ratios, if a turn's hits do not decide whether they are known. For
+    that reason a turn does not count if it is known only because the engine counted no hit at all,
+    while other turns of its session are unknown: those may have hit. `consumed_tokens` counts every
+    turn with usage, and all other requests.
     """
 
     prompt_tokens: int | None = None
@@ -32,7 +32,7 @@ class ProbeSums:
     lost_tokens: dict[LossCause, int] = field(default_factory=dict)
 
     def add_beside(self, tokens: int) -> None:
-        """Tokens of requests that are no turns, or of no session that finished."""
+        """Tokens of requests that are not turns of an ended session."""
         if tokens:
             self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
@@ -42,7 +42,7 @@ class ProbeSums:
         if turn.completion_tokens is not None:
             self.completion_tokens = (self.completion_tokens or 0) + turn.completion_tokens
         if turn.prompt_tokens is None or turn.cached_tokens is None:
-            if turn.loss is not None:  # what was served is not known, but that usage hides it
+            if turn.loss is not None:  # the served tokens are unknown, but the loss is known
                 self._add_ideal(turn)
             return
         if others_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
@@ -52,7 +52,7 @@ class ProbeSums:
         self._add_ideal(turn)
 
     def _add_ideal(self, turn: TurnFacts) -> None:
-        # A first turn's ideal is 0 on every engine and says nothing of whether ideals are known.
+        # The ideal of a first turn is 0 on every engine, so it does not show that ideals are known.
         if turn.ideal_cached_tokens is None or turn.index == 1:
             return
         self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + turn.ideal_cached_tokens

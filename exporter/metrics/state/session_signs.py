@@ -1,4 +1,4 @@
-"""What one session says of its target's cache, worked out once and not at each look at it. Pure."""
+"""What one session shows about its target's cache, computed once per session. Pure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,24 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult, TurnFacts
 
 LOSING_BELOW = 0.8
-"""Efficiency of a session; the alert VllmCacheEfficiencyLow has the same bound and causes."""
+"""Efficiency of a session. The alert VllmCacheEfficiencyLow has the same bound and causes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSigns:
-    """`broken`: the prefix is not stable; `serves_little`: and less than half of the prompts after
-    the first is served. `hides_hits`: the engine counted hits that usage does not tell. `loses`:
-    more than LOSING_BELOW allows. `could_hit`: there are turns that could have hit, and
-    `missed_all`: not one token of these did. `unknown`: cached tokens are known of no turn.
-    """
+    """The signs of one session."""
 
-    broken: bool
-    serves_little: bool
-    hides_hits: bool
-    loses: bool
-    could_hit: bool
-    missed_all: bool
-    unknown: bool
+    broken: bool  # the prefix is not stable
+    serves_little: bool  # broken, and less than half of the later prompts came from the cache
+    hides_hits: bool  # the engine counted hits that `usage` does not report
+    loses: bool  # the efficiency is below LOSING_BELOW
+    could_hit: bool  # there are turns that could hit
+    missed_all: bool  # no token of those turns came from the cache
+    unknown: bool  # no turn reports cached tokens
 
 
 def signs_of(result: SessionResult) -> SessionSigns:
-    """The signs of a session, finished or not."""
+    """The signs of a session, finished or failed."""
     turns, totals = result.turns, session_totals(result.turns)
     broken = result.prefix is not None and not result.prefix.stable
     could = [turn for turn in turns if turn.index > 1 and turn.ideal_cached_tokens != 0]
@@ -52,13 +48,13 @@ def signs_of(result: SessionResult) -> SessionSigns:
 
 
 def _mostly_served(turns: Sequence[TurnFacts]) -> bool:
-    """Of the prompts after the first, half or more; what is not known is not served."""
+    """Half or more of the prompts after the first came from the cache; unknown counts as not."""
     later = [turn for turn in turns if turn.index > 1]
     prompts = sum(turn.prompt_tokens or 0 for turn in later)
     return 2 * sum(turn.cached_tokens or 0 for turn in later) >= prompts > 0
 
 
 def _loses(totals: SessionTotals) -> bool:
-    """By causes that are no rule of the engine's own, which may take what is unexplained."""
+    """Unexplained losses do not count: the engine's own reuse rule can cause them."""
     lost = sum(n for cause, n in totals.lost_by.items() if cause is not LossCause.UNEXPLAINED)
     return bool(totals.ideal_tokens) and lost > (1 - LOSING_BELOW) * (totals.ideal_tokens or 0)

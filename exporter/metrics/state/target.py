@@ -1,7 +1,7 @@
-"""What is known of each target at this moment, and the sums since it was added.
+"""What is known of a target now, and its sums since it was added. Pure.
 
-Counts that the program keeps itself start at zero, because zero is true then. Sums of what an
-engine reports start as None, because an engine that never reports a number has not reported 0.
+Counts of the exporter's own start at 0. Sums of what an engine reports start as None, because an
+engine that never reported a number did not report 0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LastExit:
-    """How a container ended last: it may run again since. `why` is None where nothing says."""
+    """How a container last ended; it may run again. `why` is None if unknown."""
 
     time: float
     code: int
@@ -48,10 +48,11 @@ class LastExit:
 
 @dataclass(slots=True)
 class TargetState:
-    """One target: what its loops said last, and the sums of what they said before.
+    """The state of one target, and the sink of all its loops: `ProbeSink`, `SessionSink`,
+    `EngineSink` and `ContainerSink`; `loops` is their `LoopSink`.
 
-    `scenarios` has the last session of each scenario, finished or not. When a session shows that
-    the target itself fails, what was known of its other scenarios goes.
+    `scenarios` has the last session of each scenario, finished or failed. A session that shows that
+    the target itself fails drops the sessions of all scenarios before it.
     """
 
     name: str
@@ -64,16 +65,16 @@ class TargetState:
     )
     last_session: SessionResult | None = None
     scenarios: dict[str, SessionResult] = field(default_factory=dict)
-    signs: dict[str, SessionSigns] = field(default_factory=dict)  # of these sessions
+    signs: dict[str, SessionSigns] = field(default_factory=dict)  # of the same sessions
     last_success_time: float | None = None
     failures_in_a_row: int = 0
-    interval_seconds: float | None = None  # from session to session, as configured
+    interval_seconds: float | None = None  # from one session to the next, as configured
     sums: ProbeSums = field(default_factory=ProbeSums)
     own: OwnShare = field(default_factory=OwnShare)
     users: UsersShare = field(default_factory=UsersShare)
-    isolation_tests: int = 0  # those that could tell
+    isolation_tests: int = 0  # those with a result
     isolation_leaks: int = 0
-    wedged: bool | None = None  # by the latest that could tell, of the process that answers now
+    wedged: bool | None = None  # by the last test of the running process
     ttft: dict[CacheTemperature, Distribution] = field(
         default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
     )
@@ -88,7 +89,7 @@ class TargetState:
     loops: Loops = field(default_factory=Loops)
 
     def __post_init__(self) -> None:
-        """Drop from the URL what could be a secret: user, password and query."""
+        """Remove what could be a secret from the URL: user, password and query."""
         if self.url is not None:
             parts = urlsplit(self.url)
             host = parts.netloc.rpartition("@")[2]
@@ -123,7 +124,7 @@ class TargetState:
             self.wedged = None
 
     def keep_scenarios(self, names: Collection[str]) -> None:
-        """Drop the sessions of scenarios that are not played any more."""
+        """Drop the sessions of scenarios that are no longer played."""
         for gone in self.scenarios.keys() - set(names):
             del self.scenarios[gone], self.signs[gone]
 
@@ -135,7 +136,7 @@ class TargetState:
 
     def engine_scraped(self, view: EngineView) -> None:
         if self.engine is not None and view.restarts != self.engine.restarts:
-            self.wedged = None  # that was another process
+            self.wedged = None  # it was true for another process
         self.engine = view
         if view.failure is not None:
             reason = view.failure.reason
@@ -155,9 +156,7 @@ class TargetState:
         self.last_exit = LastExit(seen.finished_time, seen.exit_code, why)
 
     def retention_measured(self, reading: RetentionReading) -> None:
-        """What a wedged cache keeps says nothing of how long a prefix survives, nor does what
-        another engine has that answers at the same URL.
-        """
+        # A wedged cache does not show how long a prefix survives, and neither do several engines.
         mixed = self.last_session is not None and Notice.MIXED in self.last_session.notices
         if not self.wedged and not mixed:
             self.cost.retention_measured(reading)
@@ -187,48 +186,45 @@ class TargetState:
 
     @property
     def finished_session(self) -> SessionResult | None:
-        """The last session of all scenarios, if that finished."""
+        """The last session of all, if it finished."""
         last = self.last_session
         return last if last is not None and last.failure is None else None
 
     @property
     def finished(self) -> Iterator[SessionResult]:
-        """The last session of each scenario, if that finished; a failed one has no values."""
+        """The last session of each scenario, if it finished."""
         return (each for each in self.scenarios.values() if each.failure is None)
 
     @property
     def finished_signs(self) -> Iterator[SessionSigns]:
-        """What these say of the cache."""
+        """The signs of `finished`."""
         return (self.signs[each.scenario] for each in self.finished)
 
     @property
     def notices(self) -> list[Notice]:
-        """What a reader of the last session of any scenario must know, failed ones too."""
+        """The notices of the last session of each scenario, finished or failed."""
         return sorted({notice for each in self.scenarios.values() for notice in each.notices})
 
     @property
     def simulated(self) -> bool | None:
-        """Whether the engine says that it is a simulator; None before it was asked."""
+        """Whether the engine says that it is a simulator; None before it answered."""
         if self.engine is not None and self.engine.info is not None:
             return self.engine.info.simulated
         return None if self.finished_session is None else self.finished_session.simulated
 
     @property
     def looked_at(self) -> bool:
-        """Whether anything at all has been learned of this target, good or bad.
-
-        A container of ours or of somebody else must have been looked at as well.
-        """
+        """Whether there is a first result, good or bad: of the engine, and of a container."""
         engine_seen = self.engine is not None or self.last_session is not None
         return engine_seen and (self.mode == "external" or self.container is not None)
 
 
 def live_engine(target: TargetState) -> EngineView | None:
-    """The engine's view if its last scrape succeeded: an older one is not repeated."""
+    """The last scrape, if it succeeded: an old one is not shown again."""
     view = target.engine
     return None if view is None or view.failure is not None else view
 
 
 def live_users(target: TargetState) -> UsersShare | None:
-    """The users' share of the engine's counters, while the engine answers and it can be known."""
+    """The users' share of the engine's counters, while the engine answers and it is known."""
     return target.users if live_engine(target) is not None and target.users.known else None

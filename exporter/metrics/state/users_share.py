@@ -1,9 +1,9 @@
-"""What users have of an engine's counters: their growth less the exporter's own share. Pure.
+"""The users' share of an engine's counters: their growth minus the exporter's own share. Pure.
 
-Growth counts from one reading to the next at which the exporter's own requests were all in the
-engine's counters (`OwnShare.quiet`), so a reading in the middle of a prompt of its own gives nobody
-tokens. Growth between two readings counts for nobody where the own share of it is not known (a
-request failed or was cut off), where the engine restarted or where its lookups were left out.
+Only scrapes count at which the counters contain all of the exporter's own requests
+(`OwnShare.quiet`), so a scrape during an own prompt gives no tokens to users. Growth between two
+scrapes counts for nobody if the own share is unknown (a request failed or was cancelled), if the
+engine restarted, or if its lookups were left out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 _MISSED_LOOKS = 3
 _MISSED_SECONDS = 60.0
-"""So many readings, over so long, that lack own prompts are not only late."""
+"""After so many scrapes over so many seconds without the own prompts, they are not only late."""
 _ELSEWHERE_SECONDS = 3600.0
 _EXTERNAL_SHARE = 1.02
-"""Tokens saved beyond the hits by more than prompts under way come from an external cache."""
+"""With more saved tokens than this many times the hits, an external cache serves some."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A reading with all own requests in it."""
+    """A scrape that contains all own requests."""
 
     at: float
     totals: EngineTotals
@@ -41,7 +41,7 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What users added between two readings, in tokens; None is unknown."""
+    """What users added between two scrapes, in tokens; None is unknown."""
 
     queried: float | None = None
     hit: float | None = None
@@ -52,9 +52,9 @@ class Growth:
 class UsersShare:
     """One target. The sums are None until first known, and never fall.
 
-    `queried_tokens` and `hit_tokens` count the same times, so their quotient is a true ratio.
-    `elsewhere_at` is when the counters were last found to lack the exporter's own prompts: then
-    they are not of the engine that answers.
+    `queried_tokens` and `hit_tokens` count the same times, so one divided by the other is a true
+    ratio. `elsewhere_at` is when the counters last missed the exporter's own prompts: then they
+    belong to another engine than the one that answers.
     """
 
     queried_tokens: float | None = None
@@ -66,13 +66,13 @@ class UsersShare:
     _at: float = 0.0
     _missed: int = 0
     _missed_at: float = 0.0
-    _hidden: bool = False  # by an interval without users
-    _unreported: bool = False  # by a session
-    _unknown: bool = False  # by a session: several engines, or another one's work is counted
+    _hidden: bool = False  # an interval without users showed it
+    _unreported: bool = False  # a session showed it
+    _unknown: bool = False  # a session showed several engines, or work of another engine
     _samples: tuple[windows.Sample, ...] = ()
 
     def session_finished(self, result: SessionResult) -> None:
-        """What a session showed of the counters holds until another one finishes."""
+        """What a session shows about the counters is valid until the next one finishes."""
         if result.failure is not None:
             return
         self._unknown = not result.notices.isdisjoint({Notice.MIXED, Notice.TRANSFER})
@@ -80,9 +80,9 @@ class UsersShare:
         self._unreported = LossCause.UNREPORTED in causes
 
     def engine_scraped(self, view: EngineView, own: OwnShare) -> float | None:
-        """Take in a reading; the tokens that users saved since the last one, where that is known.
+        """Add a scrape. Returns the tokens that users saved since the last one, if known.
 
-        `own` is what the exporter asked until now.
+        `own` is the exporter's share until now.
         """
         snapshot = view.snapshot
         if snapshot is None:
@@ -92,7 +92,7 @@ class UsersShare:
         if not self.known:
             self._mark, self._samples = None, ()
             return None
-        # The page is as old as its reading took.
+        # The page can be as old as the scrape took.
         if view.lookups_open or not own.quiet(snapshot.at - snapshot.scrape_seconds):
             return None
         now = _Mark(snapshot.at, view.totals, own, view.restarts, view.recounts)
@@ -107,15 +107,15 @@ class UsersShare:
             return None
         self._mark, self._missed = now, 0
         if now.recounts != before.recounts:
-            self._samples = ()  # what waited was left out, which is no fair part of the traffic
+            self._samples = ()  # the lookups left out are no typical part of the traffic
         return self._add(growth)
 
     def hit_ratios(self) -> dict[str, float]:
-        """Hits / lookups of users by window; one without their traffic is left out."""
+        """Hits / lookups of users by window, without windows that have no traffic of theirs."""
         return windows.hit_ratios(self._samples, at=self._at)
 
     def _may_be_known(self, view: EngineView) -> bool:
-        """Whether the page is of the one engine that answers, and not older than it says."""
+        """Whether the counters are those of the one engine that answers."""
         since = self.elsewhere_at
         elsewhere = since is not None and self._at - since < _ELSEWHERE_SECONDS
         relayed = view.snapshot is not None and bool(view.snapshot.parts)
@@ -134,7 +134,7 @@ class UsersShare:
         return growth.saved
 
     def _lacks_own(self, now: _Mark) -> None:
-        """The counters have less than the exporter asked: late, or another engine's."""
+        """The counters contain less than the exporter asked: they are late, or another engine's."""
         if not self._missed:
             self._missed_at = now.at
         self._missed += 1
@@ -144,7 +144,7 @@ class UsersShare:
 
 
 def _hidden(before: _Mark, now: _Mark, known: bool) -> bool:
-    """Whether own requests hit more than their answers told, as where a gateway rewrites them.
+    """Whether own requests hit more than their answers report, as when a gateway rewrites answers.
 
     Only an interval without users shows it.
     """
@@ -158,7 +158,7 @@ def _hidden(before: _Mark, now: _Mark, known: bool) -> bool:
 
 
 def _growth(before: _Mark, now: _Mark, *, hidden: bool) -> Growth | None:
-    """None where the engine counted less than the exporter asked of it."""
+    """None if the engine counted less than the exporter asked."""
     own, earlier = now.own, before.own
     if now.restarts != before.restarts or own.unknown != earlier.unknown:
         return Growth()
@@ -173,7 +173,7 @@ def _growth(before: _Mark, now: _Mark, *, hidden: bool) -> Growth | None:
     if not recounted and queried is not None and queried < 0:
         return None
     if not told or (asked and _external(now.totals)):
-        hit = None  # usage has what came from the external cache, the hits have not
+        hit = None  # `usage` includes the external cache, the hits do not
     if recounted or queried is None or hit is None or not 0 <= hit <= queried:
         queried = hit = None
     if not told or (saved is not None and saved < 0):

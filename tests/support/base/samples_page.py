@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.container.decide.records import ContainerView
+from exporter.metrics.client_library import add, empty
 from exporter.metrics.families.tables import (
     EXPORTER_FAMILIES,
     LOOP_FAMILIES,
     PROCESS,
     TARGET_FAMILIES,
 )
-from exporter.metrics.samples import add, empty
 from exporter.metrics.writer import writer_for
 from exporter.model.engine import EngineView
 from exporter.model.probe import IsolationReading, RetentionReading

@@ -117,9 +117,9 @@ async def test_a_dead_a_wedged_and_a_broken_target_are_counted_by_their_conditio
     )
     published.session_finished(session(TURNS[0], little, target="broken", prefix=UNSTABLE))
     document = await show()
-    assert "3 targets: 1 failing, 2 unwell." in document.text
-    assert "wedged Unwell: cache wedged" in document.text
-    assert "broken Unwell: template rewrites history" in document.text
+    assert "3 targets: 1 failing, 2 unhealthy." in document.text
+    assert "wedged Unhealthy: cache wedged" in document.text
+    assert "broken Unhealthy: template rewrites history" in document.text
     assert "The prefix cache has stopped hitting" in document.text
     assert document.text.count(ADVICE[Notice.CACHE_WEDGED]) == 1
     badges = [
@@ -127,7 +127,7 @@ async def test_a_dead_a_wedged_and_a_broken_target_are_counted_by_their_conditio
     ]
     assert set(badges) == {"badge bad"}
     html = await (await client.get("/")).text()
-    assert "<title>3 targets: 1 failing, 2 unwell. vllm-cache-exporter</title>" in html
+    assert "<title>3 targets: 1 failing, 2 unhealthy. vllm-cache-exporter</title>" in html
     answer = await (await client.get("/api/v1/targets")).json()
     assert {each["target"]: each["state"] for each in answer["targets"]} == {
         "dead": "failing",
@@ -142,7 +142,7 @@ async def test_a_failing_scenario_among_others_is_a_problem_with_its_name(show, 
     )
     published.session_finished(session(*TURNS))
     page = (await show()).text
-    assert "1 target: 1 unwell." in page
+    assert "1 target: 1 unhealthy." in page
     assert "The last session of long failed in turn 1: prompt too long 9000 tokens" in page
 
 

@@ -1,4 +1,4 @@
-"""The families of this program as prometheus_client has them: empty, and with what was read."""
+"""Families as objects of prometheus_client: empty, or with values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MetricFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 _LONGEST_LABEL = 1000
-"""Characters of a label's value: an engine chooses some of them, and each page would carry them."""
+"""Characters of a label's value. Engines choose some values, and every page has to carry them."""
 
 _TYPES: Mapping[str, type[MetricFamily]] = {
     "gauge": GaugeMetricFamily,
@@ -30,12 +30,12 @@ _TYPES: Mapping[str, type[MetricFamily]] = {
 
 
 def empty(family: Family[StateT], *leading: str) -> MetricFamily:
-    """The family without a value; `leading` are labels before those of its reader."""
+    """The family without values. `leading` are labels before those of its reader."""
     return _TYPES[family.kind](family.name, family.help, labels=(*leading, *family.reader.labels))
 
 
 def add(metric: MetricFamily, readings: Iterable[Reading], *leading: str) -> None:
-    """Add what was read and is known; `leading` are the values of the labels before."""
+    """Add the known values. `leading` are the values of the leading labels."""
     for labels, value in readings:
         if value is None:
             continue
@@ -54,5 +54,5 @@ def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
 
 
 def encodable(label: str) -> str:
-    """JSON from an engine may hold half a surrogate pair, with which no page could be encoded."""
+    """Replaces half surrogate pairs, which JSON of an engine can contain and UTF-8 cannot."""
     return label[:_LONGEST_LABEL].encode("utf-8", "replace").decode()
