@@ -116,7 +116,7 @@ class Probing:
             clock,
             from_counters=settings.cached_tokens_from_counters,
             publish=sink.own_share_changed,
-            step_aside=admission.step_aside,
+            yield_turn=admission.yield_turn,
         )
         self._context = ProbeContext(
             target, requests, admission, deadlines(settings), new_salt, sink

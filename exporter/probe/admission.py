@@ -137,7 +137,7 @@ class Admission:
         async with self._asking:
             yield
 
-    async def step_aside(self) -> None:
+    async def yield_turn(self) -> None:
         """Let what is due now be asked first; for the one who was let in, between two requests."""
         self._asking.release()
         self._stepped_aside = True

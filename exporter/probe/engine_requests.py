@@ -1,7 +1,8 @@
-"""What the exporter asks of one engine: every request goes through `EngineRequests`.
+"""Sends every request of the exporter to one engine, and counts them.
 
-It counts them, so that everybody else's share of the engine's counters is known, and it settles
-how many tokens were cached where an answer does not tell (analysis/cache/usage_details.py).
+The counts give the exporter's own share of the engine's counters; the rest is that of other
+clients. Where an answer does not report its cached tokens, later answers or the engine's counters
+settle them (analysis/cache/usage_details.py).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from exporter.probe.replicas import Observe
 
 Identity = tuple[float | None, int]
-"""Start time, and restarts seen: what makes sure that two readings are of one process."""
+"""Start time and restarts seen: equal if two readings are of the same process."""
 
-_LOOKS = 22
+_READINGS = 22
 _BETWEEN_SECONDS = 0.05
-"""vLLM counts a step after it has sent the step's tokens, so the end of a stream may be early: it
-is waited for a little longer than a second."""
+"""vLLM counts a step after it has sent the step's tokens, so a stream may end before its tokens are
+counted. Readings are repeated for a little more than a second."""
 _NEVER_LOOKED_UP = frozenset(
     {
         *(FailureReason.CONNECTION_REFUSED, FailureReason.CONNECT_FAILED),
@@ -41,11 +42,11 @@ _NEVER_LOOKED_UP = frozenset(
         FailureReason.PAUSED,
     }
 )
-"""Failures of requests that did not come as far as the prefix cache."""
+"""Failures of requests that never reached the prefix cache."""
 
 
-class Chats(Protocol):
-    """Whatever sends requests: the client, or what stands before it."""
+class ChatSender(Protocol):
+    """Sends chat requests: the client, or a layer above it."""
 
     async def chat(
         self,
@@ -56,16 +57,16 @@ class Chats(Protocol):
         """As `EngineClient.chat`."""
 
 
-async def _nobody_waits() -> None:
-    """There is no gate, and so nobody who waits at it."""
+async def _no_admission() -> None:
+    """Without admission nothing else waits to be sent."""
 
 
 class EngineRequests:
-    """All requests of the exporter to one engine, of whatever loop.
+    """All requests of the exporter to one engine, from every loop.
 
-    `publish` gets every change of the exporter's own share. `step_aside` is awaited between the
-    turns of a session, and lets others ask. With `from_counters`, hits that usage
-    does not tell are taken from the engine's counters where it ran nothing else.
+    `publish` gets each change of the exporter's own share. `yield_turn` is awaited between the
+    turns of a session, so requests that are due can be sent. With `from_counters`, hits that usage
+    does not report come from the engine's counters, if it ran nothing else.
     """
 
     def __init__(
@@ -76,71 +77,75 @@ class EngineRequests:
         *,
         from_counters: bool = False,
         publish: Callable[[OwnShare], None] = lambda _change: None,
-        step_aside: Callable[[], Awaitable[None]] = _nobody_waits,
+        yield_turn: Callable[[], Awaitable[None]] = _no_admission,
     ) -> None:
         self.client = client
         self.observe = observe
         self.clock = clock
         self.from_counters = from_counters
         self.share = OwnShare()
-        self.shown = UsageReports()
+        self.reports = UsageReports()
         self.knowledge = EngineKnowledge()
         self.process: Identity | None = None
         self.latest: EngineSnapshot | None = None
-        self.uncounted = False
-        self.complete = True  # the latest reading has all in it that was asked before
-        self._base: tuple[EngineSnapshot, int] | None = None
-        self.step_aside = step_aside
+        self.counters_lag = False  # they still lacked our requests when the readings ended
+        self.complete = True  # the latest reading includes all requests sent before it
+        self._base: tuple[EngineSnapshot, int] | None = None  # a complete one, own prompts by then
+        self.yield_turn = yield_turn
         self._publish = publish
 
-    def take_over(self, other: EngineRequests) -> None:
-        """Go on with what another one has learned of the same engine's process."""
-        self.process, self.shown, self.knowledge = other.process, other.shown, other.knowledge
+    def continue_from(self, other: EngineRequests) -> None:
+        """Take what another one has learned of the same engine process."""
+        self.process, self.reports, self.knowledge = other.process, other.reports, other.knowledge
 
-    def scope(self, info: EngineInfo, view: EngineView | None) -> Scope:
-        """For the requests of one session, one test or one pass; `view` is a fresh look."""
-        scope = Scope(self, info, view)
+    def scope(self, info: EngineInfo, view: EngineView | None) -> RequestScope:
+        """Sends the requests of one session, isolation test or retention round.
+
+        `view` is a new reading.
+        """
+        scope = RequestScope(self, info, view)
         cache = view.snapshot.cache if view and view.snapshot else None
         self.knowledge.label = cache.match_unit_tokens if cache else None
         return scope
 
-    def changed(self, change: OwnShare) -> None:
-        """Add to the share, and publish what was added."""
+    def add_share(self, change: OwnShare) -> None:
+        """Add to the share, and publish the change."""
         self.share = self.share.plus(change)
         self._publish(change)
 
     def forget(self) -> None:
-        """The process that answered has ended."""
+        """Drop what is known of the engine process, because it has ended."""
         label, self.knowledge = self.knowledge.label, EngineKnowledge()
         self.knowledge.label = label
 
-    def seen(self, view: EngineView | None) -> Identity | None:
-        """Note the process that was read last; None where it is not known which that is."""
+    def note_process(self, view: EngineView | None) -> Identity | None:
+        """Note which process a reading is of, and return it; None if that is unknown."""
         snapshot = one_engine(view)
         if view is None or snapshot is None:
             return None
         self.latest = snapshot
         start = snapshot.process_start_time
         if start is None and snapshot.prompt_tokens is None:
-            return None  # nothing would show a restart
+            return None  # a restart could not be seen
         process = (start, view.restarts)
         if process != self.process:
-            self.process, self.shown, self.uncounted = process, UsageReports(), False
+            self.process, self.reports, self.counters_lag = process, UsageReports(), False
             self._base = None
             self.forget()
-        self._hold_to_base(snapshot)
+        self._check_complete(snapshot)
         return process
 
-    def give_up_waiting(self) -> None:
-        """The page does not show what was asked: wait no more for that, and begin at what it shows
-        once nothing was asked for a while.
-        """
-        self.uncounted, self._base = True, None
+    def stop_waiting(self) -> None:
+        """Wait no longer for a reading that includes all requests.
 
-    def _hold_to_base(self, snapshot: EngineSnapshot) -> None:
-        """Hold a reading to the last complete one, and to the prompts that were sent since."""
+        The next base is a reading after a quiet time without own requests.
+        """
+        self.counters_lag, self._base = True, None
+
+    def _check_complete(self, snapshot: EngineSnapshot) -> None:
+        """Compare a reading with the last complete one and the prompts sent since."""
         if self.share.in_flight:
-            return  # it may have some of what is being answered
+            return  # it may include part of a running request
         prompts = self.share.prompt_tokens
         if self._base is None:
             self.complete = self.share.quiet(self.clock.monotonic())
@@ -152,27 +157,27 @@ class EngineRequests:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A silent answer, and its usage as it was given last."""
+    """An answer that did not report cached tokens, and its usage as returned last."""
 
     usage: Usage
     silent: SilentAnswer
 
 
-class Scope:
-    """Sends requests as the client does. What one of its answers shows about cached tokens is
-    remembered for the engine's process, or within this scope where that is not known.
+class RequestScope:
+    """Sends requests, and settles the cached tokens of their answers.
 
-    `asked_tokens` are prompt and completion tokens of all its requests.
+    What an answer shows is kept for the engine process, or for this scope while the process is
+    unknown. `sent_tokens` are prompt and completion tokens of all its requests.
     """
 
     def __init__(self, requests: EngineRequests, info: EngineInfo, view: EngineView | None) -> None:
         self._requests = requests
         self._info = info
-        self._shown = UsageReports()  # by answers of this scope
+        self._reports = UsageReports()  # of this scope alone
         self._given: dict[int, _Given] = {}  # by the identity of the usage
-        self._pending: list[tuple[Usage, Identity]] = []  # no reading has followed them yet
-        self._process = self._known = requests.seen(view)
-        self.asked_tokens = 0
+        self._pending: list[tuple[Usage, Identity]] = []  # no reading succeeded after them yet
+        self._process = self._known = requests.note_process(view)
+        self.sent_tokens = 0
 
     async def chat(
         self,
@@ -181,26 +186,26 @@ class Scope:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """As `EngineClient.chat`, with cached tokens wherever they are known."""
-        # The counters do not tell apart what is asked at the same time.
+        # Counters cannot tell apart two requests that run at the same time.
         alone_here = self._requests.share.in_flight == 0
-        before = await self._before() if alone_here and self._counters_may_tell() else None
+        before = await self._reading_before() if alone_here and self._counters_may_tell() else None
         sent_to = self._known
-        chat = await self._sent(request, deadlines, on_token)
+        chat = await self._send(request, deadlines, on_token)
         usage = chat.usage
         if usage is not None and usage.cached_tokens is not None:
-            self._told(usage.cached_tokens)
+            self._note_report(usage.cached_tokens)
         if usage is None or usage.cached_tokens is not None or chat.failure is not None:
             return chat
         if usage.transferred:
             return chat
-        silent = await self._judge(usage, before, sent_to)
+        silent = await self._settle(usage, before, sent_to)
         known = silent.settled(from_counters=self._requests.from_counters)
         self._given[id(known)] = _Given(known, silent)
         return replace(chat, usage=known)
 
     def settled(self, usage: Usage) -> Usage:
-        """The usage that an answer of this scope had, by all that was learned since."""
-        given = self._given_as(usage)
+        """The usage of an answer of this scope, by all that is known now."""
+        given = self._given_for(usage)
         if given is None:
             return usage
         known = given.silent.settled(from_counters=self._requests.from_counters)
@@ -211,60 +216,60 @@ class Scope:
         return known
 
     def lacks(self, usage: Usage) -> bool:
-        """Whether this answer should have told its cached tokens, and did not."""
-        given = self._given_as(usage)
+        """Whether this answer should have reported its cached tokens, and did not."""
+        given = self._given_for(usage)
         return given is not None and given.silent.shown.lacks(self._info.version)
 
-    def _given_as(self, usage: Usage) -> _Given | None:
+    def _given_for(self, usage: Usage) -> _Given | None:
         given = self._given.get(id(usage))
         return given if given is not None and given.usage is usage else None
 
     def _counters_may_tell(self) -> bool:
         requests = self._requests
-        shown = self._shown if self._process is None else requests.shown
+        shown = self._reports if self._process is None else requests.reports
         wanted = requests.from_counters and (shown.silent or not shown.told_zero)
         return wanted or shown.counters_may_tell(self._info.version)
 
-    async def _before(self) -> EngineSnapshot | None:
-        """A reading that has all in it that was asked before; None where there is none."""
+    async def _reading_before(self) -> EngineSnapshot | None:
+        """A reading that includes all earlier requests; None if there is none."""
         requests = self._requests
-        for looks in range(1 if requests.uncounted else _LOOKS):
-            if looks:
+        for attempt in range(1 if requests.counters_lag else _READINGS):
+            if attempt:
                 await requests.clock.sleep(_BETWEEN_SECONDS)
-            snapshot = await self._look()
+            snapshot = await self._read()
             if snapshot is None or snapshot.hit_tokens is None:
                 return None
             if requests.complete:
-                requests.uncounted = False
+                requests.counters_lag = False
                 return snapshot
-        requests.give_up_waiting()
+        requests.stop_waiting()
         return None
 
-    async def _sent(
+    async def _send(
         self,
         request: ChatRequest,
         deadlines: Deadlines,
         on_token: Callable[[int], None] | None,
     ) -> Chat:
         requests = self._requests
-        requests.changed(OwnShare(in_flight=1))
+        requests.add_share(OwnShare(in_flight=1))
         ended = OwnShare(in_flight=-1, unknown=1)
         try:
             chat = await requests.client.chat(request, deadlines, on_token)
             chat = replace(chat, usage=requests.knowledge.hits_only(chat.usage))
-            ended = self._counted(chat)
+            ended = self._share_of(chat)
         finally:
-            requests.changed(replace(ended, last_ended_at=requests.clock.monotonic()))
+            requests.add_share(replace(ended, last_ended_at=requests.clock.monotonic()))
         return chat
 
-    def _counted(self, chat: Chat) -> OwnShare:
-        """What one request changes of the exporter's share."""
+    def _share_of(self, chat: Chat) -> OwnShare:
+        """What one request adds to the exporter's share."""
         usage, failure = chat.usage, chat.failure
         if usage is None:
             may_have_arrived = failure is None or failure.reason not in _NEVER_LOOKED_UP
             return OwnShare(in_flight=-1, unknown=int(may_have_arrived) + chat.sent_twice)
         latest, prompt = self._requests.latest, usage.prompt_tokens
-        self.asked_tokens += prompt + usage.completion_tokens
+        self.sent_tokens += prompt + usage.completion_tokens
         return OwnShare(
             in_flight=-1,
             unknown=int(chat.sent_twice),
@@ -276,22 +281,23 @@ class Scope:
             completion_tokens=usage.completion_tokens,
         )
 
-    def _told(self, cached_tokens: int) -> None:
+    def _note_report(self, cached_tokens: int) -> None:
         for shown in self._current():
             shown.told(cached_tokens)
             if shown.absent_is_zero and shown.untold:
-                self._requests.changed(OwnShare(told=shown.untold))
+                self._requests.add_share(OwnShare(told=shown.untold))
                 shown.untold = 0
 
-    async def _judge(
+    async def _settle(
         self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
     ) -> SilentAnswer:
-        """What an answer without cached tokens is to be taken for.
+        """Settle an answer without cached tokens as far as that is possible now.
 
-        It is the process's that is read right after it: none starts within milliseconds. Where that
-        cannot be read, it is that of `sent_to`, the one known before, if that is read again later.
+        It belongs to the process that a reading right after it shows, because no process starts
+        within milliseconds. If that reading fails, it belongs to `sent_to`, the process before it,
+        provided that a later reading shows that process again.
         """
-        after = await self._look()
+        after = await self._read()
         shown = self._current() or [UsageReports()]
         if self._process is None and sent_to is not None:
             self._pending.append((usage, sent_to))
@@ -309,14 +315,14 @@ class Scope:
         if told is None:
             silent.shown.untold += 1
         else:
-            self._requests.changed(OwnShare(told=1, hit_tokens=told))
+            self._requests.add_share(OwnShare(told=1, hit_tokens=told))
 
-    def _resolve(self) -> None:
-        """Whose the answers were that no reading had followed yet."""
+    def _settle_pending(self) -> None:
+        """Settle the answers whose process was unknown until now."""
         for usage, sent_to in self._pending:
-            given = self._given_as(usage)
+            given = self._given_for(usage)
             if given is not None and sent_to == self._process:
-                silent = replace(given.silent, shown=self._requests.shown)
+                silent = replace(given.silent, shown=self._requests.reports)
                 silent.shown.silent = True
                 self._given[id(usage)] = _Given(usage, silent)
                 self._count_hits(silent)
@@ -325,47 +331,47 @@ class Scope:
     async def _by_counters(
         self, silent: SilentAnswer, before: EngineSnapshot, after: EngineSnapshot | None
     ) -> SilentAnswer:
-        """With what the counters say, once they have this prompt in them."""
+        """Add what the counters say, once they include this prompt."""
         requests, prompt = self._requests, silent.usage.prompt_tokens
-        looks = 1 if requests.uncounted else _LOOKS
+        left = 1 if requests.counters_lag else _READINGS
         while after is not None and before.process_start_time == after.process_start_time:
             silent = replace(
                 silent,
                 no_hits=no_hits(before, after, prompt),
                 counted=counted(before, after, prompt),
             )
-            is_in, looks = seen(before, after, prompt), looks - 1
+            included, left = seen(before, after, prompt), left - 1
             if (
                 silent.known is not None
-                or looks == 0
-                or (is_in and not alone(before, after, prompt))
+                or left == 0
+                or (included and not alone(before, after, prompt))
             ):
-                requests.uncounted = not is_in
+                requests.counters_lag = not included
                 break
             await requests.clock.sleep(_BETWEEN_SECONDS)
-            after = await self._look()
+            after = await self._read()
         return silent
 
     def _current(self) -> list[UsageReports]:
-        """What the answers that come now are evidence of; first what they are to be judged by."""
+        """The reports that an answer now belongs to. The first ones settle it."""
         if self._process is not None:
-            return [self._requests.shown, self._shown]
-        return [self._shown] if self._known is None else []  # it may be another process
+            return [self._requests.reports, self._reports]
+        return [self._reports] if self._known is None else []  # the process may be a new one
 
-    async def _look(self) -> EngineSnapshot | None:
-        """A reading; with it, which process answers now."""
+    async def _read(self) -> EngineSnapshot | None:
+        """A new reading. It also shows which process answers."""
         view = await self._requests.observe()
-        self._process = self._requests.seen(view)
+        self._process = self._requests.note_process(view)
         if self._process is not None:
             if self._known not in (None, self._process):
-                self._shown = UsageReports()
+                self._reports = UsageReports()
             self._known = self._process
-            self._resolve()
+            self._settle_pending()
         return one_engine(view)
 
 
 def one_engine(view: EngineView | None) -> EngineSnapshot | None:
-    """The reading, if it is of one engine's own page: a router's may leave counters at 0."""
+    """The reading if it is of one engine. A router's page may leave counters at 0."""
     if view is None or view.snapshot is None or view.mixed or view.snapshot.parts:
         return None
     return view.snapshot

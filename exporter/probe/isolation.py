@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from exporter.engine.wire.request import Deadlines
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
-    from exporter.probe.engine_requests import EngineRequests, Scope
+    from exporter.probe.engine_requests import EngineRequests, RequestScope
     from exporter.scenario.model import Message
 
 
@@ -59,7 +59,7 @@ async def run_isolation_test(
         other = await prompt.send(new_salt())
     failure = (other or same[-1]).failure
     if failure is not None:
-        return IsolationTest(match_unit=unit, failure=failure, tokens=chats.asked_tokens)
+        return IsolationTest(match_unit=unit, failure=failure, tokens=chats.sent_tokens)
     cached = [prompt.cached_tokens(chat) for chat in same]
     overlapped = max((hit for hit in cached[3:] if hit is not None), default=None)
     knowledge.hit = knowledge.hit or bool(cached[1]) or bool(overlapped)
@@ -75,7 +75,7 @@ async def run_isolation_test(
         match_unit=unit,
         ranks=now.ranks if now else None,
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
-        tokens=chats.asked_tokens,
+        tokens=chats.sent_tokens,
         traffic=traffic,
         room=room_beside(sent.prompt_tokens if sent else 0, earlier, now),
         same_ids=same_ids,
@@ -90,7 +90,7 @@ class _Prompt:
     """Makes the prompt of one test, and sends it."""
 
     def __init__(
-        self, requests: EngineRequests, chats: Scope, info: EngineInfo, deadlines: Deadlines
+        self, requests: EngineRequests, chats: RequestScope, info: EngineInfo, deadlines: Deadlines
     ) -> None:
         self._client = requests.client
         self._knowledge = requests.knowledge

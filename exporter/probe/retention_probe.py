@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo, EngineSnapshot
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
-    from exporter.probe.engine_requests import Scope
+    from exporter.probe.engine_requests import RequestScope
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class _Engine:
     info: EngineInfo
     snapshot: EngineSnapshot | None
     match_unit: int
-    chats: Scope
+    chats: RequestScope
 
     def obstacle(self, written: _Written) -> RetentionUnknown | None:
         """Why a written prefix cannot be judged, by all that is known now."""

@@ -150,7 +150,7 @@ async def test_what_the_exporter_asks_between_two_turns_is_nobody_elses(bench):
             request = ChatRequest(info.model, [{"role": "user", "content": text}], 1, "retention")
             await pass_.chat(request, asked.at.plan.deadlines)
 
-        asked.requests.step_aside = read
+        asked.requests.yield_turn = read
 
         def reset(facts):
             if facts.index == 4:

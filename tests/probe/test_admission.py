@@ -379,7 +379,7 @@ async def test_what_is_due_is_asked_between_two_requests_of_what_was_let_in():
         waiting = asyncio.create_task(due())
         await scene.clock.settle()
         done.append("request 1")
-        await scene.admission.step_aside()
+        await scene.admission.yield_turn()
         done.append("request 2")
     await waiting
     assert done == ["request 1", "due", "request 2"]
@@ -416,7 +416,7 @@ async def test_one_that_is_cut_off_while_it_steps_aside_leaves_the_gate_usable(b
     async def session():
         async with scene.admission.admitted():
             await scene.clock.settle()
-            await scene.admission.step_aside()
+            await scene.admission.yield_turn()
 
     tasks = [asyncio.create_task(one()) for one in ((session, due) if begun else (due, session))]
     await scene.clock.settle()

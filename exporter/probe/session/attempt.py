@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineView
     from exporter.model.session import Control
-    from exporter.probe.engine_requests import EngineRequests, Scope
+    from exporter.probe.engine_requests import EngineRequests, RequestScope
     from exporter.probe.replicas import ReplicaDetector
     from exporter.probe.session.cold_control import ColdControl
     from exporter.probe.session.plan import SessionHooks, SessionPlan
@@ -45,7 +45,7 @@ class SessionContext:
 
     plan: SessionPlan
     requests: EngineRequests
-    chats: Scope
+    chats: RequestScope
     ids: TokenIds
     control: ColdControl | None
     new_salt: Callable[[], str]
@@ -86,7 +86,7 @@ class Attempt:
             if index == 1 and self._record.nonce:
                 self._messages[0] = headed(self._messages[0], self._context.new_salt())
             self._context.hooks.on_turn_start(index, len(steps))
-            await self._context.requests.step_aside()
+            await self._context.requests.yield_turn()
             await self._play_turn(index)
             if self._record.failure is not None:
                 return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat, Usage
-    from exporter.probe.engine_requests import Chats
+    from exporter.probe.engine_requests import ChatSender
 
 
 class Place(Enum):
@@ -49,7 +49,7 @@ class ColdControl:
         return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a coin
 
     async def send(
-        self, client: Chats, request: ChatRequest, deadlines: Deadlines, place: Place
+        self, client: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place
     ) -> tuple[Control, Usage | None]:
         """Send `request` with nothing changed but its salt; also the usage of the answer."""
         chat = await client.chat(replace(request, cache_salt=self._new_salt()), deadlines)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
     from exporter.model.failure import Failure
-    from exporter.probe.engine_requests import Scope
+    from exporter.probe.engine_requests import RequestScope
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class SessionRecord:
     started_time: float  # Unix seconds
     started_at: float  # monotonic seconds
     info: EngineInfo | None = None
-    chats: Scope | None = None
+    chats: RequestScope | None = None
     turns: list[Chat] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
@@ -96,7 +96,7 @@ class SessionRecord:
     def result(self, target: str, now: float) -> SessionResult:
         """The session as a frozen record that ended at the monotonic time `now`."""
         info, simulated = self.info, self.info is not None and self.info.simulated
-        asked = self.chats.asked_tokens if self.chats is not None else 0
+        asked = self.chats.sent_tokens if self.chats is not None else 0
         return SessionResult(
             target=target,
             scenario=self.scenario,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat
-    from exporter.probe.engine_requests import Chats
+    from exporter.probe.engine_requests import ChatSender
 
 _FIRST_WITH_IDS = (10, 2)  # vLLM 0.10.2
 
@@ -45,7 +45,7 @@ class TokenIds:
 
     async def send(
         self,
-        chats: Chats,
+        chats: ChatSender,
         request: ChatRequest,
         deadlines: Deadlines,
         on_token: Callable[[int], None],
