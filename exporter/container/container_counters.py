@@ -26,7 +26,7 @@ class ContainerCounters:
     diagnosis: Diagnosis | None = None
     _reason: Cause | None = None
 
-    def take_over(self, other: ContainerCounters) -> None:
+    def continue_from(self, other: ContainerCounters) -> None:
         """Go on from what another tally of the same container has come to."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))

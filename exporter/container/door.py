@@ -27,7 +27,7 @@ class EngineDoor(Protocol):
     async def health(self, seconds: float) -> HealthAnswer:
         """GET /health, which may take so long."""
 
-    async def rests(self) -> bool:
+    async def asleep_or_paused(self) -> bool:
         """Whether the engine says that it sleeps or is paused; False where it does not say."""
 
     async def loaded(self) -> str | None:

@@ -25,8 +25,8 @@ class EngineChecks:
             return failed_health(Failure(FailureReason(error.reason), error.detail))
         return HealthAnswer(Health.OK)
 
-    async def rests(self) -> bool:
-        return await self._client.rests()
+    async def asleep_or_paused(self) -> bool:
+        return await self._client.asleep_or_paused()
 
     async def loaded(self) -> str | None:
         return await self._client.loaded_model()

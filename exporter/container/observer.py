@@ -227,7 +227,7 @@ class ContainerObserver:
         known = self.activity
         rests = answer.at_rest or known.asleep
         if not rests and (known.failed or known.slow) and answer.health is Health.OK:
-            rests = await self._engine.rests()
+            rests = await self._engine.asleep_or_paused()
         if rests:
             self.activity = activity.at_rest(self.activity, self._clock.monotonic())
         if rests is not self._at_rest:

@@ -105,9 +105,9 @@ class Supervisor:
         self._not_before: float | None = None
         self._while_ready: Diagnosis | None = None  # holds for a run that is well otherwise
 
-    def take_over(self, other: Supervisor) -> None:
+    def continue_from(self, other: Supervisor) -> None:
         """Go on with what another supervisor counted of the same container."""
-        self._counters.take_over(other._counters)
+        self._counters.continue_from(other._counters)
 
     def session_finished(self, result: SessionResult) -> None:
         """Take a session of the probe into account."""

@@ -84,14 +84,14 @@ class ContainerSupervision:
         self._responsible = True
         self._task = self._context.spawn(self._heartbeat, self._supervisor.run)
 
-    def take_over(self, other: ContainerSupervision) -> None:
+    def continue_from(self, other: ContainerSupervision) -> None:
         """Go on from another one of the same target, if it looked after the same container.
 
         That container then neither stops nor loses its counts. Where it is another one, the other
         caretaker does with its own what its settings say.
         """
         if _which(self._target) == _which(other._target):
-            self._supervisor.take_over(other._supervisor)
+            self._supervisor.continue_from(other._supervisor)
             self._responsible, other._responsible = True, False
 
     async def up(self) -> None:

@@ -245,10 +245,10 @@ class Fleet:
 
     async def _end_for(self, before: RunningTarget, running: RunningTarget) -> None:
         """Stop a target that continues as `running`."""
-        running.take_over_container(before)
+        running.continue_container_of(before)
         await before.stop()
         if running.same_engine(before):
-            running.take_over(before)
+            running.continue_from(before)
         else:
             self._context.metrics.remove(before.target.name)
             self._context.history.forget(before.target.name)

@@ -1,4 +1,4 @@
-"""From a target's settings to the loops that ask something of its engine; they share one gate."""
+"""Makes the loops that probe a target from its settings. They share one admission."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
-    """The client of one target. Raises `ExporterError` where its certificates cannot be read."""
+    """The client of one target. Raises `ExporterError` if its `ca_file` cannot be read."""
     try:
         return EngineClient(
             target.base_url,
@@ -64,7 +64,7 @@ def deadlines(probe: ProbeSettings) -> Deadlines:
 def session_plan(
     target: str, probe: ProbeSettings, scenarios: Sequence[ScenarioKind]
 ) -> SessionPlan:
-    """What all sessions of a target have in common: the settings, and the scenarios they name."""
+    """The plan of a target's sessions, from the settings and the scenarios that they name."""
     kind, *others = scenarios
     return SessionPlan(
         target,
@@ -76,7 +76,7 @@ def session_plan(
 
 
 def new_salt() -> str:
-    """A cache salt that no request ever had."""
+    """A random cache salt that no request had before."""
     return secrets.token_hex(16)
 
 
@@ -108,7 +108,12 @@ class Probing:
             settings.max_kv_cache_usage_ratio,
         )
         admission = Admission(
-            target, policy, observe, clock, self._admission_checked, rests=client.rests
+            target,
+            policy,
+            observe,
+            clock,
+            self._admission_checked,
+            asleep_or_paused=client.asleep_or_paused,
         )
         requests = EngineRequests(
             client,
@@ -127,12 +132,12 @@ class Probing:
         """When the next session is due, in monotonic seconds; None before the loops run."""
         return None if self._sessions is None else self._sessions.due_at
 
-    def take_over(self, other: Probing) -> None:
+    def continue_from(self, other: Probing) -> None:
         """Continue with the budget that loops of the same engine have spent, and with what the
         engine's answers have shown them.
         """
-        self._context.admission.take_over(other._context.admission)
-        self._context.requests.take_over(other._context.requests)
+        self._context.admission.continue_from(other._context.admission)
+        self._context.requests.continue_from(other._context.requests)
 
     def loops(self, sessions: SessionSink, delay: float) -> list[Periodic]:
         """Every loop of the target. The first session starts after `delay` seconds."""

@@ -95,7 +95,7 @@ class RunningTarget:
         self._supervision = self._new_supervision(before)
 
     def _new_supervision(self, before: RunningTarget | None) -> ContainerSupervision | None:
-        """None also if the supervision of `before` stays; see `take_over_container`."""
+        """None also if the supervision of `before` stays; see `continue_container_of`."""
         if self.target.container is None or self._can_keep(before):
             return None
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
@@ -149,17 +149,17 @@ class RunningTarget:
         self.spec = replace(self.spec, target=target)
         self._state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
 
-    def take_over_container(self, before: RunningTarget) -> None:
+    def continue_container_of(self, before: RunningTarget) -> None:
         """Continue with the container of `before`. Call it before that one stops."""
         if self._can_keep(before):
             self._supervision, before._supervision = before._supervision, None
         elif self._supervision is not None and before._supervision is not None:
-            self._supervision.take_over(before._supervision)
+            self._supervision.continue_from(before._supervision)
 
-    def take_over(self, before: RunningTarget) -> None:
+    def continue_from(self, before: RunningTarget) -> None:
         """Continue with what `before` learned and spent at the same engine, after it stopped."""
-        self._scraper.take_over(before._scraper)
-        self._probing.take_over(before._probing)
+        self._scraper.continue_from(before._scraper)
+        self._probing.continue_from(before._probing)
 
     def start(self, first: FirstRuns) -> None:
         """Start every loop, and drop the metrics of loops that the target no longer has."""

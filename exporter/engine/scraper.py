@@ -100,7 +100,7 @@ class Scraper:
         """When the loop scrapes next, in monotonic seconds; None before it runs."""
         return self._due_at
 
-    def take_over(self, other: Scraper) -> None:
+    def continue_from(self, other: Scraper) -> None:
         """Take over the totals, samples and info of another scraper of the same engine."""
         self._history, self._samples, self._info = other._history, other._samples, other._info
         self._latest, self._mixed_at = other._latest, other._mixed_at

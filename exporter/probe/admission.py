@@ -1,4 +1,8 @@
-"""The gate before an engine: everything that the probe asks of it passes here, one at a time."""
+"""Decides when the probe may send to an engine, and sends one thing at a time.
+
+Two locks: the session, isolation test or retention round that was admitted holds one until it ends.
+Whatever sends a request holds the other, which a session gives up between two turns.
+"""
 
 from __future__ import annotations
 
@@ -31,28 +35,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_WAIT_SECONDS = 60.0
-"""A longer pause is looked at again meanwhile, so that whoever is told sees a loop that lives."""
+_LONGEST_SLEEP_SECONDS = 60.0
+"""A longer pause is checked again in between, and published, so the loop is seen to be alive."""
 
 
-async def _never_rests() -> bool:
+async def _never() -> bool:
     return False
 
 
 @dataclass(slots=True)
 class Charge:
-    """What the one who was let in has spent, in tokens; kept up to date by the one let in."""
+    """What an admitted session, test or round has cost in tokens. It keeps this up to date."""
 
     tokens: int = 0
-    failure: FailureReason | None = None  # why what was asked for did not come
+    failure: FailureReason | None = None  # of a session
 
 
 class Admission:
-    """Holds back whoever wants to start while the budget or the engine's load forbids it.
+    """Delays the probe while the budget or the engine's load forbids it.
 
-    `publish` is told why sessions are held back, None when they are not, at each look. `rests` asks
-    the engine whether it sleeps or is paused. It is asked only after something failed: before vLLM
-    0.11 /metrics does not say it, and no version says there that it is paused.
+    `publish` gets the reason for which sessions wait at each check, None when they do not.
+    `asleep_or_paused` asks the engine, and only after a failure: /metrics shows sleep since vLLM
+    0.11, and a pause in no version.
     """
 
     def __init__(
@@ -63,122 +67,123 @@ class Admission:
         clock: Clock,
         publish: Callable[[PauseReason | None], None],
         *,
-        rests: Callable[[], Awaitable[bool]] = _never_rests,
+        asleep_or_paused: Callable[[], Awaitable[bool]] = _never,
     ) -> None:
         self._log = log.bind(target=target)
         self._policy = policy
         self._observe = observe
         self._clock = clock
         self._publish = publish
-        self._rests = rests
-        self._failed = False  # the last one let in got no answer
+        self._asleep_or_paused = asleep_or_paused
+        self._failed = False  # the last session failed
         self._paused_until = float("-inf")
-        self._lock = asyncio.Lock()  # of the one who was let in
-        self._asking = asyncio.Lock()  # of the one who asks now
-        self._stepped_aside = False
+        self._admitted = asyncio.Lock()
+        self._sending = asyncio.Lock()
+        self._yielded = False  # the admitted session does not hold `_sending`
         self._budget = TokenBudget()
-        self._told: PauseReason | None = None
+        self._logged: PauseReason | None = None
         self._wait_seconds = 0.0
-        self._standstill_told = False
+        self._standstill_logged = False
 
     @property
     def wait_seconds(self) -> float:
-        """How long the pause that was published last is known to take; 0 where there is none."""
+        """How long the pause published last will take at least; 0 without a pause."""
         return self._wait_seconds
 
     def pace_seconds(self, tokens: int) -> float:
-        """The time in which the budget allows for so many tokens; 0 without a limit."""
+        """The seconds in which the budget allows so many tokens; 0 without a limit."""
         return TokenBudget().spent(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
 
     @property
     def tokens_per_hour(self) -> int:
-        """The budget; 0 is no limit."""
+        """The budget; 0 means no limit."""
         return self._policy.tokens_per_hour
 
-    def take_over(self, other: Admission) -> None:
-        """Go on with what was spent at another gate before the same engine, at this budget."""
+    def continue_from(self, other: Admission) -> None:
+        """Take over what was spent on the same engine, under this budget."""
         self._budget = other._budget.under(
             self._clock.monotonic(),
             before=other._policy.tokens_per_hour,
             tokens_per_hour=self._policy.tokens_per_hour,
         )
-        self._told = other._told
+        self._logged = other._logged
 
     @asynccontextmanager
     async def admitted(self, *, announce: bool = False) -> AsyncIterator[Charge]:
-        """Wait until one may start, and charge the bill at the end, also of what ends badly.
-        What is cut off is charged a guess beside its bill, for the request that was under way.
+        """Wait for admission, and spend the charge at the end, also after a failure.
 
-        With `announce`, what one waits for is published and logged; and it is let in where the
-        engine is busy by its gauges, but has counted nothing for a minute. Either the gauges are
-        stuck or the engine is, and that is for the one let in to find out.
+        A cancellation is charged a guess on top, for the request that was running.
+
+        With `announce`, the reason of the wait is published and logged. It also admits if the
+        gauges show a busy engine whose counters have not moved for a minute: either the gauges are
+        stuck or the engine is, and the session finds out which.
         """
-        await self._enter(announce=announce)
-        await self._begin()
+        await self._admit(announce=announce)
+        await self._start_sending()
         charge = Charge()
         try:
             yield charge
         except asyncio.CancelledError:
-            charge.tokens += UNKNOWN_TURN_TOKENS  # what was under way may have been paid, too
+            charge.tokens += UNKNOWN_TURN_TOKENS  # the running request may have been computed
             raise
         finally:
             now = self._clock.monotonic()
             if announce:
-                self._note(charge.failure, now)
+                self._session_ended(charge.failure, now)
             self._budget = self._budget.spent(charge.tokens, now, self._policy.tokens_per_hour)
-            if not self._stepped_aside:
-                self._asking.release()
-            self._stepped_aside = False
-            self._lock.release()
+            if not self._yielded:
+                self._sending.release()
+            self._yielded = False
+            self._admitted.release()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait only until nothing else is asked: for what was paid before and is due now."""
-        async with self._asking:
+        """Wait only until nothing else sends. For a request that is due and already charged."""
+        async with self._sending:
             yield
 
     async def yield_turn(self) -> None:
-        """Let what is due now be asked first; for the one who was let in, between two requests."""
-        self._asking.release()
-        self._stepped_aside = True
-        await self._asking.acquire()
-        self._stepped_aside = False
+        """Let requests that are due be sent first. The admitted session calls it between turns."""
+        self._sending.release()
+        self._yielded = True
+        await self._sending.acquire()
+        self._yielded = False
 
-    async def _begin(self) -> None:
+    async def _start_sending(self) -> None:
         try:
-            await self._asking.acquire()
+            await self._sending.acquire()
         except BaseException:
-            self._lock.release()
+            self._admitted.release()
             raise
 
-    def _note(self, failure: FailureReason | None, now: float) -> None:
-        """Remember how a session came out. An engine that said it is paused is left alone."""
+    def _session_ended(self, failure: FailureReason | None, now: float) -> None:
+        """Remember the result. An engine that said it is paused gets no session for a while."""
         self._failed = failure is not None
         if failure is FailureReason.PAUSED:
             self._paused_until = now + PAUSED_SECONDS
-            self._tell(Pause(PauseReason.ASLEEP, PAUSED_SECONDS), None)
+            self._publish_pause(Pause(PauseReason.ASLEEP, PAUSED_SECONDS), None)
 
-    async def _enter(self, *, announce: bool) -> None:
+    async def _admit(self, *, announce: bool) -> None:
         last: PauseReason | None = None
         standstill = Standstill()
         while True:
-            # Held from the look at the engine until the end of what was let in, never in a wait.
-            await self._lock.acquire()
+            # Held from the check until the admitted one ends, but not during a wait.
+            await self._admitted.acquire()
             try:
                 pause, standstill = await self._pause(standstill)
             except BaseException:
-                self._lock.release()
+                self._admitted.release()
                 raise
             if announce and pause is not None and standstill.lasts(self._clock.monotonic()):
-                self._tell_standstill(pause)
+                self._publish_standstill(pause)
                 return
             if announce:
-                self._tell(pause, last)
+                self._publish_pause(pause, last)
             if pause is None:
                 return
-            self._lock.release()
+            self._admitted.release()
             last = pause.reason
-            await self._clock.sleep(min(pause.seconds, _LONGEST_WAIT_SECONDS))
+            await self._clock.sleep(min(pause.seconds, _LONGEST_SLEEP_SECONDS))
 
     async def _pause(self, standstill: Standstill) -> tuple[Pause | None, Standstill]:
         now = self._clock.monotonic()
@@ -189,31 +194,31 @@ class Admission:
             return Pause(PauseReason.ASLEEP, self._paused_until - now), Standstill()
         view = await self._observe()
         pause = busy_pause(view, self._policy)
-        if pause is None and self._failed and await self._rests():
+        if pause is None and self._failed and await self._asleep_or_paused():
             pause = Pause(PauseReason.ASLEEP, RECHECK_SECONDS)
         return pause, standstill.after(view, pause, now)
 
-    def _tell(self, pause: Pause | None, last: PauseReason | None) -> None:
-        """Publish the state, log its changes.
+    def _publish_pause(self, pause: Pause | None, last: PauseReason | None) -> None:
+        """Publish the pause, and log its changes.
 
-        A budget that paces the probe is one long state: it is over when a session starts that did
-        not have to wait for it.
+        Sessions that each wait for the budget are in one long pause: it ends when a session starts
+        that did not wait for the budget.
         """
         self._wait_seconds = pause.seconds if pause else 0.0
         self._publish(pause.reason if pause else None)
-        if pause is not None and pause.reason is not self._told:
+        if pause is not None and pause.reason is not self._logged:
             self._log.info("probe.paused", reason=pause.reason, seconds=round(pause.seconds, 1))
-            self._told = pause.reason
-        elif pause is None and self._told is not None and last is not PauseReason.BUDGET:
-            self._log.info("probe.resumed", after=self._told)
-            self._told = None
+            self._logged = pause.reason
+        elif pause is None and self._logged is not None and last is not PauseReason.BUDGET:
+            self._log.info("probe.resumed", after=self._logged)
+            self._logged = None
         if pause is None:
-            self._standstill_told = False
+            self._standstill_logged = False
 
-    def _tell_standstill(self, pause: Pause) -> None:
-        """The engine is probed although it is busy; the pause is not over for that."""
+    def _publish_standstill(self, pause: Pause) -> None:
+        """Publish that a session starts although the gauges show a busy engine."""
         self._wait_seconds = 0.0
         self._publish(None)
-        if not self._standstill_told:
+        if not self._standstill_logged:
             self._log.warning("probe.engine_stands_still", reason=pause.reason)
-        self._standstill_told = True
+        self._standstill_logged = True

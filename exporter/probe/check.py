@@ -83,7 +83,7 @@ class Check:
             engine_findings.of_prefix_caching(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
-        if asleep or await self._client.rests():
+        if asleep or await self._client.asleep_or_paused():
             self._add(
                 engine_findings.of_match_unit(view), engine_findings.resting(asleep=asleep is True)
             )

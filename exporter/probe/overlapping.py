@@ -1,7 +1,7 @@
-"""One prompt sent twice at the same time: nothing can empty the cache between the two.
+"""Sends one prompt twice, overlapping in time, so nothing can empty the cache in between.
 
-vLLM empties no cache while a request uses some of it (`reset_prefix_cache` in its
-`v1/core/block_pool.py`), so what is sent again while the first one is being answered must hit.
+vLLM does not empty a cache that a request uses (`reset_prefix_cache` in its
+`v1/core/block_pool.py`), so the second request must hit while the first one is being answered.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ _T = TypeVar("_T")
 async def overlapping(
     first: Callable[[Callable[[int], None]], Awaitable[_T]], second: Callable[[], Awaitable[_T]]
 ) -> tuple[_T, _T]:
-    """What came of both. `second` begins once `first` called back that its answer has begun, or
-    ended.
-    """
-    begun = asyncio.Event()
+    """Both results. `second` starts when `first` reports its first chunk, or ends without one."""
+    started = asyncio.Event()
 
     async def answered() -> _T:
         try:
-            return await first(lambda _chunks: begun.set())
+            return await first(lambda _chunks: started.set())
         finally:
-            begun.set()
+            started.set()
 
     async with asyncio.TaskGroup() as group:
         one = group.create_task(answered())
-        await begun.wait()
+        await started.wait()
         two = await second()
     return one.result(), two

@@ -1,9 +1,9 @@
-"""Whether one engine answers at a URL, or several in turn: told by their own readings.
+"""Detects whether one engine answers at a URL, or several in turn, by their own metrics.
 
-A process that was restarted has started later than the one before, and the one before never comes
-back. So several are told by a start time that goes back, or, where they do not say when they
-started, by counters that fall and rise again; the scraper's views tell both (`EngineView.mixed`).
-A router's page shows several at once, under labels that vLLM does not have.
+A restarted process starts later than the one before, and the old one never returns. So a start time
+that goes back proves several engines. Without start times, counters that fall and rise again prove
+it; the scraper's views report both (`EngineView.mixed`). A router's page shows several engines at
+once, under labels that vLLM does not have.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
 
 Observe = Callable[[], Awaitable["EngineView | None"]]
-"""Reads the engine's own metrics."""
+"""Reads the engine's own metrics now; None if nothing could be read."""
 
 
-LOOKS = 5
-"""More readings where one leaves it open: with two replicas in turn, one in 32 tells nothing."""
+READINGS = 5
+"""More readings if one proves nothing. Five of two replicas in turn are all of one in 1 of 32."""
 _SEEN = "more than one process answered at this URL within the last ten minutes"
 _OLDER = "a process answered that had started before the one that answered first"
 
 
 class ReplicaDetector:
-    """Follows one session's readings. `proof` says how several engines are known, None if not."""
+    """Reads the engine during one session. `proof` says how several engines are known, if they
+    are.
+    """
 
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
@@ -36,26 +38,26 @@ class ReplicaDetector:
         self.proof: str | None = None
 
     async def first(self) -> EngineView | None:
-        """A reading to begin with: one that could be read, if several engines answer in turn."""
-        view = await self._look()
-        for _ in range(LOOKS):
+        """The first reading. If another engine's page was refused, it reads a few times more."""
+        view = await self._read()
+        for _ in range(READINGS):
             if not _refused(view):
                 break
-            view = await self._look()
+            view = await self._read()
         return view
 
     async def next(self) -> EngineView | None:
-        """A reading, followed by some more where it may be another engine's."""
+        """A new reading, followed by more if it may be another engine's."""
         before = self._start_time
-        view = await self._look()
-        if view is not None and view.snapshot is not None and _open(before, view.snapshot):
-            for _ in range(LOOKS):
+        view = await self._read()
+        if view is not None and view.snapshot is not None and _may_differ(before, view.snapshot):
+            for _ in range(READINGS):
                 if self.proof is not None:
                     break
-                await self._look()
+                await self._read()
         return view
 
-    async def _look(self) -> EngineView | None:
+    async def _read(self) -> EngineView | None:
         view = await self._observe()
         if view is None:
             return None
@@ -72,7 +74,7 @@ class ReplicaDetector:
 
 
 def own_info(info: EngineInfo, view: EngineView | None) -> EngineInfo:
-    """What an engine says of itself; a router answers /version for itself, so that is unknown."""
+    """The engine's info. A router answers /version for itself, so the version is unknown then."""
     relayed = bool(view and view.snapshot and view.snapshot.parts)
     return replace(info, version=None) if relayed else info
 
@@ -86,11 +88,11 @@ def _on_one_page(snapshot: EngineSnapshot) -> str:
 
 
 def _refused(view: EngineView | None) -> bool:
-    """Whether the reading was another engine's than the one that is followed."""
+    """Whether the scraper refused the page as another engine's."""
     failure = view.failure if view else None
     return failure is not None and failure.reason == ScrapeReason.SEVERAL_ENGINES
 
 
-def _open(before: float | None, now: EngineSnapshot) -> bool:
-    """Whether this reading may be of another engine than the one before it."""
+def _may_differ(before: float | None, now: EngineSnapshot) -> bool:
+    """Whether this reading may be another engine's than the one before it."""
     return now.process_start_time is None or now.process_start_time != before

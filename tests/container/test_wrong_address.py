@@ -253,6 +253,6 @@ async def test_an_engine_is_asked_whether_it_rests(answers, rests):
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with engine_at(f"http://127.0.0.1:{runner.addresses[0][1]}") as engine:
-            assert await engine.rests() is rests
+            assert await engine.asleep_or_paused() is rests
     finally:
         await runner.cleanup()

@@ -20,24 +20,29 @@ from exporter.probe.admission import Admission
 
 
 class Scene:
-    """A gate whose engine and clock the test sets."""
+    """An admission whose engine and clock the test sets."""
 
     def __init__(self, tokens_per_hour=10_000) -> None:
         self.clock = FakeClock(monotonic=0.0)
         self.view = engine()
-        self.told = []
+        self.published = []
         self.looks = 0
         self.works = False  # whether the engine generates something from look to look
         policy = LoadPolicy(tokens_per_hour, 0, 0.9)
-        self.rests = False
-        self.rests_asked = 0
+        self.asleep = False
+        self.asleep_asked = 0
         self.admission = Admission(
-            "t", policy, self._observe, self.clock, self.told.append, rests=self._rests
+            "t",
+            policy,
+            self._observe,
+            self.clock,
+            self.published.append,
+            asleep_or_paused=self._asleep_or_paused,
         )
 
-    async def _rests(self):
-        self.rests_asked += 1
-        return self.rests
+    async def _asleep_or_paused(self):
+        self.asleep_asked += 1
+        return self.asleep
 
     async def _observe(self):
         self.looks += 1
@@ -68,11 +73,11 @@ async def test_a_busy_engine_is_waited_for_and_the_reason_is_told_until_it_is_ov
         await scene.clock.until_asleep()
         await scene.clock.advance(100.0)
         assert not waiting.done()
-        assert set(scene.told) == {reason}
+        assert set(scene.published) == {reason}
         scene.view = engine()
         await scene.clock.advance(10.0)
         await waiting
-    assert scene.told[-1] is None
+    assert scene.published[-1] is None
     assert [(line["event"], line.get("reason")) for line in logged] == [
         ("probe.paused", reason),
         ("probe.resumed", None),
@@ -94,10 +99,10 @@ async def test_an_engine_that_counts_nothing_for_a_minute_is_probed_once_whateve
             await scene.clock.until_asleep()
             await scene.clock.advance(59.0)
             assert not waiting.done()
-            assert scene.told[-1] is reason
+            assert scene.published[-1] is reason
             await scene.clock.advance(1.0)
             await waiting
-            assert scene.told.count(None) == round_
+            assert scene.published.count(None) == round_
     assert [line["event"] for line in logged] == ["probe.paused", "probe.engine_stands_still"]
 
 
@@ -139,43 +144,43 @@ async def test_a_sleeping_engine_is_not_probed_however_long_it_counts_nothing():
     await scene.clock.until_asleep()
     await scene.clock.advance(3600.0)
     assert not waiting.done()
-    assert set(scene.told) == {PauseReason.ASLEEP}
+    assert set(scene.published) == {PauseReason.ASLEEP}
     scene.view = engine(asleep=False)
     await scene.clock.advance(5.0)
     await waiting
-    assert scene.told[-1] is None
+    assert scene.published[-1] is None
 
 
 async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_paused():
     """Before vLLM 0.11 its page does not say that it sleeps, and no page says that it is paused."""
     scene = Scene()
     await scene.pass_through(failure=FailureReason.FIRST_TOKEN_TIMEOUT)
-    assert scene.rests_asked == 0
-    scene.rests = True
+    assert scene.asleep_asked == 0
+    scene.asleep = True
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
     await scene.clock.advance(600.0)
     assert not waiting.done()
-    assert scene.told[-1] is PauseReason.ASLEEP
-    scene.rests = False
+    assert scene.published[-1] is PauseReason.ASLEEP
+    scene.asleep = False
     await scene.clock.advance(5.0)
     await waiting
-    asked = scene.rests_asked
+    asked = scene.asleep_asked
     await scene.pass_through()
-    assert scene.rests_asked == asked, "an engine that answers is not asked"
+    assert scene.asleep_asked == asked, "an engine that answers is not asked"
 
 
 async def test_an_engine_that_refused_because_it_is_paused_is_left_alone_for_a_minute():
     scene = Scene()
     await scene.pass_through(failure=FailureReason.PAUSED)
-    assert scene.told[-1] is PauseReason.ASLEEP, "between two sessions too"
+    assert scene.published[-1] is PauseReason.ASLEEP, "between two sessions too"
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
     await scene.clock.advance(59.0)
     assert not waiting.done()
     await scene.clock.advance(1.0)
     await waiting
-    assert scene.told[-1] is None
+    assert scene.published[-1] is None
 
 
 async def test_the_budget_is_waited_for_without_asking_the_engine():
@@ -186,11 +191,11 @@ async def test_the_budget_is_waited_for_without_asking_the_engine():
     await scene.clock.until_asleep()
     await scene.clock.advance(1799.0)
     assert not waiting.done()
-    assert scene.told[-1] is PauseReason.BUDGET
+    assert scene.published[-1] is PauseReason.BUDGET
     assert scene.looks == looks
     await scene.clock.advance(2.0)
     await waiting
-    assert scene.told[-1] is None
+    assert scene.published[-1] is None
 
 
 async def test_the_gate_says_how_long_the_budget_makes_wait():
@@ -212,7 +217,7 @@ async def test_a_long_pause_is_told_again_and_again_so_that_the_loop_is_seen_to_
     await scene.clock.until_asleep()
     await scene.clock.advance(3600.0)
     await waiting
-    assert scene.told.count(PauseReason.BUDGET) >= 60
+    assert scene.published.count(PauseReason.BUDGET) >= 60
 
 
 async def test_a_budget_that_paces_every_session_is_logged_once():
@@ -272,7 +277,7 @@ async def test_who_does_not_announce_is_not_told_of():
         scene.view = engine()
         await scene.clock.advance(6.0)
         await waiting
-    assert (scene.told, logged) == ([], [])
+    assert (scene.published, logged) == ([], [])
 
 
 async def test_one_who_gives_up_waiting_or_is_stopped_inside_leaves_the_gate_free():
@@ -316,7 +321,7 @@ async def test_another_budget_holds_for_what_was_spent_under_the_one_before(
 ):
     before, scene = Scene(), Scene(tokens_per_hour=tokens_per_hour)
     await before.pass_through(tokens=10_000)
-    scene.admission.take_over(before.admission)
+    scene.admission.continue_from(before.admission)
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
     await scene.clock.advance(seconds - 1)
@@ -328,7 +333,7 @@ async def test_another_budget_holds_for_what_was_spent_under_the_one_before(
 async def test_without_a_limit_nothing_of_the_budget_before_is_waited_for():
     before, scene = Scene(), Scene(tokens_per_hour=0)
     await before.pass_through(tokens=10_000)
-    scene.admission.take_over(before.admission)
+    scene.admission.continue_from(before.admission)
     await scene.pass_through()
 
 

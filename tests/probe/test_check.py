@@ -58,11 +58,11 @@ async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
 
 
 async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(bench):
-    async def rests():
+    async def resting():
         return True
 
     async with bench() as at:
-        at.client.rests = rests
+        at.client.asleep_or_paused = resting
         report = await checked(at)
         assert (await at.requests.observe()).snapshot.prompt_tokens == 0
     assert report.healthy

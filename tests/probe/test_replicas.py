@@ -18,7 +18,7 @@ from exporter.model.engine import EngineTotals, EngineView, ScrapeFailure
 from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Check
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.replicas import LOOKS, ReplicaDetector
+from exporter.probe.replicas import READINGS, ReplicaDetector
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
@@ -144,11 +144,11 @@ def view(start: float | None, *, mixed: bool = False, refused: bool = False) -> 
     ("views", "proved"),
     [
         ([view(1.0), view(1.0)], False),
-        ([view(1.0), *[view(2.0)] * (1 + LOOKS)], False),  # a restart
+        ([view(1.0), *[view(2.0)] * (1 + READINGS)], False),  # a restart
         ([view(2.0), view(1.0)], True),  # an older process has not just been started
         ([view(1.0), view(2.0), view(1.0)], True),
         ([view(1.0), view(1.0, mixed=True)], True),
-        ([view(None), *[view(None)] * (1 + LOOKS)], False),
+        ([view(None), *[view(None)] * (1 + READINGS)], False),
         ([view(None), view(None), view(None, mixed=True)], True),
         ([view(1.0, refused=True), view(1.0), view(1.0)], True),
     ],

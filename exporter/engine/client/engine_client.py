@@ -123,7 +123,7 @@ class EngineClient:
             return None
         return loaded_model(model_cards(page))
 
-    async def rests(self) -> bool:
+    async def asleep_or_paused(self) -> bool:
         """Whether the engine reports that it sleeps or is paused; False if it reports nothing.
 
         vLLM serves these paths only with VLLM_SERVER_DEV_MODE=1, and so it does /sleep and /pause.

@@ -1,8 +1,8 @@
-"""The cold control: a turn's own messages once more, under a salt that no request ever had.
+"""The cold control: a turn's messages once more, under a salt that no request had before.
 
-Same prompt, same length, same load, no cache: cold minus warm is what the cache saved this turn.
-Whether the control goes before or after its turn is left to chance, so that whatever favours the
-second of two requests (a warmer processor, a queue that drains) favours both alike.
+Prompt, length and load are the same, without the cache: cold minus warm is what the cache saved in
+this turn. Chance decides whether the control goes before or after its turn. So an advantage of the
+second request, such as a warmer processor or a shorter queue, falls to both alike.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Place(Enum):
-    """Where a control stands beside its turn."""
+    """When a control is sent: before or after its turn."""
 
     BEFORE = auto()
     AFTER = auto()
@@ -31,8 +31,8 @@ class Place(Enum):
 class ColdControl:
     """Chooses the turns that get a control, and sends it.
 
-    `ratio` is the share of turns, `chance` gives numbers from 0 to below 1. A session's first turn
-    is cold by construction and gets none.
+    `ratio` is the share of turns with a control, `chance` gives numbers from 0 to below 1. The
+    first turn of a session is cold anyway and gets none.
     """
 
     def __init__(
@@ -43,23 +43,22 @@ class ColdControl:
         self._new_salt = new_salt
 
     def place(self, turn: int) -> Place | None:
-        """Where the control of turn `turn` (1…) stands; None if that turn has none."""
+        """When the control of turn `turn` (1…) is sent; None if the turn has none."""
         if turn == 1 or self._chance() >= self._ratio:
             return None
-        return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a coin
+        return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a fair coin
 
     async def send(
-        self, client: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place
+        self, sender: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place
     ) -> tuple[Control, Usage | None]:
-        """Send `request` with nothing changed but its salt; also the usage of the answer."""
-        chat = await client.chat(replace(request, cache_salt=self._new_salt()), deadlines)
+        """Send `request` under a new salt. Returns the control and the usage of its answer."""
+        chat = await sender.chat(replace(request, cache_salt=self._new_salt()), deadlines)
         return control_facts(chat.once(), before_turn=place is Place.BEFORE), chat.usage
 
 
 def control_facts(chat: Chat, *, before_turn: bool) -> Control:
-    """What a control says. Only with a reported 0 of cached tokens was it cold."""
-    usage = chat.usage
-    cached = usage.cached_tokens if usage else None
+    """What a control showed. It was cold only if its cached tokens are known to be 0."""
+    usage, cached = chat.usage, chat.cached_tokens
     if chat.failure is not None:
         outcome = ControlOutcome.FAILED
     elif cached is None:

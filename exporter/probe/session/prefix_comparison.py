@@ -1,5 +1,6 @@
-"""Compares each turn's prompt with the turn before it, and asks the engine for the text around a
-difference. Without a difference it asks nothing.
+"""Compares each turn's prompt with the turn before it.
+
+It sends a request, for the text around the difference, only if there is a difference.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ _Sent = tuple["Chat", list["Mapping[str, Any]"]]
 
 
 class PrefixComparison:
-    """One session's prompts, in order. Without `answers_kept` the engine's answers are not in the
-    history, so that each prompt is compared with the prompt before it only.
+    """Compares the prompts of one session, in order.
+
+    Without `answers_kept` the history lacks the engine's answers, so each prompt is compared with
+    the prompt before it only.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class PrefixComparison:
 
 
 def _wordless(since: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the answer, which comes first of the messages since, has neither text nor a call."""
+    """Whether the answer, the first of the new messages, has neither text nor a tool call."""
     answer = since[0] if since else {}
     said = str(answer.get("content") or "").strip() or answer.get("tool_calls")
     return answer.get("role") == "assistant" and not said

@@ -71,7 +71,7 @@ class Scene:
             return HealthAnswer(Health.UNREACHABLE, "nothing listens")
         return HealthAnswer(Health.OK if self.world.healthy() else Health.FAILED)
 
-    async def rests(self) -> bool:
+    async def asleep_or_paused(self) -> bool:
         return self.resting
 
     async def loaded(self) -> str | None:
