@@ -1,4 +1,4 @@
-"""The types of fields that are also JSON: pydantic writes, reads and describes records by them."""
+"""Types of fields that pydantic writes as JSON, reads back and describes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rfc3339(unix_time: float) -> str:
 
 
 def read_as(json_type: Any, made: Callable[[Any, ValidationInfo], Any]) -> GetPydanticSchema:
-    """A field whose JSON is of another type, out of which `made` makes the field's own."""
+    """A field whose JSON has another type. `made` converts it to the type of the field."""
     return GetPydanticSchema(
         lambda _, schema_of: core_schema.with_info_after_validator_function(
             made, schema_of(json_type)

@@ -1,7 +1,7 @@
 """What a session shows about the cache, turn by turn.
 
 pydantic writes these records as JSON, reads them back and describes them for the API
-(wording/session_json.py). There a docstring of such a record or below its field is public.
+(wording/session_json.py). So the docstrings of these records and their fields are public.
 """
 
 # No `from __future__ import annotations`: pydantic reads these types at run time.
@@ -136,7 +136,7 @@ class TurnFacts:
     hit_ratio: Ratio | None
     """Cached tokens / prompt tokens."""
     efficiency_ratio: Ratio | None = None
-    """Cached tokens / ideal cached tokens; null where the ideal is 0."""
+    """Cached tokens / ideal cached tokens; null if the ideal is 0."""
     tokens_saved: Tokens | None = None
     ttft_seconds: Seconds | None
     """Time to first token, as the client saw it."""
@@ -148,9 +148,9 @@ class TurnFacts:
         PlainSerializer(_cold_ttft, Seconds | None),
         Field(alias="cold_ttft_seconds"),
     ] = None
-    """Of this turn's cold control, where one was sent and was cold."""
+    """Of this turn's cold control; null without one, or if it was not cold."""
     cached_tokens_source: CachedTokensSource | None = None
-    """What told the cached tokens; null where they are not known."""
+    """Where the number of cached tokens comes from; null if it is unknown."""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
 
     @property
@@ -173,7 +173,7 @@ class TurnFacts:
         """Time to first token of this turn's control, if that was cold."""
         return _cold_ttft(self.control)
 
-    @computed_field(description="Cold minus warm; below 0 where chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @computed_field(description="Cold minus warm; below 0 if chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def ttft_saved_seconds(self) -> float | None:
         """None without cached tokens: then the two requests differ only by chance."""
@@ -196,13 +196,13 @@ class BreakReason(StrEnum):
     ANSWER_LEFT_OUT = "answer_left_out"  # all of it was reasoning, which the history does not keep
 
 
-_Text = Annotated[str | None, Field(exclude=True)]  # of a prompt: not for logs, metrics or JSON
+_Text = Annotated[str | None, Field(exclude=True)]  # prompt text: not for logs, metrics or JSON
 
 
 @with_config(JSON | {"title": "PrefixBreakJson"})
 @dataclass(frozen=True, slots=True)
 class PrefixBreak:
-    """Where the prompt of a turn parts from the turn before it."""
+    """Where the prompt of a turn differs from the turn before it."""
 
     turn: int
     token_index: int
@@ -210,7 +210,7 @@ class PrefixBreak:
     sequence_tokens: int
     reason: BreakReason
     message: int | None
-    """The number (1…) of the message in which it parts."""
+    """The number (1…) of the message in which it differs."""
     role: str | None
     before: _Text = field(default=None, repr=False)
     earlier: _Text = field(default=None, repr=False)
@@ -222,8 +222,8 @@ class PrefixBreak:
 class PrefixStability:
     """Whether each turn's prompt began with the turn before it."""
 
-    # `stable` is about the chat template: an answer whose text does not encode back to its ids, or
-    # that had no text, is a `first_break` of its own reason and leaves it true.
+    # `stable` is about the chat template. It stays true if the text of an answer encodes to other
+    # ids, or if an answer has no text: these are a `first_break` with their own reasons.
     stable: bool
     turns_compared: int
     first_break: PrefixBreak | None = None
@@ -236,18 +236,18 @@ class FailureJson(TypedDict):
     reason: FailureReason
     detail: str
     turn: int | None
-    """The turn that did not finish; null where none had begun."""
+    """The turn that did not finish; null if none had begun."""
 
 
 def _known_notices(told: Any) -> Any:
-    # A later version may write others.
+    # A file of a later version may have others.
     return frozenset(each for each in Notice if each in told) if isinstance(told, list) else told
 
 
 @with_config(JSON | {"title": "SessionJson"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionResult:
-    """One played session, finished or not, with every turn that did finish."""
+    """One session with its finished turns, whether the session finished or not."""
 
     target: str
     scenario: str
@@ -263,11 +263,11 @@ class SessionResult:
     ] = frozenset()
     """What a reader of the numbers must know."""
     prefix: PrefixStability | None = None
-    """Null where token ids are not known."""
+    """Null if token ids are unknown."""
     extra_tokens: Tokens = 0
-    """Prompt and completion tokens of requests beside the turns."""
+    """Prompt and completion tokens of requests besides the turns."""
     nonce_in_prompt: bool = False
-    """The engine ignores cache_salt, so the first message began with words of its own."""
+    """The engine ignores or refuses cache_salt, so the first message begins with random words."""
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None

@@ -12,7 +12,6 @@ from exporter.metrics.state.condition import condition
 from exporter.metrics.state.users_share import UsersShare
 from exporter.model.json_fields import rfc3339
 from exporter.web.api_description import description
-from exporter.web.page.views.cost import cost_json
 from exporter.web.parameters import MAX_LIMIT, allow_only, asked_target, whole_number
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from exporter.wording.session_json import session_json
@@ -22,12 +21,14 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerView
     from exporter.metrics.history import History
+    from exporter.metrics.state.cost import CostState
     from exporter.metrics.state.target import TargetState
     from exporter.metrics.store import Metrics
     from exporter.model.engine import EngineView
     from exporter.model.session import SessionResult
     from exporter.web.api_shape import (
         ContainerJson,
+        CostJson,
         EngineJson,
         TargetFailureJson,
         TargetJson,
@@ -64,7 +65,7 @@ def routes(metrics: Metrics, history: History) -> list[web.RouteDef]:
 
 
 async def _in_parts(key: str, items: Iterable[Mapping[str, object]]) -> web.Response:
-    """An object with one list. Other tasks run meanwhile, because that of a fleet is long."""
+    """An object with one list. Other tasks run in between, because a fleet's list is long."""
     written: list[str] = []
     for item in items:
         written.append(json.dumps(item))
@@ -75,7 +76,7 @@ async def _in_parts(key: str, items: Iterable[Mapping[str, object]]) -> web.Resp
 
 
 def target_json(state: TargetState) -> TargetJson:
-    """One target: `up` is null before its first session ended."""
+    """One target. `up` is null until its first session has ended."""
     last = state.last_session
     return {
         "target": state.name,
@@ -89,7 +90,7 @@ def target_json(state: TargetState) -> TargetJson:
         "notices": [{"notice": notice, "advice": ADVICE[notice]} for notice in state.notices],
         "engine": None if state.engine is None else _engine_json(state.engine, state.users),
         "container": None if state.container is None else _container_json(state.container),
-        "cost": cost_json(state.cost),
+        "cost": _cost_json(state.cost),
         "state": condition(state),
     }
 
@@ -154,4 +155,17 @@ def _container_json(view: ContainerView) -> ContainerJson:
             "evidence": diagnosis.evidence,
         },
         "restarts": dict(view.restarts),
+    }
+
+
+def _cost_json(cost: CostState) -> CostJson:
+    prefill = cost.prefill
+    return {
+        "paused": cost.paused,
+        "budget_tokens_per_hour": cost.budget_tokens_per_hour,
+        "prefill_seconds_per_token": None if prefill is None else prefill.seconds_per_token,
+        "prefill_seconds_per_token_error": None if prefill is None else prefill.error,
+        "prefill_seconds_saved": cost.prefill_seconds_saved,
+        "users_prefill_seconds_saved": cost.users_saved.seconds,
+        "retention_ratios": {f"{gap:g}": share for gap, share in sorted(cost.retention.items())},
     }

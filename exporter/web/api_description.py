@@ -96,8 +96,8 @@ def description() -> dict[str, Any]:
 
 
 def _as_published(document: dict[str, Any]) -> dict[str, Any]:
-    """Each schema under its title (`SessionJson`, whatever the class is called), without what
-    pydantic says of the class alone.
+    """Each schema under its title: `SessionJson`, not the name of the class. Without defaults,
+    which are those of the class and not of an answer.
     """
     schemas, text = document["components"]["schemas"], json.dumps(document)
     for name, schema in schemas.items():

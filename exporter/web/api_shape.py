@@ -1,22 +1,22 @@
-"""The JSON shapes of the HTTP API beside a session's. Unknown is null.
+"""The JSON shapes of the HTTP API, except that of a session. Unknown is null.
 
-As in session_shape.py: the functions that make the answers return these types, and the API's
-description is made from them.
+api.py builds these types, and the OpenAPI description is generated from them, so the docstrings of
+classes and keys are public.
 """
 
 # No `from __future__ import annotations`: pydantic reads these at run time.
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from exporter.container.decide.records import Cause, DockerProblem, LifecycleState
 from exporter.metrics.state.condition import Condition
-from exporter.model.json_fields import JsonTime, Ratio
+from exporter.model.json_fields import JSON, JsonTime, Ratio
 from exporter.model.probe import PauseReason
 from exporter.model.session import FailureJson, Notice, SessionResult
 
-documented = with_config(ConfigDict(use_attribute_docstrings=True))
+documented = with_config(JSON)
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -29,7 +29,7 @@ class TargetFailureJson(FailureJson):
 
 @documented
 class NoticeJson(TypedDict):
-    """Something that a reader of the last session's numbers must know."""
+    """What a reader of the last session's numbers must know."""
 
     notice: Notice
     advice: str
@@ -45,42 +45,42 @@ class ScrapeFailureJson(TypedDict):
 
 @documented
 class UsersJson(TypedDict):
-    """What others than this exporter had of an engine since it began, in tokens; null: unknown."""
+    """Tokens of all clients except this exporter, since the exporter started. Null is unknown."""
 
     queried_tokens: float | None
     hit_tokens: float | None
     saved_tokens: float | None
     hit_ratios: dict[str, Ratio]
-    """By window (1m, 5m, 1h); one without their traffic is not there."""
+    """By window (1m, 5m, 1h). A window without their traffic is absent."""
 
 
 @documented
 class EngineJson(TypedDict):
-    """What an engine's /metrics, /version and /v1/models said last."""
+    """What an engine's /metrics, /version and /v1/models reported last."""
 
     up: bool
     failure: ScrapeFailureJson | None
     version: str | None
     engines: Count
-    """Those whose series are on the page: more than 1 where a router shows it."""
+    """The engines on the page: more than 1 if a router serves it."""
     model: str | None
     max_model_len: int | None
     prefix_caching: bool | None
     block_size: int | None
     match_unit_tokens: int | None
-    """What a hit can land on a multiple of."""
+    """The cached tokens of a hit are a multiple of this."""
     capacity_tokens: int | None
     hit_ratios: dict[str, Ratio]
-    """Of all traffic, the probe's own too, by window (1m, 5m, 1h)."""
+    """Of all traffic, including the probe's, by window (1m, 5m, 1h)."""
     users: UsersJson
     lookups_recounted: bool
-    """Within the last hour it counted more lookups than its prompts explain; they are left out."""
+    """In the last hour it counted more lookups than its prompts explain. They are left out."""
     restarts: Count
 
 
 @documented
 class DiagnosisJson(TypedDict):
-    """Why a container is not up."""
+    """Why a container is not ready."""
 
     cause: Cause
     summary: str
@@ -90,7 +90,7 @@ class DiagnosisJson(TypedDict):
 
 @documented
 class ContainerJson(TypedDict):
-    """The life of a container that the exporter makes or watches."""
+    """A container that the exporter creates or watches."""
 
     state: LifecycleState
     since: JsonTime
@@ -98,12 +98,12 @@ class ContainerJson(TypedDict):
     docker_problem: DockerProblem | None
     diagnosis: DiagnosisJson | None
     restarts: dict[str, Count]
-    """By cause, since the exporter began."""
+    """By cause, since the exporter started."""
 
 
 @documented
 class CostJson(TypedDict):
-    """What the probe may ask of an engine, what a prompt token costs, what caching saved."""
+    """The probe's token budget, the cost of a prompt token, and what caching saved."""
 
     paused: PauseReason | None
     budget_tokens_per_hour: Count | None
@@ -111,22 +111,22 @@ class CostJson(TypedDict):
     prefill_seconds_per_token: float | None
     prefill_seconds_per_token_error: float | None
     prefill_seconds_saved: float | None
-    """Of all traffic, the probe's own too."""
+    """Of all traffic, including the probe's."""
     users_prefill_seconds_saved: float | None
     retention_ratios: dict[str, Ratio]
-    """The share of a prefix still cached, by the seconds that it was left alone."""
+    """The share of a prefix that is still cached, by the seconds that it was not used."""
 
 
 @documented
 class TargetJson(TypedDict):
-    """One target, as it is known now."""
+    """The current state of one target."""
 
     target: str
     mode: str
     """`managed`, `attached` or `external`."""
     url: str | None
     up: bool | None
-    """Whether the last session finished; null before the first ended."""
+    """Whether the last session finished. Null until the first has ended."""
     failure: TargetFailureJson | None
     last_session_started: JsonTime | None
     simulated: bool | None
@@ -136,35 +136,35 @@ class TargetJson(TypedDict):
     container: ContainerJson | None
     cost: CostJson
     state: Condition
-    """How the target is, in one word; only `up` is well."""
+    """The condition of the target in one word; only `up` is healthy."""
 
 
 @documented
 class SessionsJson(TypedDict):
-    """The sessions that are kept, newest first."""
+    """The stored sessions, newest first."""
 
     sessions: list[SessionResult]
 
 
 @documented
 class TargetsJson(TypedDict):
-    """Every target of the configuration."""
+    """All targets."""
 
     targets: list[TargetJson]
 
 
 @documented
 class HttpSdGroupJson(TypedDict):
-    """One page that Prometheus reads, in the format of its http_sd."""
+    """One page for Prometheus to scrape, in the format of http_sd."""
 
     targets: list[str]
     """Host and port of this exporter."""
     labels: dict[str, str]
-    """`target`, and how its page is asked for."""
+    """`target`, and the path and parameters of its page."""
 
 
 @documented
 class ErrorJson(TypedDict):
-    """What was wrong with a request, and what is allowed."""
+    """What is wrong with a request, and what is allowed."""
 
     error: str
