@@ -21,9 +21,8 @@ from exporter.web.access.authentication import BasicAuth
 from exporter.web.connections import Connections, Limits
 from exporter.web.metrics_page import MetricsPage
 from exporter.web.page import page
-from exporter.web.page.views.records import PageLinks, PageQuery
-from exporter.web.page.views.targets import parts
-from exporter.web.parameters import BadRequestError, asked_target, some_of, whole_number
+from exporter.web.page.views.records import PageLinks
+from exporter.web.parameters import BadRequestError, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,30 +69,19 @@ def create_app(
     app.on_response_prepare.append(_set_headers)
     metrics_page = MetricsPage(metrics)
     app.on_cleanup.append(lambda _: metrics_page.close())
-    links = PageLinks(grafana_url, draw is not None)
+    links = PageLinks(grafana_url, pictures=draw is not None)
+    readiness = Readiness(metrics)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
 
-    readiness = Readiness(metrics)
-
     async def ready(_request: web.Request) -> web.Response:
         return readiness.answer()
-
-    async def status_page(request: web.Request) -> web.Response:
-        # The first time it compiles the template for 20 ms: not in the event loop.
-        await asyncio.to_thread(page.template)
-        try:
-            only = asked_target(request, metrics.targets)
-            part = whole_number(request, "page", parts(len(metrics.targets))) or 1
-        except BadRequestError:
-            raise web.HTTPNotFound from None
-        return page.response(metrics, history, clock.time(), links, PageQuery(only, part))
 
     app.router.add_get("/metrics", metrics_page.answer)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
-    app.router.add_get("/", status_page)
+    app.router.add_routes(page.routes(metrics, history, clock, links))
     app.router.add_routes(api.routes(metrics, history))
     app.router.add_routes(http_sd.routes(metrics, http_sd_address))
     if draw is not None:

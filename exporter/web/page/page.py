@@ -6,25 +6,29 @@ the style and the script of the document itself.
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import TYPE_CHECKING
+
+from aiohttp import web
 
 import exporter
 from exporter.model.json_fields import rfc3339
 from exporter.web.html_response import environment, html_response, policy, template_file
 from exporter.web.page.views import charts
 from exporter.web.page.views.container import by_cause
-from exporter.web.page.views.records import ALL_TARGETS
-from exporter.web.page.views.targets import page
+from exporter.web.page.views.records import PageQuery
+from exporter.web.page.views.targets import page, parts
+from exporter.web.parameters import BadRequestError, asked_target, whole_number
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
-    from aiohttp import web
     from jinja2 import Template
 
+    from exporter.clock import Clock
     from exporter.metrics.history import History
     from exporter.metrics.store import Metrics
-    from exporter.web.page.views.records import PageLinks, PageQuery
+    from exporter.web.page.views.records import PageLinks
 
 _PACKAGE = "exporter.web.page"
 _STYLE, _SCRIPT = template_file(_PACKAGE, "status.css"), template_file(_PACKAGE, "status.js")
@@ -44,21 +48,25 @@ _FILTERS = {
 }
 
 
-def response(
-    metrics: Metrics,
-    history: History,
-    now: float,
-    links: PageLinks,
-    query: PageQuery = ALL_TARGETS,
-) -> web.Response:
-    """The page at Unix time `now`. The target or the part that `query` names must exist."""
-    html = template().render(page=page(metrics.targets, history, now, links, query))
-    return html_response(html, _POLICY)
+def routes(
+    metrics: Metrics, history: History, clock: Clock, links: PageLinks
+) -> list[web.RouteDef]:
+    async def status_page(request: web.Request) -> web.Response:
+        # The first time it compiles the template for 20 ms: not in the event loop.
+        template = await asyncio.to_thread(_template)
+        try:
+            only = asked_target(request, metrics.targets)
+            part = whole_number(request, "page", parts(len(metrics.targets))) or 1
+        except BadRequestError:
+            raise web.HTTPNotFound from None
+        shown = page(metrics.targets, history, clock.time(), links, PageQuery(only, part))
+        return html_response(template.render(page=shown), _POLICY)
+
+    return [web.get("/", status_page)]
 
 
 @cache
-def template() -> Template:
-    """The template, compiled by the first call: 20 ms, which may be in another thread."""
+def _template() -> Template:
     made = environment(_PACKAGE)
     made.filters |= _FILTERS
     made.globals |= {

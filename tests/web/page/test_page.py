@@ -11,6 +11,8 @@ from pathlib import Path
 
 import page_scene
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from fake_clock import FakeClock
 from publish_records import (
     STARTED,
     TURNS,
@@ -34,9 +36,8 @@ from exporter.container.decide.records import (
 from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
 from exporter.model.session import LossCause, Notice
-from exporter.web.page import page
 from exporter.web.page.views.container import container_problems
-from exporter.web.page.views.records import PageLinks
+from exporter.web.server import create_app
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from grafana.names import Uid
 
@@ -381,22 +382,30 @@ async def test_nothing_links_to_another_host_unless_grafana_is_named(show, publi
             assert (await client.get(f"/{link}")).status in {200, 503}, link
 
 
+async def links_of(published, **options):
+    app = create_app(
+        metrics=published.metrics,
+        history=published.history,
+        clock=FakeClock(unix=STARTED + 60),
+        **options,
+    )
+    async with TestClient(TestServer(app)) as client:
+        html = await (await client.get("/")).text()
+    return [attrs["href"] for tag, attrs in Document(html).tags if tag == "a"]
+
+
 async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(published):
     published.session_finished(session(*TURNS, target="a b"))
     published.metrics.add(TargetState("new"))
     published.session_finished(failed_session(target="down"))
-    links = PageLinks(pictures=True)
-    answer = page.response(published.metrics, published.history, STARTED + 60, links)
-    links = [attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"]
+    links = await links_of(published, draw=lambda _session: b"")
     assert [link for link in links if "png" in link] == ["report.png?target=a+b"]
 
 
 async def test_grafana_is_linked_at_its_configured_address(published):
     page_scene.three(published.metrics, published.history)
     grafana = page_scene.GRAFANA_URL
-    links = PageLinks(grafana)
-    answer = page.response(published.metrics, published.history, STARTED + 60, links)
-    links = {attrs["href"] for tag, attrs in Document(answer.text or "").tags if tag == "a"}
+    links = await links_of(published, grafana_url=grafana)
     assert {link for link in links if "//" in link} == {
         f"{grafana}/d/{Uid.OVERVIEW}",
         *(f"{grafana}/d/{Uid.SESSION}?var-target={name}" for name in ("qwen", "mistral", "demo")),

@@ -30,9 +30,6 @@ class PageQuery:
     part: int = 1
 
 
-ALL_TARGETS = PageQuery()
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What is wrong, the evidence, and what to do; the last two may be empty.

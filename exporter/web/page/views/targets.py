@@ -13,7 +13,6 @@ from exporter.model.session import Notice
 from exporter.web.page.views.container import container_problems
 from exporter.web.page.views.cost import probe_waits
 from exporter.web.page.views.records import (
-    ALL_TARGETS,
     Link,
     OverviewRow,
     Page,
@@ -50,7 +49,7 @@ def page(
     history: History,
     now: float,
     links: PageLinks,
-    query: PageQuery = ALL_TARGETS,
+    query: PageQuery,
 ) -> Page:
     """The page at Unix time `now`. The target or the part that `query` names must exist."""
     only, part = query.only, query.part
