@@ -1,8 +1,8 @@
 """The built-in scenario: a coding agent repairs paging in a small web shop, in eight turns.
 
-Its opening is what real agents send: rules, tool schemas and a handbook of the code base, long
-and the same at every turn. The handbook can be lengthened, so that the opening spans enough cache
-blocks of whatever engine it meets. The text depends on nothing but that length.
+Its opening is like that of real agents: rules, tool schemas and a handbook of the code base. It is
+long and the same in every turn. The handbook can be made longer, so that the opening spans enough
+cache blocks of any engine. The text depends only on that length.
 """
 
 from __future__ import annotations

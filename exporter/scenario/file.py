@@ -1,8 +1,8 @@
-"""Recorded conversations: OpenAI chat messages, as an agent framework logs them.
+"""Reads scenario files: recorded conversations in OpenAI's chat messages.
 
-A file is a JSON object `{"name", "replay", "tools", "messages"}`, a bare JSON list of messages, or
-JSON lines with one message each, before which a line with `name`, `replay` and `tools` may stand.
-All mistakes of a file are told at once, each with its line or index and its field.
+A file is a JSON object `{"name", "replay", "tools", "messages"}`, a JSON list of messages, or JSON
+lines with one message each. With JSON lines, a first line may hold `name`, `replay` and `tools`.
+All errors of a file are reported together, each with its line or index and its field.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from exporter.scenario.message_checks import Reporter, check_message, check_tool
 from exporter.scenario.model import Message, Scenario, ScenarioKind, Tool
 
 MOST_MESSAGES = 2000
-_MOST_TOLD = 20
-_LONGEST_KEY = 100  # characters of a key that a mistake shows
+_MOST_REPORTED = 20
+_LONGEST_KEY = 100  # characters of a key in an error
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _HEAD = ("name", "replay", "tools")
 _REPLAYS = ("recorded", "own")
@@ -26,30 +26,30 @@ _REPLAYS = ("recorded", "own")
 
 @dataclass(slots=True)
 class _Draft:
-    """A file as it is read. `places[k]` is where message k stands, in words."""
+    """A file while it is read. `places[k]` is the place of message k, in words."""
 
     source: str
-    mistakes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     head: dict[str, Any] = field(default_factory=dict)
     messages: list[Any] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
 
     def at(self, place: str) -> Reporter:
-        """What tells a mistake of a field (empty: of the whole) at `place`."""
+        """Reports errors at `place`: of a field, or of the whole if the field is empty."""
 
-        def tell(where: str, what: str) -> None:
+        def report(where: str, what: str) -> None:
             glue = ": " if place.startswith("line ") else "."
             cut = where if len(where) <= _LONGEST_KEY else f"{where[:_LONGEST_KEY]}…"
             full = f"{place}{glue if place and where else ''}{cut}"
-            self.mistakes.append(": ".join(part for part in (self.source, full, what) if part))
+            self.errors.append(": ".join(part for part in (self.source, full, what) if part))
 
-        return tell
+        return report
 
 
 def parse_json(text: str, source: str, name: str) -> ScenarioKind:
-    """The scenario in a JSON text. `source` names the file in mistakes, `name` is the default name.
+    """The scenario in a JSON text. Errors name the file as `source`; `name` is the default name.
 
-    Raises `ScenarioError` with every mistake, a line each.
+    Raises `ScenarioError` with all errors, one per line.
     """
     draft = _Draft(source)
     try:
@@ -59,7 +59,7 @@ def parse_json(text: str, source: str, name: str) -> ScenarioKind:
     if isinstance(whole, dict):
         for key in whole.keys() - {*_HEAD, "messages"}:
             draft.at("")(key, f"is not known; known are {', '.join(_HEAD)}, messages")
-        draft.mistakes.sort()
+        draft.errors.sort()
         draft.head = {key: whole[key] for key in _HEAD if key in whole}
         whole = whole.get("messages")
     if not isinstance(whole, list):
@@ -73,22 +73,22 @@ def parse_json(text: str, source: str, name: str) -> ScenarioKind:
 
 
 def parse_lines(text: str, source: str, name: str) -> ScenarioKind:
-    """As `parse_json`, for JSON lines. Empty lines are skipped."""
+    """Like `parse_json`, for JSON lines. Empty lines are skipped."""
     draft = _Draft(source)
     first = True
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        tell = draft.at(f"line {number}")
+        report = draft.at(f"line {number}")
         try:
             value = _loads(line)
         except ValueError as error:
-            tell("", _json_error(error, lines=False))
+            report("", _json_error(error, lines=False))
             first = False
             continue
         if first and isinstance(value, dict) and "role" not in value:
             for key in sorted(value.keys() - {*_HEAD}):
-                tell(
+                report(
                     f" {key}", f"is not known in a line without role; known are {', '.join(_HEAD)}"
                 )
             draft.head = {key: value[key] for key in _HEAD if key in value}
@@ -96,35 +96,35 @@ def parse_lines(text: str, source: str, name: str) -> ScenarioKind:
             draft.messages.append(value)
             draft.places.append(f"line {number}")
         first = False
-    if not draft.messages and not draft.mistakes:
+    if not draft.messages and not draft.errors:
         draft.at("")("", "has no messages")
     return _kind(draft, name)
 
 
 def _kind(draft: _Draft, default_name: str) -> ScenarioKind:
-    tell = draft.at("")
+    report = draft.at("")
     name = draft.head.get("name", default_name)
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        tell(
+        report(
             "name",
-            'must be 1 to 64 letters, digits, "_", "." or "-", since it becomes a label value, '
+            'must be 1 to 64 letters, digits, "_", "." or "-", because it becomes a label value, '
             f"not {shown(name)}",
         )
     replay = draft.head.get("replay")
     if "replay" in draft.head and replay not in _REPLAYS:
-        tell("replay", f'must be "recorded" or "own", not {shown(replay)}')
+        report("replay", f'must be "recorded" or "own", not {shown(replay)}')
     tools = _tools(draft)
     messages = _messages(draft)
-    if draft.mistakes:
+    if draft.errors:
         _refuse(draft)
     return _checked(draft, str(name), replay, tools, messages)
 
 
 def _refuse(draft: _Draft) -> NoReturn:
-    told = draft.mistakes[:_MOST_TOLD]
-    if len(draft.mistakes) > len(told):
-        told.append(f"{draft.source}: and {len(draft.mistakes) - len(told)} more")
-    raise ScenarioError("\n".join(told))
+    reported = draft.errors[:_MOST_REPORTED]
+    if len(draft.errors) > len(reported):
+        reported.append(f"{draft.source}: and {len(draft.errors) - len(reported)} more")
+    raise ScenarioError("\n".join(reported))
 
 
 def _tools(draft: _Draft) -> tuple[Tool, ...]:
@@ -146,13 +146,18 @@ def _messages(draft: _Draft) -> list[Message]:
     checked: list[Message] = []
     before: object = None
     for message, place in zip(draft.messages, draft.places, strict=True):
-        tell = draft.at(place)
-        found = check_message(message, tell, open_calls)
+        report = draft.at(place)
+        found = check_message(message, report, open_calls)
         role = found.get("role")
         if role == "assistant" and not checked:
-            tell("role", "the first message must not be the assistant's: nothing was asked yet")
+            report(
+                "role", "the first message must not be the assistant's: it has nothing to answer"
+            )
         if role == "assistant" and before == "assistant":
-            tell("role", "an assistant's message follows another: nothing was said between them")
+            report(
+                "role",
+                "an assistant's message must not follow another without a message between them",
+            )
         checked.append(found)
         before = role
     return checked
@@ -161,7 +166,7 @@ def _messages(draft: _Draft) -> list[Message]:
 def _checked(
     draft: _Draft, name: str, replay: Any, tools: tuple[Tool, ...], messages: list[Message]
 ) -> ScenarioKind:
-    """The scenario of messages that are each in order."""
+    """The scenario of messages that were checked one by one."""
     results = [index for index, message in enumerate(messages) if message["role"] == "tool"]
     if replay is None:
         recorded = bool(results) or any(message.get("tool_calls") for message in messages)
@@ -175,13 +180,13 @@ def _checked(
         _refuse(draft)
     scenario = Scenario(name, tools, _steps(messages, recorded=recorded), recorded=recorded)
     if len(scenario.steps) < 2:  # noqa: PLR2004 - a hit needs a turn before it
-        draft.at("")("messages", "make one turn only: a cache hit needs a turn before it")
+        draft.at("")("messages", "have only one turn: a cache hit needs a turn before it")
         _refuse(draft)
     return ScenarioKind(name, lambda _padding: scenario, padded=False)
 
 
 def _steps(messages: list[Message], *, recorded: bool) -> tuple[tuple[Message, ...], ...]:
-    """A request goes out where the assistant spoke, and at the end if somebody else spoke last."""
+    """A request stands for each assistant's message, and one more for messages at the end."""
     steps: list[tuple[Message, ...]] = []
     step: list[Message] = []
     for message in messages:

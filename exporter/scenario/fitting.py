@@ -1,7 +1,7 @@
-"""Making a scenario fit an engine: long enough for its cache blocks, short enough for its context.
+"""Fits a scenario to an engine: long enough for its cache blocks, short enough for its context.
 
-The tokens are counted by the engine's own /tokenize where it is served, with the chat template and
-the tools in, and guessed from the characters where it is not.
+The engine's own /tokenize counts the tokens, with chat template and tools. If it is not served, the
+number of tokens is estimated from the characters.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from exporter.scenario.model import Message, Scenario, ScenarioKind
 
 _PADDING = 4000
-"""Characters of padding that make the opening as long as a small agent's own."""
+"""Characters of padding at first: the opening is then as long as that of a small agent."""
 _STEP = 500
-"""Characters: the padding is looked for no closer, a section of it is about as long."""
+"""Characters: the precision of the padding. One section of it is about as long."""
 _ROUNDS = 4
 _GENEROUS, _CLOSE = 1.1, 1.02
-"""From where on too long a prompt is made anew, and to how much more than is wanted."""
+"""A prompt longer than `_GENEROUS` times the wanted length is shortened to `_CLOSE` times it."""
 _CHARACTERS_PER_TOKEN = 4.5
-"""More than any common tokenizer needs for English, so that the first guess is seldom short."""
+"""More than common tokenizers have for English, so the first guess is seldom too short."""
 
 
 class CountsTokens(Protocol):
-    """Whatever counts a prompt's tokens: the client, or what stands before it."""
+    """Counts a prompt's tokens: `EngineClient`, or a wrapper of it."""
 
     async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
         """As `EngineClient.count_tokens`."""
 
 
 class TokenCounter:
-    """Counts as `client` does until it once does not; then `whole` is False and it stays silent.
+    """Counts with `client` until that fails once. Then `whole` is False, and nothing is counted.
 
-    So one fit has all of its figures from one place but for the moment at which the engine falls
-    silent, and such a fit is not to be kept.
+    So a fit does not switch between counts and estimates again and again. A fit with `whole` False
+    is not kept.
     """
 
     def __init__(self, client: CountsTokens) -> None:
@@ -61,10 +61,10 @@ async def fit(
     *,
     reserved: int = 0,
 ) -> tuple[Scenario, bool]:
-    """The scenario and whether it had to be shortened.
+    """The scenario, and whether it was shortened.
 
-    The first prompt gets at least `wanted_first_prompt` tokens if the context allows it and the
-    scenario can be padded, else as many as leave room for all turns. `reserved` tokens of the
+    The first prompt gets at least `wanted_first_prompt` tokens if the scenario can be padded and
+    the context is long enough, else as many as leave room for all turns. `reserved` tokens of the
     context stay free. Raises `ScenarioError` if not even two turns fit.
     """
     scenario, padding = await _long_enough(kind, client, info, wanted_first_prompt)
@@ -73,7 +73,9 @@ async def fit(
         return scenario, False
     too_long = padding
     padding = 0
-    while kind.padded and too_long - padding > _STEP:  # halving, for the longest that fits
+    while (
+        kind.padded and too_long - padding > _STEP
+    ):  # binary search for the longest padding that fits
         middle = (padding + too_long) // 2
         if await _fits_whole(kind.build(middle), client, info, max_tokens, reserved):
             padding = middle
@@ -92,7 +94,7 @@ async def fit(
 async def _long_enough(
     kind: ScenarioKind, client: CountsTokens, info: EngineInfo, wanted: int | None
 ) -> tuple[Scenario, int]:
-    """The scenario and the characters of its padding."""
+    """The scenario, and its padding in characters."""
 
     async def first_prompt(padding: int) -> int:
         scenario = kind.build(padding)
@@ -107,7 +109,7 @@ async def _long_enough(
         tokens = await first_prompt(padding)
         if tokens >= wanted:
             break
-    if tokens > wanted * _GENEROUS:  # large blocks: what is too much would be paid at each turn
+    if tokens > wanted * _GENEROUS:  # with large blocks: every turn would pay for the surplus
         per_token = (padding - _PADDING) / (tokens - short)
         closer = _PADDING + int((wanted * _CLOSE - short) * per_token) + _STEP
         if closer < padding and await first_prompt(closer) >= wanted:
@@ -125,7 +127,7 @@ async def _fits_whole(
 async def _fitting_turns(
     scenario: Scenario, client: CountsTokens, info: EngineInfo, max_tokens: int, reserved: int
 ) -> int:
-    """How many turns fit; the whole is tried first, since it nearly always fits."""
+    """The number of turns that fit. All turns are tried first, because they mostly fit."""
 
     async def fit_in(turns: int) -> bool:
         return await _fits_whole(scenario.shortened(turns), client, info, max_tokens, reserved)
@@ -133,7 +135,7 @@ async def _fitting_turns(
     fitting, too_many = 0, len(scenario.steps)
     if await fit_in(too_many):
         return too_many
-    while too_many - fitting > 1:  # halving: a recorded session may have hundreds of turns
+    while too_many - fitting > 1:  # binary search: a recorded session can have hundreds of turns
         middle = (fitting + too_many) // 2
         if await fit_in(middle):
             fitting = middle

@@ -1,4 +1,4 @@
-"""Where scenarios come from: built in, a file, or a folder of files. Reads once, at start."""
+"""Loads scenarios: built-in ones, from a file, or from a folder of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from exporter.scenario.model import ScenarioKind
 
 MOST_BYTES = 8 << 20
-"""Far more than any context holds: a larger file is a mistake, and is not read."""
+"""Far more than any context: a larger file is an error and is not read."""
 FORMATS: Mapping[str, Callable[[str, str, str], ScenarioKind]] = {
     ".json": parse_json,
     ".jsonl": parse_lines,
@@ -41,10 +41,10 @@ _SUFFIXES = " or ".join(FORMATS)
 
 
 def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
-    """The scenarios that `wanted` names, in the order in which they are played; at least one.
+    """The scenarios that `wanted` names, in the order of their sessions; at least one.
 
-    A name of `BUILT_IN`, the path of a .json or .jsonl file, or of a folder of such files. Raises
-    `ConfigError` with every mistake.
+    `wanted` is a name of `BUILT_IN`, or the path of a .json or .jsonl file or of a folder with such
+    files. Raises `ConfigError` with all errors.
     """
     if wanted in BUILT_IN:
         return (BUILT_IN[wanted](wanted),)
@@ -53,8 +53,8 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
         within = _within(path)
     except OSError as error:
         raise ConfigError(
-            f"probe.scenario: {wanted!r} cannot be looked into: {error.strerror}; the user that "
-            "runs this must be able to read it"
+            f"probe.scenario: {wanted!r} cannot be read: {error.strerror}; the user that runs "
+            "this program must have access to it"
         ) from error
     if within is None:
         if path.suffix not in FORMATS:
@@ -71,7 +71,7 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
 
 
 def fingerprint(wanted: str) -> str:
-    """Changes when a file does that `load_scenarios` would read; what cannot be read has none."""
+    """A digest of the files that `load_scenarios` reads; it changes when one of them does."""
     if wanted in BUILT_IN:
         return wanted
     path = Path(wanted).expanduser()
@@ -91,25 +91,25 @@ def fingerprint(wanted: str) -> str:
 
 
 def _within(path: Path) -> list[Path] | None:
-    """What is in the folder, by name; None where it is none. Raises `OSError`."""
+    """The content of the folder, by name; None if it is not a folder. Raises `OSError`."""
     return sorted(path.iterdir()) if path.is_dir() else None
 
 
 def _load(paths: list[Path]) -> tuple[ScenarioKind, ...]:
     kinds: dict[str, ScenarioKind] = {}
     sources: dict[str, Path] = {}
-    mistakes = []
+    errors = []
     for path in paths:
         try:
             kind = FORMATS[path.suffix](_read(path), str(path), path.stem)
         except ScenarioError as error:
-            mistakes.append(str(error))
+            errors.append(str(error))
             continue
         if kind.name in kinds:
-            mistakes.append(f"{path}: name: {kind.name!r} is the name of {sources[kind.name]} too")
+            errors.append(f"{path}: name: {kind.name!r} is also the name of {sources[kind.name]}")
         kinds[kind.name], sources[kind.name] = kind, path
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    if errors:
+        raise ConfigError("\n".join(errors))
     return tuple(kinds.values())
 
 

@@ -1,6 +1,6 @@
-"""A scripted conversation: what the agent says at each turn.
+"""A scenario: a conversation with the agent's messages for each turn.
 
-Messages and tools are OpenAI's JSON objects, so a turn may bring user messages or tool results.
+Messages and tools are OpenAI's JSON objects, so a turn can add user messages or tool results.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Tool = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`steps[k]` holds the messages added before the request of turn k + 1.
+    """`steps[k]` are the messages added before the request of turn k + 1.
 
-    The engine's answer to each turn joins the history before the next step, unless the scenario is
-    `recorded`: then the answer is dropped, and the next step begins with the recorded one.
+    The engine's answer to each turn goes into the history before the next step. In a `recorded`
+    scenario it is dropped, and the next step begins with the recorded answer.
     """
 
     name: str
@@ -38,9 +38,7 @@ class Scenario:
         return list(self.steps[0])
 
     def all_messages(self) -> list[Message]:
-        """Every scripted message, with an empty answer between the steps where the engine's own
-        will stand: for counting tokens.
-        """
+        """All messages, for a token count, with empty answers in place of the engine's."""
         messages: list[Message] = []
         for step in self.steps:
             if messages and not self.recorded:
@@ -49,31 +47,32 @@ class Scenario:
         return messages
 
     def shortened(self, turns: int) -> Scenario:
-        """The same scenario, ended after `turns` turns."""
+        """The same scenario with only the first `turns` turns."""
         return Scenario(self.name, self.tools, self.steps[:turns], self.recorded)
 
     @property
     def has_system(self) -> bool:
-        """Whether a system message is in it."""
+        """Whether it has a system message."""
         return any(message.get("role") == "system" for step in self.steps for message in step)
 
     def without_system(self) -> Scenario:
-        """The same for a chat template that refuses a system message: its text stands at the head
-        of the user's message that follows.
+        """The same for a chat template that refuses system messages.
+
+        The text of a system message goes to the head of the next user message.
         """
         steps = tuple(tuple(_without_system(step)) for step in self.steps)
         return Scenario(self.name, self.tools, steps, self.recorded)
 
     def answers(self) -> int:
-        """How many of the engine's answers the context must have room for at the last turn."""
+        """The number of the engine's answers that the context must have room for."""
         return 1 if self.recorded else len(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioKind:
-    """A scenario whose opening can be lengthened: `build` takes the characters of padding.
+    """A scenario whose opening can be made longer: `build` takes the padding in characters.
 
-    Without `padded` it is what somebody recorded, and `build` gives it as it is.
+    Without `padded` the scenario is recorded, and `build` ignores the padding.
     """
 
     name: str
@@ -100,7 +99,7 @@ def _without_system(step: Sequence[Message]) -> Iterator[Message]:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """What a message says; parts that are no text are left out."""
+    """The text of a message, without parts that are not text."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
@@ -108,11 +107,11 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 
 NONCE_TOKENS = 40
-"""More than a nonce takes: 32 characters, a token each at worst, and a line break."""
+"""The most tokens of a nonce: 32 characters, at worst one token each, and a line break."""
 
 
 def headed(message: Message, text: str, between: str = "\n") -> Message:
-    """The message with `text` before its own."""
+    """The message with `text` before its own text."""
     content = message.get("content")
     if isinstance(content, list):
         return {**message, "content": [{"type": "text", "text": text}, *content]}
@@ -127,20 +126,20 @@ _SYSTEM_REFUSED = re.compile(
 
 
 def refuses_system(failure: Failure) -> bool:
-    """Whether a request failed since the chat template takes no system message."""
+    """Whether a request failed because the chat template refuses system messages."""
     refused = failure.reason is FailureReason.BAD_REQUEST
     return refused and _SYSTEM_REFUSED.search(failure.detail) is not None
 
 
 _MARKS_PER_ANSWER = 8
-"""What a chat template writes around an answer; ChatML needs five tokens."""
+"""Tokens that a chat template writes around an answer; ChatML needs five."""
 
 
 def fits(scripted_tokens: int, answers: int, max_tokens: int, max_model_len: int | None) -> bool:
-    """Whether a conversation stays within the model's context.
+    """Whether a conversation fits into the model's context.
 
-    `scripted_tokens` is the prompt of the last turn with empty answers; each of the `answers` that
-    the engine gives into it may take `max_tokens`.
+    `scripted_tokens` are those of the last turn's prompt with empty answers. Each of the engine's
+    `answers` in it can take `max_tokens`.
     """
     if max_model_len is None:
         return True
@@ -148,7 +147,7 @@ def fits(scripted_tokens: int, answers: int, max_tokens: int, max_model_len: int
 
 
 def estimate_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> int:
-    """A guess where /tokenize is not served: 3.5 characters to a token, 8 tokens a message."""
+    """An estimate without /tokenize: 3.5 characters per token, and 8 tokens per message."""
     characters = sum(
         len(str(message.get("content") or "")) + len(str(message.get("tool_calls") or ""))
         for message in messages

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from exporter.scenario.model import Message
 
 MATCH_UNITS = 8
-"""Blocks of a prefix: enough to see it shrink, few enough to be a small guest."""
+"""Match units of a prefix: enough to see a partial loss, few enough to be a small load."""
 _CHARACTERS_PER_TOKEN = 4.5
-"""More than any common tokenizer needs for English, so that the prefix is seldom too short."""
+"""More than common tokenizers have for English, so the prefix is seldom too short."""
 _NOTE = (
     "Entry {number}: the parcel was weighed, labelled and put on shelf {shelf}, where it waits for "
     "the van of the next morning. "
@@ -18,9 +18,9 @@ _NOTE = (
 
 
 def prefix_messages(nonce: str, match_unit: int, max_model_len: int | None) -> list[Message]:
-    """A prompt of about `MATCH_UNITS` units that nobody sent before, if `nonce` is new.
+    """A prompt of about `MATCH_UNITS` match units, new if `nonce` is new.
 
-    At most half of the model's context is used.
+    It takes at most half of the model's context.
     """
     tokens = (MATCH_UNITS + 1) * match_unit
     if max_model_len is not None:

@@ -57,14 +57,14 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
 
 
 @pytest.mark.parametrize(
-    ("content", "mistakes"),
+    ("content", "errors"),
     [
         ("{", ["line 1, column 2: is not JSON: Expecting property name enclosed in double quotes"]),
         ("[]", ["messages: must not be empty"]),
         ("{}", ["messages: must be a list of messages, not null"]),
         ([ASK, float("nan")], ["has NaN, which JSON does not know"]),
-        ([ASK], ["messages: make one turn only: a cache hit needs a turn before it"]),
-        ([IMAGE], ['messages[0].content[0].type: "image_url" is not played: only text parts are']),
+        ([ASK], ["messages: have only one turn: a cache hit needs a turn before it"]),
+        ([IMAGE], ['messages[0].content[0].type: "image_url" is not supported: only text parts are']),
         (
             [{"role": "robot"}, {**ASK, "mood": 1}],
             [
@@ -74,29 +74,29 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         ),
         (
             [ASK, SAY, RESULT],
-            ['messages[2].tool_call_id: no call before this has the id "c1" and waits for a result'],
+            ['messages[2].tool_call_id: no earlier call with the id "c1" waits for a result'],
         ),
         (
             [SAY, ASK],
-            ["messages[0].role: the first message must not be the assistant's: nothing was asked yet"],
+            ["messages[0].role: the first message must not be the assistant's: it has nothing to answer"],
         ),
         (
             [ASK, SAY, SAY],
             [
                 (
-                    "messages[2].role: an assistant's message follows another: "
-                    "nothing was said between them"
+                    "messages[2].role: an assistant's message must not follow another "
+                    "without a message between them"
                 )
             ],
         ),
         ([{"role": "user", "content": 3}], ["messages[0].content: must be text or a list of text parts, not 3"]),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_with_every_place_and_field(content, mistakes):
+def test_a_wrong_file_is_refused_with_every_place_and_field(content, errors):
     text = content if isinstance(content, str) else json.dumps(content)
     with pytest.raises(ScenarioError) as refused:
         parse_json(text, "t.json", "t")
-    assert str(refused.value).splitlines() == [f"t.json: {each}" for each in mistakes]
+    assert str(refused.value).splitlines() == [f"t.json: {each}" for each in errors]
 
 
 def test_json_lines_name_the_line():
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_looked_into_is_a_mistake_with_its_reason():
     wanted = "x" * 5000
     with pytest.raises(ConfigError) as refused:
         load_scenarios(wanted)
-    assert str(refused.value).startswith(f"probe.scenario: {wanted!r} cannot be looked into: File")
+    assert str(refused.value).startswith(f"probe.scenario: {wanted!r} cannot be read: File")
     assert fingerprint(wanted), "it is something, so that a reload sees when it changes"
 
 

@@ -1,4 +1,4 @@
-"""What a streamed chat completion says, put together chunk by chunk. Pure."""
+"""Puts a streamed chat completion together, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 DONE = b"[DONE]"
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
-_MOST_TOKENS = 100_000_000  # ten times the longest context that any model has
+_MOST_TOKENS = 100_000_000  # ten times the longest context of any model
 _MOST_TEXT = 1 << 20
-"""Characters of an answer's text: it goes into the next prompt, and 4096 tokens have far fewer."""
-_CALL_CHARACTERS = 100  # what a tool call counts for among them, its arguments apart
+"""The most characters of an answer: it goes into the next prompt. 4096 tokens have far fewer."""
+_CALL_CHARACTERS = 100  # a tool call counts as this many, plus its arguments
 _TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
 
 
 @dataclass(slots=True)
 class _ToolCall:
-    """A call as far as it was told; the arguments come in pieces."""
+    """A tool call so far; its arguments come in pieces."""
 
     id: Any = ""
     name: Any = ""
@@ -39,10 +39,10 @@ class _ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """The answer so far. `token_times` are the arrivals of the chunks that carried text.
+    """The answer so far. `token_times` are the arrival times of the chunks with text.
 
-    `usage_fault` says what is wrong with a usage of which no number can be believed, `refusal` what
-    came in place of a stream.
+    `usage_fault` says why a usage was rejected. `refusal` is the error that came in place of a
+    stream.
     """
 
     token_times: list[float] = field(default_factory=list)
@@ -60,9 +60,9 @@ class Answer:
     _text_left: int = _MOST_TEXT
 
     def take(self, data: bytes, at: float) -> bool:
-        """Add one event that arrived at `at`; True when it carried generated text.
+        """Add one event that arrived at `at`; True if it had generated text.
 
-        After an event that makes the answer a failure, `failure` is set and the rest is ignored.
+        After an event that sets `failure`, all further events are ignored.
         """
         if self.failure is not None:
             return False
@@ -82,7 +82,7 @@ class Answer:
         try:
             has_text = self._take_chunk(chunk, at)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-            return self._fail(FailureReason.PROTOCOL, "a chunk is not that of a chat completion")
+            return self._fail(FailureReason.PROTOCOL, "a chunk is not one of a chat completion")
         if self._text_left < 0:
             return self._fail(FailureReason.PROTOCOL, "the answer's text does not end")
         return has_text
@@ -124,7 +124,7 @@ class Answer:
         return has_text
 
     def _take_logprob(self, token: str) -> None:
-        """A generated token, as "token_id:123" where the engine was asked to write it so."""
+        """A generated token as "token_id:123", which `return_tokens_as_token_ids` asks for."""
         number = token.removeprefix(_TOKEN_ID)
         if token.startswith(_TOKEN_ID) and number.isdecimal():
             self.logprob_token_ids = self.logprob_token_ids or []
@@ -138,7 +138,7 @@ class Answer:
         call, function = self._tool_calls[index], delta.get("function") or {}
         call.id = delta.get("id") or call.id
         call.name = function.get("name") or call.name
-        call.arguments.append("" + (function.get("arguments") or ""))  # TypeError: it is no text
+        call.arguments.append("" + (function.get("arguments") or ""))  # TypeError if it is no text
         self._text_left -= len(call.arguments[-1])
 
     def _fail(self, reason: FailureReason, detail: str) -> bool:
@@ -146,7 +146,7 @@ class Answer:
         return False
 
     def end(self) -> Failure | None:
-        """What is wrong with the answer now that the stream has ended, if anything."""
+        """The failure of the answer after the stream has ended; None without one."""
         if self.failure is None and self.finish_reason == "abort":
             return Failure(
                 FailureReason.ABORTED, "the engine aborted the request (is it shutting down?)"
@@ -156,7 +156,7 @@ class Answer:
         return self.failure
 
     def message(self) -> Json:
-        """The assistant's message as the next request's history holds it."""
+        """The assistant's message for the history of the next request."""
         message: Json = {"role": "assistant", "content": "".join(self._content)}
         if self._tool_calls:
             message["tool_calls"] = [call.message() for _, call in sorted(self._tool_calls.items())]
@@ -164,7 +164,7 @@ class Answer:
 
 
 class ImpossibleUsageError(ExporterError):
-    """A usage object has numbers that no answer can have."""
+    """A usage object has impossible numbers."""
 
 
 def read_usage(usage: Any) -> Usage:
@@ -176,10 +176,10 @@ def read_usage(usage: Any) -> Usage:
     `ImpossibleUsageError` for impossible numbers: if one number is wrong, none can be trusted.
     """
     if not isinstance(usage, dict):
-        raise ImpossibleUsageError("usage is no object")
+        raise ImpossibleUsageError("usage is not an object")
     details = usage.get("prompt_tokens_details")
     if not isinstance(details, dict | None):
-        raise ImpossibleUsageError("usage says prompt_tokens_details that are no object")
+        raise ImpossibleUsageError("usage has prompt_tokens_details that are not an object")
     cached = (details or {}).get("cached_tokens")
     prompt = _tokens("prompt_tokens", usage.get("prompt_tokens"), least=1)
     completion = _tokens("completion_tokens", usage.get("completion_tokens"))

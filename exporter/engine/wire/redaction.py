@@ -1,8 +1,8 @@
-"""What was said to and by an engine, taken out of what it says of a failure.
+"""Takes keys and conversations out of error messages.
 
-Servers quote what they refuse: a proxy the header with the key, FastAPI the whole body with the
-conversation in it. What an engine says of a failure is logged, exported and shown, so neither that
-nor what it answered may be in it. A quote can be cut short, so parts are looked for too.
+Servers quote what they refuse: a proxy quotes the header with the key, FastAPI the whole body with
+the conversation. Error messages are logged, exported and shown, so they must contain neither the
+key nor any prompt or answer. A quote can be cut, so parts are removed, too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MASK = "***"
-_SHORTEST_OF_KEY = 8  # characters of a key that may stand in a message by chance, and no more
-_SHORTEST_OF_PROMPT = 24  # the same of a conversation, whose words are anybody's
+_SHORTEST_OF_KEY = 8  # characters; a shorter part of a key may be in a message by chance
+_SHORTEST_OF_PROMPT = 24  # the same for a conversation, which has common words
 
 
 def without_sent(text: str, key: str | None, sent: Any = None) -> str:
-    """`text` without what it has in common with the key and with the strings in `sent` (JSON)."""
+    """`text` without parts of the key or of the strings in `sent` (JSON)."""
     if key:
         text = _without(text.replace(key, MASK), key, _SHORTEST_OF_KEY)
     for each in _strings(sent):
@@ -25,17 +25,17 @@ def without_sent(text: str, key: str | None, sent: Any = None) -> str:
 
 
 def page_without(page: bytes, key: str | None) -> bytes:
-    """A page without the key in it, unless that is so short that it is there by chance."""
+    """The page without the key, unless the key is so short that it may be there by chance."""
     if key is None or len(key) < _SHORTEST_OF_KEY:
         return page
     return page.replace(key.encode(), MASK.encode())
 
 
 def _without(text: str, secret: str, shortest: int) -> str:
-    """`text` with a mask for every run of at least `shortest` characters that `secret` has too.
+    """`text` with a mask for each run of at least `shortest` characters that is also in `secret`.
 
-    Such a run covers one of the pieces of half that length which `text` is cut into, so only these
-    are looked for: a secret can be a conversation of half a megabyte.
+    Each such run contains one of the pieces of half that length that `text` is cut into. So only
+    these pieces are searched for: a secret can be a conversation of half a megabyte.
     """
     piece = shortest // 2
     kept: list[str] = []
@@ -55,7 +55,7 @@ def _without(text: str, secret: str, shortest: int) -> str:
 
 
 def _strings(sent: Any) -> Iterator[str]:
-    """Every string in JSON, keys apart."""
+    """Every string in JSON except the keys of objects."""
     if isinstance(sent, str):
         yield sent
     elif isinstance(sent, Mapping):

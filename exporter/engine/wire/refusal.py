@@ -1,7 +1,7 @@
-"""What an engine refused a request for, read from its words. Pure.
+"""Why an engine refused a request, by its error message.
 
-Servers differ in which fields of a request they know, and most refuse what they do not know by
-name: vLLM's V0 engine `cache_salt`, strict gateways whatever OpenAI's API does not have.
+Servers know different fields of a request, and most name the field that they refuse: vLLM's V0
+engine refuses `cache_salt`, strict gateways refuse every field that OpenAI's API does not have.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _LIMITS = (
     re.compile(r"context length is only ([\d,]{1,12}) tokens"),
 )
 DETAIL_LIMIT = 300
-# vLLM's words while somebody has paused it or changes its size (v1/engine/core.py since 0.33, and
-# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error within a stream.
+# vLLM's messages while it is paused or being scaled (v1/engine/core.py since 0.33, and
+# entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error in a stream.
 _AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
 _OF_A_WRONG_FIELD = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with an error status: the failure that it is, and the whole of what it says."""
+    """An answer with an error status: its failure, and all its text."""
 
     status: int
     failure: Failure
@@ -41,7 +41,7 @@ class Refusal:
 
     @property
     def context_length(self) -> int | None:
-        """The model's context in tokens, where a prompt was refused for being longer."""
+        """The model's context in tokens, if a prompt was refused because it is longer."""
         if self.failure.reason is not FailureReason.PROMPT_TOO_LONG:
             return None
         found = (limit.search(self.words) for limit in _LIMITS)
@@ -49,9 +49,9 @@ class Refusal:
         return lengths[0] if lengths and lengths[0] > 0 else None
 
     def names(self, sent: Iterable[str]) -> str | None:
-        """The first of the `sent` fields that it names; None where it refuses something else.
+        """The first of the `sent` fields that the refusal names; None if it is about another thing.
 
-        A server may quote the whole request. A name in quotes before a colon is such a quote.
+        A server may quote the whole request: a name in quotes before a colon is part of a quote.
         """
         wrong = self.failure.reason is FailureReason.BAD_REQUEST
         if not wrong or self.status not in _OF_A_WRONG_FIELD:
@@ -62,7 +62,7 @@ class Refusal:
 
 
 def read_refusal(status: int, body: bytes) -> Refusal:
-    """What an answer with an error status says."""
+    """Read an answer with an error status."""
     return Refusal(status, failure_of(status, body), body.decode("utf-8", "replace"))
 
 
@@ -72,7 +72,7 @@ def _place(name: str, words: str) -> int | None:
 
 
 def failure_of(status: int, body: bytes) -> Failure:
-    """The failure that an HTTP status other than 200 on /v1/chat/completions means.
+    """The failure for an HTTP status other than 200 on /v1/chat/completions.
 
     vLLM 0.32.0 answers 401 `{"error": "Unauthorized"}`, 404 with `param: "model"` for an unknown
     model and 400 with `param: "input_tokens"` for a prompt beyond the context; older versions
@@ -90,7 +90,7 @@ def failure_of(status: int, body: bytes) -> Failure:
     if status == HTTPStatus.NOT_FOUND:
         known = param == "model" or (error is not None and "model" in error_text(error).lower())
         return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)
-    # A prompt that fills the context to the last token leaves room for an answer of 0 tokens.
+    # A prompt that fills the whole context leaves room for an answer of 0 tokens.
     full = "max_tokens must be at least 1, got 0" in detail
     if param == "input_tokens" or "maximum context length" in detail or full:
         return Failure(FailureReason.PROMPT_TOO_LONG, detail)
@@ -118,11 +118,11 @@ def error_in(chunk: dict[str, Any]) -> Any | None:
 
 
 def error_text(error: Any) -> str:
-    """The words of an OpenAI error object, short enough for a log line."""
+    """The message of an OpenAI error object, short enough for a log line."""
     text = error.get("message") if isinstance(error, dict) else error
     return str(text or "no message")[:DETAIL_LIMIT]
 
 
 def says_it_rests(words: str) -> bool:
-    """Whether an engine's words say that it is paused or being scaled."""
+    """Whether an error message says that the engine is paused or being scaled."""
     return _AT_REST.search(words) is not None

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 OPTIONAL_FIELDS = frozenset({"cache_salt", "return_token_ids", "stream_options"})
-"""What a request can do without: a server that refuses one of these fields is sent the rest.
+"""Fields that a request can do without: if a server refuses one, the request is sent without it.
 
-Logprobs are not among them: probe/token_ids.py asks for them only where they are needed.
+`logprobs` is not among them, because token_ids.py of the probe asks for it only if needed.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long each part of one request may take, in seconds."""
+    """The longest time for each part of one request, in seconds."""
 
     connect: float = 5.0
     first_token: float = 60.0
@@ -34,10 +34,10 @@ class Deadlines:
 class ChatRequest:
     """One streamed chat completion at temperature 0.
 
-    `cache_salt` keeps the prefix apart from every other salt's; None sends none. `tools` go into
-    the prompt (vLLM up to 0.9.2 leaves them out), but the model is told to call none
-    (`tool_choice` "none"), since "auto" is refused by a server without a tool parser. `logprobs`
-    asks for those of the answer's tokens, which vLLM names by their ids then.
+    `cache_salt` separates the cached prefix from those of all other salts; None sends none. `tools`
+    go into the prompt (not in vLLM up to 0.9.2), but with `tool_choice` "none", because a server
+    without a tool parser refuses "auto". `logprobs` asks for the logprobs of the answer, in which
+    vLLM then names tokens by their ids.
     """
 
     model: str

@@ -1,9 +1,8 @@
-"""Server-sent events, incrementally: bytes in, event data out, with the place where each ended.
+"""Decodes server-sent events: bytes in, event data out, with the stream offset of each end.
 
-Pure. Follows the WHATWG rules as far as an OpenAI-style stream goes: lines end in LF, CR LF or CR,
-`data` lines of one event are joined with LF, a blank line ends the event, comments and other
-fields are skipped, a byte order mark at the start is dropped. An event that the stream leaves
-unfinished is not delivered.
+Follows the WHATWG rules that an OpenAI-style stream needs: lines end in LF, CR LF or CR, the `data`
+lines of one event are joined with LF, and a blank line ends the event. Comments, other fields and a
+byte order mark at the start are skipped. An unfinished event at the end is dropped.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ _LINE_END = re.compile(rb"\r\n?|\n")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The data of one event; `end` is the count of stream bytes up to the end of its last line.
+    """The data of one event; `end` is the number of stream bytes up to the end of its last line.
 
-    The blank line after it is not counted: what matters is when the data was there.
+    The blank line after it does not count: the data was there before it.
     """
 
     data: bytes
@@ -27,15 +26,15 @@ class Event:
 
 
 class Decoder:
-    """Feed it the body as it comes; it keeps what is incomplete.
+    """Decodes a body that comes in parts, and keeps what is incomplete.
 
-    Each byte is looked at once, however the stream is cut and however long its lines are.
-    `skipped` counts the lines that belong to no event, such as comments.
+    It looks at each byte once, for any size of parts and lines. `skipped` counts the lines that
+    belong to no event, such as comments.
     """
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._searched = 0  # so many of the pending bytes end no line
+        self._searched = 0  # this many pending bytes contain no line end
         self._start = 0  # stream offset of the first pending byte
         self._data: list[bytes] = []
         self._data_end = 0
@@ -66,7 +65,7 @@ class Decoder:
         return events
 
     def _skip_mark(self) -> int | None:
-        """Where to go on: past a byte order mark, None while it may yet become one."""
+        """The offset after a byte order mark; None while the bytes may still become one."""
         if self._start:
             return 0
         if self._pending.startswith(_BOM):
@@ -83,7 +82,7 @@ class Decoder:
 
 
 def _line_end(buffer: bytearray, searched: int) -> tuple[int, int] | None:
-    """Where the line that goes on at `searched` ends and the next begins; None: not yet."""
+    """The end of the line that continues at `searched`, and the start of the next; None: no end."""
     found = _LINE_END.search(buffer, searched)
     if found is None or (found[0] == b"\r" and found.end() == len(buffer)):
         return None  # after a CR at the end an LF may follow in the next chunk

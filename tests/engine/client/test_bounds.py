@@ -176,7 +176,7 @@ DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details":
         ),
         (
             DETAILS % "[3]",
-            "usage says prompt_tokens_details that are no object",
+            "usage has prompt_tokens_details that are not an object",
         ),
         ('{"prompt_tokens": 1e999}', "usage says prompt_tokens inf"),
         ('{"prompt_tokens": NaN}', "usage says prompt_tokens nan"),
@@ -188,8 +188,8 @@ DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details":
         ('{"total_tokens": 6, "completion_tokens": 1}', "usage has no prompt_tokens"),
         ('{"prompt_tokens": 5}', "usage has no completion_tokens"),
         ("{}", "usage has no prompt_tokens"),
-        ("[]", "usage is no object"),
-        ('"7"', "usage is no object"),
+        ("[]", "usage is not an object"),
+        ('"7"', "usage is not an object"),
     ],
 )
 def test_usage_that_cannot_be_is_no_number_and_the_answer_is_still_one(usage, words):
