@@ -1,4 +1,4 @@
-"""The parts that most tests of this folder ask for."""
+"""The fixtures of most tests in this folder."""
 
 from published_app import client, metrics, published
 

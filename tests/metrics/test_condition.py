@@ -1,4 +1,4 @@
-"""How a target is, in one word: on the page, in its title and list, and in the API."""
+"""The condition of a target: on the page, in its title and list, and in the API."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def unreadable():
         (container(LifecycleState.UNKNOWN, SOUND), Condition.UP),
     ],
 )
-def test_a_target_is_called_what_it_is(state, expected):
+def test_the_first_rule_that_holds_gives_the_condition(state, expected):
     assert condition(state) is expected
 
 
@@ -166,7 +166,7 @@ def test_every_condition_has_words_and_a_rule_and_only_up_is_green():
         (target(session(*LITTLE, prefix=UNSTABLE)), "Unhealthy: template rewrites history"),
     ],
 )
-def test_a_cache_that_serves_nobody_is_not_called_up(state, words):
+def test_a_target_whose_cache_serves_nothing_is_unhealthy(state, words):
     assert LOOKS[condition(state)] == (words, "bad", "unhealthy")
 
 

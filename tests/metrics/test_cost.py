@@ -76,7 +76,7 @@ def test_the_cost_is_absent_until_it_is_significant_and_then_counts_growth_only(
     assert page.value("vllm_engine_prefill_seconds_saved_total") == pytest.approx(2.0)
 
 
-def test_what_a_wedged_cache_keeps_is_no_retention(metrics):
+def test_a_wedged_cache_has_no_retention(metrics):
     def known():
         return Page(metrics).series("vllm_probe_retention_ratio")
 
@@ -91,7 +91,7 @@ def test_what_a_wedged_cache_keeps_is_no_retention(metrics):
     assert known()
 
 
-def test_what_another_engine_has_behind_the_same_url_is_no_retention(metrics):
+def test_several_engines_behind_one_url_have_no_retention(metrics):
     def known():
         return Page(metrics).series("vllm_probe_retention_ratio")
 
@@ -105,7 +105,7 @@ def test_what_another_engine_has_behind_the_same_url_is_no_retention(metrics):
     assert known()
 
 
-def test_the_retention_of_another_process_goes_with_it(metrics):
+def test_a_restart_drops_the_retention(metrics):
     publish(metrics, saved(1.0, restarts=0))
     publish(metrics, RetentionReading("local", 60.0, 1.0))
     publish(metrics, saved(2.0, restarts=0))
@@ -114,7 +114,7 @@ def test_the_retention_of_another_process_goes_with_it(metrics):
     assert Page(metrics).series("vllm_probe_retention_ratio") == {}
 
 
-def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(metrics):
+def test_savings_in_money_and_energy_need_a_price_and_watts(metrics):
     hour = an_hour_saved(metrics)
     next(hour)
     page = Page(metrics)
@@ -127,7 +127,7 @@ def test_what_was_saved_is_told_in_money_and_energy_only_with_the_users_figures(
     assert money_and_joules(metrics) == {"EUR": 2.5, "joules": 1_440_000}
 
 
-def test_another_price_counts_from_its_time_on_and_no_counter_goes_back(metrics):
+def test_a_new_price_counts_from_then_on_and_no_counter_falls(metrics):
     hour = an_hour_saved(metrics)
     metrics.targets["local"].cost.prices = Prices(2.0, "EUR", 400.0)
     next(hour)
@@ -186,7 +186,7 @@ def test_each_growth_counts_at_the_cost_of_its_time():
     assert state.prefill_seconds_saved == pytest.approx(6.0)
 
 
-def test_another_process_or_model_has_to_be_measured_anew():
+def test_another_process_or_model_is_measured_again():
     state = CostState()
     state.engine_scraped(saved(0.0))
     for result in measured():
@@ -203,7 +203,7 @@ def test_another_process_or_model_has_to_be_measured_anew():
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1e9)), st.integers(0, 3))))
-def test_the_seconds_saved_never_go_back(scrapes):
+def test_the_seconds_saved_never_fall(scrapes):
     state, last = CostState(), 0.0
     for total, restarts in scrapes:
         for result in measured():
@@ -226,7 +226,7 @@ def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(me
     assert Page(metrics).series("vllm_engine_prefill_seconds_saved_total") == {}
 
 
-def test_what_holds_the_probe_back_is_one_of_the_reasons_or_none(metrics):
+def test_the_probe_waits_for_one_reason_or_none(metrics):
     assert Page(metrics).series("vllm_probe_paused") == {}
     metrics.targets["local"].admission_checked(PauseReason.QUEUE)
     page = Page(metrics)
@@ -244,7 +244,7 @@ def test_the_budget_is_shown_unless_there_is_none(metrics):
     assert Page(metrics).series("vllm_probe_budget_tokens_per_hour") == {}
 
 
-def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics):
+def test_retention_is_shown_by_gap_and_absent_when_unknown(metrics):
     publish(metrics, RetentionReading("local", 0.5, 1.0))
     publish(metrics, RetentionReading("local", 300.0, 0.25))
     page = Page(metrics)
@@ -256,7 +256,7 @@ def test_retention_is_shown_by_gap_and_goes_when_it_is_unknown(metrics):
     assert page.value("vllm_probe_retention_ratio", gap_seconds="0.5") == 1
 
 
-def test_a_gap_that_is_not_measured_any_more_has_no_value_any_more(metrics):
+def test_a_gap_that_is_no_longer_measured_has_no_value(metrics):
     publish(metrics, RetentionReading("local", 0.5, 1.0))
     publish(metrics, RetentionReading("local", 300.0, 0.25))
     metrics.targets["local"].cost.keep_retention((300.0, 600.0))
@@ -265,7 +265,7 @@ def test_a_gap_that_is_not_measured_any_more_has_no_value_any_more(metrics):
     assert page.value("vllm_probe_retention_ratio", gap_seconds="300") == 0.25
 
 
-def test_tokens_of_no_session_count_in_what_the_probe_consumed(metrics):
+def test_tokens_of_no_session_count_as_consumed(metrics):
     metrics.targets["local"].tokens_consumed(0)
     assert Page(metrics).series("vllm_probe_consumed_tokens_total") == {}
     metrics.targets["local"].tokens_consumed(129)

@@ -1,4 +1,4 @@
-"""The history is bounded, and keeps failures longest."""
+"""The history is bounded, and keeps failed sessions longest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_many_failures_do_not_push_out_what_comes_after_them():
     assert [r.started_time for r in history.sessions()] == [19.0, 18.0, 17.0, 9.0, 8.0]
 
 
-def test_targets_do_not_share_their_places():
+def test_each_target_has_a_limit_of_its_own():
     history = History(capacity=3, failures=1)
     history.add(session(target="quiet"))
     for _ in range(10):
@@ -90,7 +90,7 @@ def test_the_bounds_hold_for_any_run_of_sessions(outcomes, capacity, data):
     assert set(failed[len(failed) - min(failures, len(failed)) :]) <= {r.started_time for r in kept}
 
 
-def test_what_is_kept_comes_back_as_it_was():
+def test_a_session_is_equal_after_unpacking():
     history = History()
     first, second = session(*TURNS, started=1.0), failed_session(started=2.0)
     history.add(first)
@@ -99,7 +99,7 @@ def test_what_is_kept_comes_back_as_it_was():
     assert history.latest("local") is second
 
 
-def test_a_reading_under_way_is_of_the_sessions_as_they_were():
+def test_an_iterator_shows_the_sessions_of_its_start():
     history = History(capacity=2, failures=0)
     history.add(session(started=1.0))
     history.add(session(started=2.0))

@@ -58,7 +58,7 @@ def test_an_engine_view_shows_what_it_holds(metrics):
     ) == 1  # fmt: skip
 
 
-def test_lookups_that_were_left_out_are_said(metrics):
+def test_left_out_lookups_are_shown(metrics):
     publish(metrics, engine_view())
     assert Page(metrics).value("vllm_engine_lookups_recounted") == 0
     publish(metrics, dataclasses.replace(engine_view(), recounted=True))
@@ -134,7 +134,7 @@ def test_a_container_view_shows_what_it_holds(metrics):
     ) == 1  # fmt: skip
 
 
-def test_what_docker_told_is_not_repeated_once_docker_is_silent(metrics):
+def test_old_values_of_docker_are_absent_while_docker_does_not_answer(metrics):
     silent = container_view(
         state=LifecycleState.UNKNOWN, docker_problem=DockerProblem.UNREACHABLE, config_drift=None
     )
@@ -147,19 +147,19 @@ def test_what_docker_told_is_not_repeated_once_docker_is_silent(metrics):
     assert page.value("vllm_container_oom_kills_total") == 2
 
 
-def test_an_answer_of_docker_that_says_no_is_still_an_answer(metrics):
+def test_a_refusal_of_docker_is_an_answer(metrics):
     publish(metrics, container_view(docker_problem=DockerProblem.IMAGE_NOT_FOUND))
     assert Page(metrics).value("vllm_container_docker_up") == 1
 
 
-def test_a_running_container_has_no_exit_code_and_a_well_one_no_diagnosis(metrics):
+def test_a_running_container_has_no_exit_code_and_a_healthy_one_no_diagnosis(metrics):
     publish(metrics, container_view(state=LifecycleState.READY, exit_code=None, diagnosed=False))
     page = Page(metrics)
     assert "vllm_container_exit_code" not in page.names
     assert "vllm_container_diagnosis" not in page.names
 
 
-def test_the_exporter_tells_of_itself(metrics):
+def test_the_exporter_shows_its_version_and_its_loops(metrics):
     metrics.exporter.loops.ran("probe", 123.5)
     metrics.exporter.loops.failed("scrape")
     metrics.exporter.loops.failed("scrape")
@@ -199,7 +199,7 @@ def test_any_name_of_a_model_survives_the_page(metrics, model):
     assert dict(labels)["model"] == model.replace("\ud800", "?")
 
 
-def test_no_series_tells_when_a_counter_was_made(metrics):
+def test_counters_have_no_created_series(metrics):
     publish(metrics, session(*TURNS))
     publish(metrics, engine_view())
     publish(metrics, container_view())

@@ -1,4 +1,4 @@
-"""Several scenarios in turn: the values of each stand until its own next session."""
+"""Several scenarios in turn: the values of each stay until its own next session."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_target_that_fails_loses_the_values_of_all_its_scenarios(metrics, reas
     assert scenarios(metrics) == {SHORT}
 
 
-def test_a_scenario_that_is_played_no_more_has_no_values(metrics):
+def test_a_scenario_that_is_no_longer_played_has_no_values(metrics):
     for each in (LONG, SHORT):
         publish(metrics, session(*TURNS, scenario=each))
     metrics.targets["local"].keep_scenarios({SHORT, "new"})

@@ -1,4 +1,4 @@
-"""Sessions and what is probed beside them: records in, the exact samples out."""
+"""Sessions, isolation and retention: records in, exact samples out."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_session_without_ideals_does_not_change_the_efficiency_of_the_counters
     assert 1 - lost / page.value("vllm_probe_ideal_cached_tokens_total") == 1 - 256 / 2272
 
 
-def test_an_engine_that_never_gives_ideals_is_not_said_to_lose_nothing(metrics):
+def test_without_ideals_the_lost_tokens_are_absent(metrics):
     publish(metrics, session(turn(1, 1000, 0, 0), turn(2, 1250, 992, None)))
     page = Page(metrics)
     assert "vllm_probe_lost_tokens_total" not in page.names
@@ -210,7 +210,7 @@ def test_a_cache_is_wedged_not_wedged_or_not_known(metrics, turns, value):
     assert Page(metrics).value("vllm_probe_cache_wedged") == value
 
 
-def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics):
+def test_hidden_hits_are_a_loss_and_no_misses(metrics):
     hidden = replace(turn(2, 1250, None, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden"))
     publish(metrics, session(turn(1, 1000, 0, 0), hidden))
     page = Page(metrics)
@@ -221,7 +221,7 @@ def test_tokens_that_usage_hides_are_lost_by_that_and_are_no_misses(metrics):
     assert page.value("vllm_probe_ttft_seconds_count", cache="cold") == 1
 
 
-def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metrics):
+def test_isolation_tests_with_a_result_and_leaks_are_counted(metrics):
     def counts():
         page = Page(metrics)
         names = ("vllm_probe_isolation_tests_total", "vllm_probe_isolation_leaks_total")
@@ -233,7 +233,7 @@ def test_isolation_tests_that_could_tell_are_counted_and_those_that_leaked(metri
     assert counts() == (3, 2)
 
 
-def test_whether_the_cache_is_wedged_is_said_by_the_latest_that_could_tell(metrics):
+def test_the_last_test_with_a_result_decides_whether_the_cache_is_wedged(metrics):
     def said():
         return Page(metrics).value("vllm_probe_cache_wedged")
 
@@ -259,7 +259,7 @@ def test_a_wedge_ends_with_the_process_that_had_it(metrics):
     assert Page(metrics).value("vllm_probe_cache_wedged") is None
 
 
-def test_requests_beside_the_turns_count_in_what_the_probe_consumed(metrics):
+def test_requests_that_are_no_turns_count_as_consumed(metrics):
     publish(metrics, session(TURNS[0], extra_tokens=1001))
     page = Page(metrics)
     assert page.value("vllm_probe_consumed_tokens_total") == 1000 + 32 + 1001

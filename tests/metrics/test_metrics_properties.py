@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: counters do not fall, and unknown stays unknown."""
+"""For any order of events: counters never fall, and unknown values stay absent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import engine_view, failed_engine_view, failed_session, session, turn
-from samples_page import InTheLibrarysWords, page_bytes, page_text, publish
+from samples_page import ClientLibraryFamilies, page_bytes, page_text, publish
 
 from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
@@ -166,7 +166,7 @@ def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, acce
     for number, time in enumerate(times):
         metrics.exporter.loops.ran(f"{text}{number}", time)
     encode, _ = choose_encoder(accept)
-    written, expected = page_bytes(metrics, accept), encode(InTheLibrarysWords(metrics))
+    written, expected = page_bytes(metrics, accept), encode(ClientLibraryFamilies(metrics))
     assert without_process(written) == without_process(expected)
 
 

@@ -1,4 +1,4 @@
-"""Prometheus's own checker has nothing to say of a full page, in either format."""
+"""Prometheus's own checker finds no problem in a full page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.model.session import Notice
 
 
 @pytest.mark.promtool
-def test_promtool_has_nothing_to_say(promtool, published):
+def test_promtool_finds_no_problem(promtool, published):
     metrics = published.metrics
     metrics.add(TargetState("local"))
     publish(metrics, session(*TURNS, turn(4, 1700, None, None), notices=frozenset(Notice)))
@@ -30,7 +30,7 @@ def test_promtool_has_nothing_to_say(promtool, published):
 
 
 @pytest.mark.promtool
-def test_promtool_would_have_found_a_bad_name(promtool):
+def test_promtool_finds_a_bad_name(promtool):
     page = b"# HELP bad_count A gauge.\n# TYPE bad_count gauge\nbad_count 1\n"
     check = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, check=False, timeout=60

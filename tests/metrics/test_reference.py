@@ -39,7 +39,7 @@ def test_a_family_follows_the_naming_rules(family):
     assert "target" not in family.reader.labels
 
 
-def test_the_names_that_are_promised_are_there():
+def test_the_promised_names_exist():
     promised = {
         "probe": (
             "up sessions_total session_failures_total last_success_timestamp_seconds "

@@ -1,4 +1,4 @@
-"""A target that is removed is gone everywhere, and what is said of it later brings nothing back."""
+"""A removed target is gone everywhere, also when late results arrive."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_a_removed_target_leaves_no_series_and_no_loop(metrics, gone, page):
 
 
 @pytest.mark.parametrize("says", LATE.values(), ids=LATE)
-def test_what_is_said_of_a_removed_target_does_not_bring_it_back(metrics, gone, page, says):
+def test_late_results_of_a_removed_target_are_not_shown(metrics, gone, page, says):
     metrics.remove("gone")
     says(gone)
     assert "gone" not in page()
     assert list(metrics.targets) == ["local"]
 
 
-def test_removing_what_is_not_there_changes_nothing(metrics, page):
+def test_removing_an_unknown_target_changes_nothing(metrics, page):
     before = [line for line in page().splitlines() if line.startswith("vllm")]
     metrics.remove("never there")
     assert [line for line in page().splitlines() if line.startswith("vllm")] == before

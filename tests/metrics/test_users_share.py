@@ -1,4 +1,4 @@
-"""What users had of an engine is its growth less the exporter's own share, or it is unknown."""
+"""The share of users is the engine's growth minus the exporter's own share, or unknown."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def scene():
     return scene
 
 
-def test_nothing_is_known_before_the_second_reading_and_then_the_growth(scene):
+def test_the_second_scrape_gives_the_first_growth(scene):
     assert scene.sums == (None, None, None)
     scene.users(1_000, 400)
     assert scene.read() == 400
@@ -107,7 +107,7 @@ def test_the_exporters_own_share_is_left_out_of_sums_and_ratios(scene):
     assert scene.share.hit_ratios() == {"1m": 0.1, "5m": 0.1, "1h": 0.1}
 
 
-def test_a_reading_in_the_middle_of_an_own_prompt_gives_nobody_tokens(scene):
+def test_a_scrape_during_an_own_prompt_gives_no_tokens_to_users(scene):
     scene.change(in_flight=1)
     scene.queried, scene.hit = scene.queried + 5_000, scene.hit + 4_000
     assert scene.read() is None
@@ -120,7 +120,7 @@ def test_a_reading_in_the_middle_of_an_own_prompt_gives_nobody_tokens(scene):
     assert scene.sums == (0, 0, 0)
 
 
-def test_a_page_is_as_old_as_its_reading_took(scene):
+def test_a_page_is_as_old_as_the_start_of_its_scrape(scene):
     scene.ask(5_000, 4_000)
     view = engine_view(restarts=0)
     slow = replace(view.snapshot, at=scene.at + 3.0, scrape_seconds=2.5)
@@ -128,7 +128,7 @@ def test_a_page_is_as_old_as_its_reading_took(scene):
     assert scene.sums == (None, None, None)
 
 
-def test_around_a_request_of_unknown_tokens_nothing_counts_for_anybody(scene):
+def test_growth_around_a_request_of_unknown_tokens_does_not_count(scene):
     scene.users(1_000, 500)
     scene.read()
     scene.change(unknown=1, last_ended_at=scene.at)
@@ -140,7 +140,7 @@ def test_around_a_request_of_unknown_tokens_nothing_counts_for_anybody(scene):
     assert scene.sums == (1_100, 550, 550)
 
 
-def test_own_hits_that_are_not_told_make_that_time_unknown(scene):
+def test_unreported_own_hits_make_the_growth_unknown(scene):
     scene.ask(5_000, 4_000, told=False)
     scene.users(1_000, 100)
     assert scene.read() is None
@@ -150,7 +150,7 @@ def test_own_hits_that_are_not_told_make_that_time_unknown(scene):
     assert scene.sums == (1_000, 300, 300)
 
 
-def test_an_own_answer_that_is_settled_later_as_one_without_hits_is_told_then(scene):
+def test_an_own_answer_settled_later_as_no_hit_is_known_then(scene):
     scene.ask(2_000, 0, told=False)
     scene.change(told=1)
     scene.users(1_000, 100)
@@ -158,7 +158,7 @@ def test_an_own_answer_that_is_settled_later_as_one_without_hits_is_told_then(sc
     assert scene.sums == (1_000, 100, 100)
 
 
-def test_a_restart_and_what_was_lost_in_it_count_for_nobody(scene):
+def test_growth_over_a_restart_does_not_count(scene):
     scene.ask(5_000, 4_000, counted=False)
     scene.users(1_000, 500)
     assert scene.read(restarts=1) is None
@@ -167,7 +167,7 @@ def test_a_restart_and_what_was_lost_in_it_count_for_nobody(scene):
     assert scene.sums == (1_000, 500, 500)
 
 
-def test_lookups_that_are_open_are_waited_for_and_those_left_out_count_for_nobody(scene):
+def test_open_lookups_are_awaited_and_left_out_lookups_do_not_count(scene):
     scene.users(4_000, 2_000)
     assert scene.read(lookups_open=True) is None
     assert scene.read(lookups_open=False) == 2_000
@@ -177,7 +177,7 @@ def test_lookups_that_are_open_are_waited_for_and_those_left_out_count_for_nobod
     assert scene.sums == (4_000, 2_000, 2_000)
 
 
-def test_where_lookups_were_left_out_no_ratio_of_the_others_stands(scene):
+def test_left_out_lookups_drop_the_ratios_of_their_windows(scene):
     """A cold prompt was admitted at once, and one that hits waited and was looked up again."""
     scene.read()
     scene.users(1_000, 0)
@@ -190,14 +190,14 @@ def test_where_lookups_were_left_out_no_ratio_of_the_others_stands(scene):
     assert scene.share.hit_ratios()["1m"] == 0.5
 
 
-def test_a_failed_reading_between_two_changes_nothing(scene):
+def test_a_failed_scrape_between_two_changes_nothing(scene):
     scene.users(1_000, 500)
     assert scene.share.engine_scraped(failed_engine_view(), scene.own) is None
     assert scene.read() == 500
 
 
 @pytest.mark.parametrize("state", [{"mixed": True}, {"parts": {(("pod", "a"),): None}}])
-def test_of_several_engines_or_a_page_that_is_not_its_own_nothing_is_known(scene, state):
+def test_several_engines_or_a_page_of_another_engine_are_unknown(scene, state):
     scene.users(1_000, 500)
     scene.read()
     scene.users(1_000, 500)
@@ -211,7 +211,7 @@ def test_of_several_engines_or_a_page_that_is_not_its_own_nothing_is_known(scene
     assert scene.sums == (2_000, 1_000, 1_000)
 
 
-def test_counters_that_are_late_by_an_own_prompt_are_waited_for(scene):
+def test_counters_that_are_late_by_an_own_prompt_are_awaited(scene):
     scene.ask(5_000, 4_000, counted=False)
     assert scene.read() is None
     scene.users(5_000, 4_000)
@@ -220,7 +220,7 @@ def test_counters_that_are_late_by_an_own_prompt_are_waited_for(scene):
     assert scene.share.elsewhere_at is None
 
 
-def test_counters_that_lack_own_prompts_are_of_another_engine(scene):
+def test_counters_without_own_prompts_belong_to_another_engine(scene):
     for _ in range(6):
         scene.ask(5_000, 4_000, counted=False)
         scene.read()
@@ -314,7 +314,7 @@ def test_the_families_of_users_are_absent_until_they_are_known_and_when_they_are
     assert not [one for one in Page(metrics).names if "users" in one]
 
 
-def test_what_users_saved_is_worth_the_cost_then_known(metrics):
+def test_savings_of_users_use_the_cost_known_at_that_time(metrics):
     metrics.targets["local"].cost.prices = Prices(price_per_hour=3.6, currency="EUR", watts=100.0)
     scene = Scene(metrics)
     scene.read()
@@ -346,7 +346,7 @@ def test_a_session_that_lost_unreported_tokens_shows_that_hits_are_hidden(metric
     assert Page(metrics).value("vllm_engine_users_prefix_cache_hit_tokens_total") is None
 
 
-async def test_the_page_and_the_api_tell_users_from_the_probe(client, published):
+async def test_the_page_and_the_api_show_users_apart_from_the_probe(client, published):
     published.metrics.add(TargetState("local"))
     scene = Scene(published.metrics)
     scene.read()
@@ -375,7 +375,7 @@ async def test_the_page_says_that_counters_are_of_another_engine(client, publish
 
 
 @pytest.mark.parametrize("notice", [Notice.MIXED, Notice.TRANSFER])
-def test_after_a_session_of_several_engines_or_of_transfers_nothing_is_known(metrics, notice):
+def test_a_session_of_several_engines_or_transfers_makes_users_unknown(metrics, notice):
     scene = Scene(metrics)
     scene.read()
     scene.users(1_000, 250)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from publish_records import TURNS, engine_view, session
-from samples_page import InTheLibrarysWords, publish
+from samples_page import ClientLibraryFamilies, publish
 from structlog.testing import capture_logs
 
 from exporter.metrics.families.tables import TARGET_FAMILIES
@@ -56,7 +56,7 @@ async def test_the_whole_page_is_what_the_client_library_writes(client, publishe
     fill(published, "one", "two", "three")
     encode, _ = choose_encoder(accept)
     assert ours(await page(client, accept)) == ours(
-        encode(InTheLibrarysWords(published.metrics)).decode()
+        encode(ClientLibraryFamilies(published.metrics)).decode()
     )
 
 

@@ -43,7 +43,7 @@ def page_text(metrics: Metrics) -> str:
     return page_bytes(metrics).decode()
 
 
-class InTheLibrarysWords:
+class ClientLibraryFamilies:
     """The same families as prometheus_client collects them, for its own encoders."""
 
     def __init__(self, metrics: Metrics) -> None:

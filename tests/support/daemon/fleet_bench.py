@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from samples_page import InTheLibrarysWords
+from samples_page import ClientLibraryFamilies
 
 from exporter.clock import SystemClock
 from exporter.config import ProbeSettings, ScrapeSettings, Target
@@ -75,7 +75,9 @@ class Bench:
 
     def _samples(self) -> list[Sample]:
         return [
-            each for family in InTheLibrarysWords(self.metrics).collect() for each in family.samples
+            each
+            for family in ClientLibraryFamilies(self.metrics).collect()
+            for each in family.samples
         ]
 
     def series_of(self, name: str) -> list[str]:
