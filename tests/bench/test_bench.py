@@ -61,7 +61,7 @@ def test_a_figure_that_grew_is_marked_and_fails_when_asked(whole):
     assert bench("--only", "cost", "--baseline", better, "--fail").returncode == 1
 
 
-def test_a_part_that_is_not_there_is_told():
+def test_an_unknown_part_is_reported():
     done = bench("--only", "exposition,nothing")
     assert done.returncode == 1
     assert "'nothing'" in done.stderr

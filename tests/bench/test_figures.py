@@ -35,13 +35,13 @@ def test_a_goal_that_is_missed_is_marked():
         ((10, 20, 30, 40), False),  # so wide that it says nothing
     ],
 )
-def test_worse_is_what_is_beyond_the_spread_and_a_tenth(now, worse):
+def test_a_figure_is_worse_beyond_the_spread_and_a_tenth(now, worse):
     moved = change(figure(*now), figure(10, 11, 12, 13))
     assert moved.is_regression is worse
     assert ("WORSE" in str(moved)) is worse
 
 
-def test_a_hair_is_not_worse_however_small_the_spread():
+def test_a_tiny_change_is_never_worse():
     moved = change(figure(1.0101, 1.0101), figure(1, 1))
     assert moved.spreads == float("inf")
     assert not moved.is_regression

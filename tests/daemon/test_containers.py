@@ -60,7 +60,7 @@ async def ready(bench) -> None:
         ("remove", None),
     ],
 )
-async def test_a_target_that_is_gone_does_with_its_container_what_its_settings_say(
+async def test_the_container_of_a_removed_target_is_handled_as_its_settings_say(
     bench, engines, world, choice, status
 ):
     await bench.fleet.apply([managed(engines[0].url, on_shutdown=choice)])
@@ -72,9 +72,7 @@ async def test_a_target_that_is_gone_does_with_its_container_what_its_settings_s
     assert bench.loops() == set()
 
 
-async def test_a_container_is_neither_looked_at_anew_nor_stopped_for_a_change_beside_it(
-    bench, engines, world
-):
+async def test_an_unrelated_change_keeps_a_container_and_its_supervision(bench, engines, world):
     url = engines[0].url
     await bench.fleet.apply([managed(url)])
     await ready(bench)
@@ -89,9 +87,7 @@ async def test_a_container_is_neither_looked_at_anew_nor_stopped_for_a_change_be
     assert world.only().status is ContainerStatus.EXITED, "it is still looked after"
 
 
-async def test_other_settings_of_a_container_leave_it_running_and_its_counts_going(
-    bench, engines, world
-):
+async def test_changed_container_settings_keep_it_running_with_its_counters(bench, engines, world):
     url = engines[0].url
     await bench.fleet.apply([managed(url)])
     await ready(bench)
@@ -110,9 +106,7 @@ async def test_other_settings_of_a_container_leave_it_running_and_its_counts_goi
     assert world.only().status is ContainerStatus.RUNNING, "as the later settings say"
 
 
-async def test_another_container_for_the_same_target_ends_the_first_as_its_settings_say(
-    bench, engines, world
-):
+async def test_a_replaced_container_is_handled_as_its_own_settings_say(bench, engines, world):
     url = engines[0].url
     await bench.fleet.apply([managed(url)])
     await ready(bench)
@@ -127,9 +121,7 @@ async def test_another_container_for_the_same_target_ends_the_first_as_its_setti
     assert world.did.index(("stop", "vllm-m")) < world.did.index(("start", "another"))
 
 
-async def test_the_end_of_the_fleet_in_the_middle_of_a_change_ends_every_container(
-    bench, engines, world
-):
+async def test_stopping_the_fleet_during_a_change_handles_every_container(bench, engines, world):
     """The stop of the first one takes long; the fleet is ended meanwhile."""
     url = engines[0].url
     await bench.fleet.apply([managed(url)])
@@ -146,7 +138,7 @@ async def test_the_end_of_the_fleet_in_the_middle_of_a_change_ends_every_contain
     assert "another" not in world.containers, "nothing began after the end"
 
 
-async def test_no_session_is_played_before_the_container_is_ready(bench, world):
+async def test_no_session_starts_before_the_container_is_ready(bench, world):
     world.chatty = False
     port = free_port()
     await bench.fleet.apply([managed(f"http://127.0.0.1:{port}")])
@@ -164,7 +156,7 @@ async def test_no_session_is_played_before_the_container_is_ready(bench, world):
         await bench.fleet.apply([])
 
 
-async def test_a_target_whose_address_is_mended_plays_a_session_at_once(bench, engines, world):
+async def test_a_target_with_a_corrected_address_plays_a_session_at_once(bench, engines, world):
     wrong = f"http://127.0.0.1:{free_port()}"
     hourly = shared(interval_seconds=3600.0)
     await bench.fleet.apply([managed(wrong)], hourly)

@@ -24,7 +24,7 @@ def target(name: str, url: str, **more: object) -> Target:
     return Target(name=name, url=url, **more)
 
 
-async def test_a_target_whose_settings_are_the_same_runs_on_untouched(bench, engines):
+async def test_a_target_with_the_same_settings_keeps_running(bench, engines):
     a, b = (engine.url for engine in engines[:2])
     await bench.fleet.apply([target("a", a)])
     await bench.sessions_of("a", 1)
@@ -38,7 +38,7 @@ async def test_a_target_whose_settings_are_the_same_runs_on_untouched(bench, eng
     assert not await bench.fleet.apply([target("a", a), target("b", b)]), "only the order changed"
 
 
-async def test_a_target_that_is_gone_leaves_no_series_no_session_and_no_task(bench, engines):
+async def test_a_removed_target_leaves_no_series_no_session_and_no_task(bench, engines):
     a, b = (engine.url for engine in engines[:2])
     await bench.fleet.apply([target("a", a), target("b", b)])
     await bench.sessions_of("a", 1)
@@ -55,7 +55,7 @@ async def test_a_target_that_is_gone_leaves_no_series_no_session_and_no_task(ben
     assert bench.series_of("a") == [], "nothing came back"
 
 
-async def test_a_target_that_changed_goes_on_with_the_counters_of_the_same_engine(bench, engines):
+async def test_a_changed_target_keeps_the_counters_of_the_same_engine(bench, engines):
     url = engines[0].url
     await bench.fleet.apply([target("a", url)])
     await bench.sessions_of("a", 2)
@@ -104,7 +104,7 @@ async def test_a_price_applies_only_with_the_whole_change(bench, engines):
     assert price_of(bench, "a") == 2
 
 
-async def test_the_totals_carried_over_a_restart_outlive_a_change(bench, engines):
+async def test_the_totals_over_engine_restarts_survive_a_change(bench, engines):
     url = engines[0].url
     await bench.fleet.apply([target("a", url)])
     await bench.sessions_of("a", 2)
@@ -122,9 +122,7 @@ async def test_the_totals_carried_over_a_restart_outlive_a_change(bench, engines
 
 
 @pytest.mark.parametrize("mended", [0, 10**9])
-async def test_a_budget_that_was_too_small_holds_nothing_back_once_it_is_mended(
-    bench, engines, mended
-):
+async def test_a_raised_budget_applies_at_once(bench, engines, mended):
     wanted = [target("a", engines[0].url)]
     await bench.fleet.apply(wanted, shared(tokens_per_hour=1))
     await bench.sessions_of("a", 1)
@@ -137,7 +135,7 @@ async def test_a_budget_that_was_too_small_holds_nothing_back_once_it_is_mended(
     await bench.sessions_of("a", 3)
 
 
-async def test_a_retention_whose_gap_is_not_measured_any_more_ends_with_the_change(bench, engines):
+async def test_retention_values_of_removed_gaps_disappear(bench, engines):
     wanted, gap = [target("a", engines[0].url)], {"target": "a", "gap_seconds": "2"}
     measured = shared(retention_gaps_seconds=(2.0,))
     await bench.fleet.apply(wanted, measured)
@@ -148,7 +146,7 @@ async def test_a_retention_whose_gap_is_not_measured_any_more_ends_with_the_chan
     assert bench.value("vllm_probe_retention_ratio", **gap) is None
 
 
-async def test_a_scenario_that_is_not_played_any_more_ends_with_the_change(bench, engines):
+async def test_series_of_a_removed_scenario_disappear(bench, engines):
     wanted = [target("a", engines[0].url)]
     review = {"target": "a", "scenario": "document-review"}
     agent = {"target": "a", "scenario": "coding-agent"}
@@ -162,7 +160,7 @@ async def test_a_scenario_that_is_not_played_any_more_ends_with_the_change(bench
     assert bench.value("vllm_probe_prefix_stable", **agent) == 1
 
 
-async def test_a_session_that_a_change_cuts_off_counts_in_what_the_probe_consumed(bench):
+async def test_a_session_cut_off_by_a_change_counts_as_consumed(bench):
     async with simulator(time_scale=0.2) as engine:
         await bench.fleet.apply([target("a", engine.url)])
         await bench.until(
@@ -187,7 +185,7 @@ async def test_a_fleet_at_the_limit_of_the_whole_page_keeps_it_while_one_takes_a
     assert [each["event"] for each in logs if each["event"].startswith("metrics.")] == []
 
 
-async def test_another_engine_under_the_same_name_begins_at_zero(bench, engines):
+async def test_another_engine_with_the_same_name_starts_at_zero(bench, engines):
     await bench.fleet.apply([target("a", engines[0].url)])
     await bench.sessions_of("a", 2)
     changes = await bench.fleet.apply([target("a", engines[1].url)])
@@ -197,7 +195,7 @@ async def test_another_engine_under_the_same_name_begins_at_zero(bench, engines)
     await bench.sessions_of("a", 1)
 
 
-async def test_the_series_of_a_loop_that_is_not_wanted_any_more_end(bench, engines):
+async def test_the_series_of_a_removed_loop_disappear(bench, engines):
     wanted = target("a", engines[0].url)
     scrape = ScrapeSettings(interval_seconds=0.2, timeout_seconds=0.2)
     probe = {"interval_seconds": 1.0, "retention_gaps_seconds": (), "tokens_per_hour": 0}
@@ -215,9 +213,7 @@ async def test_the_series_of_a_loop_that_is_not_wanted_any_more_end(bench, engin
     assert bench.loops() == {"scrape:a", "probe:a"}
 
 
-async def test_a_file_with_another_content_is_a_change_although_its_path_is_the_same(
-    bench, engines, tmp_path
-):
+async def test_new_content_of_a_file_is_a_change(bench, engines, tmp_path):
     scenario = tmp_path / "short.json"
     one_turn = '{"role": "user", "content": "%s"}, {"role": "assistant", "content": "yes"}'
     text = f'{{"messages": [{one_turn}, {one_turn}]}}'
@@ -233,9 +229,7 @@ async def test_a_file_with_another_content_is_a_change_although_its_path_is_the_
     assert await bench.fleet.apply(wanted, written("two")) == FleetChanges(changed=("a",))
 
 
-async def test_one_target_that_cannot_be_made_changes_nothing_of_the_fleet(
-    bench, engines, tmp_path
-):
+async def test_one_target_that_cannot_be_created_changes_nothing(bench, engines, tmp_path):
     a, b, c = (engine.url for engine in engines)
     await bench.fleet.apply([target("a", a), target("b", b)])
     await bench.sessions_of("a", 1)
@@ -253,7 +247,7 @@ async def test_one_target_that_cannot_be_made_changes_nothing_of_the_fleet(
     assert bench.series_of("one") == []
 
 
-async def test_what_is_found_is_measured_while_the_certificates_of_another_are_exchanged(
+async def test_found_targets_are_measured_while_another_targets_certificates_change(
     bench, engines, tmp_path
 ):
     authority = tmp_path / "authority.pem"
@@ -269,7 +263,7 @@ async def test_what_is_found_is_measured_while_the_certificates_of_another_are_e
     assert bench.fleet.names == ("secured", "found")
 
 
-async def test_what_the_commit_refuses_changes_nothing_of_the_fleet(bench, engines):
+async def test_a_failed_commit_changes_nothing(bench, engines):
     await bench.fleet.apply([target("a", engines[0].url)])
 
     async def refuse() -> None:
@@ -295,7 +289,7 @@ async def test_an_engine_that_hangs_delays_no_other(bench, engines):
     assert bench.loops() == {f"{kind}:{name}" for kind in ("scrape", "probe") for name in "bc"}
 
 
-async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engines, monkeypatch):
+async def test_a_loop_that_does_not_stop_is_logged_and_delays_no_other(bench, engines, monkeypatch):
     monkeypatch.setattr("exporter.daemon.running.STOP_TIMEOUT_SECONDS", 0.2)
     release = asyncio.Event()
     await bench.fleet.apply([target("a", engines[0].url)])
@@ -320,7 +314,7 @@ async def test_a_loop_that_does_not_end_is_told_and_holds_up_nobody(bench, engin
     release.set()
 
 
-async def test_the_budget_that_was_spent_is_not_given_again_by_a_change(bench, engines):
+async def test_a_change_does_not_refill_a_spent_budget(bench, engines):
     url = engines[0].url
     poor = shared_settings_of(
         ProbeSettings(

@@ -26,7 +26,7 @@ def value(bench, name, **labels):
     return bench.value(name, target="a", **labels)
 
 
-async def test_recounted_lookups_are_in_no_figure_and_that_is_said(bench):
+async def test_recounted_lookups_are_in_no_figure_and_reported(bench):
     async with like("recounted-lookups") as engine:
         await measured(bench, engine)
         await bench.until("said", lambda: value(bench, "vllm_engine_lookups_recounted") == 1)
@@ -35,7 +35,7 @@ async def test_recounted_lookups_are_in_no_figure_and_that_is_said(bench):
         assert value(bench, "vllm_engine_tokens_saved_total") <= prompts
 
 
-async def test_blocks_of_0_8_5_are_told_as_tokens(bench):
+async def test_blocks_of_0_8_5_are_exported_as_tokens(bench):
     async with like("vllm-0.8.5") as engine:
         await measured(bench, engine)
         asked = value(bench, "vllm_probe_queried_tokens_total")
@@ -45,7 +45,7 @@ async def test_blocks_of_0_8_5_are_told_as_tokens(bench):
 
 
 @pytest.mark.parametrize("name", ["router", "old-router"])
-async def test_a_router_has_no_zeros_for_what_it_does_not_know_and_no_version(bench, name):
+async def test_a_router_exports_no_zeros_for_unknown_metrics_and_no_version(bench, name):
     async with like(name) as engine:
         await measured(bench, engine)
         assert value(bench, "vllm_engine_page_engines") == 2
@@ -66,7 +66,7 @@ async def test_the_sum_of_merged_pages_stands_when_an_engine_leaves(bench):
 
 
 @pytest.mark.parametrize(("name", "failed"), [("asleep", 0), ("paused", 1), ("paused-stream", 1)])
-async def test_an_engine_at_rest_is_left_alone(bench, name, failed):
+async def test_a_sleeping_engine_gets_no_requests(bench, name, failed):
     async with like(name) as engine:
         await bench.fleet.apply([target("a", engine.url)], shared())
         paused = "vllm_probe_paused"

@@ -63,7 +63,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_those_who_ask_during_a_reload_share_the_next_one(scene):
+async def test_requests_during_a_reload_share_the_next_one(scene):
     first = scene.reloader.ask()
     await settle()
     later = [scene.reloader.ask() for _ in range(5)]
@@ -77,7 +77,7 @@ async def test_those_who_ask_during_a_reload_share_the_next_one(scene):
     assert scene.value("success") == 2
 
 
-async def test_somebody_who_does_not_wait_for_the_answer_keeps_nobody_from_theirs(scene):
+async def test_a_client_that_disconnects_does_not_affect_other_clients(scene):
     impatient, patient = scene.reloader.ask(), scene.reloader.ask()
     await settle()
     impatient.cancel()
@@ -107,7 +107,7 @@ async def test_a_mistake_is_answered_logged_once_and_counted(scene, error, statu
     assert scene.state.last_successful is True
 
 
-async def test_a_mistake_of_ours_ends_neither_the_loop_nor_in_a_secret_answer(scene):
+async def test_an_unexpected_exception_ends_no_loop_and_leaks_nothing_to_the_client(scene):
     scene.go_on.set()
     scene.error = RuntimeError("hunter2")
     outcome = await scene.reloader.ask()
@@ -118,7 +118,7 @@ async def test_a_mistake_of_ours_ends_neither_the_loop_nor_in_a_secret_answer(sc
     assert (await scene.reloader.ask()).status == 200
 
 
-async def test_while_the_daemon_ends_nothing_is_read_and_everybody_is_told():
+async def test_reloads_are_refused_while_the_daemon_stops():
     scene = Scene()
     async with scene.running():
         under_way = scene.reloader.ask()
@@ -145,13 +145,13 @@ REFUSED = {
 }
 
 
-def test_no_setting_is_passed_over_in_silence():
+def test_no_changed_setting_is_ignored_silently():
     """A new one must be applied in exporter/app.py, or refused in exporter/reload.py."""
     assert set(Settings.model_fields) == APPLIED | set(REFUSED)
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "metrics.http_sd_address"])
-def test_what_needs_a_restart_is_refused_by_its_name(name):
+def test_a_change_that_needs_a_restart_is_refused_with_its_key(name):
     other = REFUSED.get(name, {"metrics": {"http_sd_address": "exporter:9477"}})
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
         refuse_what_needs_a_restart(Settings(), Settings(**other))

@@ -23,25 +23,25 @@ def widest_gap(due: list[float]) -> float:
     return max(gaps(due))
 
 
-def test_several_targets_begin_one_after_the_other_within_one_interval():
+def test_several_targets_start_spread_over_one_interval():
     assert spread(4, INTERVAL) == [0.0, 15.0, 30.0, 45.0]
     assert spread(1, INTERVAL) == [0.0]
     assert among([], 4, INTERVAL) == spread(4, INTERVAL)
 
 
-def test_one_that_joins_goes_into_the_middle_of_the_widest_gap():
+def test_a_new_target_goes_into_the_middle_of_the_widest_gap():
     assert among([0.0, 15.0, 45.0], 1, INTERVAL) == [30.0]
     assert among([50.0], 1, INTERVAL) == [20.0], "the interval is a circle"
 
 
-def test_several_that_join_divide_the_widest_gap_evenly():
+def test_several_new_targets_divide_the_widest_gap_evenly():
     assert among([0.0, 45.0], 2, INTERVAL) == [15.0, 30.0]
     assert among([0.0, 30.0], 2, INTERVAL) == [15.0, 45.0]
 
 
 @example([0.0, 5e-324], 1)
 @given(st.lists(seconds, min_size=1, max_size=30), st.integers(1, 30))
-def test_those_who_join_leave_no_gap_wider_than_it_must_be(due, count):
+def test_new_targets_leave_no_gap_wider_than_necessary(due, count):
     joined = among(due, count, INTERVAL)
     assert len(joined) == count
     assert joined == sorted(joined)

@@ -12,7 +12,7 @@ def target(name: str, port: int = 1) -> Target:
     return Target(name=name, url=f"http://127.0.0.1:{port}")
 
 
-def test_each_source_adds_what_it_knows_now_in_place_of_what_it_knew():
+def test_each_source_replaces_its_own_targets():
     lists = TargetLists([target("a")]).with_found("dns", [target("b"), target("c")])
     lists = lists.with_found("docker", [target("d")]).with_found("dns", [target("c")])
     assert [each.name for each in lists.merged()] == ["a", "c", "d"]
@@ -20,7 +20,7 @@ def test_each_source_adds_what_it_knows_now_in_place_of_what_it_knew():
     assert [each.name for each in lists.with_static([]).merged()] == ["c", "d"]
 
 
-def test_of_two_with_one_name_the_earlier_stays_and_the_other_is_told_once():
+def test_of_two_targets_with_one_name_the_earlier_stays_and_the_other_is_logged_once():
     lists = TargetLists([target("a", 1)])
     with capture_logs() as logs:
         for _ in range(3):
@@ -31,7 +31,7 @@ def test_of_two_with_one_name_the_earlier_stays_and_the_other_is_told_once():
     assert [(each["source"], each["target"]) for each in logs] == [("dns", "a"), ("docker", "b")]
 
 
-def test_a_clash_that_is_over_gives_the_name_back():
+def test_a_name_is_free_again_after_a_clash():
     lists = TargetLists([target("a", 1)]).with_found("dns", [target("a", 2)])
     with capture_logs() as logs:
         lists.merged()

@@ -53,7 +53,7 @@ async def everything_asked(bench):
     )
 
 
-async def test_an_engine_that_only_the_exporter_asks_has_no_users(bench):
+async def test_an_engine_that_gets_requests_only_from_the_exporter_has_no_users(bench):
     async with simulator() as engine:
         await bench.fleet.apply([target("a", engine.url)], PROBED)
         await everything_asked(bench)
@@ -64,7 +64,7 @@ async def test_an_engine_that_only_the_exporter_asks_has_no_users(bench):
         assert users(bench, "prefix_cache_hit_ratio") is None
 
 
-async def test_users_have_exactly_what_they_asked_beside_the_exporter(bench):
+async def test_users_get_exactly_their_own_share(bench):
     async with simulator(num_blocks=4096) as engine:
         await bench.fleet.apply([target("a", engine.url)], PROBED)
         await bench.until(

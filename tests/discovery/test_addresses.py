@@ -21,7 +21,7 @@ def dns(**facts) -> DnsDiscovery:
 
 
 @given(addresses=st.lists(ROUTABLE, unique=True, max_size=20), port=st.integers(1, 65535))
-def test_each_address_has_a_target_of_its_own_that_leads_there(addresses, port):
+def test_each_address_has_its_own_target(addresses, port):
     targets = targets_at(map(str, addresses), dns(port=port, name="n" * 24))
     assert len({each.name for each in targets}) == len(addresses)
     reached = [urlsplit(each.base_url) for each in targets]
@@ -30,7 +30,7 @@ def test_each_address_has_a_target_of_its_own_that_leads_there(addresses, port):
 
 
 @given(addresses=st.lists(ROUTABLE, unique=True, max_size=20), data=st.data())
-def test_the_order_of_an_answer_and_what_it_says_twice_change_nothing(addresses, data):
+def test_order_and_repetitions_of_an_answer_change_nothing(addresses, data):
     again = data.draw(st.permutations([*addresses, *addresses[:3]]))
     assert targets_at(map(str, again), dns()) == targets_at(map(str, addresses), dns())
 
@@ -49,7 +49,7 @@ def test_names_and_urls_are_readable():
     ]
 
 
-def test_only_the_kind_of_address_that_was_asked_for_counts():
+def test_only_the_wanted_kind_of_address_counts():
     answer = ["10.0.0.7", "fd00::7"]
     assert [each.name for each in targets_at(answer, dns(addresses="ipv4"))] == ["vllm-10.0.0.7"]
     assert [each.name for each in targets_at(answer, dns(addresses="ipv6"))] == ["vllm-fd00--7"]
@@ -60,11 +60,11 @@ def test_an_ipv4_address_written_as_ipv6_is_that_ipv4_address():
     assert [each.name for each in found] == ["vllm-10.0.0.7"]
 
 
-def test_a_link_local_address_leads_nowhere_and_does_not_count():
+def test_a_link_local_address_does_not_count():
     assert targets_at(["fe80::1", "fe80::1%eth0"], dns()) == ()
 
 
-def test_what_is_said_of_the_name_holds_for_every_replica():
+def test_settings_of_the_name_apply_to_every_replica():
     settings = dns(
         model="m", api_key="secret", verify_tls=False, price_per_hour=2, currency="EUR", watts=700
     )

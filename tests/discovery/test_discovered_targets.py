@@ -32,7 +32,7 @@ def found() -> DiscoveredTargets:
     return DiscoveredTargets("dns:vllm", GRACE, TargetQuota(100))
 
 
-def test_what_is_missing_stands_for_the_grace_and_no_longer(found):
+def test_a_missing_target_stays_for_the_grace_and_no_longer(found):
     found.update(of("ab"), 0)
     found.update(of("a"), 10)
     assert names(found) == "ab"
@@ -42,7 +42,7 @@ def test_what_is_missing_stands_for_the_grace_and_no_longer(found):
     assert names(found) == "a"
 
 
-def test_what_comes_back_within_the_grace_was_never_gone(found):
+def test_a_target_that_comes_back_within_the_grace_was_never_gone(found):
     found.update(of("ab"), 0)
     found.update(of("a"), 20)
     found.update(of("ab"), 40)
@@ -52,30 +52,30 @@ def test_what_comes_back_within_the_grace_was_never_gone(found):
     assert names(found) == "a"
 
 
-def test_time_in_which_the_source_did_not_answer_is_no_time_in_which_it_was_missing(found):
+def test_time_without_an_answer_does_not_count_as_missing(found):
     found.update(of("ab"), 0)
     found.update(of("a"), 3600)  # the first answer in an hour
     assert names(found) == "ab"
 
 
-def test_without_a_grace_what_is_missing_goes_at_once():
+def test_without_a_grace_a_missing_target_goes_at_once():
     found = DiscoveredTargets("dns:vllm", 0, TargetQuota(100))
     found.update(of("ab"), 0)
     assert [each.name for each in found.update(of("b"), 1)] == ["b"]
 
 
-def test_what_is_there_though_it_is_not_known_where_keeps_its_place(found):
+def test_a_target_without_a_known_address_keeps_its_place(found):
     found.update([Found("a", "http://a")], 0)
     found.update([], 10, unreachable={"a", "new"})
     assert found.update([], 10 + 10 * GRACE, unreachable={"a", "new"}) == (Found("a", "http://a"),)
 
 
-def test_a_target_that_moved_is_told_at_once_and_keeps_its_place_in_the_order(found):
+def test_a_moved_target_changes_at_once_and_keeps_its_place(found):
     found.update([Found("a", "1"), Found("b")], 0)
     assert found.update([Found("b"), Found("a", "2")], 1) == (Found("a", "2"), Found("b"))
 
 
-def test_above_the_limit_those_that_stood_before_go_first():
+def test_above_the_limit_earlier_targets_come_first():
     found = DiscoveredTargets("dns:vllm", 0, TargetQuota(2))
     found.update(of("z"), 0)
     assert [each.name for each in found.update(of("abz"), 1)] == ["z", "a"]
@@ -85,7 +85,7 @@ def test_above_the_limit_those_that_stood_before_go_first():
     assert found.above_limit == 0
 
 
-def test_all_sources_together_stay_below_the_limit_and_what_one_gives_up_another_may_have():
+def test_all_sources_share_one_limit():
     quota = TargetQuota(3)
     first, second = DiscoveredTargets("a", 0, quota), DiscoveredTargets("b", 0, quota)
     first.update(of("ab"), 0)
@@ -105,7 +105,7 @@ ANSWERS = st.lists(
 
 
 @given(answers=ANSWERS, limit=st.integers(1, 6), grace=st.sampled_from([0.0, 10.0, GRACE]))
-def test_what_stands_was_found_and_has_not_been_missing_for_the_grace(answers, limit, grace):
+def test_every_current_target_was_found_within_the_grace(answers, limit, grace):
     found = DiscoveredTargets("s", grace, TargetQuota(limit))
     now, seen = 0.0, {}  # name: the times of all answers since it was found last
     for wait, answer in answers:

@@ -25,7 +25,7 @@ def test_the_variables_of_the_compose_example_are_settings():
     assert (source.name, source.host) == ("vllm", "vllm")
 
 
-def test_the_labels_of_the_compose_example_are_understood():
+def test_the_labels_of_the_compose_example_are_valid():
     (labels,) = [each["labels"] for each in SERVICES if "labels" in each]
     assert f"{LABEL_PREFIX}={labels.pop(LABEL_PREFIX)}" == DockerDiscovery().label
     said = ContainerLabels.model_validate(
@@ -39,6 +39,6 @@ def test_every_label_is_on_the_page_and_no_other():
     assert told == set(ContainerLabels.model_fields)
 
 
-def test_the_runbook_has_every_reason_for_which_a_look_fails():
+def test_the_runbook_has_every_failure_reason():
     page = (ROOT / "docs/runbooks/exporter-discovery-failing.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(map(str, DiscoveryFailure))

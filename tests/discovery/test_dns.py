@@ -88,14 +88,14 @@ async def test_a_name_that_does_not_exist_or_has_no_address_has_no_targets(sourc
         (UnicodeError("label too long"), DiscoveryFailure.FAILED),
     ],
 )
-async def test_an_error_of_the_resolver_is_no_answer(source, resolver, error, reason):
+async def test_an_error_of_the_resolver_is_a_failed_query(source, resolver, error, reason):
     resolver.says = error
     found = await failure(source)
     assert found.reason is reason
     assert found.detail == f"vllm.example: {getattr(error, 'strerror', error)}"
 
 
-async def test_one_kind_of_address_is_no_answer_where_the_other_is_not_known(clock):
+async def test_a_query_fails_if_one_of_two_address_families_fails(clock):
     says = {socket.AF_INET: ["10.0.0.7"], socket.AF_INET6: ["fd00::7"]}
 
     async def resolver(_host, family):
@@ -112,7 +112,7 @@ async def test_one_kind_of_address_is_no_answer_where_the_other_is_not_known(clo
     assert (await failure(source)).reason is DiscoveryFailure.TEMPORARY
 
 
-async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source, resolver, clock):
+async def test_a_hanging_resolver_times_out_and_is_not_asked_twice(source, resolver, clock):
     resolver.says = None
     for _ in range(3):
         looking = asyncio.create_task(failure(source))
@@ -127,7 +127,7 @@ async def test_a_resolver_that_hangs_is_given_up_and_asked_no_second_time(source
     assert len(resolver.asked) == 2
 
 
-async def test_a_source_that_is_closed_leaves_no_question_behind(source, resolver, clock):
+async def test_a_closed_source_leaves_no_task(source, resolver, clock):
     resolver.says = None
     looking = asyncio.create_task(source.query())
     await clock.until_asleep()
@@ -150,7 +150,7 @@ async def test_the_systems_errors_come_through():
         await resolve("10.0.0.7", socket.AF_INET6)
 
 
-async def test_a_thread_that_hangs_in_the_resolver_holds_nobody_up(monkeypatch):
+async def test_a_hanging_resolver_thread_blocks_nothing(monkeypatch):
     hanging, let_go = threading.Event(), threading.Event()
 
     def hang(*_):

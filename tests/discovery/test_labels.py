@@ -49,14 +49,14 @@ def mistake(*containers, **settings) -> str:
     return text
 
 
-def test_a_container_with_the_label_alone_is_measured_by_its_name_and_address():
+def test_a_container_with_only_the_label_is_measured_by_its_name_and_address():
     target = only(container())
     assert (target.name, target.mode) == ("vllm-1", "external")
     assert target.base_url == "http://172.20.0.7:8000"
     assert target.container is None
 
 
-def test_its_own_labels_go_before_the_settings():
+def test_a_containers_own_labels_win_over_the_settings():
     target = only(
         container(port="9001", name="big", model="m2", scheme="https", path="/llm"),
         port=7000,
@@ -70,7 +70,7 @@ def test_its_own_labels_go_before_the_settings():
     assert target.api_key.get_secret_value() == "secret"
 
 
-def test_an_empty_path_in_a_label_takes_that_of_the_settings_away():
+def test_an_empty_path_label_overrides_the_path_setting():
     assert only(container(path=""), path="/x").base_url == "http://172.20.0.7:8000"
 
 
@@ -87,28 +87,28 @@ def test_an_empty_path_in_a_label_takes_that_of_the_settings_away():
         ({"prot.x": "80"}, f"label {SCRAPE}.prot.x: there is no such label"),
     ],
 )
-def test_a_mistake_in_a_label_is_told_and_leaves_only_that_container_out(labels, words):
+def test_a_mistake_in_a_label_leaves_out_only_that_container(labels, words):
     found = look(container("good"), container("bad", **labels))
     assert [each.name for each in found.targets] == ["good"]
     assert found.mistakes["bad"].startswith(words)
 
 
-def test_all_mistakes_of_a_container_are_told_at_once():
+def test_all_mistakes_of_a_container_are_reported_at_once():
     text = mistake(container(port="web", scheme="ftp", prot="80"))
     assert [f"{SCRAPE}.{key}" in text for key in ("port", "scheme", "prot")] == [True] * 3
 
 
-def test_a_name_that_is_too_long_for_a_target_is_told():
+def test_a_name_too_long_for_a_target_is_reported():
     assert "the target's name: must be 1 to 64" in mistake(container("v" * 65))
 
 
-def test_of_two_containers_that_want_one_name_the_first_by_name_has_it():
+def test_of_two_containers_with_one_target_name_the_first_gets_it():
     found = look(container("b", name="same"), container("a", name="same"))
     assert [each.base_url for each in found.targets] == ["http://172.20.0.7:8000"]
     assert found.mistakes == {"b": 'another container has the name "same" too'}
 
 
-def test_a_container_in_several_networks_must_say_which_one_counts():
+def test_a_container_in_several_networks_must_name_one():
     networks = {"front": "172.20.0.7", "models": "172.21.0.7"}
     assert "it is in the networks front, models" in mistake(container(networks=networks))
     by_setting = only(container(networks=networks), network="models")
@@ -116,13 +116,13 @@ def test_a_container_in_several_networks_must_say_which_one_counts():
     assert by_setting.base_url == by_label.base_url == "http://172.21.0.7:8000"
 
 
-def test_a_container_without_an_address_is_told():
+def test_a_container_without_an_address_is_reported():
     assert "it is in no network" in mistake(container(networks={}))
     assert "no address in the network none" in mistake(container(networks={"none": ""}))
     assert "not in the network other" in mistake(container(), network="other")
 
 
-def test_a_container_in_the_network_of_its_machine_has_the_machines_address():
+def test_a_container_in_the_host_network_has_the_hosts_address():
     on_host = container(networks={"host": ""})
     assert only(on_host).base_url == "http://127.0.0.1:8000"
     elsewhere = only(on_host, docker_host="tcp://gpu-7:2375")
@@ -146,22 +146,22 @@ def test_a_published_port_is_found_by_the_port_within_the_container():
 
 
 @pytest.mark.parametrize("status", ["created", "restarting", "removing", "exited", "dead"])
-def test_what_does_not_run_is_no_target(status):
+def test_a_stopped_container_is_no_target(status):
     found = look(container(status=status, networks={"models": ""}))
     assert (found.targets, found.unreachable, found.mistakes) == ((), frozenset(), {})
 
 
-def test_a_paused_container_is_a_target_still():
+def test_a_paused_container_is_still_a_target():
     assert only(container(status="paused")).name == "vllm-1"
 
 
 @pytest.mark.parametrize("status", ["exited", "restarting"])
-def test_a_watched_container_stays_a_target_when_it_has_ended(status):
+def test_an_attached_container_stays_a_target_after_it_stopped(status):
     ended = container(status=status, networks={"models": ""}, name="big")
     assert look(ended, mode="attached").unreachable == {"big"}
 
 
-def test_a_watched_container_is_found_again_by_its_name_on_the_same_docker():
+def test_an_attached_container_is_identified_by_its_name():
     host = "unix:///run/other.sock"
     target = only(container(name="big"), mode="attached", docker_host=host)
     assert (target.mode, target.name, target.container_name) == ("attached", "big", "vllm-1")
@@ -177,7 +177,7 @@ KEYS = st.sampled_from(["port", "scheme", "path", "name", "model", "network", "o
     labels=st.lists(st.dictionaries(KEYS, TEXT), max_size=4),
     mode=st.sampled_from(["external", "attached"]),
 )
-def test_whatever_labels_say_each_running_container_is_a_target_or_a_mistake(labels, mode):
+def test_with_any_labels_each_running_container_is_a_target_or_a_mistake(labels, mode):
     containers = [
         container(f"c{number}", **{key: value for key, value in each.items() if key})
         for number, each in enumerate(labels)

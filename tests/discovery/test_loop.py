@@ -113,7 +113,7 @@ async def test_only_a_change_is_delivered(scene):
     assert scene.source.closed
 
 
-async def test_that_there_are_none_is_delivered_too_and_told_once(scene):
+async def test_an_empty_answer_is_delivered_and_logged_once(scene):
     async with scene.running() as logs:
         await scene.again()
         assert scene.delivered == [[]]
@@ -125,7 +125,7 @@ async def test_that_there_are_none_is_delivered_too_and_told_once(scene):
     assert len(events(logs, "discovery.nothing_found")) == 2
 
 
-async def test_a_source_that_fails_keeps_its_targets_for_as_long_as_it_does(scene):
+async def test_a_failing_source_keeps_its_targets(scene):
     scene.found("ab")
     async with scene.running() as logs:
         success = scene.value("last_success_timestamp_seconds")
@@ -151,7 +151,7 @@ async def test_a_source_that_fails_keeps_its_targets_for_as_long_as_it_does(scen
     assert recovered["after_seconds"] == 100 * EVERY
 
 
-async def test_each_way_to_fail_is_told_once_in_an_outage(scene):
+async def test_each_failure_reason_is_logged_once_per_outage(scene):
     async with scene.running() as logs:
         for reason in (DiscoveryFailure.TIMEOUT, DiscoveryFailure.TEMPORARY) * 3:
             scene.fails(reason)
@@ -169,7 +169,7 @@ async def test_before_the_first_answer_nothing_is_known(scene):
         assert scene.value("failures_total", reason="temporary") == 2
 
 
-async def test_targets_that_cannot_be_run_are_tried_again(scene):
+async def test_targets_that_cannot_run_are_tried_again(scene):
     scene.found("a")
     scene.refuses = "target 'a': ca_file is no file of certificates"
     async with scene.running() as logs:
@@ -184,7 +184,7 @@ async def test_targets_that_cannot_be_run_are_tried_again(scene):
     assert events(logs, "discovery.recovered")
 
 
-async def test_a_mistake_is_told_when_it_begins_and_when_it_changes(scene):
+async def test_a_mistake_is_logged_when_it_appears_and_when_it_changes(scene):
     scene.found("a", mistakes={"bad": "label port: must be a whole number"})
     async with scene.running() as logs:
         await scene.again()
@@ -204,7 +204,7 @@ async def test_a_mistake_is_told_when_it_begins_and_when_it_changes(scene):
     ]
 
 
-async def test_what_is_above_the_limit_is_left_out_and_told_once():
+async def test_targets_above_the_limit_are_left_out_and_logged_once():
     scene = Scene(limit=2)
     scene.found("abc")
     async with scene.running() as logs:
@@ -216,7 +216,7 @@ async def test_what_is_above_the_limit_is_left_out_and_told_once():
     assert told["left_out"] == 1
 
 
-async def test_the_loop_outlives_a_mistake_of_ours(scene):
+async def test_the_loop_survives_an_unexpected_exception(scene):
     scene.source.says = ZeroDivisionError("ours")
     async with scene.running() as logs:
         scene.found("a")

@@ -143,7 +143,7 @@ async def running(settings: Settings, read_again=None):
             await task
 
 
-async def test_a_replica_that_comes_is_measured_and_one_that_goes_leaves_no_series(names, engines):
+async def test_a_new_replica_is_measured_and_a_removed_one_leaves_no_series(names, engines):
     names.says = ["127.0.0.2", "127.0.0.3"]
     async with running(settings_of(engines)) as at:
         before = await at.until_measured("127.0.0.2", "127.0.0.3")
@@ -155,9 +155,7 @@ async def test_a_replica_that_comes_is_measured_and_one_that_goes_leaves_no_seri
         assert targets == {"dns:vllm": 2}
 
 
-async def test_while_dns_is_away_all_are_measured_on_and_a_name_that_is_gone_ends_them(
-    names, engines
-):
+async def test_without_dns_all_targets_stay_and_a_deleted_name_removes_them(names, engines):
     names.says = ["127.0.0.2", "127.0.0.3"]
     async with running(settings_of(engines)) as at:
         before = await at.until_measured("127.0.0.2", "127.0.0.3")
@@ -175,7 +173,7 @@ async def test_while_dns_is_away_all_are_measured_on_and_a_name_that_is_gone_end
         await at.until_measured("127.0.0.2")
 
 
-async def test_a_name_that_a_listed_target_has_stays_with_that_one(names, engines):
+async def test_a_listed_target_keeps_its_name(names, engines):
     names.says = ["127.0.0.2", "127.0.0.3"]
     listed = [{"name": "vllm-127.0.0.2", "url": f"http://127.0.0.4:{engines}"}]
     async with running(settings_of(engines, targets=listed)) as at:
@@ -184,9 +182,7 @@ async def test_a_name_that_a_listed_target_has_stays_with_that_one(names, engine
         assert page.count("vllm_probe_up{") == 2
 
 
-async def test_a_reload_keeps_sources_that_are_as_before_and_ends_those_that_are_gone(
-    names, engines
-):
+async def test_a_reload_keeps_unchanged_sources_and_stops_removed_ones(names, engines):
     names.says = ["127.0.0.2"]
     current = {"settings": settings_of(engines)}
     async with running(current["settings"], lambda: current["settings"]) as at:
@@ -219,7 +215,7 @@ async def test_a_reload_keeps_sources_that_are_as_before_and_ends_those_that_are
         assert "discovery" not in await at.page()
 
 
-async def test_a_source_whose_settings_change_goes_on_with_the_targets_that_stand(names, engines):
+async def test_a_source_with_changed_settings_keeps_its_targets(names, engines):
     names.says = ["127.0.0.2", "127.0.0.3"]
     current = {"settings": settings_of(engines)}
     async with running(current["settings"], lambda: current["settings"]) as at:

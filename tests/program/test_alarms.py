@@ -28,9 +28,7 @@ async def test_an_engine_that_ignores_salts_leaks(daemon, tmp_path):
     assert "isolation.leak" in log.read_text()
 
 
-async def test_a_wedged_cache_is_exported_within_two_sessions_and_so_is_its_recovery(
-    daemon, tmp_path
-):
+async def test_a_wedged_cache_and_its_recovery_are_exported_within_two_sessions(daemon, tmp_path):
     arguments = (*OFTEN, "--probe.isolation_interval_seconds", "0")
     log = tmp_path / "log"
     async with simulator() as engine, daemon(log, *arguments, VLLM_HOST=engine.url) as at:
@@ -56,9 +54,7 @@ async def test_a_wedged_cache_is_exported_within_two_sessions_and_so_is_its_reco
         await at.until("the recovery is exported", lambda: wedged_is(0))
 
 
-async def test_a_template_that_moves_the_system_prompt_is_exported_and_its_text_stays_on_the_page(
-    daemon, tmp_path
-):
+async def test_a_moved_system_prompt_is_exported_and_its_text_is_only_on_the_page(daemon, tmp_path):
     log = tmp_path / "log"
     async with simulator() as engine:
         engine.inject(faults.MovingSystemPrompt())

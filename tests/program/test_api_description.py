@@ -9,7 +9,7 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 PATHS = ("/api/v1/sessions", "/api/v1/targets")
 
 
-async def test_a_daemon_answers_as_it_describes(daemon, tmp_path):
+async def test_the_answers_match_the_api_description(daemon, tmp_path):
     """Of an engine that is sound, one that leaves out what it can, and one that is down."""
     sound = SimulatorSettings(port=0, time_scale=0.0)
     silent = SimulatorSettings(port=0, time_scale=0.0, enable_prompt_tokens_details=False)

@@ -76,7 +76,7 @@ async def engine():
         yield await echo_engine(stack)
 
 
-async def test_nothing_that_the_daemon_says_has_a_secret_or_a_conversation_in_it(
+async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
     engine, daemon, tmp_path
 ):
     file, log = configuration(tmp_path, engine), tmp_path / "log"
@@ -134,7 +134,7 @@ COMMANDS = [
 ]
 
 
-async def test_nothing_that_a_command_prints_has_a_secret_or_a_conversation_in_it(engine, tmp_path):
+async def test_no_output_of_a_command_contains_a_secret_or_a_conversation(engine, tmp_path):
     file = configuration(tmp_path, engine)
     bad = f"basic_auth_users: {{alice: {PASSWORD}, bob: {{{PASSWORD}: x}}}}\n"
     (tmp_path / "bad.yml").write_text(bad, encoding="utf-8")

@@ -87,7 +87,7 @@ async def test_with_prefix_caching_off_the_ratio_is_zero_and_the_reason_is_shown
             assert "disabled" in (await at.get("/"))[1]
 
 
-async def test_an_engine_that_goes_takes_its_gauges_with_it_and_brings_them_back(daemon, tmp_path):
+async def test_the_gauges_of_a_stopped_engine_disappear_until_it_is_back(daemon, tmp_path):
     log = tmp_path / "log"
     async with simulator() as engine, daemon(log, *OFTEN, VLLM_HOST=engine.url) as at:
 
@@ -117,9 +117,7 @@ async def test_an_engine_that_goes_takes_its_gauges_with_it_and_brings_them_back
     assert events.count("scrape.failed") == 1
 
 
-async def test_an_engine_that_was_never_there_is_a_failed_probe_and_not_a_failed_daemon(
-    daemon, tmp_path
-):
+async def test_a_missing_engine_is_a_failed_probe_not_a_failed_daemon(daemon, tmp_path):
     async with daemon(tmp_path / "log", VLLM_HOST="http://127.0.0.1:9") as at:
         await at.until("a session ended", at.sessions)
         assert await at.value("vllm_probe_up") == 0
@@ -127,7 +125,7 @@ async def test_an_engine_that_was_never_there_is_a_failed_probe_and_not_a_failed
         assert await at.value("vllm_probe_last_success_timestamp_seconds") is None
 
 
-async def test_it_ends_cleanly_in_the_middle_of_a_stream(daemon, tmp_path):
+async def test_the_daemon_stops_cleanly_during_a_stream(daemon, tmp_path):
     log = tmp_path / "log"
     async with simulator() as engine:
         engine.inject(faults.Hang(after_tokens=2))
@@ -144,7 +142,7 @@ async def test_it_ends_cleanly_in_the_middle_of_a_stream(daemon, tmp_path):
     assert "exception" not in log.read_text()
 
 
-async def test_a_second_daemon_on_the_same_port_says_so_in_one_line(daemon, tmp_path):
+async def test_a_second_daemon_on_the_same_port_fails_with_one_line(daemon, tmp_path):
     async with daemon(tmp_path / "log", VLLM_HOST="http://127.0.0.1:9") as at:
         second = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "exporter", "run", "--listen", at.url.removeprefix("http://")),

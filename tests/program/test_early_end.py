@@ -29,7 +29,7 @@ def masks(process: subprocess.Popen[str]) -> tuple[bool, bool]:
     ],
     ids=["run", "simulate"],
 )
-def test_a_signal_that_comes_before_there_is_a_handler_ends_the_command_as_a_later_one(words):
+def test_an_early_signal_ends_the_command_like_a_later_one(words):
     process = subprocess.Popen(
         [sys.executable, "-m", "exporter", *words], stderr=subprocess.PIPE, text=True
     )

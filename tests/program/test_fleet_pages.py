@@ -38,7 +38,7 @@ def configure(tmp_path):
     return write
 
 
-async def test_each_target_has_its_page_and_the_limit_of_the_whole_page_can_be_read_again(
+async def test_each_target_has_its_page_and_a_reload_changes_the_limit_of_the_whole_page(
     daemon, configure, tmp_path
 ):
     file = configure("a", "b", most=1)
@@ -84,7 +84,7 @@ async def test_each_target_has_its_page_and_the_limit_of_the_whole_page_can_be_r
         assert await at.stop() == 0
 
 
-async def test_another_address_of_the_pages_takes_a_restart(daemon, configure, tmp_path):
+async def test_another_address_of_the_pages_needs_a_restart(daemon, configure, tmp_path):
     log, file = tmp_path / "log", configure("a", most=0)
     async with daemon(log, "--config", str(file)) as at:
         configure("a", most=0, address="elsewhere.example:80")

@@ -33,7 +33,7 @@ def logged(log: Path, event: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry.get("event") == event]
 
 
-async def test_salts_that_are_ignored_are_said_everywhere_and_logged_once(daemon, tmp_path):
+async def test_ignored_salts_are_reported_everywhere_and_logged_once(daemon, tmp_path):
     log = tmp_path / "log"
     async with simulator() as engine:
         engine.inject(faults.IgnoreSalts())
@@ -60,7 +60,7 @@ async def test_salts_that_are_ignored_are_said_everywhere_and_logged_once(daemon
     assert notices.count("salt_ignored") == 1
 
 
-async def test_the_counters_stand_in_for_usage_only_where_that_is_set(daemon, tmp_path):
+async def test_the_counters_replace_usage_only_if_enabled(daemon, tmp_path):
     setting = ("--probe.cached_tokens_from_counters", "true")
     async with simulator(enable_prompt_tokens_details=False) as engine:
         async with daemon(tmp_path / "log", *OFTEN, *setting, VLLM_HOST=engine.url) as at:

@@ -36,9 +36,7 @@ async def counted(url: str) -> tuple[float | None, float | None]:
 
 
 @pytest.mark.parametrize("version", ["0.22.1", "0.32.0"])
-async def test_the_exporters_share_is_all_that_an_engine_without_users_counted(
-    daemon, tmp_path, version
-):
+async def test_without_users_the_exporters_share_is_everything(daemon, tmp_path, version):
     async with (
         simulator(version=version) as engine,
         daemon(tmp_path / "log", *EVERYTHING, VLLM_HOST=engine.url) as at,
@@ -70,7 +68,7 @@ async def test_the_exporters_share_is_all_that_an_engine_without_users_counted(
         await at.until("the share is all that was counted", same)
 
 
-async def test_a_cache_that_hits_nothing_any_more_is_seen_on_an_old_engine(daemon, tmp_path):
+async def test_a_wedged_cache_is_found_on_an_old_engine(daemon, tmp_path):
     async with (
         simulator(version="0.22.1") as engine,
         daemon(tmp_path / "log", *EVERYTHING, VLLM_HOST=engine.url) as at,

@@ -47,7 +47,7 @@ def scraper_of(client: EngineClient) -> Scraper:
     )
 
 
-async def test_a_control_on_a_real_engine_is_the_same_prompt_and_takes_nothing_from_the_cache(
+async def test_a_cold_control_on_a_real_engine_has_the_same_prompt_and_no_hits(
     vllm_servers,
 ):
     async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:

@@ -118,7 +118,7 @@ async def counters(url: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("flag_set", "block"), [("details32", 32), ("details128", 128)])
-async def test_every_turn_of_a_probe_hits_what_the_token_ids_say(vllm_servers, flag_set, block):
+async def test_every_turn_of_a_probe_hits_as_the_token_ids_predict(vllm_servers, flag_set, block):
     async with recording(vllm_servers.get(flag_set)) as (url, recorder):
         code, session = await run_probe(url)
     assert code == 0
@@ -215,7 +215,7 @@ async def test_a_server_killed_in_a_stream_is_down_with_a_reason_and_comes_back_
             again.stop()
 
 
-async def test_a_server_that_is_told_to_stop_in_a_stream_aborts_the_turn(vllm_servers):
+async def test_a_server_stopped_during_a_stream_aborts_the_turn(vllm_servers):
     server = vllm_servers.server("noprefix32")
 
     async def stop_in_the_stream() -> None:
@@ -236,7 +236,7 @@ async def test_a_server_that_is_told_to_stop_in_a_stream_aborts_the_turn(vllm_se
     }
 
 
-async def test_a_template_that_moves_the_system_prompt_shows_its_text_on_the_page_only(
+async def test_the_text_of_a_moved_system_prompt_is_only_on_the_page(
     daemon, vllm_servers, tmp_path
 ):
     server = await asyncio.to_thread(

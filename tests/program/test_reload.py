@@ -69,7 +69,7 @@ async def sessions(at, name: str) -> float:
     return await at.value("vllm_probe_sessions_total", target=name) or 0
 
 
-async def test_rubbish_in_the_file_changes_nothing_and_the_next_good_one_counts(daemon, tmp_path):
+async def test_an_invalid_file_changes_nothing_and_the_next_valid_one_applies(daemon, tmp_path):
     log, file = tmp_path / "log", File(tmp_path)
     async with simulator() as a, simulator() as b:
         file.write(("a", a.url))
@@ -115,7 +115,7 @@ async def _more(at, name: str, than: float) -> bool:
     return await sessions(at, name) > than
 
 
-async def test_a_target_that_is_gone_takes_its_series_and_the_others_keep_theirs(daemon, tmp_path):
+async def test_a_removed_target_loses_its_series_and_the_others_keep_theirs(daemon, tmp_path):
     file = File(tmp_path, "web_reload_enabled = true")
     async with simulator() as a, simulator() as b:
         file.write(("a", a.url), ("b", b.url))
@@ -137,7 +137,7 @@ async def test_a_target_that_is_gone_takes_its_series_and_the_others_keep_theirs
             assert (await at.get("/?target=b"))[0] == 404
 
 
-async def test_over_http_it_is_refused_unless_it_is_enabled(daemon, tmp_path):
+async def test_a_reload_over_http_is_refused_unless_enabled(daemon, tmp_path):
     file = File(tmp_path)
     file.write(("a", "http://127.0.0.1:9"))
     async with daemon(tmp_path / "log", "--config", str(file.path)) as at:
@@ -148,7 +148,7 @@ async def test_over_http_it_is_refused_unless_it_is_enabled(daemon, tmp_path):
         assert await at.value("vllm_exporter_config_reloads_total") == 0
 
 
-async def test_a_page_of_another_site_cannot_have_it_read_again(daemon, tmp_path):
+async def test_a_page_of_another_site_cannot_trigger_a_reload(daemon, tmp_path):
     file = File(tmp_path, "web_reload_enabled = true")
     file.write(("a", "http://127.0.0.1:9"))
     async with daemon(tmp_path / "log", "--config", str(file.path)) as at:
@@ -176,7 +176,7 @@ async def test_the_answer_names_every_mistake_and_no_secret(daemon, tmp_path):
         assert len(events(log, "config.reload_refused")) == 1
 
 
-async def test_what_needs_a_restart_is_told_by_name_and_nothing_is_changed(daemon, tmp_path):
+async def test_a_change_that_needs_a_restart_is_named_and_nothing_changes(daemon, tmp_path):
     file = File(tmp_path, "web_reload_enabled = true")
     async with simulator() as a:
         file.write(("a", a.url))
@@ -189,7 +189,7 @@ async def test_what_needs_a_restart_is_told_by_name_and_nothing_is_changed(daemo
             assert 'target="b"' not in (await at.get("/metrics"))[1]
 
 
-async def test_the_environment_file_and_the_secrets_are_read_again_too(daemon, tmp_path):
+async def test_a_reload_also_reads_the_environment_file_and_the_secrets(daemon, tmp_path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     log = tmp_path / "log"
@@ -224,7 +224,7 @@ async def _logged(log, event: str) -> bool:
     return bool(events(log, event))
 
 
-async def test_a_longer_history_and_a_lower_limit_of_turns_hold_at_once(daemon, tmp_path):
+async def test_a_longer_history_and_a_lower_turn_limit_apply_at_once(daemon, tmp_path):
     file = File(tmp_path, "web_reload_enabled = true")
     async with simulator() as a:
         file.write(("a", a.url))
@@ -246,7 +246,7 @@ async def test_a_longer_history_and_a_lower_limit_of_turns_hold_at_once(daemon, 
             assert await at.value("vllm_probe_turn_ttft_seconds", turn="2") is not None
 
 
-async def test_a_hangup_before_it_has_started_does_not_end_it(tmp_path):
+async def test_a_sighup_before_the_start_does_not_end_the_daemon(tmp_path):
     """The signal is sent from the first moment on at which the program can hold it back."""
     code = (
         "import os, signal, sys\n"
@@ -281,7 +281,7 @@ async def test_a_hangup_before_it_has_started_does_not_end_it(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["demo", "simulate"])
-async def test_a_demonstration_ends_with_its_terminal(tmp_path, command):
+async def test_the_demo_ends_with_its_terminal(tmp_path, command):
     listen = ["--listen", "127.0.0.1:0"] if command == "demo" else ["--port", "0"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "exporter", command, *listen),

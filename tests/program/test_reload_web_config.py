@@ -47,7 +47,7 @@ async def reloaded(at, log, event: str) -> str:
     return [line for line in log.read_text().splitlines() if event in line][-1]
 
 
-async def test_passwords_come_change_and_never_go_by_a_reload(daemon, tmp_path):
+async def test_a_reload_adds_and_changes_passwords_but_never_removes_them(daemon, tmp_path):
     log = tmp_path / "log"
     config = configured(tmp_path, None)
     async with daemon(log, "--config", str(config)) as at:
@@ -81,7 +81,7 @@ async def test_passwords_come_change_and_never_go_by_a_reload(daemon, tmp_path):
         assert await at.stop() == 0
 
 
-async def test_tls_is_not_turned_on_by_a_reload_and_nothing_else_of_it_is_done(daemon, tmp_path):
+async def test_a_reload_that_turns_tls_on_is_refused_as_a_whole(daemon, tmp_path):
     log = tmp_path / "log"
     config = configured(tmp_path, None)
     install(tmp_path, "first")

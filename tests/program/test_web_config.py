@@ -37,7 +37,7 @@ def certificate(name: str) -> str:
     return (CERTIFICATES / f"{name}.pem").read_text(encoding="utf-8")
 
 
-async def test_tls_and_a_password_stand_before_every_page_and_renew_themselves(daemon, tmp_path):
+async def test_tls_and_passwords_protect_every_page_and_are_updated(daemon, tmp_path):
     file = write(tmp_path, TLS + USERS)
     arguments = ("--web.config.file", str(file))
     async with daemon(tmp_path / "log", *arguments, VLLM_HOST="http://127.0.0.1:9") as at:

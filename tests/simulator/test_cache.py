@@ -161,7 +161,7 @@ def session(cache: PrefixCache, lengths: list[int], numbers: count) -> list[int]
     ("others", "cached"),
     [(0, 352), (1, 352), (2, 352), (3, 352), (4, 352), (5, 192), (6, 0), (7, 0)],
 )
-def test_eviction_takes_what_a_real_server_was_seen_to_evict(others, cached):
+def test_eviction_matches_a_recorded_real_server(others, cached):
     cache = PrefixCache(64, 32)
     numbers = count()
     for _ in range(6):  # the server was not new: its cache was full of older sessions
@@ -181,7 +181,7 @@ def test_eviction_shortens_a_prefix_from_its_end():
     assert len(cache.lookup(holding)) == 7
 
 
-def test_a_prefix_that_is_used_again_outlives_one_that_is_not():
+def test_a_reused_prefix_survives_an_unused_one():
     cache = PrefixCache(9, 4)
     old, renewed, new = list(range(16)), list(range(50, 66)), list(range(100, 116))
     play(cache, renewed, [0])

@@ -116,7 +116,7 @@ async def test_a_hanging_stream_goes_on_when_the_fault_is_cleared():
         assert (await asked)[-1] == "done"
 
 
-async def test_a_hanging_http_server_accepts_and_says_nothing_but_about_faults():
+async def test_a_hanging_http_server_answers_only_faults():
     async with simulator() as (_, client):
         await client.fault(fault="hang", scope="http")
         asked = [asyncio.create_task(client.get(path)) for path in ("/health", "/metrics")]
@@ -225,7 +225,7 @@ async def test_it_can_be_stopped_while_it_is_down():
         await running.stop()
 
 
-async def test_a_restart_waits_for_its_port_when_somebody_took_it():
+async def test_a_restart_waits_for_a_taken_port():
     clock = FakeClock()
     async with simulator(clock=clock) as (running, client):
         running.inject(Restart(down_seconds=5))

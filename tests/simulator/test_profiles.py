@@ -50,7 +50,7 @@ async def cached_of(client, **changed):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-async def test_every_profile_starts_and_says_that_it_is_simulated(name):
+async def test_every_profile_starts_and_shows_that_it_is_simulated(name):
     async with like(name) as (running, client):
         status, version = await client.get("/version")
         assert status in (200, 404)
@@ -103,7 +103,7 @@ def test_a_start_that_fails_is_printed_and_diagnosed(capsys, name, cause, eviden
     assert f"`{cause}`" in FAILING_STARTS[name].said
 
 
-def test_every_start_that_fails_is_no_server_of_the_demo(capsys):
+def test_a_failing_start_is_not_a_server_for_the_demo(capsys):
     for name in FAILING_STARTS:
         assert main(["demo", "--like", name]) == 2
         assert "no such server" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_the_table_of_the_docs_is_current():
     )
 
 
-def test_what_was_given_is_kept():
+def test_given_settings_are_kept():
     given = SimulatorSettings(port=0, max_model_len=4000, behaviours=(behaviours.Drafts(),))
     made = settings_like("bare-model-card", given)
     assert (made.port, made.max_model_len) == (0, 4000)
@@ -123,13 +123,13 @@ def test_what_was_given_is_kept():
     assert settings_like("bare-model-card").max_model_len == 3000
 
 
-def test_a_release_that_is_none_is_refused():
+def test_an_invalid_release_is_refused():
     for version in ("0.8.4", "latest", ""):
         with pytest.raises(ConfigError, match=r"0\.8\.5 or later"):
             SimulatorSettings(version=version)
 
 
-def test_every_behaviour_is_part_of_a_profile_or_switched_on_by_hand():
+def test_every_behaviour_is_part_of_a_profile_or_activated_by_hand():
     used = {type(one) for profile in PROFILES.values() for one in profile.behaviours}
     by_hand = {behaviours.PodGone, behaviours.AllReasoning}
     assert set(behaviours.ALL) == (used | by_hand) - {Hang}
@@ -142,7 +142,7 @@ def test_every_behaviour_is_part_of_a_profile_or_switched_on_by_hand():
     ("name", "unit", "dropped"),
     [("eagle", 16, 1), ("eagle-hybrid", 528, 1), ("hybrid-528", 528, 0), ("label-4", 256, 0)],
 )
-async def test_hits_land_on_the_units_of_the_kind_and_lack_what_it_drops(name, unit, dropped):
+async def test_hits_are_multiples_of_the_unit_without_dropped_units(name, unit, dropped):
     async with like(name) as (_, client):
         prompt = (await usage_of(client))["prompt_tokens"]
         assert await cached_of(client) == max(0, (prompt - 1) // unit - dropped) * unit > 0
@@ -151,7 +151,7 @@ async def test_hits_land_on_the_units_of_the_kind_and_lack_what_it_drops(name, u
         assert (drafts is not None) == bool(dropped)
 
 
-async def test_labels_say_other_sizes_than_the_hits_have():
+async def test_labels_can_show_other_sizes_than_the_hits():
     for name, label in (("hybrid-528", 16), ("label-4", 4)):
         async with like(name) as (_, client):
             _, page = await client.get("/metrics")
@@ -171,7 +171,7 @@ async def test_answers_are_not_kept_with_sliding_windows():
         assert await cached_of(client, messages=history) == (used["prompt_tokens"] - 1) // 16 * 16
 
 
-async def test_a_prompt_hits_at_its_third_sighting_only():
+async def test_a_prompt_hits_only_the_third_time():
     async with like("late-hits") as (_, client):
         cached = [await cached_of(client) for _ in range(4)]
     assert cached[:2] == [0, 0]
@@ -179,7 +179,7 @@ async def test_a_prompt_hits_at_its_third_sighting_only():
 
 
 @pytest.mark.parametrize(("name", "less"), [("pd-decode", 1), ("pd-decode-all", 0)])
-async def test_a_decode_node_counts_what_another_computed_as_cached(name, less):
+async def test_a_decode_node_counts_transferred_tokens_as_cached(name, less):
     async with like(name) as (_, client):
         for salt in ("one", "two"):
             used = await usage_of(client, cache_salt=salt)
@@ -259,7 +259,7 @@ async def test_a_waiting_request_is_looked_up_again_at_each_step_before_0_27():
 # What usage says
 
 
-async def test_what_is_empty_is_left_out_by_a_gateway():
+async def test_a_gateway_removes_empty_fields():
     async with like("omits-empty") as (_, client):
         events = await client.stream(**ASKED)
         used = next(event["usage"] for event in events if "usage" in event)
@@ -289,7 +289,7 @@ async def test_usage_is_odd_in_three_ways():
         assert await cached_of(client) < used["prompt_tokens"]
 
 
-async def test_swallowed_tokens_are_counted_and_in_no_chunk():
+async def test_tokens_removed_by_a_parser_count_but_are_in_no_chunk():
     async with like("swallows-ids") as (_, client):
         events = await client.stream(**ASKED)
         used = next(event["usage"] for event in events if "usage" in event)
@@ -346,7 +346,7 @@ async def test_a_template_refuses_the_system_role_in_the_chat_and_in_tokenize():
         assert (await client.chat(messages=HELLO[1:]))[0] == 200
 
 
-async def test_a_clock_in_the_template_makes_every_prompt_another():
+async def test_a_clock_in_the_template_changes_every_prompt():
     async with like("clock-in-template") as (_, client):
         prompts = [(await client.stream())[0]["prompt_token_ids"] for _ in range(2)]
         assert prompts[0] != prompts[1]
@@ -404,7 +404,7 @@ async def test_a_paused_engine_refuses_by_status_or_within_the_stream():
         assert (await client.chat())[0] == 503
 
 
-async def test_a_queue_stands_on_the_page_that_is_not_there():
+async def test_the_page_can_show_a_queue_that_does_not_exist():
     async with like("frozen-queue") as (_, client):
         assert (await client.chat())[0] == 200
         assert await client.metric("vllm:num_requests_waiting{") == 15
@@ -477,7 +477,7 @@ async def test_a_bare_card_says_no_length_and_the_refusal_does():
         assert "maximum context length is 3000 tokens" in answer["error"]["message"]
 
 
-async def test_a_gateway_may_let_through_v1_alone():
+async def test_a_gateway_can_forward_only_v1():
     async with like("shuffling-gateway") as (_, client):
         assert [(await client.get(path))[0] for path in ("/metrics", "/version")] == [404, 404]
         cached = [await cached_of(client) for _ in range(12)]

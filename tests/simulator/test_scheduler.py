@@ -169,7 +169,7 @@ async def test_a_preempted_request_goes_on_before_those_that_still_wait():
         assert jobs[2].first_token_at > jobs[0].last_token_at
 
 
-async def test_counters_say_what_the_requests_were_told():
+async def test_counters_agree_with_the_usage_of_the_requests():
     async with engine() as (running, clock):
         jobs = []
         for _ in range(3):
@@ -287,7 +287,7 @@ async def test_a_request_that_a_small_cache_can_never_hold_is_aborted():
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-async def test_a_hanging_engine_gives_out_so_many_tokens_and_no_more(after):
+async def test_a_hanging_engine_stops_after_the_given_tokens(after):
     async with engine() as (running, clock):
         running.inject(parse({"fault": "hang", "after_tokens": after}))
         job = send(running, 4, answer=5)

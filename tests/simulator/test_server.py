@@ -54,7 +54,7 @@ async def test_it_can_be_stopped_twice_and_without_a_start():
         ({"api_key": ""}, "api_key"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(mistake, name):
+def test_impossible_settings_are_refused_by_name(mistake, name):
     with pytest.raises(ConfigError, match=name):
         SimulatorSettings(**mistake)
 
@@ -102,7 +102,7 @@ async def test_without_a_tool_parser_auto_is_refused_and_none_is_not():
         assert (await client.chat(tools=[tool], tool_choice="none"))[0] == 200
 
 
-async def test_what_it_does_not_simulate_it_refuses():
+async def test_unsupported_requests_are_refused():
     async with simulator() as (_, client):
         for asked in ({"n": 2}, {"logprobs": True, "top_logprobs": 2}, {"prompt_logprobs": 1}):
             assert (await client.chat(**asked))[0] == 400
@@ -118,7 +118,7 @@ async def test_a_prefix_cache_can_be_reset_in_development_mode_only():
         assert (await client.post("/reset_prefix_cache", {}))[0] == 404
 
 
-async def test_ranks_have_series_of_their_own_and_one_config_each():
+async def test_each_rank_has_its_own_series_and_config():
     async with simulator(engine_ranks=3) as (_, client):
         await client.chat()
         _, page = await client.get("/metrics")
@@ -141,7 +141,7 @@ async def test_stopping_ends_a_stream_with_abort_usage_and_done():
         assert await client.refused()
 
 
-async def test_a_client_that_goes_away_frees_its_request():
+async def test_a_client_that_disconnects_frees_its_request():
     async with simulator(time_scale=1.0) as (running, client):
         rank = running.engine.ranks[0]
         for streamed in (True, False):

@@ -36,14 +36,14 @@ def test_any_text_comes_back_from_its_ids(given_text):
 
 
 @given(st.lists(st.sampled_from(list(tokens.SPECIAL)) | text, max_size=6))
-def test_special_tokens_are_one_id_each_wherever_they_stand(parts):
+def test_special_tokens_are_one_id_each_at_any_position(parts):
     ids = tokens.encode("".join(parts))
     for name, number in tokens.SPECIAL.items():
         assert ids.count(number) == "".join(parts).count(name)
 
 
 @given(text, text)
-def test_what_follows_the_end_of_a_turn_does_not_change_the_ids_before_it(before, after):
+def test_text_after_the_end_of_a_turn_does_not_change_earlier_ids(before, after):
     ended = tokens.encode(before + "<|im_end|>")
     assert tokens.encode(before + "<|im_end|>" + after)[: len(ended)] == ended
 
@@ -63,7 +63,7 @@ messages = st.lists(
 
 
 @given(messages, text, messages)
-def test_a_longer_conversation_begins_with_the_shorter_one(history, system, more):
+def test_a_longer_conversation_starts_with_the_shorter_one(history, system, more):
     start = [{"role": "system", "content": system}, *history]
     short = tokens.encode(template.render(start, [WEATHER], generation_prompt=False))
     long = tokens.encode(template.render([*start, *more], [WEATHER]))
@@ -98,7 +98,7 @@ def test_an_answer_encodes_back_to_its_own_ids(prompt, most):
 
 
 @given(prompts)
-def test_a_greedy_answer_depends_on_the_prompt_alone(prompt):
+def test_a_greedy_answer_depends_only_on_the_prompt(prompt):
     wish = Wish(max_tokens=30, usual_tokens=40)
     assert plan(prompt, wish) == plan(list(prompt), wish)
 

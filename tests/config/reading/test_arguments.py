@@ -27,16 +27,16 @@ def test_each_setting_outside_the_targets_has_a_flag_of_its_name(parser):
     }
 
 
-def test_nothing_said_is_nothing_collected(parser):
+def test_without_flags_nothing_is_collected(parser):
     assert collected(parser.parse_args([])) == {}
 
 
-def test_the_last_of_two_equal_flags_counts(parser):
+def test_the_last_of_two_equal_flags_wins(parser):
     options = parser.parse_args(["--probe.max_tokens", "3", "--set", "probe.max_tokens=4"])
     assert collected(options) == {"probe.max_tokens": "4"}
 
 
-def test_set_reaches_into_the_targets(parser, tmp_path):
+def test_set_changes_a_setting_of_a_target(parser, tmp_path):
     options = parser.parse_args(
         [
             "--set",

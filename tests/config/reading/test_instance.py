@@ -16,13 +16,13 @@ def machine(tmp_path):
     return file
 
 
-def test_it_is_the_same_for_the_same_file_however_it_is_written(tmp_path, machine, monkeypatch):
+def test_the_instance_is_the_same_for_every_spelling_of_a_path(tmp_path, machine, monkeypatch):
     file = tmp_path / "exporter.toml"
     monkeypatch.chdir(tmp_path)
     assert default_instance(file, machine) == default_instance(file.relative_to(tmp_path), machine)
 
 
-def test_it_differs_by_the_file_and_by_the_machine(tmp_path, machine):
+def test_the_instance_differs_by_file_and_by_machine(tmp_path, machine):
     other = tmp_path / "other-id"
     other.write_text("7aa0\n")
     file = tmp_path / "a.toml"
@@ -37,13 +37,13 @@ def test_it_differs_by_the_file_and_by_the_machine(tmp_path, machine):
 
 
 @pytest.mark.parametrize("targets", [MANAGED, '[[targets]]\nurl = "http://e:8000"\n'])
-def test_each_exporter_has_a_name_so_that_a_reload_may_bring_the_first_container(
+def test_every_exporter_has_an_instance_name_before_its_first_container(
     load_text, tmp_path, targets
 ):
     assert load_text(targets).settings.instance == default_instance(tmp_path / "exporter.toml")
 
 
-def test_a_name_that_is_set_counts(load_text):
+def test_a_set_instance_name_wins(load_text):
     assert load_text(f'instance = "mine"\n{MANAGED}').settings.instance == "mine"
     env = {"VLLM_EXPORTER_INSTANCE": "theirs"}
     assert load_text(MANAGED, env=env).settings.instance == "theirs"

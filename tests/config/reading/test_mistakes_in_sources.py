@@ -169,13 +169,11 @@ BAD = {
 
 
 @pytest.mark.parametrize(("configuration", "lines"), BAD.values(), ids=BAD.keys())
-def test_each_mistake_is_told_with_place_key_value_and_what_is_allowed(
-    mistakes_of, configuration, lines
-):
+def test_each_mistake_names_source_key_value_and_what_is_allowed(mistakes_of, configuration, lines):
     assert mistakes_of(**configuration) == lines
 
 
-def test_mistakes_of_all_sources_are_told_at_once(mistakes_of):
+def test_mistakes_of_all_sources_are_reported_at_once(mistakes_of):
     assert mistakes_of(
         '[probe]\ninterval_seconds = 0\nmax_token = 1\n[[targets]]\nname = "a b"\nmode = "managed"',
         dotenv="VLLM_EXPORTER_SCRAPE__TIMEOUT_SECONDS=-1",
@@ -213,7 +211,7 @@ def test_mistakes_of_all_sources_are_told_at_once(mistakes_of):
     ]
 
 
-def test_a_file_that_cannot_be_read_is_the_only_thing_that_is_judged(mistakes_of):
+def test_after_an_unreadable_file_nothing_else_is_checked(mistakes_of):
     # Without the file, every target in the environment would look incomplete.
     assert mistakes_of("[probe", env={"VLLM_EXPORTER_TARGETS__0__MODE": "managed"}) == [
         (
@@ -223,7 +221,7 @@ def test_a_file_that_cannot_be_read_is_the_only_thing_that_is_judged(mistakes_of
     ]
 
 
-def test_a_file_that_is_not_there_or_no_text_is_told(load_text, mistakes_of, tmp_path):
+def test_a_missing_or_binary_file_is_reported(load_text, mistakes_of, tmp_path):
     (tmp_path / "exporter.toml").write_bytes(b"a = '\xff'")
     missing = {"VLLM_EXPORTER_CONFIG": str(tmp_path / "gone.toml")}
     folder = {"VLLM_EXPORTER_CONFIG": str(tmp_path)}
@@ -233,7 +231,7 @@ def test_a_file_that_is_not_there_or_no_text_is_told(load_text, mistakes_of, tmp
     assert mistakes_of(env=binary) == ["exporter.toml: is not UTF-8: byte 6"]
 
 
-def test_a_deeply_nested_value_is_a_mistake_and_no_crash(mistakes_of):
+def test_a_deeply_nested_value_is_a_mistake_not_a_crash(mistakes_of):
     deep = "[" * 100_000
     assert mistakes_of(f"a = {deep}") == ["exporter.toml: is nested too deeply"]
     assert mistakes_of(env={"VLLM_EXPORTER_TARGETS": deep}) == [
@@ -241,7 +239,7 @@ def test_a_deeply_nested_value_is_a_mistake_and_no_crash(mistakes_of):
     ]
 
 
-def test_what_its_parser_takes_and_nothing_else_can_walk_is_a_mistake_and_no_crash(mistakes_of):
+def test_nesting_that_only_the_parser_can_handle_is_a_mistake_not_a_crash(mistakes_of):
     told = ["exporter.toml: is nested too deeply"]
     assert mistakes_of(".".join("a" * 500) + " = 1") == told
     assert mistakes_of(f"a = {'[' * 300}{']' * 300}") == told
@@ -252,26 +250,26 @@ def test_what_its_parser_takes_and_nothing_else_can_walk_is_a_mistake_and_no_cra
     )
 
 
-def test_a_number_that_python_does_not_read_is_a_mistake_and_no_crash(mistakes_of):
+def test_a_number_that_python_cannot_read_is_a_mistake_not_a_crash(mistakes_of):
     assert mistakes_of(f"probe.max_tokens = {'9' * 4301}") == [
         "exporter.toml: has a number with too many digits"
     ]
 
 
-def test_a_mistake_shows_the_beginning_of_a_key_and_a_number_that_fill_the_file(mistakes_of):
+def test_a_mistake_shortens_a_huge_key_and_a_huge_number(mistakes_of):
     (unknown,) = mistakes_of(f"{'a' * 100_000} = 1")
     assert unknown == f"exporter.toml: {'a' * 200}…: unknown key"
     (large,) = mistakes_of(f"probe.max_tokens = {'9' * 4000}")
     assert large.startswith(f"exporter.toml: probe.max_tokens = {'9' * 200}…: ")
 
 
-def test_a_secret_is_not_read_out_of_a_device_without_an_end(mistakes_of):
+def test_a_secret_is_not_read_from_an_endless_device(mistakes_of):
     told = mistakes_of('[[targets]]\nurl = "http://e"\napi_key_file = "/dev/zero"')
     assert len(told) == 1
     assert told[0].endswith("is too large: a secret has at most 1 MiB")
 
 
-def test_variables_of_a_kubernetes_service_are_not_taken_for_settings(load_text):
+def test_variables_of_a_kubernetes_service_are_not_settings(load_text):
     links = {
         "VLLM_EXPORTER_SERVICE_HOST": "10.0.0.1",
         "VLLM_EXPORTER_SERVICE_PORT": "9477",

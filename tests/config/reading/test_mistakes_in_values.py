@@ -359,13 +359,11 @@ BAD = {
 
 
 @pytest.mark.parametrize(("configuration", "lines"), BAD.values(), ids=BAD.keys())
-def test_each_mistake_is_told_with_place_key_value_and_what_is_allowed(
-    mistakes_of, configuration, lines
-):
+def test_each_mistake_names_source_key_value_and_what_is_allowed(mistakes_of, configuration, lines):
     assert mistakes_of(**configuration) == lines
 
 
-def test_of_thousands_of_mistakes_the_first_are_told_and_the_others_counted(load_text):
+def test_of_thousands_of_mistakes_the_first_are_shown_and_the_rest_counted(load_text):
     with pytest.raises(ConfigError) as caught:
         load_text("\n".join(f"wrong{number} = 1" for number in range(5000)))
     first, *told = str(caught.value).splitlines()

@@ -24,13 +24,13 @@ ATTACHED = (
         ({"MODEL_ID": "m", "PORT": "9000"}, "http://127.0.0.1:9000"),
     ],
 )
-def test_without_a_target_they_make_an_external_one(load_text, variables, url):
+def test_without_a_target_plain_variables_create_an_external_one(load_text, variables, url):
     (target,) = load_text(env=variables).settings.targets
     assert (target.name, target.mode, target.url) == ("vllm", "external", url)
     assert target.model == variables.get("MODEL_ID")
 
 
-def test_they_fill_the_container_of_a_managed_target(load_text):
+def test_plain_variables_fill_the_container_of_a_managed_target(load_text):
     loaded = load_text(
         MANAGED + "host_port = 8000\nmax_model_len = 1024\n",
         env={
@@ -50,18 +50,18 @@ def test_they_fill_the_container_of_a_managed_target(load_text):
     assert loaded.sources["targets[0].container.model"] == "environment variable MODEL_ID"
 
 
-def test_a_mode_alone_is_enough_beside_them(load_text):
+def test_a_target_needs_only_a_mode_with_plain_variables(load_text):
     env = {"VLLM_EXPORTER_TARGETS__0__MODE": "managed", "MODEL_ID": "org/model"}
     (target,) = load_text(env=env).settings.targets
     assert (target.container.model, target.base_url) == ("org/model", "http://127.0.0.1:8000")
 
 
-def test_vllm_host_says_where_a_managed_container_is_reached(load_text):
+def test_vllm_host_sets_the_url_of_a_managed_target(load_text):
     (target,) = load_text(MANAGED, env={"VLLM_HOST": "vllm"}).settings.targets
     assert (target.mode, target.base_url) == ("managed", "http://vllm:8000")
 
 
-def test_a_prefixed_variable_or_the_command_line_wins_over_them(load_text):
+def test_a_prefixed_variable_or_the_command_line_wins_over_plain_variables(load_text):
     loaded = load_text(
         env={"VLLM_HOST": "weak", "VLLM_EXPORTER_TARGETS": '[{"url": "http://strong"}]'}
     )
@@ -70,7 +70,7 @@ def test_a_prefixed_variable_or_the_command_line_wins_over_them(load_text):
     assert loaded.settings.targets[0].url == "http://strong"
 
 
-def test_they_fill_what_a_stronger_source_leaves_open(load_text):
+def test_plain_variables_fill_settings_that_other_sources_leave_unset(load_text):
     loaded = load_text(
         env={
             "HF_TOKEN": "hf_1",
@@ -86,7 +86,7 @@ def test_a_token_file_is_read(load_text, tmp_path):
     assert loaded.settings.targets[0].container.hf_token.get_secret_value() == "hf_2"
 
 
-def test_a_stronger_token_file_wins_over_a_plain_token(load_text, tmp_path):
+def test_a_token_file_of_higher_priority_wins_over_a_plain_token(load_text, tmp_path):
     (tmp_path / "token").write_text("hf_file\n", encoding="utf-8")
     loaded = load_text(
         MANAGED,
@@ -96,13 +96,13 @@ def test_a_stronger_token_file_wins_over_a_plain_token(load_text, tmp_path):
     assert loaded.settings.targets[0].container.hf_token.get_secret_value() == "hf_file"
 
 
-def test_port_does_not_touch_a_url_that_is_there(load_text):
+def test_port_does_not_change_a_set_url(load_text):
     loaded = load_text('[[targets]]\nurl = "http://e:1"\n', env={"PORT": "3000"})
     assert loaded.settings.targets[0].url == "http://e:1"
     assert loaded.ignored == ("environment variable PORT has no effect: url contains a port",)
 
 
-def test_several_targets_are_left_alone_and_that_is_told(load_text):
+def test_with_several_targets_plain_variables_are_ignored_with_a_message(load_text):
     loaded = load_text(
         '[[targets]]\nname = "a"\nurl = "http://a"\n[[targets]]\nname = "b"\nurl = "http://b"\n',
         env={"VLLM_HOST": "c"},
@@ -113,7 +113,7 @@ def test_several_targets_are_left_alone_and_that_is_told(load_text):
     )
 
 
-def test_what_is_for_a_container_is_ignored_and_told_without_one(load_text):
+def test_container_variables_without_a_container_are_ignored_with_a_message(load_text):
     for toml in ('[[targets]]\nurl = "http://e"\n', ATTACHED):
         loaded = load_text(toml, env={"HF_TOKEN": "hf_1", "GPU_MEM_UTIL": "0.5"})
         assert loaded.ignored == (
@@ -122,13 +122,13 @@ def test_what_is_for_a_container_is_ignored_and_told_without_one(load_text):
         )
 
 
-def test_a_port_alone_makes_no_target(load_text):
+def test_port_alone_creates_no_target(load_text):
     loaded = load_text(env={"PORT": "3000"})
     assert loaded.settings.targets == ()
     assert loaded.ignored == ("environment variable PORT has no effect: there is no target",)
 
 
-def test_beside_discovery_only_an_address_makes_a_target(load_text):
+def test_with_discovery_only_vllm_host_creates_a_target(load_text):
     found = '[[discovery.dns]]\nname = "vllm"\nhost = "vllm.models.svc"\n'
     loaded = load_text(found, env={"MODEL_ID": "m"})
     assert loaded.settings.targets == ()
@@ -145,6 +145,6 @@ def test_beside_discovery_only_an_address_makes_a_target(load_text):
     assert loaded.ignored == ()
 
 
-def test_settings_of_discovery_that_find_nothing_leave_the_plain_variables_as_they_are(load_text):
+def test_discovery_settings_without_sources_do_not_affect_plain_variables(load_text):
     loaded = load_text("[discovery]\nmax_targets = 5\n", env={"MODEL_ID": "m"})
     assert [each.model for each in loaded.settings.targets] == ["m"]

@@ -38,14 +38,14 @@ TOKEN_SOURCES = {
 
 
 @pytest.mark.parametrize(("weak", "strong"), list(pairwise(SOURCES)))
-def test_of_two_neighbouring_sources_the_stronger_one_wins(load_text, tmp_path, weak, strong):
+def test_the_source_with_the_higher_priority_wins(load_text, tmp_path, weak, strong):
     loaded = load_text(**SOURCES[weak](101), **SOURCES[strong](102))
     assert loaded.settings.probe.max_tokens == 102
     assert _place(loaded, "probe.max_tokens", tmp_path) == strong
 
 
 @pytest.mark.parametrize(("weak", "strong"), list(pairwise(TOKEN_SOURCES)))
-def test_a_plain_variable_is_weaker_only_than_the_prefixed_one_beside_it(
+def test_a_prefixed_variable_wins_over_a_plain_one_of_the_same_source(
     load_text, tmp_path, weak, strong
 ):
     given: dict = {}
@@ -64,7 +64,7 @@ def _place(loaded, key, tmp_path) -> str:
     return loaded.sources.get(key, "default").replace(f"{tmp_path}/", "")
 
 
-def test_sources_that_set_different_keys_of_a_section_add_up(load_text):
+def test_sources_with_different_keys_of_a_section_are_merged(load_text):
     loaded = load_text(
         "[probe]\nmax_tokens = 5\ninterval_seconds = 30",
         env={"VLLM_EXPORTER_PROBE": '{"jitter_ratio": 0.5, "max_tokens": 6}'},
@@ -92,7 +92,7 @@ def test_an_index_changes_one_target_and_the_next_one_adds_another(load_text):
     assert loaded.sources["targets[0].url"] == "environment variable VLLM_EXPORTER_TARGETS__0__URL"
 
 
-def test_a_whole_list_replaces_the_weaker_one(load_text):
+def test_a_whole_list_replaces_one_of_lower_priority(load_text):
     loaded = load_text(
         '[[targets]]\nname = "a"\nurl = "http://a:8000"\nmodel = "m"\n',
         cli={"targets": '[{"url": "http://b:8000"}]'},
@@ -102,7 +102,7 @@ def test_a_whole_list_replaces_the_weaker_one(load_text):
     assert "targets[0].model" not in loaded.sources
 
 
-def test_within_one_source_an_index_is_stronger_than_the_whole_list(load_text):
+def test_within_one_source_an_index_wins_over_the_whole_list(load_text):
     loaded = load_text(
         env={
             "VLLM_EXPORTER_TARGETS__0__MODEL": "m",
@@ -128,13 +128,13 @@ def test_lists_and_tables_in_a_variable_are_json_and_names_in_a_table_keep_their
     assert container.environment == {"First": "1", "Second": "2"}
 
 
-def test_a_variable_set_to_nothing_counts_as_not_set(load_text):
+def test_an_empty_variable_counts_as_not_set(load_text):
     loaded = load_text(env={VARIABLE: "", "VLLM_HOST": " "}, dotenv=f"{VARIABLE}=9\n")
     assert loaded.settings.probe.max_tokens == 9
     assert loaded.settings.targets == ()
 
 
-def test_a_stronger_secret_takes_the_place_of_a_file_with_one(load_text, tmp_path):
+def test_a_secret_of_higher_priority_replaces_a_secret_file(load_text, tmp_path):
     (tmp_path / "old").write_text("old", encoding="utf-8")
     loaded = load_text(
         '[[targets]]\nurl = "http://e"\napi_key_file = "old"\n',
@@ -145,7 +145,7 @@ def test_a_stronger_secret_takes_the_place_of_a_file_with_one(load_text, tmp_pat
     assert target.api_key_file is None
 
 
-def test_a_stronger_file_takes_the_place_of_a_secret(load_text, tmp_path):
+def test_a_secret_file_of_higher_priority_replaces_a_secret(load_text, tmp_path):
     (tmp_path / "key").write_text("\n new \n", encoding="utf-8")
     loaded = load_text(
         '[[targets]]\nurl = "http://e"\napi_key = "old"\n',
@@ -154,7 +154,7 @@ def test_a_stronger_file_takes_the_place_of_a_secret(load_text, tmp_path):
     assert loaded.settings.targets[0].api_key.get_secret_value() == "new"
 
 
-def test_a_relative_path_in_a_file_is_meant_from_that_file(load_text, tmp_path, monkeypatch):
+def test_a_relative_path_in_a_file_is_relative_to_that_file(load_text, tmp_path, monkeypatch):
     (tmp_path / "key").write_text("sk", encoding="utf-8")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -178,7 +178,7 @@ def test_the_environment_can_name_the_file_and_the_secrets_directory(tmp_path):
     assert str(loaded.settings.listen) == "127.0.0.1:1"
 
 
-def test_nothing_at_all_gives_the_defaults(load_text):
+def test_without_sources_all_settings_have_defaults(load_text):
     loaded = load_text()
     assert str(loaded.settings.listen) == "127.0.0.1:9477"
     assert loaded.settings.probe.interval_seconds == 60

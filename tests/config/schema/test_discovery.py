@@ -13,16 +13,16 @@ DOCKER = "[[discovery.docker]]\n"
 
 
 @pytest.mark.parametrize("source", [DNS, DOCKER])
-def test_a_source_will_do_where_targets_are_required(load_text, source):
+def test_a_source_counts_where_targets_are_required(load_text, source):
     assert load_text(source, targets_required=True).settings.targets == ()
 
 
-def test_without_targets_and_sources_the_mistake_is_the_same_as_ever(mistakes_of):
+def test_no_targets_and_no_sources_is_a_mistake(mistakes_of):
     found = mistakes_of("[discovery]\nmax_targets = 5\ndns = []\n", targets_required=True)
     assert found == ["targets: at least one is required: set [[targets]] in a file, or VLLM_HOST"]
 
 
-def test_sources_come_from_variables_too(load_text):
+def test_sources_can_come_from_variables(load_text):
     settings = load_text(
         env={
             "VLLM_EXPORTER_DISCOVERY__DNS__0__NAME": "vllm",
@@ -34,7 +34,7 @@ def test_sources_come_from_variables_too(load_text):
     assert [each.label for each in settings.docker] == ["vllm"]
 
 
-def test_all_mistakes_are_told_at_once(mistakes_of):
+def test_all_mistakes_are_reported_at_once(mistakes_of):
     found = mistakes_of(
         "[discovery]\nmax_targets = 0\n"
         '[[discovery.dns]]\nhost = "vllm:8000"\nprt = 1\nrefresh_seconds = 0.5\n'
@@ -75,23 +75,23 @@ def test_two_docker_engines_need_names(mistakes_of):
 
 
 @pytest.mark.parametrize("host", ["10.0.0.7", "fd00::7", "http://vllm", "a..b", "-a", "a" * 64, ""])
-def test_what_is_no_name_is_no_host(mistakes_of, host):
+def test_an_invalid_host_name_is_refused(mistakes_of, host):
     (found,) = mistakes_of(f'[[discovery.dns]]\nname = "vllm"\nhost = "{host}"\n')
     assert "must be a DNS name" in found
 
 
 @pytest.mark.parametrize("host", ["vllm", "localhost", "_vllm._tcp.x", "vllm.svc.", "3com.example"])
-def test_names_of_all_kinds_are_hosts(load_text, host):
+def test_all_kinds_of_host_names_are_accepted(load_text, host):
     toml = f'[[discovery.dns]]\nname = "vllm"\nhost = "{host}"\n'
     assert load_text(toml).settings.discovery.dns[0].host == host
 
 
-def test_a_network_has_no_effect_where_published_ports_count(mistakes_of):
+def test_a_network_with_published_ports_is_refused(mistakes_of):
     (found,) = mistakes_of(f'{DOCKER}address = "published"\nnetwork = "models"\n')
     assert 'network = "models": has no effect with address = "published"' in found
 
 
-def test_a_key_from_a_file_is_read_and_stays_hidden(load_text, tmp_path):
+def test_a_key_from_a_file_is_read_and_hidden(load_text, tmp_path):
     (tmp_path / "key").write_text("sk-canary\n")
     loaded = load_text(f'{DNS}api_key_file = "key"\n{DOCKER}api_key = "sk-canary"\n')
     discovery = loaded.settings.discovery
@@ -99,7 +99,7 @@ def test_a_key_from_a_file_is_read_and_stays_hidden(load_text, tmp_path):
     assert "canary" not in describe(loaded) + describe_json(loaded) + repr(loaded.settings)
 
 
-def test_what_is_in_force_is_printed_with_its_source_and_can_be_read_again(load_text):
+def test_printed_settings_show_their_sources_and_can_be_read_again(load_text):
     loaded = load_text(f"{DNS}port = 8001\n{DOCKER}")
     printed = describe(loaded)
     assert "[[discovery.dns]]" in printed

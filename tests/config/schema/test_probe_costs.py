@@ -55,7 +55,7 @@ def test_the_defaults_fit_together(load_text):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(mistakes_of, toml, line):
+def test_an_impossible_value_is_refused_with_its_key(mistakes_of, toml, line):
     (told,) = mistakes_of(toml)
     assert told.startswith(line)
 

@@ -54,7 +54,7 @@ def test_two_settings_that_contradict_each_other_are_refused_by_both_names(url, 
     assert url in message or key == "network"
 
 
-def test_tls_flags_need_a_url_for_the_one_that_follows_from_the_port_is_http():
+def test_tls_flags_need_a_url_because_the_default_url_is_http():
     assert "url" in refused(None, args=TLS)["args"]
 
 
@@ -79,11 +79,11 @@ def test_tls_flags_need_a_url_for_the_one_that_follows_from_the_port_is_http():
         (URL, {"docker_host": "tcp://docker-proxy:2375"}),
     ],
 )
-def test_what_may_lead_to_the_container_is_taken(url, container):
+def test_a_url_that_may_lead_to_the_container_is_accepted(url, container):
     assert managed(url, **container).url == url
 
 
-def test_a_contradiction_is_told_with_the_file_and_the_key(mistakes_of):
+def test_a_contradiction_is_reported_with_file_and_key(mistakes_of):
     [told] = mistakes_of(
         f'[[targets]]\nmode = "managed"\nurl = "{URL}"\n[targets.container]\nmodel = "m"\n'
     )
@@ -93,5 +93,5 @@ def test_a_contradiction_is_told_with_the_file_and_the_key(mistakes_of):
     )
 
 
-def test_an_attached_container_is_reached_as_its_owner_says():
+def test_the_url_of_an_attached_container_is_not_checked():
     assert Target(name="t", mode="attached", url=URL, container={"name": "theirs"}).url == URL

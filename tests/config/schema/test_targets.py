@@ -30,11 +30,11 @@ def test_a_managed_target_is_reached_on_the_port_it_publishes(container, url):
     assert target.effective_metrics_url == f"{url}/metrics"
 
 
-def test_a_url_that_is_set_counts_before_the_published_port():
+def test_a_set_url_wins_over_the_published_port():
     assert managed(url="http://vllm:8000/", host_port=0).base_url == "http://vllm:8000"
 
 
-def test_metrics_can_be_elsewhere():
+def test_the_metrics_page_can_have_its_own_url():
     target = Target(url="http://e:8000", metrics_url="http://e:9000/m/")
     assert target.effective_metrics_url == "http://e:9000/m"
 
@@ -45,7 +45,7 @@ def test_a_managed_container_is_named_after_its_target():
     assert named.container_name == "mine"
 
 
-def test_a_container_found_by_its_label_has_no_name_yet():
+def test_a_container_identified_by_a_label_has_no_name_yet():
     found = Target(mode="attached", url="http://v", container=ContainerSettings(label="a=b"))
     assert found.container_name is None
     assert Target(url="http://e").container_name is None
@@ -61,7 +61,7 @@ def test_a_container_found_by_its_label_has_no_name_yet():
         ("attached", "never", False),
     ],
 )
-def test_a_container_of_somebody_else_is_restarted_only_if_that_was_said(mode, restart, may):
+def test_an_attached_container_is_restarted_only_if_the_settings_allow_it(mode, restart, may):
     own = {"model": "m"} if mode == "managed" else {"name": "theirs"}
     container = ContainerSettings(restart=restart, **own)
     assert Target(mode=mode, url="http://v", container=container).may_restart is may
@@ -82,12 +82,12 @@ def test_settings_cannot_be_changed():
         settings.targets[0].url = "http://other"
 
 
-def test_two_targets_of_one_name_are_refused_in_code_too():
+def test_two_targets_with_one_name_are_refused_in_code_too():
     with pytest.raises(ValidationError, match="must differ"):
         Settings(targets=[Target(url="http://a"), Target(url="http://b")])
 
 
-def test_an_attached_container_is_not_made_from_settings_in_code_either():
+def test_settings_in_code_cannot_create_an_attached_container_either():
     container = ContainerSettings(name="theirs", image="a:1")
     with pytest.raises(ValidationError, match="the exporter did not create this container"):
         Target(mode="attached", url="http://v", container=container)

@@ -35,7 +35,7 @@ def test_a_listen_address_is_read_back_from_what_it_writes(host, port):
 
 
 @given(address=st.ip_addresses(v=6), port=ports)
-def test_an_ipv6_address_stands_in_brackets(address, port):
+def test_an_ipv6_address_is_in_brackets(address, port):
     assert parse_listen(f"[{address}]:{port}").host == str(address)
     with pytest.raises(PydanticCustomError):
         parse_listen(f"{address}:{port}")
@@ -45,7 +45,7 @@ def test_an_ipv6_address_stands_in_brackets(address, port):
     "text",
     ["", ":9477", "9477", "h", "h:", "h:x", "h:65536", "h:-1", "[h]:1", "h:1\n", "u@h:1", 9477],
 )
-def test_what_is_no_listen_address_is_refused(text):
+def test_an_invalid_listen_address_is_refused(text):
     with pytest.raises(PydanticCustomError):
         parse_listen(text)
 
@@ -70,12 +70,12 @@ def test_a_size_is_read_back_from_what_it_writes(size):
         ("2 t", 2 << 40),
     ],
 )
-def test_a_size_is_read_as_docker_reads_it(text, size):
+def test_a_size_is_read_as_in_docker(text, size):
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "g", "-1", "0", "0g", 0, -1, True, 1.5, "1.5g", "8x", None])
-def test_what_is_no_size_is_refused(text):
+def test_an_invalid_size_is_refused(text):
     with pytest.raises(PydanticCustomError):
         parse_bytes(text)
 
@@ -99,7 +99,7 @@ def test_gpus_are_all_a_count_or_ids(value, gpus):
 
 
 @pytest.mark.parametrize("value", ["", "some", -1, True, [], ["0", "0"], [""], [True], 1.5, "0,0"])
-def test_what_names_no_gpus_is_refused(value):
+def test_an_invalid_gpu_choice_is_refused(value):
     with pytest.raises(PydanticCustomError):
         parse_gpus(value)
 
@@ -140,7 +140,7 @@ def test_a_url_ends_without_a_slash(text, url):
         "http://h#x",
     ],
 )
-def test_what_is_no_server_root_is_refused(text):
+def test_a_url_that_is_not_a_server_root_is_refused(text):
     with pytest.raises(ValidationError):
         TypeAdapter(BaseUrl).validate_python(text)
 
@@ -153,7 +153,7 @@ def test_what_is_no_server_root_is_refused(text):
         (MountText, ["/a:/b", "vol-1:/b:ro", "/a b:/c:rw"], ["/a", "a/b:/c", "/a:b", "/a:/b:x"]),
     ],
 )
-def test_names_and_mounts_are_as_docker_takes_them(kind, good, bad):
+def test_names_and_mounts_follow_dockers_rules(kind, good, bad):
     adapter = TypeAdapter(kind)
     assert [adapter.validate_python(text) for text in good] == good
     for text in bad:

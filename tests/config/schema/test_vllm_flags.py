@@ -23,7 +23,7 @@ NEW = "vllm/vllm-openai:v0.32.0"
         ("vllm/vllm-openai:v0", None),
     ],
 )
-def test_the_version_is_read_from_the_tag_where_it_is_there(image, version):
+def test_the_version_is_read_from_the_tag_if_it_has_one(image, version):
     assert version_of(image) == version
 
 
@@ -40,7 +40,7 @@ def test_the_version_is_read_from_the_tag_where_it_is_there(image, version):
         (None, False),
     ],
 )
-def test_disable_log_requests_is_refused_where_the_server_would_not_start(image, refused):
+def test_disable_log_requests_is_refused_for_versions_that_do_not_know_it(image, refused):
     found = flag_mistakes(["--disable-log-requests"], image, {})
     assert bool(found) is refused
     if refused:
@@ -57,7 +57,7 @@ def test_enable_metrics_is_refused_for_every_version(image):
 @pytest.mark.parametrize(
     "flag", ["--port", "--port=1", "--host", "--model=x", "--api_key", "--uds"]
 )
-def test_what_the_exporter_sets_itself_is_refused_however_it_is_written(flag):
+def test_a_flag_that_the_exporter_sets_is_refused_in_any_spelling(flag):
     assert [place for place, _ in flag_mistakes(["--max-num-seqs", "4", flag], NEW, {})] == [2]
 
 
@@ -71,13 +71,13 @@ def test_what_the_exporter_sets_itself_is_refused_however_it_is_written(flag):
         ("--no-enable-prefix-caching", "prefix_caching"),
     ],
 )
-def test_a_flag_beside_its_own_key_is_refused_and_alone_is_not(flag, key):
+def test_a_flag_is_refused_only_together_with_its_key(flag, key):
     assert flag_mistakes([flag], NEW, {key: None}) == []
     for value in (1, False):
         ((_, message),) = flag_mistakes([flag], NEW, {key: value})
         assert message == f"contradicts the key {key}, which is also set: keep one of them"
 
 
-def test_flags_that_nobody_forbids_pass():
+def test_all_other_flags_are_accepted():
     args = ["--enable-prompt-tokens-details", "--no-enable-log-requests", "-O3", "--seed", "-1"]
     assert flag_mistakes([*args, "--kv-transfer-config", '{"a b": 1}', "--x={a b}"], NEW, {}) == []

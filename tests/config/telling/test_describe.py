@@ -124,7 +124,7 @@ def _without_secrets(loaded) -> dict:
 
 @settings(deadline=None, max_examples=200)
 @given(configurations)
-def test_what_is_printed_is_a_file_that_gives_the_same_settings(values):
+def test_the_printed_file_gives_the_same_settings(values):
     loaded = _load_values(values)
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8", newline="") as file:
         file.write(describe(loaded))
@@ -138,7 +138,7 @@ def test_what_is_printed_is_a_file_that_gives_the_same_settings(values):
     assert _without_secrets(again) == _without_secrets(loaded)
 
 
-def test_every_value_stands_with_its_source(load_text, tmp_path):
+def test_every_value_is_printed_with_its_source(load_text, tmp_path):
     loaded = load_text(
         '[[targets]]\nname = "a"\nurl = "http://a:8000"\n',
         env={"VLLM_EXPORTER_PROBE__MAX_TOKENS": "9", "MODEL_ID": "m"},
@@ -163,7 +163,7 @@ def test_every_value_stands_with_its_source(load_text, tmp_path):
     ]
 
 
-def test_a_secret_stands_in_a_comment_so_that_its_stars_are_never_taken_for_it(load_text):
+def test_a_hidden_secret_is_in_a_comment_so_that_its_stars_are_never_read(load_text):
     text = describe(load_text('[[targets]]\nurl = "http://a"\napi_key = "sk"\n'))
     assert '\n# api_key = "********"  # ' in text
     assert "api_key" not in tomllib.loads(text)["targets"][0]

@@ -21,7 +21,7 @@ def test_the_page_has_the_current_reference():
     )
 
 
-def test_every_setting_is_in_the_reference_and_says_what_it_is():
+def test_every_setting_is_in_the_reference_with_a_description():
     text = reference()
     for leaf in keys.leaves():
         assert f"| `{leaf.key[-1]}` |" in text

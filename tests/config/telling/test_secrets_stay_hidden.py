@@ -80,7 +80,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("given_texts", GOOD.values(), ids=GOOD.keys())
-def test_what_is_in_force_shows_no_secret(load_text, given_texts):
+def test_printed_settings_show_no_secret(load_text, given_texts):
     loaded = load_text(**given_texts)
     assert CANARY not in describe(loaded)
     assert CANARY not in describe_json(loaded)
@@ -95,7 +95,7 @@ def test_a_repr_shows_no_secret(load_text, name):
 
 
 @pytest.mark.parametrize("given_texts", BAD.values(), ids=BAD.keys())
-def test_what_is_said_of_a_mistake_shows_no_secret(load_text, given_texts):
+def test_the_message_of_a_mistake_shows_no_secret(load_text, given_texts):
     with pytest.raises(ConfigError) as caught:
         load_text(**given_texts)
     assert CANARY not in "".join(traceback.format_exception(caught.value))
