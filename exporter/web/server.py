@@ -25,8 +25,9 @@ from exporter.web.page.views.records import PageLinks
 from exporter.web.parameters import BadRequestError, some_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from ssl import SSLContext
+
+    from aiohttp.typedefs import Handler
 
     from exporter.clock import Clock
     from exporter.metrics.history import History
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from exporter.web.access.configuration import WebConfig
     from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -165,9 +165,9 @@ def read_web_config(file: Path) -> WebConfig:
     tls: ssl.SSLContext | None = None
     files: tuple[Path, ...] = (file,)
     if checked is not None and checked.tls_server_config is not None:
-        named = _Certificates.of(checked.tls_server_config, file.absolute().parent)
+        named = _certificates(checked.tls_server_config, file.absolute().parent)
         tls = _context(checked.tls_server_config, named, mistakes)
-        files = (file, *named.all)
+        files = (file, *named.values())
     if mistakes or checked is None:
         raise config_error([Mistake(str(file), each.message, each.key) for each in mistakes])
     headers = checked.http_server_config.headers.model_dump(by_alias=True)
@@ -209,7 +209,6 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, list[Mistake]]:
 
 
 def _checked(tree: dict[str, Any], mistakes: list[Mistake]) -> _File | None:
-    tree = _without_unsupported(tree, mistakes)
     mistakes += _wrong_names(tree.get("basic_auth_users"))
     try:
         checked = _File(**{str(name): value for name, value in tree.items()})
@@ -218,21 +217,6 @@ def _checked(tree: dict[str, Any], mistakes: list[Mistake]) -> _File | None:
         return None
     mistakes += _conflicts(checked.tls_server_config)
     return checked
-
-
-def _without_unsupported(tree: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
-    """The tree without unsupported keys, each of which is added to `mistakes`."""
-    tree = dict(tree)
-    for path, words in _UNSUPPORTED.items():
-        section, _, name = path.rpartition(".")
-        holder = tree.get(section) if section else tree
-        if isinstance(holder, dict) and name in holder:
-            mistakes.append(Mistake("", words, path))
-            if section:
-                tree[section] = {each: holder[each] for each in holder if each != name}
-            else:
-                del tree[name]
-    return tree
 
 
 def _wrong_names(users: Any) -> list[Mistake]:
@@ -268,6 +252,8 @@ def _mistake(line: Any) -> Mistake:
         if part != "[key]"
     ]
     key = ".".join(parts)
+    if key in _UNSUPPORTED:
+        return Mistake("", _UNSUPPORTED[key], key)
     if line["type"] == "extra_forbidden":
         return Mistake("", f"unknown key; allowed here: {', '.join(_allowed(parts[:-1]))}", key)
     if line["type"] == "missing":
@@ -286,27 +272,19 @@ def _allowed(place: list[str]) -> list[str]:
     return [each.alias or name for name, each in section.model_fields.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Certificates:
-    cert: Path
-    key: Path
-    client_ca: Path | None
-
-    @classmethod
-    def of(cls, tls: _Tls, folder: Path) -> Self:
-        ca = folder / tls.client_ca_file if tls.client_ca_file else None
-        return cls(folder / tls.cert_file, folder / tls.key_file, ca)
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        return tuple(each for each in (self.cert, self.key, self.client_ca) if each is not None)
+def _certificates(tls: _Tls, folder: Path) -> dict[str, Path]:
+    """The files that the section names, by their key."""
+    named = {key: getattr(tls, key) for key in ("cert_file", "key_file", "client_ca_file")}
+    return {key: folder / name for key, name in named.items() if name}
 
 
-def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> ssl.SSLContext | None:
+def _context(
+    tls: _Tls, files: Mapping[str, Path], mistakes: list[Mistake]
+) -> ssl.SSLContext | None:
     unreadable = [
         Mistake("", f"cannot be read: {words}", f"tls_server_config.{name}")
-        for name in ("cert_file", "key_file", "client_ca_file")
-        if (path := getattr(files, name.removesuffix("_file"))) and (words := _unreadable(path))
+        for name, path in files.items()
+        if (words := _unreadable(path))
     ]
     mistakes += unreadable
     if mistakes:
@@ -328,20 +306,20 @@ def _context(tls: _Tls, files: _Certificates, mistakes: list[Mistake]) -> ssl.SS
     return None if mistakes else context
 
 
-def _load(context: ssl.SSLContext, files: _Certificates) -> list[Mistake]:
+def _load(context: ssl.SSLContext, files: Mapping[str, Path]) -> list[Mistake]:
     found = []
     try:
         # Without this, OpenSSL asks on the terminal for the password of an encrypted key.
-        context.load_cert_chain(files.cert, files.key, password=lambda: "")
+        context.load_cert_chain(files["cert_file"], files["key_file"], password=lambda: "")
     except (ssl.SSLError, OSError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             words, key = "must be the key of the certificate in cert_file", ".key_file"
         else:
             words, key = "cert_file and key_file must be a certificate and its key in PEM", ""
         found.append(Mistake("", f"{words}, the key not encrypted", f"tls_server_config{key}"))
-    if files.client_ca is not None:
+    if "client_ca_file" in files:
         try:
-            context.load_verify_locations(cafile=files.client_ca)
+            context.load_verify_locations(cafile=files["client_ca_file"])
         except (ssl.SSLError, OSError):
             words = "must be a file of certificates in PEM"
             found.append(Mistake("", words, "tls_server_config.client_ca_file"))

@@ -179,7 +179,7 @@ def test_a_bad_hash_is_named_by_its_kind(mistakes, value, kind):
 def test_all_mistakes_are_reported_together(mistakes):
     said = mistakes("rate_limit: 1\nnonsense: 1\nbasic_auth_users: {a: x, b: y}\n")
     assert [line.split(":")[0] for line in said] == [
-        *("rate_limit", "basic_auth_users.a", "basic_auth_users.b", "nonsense")
+        *("basic_auth_users.a", "basic_auth_users.b", "rate_limit", "nonsense")
     ]
 
 
