@@ -88,7 +88,7 @@ def test_a_fault_is_told_to_the_receiver_and_ends_with_the_engine_which_is_broug
     line = stack.until("the receiver is told", lambda: told("firing"))
     assert line["target"] == stack.engine
     assert line["severity"] == "warning"
-    assert line["summary"] == f"{stack.engine}: a cache salt does not isolate"
+    assert line["summary"] == f"{stack.engine}: cache_salt does not isolate requests"
     runbooks = f"http://127.0.0.1:{stack.ports['EXPORTER']}/runbooks"
     assert line["runbook"] == f"{runbooks}/cache-isolation-leak"
     with urllib.request.urlopen(line["runbook"], timeout=10) as page:
