@@ -1,31 +1,16 @@
-"""What an answer without cached tokens is taken for: every server, every order of its answers."""
+"""What an answer without cached tokens means, for each kind of server."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from fake_clock import FakeClock
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from publish_records import engine_view
+from silent_engine import Engine, answer, asked, requests_of
 
 from exporter.analysis.cache.usage_details import always_tells
-from exporter.analysis.turn_notices import usage_notice
-from exporter.engine.wire.answer import Answer
-from exporter.engine.wire.request import ChatRequest, Deadlines
-from exporter.model.chat import CachedTokensSource, Chat, Usage
-from exporter.model.engine import EngineInfo
+from exporter.model.chat import CachedTokensSource
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice
-from exporter.probe.engine_requests import EngineRequests
-
-DEADLINES = Deadlines()
-REQUEST = ChatRequest("tiny", [{"role": "user", "content": "hello"}], 1)
-PROMPT = 1000
 
 
 @pytest.mark.parametrize(
@@ -38,133 +23,6 @@ PROMPT = 1000
 )
 def test_a_version_is_known_to_tell_every_0_or_it_is_not(version, tells):
     assert always_tells(version) is tells
-
-
-@dataclass
-class Engine:
-    """A vLLM as the exporter sees it: its answers, and its page. `hits` are those to come."""
-
-    version: str | None = "0.22.1"
-    flag: bool = True
-    readable: bool = True
-    says_start: bool = True
-    late: int = 0  # readings that the page is behind after an answer
-    restarts: int = 0
-    start: float = 1_700_000_000.0
-    queried: float = 0.0
-    hits: float = 0.0
-    prompts: float = 0.0
-    others_between: tuple[int, int] = (0, 0)  # looked up and hit by others during each request
-    looks: int = 0
-    sent: int = 0
-    _behind: tuple[float, float, float, int] | None = None
-    next_hit: list[int] = field(default_factory=list)
-
-    @property
-    def old(self) -> bool:
-        return not always_tells(self.version)
-
-    def restart(self, **changed) -> None:
-        self.restarts += 1
-        self.start += 100.0
-        self.queried = self.hits = self.prompts = 0.0
-        self._behind = None
-        for name, value in changed.items():
-            setattr(self, name, value)
-
-    async def chat(self, *_arguments) -> Chat:
-        self.sent += 1
-        cached = self.next_hit.pop(0) if self.next_hit else 0
-        self._behind = (self.queried, self.hits, self.prompts, self.late)
-        others, others_hit = self.others_between
-        self.queried += PROMPT + others
-        self.hits += cached + others_hit
-        self.prompts += PROMPT + others
-        told = cached if self.flag and (cached or not self.old) else None
-        return answer(Usage(PROMPT, 1, told))
-
-    async def observe(self):
-        self.looks += 1
-        if not self.readable:
-            return replace(engine_view(), snapshot=None)
-        queried, hits, prompts = self.queried, self.hits, self.prompts
-        if self._behind is not None and self._behind[3] > 0:
-            queried, hits, prompts, left = self._behind
-            self._behind = (queried, hits, prompts, left - 1)
-        view = engine_view()
-        snapshot = replace(
-            view.snapshot,
-            process_start_time=self.start if self.says_start else None,
-            queried_tokens=queried,
-            hit_tokens=hits,
-            prompt_tokens=prompts,
-            cached_prompt_tokens=None,
-            requests_running=0.0,
-            requests_waiting=0.0,
-        )
-        return replace(view, snapshot=snapshot, restarts=self.restarts)
-
-    @property
-    def info(self) -> EngineInfo:
-        return EngineInfo("tiny", 8192, self.version, simulated=False)
-
-
-def answer(usage: Usage | None, failure: Failure | None = None) -> Chat:
-    return Chat(
-        sent_at=1.0,
-        token_times=(2.0,),
-        finished_at=3.0,
-        usage=usage,
-        finish_reason="stop",
-        prompt_token_ids=None,
-        completion_token_ids=None,
-        message={},
-        failure=failure,
-    )
-
-
-class Clock(FakeClock):
-    """Sleeps are over at once."""
-
-    async def sleep(self, seconds):
-        self.jump(seconds)
-
-
-def requests_of(engine, **options):
-    return EngineRequests(engine, engine.observe, Clock(), **options)
-
-
-class Asked:
-    """The answers of one scope, settled by all that is known."""
-
-    def __init__(self, engine, scope) -> None:
-        self.engine, self.scope, self.usages = engine, scope, []
-
-    async def ask(self, *hits):
-        self.engine.next_hit = list(hits)
-        for _ in hits:
-            chat = await self.scope.chat(REQUEST, DEADLINES)
-            self.usages.append(chat.usage)
-        return self.cached()
-
-    def settled(self):
-        self.usages = [self.scope.settled(usage) for usage in self.usages]
-        return self.usages
-
-    def cached(self):
-        return [usage.cached_tokens for usage in self.settled()]
-
-    def notice(self):
-        lacking = any(map(self.scope.lacks, self.usages))
-        return usage_notice(self.settled(), lacking=lacking)
-
-
-async def asked(engine, requests=None, **options):
-    requests = requests or requests_of(engine, **options)
-    return Asked(engine, requests.scope(engine.info, await engine.observe()))
-
-
-# One server
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -371,95 +229,3 @@ async def test_several_engines_behind_one_address_are_no_process():
     requests = requests_of(engine)
     await (await asked(engine, requests)).ask(800)
     assert await (await asked(engine, requests)).ask(0) == [None]
-
-
-# Every server, every order
-
-
-servers = st.builds(
-    Engine,
-    version=st.sampled_from([None, "0.9.2", "0.17.1", "0.23.0", "0.24.0", "0.32.0"]),
-    flag=st.booleans(),
-    late=st.integers(0, 3),
-    says_start=st.booleans(),
-)
-steps = st.lists(
-    st.one_of(
-        st.integers(0, 1).map(lambda hit: 800 * hit),
-        st.tuples(st.integers(0, 2000), st.integers(0, 2000)),  # others
-        st.sampled_from(["session", "restart", "restart without flag", "restart with flag"]),
-        st.booleans(),  # whether its page can be read
-    ),
-    max_size=30,
-)
-
-
-@settings(deadline=None, max_examples=400)
-@given(engine=servers, steps=steps, from_counters=st.booleans(), readable=st.booleans())
-def test_no_settled_value_is_wrong_and_no_notice_is_false(engine, steps, from_counters, readable):
-    asyncio.run(_play(engine, steps, from_counters=from_counters, readable=readable))
-
-
-async def _play(engine, steps, *, from_counters, readable):
-    engine.readable = readable
-    requests = requests_of(engine, from_counters=from_counters)
-    at, truth, flags = await asked(engine, requests), [], []
-    for step in steps:
-        if isinstance(step, bool):
-            engine.readable = step
-        elif isinstance(step, tuple):
-            engine.others_between = (max(step), min(step))
-        elif isinstance(step, str):
-            if step != "session":
-                flag = {"restart": engine.flag}.get(step, step.endswith("with flag"))
-                engine.restart(flag=flag)
-            # A restart that nobody can see ends the session: its connections are cut.
-            if step == "session" or at.scope._known is None:
-                at, truth, flags = await asked(engine, requests), [], []
-        else:
-            await at.ask(step)
-            truth.append(step)
-            flags.append(engine.flag)
-        for known, true in zip(at.cached(), truth, strict=True):
-            assert known in (None, true)
-        notice = at.notice()
-        if notice is Notice.USAGE_DETAILS_MISSING:
-            assert not all(flags)
-        if notice is Notice.CACHED_FROM_COUNTERS:
-            assert from_counters
-            assert not all(flags)
-        share = requests.share
-        assert share.hit_tokens <= engine.hits or engine.restarts
-        assert share.untold >= 0
-
-
-# Recorded answers
-
-VERSIONS = Path(__file__).parents[1] / "engine" / "data" / "versions"
-# Not 0.8.5: it was recorded on a CPU, where its V0 engine tells no cached tokens.
-RECORDED = sorted({each.parent.name for each in VERSIONS.glob("*/chat_repeat.sse")} - {"0.8.5"})
-
-
-def recorded(version, name):
-    answer = Answer()
-    for line in (VERSIONS / version / name).read_text().splitlines():
-        if line.startswith("data: "):
-            answer.take(line.removeprefix("data: ").encode(), 1.0)
-    assert answer.usage is not None
-    return answer.usage
-
-
-@pytest.mark.parametrize("version", RECORDED)
-async def test_a_first_prompt_and_its_repeat_are_understood_as_they_were_recorded(version):
-    told = json.loads((VERSIONS / version / "version.json").read_text())["version"]
-    engine = Engine(told, readable=False)
-    usages = [recorded(version, "chat.sse"), recorded(version, "chat_repeat.sse")]
-    assert (usages[0].cached_tokens is None) is not always_tells(told)
-
-    async def chat(*_arguments):
-        return answer(usages.pop(0))
-
-    engine.chat = chat
-    at = await asked(engine)
-    assert await at.ask(0, 256) == [0, 256]
-    assert at.notice() is None

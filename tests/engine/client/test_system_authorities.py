@@ -1,4 +1,4 @@
-"""Started as a command, the program reads the system's certificates only for an https engine."""
+"""An https engine is trusted if the system's certificate authorities vouch for it."""
 
 from __future__ import annotations
 
