@@ -1,4 +1,4 @@
-"""Docker, the image and the images around it, for the tests that need them."""
+"""Docker, the exporter's image and the other images, for the tests that need them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STACK_IMAGES = (
 
 @pytest.fixture(scope="session")
 def release_tools(missing) -> Path:
-    """The folder of the programs of requirements/release.txt."""
+    """The folder with the programs of requirements/release.txt."""
     folder = Path(__file__).parents[2] / ".venv-release" / "bin"
     return folder if (folder / "cyclonedx-py").exists() else missing("run `make release-tools`")
 
@@ -41,7 +41,7 @@ def kubectl(missing) -> str:
 
 @pytest.fixture(scope="session")
 def compose(missing) -> str:
-    """That `docker compose` works and an engine answers."""
+    """Skip the test unless `docker compose` works and a Docker Engine answers."""
     for words in (["docker", "info"], ["docker", "compose", "version"]):
         try:
             subprocess.run(words, capture_output=True, timeout=60, check=True)
@@ -52,7 +52,7 @@ def compose(missing) -> str:
 
 @pytest.fixture(scope="session")
 def have_image(compose, missing) -> Callable[[str], str]:
-    """Leave a test out where an image is neither here nor to be had."""
+    """Skip a test if an image is neither here nor available."""
 
     def have(image: str) -> str:
         look = ["docker", "image", "inspect", image]
@@ -69,7 +69,7 @@ def have_image(compose, missing) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def image(have_image) -> Iterator[str]:
-    """The image of this checkout, under a name of this run; it goes at the end."""
+    """The image of this checkout, with a name for this run; removed at the end."""
     have_image("python:3.11-slim")
     name = f"vce-test:{secrets.token_hex(6)}"
     run("docker", "build", "-q", "-t", name, ".", timeout=600)
@@ -97,7 +97,7 @@ def stack_images(have_image) -> None:
 
 @pytest.fixture
 def until_health(compose) -> Callable[[str, str], None]:
-    """Wait until Docker says that of a container's health."""
+    """Wait until a container has this health in Docker."""
 
     def wait(container: str, wanted: str) -> None:
         deadline = time.monotonic() + PATIENCE

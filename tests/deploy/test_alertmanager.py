@@ -1,4 +1,4 @@
-"""Alertmanager takes its configuration, and routes and inhibits as it should."""
+"""Alertmanager accepts its configuration, and routes and inhibits correctly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "alertmanager"
 
 @pytest.fixture(scope="module")
 def amtool(request):
-    """The words that call it, this machine's or the image's, and where it finds the file."""
+    """The command of amtool, on this machine or in the image, and the path of the file."""
     if shutil.which("amtool"):
         return ["amtool"], str(FOLDER / "alertmanager.yml")
     image = request.getfixturevalue("have_image")("prom/alertmanager:v0.33.1")

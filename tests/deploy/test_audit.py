@@ -1,4 +1,4 @@
-"""The audit of the lock, against a service that speaks OSV's API: it never passes unasked."""
+"""The audit of the lock, against a service with OSV's API: it passes only after an answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KNOWN = {
 
 
 class Service(BaseHTTPRequestHandler):
-    """Knows what the server's `known` says of a package, and notes who was asked for."""
+    """Answers with the server's `known` vulnerabilities, and records the packages asked for."""
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -44,7 +44,7 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Silent."""
+        """Do not log requests."""
 
 
 @pytest.fixture
@@ -75,9 +75,7 @@ def url_of(service) -> str:
     return f"http://127.0.0.1:{service.server_port}/v1/query"
 
 
-def test_it_asks_for_each_package_that_is_installed_and_passes_when_nothing_is_known(
-    audit, service
-):
+def test_the_audit_asks_for_each_installed_package_and_passes_without_findings(audit, service):
     done = audit(url_of(service))
     assert (done.returncode, done.stdout) == (
         0,
@@ -86,7 +84,7 @@ def test_it_asks_for_each_package_that_is_installed_and_passes_when_nothing_is_k
     assert sorted(service.asked) == [("aiohttp", "3.14.5"), ("yarl", "1.25.1")]
 
 
-def test_it_fails_and_names_what_is_known(audit, service):
+def test_the_audit_fails_and_names_known_vulnerabilities(audit, service):
     service.known["yarl"] = {"vulns": [KNOWN]}
     done = audit(url_of(service))
     assert done.returncode == 1, done.stderr
@@ -94,14 +92,14 @@ def test_it_fails_and_names_what_is_known(audit, service):
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_a_service_that_answers_with_an_error_is_no_pass(audit, service, status):
+def test_the_audit_does_not_pass_if_the_service_answers_with_an_error(audit, service, status):
     service.status = status
     done = audit(url_of(service))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("no audit: the service could not be asked: ")
 
 
-def test_a_service_that_is_not_there_is_no_pass(audit, service):
+def test_the_audit_does_not_pass_if_the_service_does_not_answer(audit, service):
     service.shutdown()
     service.server_close()
     done = audit(url_of(service))

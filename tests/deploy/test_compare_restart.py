@@ -19,7 +19,7 @@ PATIENCE = 240.0  # seconds; a bound for what takes twenty
 
 
 class Engine:
-    """A managed target with a name and a port of its own."""
+    """A managed target with a unique name and port."""
 
     def __init__(self, folder, image):
         self.name = f"vce-test-{secrets.token_hex(6)}"
@@ -62,7 +62,7 @@ class Engine:
         return process.returncode or 0, output.decode(), errors.decode()
 
     def containers(self) -> list[str]:
-        """The names of what is there of this engine, running or not."""
+        """The names of this engine's containers, running or not."""
         listed = docker("ps", "-a", "--filter", f"name={self.name}", "--format", "{{.Names}}")
         return listed.split()
 
@@ -81,7 +81,7 @@ def engine(tmp_path, image):
         docker("rm", "-f", name)
 
 
-async def test_one_engine_is_started_with_and_without_its_cache_and_removed(engine):
+async def test_one_engine_runs_with_and_without_its_cache_and_is_removed(engine):
     code, output, errors = await engine.compare("--sessions", "2")
     assert code == 0, errors
     told = json.loads(output)
@@ -94,7 +94,7 @@ async def test_one_engine_is_started_with_and_without_its_cache_and_removed(engi
     assert engine.containers() == []
 
 
-async def test_a_container_that_runs_already_is_left_alone_and_named(engine):
+async def test_a_running_container_is_named_and_not_touched(engine):
     docker("run", "-d", "--name", engine.name, "--entrypoint", "sleep", engine.image, "600")
     code, output, errors = await engine.compare()
     assert (code, output) == (1, "")

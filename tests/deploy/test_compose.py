@@ -1,4 +1,4 @@
-"""compose.yaml as Compose reads it, in each of its three ways, and the exporter's settings in it."""
+"""compose.yaml as Compose reads it, with each of its three env files, and the settings in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS = ("ENGINE", "EXPORTER", "MODEL_ID", "HF_TOKEN", "GPU_MEM", "MAX_MODEL", "C
 
 
 def read(*options: str, **environment: str) -> dict:
-    """The model after interpolation; what this shell has set must not leak into it."""
+    """The model after interpolation, without the variables of this shell."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
     done = subprocess.run(
         ["docker", "compose", *options, "config", "--format", "json"],
@@ -40,7 +40,7 @@ def read(*options: str, **environment: str) -> dict:
 
 
 def target_of(way: str, **environment: str):
-    """The target that the exporter would look after, from the files and variables of that way."""
+    """The target that the exporter would supervise, from the files and variables of that stack."""
     exporter = read(*WAYS[way], **environment)["services"]["exporter"]
     assert exporter["command"][:2] == ["run", "--config"]
     name = Path(exporter["command"][2]).name
@@ -59,7 +59,7 @@ def model(request, compose):
     return read(*WAYS[request.param])
 
 
-def test_it_has_a_name_and_every_service_the_care_it_needs(model):
+def test_every_service_has_a_health_check_limits_and_a_restart_policy(model):
     assert model["name"] == "vllm-cache-exporter"
     for name, service in model["services"].items():
         assert service["restart"] == "unless-stopped", name
@@ -70,7 +70,7 @@ def test_it_has_a_name_and_every_service_the_care_it_needs(model):
         assert tag[:1].isdigit() or tag[:1] == "v", f"{name} has no pinned tag: {service['image']}"
 
 
-def test_what_is_published_is_published_on_loopback_only(model):
+def test_ports_are_published_only_on_loopback(model):
     published = [port for each in model["services"].values() for port in each.get("ports", ())]
     assert {port["target"] for port in published} == {9477, 9090, 9093, 3000}
     assert {port["host_ip"] for port in published} == {"127.0.0.1"}
@@ -93,7 +93,7 @@ def test_only_the_proxy_has_the_docker_socket_and_only_the_exporter_has_the_prox
     assert model["networks"]["control"]["internal"]
 
 
-def test_every_file_that_is_mounted_is_there(model):
+def test_every_mounted_file_exists(model):
     for service in model["services"].values():
         for mount in service.get("volumes", ()):
             if mount["type"] == "bind" and mount["target"] != "/var/run/docker.sock":
@@ -101,7 +101,7 @@ def test_every_file_that_is_mounted_is_there(model):
                 assert mount["read_only"]
 
 
-def test_the_engine_that_prometheus_scrapes_is_the_one_that_the_exporter_asks(compose):
+def test_prometheus_and_the_exporter_use_the_same_engine(compose):
     for way, options in WAYS.items():
         target = target_of(way)
         (scraped,) = json.loads(read(*options)["configs"]["engine-target"]["content"])
@@ -119,7 +119,7 @@ def test_the_default_engine_is_the_simulator_without_gpu_or_token(compose):
     assert container.on_shutdown == "remove"
 
 
-def test_the_gpu_way_takes_the_shell_s_variables(compose):
+def test_gpu_env_takes_the_shell_s_variables(compose):
     target = target_of(
         "gpu", MODEL_ID="some/model", HF_TOKEN="hf_x", MAX_MODEL_LEN="4096", ENGINE_GPUS="2"
     )
@@ -130,12 +130,12 @@ def test_the_gpu_way_takes_the_shell_s_variables(compose):
     assert container.image.startswith("vllm/vllm-openai:v")
 
 
-def test_the_gpu_way_asks_for_all_gpus_and_no_token_by_default(compose):
+def test_gpu_env_uses_all_gpus_and_no_token_by_default(compose):
     container = target_of("gpu").container
     assert (container.gpus, container.hf_token, container.max_model_len) == ("all", None, None)
 
 
-def test_the_attached_way_joins_a_network_that_is_there_and_only_watches(compose):
+def test_attached_env_joins_an_existing_network_and_only_watches(compose):
     model = read(*WAYS["attached"], ENGINE_NETWORK="mine_default", ENGINE_ADDRESS="llm:9000")
     assert model["networks"]["engine"] == {"name": "mine_default", "external": True, "ipam": {}}
     mounts = model["services"]["docker-proxy"]["volumes"]
@@ -145,7 +145,7 @@ def test_the_attached_way_joins_a_network_that_is_there_and_only_watches(compose
     assert not target.may_restart
 
 
-def test_the_attached_way_restarts_where_it_is_told_so(compose):
+def test_attached_env_restarts_if_configured(compose):
     assert target_of("attached", ATTACHED_RESTART="1").may_restart
     model = read(*WAYS["attached"], ATTACHED_RESTART="1")
     assert model["services"]["docker-proxy"]["environment"]["ALLOW_RESTART"] == "1"

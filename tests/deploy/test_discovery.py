@@ -1,4 +1,4 @@
-"""Replicas that come and go: found by Docker's own DNS, and by the labels of their containers."""
+"""Replicas that start and stop: found by Docker's DNS, and by the labels of their containers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRAPE = "io.vllm-cache-exporter.scrape"
 
 
 class Place:
-    """A network with simulated engines in it, all of which share one name in its DNS."""
+    """A network of simulated engines that share one name in its DNS."""
 
     def __init__(self, image: str) -> None:
         self.image = image
@@ -38,7 +38,7 @@ class Place:
         run("docker", "network", "create", self.name)
 
     def start(self, *options: str, arguments: tuple[str, ...]) -> str:
-        """A container in the network; returns its name."""
+        """Start a container in the network, and return its name."""
         name = f"{self.name}-{len(self.containers)}"
         self.containers.append(name)
         words = ("docker", "run", "-d", "--name", name, "--network", self.name)
@@ -68,13 +68,13 @@ def place(image):
 
 
 class Page:
-    """The page of an exporter."""
+    """The metrics page of an exporter."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/metrics"
 
     def by_target(self, name: str) -> dict[str, float]:
-        """The samples of a name by target; none while nothing answers."""
+        """The samples of a name by target; empty while nothing answers."""
         try:
             with urllib.request.urlopen(self.url, timeout=10) as answer:
                 page = answer.read().decode()
@@ -98,7 +98,7 @@ class Page:
             time.sleep(0.2)
 
     def until_measured(self, *targets: str) -> dict[str, float]:
-        """Wait until exactly these are there and each has played a session that went well."""
+        """Wait until exactly these targets exist and each has played a successful session."""
         self.until(
             f"{targets} are measured",
             lambda: (
@@ -113,7 +113,7 @@ class Page:
             return f'{target}"' not in answer.read().decode()
 
 
-def test_replicas_behind_a_name_come_and_go(place):
+def test_replicas_behind_a_dns_name_are_added_and_retired(place):
     engines = [place.engine(), place.engine()]
     names = [f"vllm-{place.address(each)}" for each in engines]
     source = json.dumps([{"name": "vllm", "host": "vllm.models", **SOON}])
@@ -152,7 +152,7 @@ def exporter_on_this_machine(port: int, log, source: dict):
         assert process.wait(PATIENCE) == 0
 
 
-def test_containers_with_the_label_come_and_go(place, free_ports, tmp_path):
+def test_containers_with_the_label_are_added_and_retired(place, free_ports, tmp_path):
     mine = f"{SCRAPE}={place.name}"
     options = ("--label", mine)
     first, second = place.engine(*options), place.engine(*options)
@@ -178,7 +178,7 @@ def test_containers_with_the_label_come_and_go(place, free_ports, tmp_path):
     assert f"container={bad}" in told
 
 
-def test_a_watched_container_that_ends_is_told_and_not_forgotten(place, free_ports, tmp_path):
+def test_an_attached_container_that_exits_stays_a_target(place, free_ports, tmp_path):
     mine = f"{SCRAPE}={place.name}"
     engine = place.engine("-p", "127.0.0.1::8000", "--label", mine)
     source = {"label": mine, "address": "published", "mode": "attached", **SOON}

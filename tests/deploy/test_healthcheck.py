@@ -1,4 +1,4 @@
-"""The image's health check against servers of every kind that the exporter can be."""
+"""The image's health check against an exporter with each kind of web configuration."""
 
 from __future__ import annotations
 
@@ -52,25 +52,27 @@ async def served(folder, text, status=200):
     [None, USERS, TLS, TLS + USERS, ASKS_CLIENTS, f"{ASKS_CLIENTS}  max_version: TLS12\n"],
     ids=["plain", "password", "TLS", "TLS and password", "client certificate", "the same, TLS 1.2"],
 )
-async def test_a_server_that_answers_is_well_whomever_it_lets_in(check, tmp_path, text):
+async def test_a_server_that_answers_is_healthy_also_if_it_asks_for_a_password(
+    check, tmp_path, text
+):
     async with served(tmp_path, text) as where:
         assert await asyncio.to_thread(check.answers, where)
 
 
 @pytest.mark.parametrize("text", [None, TLS], ids=["plain", "TLS"])
-async def test_a_server_that_fails_is_not_well(check, tmp_path, text):
+async def test_a_server_that_fails_is_unhealthy(check, tmp_path, text):
     async with served(tmp_path, text, status=500) as where:
         assert not await asyncio.to_thread(check.answers, where)
 
 
-async def test_nobody_there_is_not_well(check):
+async def test_no_server_is_unhealthy(check):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
         check.answers(f"127.0.0.1:{port}/-/healthy")
 
 
-async def test_one_that_cuts_every_connection_is_not_well(check):
+async def test_a_server_that_cuts_every_connection_is_unhealthy(check):
     async def cut(_reader, writer):
         writer.close()
 
@@ -90,7 +92,7 @@ async def test_one_that_cuts_every_connection_is_not_well(check):
         (["x", "simulate", "--port", "8001"], None, "127.0.0.1:8001/health"),
     ],
 )
-def test_the_page_is_that_of_the_program(check, monkeypatch, command, listen, where):
+def test_the_health_check_asks_the_page_of_the_program(check, monkeypatch, command, listen, where):
     monkeypatch.delenv("VLLM_EXPORTER_LISTEN", raising=False)
     if listen is not None:
         monkeypatch.setenv("VLLM_EXPORTER_LISTEN", listen)

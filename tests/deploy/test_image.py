@@ -1,4 +1,4 @@
-"""The image: small, without what a daemon does not need, and well behaved when confined."""
+"""The image: small, without unneeded programs, and working when confined."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def facts(image):
     return json.loads(run("docker", "image", "inspect", image))[0]
 
 
-def test_it_is_below_250_megabytes(facts):
+def test_the_image_is_below_250_megabytes(facts):
     assert facts["Size"] < 250e6
 
 
-def test_it_runs_as_nobody_in_particular(facts, image):
+def test_the_image_runs_as_an_unprivileged_user(facts, image):
     user, _, group = facts["Config"]["User"].partition(":")
     assert int(user) > 0
     assert int(group) > 0
     assert run("docker", "run", "--rm", "--entrypoint", "id", image, "-u").strip() == user
 
 
-def test_it_says_what_it_is(facts):
+def test_the_image_has_its_labels(facts):
     labels = facts["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == "vllm-cache-exporter"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
@@ -46,7 +46,7 @@ def test_help_and_version_work_on_a_read_only_file_system(image):
     assert told.startswith("vllm-cache-exporter ")
 
 
-def test_a_configuration_that_is_missing_is_told_with_code_2(image):
+def test_a_missing_configuration_ends_with_code_2(image):
     done = subprocess.run(
         ["docker", "run", "--rm", *CONFINED, image], capture_output=True, text=True, check=False
     )
@@ -55,14 +55,14 @@ def test_a_configuration_that_is_missing_is_told_with_code_2(image):
 
 
 @pytest.mark.parametrize("tool", ["gcc", "cc", "make", "pip", "pip3"])
-def test_it_has_no_compiler_and_no_installer(image, tool):
+def test_the_image_has_no_compiler_and_no_installer(image, tool):
     shell = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", f"command -v {tool}"]
     found = subprocess.run(shell, capture_output=True, check=False)
     assert (found.returncode, found.stdout) == (127, b"") or found.returncode == 1
 
 
 @pytest.mark.parametrize("python", ["python", "/usr/bin/python3", "/usr/local/bin/python3"])
-def test_no_python_in_it_can_import_an_installer(image, python):
+def test_no_python_in_the_image_can_import_an_installer(image, python):
     script = f"test -x $(command -v {python} || echo /none) || exit 0; ! {python} -c 'import pip'"
     run("docker", "run", "--rm", "--entrypoint", "sh", image, "-c", script)
 
@@ -88,11 +88,11 @@ def start(image):
     ],
     ids=["simulate", "another port", "run"],
 )
-def test_docker_sees_it_healthy_whichever_command_it_runs(image, start, until_health, words):
+def test_docker_reports_healthy_for_each_command(image, start, until_health, words):
     until_health(start(image, *words), "healthy")
 
 
-def test_docker_sees_it_unhealthy_when_nothing_answers(image, start, until_health):
+def test_docker_reports_unhealthy_when_nothing_answers(image, start, until_health):
     name = start(
         "--health-start-period",
         "1ms",
@@ -106,7 +106,7 @@ def test_docker_sees_it_unhealthy_when_nothing_answers(image, start, until_healt
     until_health(name, "unhealthy")
 
 
-def test_it_ends_at_once_when_docker_stops_it(image, start, until_health):
+def test_the_container_ends_at_once_when_docker_stops_it(image, start, until_health):
     name = start(image, "run", "--targets", '[{"url": "http://127.0.0.1:1"}]')
     until_health(name, "healthy")
     run("docker", "stop", "--time", "20", name)

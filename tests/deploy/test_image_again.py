@@ -1,4 +1,4 @@
-"""The image, built twice: the same layer of files, whatever the checkout's times and modes are."""
+"""The image, built twice from checkouts with other times and modes: the same layer of files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def layers(image: str, folder: Path) -> list[Path]:
 
 
 def entries(layer: Path) -> dict[str, tuple]:
-    """Whatever tells one entry from another but its time, which comes last."""
+    """All properties of an entry; its time comes last."""
     with tarfile.open(layer) as archive:
         return {
             each.name: (
@@ -89,7 +89,7 @@ def digest(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
 
 @pytest.fixture(scope="module")
 def both(image, again, tmp_path_factory):
-    """The layers of both images, the base's apart: what the Dockerfile makes."""
+    """The layers of both images that the Dockerfile makes, without those of the base image."""
     first, second = (layers(each, tmp_path_factory.mktemp("layers")) for each in (image, again))
     base = len(
         json.loads(run("docker", "image", "inspect", "python:3.11-slim"))[0]["RootFS"]["Layers"]
@@ -104,7 +104,7 @@ def test_every_layer_has_the_same_files(both):
     assert first == second
 
 
-def test_the_files_have_the_same_times_but_for_the_marks_of_what_was_deleted(both):
+def test_the_files_have_the_same_times_except_markers_of_deleted_files(both):
     first, second = both
     differ = {
         path

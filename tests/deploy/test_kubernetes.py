@@ -1,4 +1,4 @@
-"""The manifests: valid, confined, in step with the sources that they are made of."""
+"""The manifests: valid, confined, and equal to their sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADDED = {"namespace", "service", "pod", "container", "endpoint", "job", "instanc
 
 
 def load_all(text: str) -> list[dict]:
-    """Libyaml's reader: the dashboards are long."""
+    """Libyaml's loader, which is fast: the dashboards are long."""
     return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
 
 
@@ -101,7 +101,7 @@ def held_to_schemas(release_tools):
     return hold
 
 
-def test_every_resource_is_what_its_schema_says(held_to_schemas, text, engines):
+def test_every_resource_fits_its_schema(held_to_schemas, text, engines):
     (in_docs,) = re.findall(r"```yaml\n(apiVersion:.*?)```", PAGE, re.DOTALL)
     done = held_to_schemas(f"{text}---\n{engines}---\n{in_docs}")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
@@ -119,7 +119,7 @@ MISTAKES = {
 }
 
 
-def test_each_mistake_is_found(held_to_schemas, text):
+def test_the_schema_check_finds_each_mistake(held_to_schemas, text):
     parts = [part for part in text.split("---\n") if "kind: ConfigMap" not in part]
     broken = []
     for right, wrong in MISTAKES.items():
@@ -130,7 +130,7 @@ def test_each_mistake_is_found(held_to_schemas, text):
     assert done.stdout.endswith(f"\n{len(MISTAKES)} resources, {len(MISTAKES)} of them wrong\n")
 
 
-def test_all_of_it_lives_in_one_namespace_that_takes_confined_pods_only(resources):
+def test_all_resources_are_in_one_namespace_that_admits_only_restricted_pods(resources):
     namespace = resources["Namespace", NAME]
     labels = namespace["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -160,14 +160,14 @@ def test_the_pod_is_confined(pod, container):
     }
 
 
-def test_it_has_no_token_of_the_cluster(resources, pod):
+def test_the_pod_has_no_token_of_the_cluster(resources, pod):
     assert pod["automountServiceAccountToken"] is False
     account = resources["ServiceAccount", pod["serviceAccountName"]]
     assert account["automountServiceAccountToken"] is False
     assert not any(kind.endswith("RoleBinding") for kind, _ in resources)
 
 
-def test_services_policies_and_monitors_mean_the_pod_that_there_is(resources, deployment):
+def test_services_policies_and_monitors_select_the_pod(resources, deployment):
     pod_labels = deployment["template"]["metadata"]["labels"]
     assert pod_labels == deployment["selector"]["matchLabels"] == SELECTOR
     service = resources["Service", NAME]
@@ -177,7 +177,7 @@ def test_services_policies_and_monitors_mean_the_pod_that_there_is(resources, de
     assert resources["NetworkPolicy", NAME]["spec"]["podSelector"]["matchLabels"] == SELECTOR
 
 
-def test_one_port_is_known_by_one_name(resources, container):
+def test_one_port_has_one_name(resources, container):
     assert container["ports"] == [{"name": "http", "containerPort": 9477}]
     (service_port,) = resources["Service", NAME]["spec"]["ports"]
     (endpoint,) = resources["ServiceMonitor", NAME]["spec"]["endpoints"]
@@ -188,7 +188,7 @@ def test_one_port_is_known_by_one_name(resources, container):
     assert probes == ["http", "http"]
 
 
-def test_only_prometheus_comes_in_and_only_names_and_engines_are_asked(resources, config_map):
+def test_the_network_policy_allows_prometheus_in_and_dns_and_engines_out(resources, config_map):
     policy = resources["NetworkPolicy", NAME]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = policy["ingress"]
@@ -204,9 +204,7 @@ def test_only_prometheus_comes_in_and_only_names_and_engines_are_asked(resources
     assert engine["ports"] == [{"protocol": "TCP", "port": source["port"]}]
 
 
-def test_the_name_that_is_looked_up_is_the_headless_service_of_the_engines(
-    resources, engines, config_map
-):
+def test_the_dns_name_is_that_of_the_headless_service(resources, engines, config_map):
     service = yaml.safe_load(engines)
     (source,) = tomllib.loads(config_map["exporter.toml"])["discovery"]["dns"]
     place = service["metadata"]["namespace"]
@@ -248,7 +246,7 @@ def test_the_exporter_takes_its_configuration_and_the_key_from_the_secret(
 
 
 def mounted_secret(folder: Path, key: str, value: str) -> Path:
-    """As the kubelet lays it out: the key is a link into a folder that is swapped as a whole."""
+    """As the kubelet mounts it: the key is a link into a folder that is replaced as a whole."""
     secrets = folder / "secrets"
     (secrets / "..2026_01_01").mkdir(parents=True)
     (secrets / "..2026_01_01" / key).write_text(value)
@@ -257,7 +255,7 @@ def mounted_secret(folder: Path, key: str, value: str) -> Path:
     return secrets
 
 
-def test_the_kustomization_of_ones_own_that_the_docs_show_works(kubectl, held_to_schemas, tmp_path):
+def test_the_kustomization_in_the_docs_works(kubectl, held_to_schemas, tmp_path):
     (shown,) = re.findall(r"```yaml\n(resources:.*?)```", PAGE, re.DOTALL)
     (tmp_path / "kustomization.yaml").write_text(shown)
     for part in ("deploy/kubernetes", "grafana"):
@@ -272,11 +270,11 @@ def test_the_kustomization_of_ones_own_that_the_docs_show_works(kubectl, held_to
     assert sorted(patched) == ["PrometheusRule", "PrometheusRule", "ServiceMonitor"]
 
 
-def test_the_image_is_that_of_this_version(container):
+def test_the_image_has_the_tag_of_this_version(container):
     assert container["image"] == f"{NAME}:{__version__}"
 
 
-def test_each_dashboard_is_a_config_map_that_grafana_finds(resources):
+def test_each_dashboard_is_a_config_map_with_grafana_s_label(resources):
     found = {}
     for (kind, _), each in resources.items():
         if kind == "ConfigMap" and "grafana_dashboard" in each["metadata"].get("labels", {}):
@@ -285,14 +283,14 @@ def test_each_dashboard_is_a_config_map_that_grafana_finds(resources):
     assert found == files
 
 
-def test_the_written_rules_are_current():
+def test_the_committed_rules_are_current():
     written = runpy.run_path(str(FOLDER / "build.py"))["resources"]()
     on_disk = {path.name: path.read_text("utf-8") for path in (FOLDER / "rules").iterdir()}
     assert on_disk == written, "run: python deploy/kubernetes/build.py"
 
 
 @pytest.mark.parametrize("path", sorted(RULES.glob("*.yml")), ids=lambda path: path.stem)
-def test_the_cluster_has_the_rules_of_compose_with_links_that_need_no_label(resources, path):
+def test_the_cluster_has_the_rules_of_compose_with_links_to_the_service(resources, path):
     spec = resources["PrometheusRule", f"vllm-cache-{path.stem}"]["spec"]
     source = path.read_text("utf-8")
     assert "$externalLabels" not in json.dumps(spec)
@@ -302,7 +300,7 @@ def test_the_cluster_has_the_rules_of_compose_with_links_that_need_no_label(reso
 
 @pytest.mark.promtool
 @pytest.mark.parametrize("name", ["alerts", "recording"])
-def test_prometheus_takes_the_rules(resources, promtool, name, tmp_path):
+def test_prometheus_accepts_the_rules(resources, promtool, name, tmp_path):
     rules = tmp_path / "rules.yml"
     rules.write_text(yaml.safe_dump(resources["PrometheusRule", f"vllm-cache-{name}"]["spec"]))
     check = subprocess.run(
@@ -311,14 +309,14 @@ def test_prometheus_takes_the_rules(resources, promtool, name, tmp_path):
     assert check.returncode == 0, check.stderr
 
 
-def test_the_alerts_know_the_job_by_the_name_that_the_monitor_gives(resources):
+def test_the_alerts_use_the_job_name_of_the_monitor(resources):
     monitor = resources["ServiceMonitor", NAME]["spec"]
     job = resources["Service", NAME]["metadata"]["labels"][monitor["jobLabel"]]
     alerts = json.dumps(resources["PrometheusRule", "vllm-cache-alerts"])
     assert set(re.findall(r'job=\\"([^"\\]+)', alerts)) == {job}
 
 
-def test_no_label_of_ours_is_taken_by_one_that_the_operator_adds():
+def test_no_label_of_ours_collides_with_one_of_the_operator():
     tables = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     rows = re.findall(r"^\| `vllm_\w+` \| \w+ \| ([^|]*) \|", tables, re.MULTILINE)
     ours = {label for row in rows for label in re.findall(r"`(\w+)`", row)}

@@ -1,4 +1,4 @@
-"""Nothing is installed that the lock does not name by hash."""
+"""Only packages that the lock names by hash are installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_image_installs_from_the_lock_or_without_any_index():
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("requirements/*.txt")), ids=lambda p: p.stem)
-def test_every_locked_package_has_a_hash_and_names_no_place(path):
+def test_every_locked_package_has_a_hash_and_no_path_or_url(path):
     text = path.read_text("utf-8")
     entries = re.split(r"\n(?=\S)", text.strip())
     assert len(entries) > 5

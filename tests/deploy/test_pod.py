@@ -1,4 +1,4 @@
-"""The pod of the manifests, played by Docker: its image, arguments, mounts and confinement."""
+"""The pod of the manifests, run in Docker: its image, arguments, mounts and confinement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READ = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().dec
 
 
 def until(what: str, happens: Callable[[], object]) -> None:
-    """Wait for it; a container that does not answer yet is no failure."""
+    """Wait until it is true. A container that does not answer yet is no failure."""
     deadline, seen = time.monotonic() + PATIENCE, "nothing"
     while time.monotonic() < deadline:
         try:
@@ -46,7 +46,7 @@ def pod():
 
 @pytest.fixture
 def name():
-    """Of the network and, with an ending, of each container; nothing of it is left."""
+    """A name for the network and, with a suffix, for each container; all are removed at the end."""
     some = f"vce-test-{secrets.token_hex(6)}"
     run("docker", "network", "create", some)
     yield some
@@ -57,7 +57,7 @@ def name():
 
 @pytest.fixture
 def replicas(image, name, tmp_path):
-    """Two engines behind one name, as the headless Service gives it, which demand the key."""
+    """Two engines behind one name, as with the headless Service; both require the key."""
     key = tmp_path / "key"
     key.write_text(KEY)
     key.chmod(0o444)
@@ -72,7 +72,7 @@ def replicas(image, name, tmp_path):
     return {run("docker", "inspect", "-f", form, f"{name}-{n}").strip() for n in range(2)}
 
 
-def test_it_finds_and_measures_each_replica_with_the_key_from_the_secret(
+def test_the_pod_finds_and_measures_each_replica_with_the_key_from_the_secret(
     image, name, pod, replicas, tmp_path
 ):
     (container,) = pod["containers"]

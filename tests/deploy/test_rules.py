@@ -1,4 +1,4 @@
-"""The rules: Prometheus takes them, each fires by its cause, and speaks of what exists."""
+"""The rules: Prometheus accepts them, each fires by its cause, and all names in them exist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SERIES = {f.name for f in FAMILIES} | {
 
 
 def names_in(text: str) -> set[str]:
-    """Every name of ours in a text: a recorded one, with its colons, or a metric."""
+    """Every name of ours in a text: a recorded series, with its colons, or a metric."""
     found = re.findall(r"(?<![\w-])(?:[a-z_]+:)?vllm_[a-z0-9_]+(?::[a-z0-9_]+)*", text)
     return {name for name in found if not name.endswith("_")}
 
@@ -47,7 +47,7 @@ def test_every_alert_was_read():
 
 
 @pytest.mark.promtool
-def test_prometheus_takes_the_configuration(promtool):
+def test_prometheus_accepts_the_configuration(promtool):
     check = subprocess.run(
         [promtool, "check", "config", str(RULES.parent / "prometheus.yml")],
         capture_output=True,
@@ -61,7 +61,7 @@ def test_prometheus_takes_the_configuration(promtool):
 
 @pytest.mark.promtool
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
-def test_each_alert_fires_by_its_cause_alone_and_ends_after_the_mend(promtool, path):
+def test_each_alert_fires_only_by_its_cause_and_ends_after_the_fix(promtool, path):
     check = subprocess.run(
         [promtool, "test", "rules", str(path)],
         capture_output=True,
@@ -88,13 +88,13 @@ def test_a_rule_test_can_fail(promtool, tmp_path):
 
 
 @pytest.mark.parametrize("alert", BY_NAME)
-def test_an_alert_is_seen_firing_in_a_rule_test(alert):
+def test_every_alert_fires_in_a_rule_test(alert):
     told = "\n".join(path.read_text("utf-8") for path in RULE_TESTS)
     assert re.search(rf"labels: '{{alertname=\"{alert}\"[^\n]*value: 1", told)
 
 
 @pytest.mark.parametrize("alert", BY_NAME)
-def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert):
+def test_an_alert_has_a_severity_its_texts_and_a_runbook(alert):
     text = BY_NAME[alert]
     assert re.search(r"severity: (critical|warning)\b", text)
     assert re.search(r"about: \w+", text)
@@ -108,7 +108,7 @@ def test_an_alert_says_how_urgent_it_is_and_what_to_do(alert):
     assert headings == ["What it means", "How to check", "What to do", "How to verify"]
 
 
-def test_no_runbook_is_without_its_alert():
+def test_every_runbook_has_its_alert():
     used = set(re.findall(RUNBOOK_URL, ALERTS))
     assert set(runbooks.sources()) == used | {runbooks.INDEX}
     index = runbooks.sources()[runbooks.INDEX]
@@ -139,7 +139,7 @@ def test_values_of_labels_exist():
         assert {value for text in told for value in text.split("|")} <= {str(k) for k in known}
 
 
-def test_alertmanager_speaks_of_alerts_that_exist():
+def test_alertmanager_names_only_existing_alerts():
     named = re.findall(r'alertname=~?"([^"]+)"', ALERTMANAGER)
     assert named
     assert {name for text in named for name in text.split("|")} <= set(BY_NAME)
@@ -151,7 +151,7 @@ def test_alertmanager_speaks_of_alerts_that_exist():
 
 def test_the_list_of_alerts_has_each_of_them():
     text = (ROOT / "docs" / "alerts.md").read_text("utf-8")
-    first, _, _ = text.partition("What Alertmanager held back")
+    first, _, _ = text.partition("Alertmanager suppressed these alerts")
     assert re.findall(r"^\| `(Vllm\w+)`", first, re.MULTILINE) == list(BY_NAME)
 
 

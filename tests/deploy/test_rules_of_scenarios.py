@@ -1,4 +1,4 @@
-"""Alerts about scenarios that are played in turn, by the series that the real sink shows."""
+"""Alerts about scenarios in rotation, with the series that the real sink publishes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A_MINUTE = 6  # scrapes
 
 
 def in_turn(*kinds, minutes):
-    """A session of each kind in turn, one a minute, as the series of its scrapes."""
+    """Sessions in rotation, one a minute, as the series that Prometheus would scrape."""
     metrics = Metrics()
     course = Course(metrics)
     metrics.add(TargetState("local"))
@@ -35,7 +35,7 @@ def test_a_template_that_breaks_one_scenario_of_three_is_alerted(promtool, tmp_p
     )
 
 
-def test_a_scenario_that_never_gets_through_is_alerted_and_the_probe_is_not_said_to_fail(
+def test_a_scenario_that_always_fails_is_alerted_without_the_alert_about_the_probe(
     promtool, tmp_path
 ):
     sound = session(*TURNS[:2], scenario="short")
@@ -45,7 +45,7 @@ def test_a_scenario_that_never_gets_through_is_alerted_and_the_probe_is_not_said
     )
 
 
-def test_a_target_that_fails_is_alerted_whatever_its_scenarios_were(promtool, tmp_path):
+def test_a_target_that_fails_is_alerted_for_any_scenario(promtool, tmp_path):
     sound = [session(*TURNS[:2], scenario=name) for name in ("one", "two")]
     failed = [failed_session(scenario=name) for name in ("one", "two")]
     in_turn(*sound, *failed * 5, minutes=12).check(

@@ -1,4 +1,4 @@
-"""The SBOM: every locked package, as the lock has it, and the same bytes each time."""
+"""The SBOM: every package of the lock, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_package_can_be_looked_up_by_its_purl(sbom):
     assert purls == {f"pkg:pypi/{name}@{version}" for name, version in locked()}
 
 
-def test_it_says_what_it_is_about_and_what_that_asks_for(sbom):
+def test_the_sbom_names_the_exporter_and_its_dependencies(sbom):
     main = sbom["metadata"]["component"]
     assert (main["name"], main["version"]) == ("vllm-cache-exporter", __version__)
     (asked,) = [e["dependsOn"] for e in sbom["dependencies"] if e["ref"] == main["bom-ref"]]
@@ -74,6 +74,6 @@ def test_it_says_what_it_is_about_and_what_that_asks_for(sbom):
     }
 
 
-def test_it_is_written_the_same_each_time(release_tools, written, tmp_path):
+def test_the_sbom_is_the_same_each_time(release_tools, written, tmp_path):
     assert write(release_tools, tmp_path) == written
     assert b"timestamp" not in written

@@ -26,14 +26,14 @@ def stack(image, stack_images, free_ports):
     assert made.left_behind() == []
 
 
-def test_it_is_healthy_in_time(stack):
+def test_the_stack_is_healthy_in_time(stack):
     states = stack.compose("ps", "--format", "{{.Service}} {{.Health}}").splitlines()
     assert len(states) == 6
     assert {state.split()[1] for state in states} == {"healthy"}
     assert stack.up_seconds < UP_SECONDS
 
 
-def test_prometheus_has_every_target_up_the_engine_among_them(stack):
+def test_every_target_of_prometheus_is_up_including_the_engine(stack):
     def all_up():
         found = stack.ask("PROMETHEUS", "/api/v1/targets")["data"]["activeTargets"]
         up = {each["labels"]["job"] for each in found if each["health"] == "up"}
@@ -70,12 +70,12 @@ def test_the_recording_rules_have_values(stack):
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
 
 
-def test_the_alerts_are_quiet_while_all_is_well(stack):
+def test_no_alert_fires_while_everything_is_healthy(stack):
     assert stack.ask("PROMETHEUS", "/api/v1/alerts")["data"]["alerts"] == []
     assert stack.alerts() == set()
 
 
-def test_a_fault_is_told_to_the_receiver_and_ends_with_the_engine_which_is_brought_back(stack):
+def test_a_fault_reaches_the_receiver_and_the_alert_ends_after_the_engine_s_restart(stack):
     stack.ask("ENGINE", "/faults", {"fault": "ignore_salts"})
     stack.until("the leak is in Alertmanager", lambda: "VllmCacheIsolationLeak" in stack.alerts())
 
@@ -122,7 +122,7 @@ def test_nothing_is_lost_in_prometheus_when_everything_is_restarted(stack):
     assert stack.value("increase(vllm_probe_sessions_total[5m])") > 0
 
 
-def test_down_leaves_nothing_the_engine_included(stack):
+def test_down_removes_everything_including_the_engine(stack):
     assert run("docker", "ps", "-q", "--filter", f"name={stack.container}")
     stack.compose("down", "-v")
     assert stack.left_behind() == []

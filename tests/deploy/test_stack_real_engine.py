@@ -1,4 +1,4 @@
-"""The stack on a real vLLM, on a CPU, and the stack beside a vLLM that another compose file starts."""
+"""The stack with a real vLLM on a CPU, and with a vLLM that another compose file starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def started(container: str) -> str:
 
 @pytest.mark.xdist_group("stacks of other engines")
 @pytest.mark.vllm_image
-def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
+def test_gpu_env_without_gpus_brings_the_turns_of_a_real_engine_to_prometheus(
     image, stack_images, have_image, free_ports
 ):
     have_image(VLLM_IMAGE)
@@ -66,7 +66,7 @@ def test_the_gpu_way_without_gpus_brings_a_real_engine_s_turns_to_prometheus(
 
 
 @pytest.mark.xdist_group("stacks of other engines")
-def test_the_attached_way_watches_a_service_of_another_compose_file(
+def test_attached_env_watches_a_service_of_another_compose_file(
     image, stack_images, free_ports, tmp_path
 ):
     project = f"vce-test-{secrets.token_hex(4)}"

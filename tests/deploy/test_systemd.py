@@ -1,4 +1,4 @@
-"""The unit: systemd takes it, and finds little that it could do without."""
+"""The unit: systemd accepts it, and rates its hardening."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def analyze(missing):
 
 @pytest.fixture
 def installed(tmp_path):
-    """The unit as it lies on a machine where the program is, there being none at its place here."""
+    """The unit with the path of a program that exists on this machine."""
     unit = tmp_path / UNIT
     unit.write_text(TEXT.replace(PROGRAM, shutil.which("true")))
     return unit
@@ -53,12 +53,12 @@ def installed_with_docker(installed):
     return installed
 
 
-def test_systemd_takes_it(analyze, installed):
+def test_systemd_accepts_the_unit(analyze, installed):
     done = analyze("verify", "--man=no", "--recursive-errors=no", installed)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_systemd_takes_it_with_the_file_for_docker(analyze, installed_with_docker):
+def test_systemd_accepts_the_unit_with_the_file_for_docker(analyze, installed_with_docker):
     done = analyze("verify", "--man=no", "--recursive-errors=no", installed_with_docker)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -67,7 +67,7 @@ def test_systemd_takes_it_with_the_file_for_docker(analyze, installed_with_docke
     ("right", "wrong"),
     [("ProtectSystem=strict", "ProtectSystm=strict"), ("MemoryMax=512M", "MemoryMax=much")],
 )
-def test_a_mistake_in_it_is_found(analyze, installed, right, wrong):
+def test_systemd_finds_a_mistake_in_the_unit(analyze, installed, right, wrong):
     assert right in TEXT
     installed.write_text(installed.read_text().replace(right, wrong))
     done = analyze("verify", "--man=no", "--recursive-errors=no", installed)
@@ -79,17 +79,17 @@ def exposure(analyze, unit: Path, threshold: int) -> tuple[int, float]:
     return done.returncode, float(re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)[1])
 
 
-def test_little_is_left_open(analyze, installed):
+def test_the_unit_is_well_confined(analyze, installed):
     code, level = exposure(analyze, installed, LITTLE)
     assert code == 0, level
 
 
-def test_a_little_more_is_left_open_where_it_uses_docker(analyze, installed_with_docker):
+def test_the_unit_with_docker_is_less_confined(analyze, installed_with_docker):
     code, level = exposure(analyze, installed_with_docker, WITH_DOCKER)
     assert code == 0, level
 
 
-def test_systemd_would_say_so_if_the_hardening_went(analyze, installed):
+def test_the_rating_rises_without_the_hardening(analyze, installed):
     hardening = r"^(Protect|Private|Restrict|SystemCall|Capability|NoNew)\w+=.*\n"
     installed.write_text(re.sub(hardening, "", installed.read_text(), flags=re.MULTILINE))
     code, level = exposure(analyze, installed, LITTLE)
@@ -111,11 +111,11 @@ def test_systemd_would_say_so_if_the_hardening_went(analyze, installed):
         "RestartPreventExitStatus=2",
     ],
 )
-def test_it_says(line):
+def test_the_unit_has_the_line(line):
     assert line in TEXT.splitlines()
 
 
-def test_its_credentials_are_names_of_settings(tmp_path):
+def test_the_credentials_of_the_unit_are_names_of_settings(tmp_path):
     names = re.findall(r"^LoadCredential=(\w+)$", TEXT, re.MULTILINE)
     assert len(names) == TEXT.count("LoadCredential=") == 2
     for name in names:
@@ -138,6 +138,6 @@ def test_its_credentials_are_names_of_settings(tmp_path):
     assert "sk-canary" not in done.stdout
 
 
-def test_the_process_may_read_when_the_machine_was_started():
+def test_the_unit_allows_reading_the_boot_time():
     """Without /proc/stat the client library has no families process_*."""
     assert "ProcSubset=" not in {line.partition("=")[0] + "=" for line in TEXT.splitlines()}

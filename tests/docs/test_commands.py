@@ -1,4 +1,4 @@
-"""Every command in the docs is run, or its arguments are checked and a reason says why no more."""
+"""Every command in the docs is run, or its arguments are checked and a reason is given."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ ENGINE = "http://127.0.0.1:8000"  # where the docs have it
 DEMANDS_MORE = {
     "docker": "needs Docker; tests/deploy runs the stack and the image",
     "python": "a script of this repository; its own tests run it",
-    "make": "what it calls is this very run of tests",
+    "make": "it would run these tests again",
 }
-"""Programs that are not run from here; what they are told is checked all the same."""
+"""Programs that these tests do not run; their arguments are checked."""
 
 ALL = [command for page in PAGES for command in commands(page)]
 
 
 def unique(program: str, *first: str) -> list[object]:
-    """Commands of a program, each once, those marked as not run left out."""
+    """The commands of a program, each once, without those marked as not run."""
     found = {
         (command.words, tuple(sorted(command.variables.items())), command.toml): command
         for command in ALL
@@ -79,7 +79,7 @@ def test_make_has_the_target(command):
 
 
 @pytest.mark.parametrize("command", unique("docker"))
-def test_docker_is_given_files_services_and_images_that_there_are(command):
+def test_docker_commands_name_existing_files_services_and_images(command):
     words = command.words
     named = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--env-file"]
     assert all((ROOT / name).is_file() for name in named)
@@ -91,7 +91,7 @@ def test_docker_is_given_files_services_and_images_that_there_are(command):
 
 
 @pytest.mark.parametrize("command", unique("python"))
-def test_python_is_given_a_module_or_a_file_that_there_is(command):
+def test_python_commands_name_existing_modules_or_files(command):
     words = command.words
     if words[1] == "-m":
         assert words[2] == "pytest" or (ROOT / words[2].replace(".", "/")).exists()
@@ -100,7 +100,7 @@ def test_python_is_given_a_module_or_a_file_that_there_is(command):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_toml_the_page_shows_is_a_configuration(page, tmp_path):
+def test_toml_blocks_are_valid_configurations(page, tmp_path):
     for block in blocks(page):
         if block.language != "toml":
             continue
@@ -112,7 +112,7 @@ def test_what_toml_the_page_shows_is_a_configuration(page, tmp_path):
 
 
 class Place:
-    """A folder with what the docs speak of, and the simulator in the place of the engine."""
+    """A folder with the files that the docs name, and the simulator as the engine."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -158,7 +158,7 @@ STAYS = unique("vllm-cache-exporter", "run", "simulate")
 
 
 @pytest.mark.parametrize("command", ENDS)
-async def test_a_command_that_ends_ends_well(place, command):
+async def test_a_command_ends_with_code_0(place, command):
     process = await place.start(command)
     output, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, output.decode()
@@ -166,7 +166,7 @@ async def test_a_command_that_ends_ends_well(place, command):
 
 
 @pytest.mark.parametrize("command", STAYS)
-async def test_a_command_that_stays_serves_until_it_is_stopped(place, command):
+async def test_a_server_command_serves_until_it_is_stopped(place, command):
     if "managed" in command.toml and "--config" in command.words:
         place.prepare(command)
         config.load(config_file=place.folder / "exporter.toml", environ={}, dotenv=None)
@@ -205,7 +205,7 @@ def answers(url: str) -> bool:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 @pytest.mark.parametrize("command", unique("curl"))
-async def test_what_curl_asks_for_is_answered(place, command):
+async def test_a_curl_command_gets_an_answer(place, command):
     process = await asyncio.create_subprocess_exec(
         *("curl", "--fail", "--silent", *map(place.here, command.words[1:])),
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Links lead somewhere, and what the docs name exists."""
+"""Links lead somewhere, and names in the docs exist."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_page_is_reached_from_the_readme():
     assert set(PAGES) <= seen
 
 
-def test_pictures_are_small_have_words_and_are_used():
+def test_pictures_are_small_have_a_description_and_are_used():
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     for picture in (ROOT / "docs/images").iterdir():
         assert picture.stat().st_size < 100_000
@@ -121,7 +121,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("what", CHECKS)
-def test_what_does_not_exist_is_found(tmp_path, what):
+def test_a_name_that_does_not_exist_is_found(tmp_path, what):
     check, text = CHECKS[what]
     page = tmp_path / "page.md"
     page.write_text(text)

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real exporter, and one with containers of made-up lives."""
+"""A real Prometheus that scrapes a real exporter, and one with made-up container states."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ scrape_configs:
 
 @dataclass(frozen=True)
 class Stack:
-    """The Prometheus, and until when its first users have patience."""
+    """The Prometheus, and the deadline of the first tests that use it."""
 
     url: str
     give_up: float
@@ -61,7 +61,7 @@ class Stack:
             pytest.fail(f"{filled}\n{error.read().decode()}")
 
     def numbers(self, expr: str, target: str) -> list[float]:
-        """The values of the answer that are numbers: neither NaN nor infinite."""
+        """The finite values of the answer."""
         values = [float(series["value"][1]) for series in self.ask(expr, target)]
         return [value for value in values if math.isfinite(value)]
 
@@ -83,7 +83,7 @@ def demo() -> Iterator[int]:
 
 
 class _Users:
-    """Users of the engine that is well: at each scrape it is read, and they have asked more."""
+    """Users of the healthy engine: at each scrape they have sent more requests."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -124,7 +124,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(page)
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Do not log requests."""
 
 
 @contextlib.contextmanager

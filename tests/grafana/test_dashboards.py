@@ -1,4 +1,4 @@
-"""The committed dashboards: current, in the classic form, complete, and true to the exporter."""
+"""The committed dashboards: current, in the classic form, complete, with existing metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ each_dashboard = pytest.mark.parametrize("name", NAMES)
 
 
 def family_labels() -> dict[str, set[str]]:
-    """Every name of a sample that the exporter may publish, with its labels."""
+    """Every sample name that the exporter can publish, with its labels."""
     known: dict[str, set[str]] = {}
     for families, leading in (
         (TARGET_FAMILIES, {"target"}),
@@ -73,7 +73,7 @@ def test_the_json_is_the_classic_form_and_not_the_second(name):
 
 
 @each_dashboard
-def test_a_dashboard_goes_through_the_sdk_and_comes_back_the_same(name):
+def test_the_sdk_reads_a_dashboard_back_unchanged(name):
     register_default_plugins()
     model = MODELS[name]
     back = json.loads(JSONEncoder().encode(Dashboard.from_json(model)))
@@ -103,7 +103,7 @@ def test_every_label_in_a_query_is_one_that_its_metric_has(name):
         assert groupings(question.expr) <= there, str(question)
 
 
-def test_every_panel_looks_at_the_chosen_targets():
+def test_every_panel_uses_the_chosen_targets():
     for name in NAMES:
         for question in panel_queries(name):
             for metric, labels in selectors(question.expr):
@@ -138,14 +138,14 @@ def test_every_panel_has_a_title_a_description_a_unit_a_source_and_queries(name)
 
 
 @each_dashboard
-def test_a_panel_coloured_by_thresholds_has_some_of_its_own(name):
+def test_a_panel_coloured_by_thresholds_sets_its_own_thresholds(name):
     for one in panels(name):
         if one["type"] in {"stat", "bargauge"}:
             assert one["fieldConfig"]["defaults"]["thresholds"]["steps"], one["title"]
 
 
 @each_dashboard
-def test_panels_have_numbers_of_their_own_and_lie_neither_over_nor_beside_the_grid(name):
+def test_panels_have_unique_ids_and_do_not_overlap_or_leave_the_grid(name):
     everything = MODELS[name]["panels"]
     numbers = [one["id"] for one in everything]
     assert len(numbers) == len(set(numbers))
@@ -180,7 +180,7 @@ def test_a_dashboard_has_the_variables_and_the_annotations(name):
     assert model["editable"] is False
 
 
-def test_addresses_are_unique_and_are_those_that_were_promised():
+def test_addresses_are_unique_and_never_change():
     assert sorted(model["uid"] for model in MODELS.values()) == sorted(Uid)
     assert list(Uid) == [
         "vllm-cache-overview",
@@ -193,7 +193,7 @@ def test_addresses_are_unique_and_are_those_that_were_promised():
 
 
 @each_dashboard
-def test_a_dashboard_leads_to_the_others_by_their_common_tag(name):
+def test_a_dashboard_links_to_the_others_by_their_common_tag(name):
     links = [link for link in MODELS[name]["links"] if link["type"] == "dashboards"]
     (link,) = links
     assert link["tags"] == [TAG]
@@ -202,7 +202,7 @@ def test_a_dashboard_leads_to_the_others_by_their_common_tag(name):
     assert all(TAG in model["tags"] for model in MODELS.values())
 
 
-def test_links_to_a_dashboard_lead_to_one_that_exists_and_take_the_target_along():
+def test_links_to_a_dashboard_lead_to_an_existing_one_and_keep_the_target():
     urls = [t for model in MODELS.values() for t in strings(model) if t.startswith("/d/")]
     assert urls
     for url in urls:

@@ -15,14 +15,14 @@ PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
 
 
 def provisioned(path: str) -> dict[str, str]:
-    """The last value of each key of a file of provisioning, which nests but never repeats one."""
+    """The value of each key of a provisioning file. The file nests keys, but repeats none."""
     text = (PROVISIONING / path).read_text(encoding="utf-8")
     found = re.findall(r"^[ -]*(\w+): +([^#\n]+?) *(?:#.*)?$", text, re.MULTILINE)
     assert len(found) == len(dict(found)), "a key that repeats needs a better reader here"
     return dict(found)
 
 
-def test_the_provisioned_data_source_is_the_one_that_the_dashboards_begin_with():
+def test_the_provisioned_data_source_is_the_default_of_the_dashboards():
     source = provisioned("datasources/prometheus.yml")
     assert source["uid"] == DATASOURCE_UID
     assert source["type"] == "prometheus"
@@ -40,7 +40,7 @@ def test_links_to_a_runbook_lead_to_a_page_that_exists():
         assert page in runbooks.sources(), url
 
 
-def test_the_runbooks_are_where_compose_publishes_the_exporter():
+def test_the_runbook_links_use_the_port_that_compose_publishes():
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     (port,) = re.findall(r'"127\.0\.0\.1:\$\{EXPORTER_PORT:-(\d+)\}:9477"', compose)
     assert f"http://127.0.0.1:{port}/runbooks" == RUNBOOKS_URL
@@ -49,13 +49,13 @@ def test_the_runbooks_are_where_compose_publishes_the_exporter():
     )
 
 
-def test_the_interval_that_grafana_is_told_is_that_of_the_scrapes():
+def test_grafana_s_interval_is_the_scrape_interval():
     prometheus = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
     (interval,) = re.findall(r"^  scrape_interval: (\w+)", prometheus, re.MULTILINE)
     assert provisioned("datasources/prometheus.yml")["timeInterval"] == interval
 
 
-def test_the_provisioned_folder_is_where_compose_puts_the_dashboards():
+def test_the_provisioned_folder_is_the_one_that_compose_mounts():
     provider = provisioned("dashboards/vllm-cache.yml")
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     assert f"./grafana/dashboards:{provider['path']}:ro" in compose

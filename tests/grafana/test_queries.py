@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 
 
 def until(stack, what: str, value: Callable[[], object]) -> object:
-    """What `value` says once it says something."""
+    """Wait until `value` returns something, and return it."""
     while True:
         said = value()
         if said:
@@ -32,9 +32,7 @@ def until(stack, what: str, value: Callable[[], object]) -> object:
 
 
 def target_of(question: Question) -> str:
-    """The demo has neither a container nor users: what asks of them is asked of an engine that is
-    well and has both.
-    """
+    """The demo has no container and no users. Queries about these use a healthy engine with both."""
     return WELL if re.search("vllm_container_|vllm_engine_users_", question.expr) else DEMO
 
 
@@ -44,7 +42,7 @@ def query_of(dashboard: str, title: str, ref: str = "A") -> str:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_no_panel_is_without_data(stack, name):
+def test_every_panel_has_data(stack, name):
     waiting = panel_queries(name)
     assert waiting
     while waiting:
@@ -66,7 +64,7 @@ def test_prometheus_understands_the_annotations(stack):
         assert stack.ask(expr.removesuffix(" > 0"), ".*"), expr
 
 
-def test_the_last_session_is_told_turn_by_turn_and_adds_up(stack):
+def test_the_last_session_has_every_turn(stack):
     title = "The last session in figures"
 
     def told() -> list[set[str]]:
@@ -82,7 +80,7 @@ def test_the_last_session_is_told_turn_by_turn_and_adds_up(stack):
     assert all(has in (turns[0], turns[0] - {"1"}) for has in turns)
 
 
-def test_a_sound_cache_is_shown_as_one(stack):
+def test_a_healthy_cache_has_full_efficiency_and_warm_turns_are_faster(stack):
     hits = until(stack, "hits", lambda: stack.numbers(promql.PROBE_HIT_RATIO, DEMO))
     assert 0.5 < hits[0] < 1
     until(stack, "efficiency", lambda: stack.numbers(promql.PROBE_EFFICIENCY, DEMO))
@@ -92,7 +90,7 @@ def test_a_sound_cache_is_shown_as_one(stack):
     assert stack.numbers(cold, DEMO) > stack.numbers(warm, DEMO)
 
 
-def test_the_banner_says_simulated_real_and_nothing_where_nothing_is_known(stack):
+def test_the_banner_says_simulated_or_real_and_is_empty_if_unknown(stack):
     banner = query_of("overview", "Real or simulated")
     until(stack, "the demo's engine", lambda: stack.numbers(banner, DEMO))
     until(stack, "the other engines", lambda: stack.numbers("vllm_engine_up", ".*")[2:])
@@ -102,7 +100,7 @@ def test_the_banner_says_simulated_real_and_nothing_where_nothing_is_known(stack
     assert stack.ask(banner, ILL) == [], "an engine that does not answer is not called real"
 
 
-def test_the_timeline_tells_one_state_for_each_container(stack):
+def test_the_timeline_has_one_state_per_container(stack):
     timeline = query_of("engine", "State of the container")
     until(stack, "two containers", lambda: len(stack.ask(timeline, ".*")) == 2)
     assert stack.numbers(timeline, WELL) == [promql.STATE_CODES[LifecycleState.READY]]

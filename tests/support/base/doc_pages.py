@@ -1,4 +1,4 @@
-"""The Markdown that users read, taken apart: code blocks, commands, links, headings."""
+"""Parses the Markdown that users read: code blocks, commands, links, headings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*
 
 _NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->")
 _FENCE = re.compile(r"```(\w*)\s*")
-# What an indented block of commands begins its lines with; other indented blocks show output.
+# An indented line that starts like this is a command; other indented blocks show output.
 _COMMAND = re.compile(
     r"(?:[A-Z_]+=\S*\s+)*(?:\.venv/bin/)?(?:vllm-cache-exporter|make|curl|docker|python)\s"
 )
@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line of a block: variables set before it, and its words. `toml`: the file shown before."""
+    """A line of a block: its variables and words. `toml` is the file shown before it."""
 
     block: Block
     variables: dict[str, str]
