@@ -6,9 +6,12 @@ docs/contributing.md has the list of places for each kind of change.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import pytest
+from publish_records import TURNS, session
+from samples_page import page_text, publish
 
 from exporter.analysis.loss.causes import RULES
 from exporter.cli.main import build_parser
@@ -16,8 +19,10 @@ from exporter.config.schema import keys
 from exporter.container.decide.advice import WORDS
 from exporter.container.decide.records import Cause
 from exporter.engine.metrics import names
+from exporter.metrics.state.target import TargetState
+from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
-from exporter.model.session import BreakReason, LossCause, Notice
+from exporter.model.session import BreakReason, LossCause, Notice, TurnFacts
 from exporter.simulator.profiles import behaviours, faults
 from exporter.simulator.profiles.fault_fields import Fault
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE
@@ -36,6 +41,26 @@ def test_a_loss_cause_has_a_rule_an_advice_and_a_row_in_the_docs(cause):
     assert len(RULES) == len(LossCause), "exporter/analysis/loss/causes.py: RULES lacks a rule"
     assert cause in LOSS_ADVICE, f"{WORDING}: LOSS_ADVICE lacks {cause}"
     assert f"| `{cause}` |" in page("loss-causes.md"), f"docs/loss-causes.md lacks {cause}"
+
+
+NUMBERS = [
+    each.name
+    for each in dataclasses.fields(TurnFacts)
+    if type(getattr(TURNS[-1], each.name)) in (int, float)
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_a_turn_is_on_the_metrics_page(name):
+    """Two pages that differ only by this number."""
+    pages = []
+    for factor in (1, 2):
+        played = dataclasses.replace(TURNS[-1], **{name: getattr(TURNS[-1], name) * factor})
+        metrics = Metrics()
+        metrics.add(TargetState("local"))
+        publish(metrics, session(played))
+        pages.append(page_text(metrics))
+    assert pages[0] != pages[1], f"exporter/metrics/families/sessions.py: nothing shows {name}"
 
 
 @pytest.mark.parametrize(
