@@ -13,13 +13,10 @@ from exporter import config
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
-    plan_of,
-    requests_of,
-    scraper_of,
+    engine_access,
     simulated_url,
 )
-from exporter.clock import SystemClock
-from exporter.daemon.probing import engine_client, new_salt
+from exporter.daemon.probing import new_salt
 from exporter.probe.check import Check
 from exporter.report.check import check_report_json, closing_line, finding_lines
 
@@ -56,12 +53,8 @@ async def _check(options: argparse.Namespace) -> CheckReport:
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
         settings, target = choose(options, url)
-        client = await stack.enter_async_context(
-            engine_client(target, settings.scrape.timeout_seconds)
-        )
-        scraper = scraper_of(settings, target, client, SystemClock())
-        requests = requests_of(settings, scraper, client)
-        check = Check(plan_of(settings, target), requests, new_salt, on_finding=show)
+        engine = await stack.enter_async_context(engine_access(settings, target))
+        check = Check(engine.plan, engine.requests, new_salt, on_finding=show)
         report = await check.run()
         print(closing_line(report), file=out)
         return report

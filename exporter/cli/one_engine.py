@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
-from exporter.daemon.probing import session_plan
+from exporter.daemon.probing import engine_client, session_plan
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
 from exporter.loops import LoopHeartbeat
@@ -19,11 +21,10 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator
     from contextlib import AsyncExitStack
 
-    from exporter.clock import Clock
     from exporter.config import Settings, Target
-    from exporter.engine.client.engine_client import EngineClient
     from exporter.probe.session.plan import SessionPlan
 
 
@@ -58,8 +59,7 @@ def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Targ
     if url is not None:
         options.settings = config.collected(options) | _target_settings(options, url)
     settings = _settings(options)
-    quiet = settings.log.level == "info"  # the terminal belongs to the result
-    logs.configure(settings.log.format, "error" if quiet else settings.log.level)
+    quiet_logs(settings)
     names = [each.name for each in settings.targets]
     wanted = options.target or (names[0] if len(names) == 1 else None)
     if wanted not in names:
@@ -69,6 +69,12 @@ def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Targ
             f"--simulated ({known})"
         )
     return settings, settings.targets[names.index(wanted)]
+
+
+def quiet_logs(settings: Settings) -> None:
+    """Log errors only, unless the user sets another level: the terminal shows the result."""
+    level = settings.log.level
+    logs.configure(settings.log.format, "error" if level == "info" else level)
 
 
 _OPTIONS = {"url": "--url", "model": "--model", "api_key_file": "--api-key-file"}
@@ -91,33 +97,36 @@ def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
     return {"targets": json.dumps([{k: v for k, v in target.items() if v is not None}])}
 
 
-def plan_of(settings: Settings, target: Target) -> SessionPlan:
-    """The same session that the daemon plays.
+@dataclass(frozen=True, slots=True)
+class EngineAccess:
+    """One engine, as the commands use it: the session of the daemon, and a way to send it."""
 
-    Raises `ConfigError` if a scenario file has errors.
-    """
-    return session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
+    url: str
+    plan: SessionPlan
+    scraper: Scraper
+    requests: EngineRequests
 
 
-def scraper_of(settings: Settings, target: Target, client: EngineClient, clock: Clock) -> Scraper:
-    """A scraper without a loop: it reads on demand and publishes nothing."""
+@asynccontextmanager
+async def engine_access(settings: Settings, target: Target) -> AsyncIterator[EngineAccess]:
+    """Access to an engine. Raises `ConfigError` if a scenario file has errors."""
+    clock = SystemClock()
     unread = TargetState(target.name)
-    return Scraper(
-        target.name,
-        client,
-        clock,
-        interval_seconds=settings.scrape.interval_seconds,
-        timeout_seconds=settings.scrape.timeout_seconds,
-        sink=unread,
-        heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
-    )
-
-
-def requests_of(settings: Settings, scraper: Scraper, client: EngineClient) -> EngineRequests:
-    """Sends the requests of one command, and counts them."""
-    return EngineRequests(
-        client,
-        scraper.refresh,
-        SystemClock(),
-        from_counters=settings.probe.cached_tokens_from_counters,
-    )
+    async with engine_client(target, settings.scrape.timeout_seconds) as client:
+        # It has no loop: it reads on demand and publishes nothing.
+        scraper = Scraper(
+            target.name,
+            client,
+            clock,
+            interval_seconds=settings.scrape.interval_seconds,
+            timeout_seconds=settings.scrape.timeout_seconds,
+            sink=unread,
+            heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
+        )
+        from_counters = settings.probe.cached_tokens_from_counters
+        yield EngineAccess(
+            url=target.base_url,
+            plan=session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario)),
+            scraper=scraper,
+            requests=EngineRequests(client, scraper.refresh, clock, from_counters=from_counters),
+        )

@@ -17,14 +17,12 @@ from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
 from exporter.cli.one_engine import (
     add_engine_arguments,
     choose,
-    plan_of,
-    requests_of,
-    scraper_of,
+    engine_access,
     simulated_url,
 )
 from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
-from exporter.daemon.probing import engine_client, new_salt
+from exporter.daemon.probing import new_salt
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionHooks
 from exporter.probe.session.runner import SessionRunner
@@ -37,7 +35,7 @@ from exporter.wording.limits import Limits, shortfalls
 from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
-    from exporter.config import Settings, Target
+    from exporter.cli.one_engine import EngineAccess
     from exporter.model.session import SessionResult
 
 _TICK_SECONDS = 0.25
@@ -117,9 +115,8 @@ def write_out(played: ShownSession, options: argparse.Namespace) -> int:
         print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
     elif options.csv:
         sys.stdout.flush()
-        sys.stdout.buffer.write(
-            session_csv(result).encode()
-        )  # UTF-8, whatever the encoding of the terminal
+        # In UTF-8, also if the terminal has another encoding.
+        sys.stdout.buffer.write(session_csv(result).encode())
     if options.json or options.csv or not result.turns:
         aside.print(closing(result, interrupted=interrupted))
     else:
@@ -145,26 +142,24 @@ async def _probe(options: argparse.Namespace) -> ShownSession:
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
         settings, target = choose(options, url)
-        return await _play(settings, target, cold=options.cold)
+        engine = await stack.enter_async_context(engine_access(settings, target))
+        return await _play(engine, cold=options.cold)
 
 
-async def _play(settings: Settings, target: Target, *, cold: bool) -> ShownSession:
-    clock = SystemClock()
-    async with engine_client(target, settings.scrape.timeout_seconds) as client:
-        scraper = scraper_of(settings, target, client, clock)
-        plan = plan_of(settings, target)
-        control = ColdControl(1.0, random.random, new_salt) if cold else None
-        requests = requests_of(settings, scraper, client)
-        runner = SessionRunner(plan, requests, new_salt, control=control)
-        progress = SessionProgress(screen(sys.stderr), clock.monotonic, plan.max_tokens, cold)
-        try:
-            result, number = await _play_until_signal(runner, progress, cold=cold)
-        except ColdUnprovenError as error:
-            left = runner.so_far()
-            if left is None:
-                raise
-            return ShownSession(str(target.base_url), left, None, str(error))
-        return ShownSession(str(target.base_url), result, number)
+async def _play(engine: EngineAccess, *, cold: bool) -> ShownSession:
+    control = ColdControl(1.0, random.random, new_salt) if cold else None
+    runner = SessionRunner(engine.plan, engine.requests, new_salt, control=control)
+    progress = SessionProgress(
+        screen(sys.stderr), SystemClock().monotonic, engine.plan.max_tokens, cold
+    )
+    try:
+        result, number = await _play_until_signal(runner, progress, cold=cold)
+    except ColdUnprovenError as error:
+        left = runner.so_far()
+        if left is None:
+            raise
+        return ShownSession(engine.url, left, None, str(error))
+    return ShownSession(engine.url, result, number)
 
 
 async def _play_until_signal(

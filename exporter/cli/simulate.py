@@ -23,6 +23,25 @@ if TYPE_CHECKING:
     from exporter.simulator.profiles.table import Profile
 
 _DEFAULTS = SimulatorSettings()
+_FLAGS = (  # vLLM's name, ours, and the unit
+    ("--host", "host", "ADDRESS"),
+    ("--port", "port", "PORT"),
+    ("--served-model-name", "model", "NAME"),
+    ("--block-size", "block_size", "TOKENS"),
+    ("--num-gpu-blocks-override", "num_blocks", "BLOCKS"),
+    ("--max-model-len", "max_model_len", "TOKENS"),
+    ("--max-num-seqs", "max_num_seqs", "N"),
+    ("--data-parallel-size", "engine_ranks", "RANKS"),
+)
+_SWITCHES = (
+    (
+        "--no-enable-prompt-tokens-details",
+        "enable_prompt_tokens_details",
+        "leave cached tokens out of usage, which is the default of vLLM",
+    ),
+    ("--no-enable-prefix-caching", "enable_prefix_caching", "cache no prefixes"),
+    ("--disable-log-stats", "log_stats", "serve no metrics of the engine"),
+)
 
 
 def add_like(parser: argparse.ArgumentParser, kinds: Mapping[str, Profile | FailingStart]) -> None:
@@ -45,27 +64,14 @@ def add_like(parser: argparse.ArgumentParser, kinds: Mapping[str, Profile | Fail
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_like(parser, {**PROFILES, **FAILING_STARTS})
-    parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
-    parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="default: %(default)s")
-    parser.add_argument("--served-model-name", default=_DEFAULTS.model, metavar="NAME")
-    parser.add_argument("--block-size", type=int, default=_DEFAULTS.block_size, metavar="TOKENS")
-    parser.add_argument(
-        "--num-gpu-blocks-override", type=int, default=_DEFAULTS.num_blocks, metavar="BLOCKS"
-    )
-    parser.add_argument(
-        "--max-model-len", type=int, default=_DEFAULTS.max_model_len, metavar="TOKENS"
-    )
-    parser.add_argument("--max-num-seqs", type=int, default=_DEFAULTS.max_num_seqs, metavar="N")
-    parser.add_argument(
-        "--data-parallel-size", type=int, default=_DEFAULTS.engine_ranks, metavar="RANKS"
-    )
-    parser.add_argument(
-        "--no-enable-prompt-tokens-details",
-        action="store_true",
-        help="leave cached tokens out of usage, which is the default of vLLM",
-    )
-    parser.add_argument("--no-enable-prefix-caching", action="store_true")
-    parser.add_argument("--disable-log-stats", action="store_true")
+    for flag, field, unit in _FLAGS:
+        default = getattr(_DEFAULTS, field)
+        parser.add_argument(
+            flag, dest=field, type=type(default), default=default, metavar=unit,
+            help="default: %(default)s",
+        )  # fmt: skip
+    for flag, field, text in _SWITCHES:
+        parser.add_argument(flag, dest=field, action="store_false", help=text)
     parser.add_argument("--api-key-file", metavar="FILE", help="require the API key in FILE on /v1")
     parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
                         default="console")  # fmt: skip
@@ -77,18 +83,9 @@ def main(options: argparse.Namespace) -> int:
         print(f"SIMULATED vLLM: this start fails like {start.name}.", file=sys.stderr)
         print("\n".join(start.log), file=sys.stderr)
         return start.exit_code
+    fields = [field for _, field, _ in (*_FLAGS, *_SWITCHES)]
     given = SimulatorSettings(
-        host=options.host,
-        port=options.port,
-        model=options.served_model_name,
-        block_size=options.block_size,
-        num_blocks=options.num_gpu_blocks_override,
-        max_model_len=options.max_model_len,
-        max_num_seqs=options.max_num_seqs,
-        engine_ranks=options.data_parallel_size,
-        enable_prompt_tokens_details=not options.no_enable_prompt_tokens_details,
-        enable_prefix_caching=not options.no_enable_prefix_caching,
-        log_stats=not options.disable_log_stats,
+        **{field: getattr(options, field) for field in fields},
         api_key=_read_key(options.api_key_file),
     )
     settings = settings_like(options.like, given, FAILING_STARTS) if options.like else given

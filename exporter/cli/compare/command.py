@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from exporter import config, logs
+from exporter import config
 from exporter.analysis.paired import LEAST_PAIRS
 from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.cli.compare.restart import play_restarted
-from exporter.cli.one_engine import add_engine_arguments, choose, simulated_url
+from exporter.cli.one_engine import add_engine_arguments, choose, quiet_logs, simulated_url
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -184,8 +184,8 @@ def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
     turns = [turn for session in sessions for turn in session.turns]
     if any(turn.cold_ttft_seconds is not None for turn in turns):
         return
-    untold = all(turn.cached_tokens is None for turn in turns)
-    remedy = f" {ADVICE[Notice.USAGE_DETAILS_MISSING]}" if turns and untold else ""
+    unknown = all(turn.cached_tokens is None for turn in turns)
+    remedy = f" {ADVICE[Notice.USAGE_DETAILS_MISSING]}" if turns and unknown else ""
     raise ConfigError(
         f"{file}: its sessions have no cold controls. Play them with `probe --cold --json`.{remedy}"
     )
@@ -213,13 +213,12 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Compa
                 "compare needs two or more engines or files, or --cold or --restart-without-caching"
             )
         settings = _settings_of(options, sources)
-        clock = SystemClock()
-        started = clock.time()
         names = [source.name for source in sources]
-        players = await players_of(settings, settings.targets, names, stack, clock)
+        targets = dict(zip(names, settings.targets, strict=True))
+        players = await players_of(settings, targets, stack)
         _, number = await until_signal(play_rounds(players, options.sessions, tell))
         sides = tuple(side_of(each.name, each.url, _sessions_of(each, number)) for each in players)
-        return ComparedSessions(sides, started, interleaved=True, signal=number)
+        return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
 
 
 async def _one_engine(
@@ -231,19 +230,15 @@ async def _one_engine(
     settings, target = choose(options, sources[0].place if sources else url)
     if options.restart_without_caching:
         return await _restarted(settings, target, options.sessions)
-    clock = SystemClock()
-    started = clock.time()
-    (player,) = await players_of(settings, [target], ["the engine"], stack, clock, cold=True)
-    _, number = await until_signal(play_rounds([player], options.sessions, tell))
-    sides = cold_sides(player.url, _sessions_of(player, number))
-    return ComparedSessions(sides, started, interleaved=True, signal=number)
+    players = await players_of(settings, {"the engine": target}, stack, cold=True)
+    _, number = await until_signal(play_rounds(players, options.sessions, tell))
+    sides = cold_sides(players[0].url, _sessions_of(players[0], number))
+    return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
 
 
 async def _restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
-    clock = SystemClock()
-    started = clock.time()
     players: list[Player] = []
-    work = play_restarted(settings, target, sessions, clock, players=players, tell=tell)
+    work = play_restarted(settings, target, sessions, SystemClock(), players=players, tell=tell)
     try:
         _, number = await until_signal(work)
     except DockerError as error:
@@ -252,7 +247,11 @@ async def _restarted(settings: Settings, target: Target, sessions: int) -> Compa
         tell("interrupted before both sides had a session: there is nothing to show")
         raise KeyboardInterrupt
     sides = tuple(side_of(each.name, each.url, each.sessions) for each in players)
-    return ComparedSessions(sides, started, interleaved=False, signal=number)
+    return ComparedSessions(sides, _started(players), interleaved=False, signal=number)
+
+
+def _started(players: Sequence[Player]) -> float:
+    return min(session.started_time for player in players for session in player.sessions)
 
 
 def _sessions_of(player: Player, number: int | None) -> list[SessionResult]:
@@ -273,8 +272,7 @@ def _settings_of(options: argparse.Namespace, sources: Sequence[Source]) -> Sett
     ]
     options.settings = config.collected(options) | {"targets": json.dumps(targets)}
     settings = load_settings(options).settings
-    quiet = settings.log.level == "info"  # the terminal belongs to the result
-    logs.configure(settings.log.format, "error" if quiet else settings.log.level)
+    quiet_logs(settings)
     return settings
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.session_totals import session_totals
 from exporter.cli.cold import stopping_if_unproven
-from exporter.cli.one_engine import plan_of, requests_of, scraper_of
-from exporter.daemon.probing import engine_client, new_salt
+from exporter.cli.one_engine import engine_access
+from exporter.daemon.probing import new_salt
 from exporter.errors import ExporterError
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionHooks
@@ -20,10 +20,9 @@ from exporter.wording import numbers
 from exporter.wording.verdict import failure_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AsyncExitStack
 
-    from exporter.clock import Clock
     from exporter.config import Settings, Target
     from exporter.engine.scraper import Scraper
     from exporter.model.session import SessionResult
@@ -43,40 +42,32 @@ class Player:
 
 async def players_of(
     settings: Settings,
-    targets: Sequence[Target],
-    names: Sequence[str],
+    targets: Mapping[str, Target],
     stack: AsyncExitStack,
-    clock: Clock,
     *,
     cold: bool = False,
 ) -> list[Player]:
-    """A player for each target. They work as long as `stack` is open.
+    """A player for each target, by its name. They work as long as `stack` is open.
 
     All play the same scenario, and their first prompts have the same length: the one that the
     engine with the largest cache blocks needs.
     """
-    scrapers = []
-    clients = []
-    for target in targets:
-        client = await stack.enter_async_context(
-            engine_client(target, settings.scrape.timeout_seconds)
-        )
-        clients.append(client)
-        scrapers.append(scraper_of(settings, target, client, clock))
-    units = [await _match_unit(scraper) for scraper in scrapers]
-    plans = [replace(plan_of(settings, target), others=()) for target in targets]
-    longest = max((plans[0].match_units * unit for unit in units if unit), default=0)
+    engines = {
+        name: await stack.enter_async_context(engine_access(settings, target))
+        for name, target in targets.items()
+    }
+    units = {name: await _match_unit(engine.scraper) for name, engine in engines.items()}
+    longest = max((e.plan.match_units * (units[name] or 0) for name, e in engines.items()))
     players = []
-    for place, target in enumerate(targets):
-        unit = units[place]
-        plan = plans[place]
+    for name, engine in engines.items():
+        unit = units[name]
+        plan = replace(engine.plan, others=())
         if unit:
             plan = replace(plan, match_units=math.ceil(longest / unit))
         control = ColdControl(1.0, random.random, new_salt) if cold else None
-        requests = requests_of(settings, scrapers[place], clients[place])
-        runner = SessionRunner(plan, requests, new_salt, control=control)
+        runner = SessionRunner(plan, engine.requests, new_salt, control=control)
         hooks = SessionHooks(on_turn=stopping_if_unproven(runner)) if cold else SessionHooks()
-        players.append(Player(names[place], target.base_url, scrapers[place], runner, hooks))
+        players.append(Player(name, engine.url, engine.scraper, runner, hooks))
     return players
 
 

@@ -196,7 +196,7 @@ async def play_restarted(
             one = sides[caching]
             async with started(one, door, clock, tell), AsyncExitStack() as stack:
                 name = "caching" if caching else "no caching"
-                (player,) = await players_of(settings, [one], [name], stack, clock)
+                (player,) = await players_of(settings, {name: one}, stack)
                 await _check_caching(player, caching=caching)
                 players.insert(0 if caching else len(players), player)
                 await play_rounds([player], sessions, tell)
