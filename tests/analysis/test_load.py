@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from guest_views import engine
 from hypothesis import given
 from hypothesis import strategies as st
+from load_views import engine
 from publish_records import failed_engine_view, failed_session, session, turn
 
 from exporter.analysis.load import (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import structlog
 from fake_clock import FakeClock
-from guest_views import engine
+from load_views import engine
 from probe_loops import ProbeLoops
 from publish_records import session, turn
 
@@ -65,7 +65,9 @@ def engine_at_work(view, generated):
     ("busy", "reason"),
     [(engine(waiting=1.0), PauseReason.QUEUE), (engine(usage=0.95), PauseReason.USAGE)],
 )
-async def test_a_busy_engine_is_waited_for_and_the_reason_is_told_until_it_is_over(busy, reason):
+async def test_a_busy_engine_is_waited_for_and_the_reason_is_published_until_it_is_over(
+    busy, reason
+):
     scene = Scene()
     scene.view, scene.works = busy, True
     with structlog.testing.capture_logs() as logged:
@@ -106,7 +108,7 @@ async def test_an_engine_that_counts_nothing_for_a_minute_is_probed_once_whateve
     assert [line["event"] for line in logged] == ["probe.paused", "probe.engine_stands_still"]
 
 
-async def test_a_minute_without_a_count_begins_anew_with_each_count_and_each_look_at_an_idle_engine():
+async def test_the_minute_without_a_count_restarts_with_each_count_and_each_idle_reading():
     scene = Scene()
     scene.view = engine(waiting=1.0)
     waiting = asyncio.create_task(scene.pass_through())
@@ -151,7 +153,7 @@ async def test_a_sleeping_engine_is_not_probed_however_long_it_counts_nothing():
     assert scene.published[-1] is None
 
 
-async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_paused():
+async def test_an_engine_that_failed_a_session_is_asked_whether_it_sleeps_or_is_paused():
     """Before vLLM 0.11 its page does not say that it sleeps, and no page says that it is paused."""
     scene = Scene()
     await scene.pass_through(failure=FailureReason.FIRST_TOKEN_TIMEOUT)
@@ -170,7 +172,7 @@ async def test_an_engine_that_gave_no_answer_is_asked_whether_it_sleeps_or_is_pa
     assert scene.asleep_asked == asked, "an engine that answers is not asked"
 
 
-async def test_an_engine_that_refused_because_it_is_paused_is_left_alone_for_a_minute():
+async def test_an_engine_that_refused_because_it_is_paused_gets_no_session_for_a_minute():
     scene = Scene()
     await scene.pass_through(failure=FailureReason.PAUSED)
     assert scene.published[-1] is PauseReason.ASLEEP, "between two sessions too"
@@ -198,7 +200,7 @@ async def test_the_budget_is_waited_for_without_asking_the_engine():
     assert scene.published[-1] is None
 
 
-async def test_the_gate_says_how_long_the_budget_makes_wait():
+async def test_the_wait_for_the_budget_is_known_in_seconds():
     scene = Scene()
     await scene.pass_through(tokens=5_000)
     assert scene.admission.wait_seconds == 0
@@ -210,7 +212,7 @@ async def test_the_gate_says_how_long_the_budget_makes_wait():
     assert scene.admission.wait_seconds == 0
 
 
-async def test_a_long_pause_is_told_again_and_again_so_that_the_loop_is_seen_to_live():
+async def test_a_long_pause_is_published_again_and_again_so_the_loop_is_seen_alive():
     scene = Scene()
     await scene.pass_through(tokens=10_000)
     waiting = asyncio.create_task(scene.pass_through())
@@ -233,7 +235,7 @@ async def test_a_budget_that_paces_every_session_is_logged_once():
     assert [line["event"] for line in logged] == ["probe.paused", "probe.resumed"]
 
 
-async def test_what_ends_badly_is_charged_and_lets_the_next_one_in():
+async def test_a_failed_session_is_charged_and_the_next_one_is_admitted():
     scene = Scene()
     with pytest.raises(ZeroDivisionError):
         await scene.pass_through(tokens=10_000, error=ZeroDivisionError())
@@ -245,7 +247,7 @@ async def test_what_ends_badly_is_charged_and_lets_the_next_one_in():
     await waiting
 
 
-async def test_only_one_at_a_time_is_let_in():
+async def test_one_session_at_a_time_is_admitted():
     scene = Scene(tokens_per_hour=0)
     first_is_in, first_may_go = asyncio.Event(), asyncio.Event()
 
@@ -263,7 +265,7 @@ async def test_only_one_at_a_time_is_let_in():
     await asyncio.gather(one, other)
 
 
-async def test_who_does_not_announce_is_not_told_of():
+async def test_a_wait_without_announce_is_not_published():
     scene = Scene()
     scene.view = engine(waiting=1.0)
 
@@ -280,7 +282,7 @@ async def test_who_does_not_announce_is_not_told_of():
     assert (scene.published, logged) == ([], [])
 
 
-async def test_one_who_gives_up_waiting_or_is_stopped_inside_leaves_the_gate_free():
+async def test_a_cancelled_wait_or_session_leaves_the_admission_free():
     scene = Scene()
     scene.view = engine(waiting=1.0)
     waiting = asyncio.create_task(scene.pass_through())
@@ -292,7 +294,7 @@ async def test_one_who_gives_up_waiting_or_is_stopped_inside_leaves_the_gate_fre
     await scene.pass_through()
 
 
-async def test_what_is_cut_off_is_charged_for_what_was_under_way_beside_its_bill():
+async def test_a_cancelled_session_is_charged_for_its_running_request_too():
     scene = Scene()
     inside = asyncio.Event()
 
@@ -316,9 +318,7 @@ async def test_what_is_cut_off_is_charged_for_what_was_under_way_beside_its_bill
 
 
 @pytest.mark.parametrize(("tokens_per_hour", "seconds"), [(100_000, 360.0), (5_000, 7200.0)])
-async def test_another_budget_holds_for_what_was_spent_under_the_one_before(
-    tokens_per_hour, seconds
-):
+async def test_a_new_budget_counts_what_was_spent_under_the_old_one(tokens_per_hour, seconds):
     before, scene = Scene(), Scene(tokens_per_hour=tokens_per_hour)
     await before.pass_through(tokens=10_000)
     scene.admission.continue_from(before.admission)
@@ -330,7 +330,7 @@ async def test_another_budget_holds_for_what_was_spent_under_the_one_before(
     await waiting
 
 
-async def test_without_a_limit_nothing_of_the_budget_before_is_waited_for():
+async def test_without_a_limit_tokens_spent_before_delay_nothing():
     before, scene = Scene(), Scene(tokens_per_hour=0)
     await before.pass_through(tokens=10_000)
     scene.admission.continue_from(before.admission)
@@ -372,7 +372,7 @@ async def test_in_a_day_no_hour_costs_more_than_the_budget_and_one_session(seed)
         assert sum(hour) <= 10_000 + max(hour)
 
 
-async def test_what_is_due_is_asked_between_two_requests_of_what_was_let_in():
+async def test_a_due_request_is_sent_between_two_turns_of_a_session():
     scene = Scene()
     done = []
 
@@ -390,7 +390,7 @@ async def test_what_is_due_is_asked_between_two_requests_of_what_was_let_in():
     assert done == ["request 1", "due", "request 2"]
 
 
-async def test_one_that_was_let_in_begins_only_when_what_is_due_has_ended():
+async def test_an_admitted_session_waits_for_a_due_request():
     scene = Scene()
     ends, done = asyncio.Event(), []
 
@@ -410,7 +410,7 @@ async def test_one_that_was_let_in_begins_only_when_what_is_due_has_ended():
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_one_that_is_cut_off_while_it_steps_aside_leaves_the_gate_usable(begun):
+async def test_a_session_cancelled_while_it_yields_leaves_the_admission_free(begun):
     scene = Scene()
     ends = asyncio.Event()
 

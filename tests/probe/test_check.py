@@ -44,7 +44,7 @@ def asleep(observe):
     return look
 
 
-async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
+async def test_a_sleeping_engine_gets_no_request_and_fails_no_test(bench):
     async with bench() as at:
         at.requests.observe = asleep(at.requests.observe)
         report = await checked(at)
@@ -57,7 +57,7 @@ async def test_a_sleeping_engine_is_not_asked_and_not_called_ill(bench):
     assert {one.name for one in report.findings} == {*TESTS, "awake"}
 
 
-async def test_an_engine_that_says_elsewhere_that_it_rests_is_not_asked_either(bench):
+async def test_a_paused_engine_gets_no_request_either(bench):
     async def resting():
         return True
 
@@ -79,7 +79,7 @@ async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(be
     assert session_tokens(result) == 0
 
 
-async def test_a_sound_engine_passes_every_test_and_every_test_is_told_in_order(bench):
+async def test_a_sound_engine_passes_every_test_and_the_findings_come_in_order(bench):
     async with bench() as at:
         report = await checked(at)
     assert tuple(one.name for one in report.findings) == TESTS
@@ -153,7 +153,7 @@ async def test_without_token_ids_from_anywhere_the_ideal_is_unknown_and_no_fault
     assert "0.10.2" in finding(report, "token_ids").remedy
 
 
-async def test_salts_that_are_ignored_fail_the_cold_start_of_a_second_examination(bench):
+async def test_salts_that_are_ignored_fail_the_cold_start_of_a_second_check(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
         await checked(at)
@@ -192,7 +192,7 @@ async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, 
     assert "has not served a prompt of the probe from cache" in finding(wedged, "wedge").evidence
 
 
-async def test_a_cache_that_stops_while_it_is_examined_is_wedged_and_nothing_says_otherwise(bench):
+async def test_a_cache_that_stops_during_the_check_is_wedged_in_every_finding(bench):
     async with bench() as at:
         chat = at.client.chat
 
@@ -281,7 +281,7 @@ async def test_a_cache_that_others_fill_in_between_is_not_called_wedged(bench):
     assert "other requests filled the cache in between" in found.evidence
 
 
-async def test_an_engine_that_is_not_there_fails_one_test_and_leaves_the_rest_unknown(bench):
+async def test_an_unreachable_engine_fails_one_test_and_leaves_the_rest_unknown(bench):
     async with bench() as at, EngineClient("http://127.0.0.1:9") as client:
         report = await checked(at, client)
     assert verdicts(report, FAIL) == {"reachable"}
@@ -375,12 +375,12 @@ def test_a_wedge_is_only_failed_where_nothing_else_can_have_been(test, verdict):
 @pytest.mark.parametrize(
     ("hit_before", "words"), [(True, "emptied the cache"), (False, "computed it twice")]
 )
-def test_a_third_sending_that_hits_is_told_by_what_the_process_did_before(hit_before, words):
+def test_a_hit_at_the_third_request_is_explained_by_earlier_hits_of_the_process(hit_before, words):
     test = replace(MISSED, third_cached=992, hit_before=hit_before)
     assert words in of_wedge(test).evidence
 
 
-def test_a_hit_at_the_third_sending_is_no_habit_of_one_engine_where_several_answer():
+def test_a_hit_at_the_third_request_proves_nothing_where_several_engines_answer():
     third = replace(MISSED, third_cached=992, hit_before=False)
     assert "computed it twice, or several engines" in of_wedge(third).evidence
     found = of_wedge(replace(third, mixed=True))

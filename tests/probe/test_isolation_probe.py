@@ -7,7 +7,7 @@ import contextlib
 
 import structlog
 from fake_clock import FakeClock
-from guest_views import engine
+from load_views import engine
 from probe_loops import ProbeLoops
 
 from exporter.analysis.load import LoadPolicy
@@ -47,7 +47,7 @@ async def running(watched):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_what_it_took_is_told(bench):
+async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_the_tokens_are_counted(bench):
     async with bench() as at:
         watched = Watched(at)
         async with running(watched):
@@ -66,7 +66,7 @@ async def test_a_sound_engine_neither_leaks_nor_is_wedged_and_what_it_took_is_to
     assert (watched.counted.rounds, watched.counted.failures) == (2, 0)
 
 
-async def test_an_engine_that_ignores_salts_sets_the_alarm_off_once_in_the_log(bench):
+async def test_an_engine_that_ignores_salts_is_logged_once(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
         watched = Watched(at)
@@ -101,7 +101,7 @@ async def test_a_round_that_cannot_tell_neither_ends_a_leak_in_the_log_nor_begin
     ]
 
 
-async def test_a_wedged_engine_is_told_and_its_isolation_is_unknown(bench):
+async def test_a_wedged_engine_is_reported_and_its_isolation_is_unknown(bench):
     async with bench() as at:
         watched = Watched(at)
         async with running(watched):

@@ -70,7 +70,7 @@ async def test_what_an_engines_own_rule_takes_is_never_evicted(bench, like):
         ("sliding-window", "the hit ends with the prompt of the previous turn"),
     ],
 )
-async def test_the_evidence_names_what_speaks_for_the_engines_own_rule(bench, like, words):
+async def test_the_evidence_names_the_signs_of_the_engines_own_rule(bench, like, words):
     async with bench(like=like, **SMALL) as at:
         await at.play()
         second = await at.play()
@@ -79,7 +79,7 @@ async def test_the_evidence_names_what_speaks_for_the_engines_own_rule(bench, li
 
 
 @pytest.mark.parametrize(("like", "unit"), [("hybrid-528", 528), ("label-4", 256)])
-async def test_three_hits_tell_the_unit_and_until_then_the_ideal_is_unknown(bench, like, unit):
+async def test_three_hits_show_the_unit_and_until_then_the_ideal_is_unknown(bench, like, unit):
     async with bench(like=like, **SMALL) as at:
         first, second = await at.play(), await at.play()
         found = await examine(at)
@@ -122,7 +122,7 @@ async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(b
 
 
 @pytest.mark.parametrize("hit_before", [True, False])
-async def test_a_salt_test_whose_cache_is_emptied_each_time_finds_no_wedge(bench, hit_before):
+async def test_an_isolation_test_whose_cache_is_emptied_each_time_finds_no_wedge(bench, hit_before):
     """Only what is sent while the same prompt is being answered can tell."""
     async with bench(time_scale=1.0) as at:
         if hit_before:
@@ -277,7 +277,7 @@ async def test_lookups_that_were_counted_again_evict_nothing(bench):
 # Chat templates without a system role
 
 
-async def test_a_template_without_a_system_role_is_played_without_one_and_that_is_said(bench):
+async def test_a_template_without_a_system_role_gets_no_system_message_and_a_notice(bench):
     async with bench(like="no-system-role") as at:
         sent, chat = [], at.client.chat
 
@@ -308,7 +308,7 @@ async def test_a_template_without_a_system_role_is_played_without_one_and_that_i
         "This model does not support system messages",
     ],
 )
-async def test_a_system_message_is_given_up_whatever_the_words_of_the_refusal(bench, words):
+async def test_the_system_message_is_dropped_after_any_wording_of_a_refusal(bench, words):
     async with bench() as at:
         chat = at.client.chat
 

@@ -49,7 +49,7 @@ def causes(result):
     return {turn.index: turn.loss.cause for turn in result.turns if turn.loss}
 
 
-async def test_a_session_that_loses_nothing_asks_nothing_beside_its_turns(bench):
+async def test_a_session_without_a_loss_sends_nothing_but_its_turns(bench):
     async with bench() as at:
         sent = count_chats(at)
         pages = at.client.metrics
@@ -217,7 +217,7 @@ async def test_a_cache_that_is_emptied_again_and_again_has_not_stopped(bench, nu
     assert Notice.CACHE_WEDGED not in result.notices
 
 
-async def test_a_process_that_never_hit_is_asked_so_once(bench):
+async def test_a_process_that_never_hit_gets_overlapping_repeats_once(bench):
     async with bench() as at:
         at.simulator.inject(faults.Wedge())
         sent = count_chats(at)
@@ -245,7 +245,7 @@ async def test_a_cache_that_is_emptied_before_each_turn_of_a_first_session_is_ca
     assert causes(result) == dict.fromkeys(range(2, 9), LossCause.RESET)
 
 
-async def test_a_restart_is_told_once_and_does_not_explain_what_comes_after(bench):
+async def test_a_restart_is_reported_once_and_does_not_explain_later_losses(bench):
     async with bench() as at:
         before_turn(at, 3, at.simulator.engine.restart)
         result = await at.play(
@@ -268,7 +268,7 @@ async def test_hits_that_only_the_engine_counted_are_unreported(bench):
     assert result.extra_tokens == 0
 
 
-async def test_a_turn_that_ran_on_another_rank_is_told_as_that(bench):
+async def test_a_turn_that_ran_on_another_rank_is_reported_as_that(bench):
     async with bench(engine_ranks=2) as at, asyncio.TaskGroup() as others:
         first_rank = at.simulator.engine.ranks[0]
 

@@ -46,7 +46,7 @@ def ideals(result):
 # Salts
 
 
-async def test_a_session_that_begins_warm_is_begun_anew_with_words_of_its_own(bench):
+async def test_a_session_with_a_warm_first_turn_starts_over_with_a_nonce(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
         first = await at.play()
@@ -64,7 +64,7 @@ async def test_a_session_that_begins_warm_is_begun_anew_with_words_of_its_own(be
     assert "salt_ignored" in session_json(second)["notices"]
 
 
-async def test_later_sessions_begin_with_words_of_their_own_at_once(bench):
+async def test_later_sessions_start_with_a_nonce_at_once(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
         await at.play()
@@ -105,7 +105,7 @@ async def test_a_cold_control_is_cold_also_where_salts_do_nothing(bench):
     assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
 
 
-async def test_the_words_fit_the_context_too(bench):
+async def test_the_nonce_fits_the_context_too(bench):
     async with bench() as at:
         whole = (await at.play()).turns[-1]
     tight = whole.prompt_tokens + 8 * (16 + 8)
@@ -117,7 +117,7 @@ async def test_the_words_fit_the_context_too(bench):
     assert result.nonce_in_prompt
 
 
-async def test_words_go_before_text_in_parts_as_well(bench):
+async def test_a_nonce_goes_before_text_in_parts_too(bench):
     text = [{"type": "text", "text": "Read this. " * 60}]
     step = {"role": "user", "content": "Go on."}
     kind = ScenarioKind(
@@ -152,7 +152,7 @@ async def test_without_token_ids_the_ideal_stays_exact_by_tokenize_and_logprobs(
     assert all(turn.loss is None for turn in recovered[1].turns)
 
 
-async def test_an_engine_that_sends_ids_is_asked_for_nothing_more(bench):
+async def test_an_engine_that_sends_ids_gets_no_further_request(bench):
     async with bench() as at:
         sent = sent_by(at)
         at.simulator.inject(faults.NoTokenize())
@@ -161,7 +161,7 @@ async def test_an_engine_that_sends_ids_is_asked_for_nothing_more(bench):
     assert result.notices == {Notice.SIMULATED}
 
 
-async def test_logprobs_are_given_up_once_ids_come_again(bench):
+async def test_logprobs_are_no_longer_requested_once_ids_come_again(bench):
     async with bench() as at:
         at.simulator.inject(faults.NoTokenIds())
         await at.play()
@@ -189,7 +189,7 @@ async def test_where_logprobs_are_refused_the_ideal_is_known_only_if_no_answer_c
 
 
 @pytest.mark.parametrize("more", [faults.NoTokenize(), None])
-async def test_prompts_whose_ids_nobody_tells_have_no_ideal(bench, more):
+async def test_prompts_without_known_ids_have_no_ideal(bench, more):
     async with bench() as at:
         at.simulator.inject(faults.NoTokenIds())
         if more is not None:
@@ -220,7 +220,7 @@ async def test_a_rewritten_prompt_is_found_without_the_answers_ids(bench):
     assert all(ideal is not None for ideal in ideals(result)), "it parts before any answer"
 
 
-async def test_an_answer_cut_off_within_its_reasoning_is_said_to_be_left_out(bench):
+async def test_an_answer_cut_off_within_its_reasoning_is_reported_as_left_out(bench):
     async with bench() as at:
         chat = at.client.chat
 
@@ -247,7 +247,7 @@ def by_counters(at):
     return at
 
 
-async def test_on_an_idle_engine_the_counters_tell_what_usage_leaves_out(bench):
+async def test_on_an_idle_engine_the_counters_give_what_usage_leaves_out(bench):
     async with bench() as at:
         told = await at.play()
         at.simulator.inject(faults.NoUsageDetails())
@@ -260,7 +260,7 @@ async def test_on_an_idle_engine_the_counters_tell_what_usage_leaves_out(bench):
     assert session_json(counted)["turns"][1]["cached_tokens_source"] == "counters"
 
 
-async def test_where_usage_tells_the_counters_are_not_asked(bench):
+async def test_where_usage_reports_hits_the_counters_are_not_read(bench):
     async with bench() as at:
         counted = await by_counters(at).play()
     assert {turn.cached_tokens_source for turn in counted.turns} == {CachedTokensSource.USAGE}

@@ -129,7 +129,7 @@ async def played(bench, version, act, **settings):
         (strangers_hit, {}),
     ],
 )
-async def test_an_old_engine_is_judged_as_a_new_one(bench, version, act, settings):
+async def test_an_old_engine_gets_the_same_findings_as_a_new_one(bench, version, act, settings):
     _, old = await played(bench, version, act, **settings)
     _, new = await played(bench, NEW, act, **settings)
     assert of_each_turn(old) == of_each_turn(new)
@@ -199,7 +199,7 @@ async def test_with_caching_off_an_old_engine_loses_all_to_that_and_waits_for_no
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.22.1", "0.24.0", "0.32.0"])
-async def test_without_the_flag_that_is_said_whatever_the_version(bench, version):
+async def test_a_missing_flag_is_reported_for_every_version(bench, version):
     async with bench(version=version, enable_prompt_tokens_details=False) as at:
         asked = Asked(at)
         runner = asked.session_runner()

@@ -40,7 +40,7 @@ async def test_a_first_that_ends_without_an_answer_does_not_keep_the_second_wait
     assert await overlapping(first, second) == ("failed", "second")
 
 
-async def test_the_first_ends_with_whoever_waits_for_both():
+async def test_cancelling_the_caller_cancels_the_first():
     started, ended = asyncio.Event(), asyncio.Event()
 
     async def first(begun):

@@ -156,7 +156,7 @@ async def test_a_cache_that_is_reset_between_two_turns_is_called_reset(small_ser
     assert result.extra_tokens > 0
 
 
-async def test_a_server_that_is_started_anew_between_two_turns_lost_them_to_the_restart(
+async def test_a_server_restarted_between_two_turns_lost_them_to_the_restart(
     small_server, vllm_servers
 ):
     port = int(small_server.url.rpartition(":")[2])

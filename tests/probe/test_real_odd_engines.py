@@ -36,7 +36,7 @@ async def runner_of(url: str, *, counters: bool = False) -> AsyncIterator[Sessio
         yield SessionRunner(plan, requests, lambda: secrets.token_hex(16))
 
 
-async def test_the_counters_of_an_idle_server_tell_each_turns_cached_tokens(vllm_servers):
+async def test_the_counters_of_an_idle_server_give_each_turns_cached_tokens(vllm_servers):
     async with runner_of(vllm_servers.get("plain32"), counters=True) as runner:
         result = await runner.play()
     assert result.failure is None

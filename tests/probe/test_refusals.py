@@ -44,7 +44,7 @@ async def tried(client):
 # A salt that is refused
 
 
-async def test_a_v0_engine_that_refuses_the_salt_is_measured_all_the_same(bench):
+async def test_a_v0_engine_that_refuses_the_salt_is_still_measured(bench):
     async with bench(like="vllm-0.9.2-v0") as at:
         first, second = await at.play(), await at.play()
         assert len(at.simulator.engine.ranks) == 1
@@ -99,7 +99,7 @@ async def test_where_salts_are_refused_isolation_is_unknown_and_no_leak(bench, n
     assert of_wedge(test).verdict is Verdict.PASS
 
 
-async def test_check_has_nothing_against_an_engine_that_refuses_salts(bench):
+async def test_check_fails_no_test_of_an_engine_that_refuses_salts(bench):
     async with bench(like="vllm-0.9.2-v0") as at:
         report = await Check(at.plan, requests_to(at.client), salts()).run()
         found = {one.name: one for one in report.findings}
@@ -177,7 +177,7 @@ async def closing_proxy(upstream, closes):
             yield str(server.make_url("")).rstrip("/"), asked
 
 
-async def test_a_session_with_a_prompt_that_was_sent_twice_begins_anew(bench):
+async def test_a_session_with_a_prompt_that_was_sent_twice_starts_over(bench):
     async with bench() as at:
         async with (
             closing_proxy(at.simulator.url, lambda number: number == 4) as (url, asked),

@@ -90,12 +90,12 @@ async def test_the_daemons_scraper_says_that_several_engines_answer():
     assert causes(result) == {LossCause.MIXED}
 
 
-async def test_replicas_that_the_readings_do_not_show_are_told_by_the_missing_prompts():
+async def test_replicas_that_the_readings_do_not_show_are_found_by_the_missing_prompts():
     async with two_replicas(pinned) as at:
         result = await at.runner.play()
     assert causes(result) == {LossCause.MIXED}
     lost = next(turn.loss for turn in result.turns if turn.loss)
-    assert "not in the counters of the engine" in lost.evidence
+    assert "missing in the counters on /metrics" in lost.evidence
 
 
 async def test_a_full_cache_on_one_of_two_replicas_is_not_called_an_eviction():

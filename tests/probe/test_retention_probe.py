@@ -138,7 +138,7 @@ async def test_slow_writes_do_not_make_the_short_gaps_late():
     assert scene.ratios == dict.fromkeys(GAPS, 1.0)
 
 
-async def test_each_pass_begins_anew_on_its_own_schedule():
+async def test_rounds_repeat_on_their_own_schedule():
     async with scene_of(gaps=(10.0,)) as scene:
         await scene.until_asleep()
         await scene.wait(10)
@@ -210,7 +210,7 @@ async def test_an_engine_that_fails_the_read_leaves_the_gap_unknown():
         assert await unknown_of(scene) is RetentionUnknown.FAILED
 
 
-async def test_an_engine_that_refuses_salts_keeps_prefixes_apart_by_their_words():
+async def test_an_engine_that_refuses_salts_keeps_prefixes_apart_by_their_nonces():
     refusing = behaviours.StrictFields("unknown_to_openai")
     async with scene_of(gaps=(1.0, 10.0), behaviours=(refusing,)) as scene:
         await scene.until_asleep()
@@ -236,7 +236,7 @@ async def test_a_prefix_that_was_read_twice_says_nothing_about_the_gap():
     assert scene.ratios == {1.0: None}
 
 
-async def test_an_engine_that_fails_a_write_is_not_asked_for_the_others():
+async def test_an_engine_that_fails_a_write_gets_no_further_write():
     async with scene_of() as scene:
         scene.simulator.inject(faults.Errors())
         await scene.until_asleep()
@@ -246,7 +246,7 @@ async def test_an_engine_that_fails_a_write_is_not_asked_for_the_others():
         assert len(scene.consumed) == 1
 
 
-async def test_an_engine_that_is_gone_leaves_every_gap_unknown():
+async def test_an_unreachable_engine_leaves_every_gap_unknown():
     async with scene_of() as scene:
         await scene.until_asleep()
         await scene.wait(900)
@@ -264,7 +264,7 @@ async def test_a_read_that_comes_too_late_is_not_taken_for_its_gap():
         assert await unknown_of(scene) is RetentionUnknown.LATE
 
 
-async def test_a_pass_waits_for_the_budget_and_pays_for_its_reads_with_its_writes():
+async def test_a_round_waits_for_the_budget_and_is_charged_for_its_reads_at_the_writes():
     async with scene_of(gaps=(1.0, 10.0), budget=1000) as scene:
         await scene.until_asleep()
         await scene.wait(1)
@@ -309,7 +309,7 @@ def test_the_share_retained_is_a_ratio_and_whole_only_if_all_was(prompt, unit, c
     assert retention.retained(replace(usage, cached_tokens=None), unit) is None
 
 
-def test_a_prefix_that_hits_when_it_is_written_is_not_one_of_its_own():
+def test_a_prefix_that_hits_when_it_is_written_is_not_new():
     assert retention.write_obstacle(Usage(200, 1, 16), 16) is RetentionUnknown.NOT_COLD
     assert retention.write_obstacle(Usage(200, 1, 0), 16) is None
     assert retention.write_obstacle(Usage(16, 1, 0), 16) is RetentionUnknown.TOO_SHORT

@@ -83,7 +83,7 @@ async def test_an_engine_restarted_between_two_turns_lost_tokens_to_the_restart(
         (faults.NoUsage(), Notice.USAGE_MISSING),
     ],
 )
-async def test_what_the_engine_does_not_tell_leaves_the_ideal_unknown_and_says_why(
+async def test_what_the_engine_does_not_report_leaves_the_ideal_unknown_with_the_reason(
     bench, fault, notice
 ):
     async with bench() as at:
@@ -131,7 +131,7 @@ async def test_a_session_that_fails_has_a_reason_and_keeps_the_turns_before(benc
     assert [turn.index for turn in result.turns] == [1, 2]
 
 
-async def test_an_engine_that_is_not_there_is_a_failed_session_and_comes_back_by_itself(bench):
+async def test_an_unreachable_engine_fails_the_session_and_the_next_one_succeeds(bench):
     async with bench() as at:
         at.simulator.inject(faults.Crash())
         await at.simulator._settle()
@@ -173,7 +173,7 @@ async def test_a_template_that_appends_is_stable(bench):
     assert Notice.PREFIX_UNSTABLE not in result.notices
 
 
-async def test_a_template_that_moves_the_system_prompt_lowers_the_ideal_and_is_told(bench):
+async def test_a_template_that_moves_the_system_prompt_lowers_the_ideal_and_is_reported(bench):
     async with bench() as at:
         at.simulator.inject(faults.MovingSystemPrompt())
         result = await at.play()

@@ -183,7 +183,7 @@ def of_tokens(tokens):
     ("interval", "tokens_per_hour", "warned"),
     [(15.0, 5_000_000, True), (60.0, 5_000_000, False), (15.0, 0, False), (15.0, 6_000_000, False)],
 )
-async def test_an_interval_that_does_not_fit_the_budget_is_warned_of_once(
+async def test_an_interval_too_short_for_the_budget_is_warned_of_once(
     interval, tokens_per_hour, warned
 ):
     script = [of_tokens(24_000)] * 3

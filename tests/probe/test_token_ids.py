@@ -73,7 +73,7 @@ async def test_a_failed_answer_says_nothing_of_the_engines_token_ids(bench):
     assert asked == [False] * 8
 
 
-async def test_a_list_of_ids_that_is_not_whole_is_unknown(bench):
+async def test_an_incomplete_list_of_ids_is_unknown(bench):
     async with bench() as at:
         whole = await at.play()
     async with bench(like="swallows-ids") as at:
@@ -88,7 +88,7 @@ async def test_a_list_of_ids_that_is_not_whole_is_unknown(bench):
     )
 
 
-async def test_a_prompts_ids_that_are_not_whole_are_looked_for_elsewhere(bench):
+async def test_incomplete_ids_of_a_prompt_come_from_tokenize(bench):
     async with bench() as at:
         chat = at.client.chat
 

@@ -38,7 +38,7 @@ async def test_before_the_first_session_there_is_none(bench):
         assert scene.runner.so_far() is None
 
 
-async def test_after_a_session_what_is_so_far_is_all_of_it(bench):
+async def test_after_a_session_so_far_is_the_whole_session(bench):
     async with bench() as scene:
         result = await scene.play()
         left = scene.runner.so_far()
@@ -47,7 +47,7 @@ async def test_after_a_session_what_is_so_far_is_all_of_it(bench):
     assert left.notices == result.notices
 
 
-async def test_each_request_is_told_before_it_leaves_and_a_control_as_one(bench):
+async def test_hooks_announce_each_request_and_each_control_before_it_is_sent(bench):
     async with bench() as scene:
         told: list[str] = []
         hooks = SessionHooks(
