@@ -1,4 +1,4 @@
-"""Holds answers of the API to its OpenAPI description, strictly."""
+"""Checks answers of the API against its OpenAPI description, strictly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _is_rfc3339_in_utc(value: object) -> bool:
 
 
 def validator(description: dict[str, Any], path: str, status: int = 200) -> Draft202012Validator:
-    """Of the body that `GET path` answers with `status`; a key that is not described is a fault."""
+    """The schema of the body of `GET path` with `status`; a key without a description is an error."""
     answer = description["paths"][path]["get"]["responses"][str(status)]
     schema = copy.deepcopy(answer["content"]["application/json"]["schema"])
     components = copy.deepcopy(description["components"])
@@ -32,6 +32,6 @@ def validator(description: dict[str, Any], path: str, status: int = 200) -> Draf
 
 
 def faults(description: dict[str, Any], path: str, body: object, status: int = 200) -> list[str]:
-    """What is wrong with an answer: where, and why."""
+    """The errors in an answer: the place and the reason."""
     found = validator(description, path, status).iter_errors(body)
     return [f"{error.json_path}: {error.message}" for error in found]

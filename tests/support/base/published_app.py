@@ -1,4 +1,4 @@
-"""A real server for every test of this folder that asks for it."""
+"""Fixtures: a real server, and the records that it shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 class Published:
-    """The parts behind the server, and the application made of them."""
+    """The metrics and the history behind the server, and its application."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()

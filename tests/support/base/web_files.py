@@ -1,4 +1,4 @@
-"""Web configuration files, and the certificates that they name."""
+"""Web configuration files, with the certificates that they name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 CERTIFICATES = Path(__file__).parents[2] / "web" / "certificates"
 PASSWORD = "correct horse"
-# bcrypt hashes of PASSWORD, at costs that do not hold a test up.
+# bcrypt hashes of PASSWORD, with low costs to keep the tests fast.
 HASH = "$2b$04$ZALv2K4mS6uDYSlWxaGYFu5ZA2FI2TOK5tonl0tLFgxr1DCDe4m/G"
 DEARER_HASH = "$2b$06$sC3kETVy.Vej4.uiXwitX.SBMv30rOhnqDAFmLjm5kLcsYcjC3e/K"
 TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"

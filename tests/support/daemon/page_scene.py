@@ -42,7 +42,7 @@ GRAFANA_URL = "http://localhost:3000"
 
 
 def turns(lost_in: int | None = None) -> tuple[TurnFacts, ...]:
-    """Eight turns, in one of which half of the cache was gone, with two cold controls."""
+    """Eight turns with two cold controls; in turn `lost_in` half of the cached tokens are lost."""
     played = [turn(1, 2071, 0, 0, ttft=0.412, latency=0.9)]
     for index in range(2, 9):
         prompt = 2071 + 142 * (index - 1)
@@ -67,7 +67,7 @@ def turns(lost_in: int | None = None) -> tuple[TurnFacts, ...]:
 def healthy(metrics: Metrics, history: History, name: str = "qwen") -> None:
     metrics.add(TargetState(name, mode="managed", url="http://127.0.0.1:8000"))
     publish(metrics, engine_view(target=name))
-    publish(metrics, container_view(target=name))  # it ended once, and was brought back
+    publish(metrics, container_view(target=name))  # it exited once and was restarted
     running = container_view(target=name).snapshot
     assert running is not None
     running = replace(running, status=ContainerStatus.RUNNING, exit_code=None, finished_time=None)
@@ -174,7 +174,7 @@ def many(metrics: Metrics, history: History, count: int) -> None:
 
 
 def _play(metrics: Metrics, history: History, results: Sequence[SessionResult]) -> None:
-    """All go into the history, the last few into the sums: their fits take a while."""
+    """All results go into the history; only the last few into the sums, to save time."""
     for result in results:
         history.add(result)
     for result in results[-4:]:

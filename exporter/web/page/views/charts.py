@@ -75,7 +75,7 @@ class SessionPoint:
     """One session of a trend; ratios are None where unknown."""
 
     hit_ratio: float | None
-    best_ratio: float | None
+    ideal_ratio: float | None
     failed: bool
 
 
@@ -98,20 +98,20 @@ def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
     failed = sum(point.failed for point in points)
     place = _places(len(points))
     heights = [None if one.hit_ratio is None else _height(one.hit_ratio, 1) for one in points]
-    best = [None if one.best_ratio is None else _height(one.best_ratio, 1) for one in points]
+    ideals = [None if one.ideal_ratio is None else _height(one.ideal_ratio, 1) for one in points]
     crosses = "".join(
         f"M{place(n) - 3} {_BOTTOM - 7}l6 6m0-6l-6 6" for n, one in enumerate(points) if one.failed
     )
     marks = (
         Mark("grid", _grid()),
         Mark("half", f"M{_LEFT} {_height(0.5, 1)}H{_RIGHT}"),
-        Mark("best", _line(place, best)),
+        Mark("best", _line(place, ideals)),
         Mark("line", _line(place, heights)),
         Mark("dot", _dots(place, heights)),
         Mark("cross", crosses),
     )
     keys = [Key("dot", "hit ratio")]
-    keys += [Key("best", "ideal")] if any(one is not None for one in best) else []
+    keys += [Key("best", "ideal")] if any(one is not None for one in ideals) else []
     keys += [Key("cross", "failed")] if failed else []
     return Chart(
         "trend",
@@ -120,7 +120,7 @@ def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
         f"latest known {numbers.percent(known[-1])}; {failed} failed. Oldest on the left.",
         _drawn(marks),
         (
-            *_scale("100 %", "0"),
+            *_scale("100 %"),
             Label(_LEFT - 5, _height(0.5, 1) + 4, "end", "50 %"),
             Label(_LEFT, HEIGHT - 8, "start", "oldest"),
             Label(_RIGHT, HEIGHT - 8, "end", "latest"),
@@ -153,7 +153,7 @@ def _tokens_chart(turns: Sequence[TurnFacts]) -> Chart | None:
         "Prompt tokens by turn",
         "One bar for each turn, split by the source of its prompt. The table has the numbers.",
         (Mark("grid", _grid()), *(Mark(kind, "".join(d)) for kind, d in bars.items() if d)),
-        (*_scale(numbers.count(most), "0"), *_turn_numbers(turns)),
+        (*_scale(numbers.count(most)), *_turn_numbers(turns)),
         tuple(Key(kind, words_of[kind]) for kind, d in bars.items() if d),
     )
 
@@ -193,7 +193,7 @@ def _ttft_chart(turns: Sequence[TurnFacts]) -> Chart | None:
         "Time to first token by turn",
         "One point for each turn, and one square for each cold control. The table has the numbers.",
         _drawn(marks),
-        (*_scale(numbers.seconds(most), "0"), *_turn_numbers(turns)),
+        (*_scale(numbers.seconds(most)), *_turn_numbers(turns)),
         (Key("dot", "turn"), *([Key("cold", "cold control")] if squares else [])),
     )
 
@@ -206,11 +206,9 @@ def _grid() -> str:
     return f"M{_LEFT} {_BOTTOM}H{_RIGHT}M{_LEFT} {_TOP}H{_RIGHT}"
 
 
-def _scale(top: str, bottom: str) -> tuple[Label, Label]:
-    return (
-        Label(_LEFT - 5, _TOP + 4, "end", top),
-        Label(_LEFT - 5, _BOTTOM + 4, "end", bottom),
-    )
+def _scale(top: str) -> tuple[Label, Label]:
+    """Labels of the scale from 0 to `top`."""
+    return Label(_LEFT - 5, _TOP + 4, "end", top), Label(_LEFT - 5, _BOTTOM + 4, "end", "0")
 
 
 def _turn_numbers(turns: Sequence[TurnFacts]) -> list[Label]:

@@ -11,7 +11,6 @@ from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, co
 from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
 from exporter.web.page.views.container import container_problems
-from exporter.web.page.views.cost import probe_waits
 from exporter.web.page.views.records import (
     Link,
     OverviewRow,
@@ -20,6 +19,7 @@ from exporter.web.page.views.records import (
     TargetSection,
 )
 from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
+from exporter.web.page.views.waiting import probe_waits
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 from exporter.wording.sentences import sooner
