@@ -126,7 +126,7 @@ def test_the_best_of_several_earlier_turns_counts():
     assert turn_ideal(third, [first, second], 2) == 4
 
 
-def test_a_first_turn_has_nothing_to_reuse_whatever_is_unknown():
+def test_a_first_turn_has_nothing_to_reuse_even_if_ids_are_unknown():
     assert turn_ideal(turn(), [], None) == 0
 
 
@@ -143,7 +143,7 @@ def test_without_ids_or_a_block_size_the_ideal_is_unknown(first, second, unit):
     assert turn_ideal(second, [first], unit) is None
 
 
-def test_a_turn_says_everything_that_its_figures_give():
+def test_a_turn_has_all_facts_that_follow_from_its_usage():
     facts = turn_facts(turn(2, Usage(100, 7, 48)), 64, LOSS)
     assert (facts.hit_ratio, facts.tokens_saved) == (0.48, 48)
     assert (facts.ideal_hit_ratio, facts.efficiency_ratio) == (0.64, 0.75)
@@ -164,7 +164,7 @@ def test_a_turn_without_usage_still_has_its_times():
     assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
 
 
-def test_where_nothing_could_be_reused_there_is_no_efficiency():
+def test_without_anything_to_reuse_there_is_no_efficiency():
     assert turn_facts(turn(1, Usage(100, 7, 0)), 0).efficiency_ratio is None
 
 
@@ -232,7 +232,7 @@ def test_an_ideal_without_the_answers_ids_is_the_true_one_or_unknown(parts, last
 
 
 @given(prompt=few_tokens, more=few_tokens, answer=few_tokens, unit=st.integers(1, 6))
-def test_where_a_prompt_parts_from_the_one_before_its_answer_does_not_matter(
+def test_a_prompt_that_differs_from_the_one_before_does_not_need_its_answer(
     prompt, more, answer, unit
 ):
     first = turn_of(1, [*prompt, 3], answer, known=False)
@@ -240,7 +240,7 @@ def test_where_a_prompt_parts_from_the_one_before_its_answer_does_not_matter(
     assert turn_ideal(turn, [first], unit) == len(prompt) // unit * unit
 
 
-def test_an_answer_of_unknown_ids_leaves_the_ideal_open_only_where_it_may_fill_a_block():
+def test_an_answer_with_unknown_ids_makes_the_ideal_unknown_only_if_it_may_fill_a_block():
     first = turn_of(1, range(60), range(60, 65), known=False)
     later = turn_of(2, range(80), [0])
     assert turn_ideal(later, [first], 16) is None, "64 tokens may be four blocks, 60 are three"

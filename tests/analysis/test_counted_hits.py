@@ -48,7 +48,7 @@ def test_an_idle_engine_that_looked_up_exactly_this_prompt_tells_its_hits():
         (BEFORE, None),
     ],
 )
-def test_whatever_could_be_anothers_leaves_it_unknown(before, after):
+def test_hits_that_may_belong_to_another_request_are_unknown(before, after):
     assert counted(before, after, 1000) is None
 
 
@@ -58,7 +58,7 @@ def test_whatever_could_be_anothers_leaves_it_unknown(before, after):
     others=st.integers(0, 5000),
     others_hit=st.integers(0, 5000),
 )
-def test_a_figure_is_ours_or_there_is_none(prompt, ours, others, others_hit):
+def test_counted_hits_are_ours_or_unknown(prompt, ours, others, others_hit):
     hit = min(ours, prompt)
     after = replace(
         BEFORE,

@@ -31,9 +31,7 @@ def usage(prompt, cached):
         (1000, 999, 528, True),
     ],
 )
-def test_as_good_as_all_of_a_prompt_is_no_hit_where_the_prompt_is_new(
-    prompt, cached, unit, all_of_it
-):
+def test_nearly_all_of_a_new_prompt_is_no_hit(prompt, cached, unit, all_of_it):
     assert whole(usage(prompt, cached), unit) is all_of_it
     knowledge = EngineKnowledge()
     knowledge.label = unit
@@ -54,14 +52,14 @@ def test_the_same_usage_of_a_prompt_that_was_sent_before_is_a_hit_until_transfer
 
 
 @given(prompt=st.integers(1, 9000), unit=st.sampled_from([1, 16, 528]), share=st.floats(0, 1))
-def test_what_a_cold_prompt_shares_with_a_templates_head_is_no_transfer(prompt, unit, share):
+def test_a_hit_on_the_head_of_the_template_is_no_transfer(prompt, unit, share):
     """Up to half of a prompt that spans more than three units."""
     cached = int(prompt / 2 * share) // unit * unit
     if prompt > 3 * unit and cached < most_cached(prompt, unit):
         assert not whole(usage(prompt, cached), unit) or cached >= prompt - 1
 
 
-def test_the_likely_unit_is_the_label_while_hits_leave_it_open():
+def test_the_likely_unit_is_the_label_until_hits_settle_it():
     knowledge = EngineKnowledge()
     knowledge.label = 16
     knowledge.saw(Hit(3000, 2640))

@@ -41,7 +41,7 @@ POLICY = LoadPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.9
         (None, None),
     ],
 )
-def test_a_busy_engine_is_left_alone_and_an_unknown_one_is_not_called_busy(view, reason):
+def test_a_busy_engine_pauses_the_probe_and_an_unknown_one_does_not(view, reason):
     pause = busy_pause(view, POLICY)
     assert (pause and pause.reason) == reason
 
@@ -57,14 +57,14 @@ def stood(*looks):
     return standstill
 
 
-def test_a_standstill_lasts_from_the_first_busy_look_with_the_same_counters():
+def test_a_standstill_begins_at_the_first_busy_reading_with_the_same_counters():
     standstill = stood((0.0, 5.0, BUSY), (10.0, 6.0, BUSY), (30.0, 6.0, BUSY), (69.0, 6.0, BUSY))
     assert not standstill.lasts(69.9)
     assert standstill.lasts(70.0)
 
 
 @pytest.mark.parametrize("pause", [None, Pause(PauseReason.ASLEEP, 5.0)])
-def test_a_look_at_an_engine_that_is_not_busy_ends_a_standstill(pause):
+def test_a_reading_of_an_engine_that_is_not_busy_ends_a_standstill(pause):
     standstill = stood((0.0, 5.0, BUSY), (50.0, 5.0, pause), (60.0, 5.0, BUSY))
     assert not standstill.lasts(119.0)
     assert standstill.lasts(120.0)
@@ -75,18 +75,18 @@ def test_an_engine_that_cannot_be_read_does_not_stand_still():
     assert not standstill.lasts(1e9)
 
 
-def test_what_was_spent_takes_its_share_of_an_hour():
+def test_spent_tokens_take_their_share_of_an_hour():
     budget = TokenBudget().spent(2_500, now=100.0, tokens_per_hour=10_000)
     pause = budget_pause(budget, now=400.0)
     assert (pause.reason, pause.seconds) == (PauseReason.BUDGET, 600.0)
     assert budget_pause(budget, now=1000.0) is None
 
 
-def test_without_a_limit_nothing_is_owed():
+def test_without_a_limit_there_is_no_wait():
     assert budget_pause(TokenBudget().spent(10**9, now=0.0, tokens_per_hour=0), now=0.0) is None
 
 
-def test_what_is_spent_while_something_is_owed_is_owed_on_top():
+def test_tokens_spent_during_a_wait_make_it_longer():
     budget = TokenBudget().spent(2_500, 0.0, 10_000).spent(2_500, 0.0, 10_000)
     assert budget.free_at == 1800.0
 
@@ -94,7 +94,7 @@ def test_what_is_spent_while_something_is_owed_is_owed_on_top():
 @pytest.mark.parametrize(
     ("tokens_per_hour", "seconds"), [(20_000, 900.0), (5_000, 3600.0), (10_000, 1800.0), (0, None)]
 )
-def test_another_budget_asks_for_as_long_as_the_same_tokens_take_there(tokens_per_hour, seconds):
+def test_a_new_budget_changes_the_wait_for_the_same_tokens(tokens_per_hour, seconds):
     budget = (
         TokenBudget()
         .spent(6_000, 0.0, 10_000)
@@ -104,7 +104,7 @@ def test_another_budget_asks_for_as_long_as_the_same_tokens_take_there(tokens_pe
     assert (pause and pause.seconds) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_what_was_spent_without_a_limit_is_not_owed_under_one():
+def test_tokens_spent_without_a_limit_cause_no_wait_under_a_new_limit():
     budget = TokenBudget().spent(10**9, 0.0, 0).under(1.0, before=0, tokens_per_hour=10)
     assert budget_pause(budget, 1.0) is None
 
@@ -144,13 +144,13 @@ def _share(start, end, begin):
     return max(0.0, min(end, begin + 3600) - max(start, begin)) / (end - start)
 
 
-def test_a_session_is_charged_its_turns_its_controls_and_what_stood_beside_them():
+def test_a_session_is_charged_its_turns_its_controls_and_its_other_requests():
     control = Control(ControlOutcome.COLD, False, 1250, 30, 0.5)
     turns = (turn(1, 1000, 0, 0), replace(turn(2, 1250, 992, 992), control=control))
     assert session_tokens(session(*turns, extra_tokens=7)) == 1032 + 1282 + 1280 + 7
 
 
-def test_tokens_that_nobody_told_are_charged_by_a_guess_and_not_as_nothing():
+def test_unknown_tokens_are_charged_by_an_estimate_and_not_as_zero():
     unknown = turn(1, None, None, None, completion=None)
     assert session_tokens(session(unknown)) == UNKNOWN_TURN_TOKENS
     failed = Control(ControlOutcome.FAILED, False, None, None, None)
@@ -166,6 +166,6 @@ def test_a_turn_that_failed_is_charged_if_the_engine_may_have_seen_it(reason, ch
     assert session_tokens(failed_session(turn(1, 1000, 0, 0), reason=reason)) == charge
 
 
-def test_a_first_turn_that_failed_is_charged_by_a_guess():
+def test_a_first_turn_that_failed_is_charged_by_an_estimate():
     assert session_tokens(failed_session(reason=FailureReason.STALLED)) == UNKNOWN_TURN_TOKENS
     assert session_tokens(failed_session()) == 0

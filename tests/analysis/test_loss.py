@@ -65,7 +65,7 @@ def test_each_cause_has_its_evidence(evidence, cause):
     assert found.evidence
 
 
-def test_the_rules_stand_in_the_order_that_the_document_gives():
+def test_the_rules_are_in_the_order_of_the_document():
     document = (Path(__file__).parents[2] / "docs" / "loss-causes.md").read_text()
     places = [document.index(f"| `{cause}` |") for cause in LossCause]
     assert places == sorted(places)
@@ -82,7 +82,7 @@ def test_the_rules_stand_in_the_order_that_the_document_gives():
         (replace(LOST, traffic=BUSY, repeat=HIT_AGAIN), LossCause.EVICTED),
     ],
 )
-def test_where_two_rules_apply_the_earlier_one_names_the_cause(evidence, cause):
+def test_if_two_rules_apply_the_earlier_one_names_the_cause(evidence, cause):
     assert loss(evidence).cause is cause
 
 
@@ -105,7 +105,7 @@ def test_what_the_engines_own_rule_explains_has_no_other_cause(evidence):
 @pytest.mark.parametrize("beside", [0, 31_000])
 @pytest.mark.parametrize("room", [None, 0, 30_000])
 @pytest.mark.parametrize("cached", [0, 320])
-def test_evicted_is_never_said_where_others_used_nothing(foreign, beside, room, cached):
+def test_a_loss_is_never_evicted_if_nothing_else_used_the_cache(foreign, beside, room, cached):
     traffic = replace(QUIET, foreign=foreign, beside=beside)
     found = loss(replace(LOST, cached=cached, traffic=traffic, room=room))
     if found.cause is LossCause.EVICTED:
@@ -115,7 +115,7 @@ def test_evicted_is_never_said_where_others_used_nothing(foreign, beside, room, 
         assert foreign + beside < room
 
 
-def test_the_exporters_own_controls_can_push_a_session_out_too():
+def test_the_exporters_own_controls_can_evict_a_session():
     found = loss(replace(PARTIAL, traffic=replace(QUIET, beside=31_000)))
     assert found.cause is LossCause.EVICTED
     assert "the probe itself used 31000 tokens under other salts" in found.evidence
@@ -157,7 +157,7 @@ def test_hits_that_the_engine_counted_for_us_are_unreported(evidence, cause):
         replace(LOST, repeat=HIT_AGAIN, room=None),
     ],
 )
-def test_a_cache_is_not_called_reset_where_it_may_have_been_full(evidence):
+def test_a_cache_that_may_have_been_full_is_not_called_reset(evidence):
     assert loss(evidence).cause is LossCause.UNEXPLAINED
     assert "not known: how much others used" in loss(evidence).evidence
 
@@ -176,7 +176,7 @@ def test_a_cache_is_not_called_reset_where_it_may_have_been_full(evidence):
         (replace(LOST, traffic=HIDDEN), False),
     ],
 )
-def test_a_repeat_is_asked_for_only_where_it_can_tell(evidence, asked):
+def test_a_prompt_is_repeated_only_if_that_can_tell_the_cause(evidence, asked):
     assert needs_repeat(evidence) is asked
 
 
@@ -187,7 +187,7 @@ def test_a_repeat_is_asked_for_only_where_it_can_tell(evidence, asked):
     [(0, 352, 0), (1, 352, 0), (2, 352, 0), (3, 352, 0), (4, 352, 0), (5, 192, 160), (6, 0, 352),
      (7, 0, 352)],
 )  # fmt: skip
-def test_the_recorded_eviction_is_told_as_such(sessions, cached, lost):
+def test_the_recorded_eviction_has_the_cause_evicted(sessions, cached, lost):
     page = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()
     after = parse(page, at=0, scrape_seconds=0)
     assert after.cache.capacity_tokens == 2048
@@ -249,7 +249,7 @@ traffics = st.none() | st.builds(
         reuse_rule=st.none() | st.just(EAGLE),
     )
 )
-def test_every_loss_has_one_cause_and_words_for_it_and_no_gain_has_any(evidence):
+def test_every_loss_has_one_cause_with_evidence_and_a_gain_has_none(evidence):
     found = loss(evidence)
     if evidence.cached >= evidence.ideal:
         assert found is None

@@ -51,14 +51,12 @@ def test_the_unit_is_what_explains_the_hits(label, hits, unit):
 
 
 @given(label=LABELS, reusable=REUSABLE)
-def test_a_label_that_holds_is_never_doubted(label, reusable):
+def test_a_label_that_explains_the_hits_stays_the_unit(label, reusable):
     assert match_unit(label, served(label, reusable)) == label
 
 
 @given(label=LABELS, factor=st.integers(1, 64), reusable=REUSABLE)
-def test_what_is_adopted_promises_no_sound_engine_less_or_more_than_it_served(
-    label, factor, reusable
-):
+def test_the_unit_of_an_undisturbed_engine_explains_all_that_it_served(label, factor, reusable):
     hits = served(label * factor, reusable)
     unit = match_unit(label, hits)
     if unit is not None and unit != label:
@@ -85,7 +83,7 @@ def test_the_order_of_the_hits_does_not_matter(label, factor, reusable, seed):
 @given(
     label=st.sampled_from([16, 32, 128]), reusable=st.lists(st.integers(5000, 60_000), min_size=3)
 )
-def test_one_hit_as_far_as_the_label_promises_refutes_a_larger_unit(label, reusable):
+def test_one_hit_of_the_length_that_the_label_allows_disproves_a_larger_unit(label, reusable):
     full = Hit(7 * label + 3, 7 * label)
     hits = [*served(label * 4, reusable), full, Hit(11 * label, 11 * label)]
     assert match_unit(label, hits) == label

@@ -21,7 +21,7 @@ from exporter.simulator.profiles import faults
 @pytest.mark.parametrize(
     "fault", [None, faults.Wedge(), faults.IgnoreSalts(), faults.SmallCache(blocks=400)]
 )
-async def test_the_engines_counters_grow_by_what_the_exporter_asked(bench, fault):
+async def test_the_engines_counters_grow_by_the_exporters_own_share(bench, fault):
     async with bench() as at:
         asked = Asked(at)
         if fault is not None:
@@ -36,7 +36,7 @@ async def test_the_engines_counters_grow_by_what_the_exporter_asked(bench, fault
     assert asked.requests.share.untold == asked.requests.share.in_flight == 0
 
 
-async def test_with_caching_off_nothing_is_looked_up_for_anybody(bench):
+async def test_with_caching_off_nothing_is_looked_up(bench):
     async with bench(enable_prefix_caching=False) as at:
         asked = Asked(at)
         result = await asked.session_runner().play()
@@ -46,7 +46,7 @@ async def test_with_caching_off_nothing_is_looked_up_for_anybody(bench):
     assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.DISABLED}
 
 
-async def test_a_first_turn_that_was_dropped_counts_also_where_the_session_fails_then(bench):
+async def test_a_dropped_first_turn_counts_even_if_the_session_fails_later(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
         runner = Asked(at).session_runner(ratio=0.0)
@@ -96,7 +96,7 @@ async def test_a_control_whose_turn_failed_counts_as_well(bench):
         (faults.CutStream(after_chunks=1), 1),
     ],
 )
-async def test_a_request_that_may_have_been_looked_up_and_told_nothing_is_unknown(
+async def test_a_request_without_usage_that_may_have_been_looked_up_is_unknown(
     bench, fault, unknown
 ):
     async with bench() as at:
@@ -139,7 +139,7 @@ async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_
     assert (share.requests, share.unknown, share.in_flight) == (2, 1, 0)
 
 
-async def test_what_the_exporter_asks_between_two_turns_is_nobody_elses(bench):
+async def test_requests_of_the_exporter_between_two_turns_are_not_foreign(bench):
     async with bench() as at:
         asked = Asked(at)
         info, view = await at.client.info(), await asked.observe()

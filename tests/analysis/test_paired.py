@@ -43,7 +43,7 @@ def test_five_pairs_on_one_side_are_no_proof_and_six_are():
 
 
 @pytest.mark.parametrize(("pairs", "left_out"), [(6, 0), (7, 2), (8, 3), (10, 8), (15, 25)])
-def test_the_interval_leaves_out_what_the_published_table_says(pairs, left_out):
+def test_the_interval_is_that_of_the_published_table(pairs, left_out):
     """The critical values of the signed-rank test at 2.5 % a side (Wilcoxon's own table)."""
     differences = [float(2**place) for place in range(pairs)]
     means = sorted((a + b) / 2 for place, a in enumerate(differences) for b in differences[place:])
@@ -61,7 +61,7 @@ def test_the_estimate_lies_in_its_interval_and_among_the_differences(differences
 
 
 @given(st.lists(numbers, min_size=1, max_size=12))
-def test_swapping_the_sides_turns_the_difference_round(differences):
+def test_swapping_the_sides_changes_the_sign_of_the_difference(differences):
     told, turned = difference(differences), difference([-each for each in differences])
     assert turned.estimate == -told.estimate
     assert turned.p == told.p
@@ -70,7 +70,7 @@ def test_swapping_the_sides_turns_the_difference_round(differences):
 
 
 @given(st.lists(numbers, min_size=1, max_size=12), st.permutations(range(12)))
-def test_the_order_of_the_pairs_says_nothing(differences, order):
+def test_the_order_of_the_pairs_does_not_matter(differences, order):
     mixed = [differences[place] for place in order if place < len(differences)]
     assert difference(mixed) == difference(differences)
 

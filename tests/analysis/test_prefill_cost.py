@@ -41,7 +41,7 @@ def test_a_line_without_noise_is_found_exactly():
     assert cost.points == 72
 
 
-def test_a_line_that_meets_nothing_to_compute_below_zero_seconds_has_no_floor():
+def test_a_line_with_a_negative_intercept_has_no_floor():
     points = [Point(tokens, SLOPE * tokens - 0.001) for tokens in range(100, 2000, 100)]
     cost = prefill_cost(points)
     assert cost.seconds_per_token == pytest.approx(SLOPE)
@@ -141,7 +141,7 @@ POINTS = st.lists(
 
 
 @given(POINTS)
-def test_whatever_the_points_a_cost_is_positive_and_four_errors_above_zero(points):
+def test_a_cost_is_always_positive_and_four_errors_above_zero(points):
     cost = prefill_cost(points)
     assert cost is None or 0 <= 4 * cost.error <= cost.seconds_per_token < float("inf")
 

@@ -26,15 +26,15 @@ def test_three_match_units_need_one_token_more(prompt, enough):
     assert long_enough(prompt, 32) is enough
 
 
-def test_a_process_that_hit_before_and_does_not_any_more_is_wedged():
+def test_a_process_that_hit_before_and_misses_now_is_wedged():
     assert judge_repeat(MISSED, BY)[0] is RepeatOutcome.WEDGED
 
 
-def test_a_process_that_never_hit_has_not_stopped():
+def test_a_process_that_never_hit_is_not_wedged():
     assert judge_repeat(MISSED, replace(BY, hit_before=False))[0] is RepeatOutcome.NEVER_HIT
 
 
-def test_a_repeat_that_hit_is_a_hit_whatever_else_is_known():
+def test_a_repeat_that_hit_is_always_a_hit():
     assert (
         judge_repeat(Repeat(32, None), replace(BY, match_unit=None, room=None))[0]
         is RepeatOutcome.HIT
@@ -81,7 +81,7 @@ def test_hits_that_the_engine_counted_are_unreported(traffic):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("hit_before", [True, False])
-def test_where_something_else_may_have_been_nothing_is_concluded(repeat, by, words, hit_before):
+def test_a_repeat_with_another_possible_reason_proves_nothing(repeat, by, words, hit_before):
     outcome, said = judge_repeat(repeat, replace(by, hit_before=hit_before))
     assert outcome is RepeatOutcome.UNKNOWN
     assert words in said

@@ -41,7 +41,7 @@ IN_64 = [Hit(1000, 896, prompt_before=950), Hit(1200, 1088, prompt_before=1130)]
         ([Hit(3000, 320)], None, None),
     ],
 )
-def test_the_evidence_is_told_where_there_is_some(hits, engine, words):
+def test_the_evidence_names_each_reason_that_applies(hits, engine, words):
     found = reuse_rule_evidence(hits[-1], 32, hits, engine)
     if words is None:
         assert found is None

@@ -14,7 +14,7 @@ INFO = EngineInfo("tiny", 8192, "0.8.5", simulated=False)
 KNOWN = Process("0.8.5", 1_700_000_000.0, 0)
 
 
-def test_a_process_is_known_as_far_as_its_pages_tell():
+def test_a_process_is_known_as_far_as_its_pages_show():
     view = engine_view()
     start = view.snapshot.process_start_time
     assert process_of(INFO, view) == Process("0.8.5", start, view.restarts)
@@ -41,7 +41,7 @@ def test_another_process_is_trusted_again(later):
 
 
 @pytest.mark.parametrize("same", [Process("0.8.5"), Process(None, 1_700_000_000.0, 0), None])
-def test_a_process_that_may_be_the_same_is_not(same):
+def test_a_process_that_may_be_the_same_is_not_trusted_again(same):
     trust = SaltTrust()
     trust.distrust(KNOWN)
     assert trust.ignored(same)
@@ -54,14 +54,14 @@ def test_an_upgrade_is_seen_also_where_no_metrics_could_be_read():
     assert not trust.ignored(Process("0.9.2"))
 
 
-def test_what_is_learned_of_the_process_later_tells_its_restart():
+def test_later_facts_about_a_process_show_its_restart():
     trust = SaltTrust()
     trust.distrust(Process("0.8.5"))
     assert trust.ignored(KNOWN), "it may be the one that ignored them"
     assert not trust.ignored(Process("0.8.5", 1_700_000_100.0, 1))
 
 
-def test_salts_that_an_unknown_process_ignored_are_tried_again_with_one_that_is_known():
+def test_salts_ignored_by_an_unknown_process_are_tried_again_with_a_known_one():
     trust = SaltTrust()
     trust.distrust(None)
     assert trust.ignored(None)

@@ -49,20 +49,20 @@ def test_a_single_turn_that_is_unknown_leaves_no_ratio_of_the_session(turns, dat
         assert totals.efficiency_ratio is None
 
 
-def test_efficiency_is_served_of_ideal_after_the_first_turn():
+def test_efficiency_is_cached_of_ideal_after_the_first_turn():
     totals = session_totals(TURNS)
     assert totals.efficiency_ratio == (992 + 1024) / (992 + 1280)
     assert totals.lost_by == {LossCause.UNEXPLAINED: 256}
     assert totals.lost_in == {LossCause.UNEXPLAINED: (3,)}
 
 
-def test_where_nothing_could_be_served_there_is_no_efficiency():
+def test_without_an_ideal_there_is_no_efficiency():
     assert session_totals([turn(1, 20, 0, 0), turn(2, 30, 0, 0)]).efficiency_ratio is None
     assert session_totals([turn(1, 20, 0, 0)]).efficiency_ratio is None
     assert session_totals([]).hit_ratio is None
 
 
-def test_only_controls_that_were_cold_say_what_was_saved():
+def test_only_cold_controls_show_what_was_saved():
     cold = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
     warm = Control(ControlOutcome.NOT_COLD, True, 1250, 32, 9.0)
     turns = [TURNS[0], replace(TURNS[1], control=cold), replace(TURNS[2], control=warm)]
@@ -70,7 +70,7 @@ def test_only_controls_that_were_cold_say_what_was_saved():
     assert session_totals(TURNS).ttft_saved_seconds == ()
 
 
-def test_a_turn_that_nothing_was_cached_of_saved_no_time():
+def test_a_turn_without_cached_tokens_saved_no_time():
     cold = Control(ControlOutcome.COLD, True, 1250, 32, 0.5)
     missed = replace(turn(2, 1250, 0, 992), control=cold)
     assert missed.ttft_saved_seconds is None

@@ -60,7 +60,7 @@ def test_a_template_that_appends_is_stable():
     assert pair(chatml(), chatml(answer=ANSWER)).first_difference() is None
 
 
-def test_a_system_prompt_that_moves_into_the_last_user_message_is_told():
+def test_a_system_prompt_that_moves_into_the_last_user_message_is_found():
     question = MESSAGES[1]["content"]
     earlier = block("user", f"{SYSTEM}\n\n{question}") + PROMPT_END
     later = (
@@ -85,14 +85,14 @@ def test_a_system_prompt_that_moves_into_the_last_user_message_is_told():
         ("It is 9:59 now.", "It is 10:01:07 now."),
     ],
 )
-def test_a_value_that_changes_in_the_system_prompt_is_told_and_shown(one, other):
+def test_a_value_that_changes_in_the_system_prompt_is_found_and_shown(one, other):
     found = told(pair(chatml(system=f"{one} {SYSTEM}"), chatml(f"{other} {SYSTEM}", answer=ANSWER)))
     assert found.reason is BreakReason.VALUE_CHANGED
     assert (found.message, found.role) == (1, "system")
     assert found.earlier != found.later
 
 
-def test_tools_in_another_order_are_told():
+def test_tools_in_another_order_are_found():
     def listed(tools):
         return "\n# Tools\n" + "\n".join(json.dumps(tool, indent=1) for tool in tools)
 
@@ -104,14 +104,14 @@ def test_tools_in_another_order_are_told():
 
 
 @pytest.mark.parametrize("tail", ["", "<think>\n"])
-def test_reasoning_that_the_history_leaves_out_is_told(tail):
+def test_reasoning_that_the_history_leaves_out_is_found(tail):
     thought = "The rows are sorted, so the fault is in the cursor.\n</think>\n\n" + ANSWER
     said = thought if tail else "<think>\n" + thought
     found = told(pair(chatml(tail=tail), chatml(answer=ANSWER), answer=said))
     assert found.reason is BreakReason.REASONING_STRIPPED
 
 
-def test_reasoning_left_out_is_told_from_ids_alone_by_the_answer_that_follows_it():
+def test_ids_alone_show_that_reasoning_before_an_answer_was_left_out():
     thought = "<think>\nThe rows are sorted, so it is the cursor.\n</think>\n\n"
     two = pair(chatml(), chatml(answer=ANSWER), answer=thought + ANSWER)
     assert told(two, with_text=False).reason is BreakReason.REASONING_STRIPPED
@@ -129,19 +129,19 @@ def test_reasoning_left_out_is_told_from_ids_alone_by_the_answer_that_follows_it
         ("", "The rows are sorted, so the fault must be", ""),
     ],
 )
-def test_an_answer_of_which_nothing_is_in_the_history_was_left_out(tail, said, kept, with_text):
+def test_an_answer_that_is_not_in_the_history_was_left_out(tail, said, kept, with_text):
     two = pair(chatml(tail=tail), chatml(answer=kept), answer=said)
     found = told(two, with_text=with_text, wordless=True)
     assert found.reason is BreakReason.ANSWER_LEFT_OUT
 
 
 @pytest.mark.parametrize("wordless", [True, False])
-def test_a_break_before_the_answer_is_told_whatever_became_of_the_answer(wordless):
+def test_a_break_before_the_answer_is_found_without_a_look_at_the_answer(wordless):
     two = pair(chatml(system=f"It is 9:59 now. {SYSTEM}"), chatml(f"It is 10:01 now. {SYSTEM}"))
     assert told(two, wordless=wordless).reason is BreakReason.VALUE_CHANGED
 
 
-def test_an_answer_that_encodes_to_other_ids_is_not_the_templates_fault():
+def test_an_answer_that_encodes_to_other_ids_leaves_the_template_stable():
     two = pair(chatml(), chatml(answer=ANSWER))
     split = tuple(
         number for one in two.completion for number in tokens.encode(tokens.decode([one])[:2])
@@ -152,7 +152,7 @@ def test_an_answer_that_encodes_to_other_ids_is_not_the_templates_fault():
     assert (found.message, found.role) == (3, "assistant")
 
 
-def test_an_earlier_message_that_is_rendered_anew_is_told():
+def test_an_earlier_message_that_changed_is_found():
     question = MESSAGES[1]["content"]
     later = (
         block("system", SYSTEM)
@@ -166,7 +166,7 @@ def test_an_earlier_message_that_is_rendered_anew_is_told():
     assert found.token_index > 100
 
 
-def test_without_text_the_place_is_a_token_and_no_message():
+def test_without_text_only_the_token_is_known_and_not_the_message():
     found = told(pair(chatml(system="A " + SYSTEM), chatml("B " + SYSTEM)), with_text=False)
     assert (found.message, found.role, found.earlier) == (None, None, None)
     assert found.token_index > 0
@@ -193,7 +193,7 @@ def told_anyhow(two, index):
 
 
 @given(text=st.text(max_size=200), prompt=ids, later=ids)
-def test_whatever_the_text_is_the_break_is_told(text, prompt, later):
+def test_any_text_gives_a_break(text, prompt, later):
     two = TurnPair(2, prompt, (), later)
     index = two.first_difference()
     if index is not None:

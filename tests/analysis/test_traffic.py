@@ -26,18 +26,18 @@ def after(*, queried=1000, computed=1000, generated=16, hits=0):
     )
 
 
-def test_what_was_not_ours_was_others():
+def test_traffic_that_is_not_ours_is_foreign():
     traffic = traffic_between(BEFORE, after(queried=1500, computed=1500, generated=26), OWN)
     assert (traffic.foreign, traffic.alone) == (510, False)
 
 
-def test_counters_that_began_anew_say_nothing_of_the_traffic():
+def test_counters_that_started_again_show_no_traffic():
     assert traffic_between(BEFORE, replace(BEFORE, queried_tokens=5.0), OwnTraffic()) is None
     assert traffic_between(None, BEFORE, OwnTraffic()) is None
     assert traffic_between(BEFORE, replace(BEFORE, generation_tokens=None), OwnTraffic()) is None
 
 
-def test_lookups_that_were_counted_again_are_nobodys_prompts():
+def test_recounted_lookups_are_not_foreign_prompts():
     """Below vLLM 0.27 a waiting request counts at each step: 2.2 million lookups, and no user."""
     traffic = traffic_between(BEFORE, after(queried=2_233_318), OWN)
     assert traffic.foreign == 0
@@ -61,7 +61,7 @@ def test_our_unreported_hits_lie_between_two_bounds(queried, hits, told, least, 
     assert (traffic.unreported_hits, traffic.hits_beyond) == (least, most)
 
 
-def test_without_a_counter_of_hits_the_bounds_are_unknown():
+def test_without_a_hit_counter_the_bounds_are_unknown():
     traffic = traffic_between(BEFORE, after(hits=None), OWN)
     assert (traffic.unreported_hits, traffic.hits_beyond) == (None, None)
 
@@ -73,7 +73,7 @@ def test_without_a_counter_of_hits_the_bounds_are_unknown():
     their_hits=st.integers(0, 5000),
     again=st.integers(0, 5),
 )
-def test_the_bounds_hold_whatever_others_did(ours, our_hits, theirs, their_hits, again):
+def test_the_bounds_hold_for_any_foreign_traffic(ours, our_hits, theirs, their_hits, again):
     """Also where a waiting request of either is counted again, with its hits."""
     our_hits, their_hits = min(our_hits, ours), min(their_hits, theirs)
     grown = after(
@@ -86,7 +86,7 @@ def test_the_bounds_hold_whatever_others_did(ours, our_hits, theirs, their_hits,
     assert traffic.foreign == theirs
 
 
-def test_an_engine_that_counts_blocks_does_not_lack_what_fills_none():
+def test_an_engine_that_counts_blocks_misses_no_part_of_a_block():
     """A prompt of 2071 tokens is 129 blocks of 16 to vLLM 0.8.5."""
     before = replace(BEFORE, lookup_step_tokens=16, queried_tokens=0.0)
     later = replace(before, queried_tokens=2064.0, generation_tokens=before.generation_tokens + 1)
@@ -96,7 +96,7 @@ def test_an_engine_that_counts_blocks_does_not_lack_what_fills_none():
     assert traffic_between(before, one, OwnTraffic(prompt=2071, completion=1)).elsewhere == 7.0
 
 
-def test_sums_of_a_page_that_an_engine_left_or_joined_in_between_say_nothing():
+def test_sums_of_a_page_that_an_engine_left_or_joined_show_no_traffic():
     a, b = (("pod", "a"),), (("pod", "b"),)
     both, one = replace(BEFORE, parts={a: BEFORE, b: BEFORE}), replace(BEFORE, parts={a: BEFORE})
     assert traffic_between(both, both, OwnTraffic()) is not None

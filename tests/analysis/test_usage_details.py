@@ -21,12 +21,12 @@ from exporter.model.session import Notice
         *[(other, False) for other in (None, "", "1.83.0", "router-0.24", "dev", "10.24.0")],
     ],
 )
-def test_a_version_is_known_to_tell_every_0_or_it_is_not(version, tells):
+def test_versions_since_0_24_report_every_0(version, tells):
     assert always_tells(version) is tells
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_a_missing_field_is_0_once_a_hit_was_told_and_also_before(readable):
+async def test_a_missing_field_is_0_after_a_reported_hit_and_also_before_it(readable):
     at = await asked(Engine(readable=readable, others_between=(500, 300)))
     assert await at.ask(0, 0) == [None, None], "others hit meanwhile, so no counter tells"
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
@@ -35,7 +35,7 @@ async def test_a_missing_field_is_0_once_a_hit_was_told_and_also_before(readable
     assert {usage.source for usage in at.usages} == {CachedTokensSource.USAGE}
 
 
-async def test_what_one_session_was_told_holds_for_the_next_of_the_same_process():
+async def test_reports_in_one_session_hold_for_the_next_of_the_same_process():
     engine = Engine(others_between=(500, 300))
     requests = requests_of(engine)
     await (await asked(engine, requests)).ask(800)
@@ -44,7 +44,7 @@ async def test_what_one_session_was_told_holds_for_the_next_of_the_same_process(
     assert at.notice() is None
 
 
-async def test_a_process_that_was_restarted_has_told_nothing_yet():
+async def test_a_restarted_process_has_reported_nothing_yet():
     engine = Engine()
     requests = requests_of(engine)
     await (await asked(engine, requests)).ask(800)
@@ -54,7 +54,7 @@ async def test_a_process_that_was_restarted_has_told_nothing_yet():
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
 
 
-async def test_a_restart_within_a_session_is_seen_by_the_answer_that_does_not_tell():
+async def test_a_silent_answer_shows_a_restart_within_a_session():
     engine = Engine(others_between=(500, 300))
     at = await asked(engine)
     await at.ask(800, 0)
@@ -62,7 +62,7 @@ async def test_a_restart_within_a_session_is_seen_by_the_answer_that_does_not_te
     assert await at.ask(640) == [800, 0, None]
 
 
-async def test_where_the_process_is_not_known_nothing_is_remembered_for_the_next_session():
+async def test_nothing_is_remembered_of_an_unknown_process():
     engine = Engine(readable=False)
     requests = requests_of(engine)
     await (await asked(engine, requests)).ask(800)
@@ -71,7 +71,7 @@ async def test_where_the_process_is_not_known_nothing_is_remembered_for_the_next
     assert await at.ask(640) == [0, 640]
 
 
-async def test_a_process_without_a_start_time_is_told_by_its_restarts():
+async def test_a_process_without_a_start_time_is_identified_by_its_restarts():
     engine = Engine(says_start=False, others_between=(500, 300))
     requests = requests_of(engine)
     await (await asked(engine, requests)).ask(800)
@@ -80,14 +80,14 @@ async def test_a_process_without_a_start_time_is_told_by_its_restarts():
     assert await (await asked(engine, requests)).ask(0) == [None]
 
 
-async def test_hits_that_the_engine_did_not_count_are_none_whoever_else_ran():
+async def test_without_counted_hits_there_was_none_even_if_others_ran():
     at = await asked(Engine(others_between=(4000, 0)))
     assert await at.ask(0, 0) == [0, 0]
     assert {usage.source for usage in at.usages} == {CachedTokensSource.NO_HITS}
     assert at.notice() is None
 
 
-async def test_a_hit_that_only_the_engine_counted_proves_that_the_flag_is_off():
+async def test_a_hit_that_only_the_engine_counted_shows_that_the_flag_is_off():
     engine = Engine(flag=False)
     at = await asked(engine)
     assert await at.ask(0) == [0]
@@ -98,14 +98,14 @@ async def test_a_hit_that_only_the_engine_counted_proves_that_the_flag_is_off():
     assert engine.looks - looks == 2, "the counters around a request are not asked any more"
 
 
-async def test_where_others_hit_a_flag_that_is_off_is_not_known_to_be():
+async def test_hits_of_others_hide_that_the_flag_is_off():
     at = await asked(Engine(flag=False, others_between=(500, 300)))
     assert await at.ask(0, 800) == [None, None]
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_a_version_that_always_tells_lacks_the_flag_from_its_first_answer_on(readable):
+async def test_a_version_that_always_reports_lacks_the_flag_from_the_first_answer(readable):
     at = await asked(Engine("0.31.0", flag=False, readable=readable))
     assert await at.ask(0) == [None]
     assert at.notice() is Notice.USAGE_DETAILS_MISSING
@@ -113,7 +113,7 @@ async def test_a_version_that_always_tells_lacks_the_flag_from_its_first_answer_
     assert at.notice() is Notice.USAGE_DETAILS_MISSING
 
 
-async def test_a_server_that_told_a_0_and_then_nothing_has_lost_the_field():
+async def test_a_server_that_reported_a_0_and_then_nothing_lost_the_field():
     engine = Engine("0.31.0")
     at = await asked(engine)
     await at.ask(0, 800)
@@ -122,7 +122,7 @@ async def test_a_server_that_told_a_0_and_then_nothing_has_lost_the_field():
     assert at.notice() is Notice.USAGE_DETAILS_MISSING
 
 
-async def test_a_gateway_that_drops_what_is_0_before_a_new_version_is_understood():
+async def test_a_gateway_that_drops_zeros_of_a_new_version_is_recognized():
     engine = Engine("0.31.0")
     chat = engine.chat
 
@@ -136,7 +136,7 @@ async def test_a_gateway_that_drops_what_is_0_before_a_new_version_is_understood
     assert at.notice() is None
 
 
-async def test_an_absent_field_is_no_0_where_the_engine_counted_a_hit_of_such_an_answer():
+async def test_an_absent_field_is_not_0_if_the_engine_counted_a_hit_of_such_an_answer():
     engine = Engine()
     at = await asked(engine)
     await at.ask(800)
@@ -145,7 +145,7 @@ async def test_an_absent_field_is_no_0_where_the_engine_counted_a_hit_of_such_an
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
 
 
-async def test_a_page_that_is_behind_the_answer_is_looked_at_again():
+async def test_a_page_that_is_behind_the_answer_is_read_again():
     at = await asked(Engine(flag=False, late=3), from_counters=True)
     assert await at.ask(0, 800) == [0, 800]
     assert at.notice() is Notice.CACHED_FROM_COUNTERS
@@ -167,7 +167,7 @@ async def test_a_page_that_never_shows_our_requests_is_waited_for_once():
     assert engine.looks - looks == 4
 
 
-async def test_figures_from_counters_are_told_only_where_they_told_something():
+async def test_the_notice_about_counters_needs_a_value_from_them():
     at = await asked(Engine(flag=False, others_between=(500, 300)), from_counters=True)
     assert await at.ask(0, 800) == [None, None]
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
@@ -176,13 +176,13 @@ async def test_figures_from_counters_are_told_only_where_they_told_something():
     assert at.notice() is Notice.USAGE_DETAILS_MISSING
 
 
-async def test_a_miss_after_a_hit_is_seen_where_counters_may_stand_in():
+async def test_a_miss_after_a_hit_is_seen_if_counters_may_be_used():
     at = await asked(Engine(), from_counters=True)
     assert await at.ask(0, 800, 0, 640) == [0, 800, 0, 640]
     assert at.notice() is None
 
 
-async def test_what_a_failed_answer_did_not_tell_is_not_looked_for():
+async def test_a_failed_answer_is_not_settled_by_counters():
     engine = Engine(flag=False)
     chat = engine.chat
 
@@ -196,7 +196,7 @@ async def test_what_a_failed_answer_did_not_tell_is_not_looked_for():
     assert at.notice() is Notice.CACHED_TOKENS_UNKNOWN
 
 
-async def test_an_answer_that_no_reading_follows_is_settled_by_the_next_one_of_its_process():
+async def test_an_answer_without_a_reading_after_it_is_settled_by_the_next_reading():
     engine = Engine(others_between=(500, 300))
     at = await asked(engine)
     await at.ask(800)
@@ -207,7 +207,7 @@ async def test_an_answer_that_no_reading_follows_is_settled_by_the_next_one_of_i
     assert at.scope._requests.share.untold == 0
 
 
-async def test_an_answer_that_no_reading_follows_before_a_restart_stays_unknown():
+async def test_an_answer_without_a_reading_before_a_restart_stays_unknown():
     engine = Engine(others_between=(500, 300))
     at = await asked(engine)
     await at.ask(800)
@@ -218,7 +218,7 @@ async def test_an_answer_that_no_reading_follows_before_a_restart_stays_unknown(
     assert await at.ask(0, 800, 0) == [800, None, 0, 800, 0]
 
 
-async def test_several_engines_behind_one_address_are_no_process():
+async def test_several_engines_at_one_url_are_not_one_process():
     engine = Engine(others_between=(500, 300))
     observe = engine.observe
 

@@ -91,7 +91,7 @@ def recorded(version, name):
 
 
 @pytest.mark.parametrize("version", RECORDED)
-async def test_a_first_prompt_and_its_repeat_are_understood_as_they_were_recorded(version):
+async def test_a_recorded_prompt_and_its_repeat_are_settled(version):
     told = json.loads((VERSIONS / version / "version.json").read_text())["version"]
     engine = Engine(told, readable=False)
     usages = [recorded(version, "chat.sse"), recorded(version, "chat_repeat.sse")]

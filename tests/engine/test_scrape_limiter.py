@@ -69,7 +69,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_no_more_engines_are_read_at_once_than_there_are_places():
+async def test_no_more_engines_are_scraped_at_once_than_there_are_slots():
     counts, limiter, clock = Counts(), ScrapeLimiter(3), FakeClock()
     engines = [Engine(counts) for _ in range(10)]
     readings = [asyncio.create_task(scraper(each, limiter, clock).refresh()) for each in engines]
@@ -82,7 +82,7 @@ async def test_no_more_engines_are_read_at_once_than_there_are_places():
     assert counts.most == 3
 
 
-async def test_the_wait_for_a_place_is_neither_the_engines_fault_nor_part_of_its_time():
+async def test_the_wait_for_a_slot_is_neither_a_failure_nor_part_of_the_duration():
     counts, limiter, clock = Counts(), ScrapeLimiter(1), FakeClock()
     slow, other = Engine(counts), Engine(counts)
     other.open.set()
@@ -101,7 +101,7 @@ async def test_the_wait_for_a_place_is_neither_the_engines_fault_nor_part_of_its
     assert view.snapshot.scrape_seconds == 0.0
 
 
-async def test_an_engine_that_hangs_gives_its_place_back_at_its_timeout():
+async def test_an_engine_that_hangs_frees_its_slot_at_its_timeout():
     counts, limiter, clock = Counts(), ScrapeLimiter(1), FakeClock()
     hanging, sound = Engine(counts, hangs=True), Engine(counts)
     sound.open.set()
@@ -113,7 +113,7 @@ async def test_an_engine_that_hangs_gives_its_place_back_at_its_timeout():
         assert (await first).failure.reason == "timeout"
 
 
-async def test_however_many_hang_half_of_the_places_stay_with_those_that_do_not():
+async def test_hung_engines_leave_half_of_the_slots_to_the_others():
     counts, limiter, clock = Counts(), ScrapeLimiter(4), FakeClock()
     hanging = [scraper(Engine(counts, hangs=True), limiter, clock, 0.05) for _ in range(20)]
     async with asyncio.timeout(PATIENCE):

@@ -10,7 +10,7 @@ from scraper_bench import Bench, BrokenSource, events
 from exporter.model.engine import EngineInfo, EngineTotals
 
 
-async def test_the_first_reading_tells_all_that_the_engine_says(engine, bench):
+async def test_the_first_scrape_has_all_that_the_engine_reports(engine, bench):
     engine.page = recorded("main32_after")
     async with bench.running():
         (view,) = bench.views
@@ -32,11 +32,11 @@ async def test_the_first_reading_tells_all_that_the_engine_says(engine, bench):
     assert view.restarts == 0
 
 
-async def test_nothing_is_known_before_the_first_reading(bench):
+async def test_nothing_is_known_before_the_first_scrape(bench):
     assert bench.scraper.latest() is None
 
 
-async def test_every_round_is_published_and_the_last_is_at_hand(engine, bench):
+async def test_every_round_is_published_and_the_latest_is_kept(engine, bench):
     async with bench.running():
         engine.page = vllm_page(queried=200.0, hit=115.0)
         view = await bench.next_round()
@@ -69,7 +69,7 @@ async def test_the_time_that_a_reading_takes_is_part_of_the_interval():
         assert len(bench.views) == 2
 
 
-async def test_the_engine_is_asked_for_its_name_once(engine, bench):
+async def test_the_engine_is_asked_for_its_info_once(engine, bench):
     async with bench.running():
         await bench.next_round()
         await bench.next_round()
@@ -110,7 +110,7 @@ async def test_a_refresh_during_a_round_reads_again_after_it():
 # Restarts
 
 
-async def test_a_restart_is_bridged_counted_and_asks_for_the_name_again(engine, bench, logs):
+async def test_a_restart_is_bridged_and_counted_and_the_info_is_read_again(engine, bench, logs):
     async with bench.running():
         engine.page = vllm_page(started=1_700_000_500.0, queried=10.0, hit=5.0)
         engine.version = "0.33.0"
@@ -123,7 +123,7 @@ async def test_a_restart_is_bridged_counted_and_asks_for_the_name_again(engine, 
     assert events(logs).count("engine.restarted") == 1
 
 
-async def test_after_a_restart_the_old_name_is_not_shown_when_the_new_cannot_be_had(engine, bench):
+async def test_after_a_restart_the_old_info_is_not_shown_if_the_new_cannot_be_read(engine, bench):
     async with bench.running():
         engine.page = vllm_page(started=1_700_000_500.0)
         engine.models_status = 500
@@ -132,7 +132,7 @@ async def test_after_a_restart_the_old_name_is_not_shown_when_the_new_cannot_be_
         assert (await bench.next_round()).info is not None
 
 
-async def test_a_name_that_cannot_be_had_is_logged_once_and_spoils_nothing(engine, bench, logs):
+async def test_info_that_cannot_be_read_is_logged_once_and_fails_no_scrape(engine, bench, logs):
     engine.models_status = 401
     async with bench.running():
         view = await bench.next_round()
@@ -144,7 +144,7 @@ async def test_a_name_that_cannot_be_had_is_logged_once_and_spoils_nothing(engin
     assert logs[0]["reason"] == "unauthorized"
 
 
-async def test_replicas_behind_one_url_are_found_out_and_not_added_up(engine, bench):
+async def test_replicas_behind_one_url_are_detected_and_not_added_up(engine, bench):
     one = vllm_page(started=1_700_000_000.0, queried=1000.0, hit=0.0)
     two = vllm_page(started=1_700_000_001.0, queried=2000.0, hit=0.0)
     engine.page = one
@@ -161,9 +161,7 @@ async def test_replicas_behind_one_url_are_found_out_and_not_added_up(engine, be
     assert view.restarts == 1
 
 
-async def test_lookups_that_prompts_do_not_explain_are_said_for_an_hour_and_in_no_window(
-    engine, bench, logs
-):
+async def test_unexplained_lookups_are_reported_for_an_hour_and_in_no_window(engine, bench, logs):
     engine.page = vllm_page(queried=2_000.0, hit=1_000.0, prompt=2_000.0)
     async with bench.running():
         engine.page = vllm_page(queried=3_000.0, hit=1_800.0, prompt=3_000.0)
@@ -185,7 +183,7 @@ async def test_lookups_that_prompts_do_not_explain_are_said_for_an_hour_and_in_n
     assert events(logs) == ["engine.lookups_recounted"]
 
 
-async def test_the_unit_of_old_names_is_known_once_the_engine_said_its_version(engine, bench):
+async def test_the_unit_of_old_names_is_known_with_the_engines_version(engine, bench):
     engine.version = "0.8.5"
     labels = {"engine": "0", "block_size": "16"}
     engine.page = (
@@ -199,9 +197,7 @@ async def test_the_unit_of_old_names_is_known_once_the_engine_said_its_version(e
     assert (view.totals.queried_tokens, view.totals.hit_tokens) == (4128, 2064)
 
 
-async def test_what_was_seen_behind_one_url_is_remembered_for_a_while_and_then_forgotten(
-    engine, bench
-):
+async def test_several_engines_behind_one_url_are_reported_for_a_while(engine, bench):
     one, two = vllm_page(started=1_700_000_000.0), vllm_page(started=1_700_000_001.0)
     engine.page = one
     async with bench.running():
@@ -216,7 +212,7 @@ async def test_what_was_seen_behind_one_url_is_remembered_for_a_while_and_then_f
         assert (await bench.next_round()).mixed is False
 
 
-async def test_replicas_that_do_not_say_when_they_started_are_told_by_counters_that_fall_and_rise(
+async def test_replicas_without_a_start_time_are_detected_by_counters_that_fall_and_rise(
     engine, bench
 ):
     one = vllm_page(started=None, queried=9000.0, hit=0.0)
@@ -248,7 +244,7 @@ async def test_an_engine_that_is_restarted_twice_is_not_taken_for_two(engine, be
     assert (view.mixed, view.restarts) == (False, 2)
 
 
-async def test_only_the_rounds_of_the_loop_count_as_such_whatever_they_found(engine, bench):
+async def test_only_rounds_of_the_loop_count_as_rounds_also_failed_ones(engine, bench):
     async with bench.running():
         assert bench.counted.rounds == 1
         await bench.scraper.refresh()

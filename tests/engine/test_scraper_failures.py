@@ -14,7 +14,7 @@ from exporter.model.engine import EngineTotals
 from exporter.model.failure import FailureReason
 
 
-async def test_a_failure_takes_the_snapshot_and_the_ratios_and_leaves_the_totals(engine, bench):
+async def test_a_failure_removes_the_snapshot_and_the_ratios_and_keeps_the_totals(engine, bench):
     async with bench.running():
         engine.page = vllm_page(queried=200.0, hit=115.0)
         assert (await bench.next_round()).hit_ratios
@@ -41,7 +41,7 @@ async def test_a_failure_takes_the_snapshot_and_the_ratios_and_leaves_the_totals
         ((500, b"no"), "server_error", "HTTP 500"),
     ],
 )
-async def test_each_bad_answer_has_a_reason_of_its_own(engine, bench, answer, reason, said):
+async def test_each_bad_answer_has_its_own_reason(engine, bench, answer, reason, said):
     engine.status, engine.page = answer
     view = await bench.scraper.refresh()
     assert view.failure is not None
@@ -51,7 +51,7 @@ async def test_each_bad_answer_has_a_reason_of_its_own(engine, bench, answer, re
     assert bench.counted.failures == 0
 
 
-async def test_an_engine_that_is_not_there_refuses_the_connection():
+async def test_a_missing_engine_refuses_the_connection():
     bench = Bench(f"http://127.0.0.1:{unused_port()}")
     async with bench.source:
         view = await bench.scraper.refresh()
@@ -70,7 +70,7 @@ async def test_an_engine_that_hangs_is_given_up_after_the_timeout(engine):
     assert "0.05 s" in view.failure.detail
 
 
-async def test_the_log_tells_failure_and_recovery_once_each(engine, bench, logs):
+async def test_failure_and_recovery_are_logged_once_each(engine, bench, logs):
     async with bench.running():
         engine.status = 500
         for _ in range(4):
@@ -111,7 +111,7 @@ async def test_an_engine_that_restarts_during_an_outage_is_bridged_when_it_is_ba
 # What nobody foresaw
 
 
-async def test_a_mistake_in_a_round_is_logged_counted_and_survived(logs):
+async def test_an_unexpected_exception_is_logged_and_counted_and_the_loop_goes_on(logs):
     source = BrokenSource()
     bench = Bench("http://127.0.0.1:9", source=source)
     async with bench.running() as task:
@@ -156,7 +156,7 @@ async def test_cancelling_ends_the_loop_even_within_a_reading(engine):
 
 
 @pytest.mark.parametrize("reason", list(FailureReason))
-def test_whatever_reason_a_door_gives_becomes_one_of_the_closed_set(reason: FailureReason):
+def test_every_reason_becomes_one_of_the_closed_set(reason: FailureReason):
     assert scrape_reason(reason) in set(ScrapeReason)
 
 

@@ -79,7 +79,7 @@ async def test_a_wedged_cache_is_found_in_one_session_by_three_requests(bench):
     assert "this engine process had hit before" in result.turns[1].loss.evidence
 
 
-async def test_a_process_that_never_hit_has_not_stopped(bench):
+async def test_a_process_that_never_hit_is_not_wedged(bench):
     async with bench() as at:
         at.simulator.inject(faults.Wedge())
         results = [await at.play(), await at.play()]

@@ -45,7 +45,7 @@ def test_a_valid_conversation_is_played_message_by_message_in_both_formats(messa
     assert len(scenario.steps) == 1 + sum(m["role"] == "assistant" for m in messages)
 
 
-def test_tool_calls_are_replayed_as_recorded_and_other_talk_with_the_engines_own_answers():
+def test_tool_calls_are_replayed_as_recorded_and_other_conversations_with_the_engines_answers():
     talk = parse_json(json.dumps([ASK, SAY, ASK]), "t.json", "t").build(0)
     assert (talk.recorded, talk.steps) == (False, ((ASK,), (ASK,)))
     calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
@@ -92,7 +92,7 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         ([{"role": "user", "content": 3}], ["messages[0].content: must be text or a list of text parts, not 3"]),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_with_every_place_and_field(content, errors):
+def test_a_wrong_file_is_refused_with_every_line_and_field(content, errors):
     text = content if isinstance(content, str) else json.dumps(content)
     with pytest.raises(ScenarioError) as refused:
         parse_json(text, "t.json", "t")
@@ -119,7 +119,7 @@ def test_every_built_in_scenario_loads_under_its_name(name):
     assert [kind.name for kind in load_scenarios(name)] == [name]
 
 
-def test_a_folder_is_loaded_in_name_order_and_all_its_mistakes_are_told(tmp_path):
+def test_a_folder_is_loaded_in_name_order_and_all_its_errors_are_reported(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps([ASK, SAY, ASK]))
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [ASK, SAY, ASK])))
     assert [kind.name for kind in load_scenarios(str(tmp_path))] == ["a", "b"]
@@ -133,7 +133,7 @@ def test_a_folder_is_loaded_in_name_order_and_all_its_mistakes_are_told(tmp_path
         load_scenarios("nothing")
 
 
-def test_a_folder_that_cannot_be_looked_into_is_a_mistake_with_its_reason():
+def test_a_folder_that_cannot_be_read_is_an_error_with_its_reason():
     wanted = "x" * 5000
     with pytest.raises(ConfigError) as refused:
         load_scenarios(wanted)
@@ -168,7 +168,7 @@ def test_a_file_beyond_the_limit_of_size_is_refused_by_its_size(tmp_path, name):
     assert str(refused.value) == f"{path}: is larger than 8 MiB"
 
 
-def test_a_mistake_shows_the_beginning_of_a_key_that_fills_the_file():
+def test_an_error_shows_only_the_beginning_of_a_long_key():
     with pytest.raises(ScenarioError) as caught:
         parse_json(json.dumps({"k" * 100_000: 1, "messages": [ASK, SAY, ASK]}), "t.json", "t")
     assert str(caught.value).startswith(f"t.json: {'k' * 100}…: is not known")

@@ -70,7 +70,7 @@ async def test_scenarios_are_played_in_rotation_and_a_short_context_shortens_the
     assert Notice.SCENARIO_SHORTENED in results[1].notices
 
 
-async def test_a_first_prompt_below_two_blocks_is_told(tmp_path):
+async def test_a_first_prompt_below_two_blocks_gives_a_notice(tmp_path):
     path = tmp_path / "s.json"
     path.write_text(
         '[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]'

@@ -28,7 +28,7 @@ def test_padding_makes_the_opening_longer_and_changes_nothing_before_it_ends(pad
     assert longer.steps[1:] == shorter.steps[1:]
 
 
-def test_the_same_length_is_the_same_text_to_the_letter():
+def test_the_same_length_gives_the_same_text():
     assert json.dumps(CODING_AGENT.build(9000).steps) == json.dumps(CODING_AGENT.build(9000).steps)
 
 
@@ -38,7 +38,7 @@ def test_a_conversation_fits_up_to_the_last_token_of_the_context():
     assert fits(scripted_tokens=10**9, answers=2, max_tokens=32, max_model_len=None)
 
 
-def test_a_guess_without_a_tokenizer_grows_with_the_text():
+def test_an_estimate_without_a_tokenizer_grows_with_the_text():
     short = CODING_AGENT.build(0)
     long = CODING_AGENT.build(20_000)
     guess = estimate_tokens(short.first_messages(), short.tools)
@@ -53,7 +53,7 @@ async def test_the_first_prompt_spans_eight_blocks_of_any_size(bench, block_size
     assert result.turns[-1].efficiency_ratio == 1.0
 
 
-async def test_without_tokenize_the_length_is_guessed_and_the_session_still_played(bench):
+async def test_without_tokenize_the_length_is_estimated_and_the_session_is_played(bench):
     async with bench(block_size=128, max_model_len=32768) as at:
 
         async def not_served(*_arguments):
@@ -76,7 +76,7 @@ async def test_hybrid_blocks_of_thousands_of_tokens_get_eight_of_them(bench, blo
 
 
 @pytest.mark.parametrize(("block_size", "context", "units"), [(1024, 8192, 7), (4096, 16384, 3)])
-async def test_a_context_too_short_for_eight_blocks_gets_as_many_as_fit_and_says_so(
+async def test_a_context_too_short_for_eight_blocks_gets_as_many_as_fit_and_a_notice(
     bench, block_size, context, units
 ):
     async with bench(block_size=block_size, max_model_len=context, num_blocks=64) as at:
@@ -88,7 +88,7 @@ async def test_a_context_too_short_for_eight_blocks_gets_as_many_as_fit_and_says
     assert result.turns[-1].prompt_tokens <= context
 
 
-async def test_a_block_that_no_prompt_can_fill_is_told_and_nobody_is_accused(bench):
+async def test_a_block_that_no_prompt_can_fill_gives_a_notice_and_no_loss(bench):
     async with bench(block_size=4096, max_model_len=3000, num_blocks=64) as at:
         result = await at.play()
     assert result.failure is None

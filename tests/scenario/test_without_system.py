@@ -30,7 +30,7 @@ def user(content):
         ),
     ],
 )
-def test_what_a_system_message_says_stands_at_the_head_of_the_users(step, without):
+def test_the_text_of_a_system_message_goes_to_the_head_of_the_users(step, without):
     scenario = Scenario("s", (), (step, (user("Go on."),))).without_system()
     assert scenario.steps[0] == without
     assert scenario.steps[1] == (user("Go on."),)
@@ -38,7 +38,7 @@ def test_what_a_system_message_says_stands_at_the_head_of_the_users(step, withou
 
 
 @pytest.mark.parametrize("kind", [load_scenarios(name)[0] for name in BUILT_IN])
-def test_each_built_in_scenario_has_such_a_variant_that_says_the_same(kind):
+def test_each_built_in_scenario_has_a_variant_without_a_system_message(kind):
     given, made = kind.build(4000), kind.without_system().build(4000)
     assert given.has_system
     assert not made.has_system
@@ -57,5 +57,5 @@ def test_each_built_in_scenario_has_such_a_variant_that_says_the_same(kind):
         (FailureReason.SERVER_ERROR, "HTTP 500: System role not supported", False),
     ],
 )
-def test_a_refusal_of_the_system_role_is_told_by_its_words(reason, detail, refused):
+def test_a_refusal_of_the_system_role_is_recognized_by_its_message(reason, detail, refused):
     assert refuses_system(Failure(reason, detail)) is refused

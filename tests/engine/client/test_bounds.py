@@ -92,7 +92,7 @@ async def test_a_page_that_is_too_long_or_badly_packed_has_its_reason(body, codi
     assert said in error.detail
 
 
-async def test_a_stream_that_is_packed_though_nobody_offered_it_is_not_unpacked():
+async def test_a_stream_with_an_encoding_that_was_not_offered_is_not_unpacked():
     handler = page_of(
         gzip.compress(b"data: [DONE]\n\n"),
         **{"Content-Encoding": "gzip", "Content-Type": "text/event-stream"},
@@ -122,7 +122,7 @@ async def test_a_stream_without_an_end_is_given_up_at_a_bound(piece):
     assert "does not end" in failure.detail
 
 
-async def test_no_request_goes_on_to_another_place_and_a_page_may_move_within_its_own():
+async def test_no_redirect_leaves_the_origin_and_a_page_may_move_within_it():
     asked = []
 
     async def elsewhere(request: web.Request) -> web.StreamResponse:
@@ -149,7 +149,7 @@ async def test_no_request_goes_on_to_another_place_and_a_page_may_move_within_it
         assert await client.metrics() == b"vllm:x 1\n"
 
 
-async def test_a_page_that_goes_round_in_a_ring_is_given_up():
+async def test_a_ring_of_redirects_fails():
     async def ring(request: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/metrics")
 
@@ -192,7 +192,7 @@ DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details":
         ('"7"', "usage is not an object"),
     ],
 )
-def test_usage_that_cannot_be_is_no_number_and_the_answer_is_still_one(usage, words):
+def test_an_impossible_usage_is_rejected_and_the_answer_is_kept(usage, words):
     answer = Answer()
     assert answer.take(b'{"choices": [{"delta": {"content": "a"}}]}', 1.0)
     answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 2.0)
@@ -204,7 +204,7 @@ def test_usage_that_cannot_be_is_no_number_and_the_answer_is_still_one(usage, wo
     assert answer.usage_fault.startswith(words)
 
 
-def test_a_later_usage_that_can_be_counts_and_an_empty_one_takes_nothing_back():
+def test_a_later_possible_usage_counts_and_an_empty_one_changes_nothing():
     answer = Answer()
     for usage in ("{}", '{"prompt_tokens": 9, "completion_tokens": 2}', "{}"):
         answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
@@ -217,7 +217,7 @@ def test_a_later_usage_that_can_be_counts_and_an_empty_one_takes_nothing_back():
     [b"[" * 100_000, b'{"choices": [{"token_ids": [1e999]}]}'],
     ids=["deep nesting", "infinite id"],
 )
-def test_json_that_python_stumbles_over_is_a_protocol_failure(data):
+def test_json_that_python_cannot_parse_is_a_protocol_failure(data):
     answer = Answer()
     answer.take(data, 1.0)
     assert answer.failure is not None
@@ -236,7 +236,7 @@ OTHER = b'vllm:time_to_first_token_seconds_bucket{engine="%d",le="0.5"} 12.0\n'
 WANTED = b'vllm:num_requests_running{engine="%d"} 1.0\n'
 
 
-def test_two_hundred_thousand_lines_that_nobody_wants_hide_none_that_somebody_does():
+def test_two_hundred_thousand_other_lines_hide_no_wanted_line():
     page = b"".join(OTHER % i for i in range(200_000)) + WANTED % 0
     assert parse(page, at=0, scrape_seconds=0).requests_running == 1
 
@@ -250,14 +250,14 @@ def test_two_hundred_thousand_lines_that_nobody_wants_hide_none_that_somebody_do
     ],
     ids=["wanted lines", "one wanted line", "one line"],
 )
-def test_a_page_that_would_hold_up_the_daemon_is_refused_at_once(page, said):
+def test_a_page_that_would_block_the_daemon_is_refused_at_once(page, said):
     began = time.process_time()
     with pytest.raises(ExpositionError, match=said):
         parse(page, at=0, scrape_seconds=0)
     assert time.process_time() - began < 2, "prometheus_client takes over five for each of these"
 
 
-def test_a_long_page_of_other_metrics_is_told_by_its_beginning():
+def test_a_long_page_of_other_metrics_is_recognized_by_its_beginning():
     page = b"".join(b'http_requests_total{path="%d"} 1\n' % i for i in range(200_000))
     began = time.process_time()
     assert parse(page, at=0, scrape_seconds=0).ranks == 0

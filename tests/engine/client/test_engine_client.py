@@ -97,7 +97,7 @@ async def test_an_answer_that_comes_in_one_packet_with_its_headers_is_stamped_to
     assert got.sent_at < got.token_times[0] <= got.finished_at
 
 
-async def test_an_odd_usage_costs_the_tokens_of_its_turn_and_not_its_times():
+async def test_a_rejected_usage_leaves_the_times_of_the_answer():
     odd = b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\n'
     async with serving(streaming(chunk("one", "stop"), odd, DONE)) as url:
         async with EngineClient(url) as client:

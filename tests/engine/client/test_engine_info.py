@@ -20,7 +20,7 @@ async def test_the_engine_is_known_by_its_first_model_and_its_version():
             assert await client.info() == EngineInfo("lora", None, "0.32.0", simulated=False)
 
 
-async def test_a_wanted_model_that_is_not_served_is_named_with_those_that_are():
+async def test_the_error_for_a_wanted_model_names_the_models_that_are_served():
     async with serving(streaming(DONE), v1__models=models) as url:
         async with EngineClient(url, model="big") as client:
             with pytest.raises(
@@ -30,7 +30,7 @@ async def test_a_wanted_model_that_is_not_served_is_named_with_those_that_are():
     assert error.value.reason == FailureReason.MODEL_NOT_FOUND
 
 
-async def test_an_engine_without_version_or_tokenize_is_still_an_engine():
+async def test_an_engine_without_version_or_tokenize_works():
     async with serving(streaming(DONE), v1__models=models) as url, EngineClient(url) as client:
         assert (await client.info()).version is None
         assert await client.count_tokens("tiny", [], ()) is None

@@ -54,7 +54,7 @@ def asking(size: int) -> ChatRequest:
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
 @pytest.mark.parametrize("size", [100, 2 << 20], ids=["small prompt", "2 MB prompt"])
-def test_each_moment_of_a_request_lies_between_those_of_the_server(runner, tls, size, pieces):
+def test_each_stamp_of_a_request_lies_between_those_of_the_server(runner, tls, size, pieces):
     """Sent before the server had all of it; each chunk stamped before the server sent the next."""
 
     async def scene():
@@ -161,7 +161,7 @@ def test_the_tcp_transport_writes_at_once(wire):
     assert tcp.limits == (0, None)
 
 
-def test_what_is_written_after_the_request_does_not_move_the_moment(wire):
+def test_a_write_after_the_request_does_not_move_the_stamp(wire):
     """As where TLS answers with a new key while the server takes nothing."""
     tls, tcp, exchange, transport = wire
     transport.write(b"request")
@@ -177,7 +177,7 @@ def test_what_is_written_after_the_request_does_not_move_the_moment(wire):
     assert exchange.sent_at == sent
 
 
-def test_what_tls_held_back_moves_the_moment_to_when_it_left(wire):
+def test_bytes_that_tls_held_back_move_the_stamp_to_when_they_left(wire):
     tls, tcp, exchange, transport = wire
     transport.write(b"request")
     tls.waiting, tcp.waiting = 3, 4
@@ -193,7 +193,7 @@ def test_what_tls_held_back_moves_the_moment_to_when_it_left(wire):
     assert exchange.sent_at > sent
 
 
-def test_a_request_that_left_at_once_has_the_moment_before_its_write(wire):
+def test_a_request_that_left_at_once_is_stamped_before_its_write(wire):
     tls, _, exchange, transport = wire
     wrote = []
 
@@ -248,7 +248,7 @@ def _write_late(transport, data):
     ("sent_at", "token_times", "finished_at"),
     [(None, (2.0,), 3.0), (2.5, (2.0,), 3.0), (3.5, (), 3.0), (3.5, (4.0,), 3.0)],
 )
-def test_no_whole_answer_has_times_that_cannot_be(sent_at, token_times, finished_at):
+def test_no_whole_answer_has_impossible_times(sent_at, token_times, finished_at):
     chat = Chat(sent_at, token_times, finished_at, None, "stop", None, None, {}, None)
     assert chat.failure.reason is FailureReason.INTERNAL
 

@@ -65,9 +65,9 @@ def answered(own_certificate, environment):
     return done.stdout.strip()
 
 
-def test_an_engine_that_the_system_vouches_for_is_trusted(own_certificate):
+def test_an_engine_with_a_certificate_known_to_the_system_is_trusted(own_certificate):
     assert answered(own_certificate, {"SSL_CERT_FILE": str(own_certificate[0])}) == "True"
 
 
-def test_one_that_it_does_not_know_is_refused(own_certificate):
+def test_an_engine_with_an_unknown_certificate_is_refused(own_certificate):
     assert answered(own_certificate, {}) == "connect_failed"

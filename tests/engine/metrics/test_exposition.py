@@ -72,7 +72,7 @@ def test_the_recorded_session_counts_what_was_recorded():
         ("devevict_after", 32, True, 64, 2048),
     ],
 )
-def test_a_recorded_page_tells_the_cache(name, unit, caching, blocks, capacity):
+def test_a_recorded_page_shows_the_cache(name, unit, caching, blocks, capacity):
     cache = read(recorded(name)).cache
     assert cache is not None
     assert cache.match_unit_tokens == cache.block_size == unit
@@ -163,14 +163,14 @@ def test_a_v0_rate_of_minus_one_means_unknown():
     assert read(page).ranks == 1
 
 
-def test_rates_of_two_models_cannot_be_put_together():
+def test_rates_of_two_models_cannot_be_combined():
     page = series("vllm:gpu_prefix_cache_hit_rate", 0.2, {"model_name": "a"})
     page += series("vllm:gpu_prefix_cache_hit_rate", 0.3, {"model_name": "b"})
     assert read(page).hit_rate_gauge is None
 
 
 @pytest.mark.parametrize("old_first", [True, False])
-def test_where_old_and_new_names_stand_side_by_side_they_are_not_added_up(old_first: bool):
+def test_old_and_new_names_on_one_page_are_not_added_up(old_first: bool):
     """0.9.2 and 0.10.2 show both; the values differ here to tell which was read."""
     new = (
         rank("vllm:prefix_cache_queries_total", 200.0)
@@ -299,9 +299,7 @@ def config(engine: int = 0, **labels: str) -> str:
         (1, {"num_gpu_blocks": "100"}, None),
     ],
 )
-def test_the_capacity_is_that_of_one_rank_from_its_blocks_where_no_label_says_it(
-    ranks, labels, capacity
-):
+def test_without_its_label_the_capacity_is_that_of_one_ranks_blocks(ranks, labels, capacity):
     cache = read("".join(config(engine, **labels) for engine in range(ranks))).cache
     assert cache is not None
     assert cache.capacity_tokens == capacity
@@ -326,7 +324,7 @@ def test_a_sole_line_of_configuration_beside_several_ranks_is_about_all_of_their
         ({"cache_hit_alignment_tokens": "0"}, 16),
     ],
 )
-def test_the_match_unit_is_the_first_label_that_says_one(labels: dict[str, str], unit: int):
+def test_the_match_unit_is_the_first_label_that_is_set(labels: dict[str, str], unit: int):
     cache = read(config(block_size="16", **labels)).cache
     assert cache is not None
     assert cache.match_unit_tokens == unit
@@ -341,7 +339,7 @@ def test_a_block_size_that_is_no_positive_integer_is_unknown(text: str):
     assert cache.match_unit_tokens is None
 
 
-def test_what_the_ranks_disagree_on_is_unknown():
+def test_values_that_differ_between_ranks_are_unknown():
     cache = read(
         config(0, block_size="16", num_gpu_blocks="100", enable_prefix_caching="True")
         + config(1, block_size="32", num_gpu_blocks="100", enable_prefix_caching="False")
@@ -366,7 +364,7 @@ def test_ranks_that_disagree_on_the_unit_do_not_fall_back_to_the_next_label():
 
 
 @pytest.mark.parametrize(("text", "meaning"), [("True", True), ("False", False), ("None", None)])
-def test_prefix_caching_is_said_in_pythons_words(text: str, meaning: bool | None):
+def test_prefix_caching_is_a_python_boolean_in_words(text: str, meaning: bool | None):
     cache = read(config(enable_prefix_caching=text)).cache
     assert cache is not None
     assert cache.prefix_caching is meaning
@@ -385,7 +383,7 @@ def test_the_configuration_of_one_engine_is_not_taken_for_anothers():
     ("awake", "asleep"),
     [((1.0,), False), ((0.0,), True), ((1.0, 0.0), True), ((1.0, "NaN"), None), ((), None)],
 )
-def test_an_engine_is_asleep_where_a_rank_says_that_it_is_not_awake(awake, asleep):
+def test_an_engine_is_asleep_if_a_rank_is_not_awake(awake, asleep):
     page = rank("vllm:num_requests_running", 0.0)
     for engine, value in enumerate(awake):
         page += rank("vllm:engine_sleep_state", value, engine, sleep_state="awake")
@@ -403,7 +401,7 @@ def test_the_tokens_of_engine_steps_are_the_sum_of_a_histogram_over_all_ranks():
     assert read(page).iteration_tokens == 1401.0
 
 
-def test_speculation_is_told_by_its_counters():
+def test_speculation_is_known_by_its_counters():
     plain = vllm_page()
     drafts = rank("vllm:spec_decode_num_drafts_total", 0.0).encode()
     assert read(plain).speculative is False

@@ -127,7 +127,7 @@ PIECES = st.one_of(
 
 
 @given(st.lists(PIECES, max_size=30).map(b"".join))
-def test_any_bytes_are_a_page_or_refused_as_none(page: bytes):
+def test_any_bytes_are_a_page_or_are_refused(page: bytes):
     try:
         read(page)
     except ExpositionError as error:
@@ -135,7 +135,7 @@ def test_any_bytes_are_a_page_or_refused_as_none(page: bytes):
 
 
 @given(st.data())
-def test_a_recorded_page_with_damage_is_a_page_or_refused_as_none(data: st.DataObject):
+def test_a_damaged_recorded_page_is_a_page_or_is_refused(data: st.DataObject):
     page = bytearray(WANTED_PART)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(page) - 1))

@@ -46,7 +46,7 @@ def test_lookups_of_a_request_that_waits_are_in_no_total_and_so_are_its_hits():
     assert history.recounted_at == 10.0
 
 
-def test_tokens_saved_are_not_touched_where_the_engine_counts_them_itself():
+def test_saved_tokens_that_the_engine_counts_itself_are_not_changed():
     history = after(
         reading(0.0, 2_000, 2_000, 1_024, cached=1_024, capacity=True),
         reading(10.0, 3_772_815, 7_680, 1_270_336, cached=2_080, capacity=True),
@@ -56,7 +56,7 @@ def test_tokens_saved_are_not_touched_where_the_engine_counts_them_itself():
     assert totals.saved_tokens == 2_080
 
 
-def test_what_follows_lookups_that_were_left_out_counts_again():
+def test_lookups_after_the_left_out_ones_count_again():
     history = after(
         START,
         reading(10.0, 9_010_000, 12_000, 3_000_000, capacity=True),
@@ -116,7 +116,7 @@ def test_no_prompt_is_waited_for_without_end():
     assert history.recounted_at == late
 
 
-def test_what_an_engine_counted_before_it_was_first_read_is_held_to_the_same():
+def test_the_rule_also_covers_counts_before_the_first_reading():
     history = after(reading(0.0, 3_700_000, 5_650, 1_200_000, capacity=True))
     totals = history.totals()
     assert (totals.queried_tokens, totals.hit_tokens, totals.saved_tokens) == (None, None, None)
@@ -134,7 +134,7 @@ def test_a_restarted_engine_is_held_to_its_own_prompts():
 
 
 @pytest.mark.parametrize("prompt", [None, 0.0])
-def test_without_a_count_of_prompts_lookups_are_believed(prompt):
+def test_without_a_count_of_prompts_lookups_are_trusted(prompt):
     history = after(reading(0.0, 100.0, prompt), reading(10.0, 9_000, prompt, running=0.0))
     assert history.totals().queried_tokens == 9_000
 

@@ -34,7 +34,7 @@ def after(*pages: str) -> Histories:
 
 
 @pytest.mark.parametrize("label", ["server", "pod", "instance", "url", "worker", "backend", "x"])
-def test_series_that_differ_by_a_label_of_somebody_elses_are_several_engines(label):
+def test_series_that_differ_by_a_foreign_label_are_several_engines(label):
     snapshot = read(pods(label, a=100.0, b=300.0))
     assert len(snapshot.parts) == 2
     assert snapshot.told_apart_by == (label,)
@@ -43,7 +43,7 @@ def test_series_that_differ_by_a_label_of_somebody_elses_are_several_engines(lab
     assert snapshot.ranks == 2
 
 
-def test_ranks_models_and_processes_of_one_engine_are_no_engines_of_their_own():
+def test_ranks_models_and_processes_of_one_engine_are_one_engine():
     page = rank(QUERIES, 1.0, 0) + rank(QUERIES, 2.0, 1) + rank(QUERIES, 4.0, 1, pid="77")
     page += rank(HITS, 1.0, 0) + rank(HITS, 1.0, 1) + rank(HITS, 1.0, 1, pid="77")
     snapshot = read(page)
@@ -51,7 +51,7 @@ def test_ranks_models_and_processes_of_one_engine_are_no_engines_of_their_own():
     assert (snapshot.queried_tokens, snapshot.ranks) == (7.0, 2)
 
 
-def test_one_engine_under_a_label_of_somebody_elses_is_one_and_not_on_a_page_of_its_own():
+def test_one_engine_under_a_foreign_label_is_one_engine_on_a_routers_page():
     snapshot = read(pods("pod", a=100.0))
     assert len(snapshot.parts) == 1
     assert (snapshot.queried_tokens, snapshot.ranks) == (100.0, 1)
@@ -93,13 +93,13 @@ def test_the_start_time_of_the_router_is_no_engines():
     assert collected.process_start_time == 1.7e9
 
 
-def test_the_version_of_a_router_does_not_tell_a_unit():
+def test_the_version_of_a_router_does_not_show_the_unit():
     labels = {"server": "a"}
     page = series("vllm:gpu_prefix_cache_queries_total", 100.0, labels)
     assert read(page, version="0.10.2").queried_tokens is None
 
 
-def test_the_caches_of_several_engines_are_what_they_agree_on():
+def test_the_cache_of_several_engines_has_the_values_they_share():
     def config(pod: str, blocks: str) -> str:
         labels = {"pod": pod, "engine": "0", "block_size": "16", "num_gpu_blocks": blocks}
         return series("vllm:cache_config_info", 1.0, labels)
@@ -127,7 +127,7 @@ def test_a_page_of_several_is_asleep_where_all_of_them_are(awake, asleep):
 # Totals
 
 
-def test_an_engine_that_leaves_takes_nothing_with_it_and_is_no_restart():
+def test_an_engine_that_leaves_lowers_no_total_and_is_no_restart():
     history = after(pods(a=1_000.0, b=2_000.0), pods(a=1_100.0))
     assert history.totals().queried_tokens == 3_100.0
     assert history.totals().hit_tokens == 1_550.0
@@ -160,7 +160,7 @@ def test_an_engine_whose_page_is_shown_by_a_router_from_now_on_does_not_jump():
     assert history.totals().queried_tokens == 5_100.0
 
 
-def test_a_number_that_one_of_the_engines_does_not_say_is_unknown_while_it_is_shown():
+def test_a_number_that_one_engine_lacks_is_unknown_while_it_is_shown():
     prompt = series("vllm:prompt_tokens_total", 1_000.0, {"server": "a", "model_name": "tiny"})
     history = after(pods(a=1_000.0, b=2_000.0) + prompt)
     assert history.totals().prompt_tokens is None
@@ -168,14 +168,14 @@ def test_a_number_that_one_of_the_engines_does_not_say_is_unknown_while_it_is_sh
     assert after(pods(a=1_000.0) + prompt).totals().prompt_tokens == 1_000.0
 
 
-def test_a_number_that_a_joined_engine_says_later_is_no_growth_either():
+def test_a_number_that_a_joined_engine_has_later_is_no_growth_either():
     nan = series(QUERIES, "NaN", {"server": "b", "model_name": "tiny"})
     nan += series(HITS, 1.0, {"server": "b", "model_name": "tiny"})
     history = after(pods(a=1_000.0), pods(a=1_000.0) + nan, pods(a=1_000.0, b=9_000.0))
     assert history.totals().queried_tokens == 1_000.0
 
 
-def test_pods_that_are_renewed_for_ever_are_one_sum_and_lose_nothing():
+def test_pods_that_are_replaced_again_and_again_become_one_sum():
     history, expected = after(pods(a=1_000.0)), 1_000.0
     for number in range(3 * _ENGINES_KEPT):
         name = f"pod{number}"
@@ -187,7 +187,7 @@ def test_pods_that_are_renewed_for_ever_are_one_sum_and_lose_nothing():
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 50), min_size=1)))
-def test_totals_never_go_back_whatever_engines_come_and_go(steps):
+def test_totals_never_fall_when_engines_join_and_leave(steps):
     history, counters, before = after(pods(a=10.0)), dict.fromkeys("abcd", 10.0), 10.0
     for grown in steps:
         for name, tokens in grown.items():
@@ -223,7 +223,7 @@ async def test_one_engine_behind_a_label_is_not_called_several(engine, bench, lo
     assert events(logs) == []
 
 
-async def test_pages_of_replicas_in_turn_that_name_themselves_are_found_out(engine, bench):
+async def test_pages_of_replicas_in_turn_with_their_own_labels_are_detected(engine, bench):
     async with bench.running():
         for page, mixed in (("a", False), ("b", False), ("a", True)):
             engine.page = pods("pod", **{page: 1_000.0}).encode()

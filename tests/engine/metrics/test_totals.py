@@ -46,7 +46,7 @@ def test_totals_start_at_the_engines_own_values_and_follow_them():
     assert history.restarts == 0
 
 
-def test_a_counter_never_goes_back_when_the_engine_restarts():
+def test_a_counter_never_falls_when_the_engine_restarts():
     history = after(
         snapshot(started=100.0, queried_tokens=500.0, hit_tokens=300.0),
         snapshot(started=200.0, queried_tokens=20.0, hit_tokens=0.0),
@@ -65,7 +65,7 @@ def test_a_restart_is_seen_even_when_the_new_counter_has_overtaken_the_old():
     assert history.restarts == 1
 
 
-def test_without_a_start_time_a_counter_that_fell_tells_the_restart_of_all():
+def test_without_a_start_time_a_counter_that_fell_shows_a_restart():
     history = after(
         snapshot(started=None, queried_tokens=500.0, prompt_tokens=500.0, preemptions=2.0),
         snapshot(started=None, queried_tokens=40.0, prompt_tokens=600.0, preemptions=2.0),
@@ -76,7 +76,7 @@ def test_without_a_start_time_a_counter_that_fell_tells_the_restart_of_all():
     assert history.restarts == 1
 
 
-def test_counters_made_anew_within_a_process_are_carried_but_are_no_restart():
+def test_new_counters_within_a_process_are_carried_but_are_no_restart():
     history = after(
         snapshot(started=100.0, queried_tokens=500.0, prompt_tokens=500.0),
         snapshot(started=100.0, queried_tokens=40.0, prompt_tokens=40.0),
@@ -231,7 +231,7 @@ def test_totals_equal_all_that_was_ever_counted_before_a_reading(steps: list[tup
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1))
-def test_totals_never_go_back_whatever_counters_a_page_shows(values: list[tuple[int, int]]):
+def test_totals_never_fall_for_any_counters_on_a_page(values: list[tuple[int, int]]):
     history, before = EMPTY, (0.0, 0.0)
     for queried, hit in values:
         history = carry(history, snapshot(started=None, queried_tokens=queried, hit_tokens=hit))

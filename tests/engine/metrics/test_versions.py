@@ -68,7 +68,7 @@ async def played(version: str, name: str) -> Chat:
 
 
 @pytest.mark.parametrize("version", OLD)
-async def test_up_to_0_23_a_stream_leaves_a_hit_of_0_out_and_tells_every_other(version: str):
+async def test_up_to_0_23_a_stream_leaves_out_a_hit_of_0_and_reports_every_other(version: str):
     cold, warm = await played(version, "chat.sse"), await played(version, "chat_repeat.sse")
     assert (cold.failure, warm.failure) == (None, None)
     assert cold.usage == Usage(PROMPTS[version], 16, None)
@@ -76,13 +76,13 @@ async def test_up_to_0_23_a_stream_leaves_a_hit_of_0_out_and_tells_every_other(v
 
 
 @pytest.mark.parametrize("version", NEWEST)
-async def test_since_0_24_a_stream_tells_a_hit_of_0_too(version: str):
+async def test_since_0_24_a_stream_also_reports_a_hit_of_0(version: str):
     cold, warm = await played(version, "chat.sse"), await played(version, "chat_repeat.sse")
     assert cold.usage == Usage(PROMPTS[version], 16, 0)
     assert warm.usage == Usage(PROMPTS[version], 16, 256)
 
 
-async def test_the_v0_engine_of_0_8_5_tells_no_cached_tokens_on_a_cpu():
+async def test_the_v0_engine_of_0_8_5_reports_no_cached_tokens_on_a_cpu():
     for name in ("chat.sse", "chat_repeat.sse"):
         assert (await played("0.8.5", name)).usage == Usage(282, 16, None)
 
@@ -100,7 +100,7 @@ async def test_since_0_10_2_a_stream_has_the_ids_of_prompt_and_answer(version: s
 
 
 @pytest.mark.parametrize("version", WITHOUT_IDS)
-async def test_before_0_10_2_the_ids_of_an_answer_stand_among_its_logprobs(version: str):
+async def test_before_0_10_2_the_ids_of_an_answer_are_in_its_logprobs(version: str):
     chat = await played(version, "chat_logprobs.sse")
     assert chat.usage is not None
     assert chat.usage.prompt_tokens == PROMPTS[version]
@@ -128,7 +128,7 @@ async def test_an_answer_is_timed_by_its_chunks_of_text_in_every_version(version
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_a_prompt_beyond_the_context_is_told_from_other_mistakes_in_every_version(version: str):
+def test_a_prompt_beyond_the_context_is_recognized_in_every_version(version: str):
     assert failure_of(400, file(version, "too_long.txt")).reason is FailureReason.PROMPT_TOO_LONG
 
 
@@ -185,12 +185,12 @@ def test_the_counters_are_those_on_the_page_of_every_version(version: str):
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_the_page_of_a_v0_engine_does_not_tell_when_its_process_began(version: str):
+def test_the_page_of_a_v0_engine_has_no_start_time(version: str):
     assert (page(version).process_start_time is None) == (version in V0)
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_every_version_tells_how_large_its_cache_is_and_that_it_is_on(version: str):
+def test_every_version_shows_the_size_of_its_cache_and_that_it_is_on(version: str):
     block, blocks = {"0.8.5": (16, 32768), "0.9.1": (32, 32768)}.get(version, (32, 16384))
     cache = page(version).cache
     assert cache is not None

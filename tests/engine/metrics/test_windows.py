@@ -21,7 +21,7 @@ def observed(*points: tuple[float, float, float]) -> tuple[Sample, ...]:
     return samples
 
 
-def test_one_reading_tells_no_ratio():
+def test_one_reading_gives_no_ratio():
     assert hit_ratios(observed((0, 1000, 900)), at=0) == {}
     assert hit_ratios((), at=0) == {}
 
@@ -48,14 +48,14 @@ def test_each_window_looks_back_as_far_as_its_name_says():
     assert ratios == pytest.approx({"1m": 20 / 100, "5m": 120 / 200, "1h": 220 / 400})
 
 
-def test_a_window_whose_samples_grew_old_is_gone():
+def test_a_window_without_recent_samples_is_left_out():
     samples = observed((0, 0, 0), (10, 100, 50))
     assert hit_ratios(samples, at=60) == {"1m": 0.5, "5m": 0.5, "1h": 0.5}
     assert hit_ratios(samples, at=61) == {"5m": 0.5, "1h": 0.5}
     assert hit_ratios(samples, at=4000) == {}
 
 
-def test_samples_go_when_one_of_the_counters_is_missing():
+def test_samples_are_dropped_when_one_of_the_counters_is_missing():
     """A restart in that time would be bridged for one counter and not for the other."""
     samples = observed((0, 0, 0), (10, 100, 50))
     totals = EngineTotals(queried_tokens=200.0, hit_tokens=50.0)
@@ -77,7 +77,7 @@ def test_an_hour_at_ten_seconds_keeps_every_sample_of_the_last_hour():
 
 
 @given(st.lists(st.floats(0.01, 20.0), min_size=1, max_size=60), st.integers(1, 40))
-def test_however_often_the_engine_is_read_the_samples_stay_bounded(gaps, times):
+def test_the_number_of_samples_is_bounded_for_any_interval(gaps, times):
     at, points = 0.0, []
     for gap in gaps * times:
         at += gap

@@ -63,7 +63,7 @@ PAUSED = "Generation is paused. Please retry after it resumes."
 
 
 @pytest.mark.parametrize("words", [PAUSED, "The model is currently scaling. Please try again."])
-def test_an_engine_that_is_paused_or_scaled_is_neither_ill_nor_overloaded(words):
+def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words):
     body = json.dumps({"error": {"message": words, "code": 503}}).encode()
     assert failure_of(503, body).reason is FailureReason.PAUSED
     answer = Answer()
@@ -72,7 +72,7 @@ def test_an_engine_that_is_paused_or_scaled_is_neither_ill_nor_overloaded(words)
     assert FailureReason.PAUSED not in ILLNESS
 
 
-def test_other_words_with_503_are_those_of_a_server_that_takes_no_more():
+def test_other_messages_with_503_mean_an_overloaded_server():
     assert failure_of(503, b"upstream is full").reason is FailureReason.OVERLOADED
     quoted = json.dumps({"error": {"message": f"no such field in {PAUSED!r}"}}).encode()
     assert failure_of(400, quoted).reason is FailureReason.BAD_REQUEST

@@ -31,12 +31,12 @@ def test_a_conversation_that_is_quoted_is_masked():
     assert said == "HTTP 400: bad input {'content': '***"
 
 
-def test_words_that_anybody_says_stay():
+def test_common_words_are_not_masked():
     said = "HTTP 400: the prompt is longer than the maximum context length of 8192 tokens"
     assert without_sent(said, KEY, [PROMPT, "tell me about the prompt"]) == said
 
 
-def test_a_page_that_quotes_the_key_is_rid_of_it():
+def test_a_page_that_quotes_the_key_is_masked():
     page = f"vllm:x 1\nfor {KEY} only\n".encode()
     assert page_without(page, KEY) == b"vllm:x 1\nfor *** only\n"
     assert page_without(page, None) == page_without(page, "1") == page

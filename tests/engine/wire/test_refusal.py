@@ -64,7 +64,7 @@ def test_a_field_that_was_not_sent_is_not_to_blame():
     assert refusal.names(()) is None
 
 
-def test_what_is_refused_is_left_out_and_refused_again_only_by_another_name():
+def test_a_refused_field_is_left_out_of_later_requests():
     capabilities = Capabilities()
     refusal = read_refusal(400, error("no cache_salt here"))
     assert capabilities.take(refusal, REQUEST)

@@ -43,18 +43,18 @@ def test_the_cuts_between_chunks_change_nothing(cuts):
         st.text(st.characters(codec="utf-8", exclude_characters="\r\n")).map(str.encode), min_size=1
     )
 )
-def test_what_is_written_as_an_event_is_read_as_that_event(payloads):
+def test_an_event_is_read_as_it_was_written(payloads):
     stream = b"".join(b"data: " + payload + b"\n\n" for payload in payloads)
     assert [event.data for event in decode(stream)] == payloads
 
 
 @given(noise=st.binary(max_size=200))
-def test_any_bytes_at_all_are_taken_without_an_error(noise):
+def test_any_bytes_are_decoded_without_an_error(noise):
     for event in decode(noise):
         assert event.end <= len(noise)
 
 
-def test_what_is_kept_of_a_line_is_neither_copied_nor_searched_again():
+def test_the_kept_part_of_a_line_is_neither_copied_nor_searched_again():
     decoder = Decoder()
     kept = decoder._pending
     for count in range(1, 5):
