@@ -17,12 +17,10 @@ import uvloop
 from figures import Figure
 from processes import HERE, cores, running
 from published import bench_runner, bench_scraper, own_copy, real_records
-from samples_page import publish
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.metrics.history import History
 from exporter.metrics.state.target import TargetState
-from exporter.metrics.store import Metrics
 
 SCRAPES = 100
 SESSIONS = 50  # as many as are remembered
@@ -77,13 +75,12 @@ async def costs(url: str, runs: int, scrapes: int) -> tuple[list[float], list[fl
 async def finished_sessions(runs: int) -> list[float]:
     """Milliseconds that the end of a session holds the loop, once `SESSIONS` have ended before."""
     session, view = await real_records()
-    metrics, history, took = Metrics(), History(SESSIONS), list[float]()
-    metrics.add(TargetState("bench"))
-    publish(metrics, view)
+    target, history, took = TargetState("bench"), History(SESSIONS), list[float]()
+    target.engine_scraped(view)
     for number in range(SESSIONS + runs):
         result = own_copy(session, "bench", session.started_time + 60 * number)
         before = time.process_time()
-        publish(metrics, result)
+        target.session_finished(result)
         history.add(result)
         took.append((time.process_time() - before) * 1e3)
     return took[SESSIONS:]

@@ -31,6 +31,7 @@ from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.target import TargetState
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -73,9 +74,7 @@ def runner_of(client: EngineClient, seed: int) -> SessionRunner:
     )
     return SessionRunner(
         SessionPlan("bench", CODING_AGENT, 8, DEADLINES),
-        client,
-        scraper.refresh,
-        SystemClock(),
+        EngineRequests(client, scraper.refresh, SystemClock()),
         new_salt,
         control=ColdControl(0.5, random.Random(seed).random, new_salt),
     )

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvloop
-from samples_page import publish
 
 from exporter import logs
 from exporter.clock import SystemClock
@@ -26,6 +25,7 @@ from exporter.loops import LoopHeartbeat
 from exporter.metrics.history import History
 from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
+from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -67,9 +67,7 @@ def bench_runner(client: EngineClient, scraper: Scraper, *, controls: float) -> 
     """Sessions as the daemon plays them; `controls` of their turns are sent again without cache."""
     return SessionRunner(
         SessionPlan("bench", CODING_AGENT, MAX_TOKENS, Deadlines()),
-        client,
-        scraper.refresh,
-        SystemClock(),
+        EngineRequests(client, scraper.refresh, SystemClock()),
         salts,
         control=ColdControl(controls, lambda: 0.5, salts),
     )
@@ -103,14 +101,15 @@ async def serve(count: int, sessions: int) -> None:
     metrics.limit_whole_page(EVERY_PAGE)
     for place in range(count):
         name = f"engine-{place:04}"
-        metrics.add(TargetState(name, url=f"http://{name}:8000"))
-        publish(metrics, replace(view, target=name))
+        target = TargetState(name, url=f"http://{name}:8000")
+        metrics.add(target)
+        target.engine_scraped(replace(view, target=name))
         for number in range(sessions):
             result = own_copy(session, name, session.started_time + 600 * number)
-            publish(metrics, result)
+            target.session_finished(result)
             history.add(result)
         for loop in ("scrape", "probe", "retention", "isolation"):
-            metrics.targets[name].loops.ran(f"{loop}:{name}", clock.time())
+            target.loops.ran(f"{loop}:{name}", clock.time())
     app = create_app(metrics=metrics, history=history, clock=clock)
     server = HttpServer(app)
     await server.start("127.0.0.1", 0)
