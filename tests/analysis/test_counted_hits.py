@@ -1,4 +1,4 @@
-"""Cached tokens by the engine's counters: only what can be nobody else's."""
+"""Cached tokens by the engine's counters: only those that cannot belong to another request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_idle_engine_that_looked_up_exactly_this_prompt_tells_its_hits():
         (replace(BEFORE, requests_waiting=1.0), AFTER),
         (BEFORE, replace(AFTER, requests_waiting=None)),
         (replace(BEFORE, requests_running=None), AFTER),
-        (BEFORE, replace(AFTER, queried_tokens=6001.0)),  # somebody else's token
+        (BEFORE, replace(AFTER, queried_tokens=6001.0)),  # a token of another client
         (BEFORE, replace(AFTER, queried_tokens=5999.0)),  # or ours on another engine
         (BEFORE, replace(AFTER, hit_tokens=None)),
         (BEFORE, replace(AFTER, hit_tokens=2001.0)),

@@ -1,4 +1,4 @@
-"""Cached tokens that no prefix cache can have served, and what one process is remembered for."""
+"""Cached tokens that no prefix cache can have served, and what is kept about one process."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The unit of a hit, told by hits: what is adopted, and what is left open."""
+"""The match unit, found from hits: what settles it, and what does not."""
 
 import pytest
 from hypothesis import given

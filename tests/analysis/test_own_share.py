@@ -1,4 +1,4 @@
-"""What the exporter asks is counted exactly: the engine's counters grow by its share and no more."""
+"""The exporter's own share is exact: the engine's counters grow by just that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statistics of paired differences, held to brute force and to published tables."""
+"""The statistics of paired differences, compared with brute force and with published tables."""
 
 from __future__ import annotations
 

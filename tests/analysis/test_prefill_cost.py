@@ -1,4 +1,4 @@
-"""The line of TTFT over uncached tokens: what it finds, what it withstands, when it is silent."""
+"""The line of TTFT over uncached tokens: what it finds, which outliers it ignores, when it is None."""
 
 import random
 import statistics

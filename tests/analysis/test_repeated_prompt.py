@@ -1,4 +1,4 @@
-"""What an identical prompt, sent again, says of the cache: the one rule for "wedged"."""
+"""What an identical prompt, sent again, says about the cache: the only rule for "wedged"."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What speaks for a rule of the engine's own: only what was seen more than once, or is known."""
+"""Evidence for an engine's own reuse rule: only what was seen more than once, or is known."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long an engine is taken to ignore salts."""
+"""How long an engine counts as one that ignores salts."""
 
 from __future__ import annotations
 

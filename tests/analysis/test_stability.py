@@ -1,4 +1,4 @@
-"""Where a prompt parts from the turn before it, and why: on ids and texts of small templates."""
+"""Where and why a prompt differs from the turn before it: on ids and texts of small templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's counters say of others and of us between two readings."""
+"""What the engine's counters say about other clients and about us between two readings."""
 
 from dataclasses import replace
 from pathlib import Path

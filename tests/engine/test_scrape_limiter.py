@@ -1,4 +1,4 @@
-"""How many engines are read at once, and that those that hang keep nobody from it."""
+"""How many engines are scraped at once, and that hung engines do not starve the others."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_hung_engines_leave_half_of_the_slots_to_the_others():
     hanging = [scraper(Engine(counts, hangs=True), limiter, clock, 0.05) for _ in range(20)]
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(each.refresh() for each in hanging))
-        assert counts.most == 4, "nobody knew yet that they hang"
+        assert counts.most == 4, "it was not known yet that they hang"
         for each in hanging:
             each._timeout = 3600.0
         counts.most = 0

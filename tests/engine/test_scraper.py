@@ -1,4 +1,4 @@
-"""The scrape loop against a real HTTP server, on a clock that the test turns."""
+"""The scrape loop against a real HTTP server, on a clock that the test controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scrape loop makes of an engine that cannot be read, and of its own mistakes."""
+"""The scrape loop with an engine that cannot be read, and with unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_an_engine_that_restarts_during_an_outage_is_bridged_when_it_is_ba
     assert view.totals.queried_tokens == 107.0
 
 
-# What nobody foresaw
+# Unexpected exceptions
 
 
 async def test_an_unexpected_exception_is_logged_and_counted_and_the_loop_goes_on(logs):

@@ -1,4 +1,4 @@
-"""Recorded conversations: what is played, and what is refused in which words."""
+"""Scenario files: what is played, and which errors are reported."""
 
 import json
 from importlib.resources import files

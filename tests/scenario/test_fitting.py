@@ -1,4 +1,4 @@
-"""The scenario: always the same, long enough for the engine's blocks, short enough for its context."""
+"""The scenario is always the same, long enough for the blocks and short enough for the context."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What an engine may say is bounded: an answer that is too long or impossible is a known failure."""
+"""Answers have limits: one that is too long or impossible is a known failure."""
 
 import gzip
 import json

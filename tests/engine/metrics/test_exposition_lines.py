@@ -1,4 +1,4 @@
-"""Which lines of a page are read, and which pages are none."""
+"""Which lines of a page are read, and which pages are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the page, what is picked and parsed agrees with a parser of the whole page."""
+"""For any page, what is picked and parsed agrees with a parser of the whole page."""
 
 from __future__ import annotations
 

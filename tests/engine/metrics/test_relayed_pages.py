@@ -1,4 +1,4 @@
-"""Pages whose series have labels that vLLM does not have: a router's, or several engines' in one."""
+"""Pages with labels that are not vLLM's: of a router, or of several engines in one."""
 
 from __future__ import annotations
 

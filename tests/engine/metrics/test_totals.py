@@ -1,4 +1,4 @@
-"""vLLM's counters carried over restarts."""
+"""vLLM's counters, added up over restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent does not come back in what is said of a failure."""
+"""Nothing that was sent comes back in an error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which field of a request a server refuses, and which length of the context it names."""
+"""Which field of a request a server refuses, and which context length it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event decoder: however the bytes are cut, the same events come out."""
+"""The event decoder gives the same events for any cut of the bytes."""
 
 import itertools
 
