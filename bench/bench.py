@@ -1,13 +1,13 @@
 """Measures the exporter itself and prints one table, in less than five minutes. Linux only.
 
-    python bench/bench.py                          all of it, beside the baseline
+    python bench/bench.py                          everything, compared with the baseline
     python bench/bench.py --only start,pages       parts of it
-    python bench/bench.py --write-baseline         … and make this the baseline
-    python bench/bench.py --markdown docs/performance.md     … and put the table in the page
+    python bench/bench.py --write-baseline         the same, and write the baseline
+    python bench/bench.py --markdown docs/performance.md     the same, and write the page's table
 
-The exit code is 0 whatever was measured, unless `--fail` is given: then 1 where a goal is missed or
-a figure is worse than the baseline's. It is 1 also where something could not be measured. Every
-figure is better when it is less. The page keeps what stands around its two marks.
+The exit code is 0 for any result. With `--fail` it is 1 if a goal is missed or a figure is worse
+than the baseline. It is also 1 if something could not be measured. For every figure less is better.
+The text of the page around its two marks stays.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BASELINE = HERE / "baseline.json"
 BEGIN = "<!-- bench: begin (make bench-page) -->"
 END = "<!-- bench: end -->"
 
-# In this order: what is short first, then what loads the machine.
+# Short measurements first, then those that load the machine.
 PARTS: Mapping[str, Callable[[], list[Figure]]] = {
     "start": lambda: bench_start.measure(runs=11),
     "ttft": lambda: bench_ttft.figures(rounds=200, crowd_rounds=10),
@@ -60,7 +60,7 @@ SMALL: Mapping[str, Callable[[], list[Figure]]] = {
     "hundred": lambda: bench_fleet.measure(4, seconds=2, settle=1, part_seconds=1.0),
     "history": lambda: bench_pages.full_history((1, 2), sessions=2),
 }
-"""Every kind of measurement once, in seconds: to see that they run, not what they say."""
+"""Every kind of measurement once, in seconds: to see that they run, not for their results."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures, failed = list[Figure](), dict[str, str]()
     for name in wanted:
         print(f"{name} …", file=sys.stderr, flush=True)
-        os.sched_setaffinity(0, others)  # the one that is measured has the first core
+        os.sched_setaffinity(0, others)  # the measured process has the first core
         try:
             figures += parts[name]()
-        except (RuntimeError, TimeoutError) as error:  # the rest is worth having
+        except (RuntimeError, TimeoutError) as error:  # the other figures are still useful
             failed[name] = str(error)
         finally:
             os.sched_setaffinity(0, mine | others)
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(options: argparse.Namespace, figures: Sequence[Figure], when: str) -> int:
-    """Print and write what was asked for; the exit code."""
+    """Print and write the results; return the exit code."""
     baseline = Baseline.read(options.baseline)
     here = machine()
     print(as_text(rows(figures, baseline)))
@@ -143,7 +143,7 @@ def compared_with(baseline: Baseline, here: Mapping[str, str]) -> str:
 
 
 def renew(file: Path, figures: Sequence[Figure], when: str) -> None:
-    """Put the table between the marks of the page."""
+    """Write the table between the marks of the page."""
     before, mark, rest = file.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not mark or not end:

@@ -1,10 +1,10 @@
-"""What a scrape, a probe turn and a finished session cost the exporter, in ms of processor time.
+"""Processor time, in ms, of a scrape, a probe turn and the end of a session.
 
-The engine is SIMULATED and runs in another process, at a tenth of its usual times. What is counted
-is this process: the client, the reading of the page, the judging of the turn, and the event loop.
-A finished session is published and remembered in one go on the event loop, so it has a goal: all
-other targets wait for it. It is the next one of a target that has a full history and all the points
-that the prefill cost is fitted to.
+The engine is SIMULATED and runs in another process, at a tenth of its usual times. Only this
+process counts: the client, the reading of the page, the judging of the turn, and the event loop.
+The end of a session blocks the event loop once while it is published and stored, so it has a goal:
+all other targets wait for it. The target has a full history and all the points of the prefill
+cost's fit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from exporter.metrics.history import History
 from exporter.metrics.state.target import TargetState
 
 SCRAPES = 100
-SESSIONS = 50  # as many as are remembered
+SESSIONS = 50  # the size of the history
 SESSION_GOAL_MS = 1.0
 
 
@@ -50,7 +50,7 @@ def measure(runs: int, scrapes: int = SCRAPES) -> list[Figure]:
 
 
 async def costs(url: str, runs: int, scrapes: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of each run; a first run of each warms up and is left out."""
+    """Milliseconds of each run; the first run is a warm-up and does not count."""
     async with EngineClient(url) as client:
         scraper = bench_scraper(client)
         runner = bench_runner(client, scraper, controls=0.0)
@@ -73,7 +73,7 @@ async def costs(url: str, runs: int, scrapes: int) -> tuple[list[float], list[fl
 
 
 async def finished_sessions(runs: int) -> list[float]:
-    """Milliseconds that the end of a session holds the loop, once `SESSIONS` have ended before."""
+    """Milliseconds that the end of a session blocks the loop, after `SESSIONS` sessions."""
     session, view = await real_records()
     target, history, took = TargetState("bench"), History(SESSIONS), list[float]()
     target.engine_scraped(view)

@@ -1,10 +1,10 @@
-"""How long one reading of an eight-rank page takes, beside prometheus_client's parser.
+"""The time to parse the metrics page of eight ranks, compared with prometheus_client's parser.
 
-The page is made from one that vLLM 0.32.0 wrote, each engine series repeated for eight ranks. Both
-readers get the same page in turn, so that whatever else the machine does falls on both. Two figures
-for ours: `first`, with nothing remembered, as after a restart of the engine; and `next`, with
-counters that moved and the configuration lines as before, as in every later scrape. Exits with 1
-when either is less than 12 times as fast as the whole page's parse.
+The page is one that vLLM 0.32.0 wrote, with each engine series repeated for eight ranks. Both
+parsers read the same page in turn, so that other load on the machine affects both. Our parser has
+two figures: `first`, without memory, as after a restart of the engine; and `next`, with changed
+counters and the same configuration lines, as in every later scrape. Exits with 1 if one of them is
+less than 12 times as fast as prometheus_client.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def eight_ranks(page: str) -> str:
 
 
 def later(page: str, scrape: int) -> bytes:
-    """The page with all counters moved on."""
+    """The page with all counters increased."""
     return _COUNTER.sub(lambda m: f"{m[1]} {float(m[2]) + 32 * scrape}", page).encode()
 
 
 def theirs(data: bytes) -> None:
-    """The whole page by prometheus_client's parser."""
+    """Parse the whole page with prometheus_client."""
     list(text_string_to_metric_families(data.decode()))
 
 
 def ours(data: bytes) -> None:
-    """What the scraper does with a page."""
+    """Read a page as the scraper does."""
     exposition.parse(data, at=0.0, scrape_seconds=0.0)
 
 
@@ -63,7 +63,7 @@ def seconds(read: Callable[[bytes], None], data: bytes) -> float:
 
 
 def times(page: str, rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of the whole page's parse, of ours at first, and of ours from then on."""
+    """Seconds of prometheus_client's parse, of our first one, and of our next ones."""
     whole, first, following = [], [], []
     for scrape in range(rounds):
         data = later(page, scrape)

@@ -1,9 +1,9 @@
-"""The daemon with 1, 100 and 1,000 targets: memory, processor, and how late its event loop is.
+"""The daemon with 1, 100 and 1,000 targets: memory, processor time, and event-loop lag.
 
-`vllm-cache-exporter run` measures SIMULATED engines, each target scraped every 15 s and probed
-every 10 minutes, all else at its defaults. The daemon has one core for itself, the engines and the
-client the others. A client, as Prometheus would, reads the page of each target every 15 s. Several
-targets share an engine, which changes nothing for the exporter: each has its own connections.
+`vllm-cache-exporter run` measures SIMULATED engines. It scrapes each target every 15 s and probes
+it every 10 minutes; all other settings have their defaults. The daemon has one core for itself; the
+engines and the client have the others. The client reads the page of each target every 15 s, as
+Prometheus would. Several targets share an engine, but each has its own connections.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCRAPE_SECONDS, PROBE_SECONDS = 15, 600
-SERVERS, PROCESSES = 20, 2  # simulated engines in each of so many processes
+SERVERS, PROCESSES = 20, 2  # simulated engines per process, and processes
 LAG_GOAL_MS, RSS_GOAL_MB, ONE_PAGE_GOAL_MS = 20.0, 400.0, 3.0
 IDLE_GOAL_MB = 70.0
 PART_SECONDS = 5.0
-"""The time of a measurement is cut into such parts; each gives one value, and they the spread."""
+"""The length of one part of a measurement. Each part gives one value; the parts give the spread."""
 
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen while the daemon ran: from the second round of scrapes on."""
+    """The measurements of one daemon, from the second round of scrapes on."""
 
     rss_mb: list[float] = field(default_factory=list)
     cpu_ratio: list[float] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Observed:
 
 
 def observe(count: int, seconds: float, settle: float, part_seconds: float) -> Observed:
-    """Run a daemon with `count` targets for `settle` seconds, then look for `seconds`."""
+    """Run a daemon with `count` targets for `settle` seconds, then measure for `seconds`."""
     mine, others = cores()
     with ExitStack() as stack:
         urls = start_engines(stack, count, others)
@@ -91,7 +91,7 @@ def start_engines(stack: ExitStack, count: int, on: set[int]) -> list[str]:
     urls = []
     for _ in range(min(PROCESSES, count)):
         engines = stack.enter_context(
-            # They give way to the client beside them, whose time would else be counted as ours.
+            # Lower priority than the client, whose waiting would otherwise count as the daemon's.
             running(["nice", "-n", "5", sys.executable, str(HERE / "engines.py"), str(each)], on=on)
         )
         if engines.stdout is None:
@@ -118,7 +118,7 @@ def configuration(port: int, urls: Sequence[str], count: int) -> str:
 
 
 def look(pid: int, port: int, count: int, parts: int, part_seconds: float) -> Observed:
-    """Read the process at each part's end, while a thread reads pages."""
+    """Read the process at the end of each part, while a thread reads pages."""
     seen, stop = Observed(), threading.Event()
     times: list[tuple[float, float]] = []
     reader = threading.Thread(target=read_pages, args=(port, count, stop, times))
@@ -142,13 +142,13 @@ def look(pid: int, port: int, count: int, parts: int, part_seconds: float) -> Ob
 
 
 def sessions(port: int, place: int) -> float:
-    """How many sessions with that target have ended, well or not."""
+    """How many sessions of that target have ended, successful or not."""
     text = page(port, f"/metrics?target=engine-{place:04}")
     return value(text, "vllm_probe_sessions_total")
 
 
 def tally(seen: Observed, port: int, count: int) -> None:
-    """Whether what was meant to happen did."""
+    """Whether the daemon did its work."""
     for place in range(count):
         text = page(port, f"/metrics?target=engine-{place:04}")
         seen.scrapes_failed += value(text, "vllm_engine_up") == 0
@@ -174,7 +174,7 @@ def read_pages(
 def measure(
     count: int, seconds: float, settle: float, part_seconds: float = PART_SECONDS
 ) -> list[Figure]:
-    """Raises `RuntimeError` where the daemon did not do its work: then nothing was measured."""
+    """Raises `RuntimeError` if the daemon did not do its work: then nothing was measured."""
     seen = observe(count, seconds, settle, part_seconds)
     if seen.scrapes_failed or seen.sessions_failed or not seen.sessions:
         raise RuntimeError(f"{count} targets: {seen}")

@@ -1,9 +1,9 @@
-"""The measuring client's own error on time to first token by http and https, beside a raw socket.
+"""The client's own error on time to first token for http and https, compared with a raw socket.
 
-The server says in its first chunk how long after the request's last byte it sent that chunk. The
-error of a client is the time to first token that it measured minus that. Two clients take turns,
-each on one connection: a bare asyncio protocol, over TLS where the exporter's client is, and the
-exporter's client.
+The server writes into its first chunk how long after the request's last byte it sent that chunk.
+The error of a client is the time to first token that it measured minus that time. Two clients take
+turns, each on one connection: a bare asyncio protocol (over TLS for https), and the exporter's
+client.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from exporter.engine.wire.request import Deadlines
 
 CERTIFICATES = Path(__file__).parents[1] / "tests" / "web" / "certificates"
 GOAL_MS = 0.1
-"""The most that the exporter's client may be apart from the raw socket in the median."""
+"""The largest allowed difference of the medians of the exporter's client and the raw socket."""
 _PARTS = 10
 
 
 class RawClient(asyncio.Protocol):
-    """The least that measures: a stamp before the write, and one at the chunk with the mark."""
+    """A minimal client: one time before the write, and one at the chunk with the mark."""
 
     def __init__(self) -> None:
         self._seen = b""
@@ -102,7 +102,7 @@ def _over(scheme: str, rounds: int) -> dict[str, list[float]]:
 
 
 def figures(rounds: int) -> list[Figure]:
-    """The error of both clients by http and https, and how far they are apart."""
+    """The error of both clients for http and https, and their difference."""
     made = []
     for scheme in ("http", "https"):
         errors = _over(scheme, rounds)

@@ -1,9 +1,9 @@
-"""How long a page of /metrics takes, for 1, 100 and 1,000 targets: all of them, and one of them.
+"""The time of a /metrics page with 1, 100 and 1,000 targets: the whole page, and one target's.
 
-The pages are served by a process of its own, on a core of its own, in which every target has
-everything: a session with a control at each turn, a reading of its engine, its loops. A client asks
-again and again over one connection. The time is that of the client; the processor time is that of
-the server, parsing of the request and writing of the answer included.
+Another process, on its own core, serves the pages. Each target has everything: a session with a
+control at each turn, a scrape of its engine, its loops. A client asks repeatedly over one
+connection. The time is the client's. The processor time is the server's, including reading the
+request and writing the answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure(counts: tuple[int, ...], runs: int, asked: int = ASKED) -> list[Figu
 def figures_of(port: int, pid: int, count: int, runs: int, asked: int) -> list[Figure]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     one = f"/metrics?target=engine-{count - 1:04}"
-    ask(connection, one), ask(connection, "/metrics")  # what is learned once is learned
+    ask(connection, one), ask(connection, "/metrics")  # the first request of each is a warm-up
     tails, costs, whole_tails, whole_costs = [], [], [], []
     for _ in range(runs):
         before = cpu_seconds(pid)
@@ -64,7 +64,7 @@ def figures_of(port: int, pid: int, count: int, runs: int, asked: int) -> list[F
 
 
 def full_history(counts: tuple[int, int], sessions: int = 50) -> list[Figure]:
-    """What one target's full history takes, from the difference between two numbers of targets."""
+    """Memory of one target's full history: the difference between two numbers of targets."""
     sizes = []
     for count in counts:
         command = [sys.executable, str(HERE / "published.py"), str(count)]
@@ -86,7 +86,7 @@ def whole_pages(connection: http.client.HTTPConnection, most: int) -> list[float
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> float:
-    """Seconds until the whole page is there. Raises `RuntimeError` where it is none."""
+    """Seconds until the whole page has arrived. Raises `RuntimeError` if the answer is no page."""
     began = time.perf_counter()
     connection.request("GET", path)
     answer = connection.getresponse()

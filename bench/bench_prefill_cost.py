@@ -1,11 +1,11 @@
-"""Whether the fitted prefill cost predicts the time to first token of prompts it never saw.
+"""Whether the fitted prefill cost predicts the time to first token of other prompts.
 
-Plays sessions of the built-in scenario with cold controls against one engine, fits the line of TTFT
-over uncached tokens as the daemon does, then sends prompts of other lengths, cold and partly
-cached, and compares the median TTFT of each with the line. Exits with 1 when one about as long as
-the scenario's is off by more than the bound. Much shorter and longer prompts are shown beside them:
-the line is one of uncached tokens at the scenario's length, and rendering, tokenizing and attention
-also depend on the whole length.
+Plays sessions of the built-in scenario with cold controls against one engine, and fits the line of
+TTFT over uncached tokens as the daemon does. Then it sends prompts of other lengths, cold and
+partly cached, and compares the median TTFT of each with the line. Exits with 1 if a prompt of about
+the scenario's length is off by more than the bound. Much shorter and longer prompts are printed
+too: the line is valid at the scenario's length, because rendering, tokenizing and attention also
+depend on the whole length.
 
     python bench/bench_prefill_cost.py --url http://127.0.0.1:8000    a real engine
     python bench/bench_prefill_cost.py                                the SIMULATED one
@@ -124,7 +124,7 @@ async def main(options: argparse.Namespace) -> int:
             if result.failure is not None:
                 sys.exit(f"a session failed: {result.failure.detail}")
             points = with_points(points, points_of(result.turns))
-            # Between the sessions, so that a machine's slow minute hits both alike.
+            # Between the sessions, so that a slow minute of the machine affects both.
             for case in (*HELD_OUT, *BEYOND):
                 prompt, uncached, ttft = await held_out_ttft(client, info, *case)
                 times.setdefault((case in HELD_OUT, prompt, uncached), []).append(ttft)
@@ -132,7 +132,7 @@ async def main(options: argparse.Namespace) -> int:
 
 
 def judge(points: tuple[Point, ...], times: dict[tuple[bool, int, int], list[float]]) -> int:
-    """Print the line and every held-out case; the exit code."""
+    """Print the line and every held-out case; return the exit code."""
     cost = prefill_cost(points)
     lengths = [point.uncached_tokens for point in points]
     print(f"  {len(points)} points from {min(lengths)} to {max(lengths)} uncached tokens")
@@ -150,7 +150,7 @@ def judge(points: tuple[Point, ...], times: dict[tuple[bool, int, int], list[flo
 def compare(
     cost: PrefillCost, bounded: bool, prompt: int, uncached: int, times: list[float]
 ) -> bool:
-    """Print one held-out case; whether the line is near enough, where that is asked for."""
+    """Print one held-out case; return whether the line is near enough, if the case has a bound."""
     measured, predicted = statistics.median(times), cost.ttft_seconds(uncached)
     off = predicted / measured - 1
     print(

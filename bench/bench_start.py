@@ -1,4 +1,4 @@
-"""From the start of the process to the first answered /metrics."""
+"""The time from the start of the process to the first answer of /metrics."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The measuring client's own error on time to first token, beside a raw socket's in the same run.
+"""The client's own error on time to first token, compared with a raw socket in the same run.
 
-A server in a process of its own streams chat completions; the first content chunk says in its text
-when it was sent (CLOCK_MONOTONIC is one clock for all processes of a machine). The error of a
-client is its stamp of that chunk minus the time in it. Three clients take turns: a bare asyncio
-protocol, the exporter's client, and plain aiohttp that stamps where it iterates the body.
+A server in another process streams chat completions. The text of the first content chunk is the
+time when it was sent (CLOCK_MONOTONIC is the same clock in all processes of a machine). The error
+of a client is its time of that chunk minus the time in it. Three clients take turns: a bare asyncio
+protocol, the exporter's client, and plain aiohttp that takes the time where it iterates the body.
 
-Exits with 1 when the exporter's client is further from the raw one than the bounds below.
+Exits with 1 if the exporter's client differs from the raw one by more than the bounds below.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _serve(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
 
 
 class RawClient(asyncio.Protocol):
-    """The least that a client can do: stamp what comes, look for the mark, count the end."""
+    """A minimal client: take the time of each piece, look for the mark, count the end."""
 
     def __init__(self) -> None:
         self.error = 0.0
@@ -180,7 +180,7 @@ def report(title: str, errors: dict[str, list[float]]) -> tuple[float, float]:
 
 @contextmanager
 def server(tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """The port of a server in a process of its own."""
+    """The port of a server in another process."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener, tls))
     process.start()
@@ -192,7 +192,7 @@ def server(tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
 
 def run(rounds: int, crowd_rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """The errors of each client, alone and in a crowd, against a server that is started for it."""
+    """The errors of each client, with one and with many streams, against a new server."""
     with server() as port:
         return (
             uvloop.run(measure(port, 1, rounds)),
@@ -201,19 +201,21 @@ def run(rounds: int, crowd_rounds: int) -> tuple[dict[str, list[float]], dict[st
 
 
 def parts(values: list[float], count: int) -> list[list[float]]:
-    """In the order of time, so that each has a spread of its own."""
+    """Parts in the order of time, so that each has its own spread."""
     size = -(-len(values) // count)
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def figures(rounds: int, crowd_rounds: int) -> list[Figure]:
-    """The client's error and how far it is from the raw socket's."""
+    """The client's error, and its ratio to that of the raw socket."""
     made = []
     for errors, count in zip(run(rounds, crowd_rounds), (1, CROWD), strict=True):
         ours_, raw_ = errors["exporter"], errors["raw"]
         streams = f"{count} stream{'s' if count > 1 else ''}"
         title = f"own error on time to first token, {streams}"
-        cut = 10 if count == 1 else 1  # a crowd comes in bursts: only all of them tell
+        cut = (
+            10 if count == 1 else 1
+        )  # many streams answer in bursts: only all of them together have a meaning
         ratios = [
             statistics.median(mine) / statistics.median(theirs)
             for mine, theirs in zip(parts(ours_, cut), parts(raw_, cut), strict=True)

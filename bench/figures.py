@@ -1,4 +1,4 @@
-"""Figures of a benchmark: repeated values with median and spread, beside goals and a baseline."""
+"""Figures of a benchmark: repeated values, their median and spread, goals and the baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORSE_BY_SPREADS = 3.0
-"""A figure is marked where its median is worse than the baseline's by so many spreads…"""
+"""A figure is marked if its median is worse than the baseline's by this many spreads …"""
 WORSE_BY_RATIO = 1.1
 """… and by this ratio too: a spread can be close to nothing."""
 
@@ -68,7 +68,7 @@ class Baseline:
 
     @classmethod
     def read(cls, file: Path) -> Baseline | None:
-        """None where there is no such file."""
+        """None if there is no such file."""
         if not file.exists():
             return None
         data = json.loads(file.read_text("utf-8"))
@@ -114,7 +114,7 @@ class Change:
 
 
 def change(now: Figure, before: Figure | None) -> Change | None:
-    """None where there is nothing to compare with."""
+    """None if there is nothing to compare with."""
     if before is None or before.median == 0:
         return None
     spread = max((each.high - each.low) / 2 for each in (now, before))
@@ -157,14 +157,14 @@ def as_text(table: Sequence[tuple[str, ...]]) -> str:
 
 
 def as_markdown(table: Sequence[tuple[str, ...]]) -> str:
-    """Without the comparison: a page tells of one run."""
+    """Without the comparison: the page shows one run."""
     kept = [row[:-1] for row in (HEADS, *table)]
     lines = [f"| {' | '.join(row)} |" for row in kept]
     return "\n".join((lines[0], "| --- | ---: | --- | ---: | --- |", *lines[1:]))
 
 
 def short(value: float) -> str:
-    """Three digits that count, never in powers of ten."""
+    """Three significant digits, never in powers of ten."""
     if value == 0:
         return "0"
     if abs(value) >= 100:

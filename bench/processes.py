@@ -1,4 +1,4 @@
-"""The programs that a benchmark starts and what it reads of them. Linux only."""
+"""The programs that a benchmark starts, and what it reads of them. Linux only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """The core for the one that is measured, and those for whoever loads it."""
+    """The core for the measured process, and the cores for the processes that load it."""
     return {_CORES[0]}, set(_CORES[1:]) or {_CORES[0]}
 
 
@@ -67,7 +67,7 @@ def running(
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """Raises `TimeoutError` where it does not come."""
+    """Raises `TimeoutError` if it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -76,7 +76,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS)
 
 
 def first_answer(port: int, path: str = "/metrics") -> None:
-    """Ask every 2 ms until there is a whole answer."""
+    """Ask every 2 ms until there is a complete answer."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -96,7 +96,7 @@ def page(port: int, path: str) -> str:
 
 
 def value(text: str, series: str) -> float:
-    """The sum of all series of that name in a page; 0 where there is none."""
+    """The sum of all series of that name in a page; 0 if there is none."""
     found = re.findall(rf"^{re.escape(series)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, found))
 
@@ -116,7 +116,7 @@ def rss_mb(pid: int) -> float:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The properties of the machine that the figures depend on."""
     processor = next(
         (
             line.partition(":")[2].strip()

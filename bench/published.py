@@ -1,8 +1,8 @@
-"""Serves the pages of COUNT targets that all have everything: `python published.py COUNT`.
+"""Serves the pages of COUNT targets with full content: `python published.py COUNT`.
 
-One session is played and one reading made, both real, against a SIMULATED engine; each target gets
-copies of its own, and with `--history N` so many sessions to remember. Prints its port, then runs
-until its standard input is closed.
+It plays one session and makes one scrape, both real, against a SIMULATED engine. Each target gets
+copies; with `--history N`, N sessions each. It prints its port, then runs until its standard input
+is closed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def bench_scraper(client: EngineClient) -> Scraper:
 
 
 def bench_runner(client: EngineClient, scraper: Scraper, *, controls: float) -> SessionRunner:
-    """Sessions as the daemon plays them; `controls` of their turns are sent again without cache."""
+    """Sessions as the daemon plays them, with a control for `controls` of their turns."""
     return SessionRunner(
         SessionPlan("bench", CODING_AGENT, MAX_TOKENS, Deadlines()),
         EngineRequests(client, scraper.refresh, SystemClock()),
@@ -74,7 +74,7 @@ def bench_runner(client: EngineClient, scraper: Scraper, *, controls: float) -> 
 
 
 async def real_records() -> tuple[SessionResult, EngineView]:
-    """A session with a control at each turn, and the reading after it."""
+    """A session with a control at each turn, and the scrape after it."""
     async with (
         Simulator(SimulatorSettings(port=0, time_scale=0.1)) as simulator,
         EngineClient(simulator.url) as client,
@@ -84,12 +84,12 @@ async def real_records() -> tuple[SessionResult, EngineView]:
         session = await bench_runner(client, scraper, controls=1.0).play()
         view = await scraper.refresh()
     if session.failure is not None or view.snapshot is None:
-        raise RuntimeError(f"no sound record to publish: {session.failure}")
+        raise RuntimeError(f"no complete record to publish: {session.failure}")
     return session, view
 
 
 def own_copy(session: SessionResult, target: str, started: float) -> SessionResult:
-    """Shares nothing with the original, as one that was measured."""
+    """A copy that shares nothing with the original, like a measured one."""
     copy: SessionResult = pickle.loads(pickle.dumps(session))  # noqa: S301 - made a moment ago
     return replace(copy, target=target, started_time=started)
 

@@ -1,8 +1,8 @@
-"""`run` as the command is, with one more task in its event loop that measures how late it is.
+"""`run` as the command does it, with one more task that measures the lag of its event loop.
 
-`python watched_run.py FILE run …` takes the arguments of `run`. A sleep of 10 ms is made again and
-again; by how much it was longer is how long everything else that was due at that moment waited.
-At the end FILE has a line for each: the monotonic time, and the lag in milliseconds.
+`python watched_run.py FILE run …` takes the arguments of `run`. The task sleeps 10 ms again and
+again. The time above 10 ms is how long other due work waited too. At the end FILE has one line per
+sleep: the monotonic time, and the lag in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVERY_SECONDS = 0.01
 
 
 class Lag:
-    """What was measured, in two flat arrays: a list of floats would weigh on what is measured."""
+    """The measurements in two flat arrays: a list of floats would change the measured memory."""
 
     def __init__(self) -> None:
         self._at = array("d")
@@ -45,7 +45,7 @@ class Lag:
 
 
 def run(file: Path) -> None:
-    """Run what is on the command line; write when it ends."""
+    """Run the command line; write the file when it ends."""
     run_until_signal = serving.run_until_signal
 
     def watched(daemon: Callable[[asyncio.Event], Awaitable[None]], **more: Any) -> int:

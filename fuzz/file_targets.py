@@ -1,7 +1,7 @@
-"""What a person may write: scenario files, and configuration in TOML, YAML and the environment.
+"""Fuzz targets for files of users: scenarios, and configuration in TOML, YAML and the environment.
 
-Each target takes any bytes and raises AssertionError where they were read wrongly. A secret that
-no input can hold by chance is put beside them, and may not be in anything that is said.
+Each target takes any bytes and raises AssertionError if they are read wrongly. A secret that no
+input can contain by chance is added; it must not appear in any output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
 def scenario(data: bytes) -> None:
-    """Both formats; what is taken can be written down and read again."""
+    """Both formats; an accepted scenario can be written and read again."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -83,7 +83,7 @@ def _scenario(
 
 
 def _outcome(read: Callable[[], T]) -> tuple[T | None, str]:
-    """What is read, or what is said where it is refused; any other exception is a finding."""
+    """The result, or the error text of a refusal; any other exception is a finding."""
     try:
         return read(), ""
     except (ConfigError, ScenarioError) as error:
@@ -158,7 +158,7 @@ def _check_said(said: str) -> None:
 
 
 def _check_length(said: str) -> None:
-    """That somebody can read it, whatever the input has in it."""
+    """Check that a person can read the text, for any input."""
     assert len(said) <= MOST_SAID, f"{len(said)} characters are said"
     longest = max(map(len, said.splitlines()))
     assert longest <= LONGEST_LINE, f"a mistake has {longest} characters"

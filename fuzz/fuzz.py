@@ -1,11 +1,11 @@
-"""Feeds rubbish to whatever reads what others wrote, each target for a bounded time.
+"""Feeds invalid input to every parser of outside data, each target for a limited time.
 
     fuzz.py                        every target in turn, half of the time with bytes, half with
-                                   inputs that are nearly right
+                                   almost valid inputs
     fuzz.py --target toml          one of them
     fuzz.py --target toml --replay fuzz/findings/toml-crash-…
 
-Inputs that were read wrongly lie in fuzz/findings afterwards, and the exit code is 1.
+Inputs that were read wrongly are in fuzz/findings afterwards, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def fuzz(target: str, seconds: int, *, shaped: bool) -> None:
         if shaped:
             corpus.mkdir()
             chance = random.Random(target)
-            for number in range(32):  # choices to begin with: of few bytes come empty inputs only
+            for number in range(32):  # first choices: a few bytes give only empty inputs
                 (corpus / str(number)).write_bytes(chance.randbytes(SHAPED_BYTES))
             run, longest = _shaped(target, chosen.run), SHAPED_BYTES
         else:
@@ -87,12 +87,12 @@ def _shaped(target: str, run: Callable[[bytes], object]) -> Callable[[bytes], ob
 
 
 def _escaped(word: str) -> str:
-    """As libFuzzer's dictionaries have it."""
+    """In the format of libFuzzer's dictionaries."""
     return "".join(f"\\x{byte:02x}" for byte in word.encode())
 
 
 def fuzz_all(targets: list[str], seconds: int) -> int:
-    """Each twice, in processes of their own; prints what was tried and reached. 1 with findings."""
+    """Run each target twice, in separate processes; print the figures. Return 1 with findings."""
     found = []
     for target in targets:
         for shape in ([], ["--shaped"]):

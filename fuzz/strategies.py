@@ -1,6 +1,6 @@
-"""Inputs that are nearly right, for Hypothesis: by name of the target, as bytes.
+"""Almost valid inputs, for Hypothesis: by name of the target, as bytes.
 
-Bytes by chance seldom get past a parser's first rules; these come to the rules behind them.
+Random bytes rarely get past a parser's first rules; these reach the later rules.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`words` are pieces that the fuzzer puts in, since it would not find them by chance."""
+    """`words` are pieces that the fuzzer inserts, because it would not find them by chance."""
 
     run: Callable[[bytes], None]
     longest: int

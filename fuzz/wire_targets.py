@@ -1,6 +1,6 @@
-"""What an engine may send: pages of metrics, streams of events, refusals.
+"""Fuzz targets for what an engine sends: metrics pages, event streams, refusals.
 
-Each target takes any bytes and raises AssertionError where they were read wrongly.
+Each target takes any bytes and raises AssertionError if they are read wrongly.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _OWN_LIMITS = ("too much to read", "the page breaks off", "not UTF-8")
 
 
 def metrics_page(page: bytes) -> None:
-    """The page is read as prometheus_client's parser reads the whole of it, or refused in words."""
+    """The page gives the same as prometheus_client's parser, or an error."""
     whole = _all_samples(page)
     try:
         snapshot = _read(page)
@@ -262,7 +262,7 @@ def docker(body: bytes) -> None:
 
 
 def _translated(read: Callable[[], list[Any]]) -> tuple[list[Any], str]:
-    """What is read, or the words of the error."""
+    """The result, or the text of the error."""
     try:
         with translated("fuzz"):
             return read(), ""

@@ -1,8 +1,8 @@
 """Asks whether a locked package has a known vulnerability. Run by `make audit`.
 
-Exit code 0: each package was asked for, and nothing is known; 1: something is; 2: it could not be
-asked, so nothing was found out. The answers come from OSV, or from whatever speaks its API at
---service.
+Exit code 0: every package was asked for, and none has a known vulnerability. 1: one has. 2: the
+service did not answer, so nothing is known. The answers come from OSV, or from the service with the
+same API at --service.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SOMETHING_KNOWN, NOT_ASKED = 1, 2
 
 
 def main() -> int:
-    """Ask for every package of the lock, and say what came of it."""
+    """Ask for every package of the lock, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements/run.txt")
     parser.add_argument("--service", help="the URL of OSV's query API (default: its own)")
@@ -35,14 +35,14 @@ def main() -> int:
     known = {name: vulnerabilities for name, vulnerabilities in answers.items() if vulnerabilities}
     for name, vulnerabilities in sorted(known.items()):
         for each in vulnerabilities:
-            mended = ", ".join(each["fix_versions"]) or "no version"
-            print(f"{name} {locked[name]}: {each['id']}, mended in {mended}")
+            fixed = ", ".join(each["fix_versions"]) or "no version"
+            print(f"{name} {locked[name]}: {each['id']}, fixed in {fixed}")
     print(f"{len(locked)} packages asked for, {len(known)} with a known vulnerability")
     return SOMETHING_KNOWN if known else 0
 
 
 def _answers(lock: Path, service: str | None) -> dict[str, list[dict[str, Any]]]:
-    """What is known of each package, by name; one that was left out is not there."""
+    """The known vulnerabilities of each package, by name; a package without an answer is absent."""
     tool = [Path(sys.executable).with_name("pip-audit"), "--vulnerability-service", "osv"]
     which = ["--require-hashes", "--disable-pip", "--requirement", lock]
     how = ["--format", "json", "--progress-spinner", "off"]

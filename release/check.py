@@ -1,6 +1,6 @@
-"""Builds what a release is made of, installs it as a user would, and sees it measure.
+"""Builds a release, installs it as a user would, and runs its demo.
 
-Run by `make release-check`. Says each step, and stops at the first that fails with exit code 1.
+Run by `make release-check`. Prints each step, and stops at the first failure with exit code 1.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def _build(version: str) -> tuple[Path, Path]:
 
 
 def _list_packages() -> None:
-    """The SBOM, beside what it is about; its tool lives in an environment of its own."""
+    """Write the SBOM beside the wheel; its tool has a separate environment."""
     print("listing the packages")
     tools = ROOT / ".venv-release/bin/python"
     subprocess.run([tools, ROOT / "release/sbom.py"], check=True)
 
 
 def _install(wheel: Path) -> Path:
-    """The program, in an environment that holds the locked packages and the wheel alone."""
+    """The program, in an environment with only the locked packages and the wheel."""
     print("installing the wheel into an empty environment")
     environment = DIST / "environment"
     venv.create(environment, with_pip=True)

@@ -1,8 +1,8 @@
-"""Holds Kubernetes resources, read from standard input as YAML, to their schemas.
+"""Checks Kubernetes resources, read from standard input as YAML, against their schemas.
 
-Run in the environment of requirements/release.txt, which carries them: those of Kubernetes in the
-strict form that knows of no other field, and those that the Prometheus Operator 0.80 defines. Says
-what is wrong with which resource; exit code 0 when nothing is, 1 otherwise.
+Run in the environment of requirements/release.txt, which has the schemas: those of Kubernetes in
+the strict form without unknown fields, and those of the Prometheus Operator 0.80. Prints what is
+wrong with which resource. Exit code 0 if nothing is wrong, else 1.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _mistake(document: dict[str, Any], version: str) -> str | None:
 
 
 def _strict(model: Any) -> Draft202012Validator:
-    """Of a resource of the operator, without room for fields that it does not know."""
+    """The schema of an operator's resource, strict about unknown fields."""
     text = json.dumps(model.model_json_schema(by_alias=True))
     schema: dict[str, Any] = json.loads(text.replace("^(?i)", "(?i)^"))  # from Go to Python
     for part in (schema, *schema["$defs"].values()):

@@ -1,7 +1,7 @@
-"""Writes what the exporter is made of: a CycloneDX SBOM of the locked packages.
+"""Writes a CycloneDX SBOM of the locked packages.
 
 Run by `make sbom`, in the environment of requirements/release.txt. The same lock gives the same
-bytes; with SOURCE_DATE_EPOCH in the environment they carry that time.
+bytes. With SOURCE_DATE_EPOCH in the environment they contain that time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPECIFICATION = SchemaVersion.V1_6
 
 
 def main() -> None:
-    """Write it where it is wanted, and say where."""
+    """Write the file, and print its path."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="default: dist/, named after the version")
     wanted: Path | None = parser.parse_args().output

@@ -1,4 +1,4 @@
-"""The version that is about to be released."""
+"""The version of the next release."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def version() -> str:
-    """From the one place where it is written."""
+    """The version, from the one place where it is written."""
     text = (ROOT / "exporter/__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
     if found is None:

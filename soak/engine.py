@@ -1,4 +1,4 @@
-"""The simulated vLLM of the soak, in a process of its own; it answers as fast as it can.
+"""The simulated vLLM of the soak, in another process; it answers as fast as it can.
 
 Prints its URL and runs until its standard input is closed, so that it never outlives the soak.
 """
@@ -24,6 +24,6 @@ async def serve() -> None:
 
 if __name__ == "__main__":
     logs.configure("console", "error")
-    # It restarts while it answers, and aiohttp tells each cut connection with a trace.
+    # It restarts while it answers, and aiohttp logs each cut connection with a traceback.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     uvloop.run(serve())

@@ -1,9 +1,9 @@
-"""Whether a quantity stayed flat while sessions were played. Pure.
+"""Decides whether a quantity stayed flat while sessions were played. Pure.
 
-A leak grows with the sessions, so the slope is taken over their number and not over time. The
-median of all pairwise slopes (Theil and Sen's) is not led astray by a few odd readings, such as
-one taken while a page of metrics was being written; what it gives for one session times the
-sessions measured is the growth that is held to a bound.
+A leak grows with the sessions, so the slope is over their number, not over time. The median of all
+pairwise slopes (Theil and Sen) ignores a few unusual readings, for example one taken while a
+metrics page was written. This slope times the number of measured sessions is the growth, which has
+a bound.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WARM_UP = 0.25
-"""The share of the sessions before which nothing is judged: allocators and caches fill."""
+"""The share of the sessions that is the warm-up: allocators and caches fill."""
 FEWEST = 8
 """Readings after the warm-up; with fewer there is no verdict."""
 _MOST = 400  # readings that pairs are made of: 80,000 slopes

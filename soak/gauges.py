@@ -1,4 +1,4 @@
-"""What the soak reads of its own process. Linux only."""
+"""What the soak reads about its own process. Linux only."""
 
 from __future__ import annotations
 

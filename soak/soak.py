@@ -1,11 +1,11 @@
-"""Plays sessions without a pause and looks whether the daemon stays as it was.
+"""Plays sessions without a pause and checks that the daemon does not grow.
 
 The whole daemon runs in this process, as `vllm-cache-exporter run` does: its loops, its server, its
-connections. The engine is a simulator in another process that answers at once. Meanwhile the pages
-are read as Prometheus and a browser would, and the engine is made to fail in turn: errors, streams
-cut and aborted, restarts. Only the interval between sessions is not one that could be configured.
+connections. The engine is a simulator in another process that answers at once. In the meantime the
+pages are read as Prometheus and a browser would, and the engine fails in different ways: errors,
+streams cut and aborted, restarts. Only the interval between sessions could not be configured.
 
-Ctrl-C ends it early, and what there is is judged. Exits with 1 where memory, descriptors, tasks,
+Ctrl-C ends it early; the sessions so far are judged. Exits with 1 if memory, descriptors, tasks,
 threads or objects grew beyond their bounds.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 PAUSE_SECONDS = 0.001  # from session to session of one target; settings allow no less than 1 s
 TOLD_SECONDS = 10.0
-LONGEST_SILENCE = 120.0  # seconds without a finished session: something hangs
+LONGEST_SILENCE = 120.0  # seconds without a finished session; longer means that something hangs
 BOUNDS = {
     "rss_mib": Bound("resident memory", " MiB", 4.0),
     "descriptors": Bound("descriptors", "", 10.0),
@@ -113,7 +113,7 @@ class Soak:
         return loaded.model_copy(update={"probe": probe})
 
     async def watch(self, url: str, enough: asyncio.Event) -> None:
-        """Read and disturb until all sessions have ended, or `enough` is set."""
+        """Read pages and cause failures until all sessions have ended, or `enough` is set."""
         every = max(0.1, min(3.0, self.sessions / 3000))
         async with aiohttp.ClientSession() as client:
             told, changed = 0.0, time.monotonic()
@@ -191,7 +191,7 @@ async def simulator() -> AsyncIterator[str]:
         *(sys.executable, str(HERE / "engine.py")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the soak alone
+        start_new_session=True,  # Ctrl-C must reach only the soak
     )
     if process.stdin is None or process.stdout is None:  # cannot be: both were asked for
         raise AssertionError
@@ -225,7 +225,7 @@ async def grown(run: Soak) -> None:
     """Print which lines hold more memory near the end than after the warm-up."""
 
     async def until(share: float) -> None:
-        while run.done < run.sessions * share:  # noqa: ASYNC110 - nobody sets an event at a count
+        while run.done < run.sessions * share:  # noqa: ASYNC110 - no event is set at a count
             await asyncio.sleep(1)
 
     await until(WARM_UP)
@@ -240,7 +240,7 @@ async def grown(run: Soak) -> None:
 
 
 def report(run: Soak) -> int:
-    """Print what came out. 1 where something grew."""
+    """Print the result; return 1 if something grew."""
     refused = run.failed["connection_refused"]
     reasons = ", ".join(
         f"{count} {reason}"

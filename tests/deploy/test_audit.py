@@ -88,7 +88,7 @@ def test_the_audit_fails_and_names_known_vulnerabilities(audit, service):
     service.known["yarl"] = {"vulns": [KNOWN]}
     done = audit(url_of(service))
     assert done.returncode == 1, done.stderr
-    assert "yarl 1.25.1: PYSEC-2099-1, mended in 1.25.2" in done.stdout
+    assert "yarl 1.25.1: PYSEC-2099-1, fixed in 1.25.2" in done.stdout
 
 
 @pytest.mark.parametrize("status", [403, 500])
