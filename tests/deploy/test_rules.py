@@ -90,7 +90,8 @@ def test_a_rule_test_can_fail(promtool, tmp_path):
 @pytest.mark.parametrize("alert", BY_NAME)
 def test_every_alert_fires_in_a_rule_test(alert):
     told = "\n".join(path.read_text("utf-8") for path in RULE_TESTS)
-    assert re.search(rf"labels: '{{alertname=\"{alert}\"[^\n]*value: 1", told)
+    seen = re.search(rf"labels: '{{alertname=\"{alert}\"[^\n]*value: 1", told)
+    assert seen, f"tests/deploy/rules: no rule test sees {alert} fire"
 
 
 @pytest.mark.parametrize("alert", BY_NAME)
@@ -102,7 +103,8 @@ def test_an_alert_has_a_severity_its_texts_and_a_runbook(alert):
     assert re.search(r"description: .{20,}", text)
     assert re.search(r"action: .{20,}", text)
     (name,) = re.findall(RUNBOOK_URL, text)
-    page = runbooks.sources()[name]
+    page = runbooks.sources().get(name)
+    assert page, f"docs/runbooks/{name}.md: the runbook of {alert} is missing"
     assert alert in page.splitlines()[0]
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
     assert headings == ["What it means", "How to check", "What to do", "How to verify"]
@@ -112,7 +114,8 @@ def test_every_runbook_has_its_alert():
     used = set(re.findall(RUNBOOK_URL, ALERTS))
     assert set(runbooks.sources()) == used | {runbooks.INDEX}
     index = runbooks.sources()[runbooks.INDEX]
-    assert set(re.findall(r"`(Vllm\w+)`", index)) == set(BY_NAME)
+    listed = set(re.findall(r"`(Vllm\w+)`", index))
+    assert listed == set(BY_NAME), "docs/runbooks/README.md lists other alerts"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,8 @@ def test_alertmanager_names_only_existing_alerts():
 def test_the_list_of_alerts_has_each_of_them():
     text = (ROOT / "docs" / "alerts.md").read_text("utf-8")
     first, _, _ = text.partition("Alertmanager suppressed these alerts")
-    assert re.findall(r"^\| `(Vllm\w+)`", first, re.MULTILINE) == list(BY_NAME)
+    listed = re.findall(r"^\| `(Vllm\w+)`", first, re.MULTILINE)
+    assert listed == list(BY_NAME), "docs/alerts.md lists other alerts"
 
 
 def test_the_test_of_a_healthy_engine_has_every_metric_that_an_alert_reads():
