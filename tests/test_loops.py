@@ -10,7 +10,7 @@ import structlog
 from fake_clock import FakeClock
 from recorded_sinks import RecordedLoop
 
-from exporter.loops import RESTART_SECONDS, Guarded, LoopHeartbeat, endless
+from exporter.loops import RESTART_SECONDS, Guarded, LoopHeartbeat, Periodic, Schedule, endless
 
 
 def test_an_unexpected_exception_is_logged_with_its_trace_and_counted():
@@ -106,3 +106,45 @@ async def test_a_loop_that_lost_its_cancellation_does_not_begin_again(then):
     await asyncio.wait({task})
     assert task.cancelled()
     assert begins == [1]
+
+
+async def test_rounds_start_at_each_interval_and_one_that_fails_is_logged_and_counted():
+    clock = FakeClock(monotonic=0.0)
+    counted, started = RecordedLoop(clock, may_fail=True), []
+
+    async def round_(_start) -> None:
+        started.append(clock.monotonic())
+        clock.jump(20.0 if len(started) == 3 else 4.0)
+        if len(started) == 1:
+            raise ZeroDivisionError
+
+    loop = Periodic(counted.heartbeat, round_, Schedule(5.0, 10.0))
+    assert loop.due_at is None
+    with structlog.testing.capture_logs() as logged:
+        task = asyncio.create_task(loop.run())
+        for _ in range(4):
+            await clock.until_asleep()
+            await clock.advance(10.0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert started[:3] == [5.0, 15.0, 25.0]
+    assert counted.failures == 1 < counted.rounds
+    assert [(line["event"], line["loop"]) for line in logged] == [("loop.round_failed", "loop")]
+
+
+async def test_the_interval_counts_from_where_a_round_that_waited_says_that_it_starts():
+    clock = FakeClock(monotonic=0.0)
+
+    async def waits_for_7_seconds(start) -> None:
+        await clock.sleep(7.0)
+        start()
+
+    loop = Periodic(RecordedLoop(clock).heartbeat, waits_for_7_seconds, Schedule(0.0, 10.0))
+    task = asyncio.create_task(loop.run())
+    await clock.until_asleep()
+    assert loop.due_at == 10.0
+    await clock.advance(7.0)
+    await clock.until_asleep()
+    assert loop.due_at == 17.0
+    task.cancel()
+    await asyncio.wait({task})

@@ -220,5 +220,5 @@ class Admission:
         self._wait_seconds = 0.0
         self._publish(None)
         if not self._standstill_logged:
-            self._log.warning("probe.engine_stands_still", reason=pause.reason)
+            self._log.warning("probe.engine_stalled", reason=pause.reason)
         self._standstill_logged = True

@@ -43,10 +43,10 @@ async def run_isolation_test(
     """Send the prompt under a new salt two to five times, then once under another new salt."""
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
-    chats, knowledge = requests.scope(info, before), requests.knowledge
+    scope, knowledge = requests.scope(info, before), requests.knowledge
     requests.client.answered_by(requests.process)
     unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
-    prompt = _Prompt(requests, chats, info, deadlines)
+    prompt = _Prompt(requests, scope, info, deadlines)
     try:
         same = await prompt.send_same(new_salt(), new_salt(), WEDGE_UNITS * (unit or 0) + 1)
     except ScenarioError as error:
@@ -59,7 +59,7 @@ async def run_isolation_test(
         other = await prompt.send(new_salt())
     failure = (other or same[-1]).failure
     if failure is not None:
-        return IsolationTest(match_unit=unit, failure=failure, tokens=chats.sent_tokens)
+        return IsolationTest(match_unit=unit, failure=failure, tokens=scope.sent_tokens)
     cached = [prompt.cached_tokens(chat) for chat in same]
     overlapped = max((hit for hit in cached[3:] if hit is not None), default=None)
     knowledge.hit = knowledge.hit or bool(cached[1]) or bool(overlapped)
@@ -75,7 +75,7 @@ async def run_isolation_test(
         match_unit=unit,
         ranks=now.ranks if now else None,
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
-        tokens=chats.sent_tokens,
+        tokens=scope.sent_tokens,
         traffic=traffic,
         room=room_beside(sent.prompt_tokens if sent else 0, earlier, now),
         same_ids=same_ids,
@@ -90,11 +90,11 @@ class _Prompt:
     """Makes the prompt of one test, and sends it."""
 
     def __init__(
-        self, requests: EngineRequests, chats: RequestScope, info: EngineInfo, deadlines: Deadlines
+        self, requests: EngineRequests, scope: RequestScope, info: EngineInfo, deadlines: Deadlines
     ) -> None:
         self._client = requests.client
         self._knowledge = requests.knowledge
-        self._chats = chats
+        self._scope = scope
         self._info = info
         self._deadlines = deadlines
         self._messages: list[Message] = []
@@ -127,7 +127,7 @@ class _Prompt:
     ) -> Chat:
         """The answer to the prompt under a salt."""
         request = ChatRequest(self._info.model, self._messages, tokens, salt)
-        return (await self._chats.chat(request, self._deadlines, on_token)).once()
+        return (await self._scope.chat(request, self._deadlines, on_token)).once()
 
     def cached_tokens(self, chat: Chat) -> int | None:
         """Prompt tokens of an answer that came from cache, by all that is known now."""
@@ -173,7 +173,7 @@ class _Prompt:
         self._messages = scenario.first_messages()
 
     def _settled(self, chat: Chat) -> Usage | None:
-        return None if chat.usage is None else self._chats.settled(chat.usage)
+        return None if chat.usage is None else self._scope.settled(chat.usage)
 
 
 def _kind(nonce: str) -> ScenarioKind:

@@ -45,14 +45,14 @@ class _Engine:
     info: EngineInfo
     snapshot: EngineSnapshot | None
     match_unit: int
-    chats: RequestScope
+    scope: RequestScope
 
     def obstacle(self, written: _Written) -> RetentionUnknown | None:
         """Why a written prefix cannot be judged, by all that is known now."""
         if written.chat.failure is not None:
             return RetentionUnknown.FAILED
         usage = written.chat.usage
-        known = None if usage is None else self.chats.settled(usage)
+        known = None if usage is None else self.scope.settled(usage)
         return retention.write_obstacle(known, self.match_unit)
 
     def hopeless(self, written: _Written) -> bool:
@@ -60,7 +60,7 @@ class _Engine:
         usage = written.chat.usage
         if usage is None or self.obstacle(written) is not RetentionUnknown.UNREPORTED:
             return True
-        return self.chats.lacks(usage)
+        return self.scope.lacks(usage)
 
 
 class RetentionProbe:
@@ -120,10 +120,10 @@ class RetentionProbe:
             info = await client.info()
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
-        chats = self._requests.scope(info, view)
+        scope = self._requests.scope(info, view)
         client.answered_by(self._requests.process)
         unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
-        return _Engine(info, snapshot, unit, chats)
+        return _Engine(info, snapshot, unit, scope)
 
     async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
         info, new_salt = engine.info, self._context.new_salt
@@ -145,7 +145,7 @@ class RetentionProbe:
             return
         chat = await self._send(prefix.request, engine)
         view = await self._requests.observe()
-        usage = None if chat.usage is None else engine.chats.settled(chat.usage)
+        usage = None if chat.usage is None else engine.scope.settled(chat.usage)
         ratio, knowledge = retention.retained(usage, engine.match_unit), self._requests.knowledge
         unknown = None
         if chat.failure is not None:
@@ -162,7 +162,7 @@ class RetentionProbe:
         self._publish(prefix.gap, ratio, unknown)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
-        chat = (await engine.chats.chat(request, self._context.deadlines)).once()
+        chat = (await engine.scope.chat(request, self._context.deadlines)).once()
         self._context.sink.tokens_consumed(chat.tokens)
         return chat
 

@@ -51,7 +51,7 @@ class SessionProbe:
         """Wait for admission, then play one session."""
         async with self._admission.admitted(announce=True) as charge:
             started()
-            charge.tokens = UNKNOWN_TURN_TOKENS  # stands if an unexpected exception ends this
+            charge.tokens = UNKNOWN_TURN_TOKENS  # a guess, for an unexpected exception
             try:
                 result = await self._runner.play()
             except asyncio.CancelledError:

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from asked_engine import Asked, shares
 from fake_clock import FakeClock
 from probe_loops import ProbeLoops
+from probed_engine import ProbedEngine, shares
 
 from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
@@ -23,35 +23,35 @@ from exporter.simulator.profiles import faults
 )
 async def test_the_engines_counters_grow_by_the_exporters_own_share(bench, fault):
     async with bench() as at:
-        asked = Asked(at)
+        probed = ProbedEngine(at)
         if fault is not None:
             at.simulator.inject(fault)
-        runner = asked.session_runner()
+        runner = probed.session_runner()
         sessions = [await runner.play()]
-        await asked.salts()
+        await probed.isolation_test()
         sessions.append(await runner.play())
-        await asked.retention()
-        assert shares(asked) == asked.engine()
+        await probed.retention()
+        assert shares(probed) == probed.engine()
     assert [one.failure for one in sessions] == [None, None]
-    assert asked.requests.share.untold == asked.requests.share.in_flight == 0
+    assert probed.requests.share.untold == probed.requests.share.in_flight == 0
 
 
 async def test_with_caching_off_nothing_is_looked_up(bench):
     async with bench(enable_prefix_caching=False) as at:
-        asked = Asked(at)
-        result = await asked.session_runner().play()
-        assert shares(asked) == asked.engine()
-    assert asked.requests.share.queried_tokens == 0
-    assert asked.requests.share.prompt_tokens > 0
+        probed = ProbedEngine(at)
+        result = await probed.session_runner().play()
+        assert shares(probed) == probed.engine()
+    assert probed.requests.share.queried_tokens == 0
+    assert probed.requests.share.prompt_tokens > 0
     assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.DISABLED}
 
 
 async def test_a_dropped_first_turn_counts_even_if_the_session_fails_later(bench):
     async with bench() as at:
         at.simulator.inject(faults.IgnoreSalts())
-        runner = Asked(at).session_runner(ratio=0.0)
+        runner = ProbedEngine(at).session_runner(ratio=0.0)
         await runner.play()
-        before = Asked(at).engine()
+        before = ProbedEngine(at).engine()
         chat, calls = at.client.chat, iter(range(100))
 
         async def fails_after_the_first(*arguments):
@@ -61,14 +61,14 @@ async def test_a_dropped_first_turn_counts_even_if_the_session_fails_later(bench
 
         at.client.chat = fails_after_the_first
         result = await runner.play()
-        after = Asked(at).engine()
+        after = ProbedEngine(at).engine()
     assert (result.failed_turn, result.turns) == (1, ())
     assert result.consumed_tokens == after[2] - before[2] + after[3] - before[3] > 2000
 
 
 async def test_a_control_whose_turn_failed_counts_as_well(bench):
     async with bench() as at:
-        asked = Asked(at)
+        probed = ProbedEngine(at)
         chat = at.client.chat
         sent = []
 
@@ -79,12 +79,12 @@ async def test_a_control_whose_turn_failed_counts_as_well(bench):
             return await chat(request, *arguments)
 
         at.client.chat = fails_after_a_control
-        result = await asked.session_runner().play()
+        result = await probed.session_runner().play()
         assert result.failed_turn == 2
         assert sent[0] == sent[2] != sent[1]
-        assert result.consumed_tokens == sum(asked.engine()[2:])
-        assert shares(asked) == asked.engine()
-    assert asked.requests.share.unknown == 1, "an error of the server's may come after a lookup"
+        assert result.consumed_tokens == sum(probed.engine()[2:])
+        assert shares(probed) == probed.engine()
+    assert probed.requests.share.unknown == 1, "an error of the server's may come after a lookup"
 
 
 @pytest.mark.parametrize(
@@ -100,63 +100,65 @@ async def test_a_request_without_usage_that_may_have_been_looked_up_is_unknown(
     bench, fault, unknown
 ):
     async with bench() as at:
-        asked = Asked(at)
+        probed = ProbedEngine(at)
         at.simulator.inject(fault)
-        info, view = await at.client.info(), await asked.observe()
+        info, view = await at.client.info(), await probed.observe()
         request = ChatRequest(info.model, [{"role": "user", "content": "hello"}], 8)
-        await asked.requests.scope(info, view).chat(request, asked.at.plan.deadlines)
-    share = asked.requests.share
+        await probed.requests.scope(info, view).chat(request, probed.at.plan.deadlines)
+    share = probed.requests.share
     assert (share.unknown, share.requests, share.in_flight) == (unknown, 0, 0)
 
 
 async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_flight(bench):
     async with bench() as at:
-        asked = Asked(at)
+        probed = ProbedEngine(at)
         begun = asyncio.Event()
         chat, turns = at.client.chat, []
 
         async def hangs_in_turn_3(request, *arguments):
             turns.append(request)
             if len(turns) == 3:
-                assert asked.requests.share.in_flight == 1
+                assert probed.requests.share.in_flight == 1
                 begun.set()
                 await asyncio.Event().wait()
             return await chat(request, *arguments)
 
         at.client.chat = hangs_in_turn_3
         clock = FakeClock()
-        admission = Admission("t", LoadPolicy(0, 0, 1.0), asked.observe, clock, lambda _pause: None)
+        admission = Admission(
+            "t", LoadPolicy(0, 0, 1.0), probed.observe, clock, lambda _pause: None
+        )
         loops = ProbeLoops(clock, admission)
-        loop = loops.sessions(asked.session_runner(ratio=0.0))
+        loop = loops.sessions(probed.session_runner(ratio=0.0))
         task = asyncio.create_task(loop.run())
         await asyncio.wait_for(begun.wait(), 30)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert shares(asked) == asked.engine()
-        assert loops.sink.tokens == [sum(asked.engine()[2:])]
+        assert shares(probed) == probed.engine()
+        assert loops.sink.tokens == [sum(probed.engine()[2:])]
         assert loops.sink.sessions == []
-    share = asked.requests.share
+    share = probed.requests.share
     assert (share.requests, share.unknown, share.in_flight) == (2, 1, 0)
 
 
 async def test_requests_of_the_exporter_between_two_turns_are_not_foreign(bench):
     async with bench() as at:
-        asked = Asked(at)
-        info, view = await at.client.info(), await asked.observe()
-        pass_, numbers = asked.requests.scope(info, view), iter(range(100))
+        probed = ProbedEngine(at)
+        info, view = await at.client.info(), await probed.observe()
+        pass_, numbers = probed.requests.scope(info, view), iter(range(100))
 
         async def read():
             text = f"{next(numbers)} a prefix that is read " * 20
             request = ChatRequest(info.model, [{"role": "user", "content": text}], 1, "retention")
-            await pass_.chat(request, asked.at.plan.deadlines)
+            await pass_.chat(request, probed.at.plan.deadlines)
 
-        asked.requests.yield_turn = read
+        probed.requests.yield_turn = read
 
         def reset(facts):
             if facts.index == 4:
                 at.simulator.engine.reset_prefix_cache()
 
-        runner = asked.session_runner()
+        runner = probed.session_runner()
         at.runner = runner
         result = await at.play(reset)
     assert {turn.index: turn.loss.cause for turn in result.turns if turn.loss} == {
@@ -174,7 +176,7 @@ async def test_cold_controls_do_not_hide_that_only_the_engine_counts_the_hits(be
             return replace(answer, usage=replace(answer.usage, cached_tokens=0))
 
         at.client.chat = through_a_proxy
-        result = await Asked(at).session_runner().play()
+        result = await ProbedEngine(at).session_runner().play()
     assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.UNREPORTED}
 
 

@@ -105,7 +105,7 @@ async def test_an_engine_that_counts_nothing_for_a_minute_is_probed_once_whateve
             await scene.clock.advance(1.0)
             await waiting
             assert scene.published.count(None) == round_
-    assert [line["event"] for line in logged] == ["probe.paused", "probe.engine_stands_still"]
+    assert [line["event"] for line in logged] == ["probe.paused", "probe.engine_stalled"]
 
 
 async def test_the_minute_without_a_count_restarts_with_each_count_and_each_idle_reading():

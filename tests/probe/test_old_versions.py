@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from asked_engine import Asked, shares
+from probed_engine import ProbedEngine, shares
 
 from exporter.engine.wire.request import ChatRequest
 from exporter.metrics.state.target import ProbeSums, TargetState
@@ -107,10 +107,10 @@ def sums(result) -> ProbeSums:
 
 async def played(bench, version, act, **settings):
     async with bench(version=version, **settings) as at:
-        asked = Asked(at)
-        at.runner = asked.session_runner()
+        probed = ProbedEngine(at)
+        at.runner = probed.session_runner()
         act(at)
-        return asked, await at.play()
+        return probed, await at.play()
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.22.1"])
@@ -145,11 +145,11 @@ async def test_an_old_engine_gets_the_same_findings_as_a_new_one(bench, version,
 @pytest.mark.parametrize("version", OLD)
 async def test_a_healthy_old_engine_has_every_figure_and_no_notice(bench, version):
     async with bench(version=version) as at:
-        asked = Asked(at)
-        result = await asked.session_runner().play()
-        test = await asked.salts()
-        await asked.retention()
-        assert shares(asked) == asked.engine()
+        probed = ProbedEngine(at)
+        result = await probed.session_runner().play()
+        test = await probed.isolation_test()
+        await probed.retention()
+        assert shares(probed) == probed.engine()
     assert not result.notices & {
         *(Notice.USAGE_DETAILS_MISSING, Notice.CACHED_TOKENS_UNKNOWN, Notice.CACHED_FROM_COUNTERS)
     }
@@ -163,7 +163,7 @@ async def test_a_healthy_old_engine_has_every_figure_and_no_notice(bench, versio
 
 
 async def test_a_cache_that_is_emptied_all_the_time_has_its_true_ratio(bench):
-    asked, result = await played(bench, "0.22.1", reset_all_the_time)
+    probed, result = await played(bench, "0.22.1", reset_all_the_time)
     total = sums(result)
     assert total.prompt_tokens == sum(turn.prompt_tokens for turn in result.turns)
     assert total.cached_tokens / total.prompt_tokens < 0.35
@@ -171,26 +171,26 @@ async def test_a_cache_that_is_emptied_all_the_time_has_its_true_ratio(bench):
     assert lost == total.ideal_cached_tokens - total.cached_tokens
     assert lost / total.ideal_cached_tokens > 0.6
     assert total.lost_tokens[LossCause.RESET] == lost
-    assert asked.requests.share.untold == 0
+    assert probed.requests.share.untold == 0
 
 
 async def test_with_caching_off_an_old_engine_loses_all_to_that_and_waits_for_nothing(bench):
     async with bench(version="0.22.1", enable_prefix_caching=False) as at:
         sleeps = []
-        asked = Asked(at, from_counters=True)
+        probed = ProbedEngine(at, from_counters=True)
 
         class Clock:
-            time = staticmethod(asked.requests.clock.time)
-            monotonic = staticmethod(asked.requests.clock.monotonic)
+            time = staticmethod(probed.requests.clock.time)
+            monotonic = staticmethod(probed.requests.clock.monotonic)
 
             async def sleep(self, seconds):
                 sleeps.append(seconds)
 
-        asked.requests.clock = Clock()
-        result = await asked.session_runner(ratio=0.0).play()
+        probed.requests.clock = Clock()
+        result = await probed.session_runner(ratio=0.0).play()
     assert {turn.loss.cause for turn in result.turns[1:]} == {LossCause.DISABLED}
     assert result.notices == {Notice.SIMULATED, Notice.PREFIX_CACHING_DISABLED}
-    assert asked.requests.share.requests == 8
+    assert probed.requests.share.requests == 8
     assert sleeps == []
     assert of_usage_details(result).verdict == "unknown"
 
@@ -201,11 +201,11 @@ async def test_with_caching_off_an_old_engine_loses_all_to_that_and_waits_for_no
 @pytest.mark.parametrize("version", ["0.10.2", "0.22.1", "0.24.0", "0.32.0"])
 async def test_a_missing_flag_is_reported_for_every_version(bench, version):
     async with bench(version=version, enable_prompt_tokens_details=False) as at:
-        asked = Asked(at)
-        runner = asked.session_runner()
+        probed = ProbedEngine(at)
+        runner = probed.session_runner()
         results = [await runner.play(), await runner.play()]
-        test = await asked.salts()
-        read = await asked.retention()
+        test = await probed.isolation_test()
+        read = await probed.retention()
     for result in results:
         assert {turn.cached_tokens for turn in result.turns} == {None}
         assert Notice.USAGE_DETAILS_MISSING in result.notices
@@ -229,7 +229,7 @@ async def test_without_flag_and_counters_an_old_engine_is_not_known_to_lack_the_
 async def test_zeros_that_may_be_hits_of_a_server_without_the_flag_are_in_no_sum(bench):
     async with bench(version="0.22.1", enable_prompt_tokens_details=False) as at:
         strangers_hit(at)
-        result = await Asked(at).session_runner(ratio=0.0).play()
+        result = await ProbedEngine(at).session_runner(ratio=0.0).play()
     known = [turn.cached_tokens for turn in result.turns]
     assert None in known
     assert set(known) <= {0, None}
@@ -241,7 +241,7 @@ async def test_zeros_that_may_be_hits_of_a_server_without_the_flag_are_in_no_sum
 
 async def test_counters_that_tell_everything_pass_the_check(bench):
     async with bench(version="0.22.1", enable_prompt_tokens_details=False) as at:
-        result = await Asked(at, from_counters=True).session_runner().play()
+        result = await ProbedEngine(at, from_counters=True).session_runner().play()
     assert [turn.cached_tokens for turn in result.turns][:1] == [0]
     assert all(turn.cached_tokens == turn.ideal_cached_tokens for turn in result.turns)
     assert {turn.cached_tokens_source for turn in result.turns} == {CachedTokensSource.COUNTERS}
@@ -254,7 +254,7 @@ async def test_counters_that_tell_everything_pass_the_check(bench):
 async def test_counters_that_tell_some_turns_leave_a_failure_with_the_flag(bench):
     async with bench(version="0.32.0", enable_prompt_tokens_details=False) as at:
         before_turn(at, 4, lambda: others_use(at, sessions=1))
-        result = await Asked(at, from_counters=True).session_runner(ratio=0.0).play()
+        result = await ProbedEngine(at, from_counters=True).session_runner(ratio=0.0).play()
     found = of_usage_details(result)
     assert found.verdict == "fail"
     assert "7 of 8 turns" in found.evidence
@@ -263,7 +263,7 @@ async def test_counters_that_tell_some_turns_leave_a_failure_with_the_flag(bench
 
 async def test_a_miss_after_a_hit_is_a_loss_where_counters_stand_in(bench):
     async with bench(version="0.23.0") as at:
-        at.runner = Asked(at, from_counters=True).session_runner(ratio=0.0)
+        at.runner = ProbedEngine(at, from_counters=True).session_runner(ratio=0.0)
         reset_once(at)
         result = await at.play()
     assert [turn.cached_tokens for turn in result.turns if turn.index in (1, 5)] == [0, 0]
@@ -278,11 +278,11 @@ async def test_a_miss_after_a_hit_is_a_loss_where_counters_stand_in(bench):
 
 async def test_a_gateway_that_drops_zeros_changes_nothing(bench):
     async with bench(behaviours=(behaviours.OmitEmpty(),)) as at:
-        asked = Asked(at)
-        at.runner = asked.session_runner()
+        probed = ProbedEngine(at)
+        at.runner = probed.session_runner()
         reset_once(at)
         result = await at.play()
-        assert shares(asked) == asked.engine()
+        assert shares(probed) == probed.engine()
     assert [turn.cached_tokens for turn in result.turns if turn.index in (1, 5)] == [0, 0]
     assert {turn.control.outcome for turn in result.turns[1:]} == {ControlOutcome.COLD}
     assert result.notices == {Notice.SIMULATED}
@@ -290,7 +290,7 @@ async def test_a_gateway_that_drops_zeros_changes_nothing(bench):
 
 async def test_a_gateway_that_begins_to_drop_the_field_makes_no_misses_of_hits(bench):
     async with bench(version="0.22.1") as at:
-        runner = Asked(at).session_runner(ratio=0.0)
+        runner = ProbedEngine(at).session_runner(ratio=0.0)
         await runner.play()
         chat = at.client.chat
 

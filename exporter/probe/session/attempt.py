@@ -45,7 +45,7 @@ class SessionContext:
 
     plan: SessionPlan
     requests: EngineRequests
-    chats: RequestScope
+    scope: RequestScope
     ids: TokenIds
     control: ColdControl | None
     new_salt: Callable[[], str]
@@ -142,7 +142,7 @@ class Attempt:
 
     async def _send(self, request: ChatRequest, on_token: Callable[[int], None]) -> Chat:
         context = self._context
-        return await context.ids.send(context.chats, request, context.plan.deadlines, on_token)
+        return await context.ids.send(context.scope, request, context.plan.deadlines, on_token)
 
     async def _resend(self, request: ChatRequest, twice: bool) -> Sequence[Chat] | None:
         """Send a turn's prompt again for one token of answer; see `loss_evidence.Resend`."""
@@ -171,7 +171,7 @@ class Attempt:
             request = replace(request, messages=[opening, *request.messages[1:]])
         context.hooks.on_request(True)
         control, usage = await context.control.send(
-            context.chats, request, context.plan.deadlines, now
+            context.scope, request, context.plan.deadlines, now
         )
         self._record.control_usage[index] = usage
         return control

@@ -1,4 +1,4 @@
-"""What a session is told to do, and whom it tells how it goes."""
+"""The plan of a session, and the hooks that show its progress."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class SessionRecord:
     started_time: float  # Unix seconds
     started_at: float  # monotonic seconds
     info: EngineInfo | None = None
-    chats: RequestScope | None = None
+    scope: RequestScope | None = None
     turns: list[Chat] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
@@ -48,7 +48,7 @@ class SessionRecord:
     failure: Failure | None = None
     failed_turn: int | None = None
     prefix: PrefixStability | None = None
-    nonce: bool = False  # words of its own, not its salt, keep the session apart
+    nonce: bool = False  # a nonce in the prompt, not the salt, keeps the session apart
     sent_twice: bool = False  # it started over because a prompt may have been computed twice
 
     def start_over(self) -> None:
@@ -60,9 +60,9 @@ class SessionRecord:
 
     def hides(self, usage: Usage | None) -> bool:
         """Whether the server hides this answer's cached tokens, so they stay unknown."""
-        if usage is None or usage.cached_tokens is not None or self.chats is None:
+        if usage is None or usage.cached_tokens is not None or self.scope is None:
             return False
-        return self.chats.lacks(usage)
+        return self.scope.lacks(usage)
 
     def settle(self) -> None:
         """Update turns and controls with what later answers have shown of their cached tokens."""
@@ -73,7 +73,7 @@ class SessionRecord:
 
     def _settled_turn(self, place: int, turn: Chat) -> TurnFacts:
         facts = self.facts[place]
-        usage = self.chats.settled(turn.usage) if self.chats and turn.usage else None
+        usage = self.scope.settled(turn.usage) if self.scope and turn.usage else None
         if usage is None or usage is turn.usage:
             return facts
         turn = self.turns[place] = replace(turn, usage=usage)
@@ -84,9 +84,9 @@ class SessionRecord:
 
     def _settled_control(self, facts: TurnFacts) -> TurnFacts:
         control, usage = facts.control, self.control_usage.get(facts.index)
-        if control is None or usage is None or self.chats is None:
+        if control is None or usage is None or self.scope is None:
             return facts
-        usage = self.control_usage[facts.index] = self.chats.settled(usage)
+        usage = self.control_usage[facts.index] = self.scope.settled(usage)
         if control.outcome not in (ControlOutcome.UNREPORTED, ControlOutcome.COLD):
             return facts
         unreported = usage.cached_tokens is None
@@ -96,7 +96,7 @@ class SessionRecord:
     def result(self, target: str, now: float) -> SessionResult:
         """The session as a frozen record that ended at the monotonic time `now`."""
         info, simulated = self.info, self.info is not None and self.info.simulated
-        asked = self.chats.sent_tokens if self.chats is not None else 0
+        sent = self.scope.sent_tokens if self.scope is not None else 0
         return SessionResult(
             target=target,
             scenario=self.scenario,
@@ -110,14 +110,14 @@ class SessionRecord:
             failed_turn=self.failed_turn,
             notices=frozenset(self.notices | self._late_notices(simulated=simulated)),
             prefix=self.prefix,
-            extra_tokens=asked - sum(facts.consumed_tokens or 0 for facts in self.facts),
+            extra_tokens=sent - sum(facts.consumed_tokens or 0 for facts in self.facts),
             nonce_in_prompt=self.nonce,
         )
 
     def _late_notices(self, *, simulated: bool) -> set[Notice]:
         """Notices that later turns can still change."""
-        chats = self.chats
-        lacking = chats is not None and any(map(chats.lacks, self.usages))
+        scope = self.scope
+        lacking = scope is not None and any(map(scope.lacks, self.usages))
         found = {
             usage_notice(self.usages, lacking=lacking),
             Notice.SIMULATED if simulated else None,

@@ -97,7 +97,7 @@ class SessionRunner:
         info = record.info = own_info(info, before)
         if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
-        chats = record.chats = requests.scope(info, before)
+        scope = record.scope = requests.scope(info, before)
         self._client.answered_by(requests.process)
         process = process_of(info, before)
         distrusted = self._salts.ignored(process)
@@ -105,7 +105,7 @@ class SessionRunner:
         context = SessionContext(
             plan=self._plan,
             requests=requests,
-            chats=chats,
+            scope=scope,
             ids=self._ids,
             control=self._control,
             new_salt=self._new_salt,

@@ -45,18 +45,18 @@ class TokenIds:
 
     async def send(
         self,
-        chats: ChatSender,
+        sender: ChatSender,
         request: ChatRequest,
         deadlines: Deadlines,
         on_token: Callable[[int], None],
     ) -> Chat:
         """Send a request. Returns the answer with every token id that can be known."""
         wanted = replace(request, logprobs=self._missing and not self._refused)
-        chat = await chats.chat(wanted, deadlines, on_token)
+        chat = await sender.chat(wanted, deadlines, on_token)
         if wanted.logprobs and chat.failure is not None:
             self._refused = chat.failure.reason is FailureReason.BAD_REQUEST
             if self._refused:
-                chat = await chats.chat(request, deadlines, on_token)
+                chat = await sender.chat(request, deadlines, on_token)
         return await self._complete(request, chat)
 
     async def _complete(self, request: ChatRequest, chat: Chat) -> Chat:

@@ -1,4 +1,4 @@
-"""Everything that asks one simulated engine, through the same requests."""
+"""Sessions, the isolation test and retention of one simulated engine, with shared requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 
 
-class Asked:
-    """Everything that asks one simulated engine, through the same requests."""
+class ProbedEngine:
+    """Runs each kind of probe through the same requests, and keeps what they publish."""
 
     def __init__(self, at, *, from_counters=False) -> None:
         self.at = at
@@ -41,7 +41,7 @@ class Asked:
         control = ColdControl(ratio, lambda: next(chances), self.new_salt)
         return SessionRunner(self.at.plan, self.requests, self.new_salt, control=control)
 
-    async def salts(self):
+    async def isolation_test(self):
         info = await self.at.client.info()
         return await run_isolation_test(self.requests, info, self.at.plan.deadlines, self.new_salt)
 
