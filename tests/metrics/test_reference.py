@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from exporter.metrics import families
 from exporter.metrics.families.tables import (
     EXPORTER_FAMILIES,
     LOOP_FAMILIES,
@@ -14,6 +16,7 @@ from exporter.metrics.families.tables import (
 )
 from exporter.metrics.reference import RATIOS, render
 
+FOLDER = Path(families.__file__).parent
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
 FAMILIES = (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 
@@ -28,6 +31,19 @@ def test_the_queries_of_the_reference_use_names_that_exist():
     names = {family.name for family in FAMILIES}
     for query in RATIOS.values():
         assert set(re.findall(r"vllm_\w+", query)) <= names
+
+
+def test_every_family_of_the_folder_is_in_a_table_once():
+    described = [
+        each.args[0].value
+        for file in FOLDER.glob("*.py")
+        for each in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(each, ast.Call)
+        and isinstance(each.func, ast.Name)
+        and each.func.id in {"gauge", "counter", "histogram"}
+    ]
+    missing = "exporter/metrics/families/tables.py does not list its table"
+    assert sorted(described) == sorted(family.name for family in FAMILIES), missing
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
