@@ -18,7 +18,7 @@ from exporter.web.html_response import environment, html_response, policy, templ
 from exporter.web.page.views import charts
 from exporter.web.page.views.container import by_cause
 from exporter.web.page.views.records import PageQuery
-from exporter.web.page.views.targets import page, parts
+from exporter.web.page.views.targets import page, page_count
 from exporter.web.parameters import BadRequestError, asked_target, whole_number
 from exporter.wording import numbers
 
@@ -56,10 +56,10 @@ def routes(
         template = await asyncio.to_thread(_template)
         try:
             only = asked_target(request, metrics.targets)
-            part = whole_number(request, "page", parts(len(metrics.targets))) or 1
+            number = whole_number(request, "page", page_count(len(metrics.targets))) or 1
         except BadRequestError:
             raise web.HTTPNotFound from None
-        shown = page(metrics.targets, history, clock.time(), links, PageQuery(only, part))
+        shown = page(metrics.targets, history, clock.time(), links, PageQuery(only, number))
         return html_response(template.render(page=shown), _POLICY)
 
     return [web.get("/", status_page)]

@@ -24,10 +24,10 @@ class PageLinks:
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which targets to show: `only` one of them, or a `part` of a fleet, counted from 1."""
+    """Which targets to show: `only` one of them, or those of a page, by its `number` from 1."""
 
     only: str | None = None
-    part: int = 1
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,15 @@ class OverviewRow:
 class Page:
     """Everything on the page at Unix time `now`.
 
-    `part` says which of the targets are shown, and `parts` links to the others. `folded` counts the
-    targets of the overview that have no section.
+    `caption` belongs to the overview. `without_section` counts its targets that have no section.
     """
 
     now: float
     summary: str
     simulated: tuple[str, ...]
     links: tuple[Link, ...]
-    part: str
-    parts: tuple[Link, ...]
+    caption: str
+    other_pages: tuple[Link, ...]
     overview: tuple[OverviewRow, ...]
-    folded: int
+    without_section: int
     targets: tuple[TargetSection, ...]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exporter.web.page.views.records import PageLinks, PageQuery
 
 EARLIER_SESSIONS = 8
-FULL_SECTIONS = 4
+SECTIONS = 4
 """At most so many targets have a section, those with problems first; the others are only in the
 overview, with a link. So the page stays below 100 kB."""
 OVERVIEW_ROWS = 100
@@ -51,62 +51,62 @@ def page(
     links: PageLinks,
     query: PageQuery,
 ) -> Page:
-    """The page at Unix time `now`. The target or the part that `query` names must exist."""
-    only, part = query.only, query.part
+    """The page at Unix time `now`. The target or the page that `query` names must exist."""
+    only, number = query.only, query.number
     wanted = list(targets.values()) if only is None else [targets[only]]
-    found = {state.name: condition(state) for state in wanted}
-    ranks = {state.name: _rank(state, found[state.name]) for state in wanted}
-    states = _part(wanted, part, ranks)
-    shown = _in_full(states, ranks)
+    conditions = {state.name: condition(state) for state in wanted}
+    ranks = {state.name: _rank(state, conditions[state.name]) for state in wanted}
+    states = _of_page(number, wanted, ranks)
+    detailed = _with_section(states, ranks)
     return Page(
         now=now,
-        summary=_summary([LOOKS[each].counted for each in found.values()]),
+        summary=_summary([LOOKS[each].counted for each in conditions.values()]),
         simulated=tuple(state.name for state in states if state.simulated),
         links=_page_links(links, only, len(targets)),
-        part=_part_words(part, len(wanted)),
-        parts=_part_links(part, len(wanted)),
-        overview=_overview(states, shown, found) if len(states) > 1 else (),
-        folded=len(states) - len(shown),
+        caption=_caption(number, len(wanted)),
+        other_pages=_other_pages(number, len(wanted)),
+        overview=_overview(states, detailed, conditions) if len(states) > 1 else (),
+        without_section=len(states) - len(detailed),
         targets=tuple(
-            _section(state, found[state.name], history, now, links, alone=len(shown) == 1)
-            for state in shown
+            _section(state, conditions[state.name], history, now, links, alone=len(detailed) == 1)
+            for state in detailed
         ),
     )
 
 
-def parts(count: int) -> int:
+def page_count(targets: int) -> int:
     """The number of pages for so many targets."""
-    return max(1, -(-count // OVERVIEW_ROWS))
+    return max(1, -(-targets // OVERVIEW_ROWS))
 
 
-def _part(states: list[TargetState], part: int, ranks: Mapping[str, int]) -> list[TargetState]:
+def _of_page(number: int, states: list[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
     if len(states) <= OVERVIEW_ROWS:
         return states
     ranked = sorted(states, key=lambda state: ranks[state.name])
-    return ranked[(part - 1) * OVERVIEW_ROWS : part * OVERVIEW_ROWS]
+    return ranked[(number - 1) * OVERVIEW_ROWS : number * OVERVIEW_ROWS]
 
 
-def _part_words(part: int, count: int) -> str:
-    if parts(count) == 1:
+def _caption(number: int, count: int) -> str:
+    if page_count(count) == 1:
         return "All targets, with their last session"
-    first, last = (part - 1) * OVERVIEW_ROWS + 1, min(part * OVERVIEW_ROWS, count)
+    first, last = (number - 1) * OVERVIEW_ROWS + 1, min(number * OVERVIEW_ROWS, count)
     return f"Targets {first} to {last} of {count}, with their last session; problems first"
 
 
-def _part_links(part: int, count: int) -> tuple[Link, ...]:
-    last = parts(count)
-    wanted = {"first": 1, "previous": part - 1, "next": part + 1, "last": last}
+def _other_pages(number: int, count: int) -> tuple[Link, ...]:
+    last = page_count(count)
+    wanted = {"first": 1, "previous": number - 1, "next": number + 1, "last": last}
     return tuple(
-        Link(text, f"?page={number}")
-        for text, number in wanted.items()
-        if last > 1 and 1 <= number <= last and number != part
+        Link(text, f"?page={other}")
+        for text, other in wanted.items()
+        if last > 1 and 1 <= other <= last and other != number
     )
 
 
-def _in_full(states: Sequence[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
+def _with_section(states: Sequence[TargetState], ranks: Mapping[str, int]) -> list[TargetState]:
     """The targets that have a section, in the order of `states`."""
     names = sorted((state.name for state in states), key=lambda name: ranks[name])
-    chosen = set(names[:FULL_SECTIONS])
+    chosen = set(names[:SECTIONS])
     return [state for state in states if state.name in chosen]
 
 
@@ -145,12 +145,13 @@ _OVERVIEW_DASHBOARD, _SESSION_DASHBOARD = "vllm-cache-overview", "vllm-cache-ses
 
 def _overview(
     states: Sequence[TargetState],
-    shown: Sequence[TargetState],
-    found: Mapping[str, Condition],
+    detailed: Sequence[TargetState],
+    conditions: Mapping[str, Condition],
 ) -> tuple[OverviewRow, ...]:
-    places = {state.name: place for place, state in enumerate(shown, start=1)}
+    places = {state.name: place for place, state in enumerate(detailed, start=1)}
     return tuple(
-        _overview_row(state, LOOKS[found[state.name]], places.get(state.name)) for state in states
+        _overview_row(state, LOOKS[conditions[state.name]], places.get(state.name))
+        for state in states
     )
 
 
