@@ -76,8 +76,8 @@ def figure(width: float, height: float) -> Iterator[Figure]:
 def picture(made: Figure, form: PictureFormat) -> bytes:
     """The figure as a file, without the time at which it was drawn."""
     page = io.BytesIO()
-    told = {"png": {"Software": _US}, "svg": {"Date": None, "Creator": _US}}[form]
-    made.savefig(page, format=form, metadata=told)
+    metadata = {"png": {"Software": _US}, "svg": {"Date": None, "Creator": _US}}[form]
+    made.savefig(page, format=form, metadata=metadata)
     return page.getvalue()
 
 

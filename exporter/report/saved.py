@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult
 
 _MOST_TURNS = 100_000
-"""A comparison lists every turn up to the highest number, so a wrong one would fill the memory."""
+"""A comparison lists every turn up to the highest number, so a wrong number could fill memory."""
 
 
 def read_sessions(file: str, text: str) -> list[SessionResult]:
-    """The sessions in a file, as they were played. Raises `ConfigError` with file and field."""
+    """The sessions in a file, oldest first. Raises `ConfigError` with file and field."""
     found: list[SessionResult] = []
     for number, document in enumerate(_documents(file, text), start=1):
-        held = document.get("sessions") if isinstance(document, dict) else None
-        for place, session in enumerate(held if isinstance(held, list) else [document]):
-            where = "" if held is None else f"sessions[{place}]."
+        several = document.get("sessions") if isinstance(document, dict) else None
+        for place, session in enumerate(several if isinstance(several, list) else [document]):
+            where = "" if several is None else f"sessions[{place}]."
             which = "" if number == 1 else f" (result {number})"
             found.append(_session(f"{file}{which}", where, session))
     if not found:
-        raise ConfigError(f"{file}: there is no session in it")
+        raise ConfigError(f"{file}: the file has no session")
     _one_of(file, "scenario", [each.scenario for each in found])
     _one_of(file, "target", [each.target for each in found])
     return sorted(found, key=lambda each: each.started_time)
 
 
 def check_same_scenario(files: Mapping[str, Sequence[SessionResult]]) -> None:
-    """Raises `ConfigError` where two files are of different scenarios."""
+    """Raises `ConfigError` if two files have different scenarios."""
     (first, sessions), *others = files.items()
     for file, theirs in others:
         if theirs[0].scenario != sessions[0].scenario:
             raise ConfigError(
                 f'{file}: scenario is "{theirs[0].scenario}", but {first} has '
-                f'"{sessions[0].scenario}": only sessions of one scenario can be compared'
+                f'"{sessions[0].scenario}": only sessions of the same scenario can be compared'
             )
 
 
@@ -56,9 +56,11 @@ def _documents(file: str, text: str) -> list[Any]:
         try:
             document, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{file}: no JSON: {error}") from error
+            raise ConfigError(f"{file}: not JSON: {error}") from error
         except RecursionError as error:
-            raise ConfigError(f"{file}: no JSON of ours: it is nested too deeply") from error
+            raise ConfigError(
+                f"{file}: not a saved result: the JSON is nested too deeply"
+            ) from error
         documents.append(document)
         while at < len(text) and text[at].isspace():
             at += 1
@@ -71,7 +73,9 @@ def _session(file: str, where: str, document: Any) -> SessionResult:
             f"{file}: {where}turns is missing: this is not what `probe --json` writes"
         )
     if document.get("interrupted"):
-        raise ConfigError(f"{file}: {where}interrupted is true: only whole sessions are compared")
+        raise ConfigError(
+            f"{file}: {where}interrupted is true: only complete sessions can be compared"
+        )
     try:
         session = session_shape().validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
@@ -81,7 +85,7 @@ def _session(file: str, where: str, document: Any) -> SessionResult:
         )
         raise ConfigError(f"{file}: {where}{field.lstrip('.')}: {first['msg']}") from error
     if any(turn.index > _MOST_TURNS for turn in session.turns):
-        raise ConfigError(f"{file}: {where}turns: no turn has a number above {_MOST_TURNS:,}")
+        raise ConfigError(f"{file}: {where}turns: a turn has a number above {_MOST_TURNS:,}")
     return session
 
 

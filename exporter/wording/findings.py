@@ -94,7 +94,7 @@ def unknown(name: CheckTest, evidence: str, remedy: str | None = None) -> Findin
     return Finding(name, Verdict.UNKNOWN, evidence, remedy)
 
 
-_UNTOLD = "the server does not report how many tokens were cached"
+_UNREPORTED = "the server does not report how many tokens were cached"
 _TRANSFER = "usage counts tokens from another engine as cached"
 
 
@@ -139,13 +139,13 @@ def of_usage_details(session: SessionResult) -> Finding:
         return unknown(name, text, ADVICE[Notice.CACHED_TOKENS_UNKNOWN])
     by = [turn.cached_tokens_source for turn in session.turns]
     if Notice.CACHED_FROM_COUNTERS in session.notices:
-        told = len(by) - by.count(None)
+        known = len(by) - by.count(None)
         text = (
             "usage has no prompt_tokens_details; the engine's counters give the cached tokens "
-            f"of {told} of {len(by)} turns"
+            f"of {known} of {len(by)} turns"
         )
         remedy = "Start vLLM with --enable-prompt-tokens-details."
-        return passed(name, text) if told == len(by) else failed(name, text, remedy)
+        return passed(name, text) if known == len(by) else failed(name, text, remedy)
     if CachedTokensSource.USAGE not in by:
         text = "no prompt hit, and this server reports hits only, as vLLM before 0.24 does"
         return unknown(name, text)
@@ -188,7 +188,7 @@ def of_first_turn(session: SessionResult) -> Finding:
     if first is None:
         return unknown(name, _no_turn(session))
     if first.cached_tokens is None:
-        return unknown(name, _UNTOLD)
+        return unknown(name, _UNREPORTED)
     return passed(name, "the first turn, with a new salt, hit nothing")
 
 
@@ -209,7 +209,7 @@ def of_second_turn(session: SessionResult) -> Finding:
     if not later or totals.cached_tokens is None:
         if Notice.TRANSFER in session.notices:
             return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
-        return unknown(name, _UNTOLD)
+        return unknown(name, _UNREPORTED)
     prompt = sum(turn.prompt_tokens or 0 for turn in later)
     served = (
         f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
@@ -294,7 +294,7 @@ def of_isolation(test: IsolationTest) -> Finding:
             "tenant that must not share a cache its own server.",
         )
     if test.leaked is None or test.same_salt_cached is None:
-        return unknown(name, _UNTOLD)
+        return unknown(name, _UNREPORTED)
     same = test.same_salt_cached or test.third_cached or test.overlap_cached
     if not same:
         return unknown(name, "the same salt did not hit either, so another salt proves nothing")
@@ -323,7 +323,7 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
         return gone
     found, wedged = test.outcome, wedged_by(test)
     if found is None:
-        return unknown(name, _UNTOLD)
+        return unknown(name, _UNREPORTED)
     outcome, why = found
     sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
     text = f"{sent} {test.same_salt_cached}"

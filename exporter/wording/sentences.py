@@ -22,10 +22,10 @@ def served_and_lost(totals: SessionTotals) -> str:
 def _saved(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.prompt_tokens is None:
         return "The number of prompt tokens that the cache served is unknown"
-    told = sooner(totals.ttft_saved_seconds)
+    saved = sooner(totals.ttft_saved_seconds)
     served, prompt = numbers.count(totals.cached_tokens), numbers.count(totals.prompt_tokens)
     share = numbers.percent(totals.hit_ratio)
-    time = "" if told is None else f"; {told}"
+    time = "" if saved is None else f"; {saved}"
     return f"The cache served {served} of {prompt} prompt tokens ({share}{time})"
 
 

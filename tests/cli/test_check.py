@@ -1,4 +1,4 @@
-"""`check` as a process: what it prints, and its exit code; against a real vLLM where there is one."""
+"""`check` as a process: its output and exit code, also against a real vLLM if there is one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def simulator(**settings: object) -> AsyncIterator[Simulator]:
         yield one
 
 
-async def test_a_sound_engine_passes_within_eighty_columns_and_the_exit_code_is_0(tmp_path):
+async def test_a_healthy_engine_passes_in_eighty_columns_with_exit_code_0(tmp_path):
     async with simulator() as engine:
         code, output, errors = await check("--url", engine.url, cwd=tmp_path)
     assert (code, errors) == (0, "")
@@ -57,14 +57,14 @@ async def test_a_sound_engine_passes_within_eighty_columns_and_the_exit_code_is_
     assert "SIMULATED" in lines[-1]
 
 
-async def test_a_failed_test_is_exit_code_1_with_its_remedy(tmp_path):
+async def test_a_failed_test_has_its_remedy_and_exit_code_1(tmp_path):
     async with simulator(enable_prompt_tokens_details=False) as engine:
         code, output, _ = await check("--url", engine.url, cwd=tmp_path)
     assert code == 1
     assert "-> Start vLLM with --enable-prompt-tokens-details." in output
 
 
-async def test_what_is_unknown_is_not_a_failure(tmp_path):
+async def test_an_unknown_test_is_not_a_failure(tmp_path):
     async with simulator() as engine:
         engine.inject(faults.NoTokenIds())
         engine.inject(faults.NoTokenize())
@@ -73,7 +73,7 @@ async def test_what_is_unknown_is_not_a_failure(tmp_path):
     assert "unknown token_ids" in output
 
 
-async def test_the_json_goes_to_standard_output_alone(tmp_path):
+async def test_standard_output_has_only_the_json(tmp_path):
     code, output, errors = await check("--simulated", "--json", cwd=tmp_path)
     shape = json.loads(output)
     assert code == 0
@@ -92,7 +92,7 @@ async def test_the_json_goes_to_standard_output_alone(tmp_path):
         (("--url", "http://127.0.0.1:9", "--simulated"), "not allowed with"),
     ],
 )
-async def test_wrong_usage_is_exit_code_2_and_says_what_is_right(tmp_path, arguments, words):
+async def test_wrong_usage_has_exit_code_2_and_says_what_is_allowed(tmp_path, arguments, words):
     code, output, errors = await check(*arguments, cwd=tmp_path)
     assert (code, output) == (2, "")
     assert words in errors

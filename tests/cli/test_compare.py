@@ -1,4 +1,4 @@
-"""`compare` as a process: engines, saved results, cached against cold, Ctrl-C, mistakes."""
+"""`compare` as a process: engines, saved results, cached against cold, Ctrl-C, wrong usage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def ran(name: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode or 0, output.decode(), errors.decode()
 
 
-async def test_two_engines_with_different_flags_are_told_apart(tmp_path):
+async def test_two_engines_with_different_flags_differ(tmp_path):
     chart = tmp_path / "chart.svg"
     async with (
         simulator(model="one") as first,
@@ -72,7 +72,7 @@ async def test_two_engines_with_different_flags_are_told_apart(tmp_path):
     assert "session 6 of 6 on off: 0 % of prompts from cache" in errors
 
 
-async def test_engines_with_other_block_sizes_get_prompts_of_one_length():
+async def test_engines_with_different_block_sizes_get_prompts_of_the_same_length():
     async with simulator(block_size=16) as first, simulator(block_size=512) as other:
         code, output, errors = await ran(
             "compare", first.url, other.url, "--json", "--sessions", "2", *FAST
@@ -144,7 +144,7 @@ async def test_a_saved_probe_with_controls_is_cached_against_cold(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["probe", "compare"])
-def test_a_chart_without_the_extra_is_refused_before_anything_is_played(
+def test_without_the_extra_a_chart_is_refused_before_the_first_session(
     name, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -177,7 +177,7 @@ async def like(name: str) -> AsyncIterator[Simulator]:
         ("pd-decode", "Measure the prefill nodes"),
     ],
 )
-async def test_where_cold_controls_prove_nothing_the_first_turn_that_shows_it_is_the_last(
+async def test_compare_cold_stops_after_the_turn_that_shows_that_controls_prove_nothing(
     server, remedy
 ):
     async with like(server) as engine:
@@ -204,7 +204,7 @@ async def prompts_of(url: str) -> float:
     )
 
 
-async def test_probe_cold_ends_where_controls_prove_nothing_and_shows_what_there_is():
+async def test_probe_cold_stops_if_controls_prove_nothing_and_shows_the_turns_so_far():
     async with simulator(enable_prompt_tokens_details=False) as engine:
         code, output, errors = await ran("probe", "--cold", "--url", engine.url, "--json", *FAST)
     told = json.loads(output)
@@ -215,7 +215,7 @@ async def test_probe_cold_ends_where_controls_prove_nothing_and_shows_what_there
 
 
 @pytest.mark.parametrize("server", ["vllm-0.17.1", "omits-empty"])
-async def test_an_engine_that_leaves_a_zero_out_is_compared_all_the_same(server):
+async def test_an_engine_that_leaves_out_a_zero_can_be_compared(server):
     async with like(server) as engine:
         code, output, errors = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
     assert code == 0, errors
@@ -223,7 +223,7 @@ async def test_an_engine_that_leaves_a_zero_out_is_compared_all_the_same(server)
     assert "first TTFT" not in output
 
 
-async def test_a_file_without_cold_controls_is_refused_with_the_way_to_have_them(tmp_path):
+async def test_a_file_without_cold_controls_is_refused_with_advice(tmp_path):
     async with simulator() as engine:
         _, output, _ = await ran("probe", "--url", engine.url, "--json", *FAST)
     file = tmp_path / "warm.json"
@@ -236,7 +236,7 @@ async def test_a_file_without_cold_controls_is_refused_with_the_way_to_have_them
     )
 
 
-async def test_ctrl_c_shows_the_rounds_that_are_complete():
+async def test_ctrl_c_shows_the_complete_rounds():
     async with simulator() as first, simulator() as other:
         process = await command(
             "compare", first.url, other.url, "--sessions", "900", "--json", *FAST
@@ -255,7 +255,7 @@ async def test_ctrl_c_shows_the_rounds_that_are_complete():
     assert len({len(side["sessions"]) for side in told["sides"]}) == 1
 
 
-async def test_an_engine_that_is_not_there_ends_it_at_once():
+async def test_an_unreachable_engine_ends_the_comparison_at_once():
     async with simulator() as engine:
         gone = engine.url
     async with simulator() as engine:
@@ -285,7 +285,7 @@ async def test_an_engine_that_is_not_there_ends_it_at_once():
         (("ftp://a", "http://b"), "give either engines or saved results"),
     ],
 )
-def test_a_mistake_is_told_in_words_with_exit_code_2(arguments, message, capsys):
+def test_wrong_usage_has_a_message_and_exit_code_2(arguments, message, capsys):
     try:
         code = main(["compare", *arguments])
     except SystemExit as ended:  # argparse's own

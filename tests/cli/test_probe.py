@@ -1,4 +1,4 @@
-"""`probe` as a process: in a terminal, in a pipe, interrupted, and with nothing to talk to."""
+"""`probe` as a process: in a terminal, in a pipe, interrupted, and without an engine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Terminal:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     async def read(self) -> bool:
-        """Take in what comes; False when nobody has the terminal open any more."""
+        """Read the new output; False when no process has the terminal open any more."""
         try:
             data = await asyncio.to_thread(os.read, self.master, 65536)
         except OSError:  # EIO: the last process with this terminal has ended
@@ -76,7 +76,7 @@ class Terminal:
         return bool(data)
 
     def leave(self) -> None:
-        """Leave the terminal to the process that has it by now: it ends with that process."""
+        """Close our side: the terminal then ends with its process."""
         if self.slave >= 0:
             os.close(self.slave)
         self.slave = -1
@@ -87,20 +87,20 @@ class Terminal:
 
 @dataclass
 class Shown:
-    """What a command left in its terminal."""
+    """The output of a command in its terminal."""
 
     code: int
     written: str
 
     @property
     def lines(self) -> list[str]:
-        """The lines that stay, without colours: the live picture erases itself."""
+        """The lines that stay, without colours and without the live display."""
         left = self.written.rsplit(ERASE, 1)[-1]
         return [line.rstrip() for line in ESCAPE.sub("", left).splitlines()]
 
     @property
     def text(self) -> str:
-        """The same as running text, where a line breaks for its width alone."""
+        """The same as one text, without line breaks."""
         return " ".join(" ".join(self.lines).split())
 
 
@@ -110,7 +110,7 @@ async def in_terminal(
     on_output: Callable[[Terminal], None] = lambda _terminal: None,
     **environment: str,
 ) -> Shown:
-    """Run `probe` with a terminal of its own, where Ctrl-C means what it does to a person."""
+    """Run `probe` in its own terminal, where Ctrl-C works as for a user."""
     terminal = Terminal(columns)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", LOG_IN, os.ttyname(terminal.slave), *command(*arguments)),
@@ -131,7 +131,7 @@ async def in_terminal(
 
 
 @pytest.mark.parametrize("columns", [80, 160])
-async def test_a_terminal_shows_the_session_as_it_runs_then_a_table_that_fits(columns):
+async def test_a_terminal_shows_the_progress_and_then_a_table_that_fits(columns):
     async with simulator() as engine:
         shown = await in_terminal(columns, "--url", engine.url, "--cold")
     assert shown.code == 0
@@ -187,7 +187,7 @@ async def test_ctrl_c_prints_the_turns_that_finished():
     ("option", "number", "expected"),
     [("--json", signal.SIGINT, 130), ("--csv", signal.SIGTERM, 143)],
 )
-async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(
+async def test_an_interrupted_session_is_valid_json_or_csv_with_the_turns_so_far(
     option, number, expected
 ):
     async with simulator() as engine:
@@ -211,12 +211,12 @@ async def test_an_interrupted_session_is_whole_json_or_csv_of_what_there_is(
 
 
 async def _asked(engine: Simulator) -> None:
-    """Until a chat request hangs in the engine."""
+    """Wait until a chat request hangs in the engine."""
     while not any(rank.load for rank in engine.engine.ranks):  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.02)
 
 
-async def test_a_pipe_gets_the_result_alone_and_the_progress_goes_beside_it():
+async def test_a_pipe_gets_only_the_result_and_standard_error_the_progress():
     async with simulator() as engine:
         code, output, errors = await probe("--url", engine.url)
     assert code == 0
@@ -226,7 +226,7 @@ async def test_a_pipe_gets_the_result_alone_and_the_progress_goes_beside_it():
     assert [line[:11] for line in errors.splitlines()] == [f"turn {n} of 8" for n in range(1, 9)]
 
 
-async def test_json_and_csv_tell_the_same_turns():
+async def test_json_and_csv_have_the_same_turns():
     async with simulator() as engine:
         _, page, beside = await probe("--url", engine.url, "--json", "--cold")
         code, table, _ = await probe("--url", engine.url, "--csv", "--cold")
@@ -243,7 +243,7 @@ async def test_json_and_csv_tell_the_same_turns():
     assert (rows[0]["efficiency_ratio"], rows[1]["efficiency_ratio"]) == ("", "1.0")
 
 
-async def test_demands_decide_the_exit_code():
+async def test_the_limits_set_the_exit_code():
     async with simulator() as engine:
         met = await probe("--url", engine.url, "--fail-under-efficiency", "1",
                           "--fail-under-hit-ratio", "0.5")  # fmt: skip
@@ -256,7 +256,7 @@ async def test_demands_decide_the_exit_code():
     assert len(json.loads(missed[1])["turns"]) == 8
 
 
-async def test_a_figure_that_is_not_known_fails_the_demand_with_a_sentence():
+async def test_an_unknown_ratio_fails_its_limit_with_a_sentence():
     async with simulator() as engine:
         engine.inject(faults.NoUsage())
         engine.inject(faults.NoLogStats())
@@ -276,7 +276,7 @@ async def test_a_figure_that_is_not_known_fails_the_demand_with_a_sentence():
         (("--json", "--csv"), "not allowed with argument"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_with_what_is_allowed(arguments, said, capsys):
+def test_wrong_usage_has_exit_code_2_and_what_is_allowed(arguments, said, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["probe", *arguments])
     assert ended.value.code == 2
@@ -287,14 +287,14 @@ def test_wrong_usage_is_exit_code_2_with_what_is_allowed(arguments, said, capsys
     ("arguments", "said"),
     [(("--url", "gpu-box"), 'command line, --url = "gpu-box"'), ((), "--simulated")],
 )
-async def test_what_is_no_url_or_none_at_all_is_wrong_usage_too(arguments, said):
+async def test_an_invalid_or_missing_url_is_wrong_usage_too(arguments, said):
     code, output, errors = await probe(*arguments)
     assert (code, output) == (2, "")
     assert said in errors
     assert "Traceback" not in errors
 
 
-async def test_no_engine_at_the_url_is_said_with_the_way_out_and_nothing_is_simulated():
+async def test_without_an_engine_at_the_url_there_is_advice_and_nothing_is_simulated():
     async with simulator() as engine:
         url = engine.url
     code, output, errors = await probe("--url", url, "--json")
@@ -306,7 +306,7 @@ async def test_no_engine_at_the_url_is_said_with_the_way_out_and_nothing_is_simu
     assert "vllm-cache-exporter probe --simulated" in said
 
 
-async def test_a_wrong_model_is_said_with_those_that_are_served():
+async def test_a_wrong_model_is_reported_with_the_served_ones():
     async with simulator() as engine:
         code, output, errors = await probe("--url", engine.url, "--model", "gpt-9")
     said = " ".join(errors.split())
@@ -315,14 +315,14 @@ async def test_a_wrong_model_is_said_with_those_that_are_served():
     assert "Give --model a name that the server lists" in said
 
 
-async def test_a_server_without_the_details_flag_is_told_which_flag(tmp_path):
+async def test_for_a_server_without_details_the_output_names_the_flag(tmp_path):
     async with simulator(enable_prompt_tokens_details=False) as engine:
         code, output, _ = await probe("--url", engine.url)
     assert code == 0
     assert "--enable-prompt-tokens-details" in output
 
 
-async def test_a_session_that_fails_on_its_way_keeps_its_turns_and_says_why():
+async def test_a_session_that_fails_after_some_turns_shows_them_and_the_reason():
     async with simulator(time_scale=1.0) as engine:
 
         def fail_soon(terminal: Terminal) -> None:
@@ -338,7 +338,7 @@ async def test_a_session_that_fails_on_its_way_keeps_its_turns_and_says_why():
     assert "Before that, the cache served" in shown.text
 
 
-async def test_simulated_plays_without_an_engine_and_says_so_twice():
+async def test_simulated_needs_no_engine_and_is_marked_twice():
     code, output, _ = await probe("--simulated")
     assert code == 0
     assert output.count("SIMULATED") == 2
@@ -358,7 +358,7 @@ async def test_a_real_engine_fills_the_table_and_a_wrong_model_is_named(vllm_ser
 
 
 @pytest.mark.vllm
-async def test_a_real_engine_without_the_details_flag_is_told_which_flag(vllm_servers):
+async def test_for_a_real_engine_without_details_the_output_names_the_flag(vllm_servers):
     plain = await in_terminal(80, "--url", vllm_servers.get("plain32"))
     assert plain.code == 0
     assert "--enable-prompt-tokens-details" in plain.text

@@ -27,7 +27,7 @@ def test_a_failed_test_has_its_remedy_below_it():
     ]
 
 
-def test_the_end_counts_the_verdicts_and_says_what_was_simulated():
+def test_the_last_line_counts_the_verdicts_and_says_if_the_engine_is_simulated():
     assert closing_line(report(PASSED, FAILED)) == (
         "2 tests: 1 passed, 1 failed, 0 unknown. The engine is SIMULATED."
     )

@@ -1,4 +1,4 @@
-"""What a comparison concludes from sessions, as figures, as a table, as JSON and as a chart."""
+"""A comparison of sessions: its numbers, its table, its JSON and its chart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chart_texts(comparison) -> list[str]:
     return ["".join(element.itertext()) for element in found]
 
 
-def test_a_slower_engine_differs_by_what_it_is_slower():
+def test_the_difference_is_how_much_slower_an_engine_is():
     comparison = two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])
     found = comparison.contrasts[0].differences["ttft"]
     assert found.estimate == pytest.approx(0.03)
@@ -69,7 +69,7 @@ def test_only_differences_within_a_round_count():
 
 
 @given(st.permutations(range(6)))
-def test_the_order_of_the_rounds_says_nothing(order):
+def test_the_order_of_the_rounds_does_not_matter(order):
     first, other = [played(n) for n in SIX], [played(n, extra=0.001 * n) for n in SIX]
     mixed = two([first[n] for n in order], [other[n] for n in order])
     assert mixed.contrasts == two(first, other).contrasts or (
@@ -77,7 +77,7 @@ def test_the_order_of_the_rounds_says_nothing(order):
     )
 
 
-def test_with_fewer_than_six_pairs_it_says_that_they_are_too_few():
+def test_fewer_than_six_pairs_are_called_too_few():
     comparison = two([played(n) for n in range(3)], [played(n, extra=0.03) for n in range(3)])
     assert comparison.contrasts[0].differences["ttft"].p is None
     text = flat(said(comparison))
@@ -88,7 +88,7 @@ def test_with_fewer_than_six_pairs_it_says_that_they_are_too_few():
     )
 
 
-def test_the_penalty_of_a_miss_is_measured_where_one_side_never_hits():
+def test_the_penalty_of_a_miss_is_measured_if_one_side_never_hits():
     comparison = two([played(n) for n in SIX], [played(n, caching=False) for n in SIX])
     missed = comparison.contrasts[0].miss_seconds
     assert missed.estimate == pytest.approx(0.0002 * 1232)
@@ -102,7 +102,7 @@ def test_the_penalty_of_a_miss_is_measured_where_one_side_never_hits():
     assert "200 µs per token" in text
 
 
-def test_an_interval_that_reaches_below_zero_is_shown_so():
+def test_an_interval_can_begin_below_zero():
     extras = (-0.26, -0.25, 0.0, 0.01, 0.02, 0.03)
     other = [played(n, caching=False, extra=extra) for n, extra in enumerate(extras)]
     missed = two([played(n) for n in SIX], other).contrasts[0].miss_seconds
@@ -110,7 +110,7 @@ def test_an_interval_that_reaches_below_zero_is_shown_so():
     assert "(95 % interval -13.6 ms to +276 ms)" in flat(said(two([played(n) for n in SIX], other)))
 
 
-def test_the_penalty_has_the_same_sign_whichever_side_misses():
+def test_the_penalty_has_the_same_sign_for_either_side():
     turned = two([played(n, caching=False) for n in SIX], [played(n) for n in SIX])
     missed = turned.contrasts[0].miss_seconds
     assert missed.estimate == pytest.approx(0.0002 * 1232)
@@ -128,7 +128,7 @@ def test_cached_against_cold_pairs_each_turn_with_its_control():
     assert comparison.sides[0].penalty.cost.points == 6 * (4 + 3)
 
 
-def test_cold_controls_of_turns_that_hit_nothing_are_no_time_saved():
+def test_cold_controls_of_turns_without_a_hit_save_no_time():
     sessions = [with_controls(played(n, caching=False), extra=0.01 * n) for n in SIX]
     sides = cold_sides("http://a", sessions)
     comparison = compare(sides, started_time=STARTED, interleaved=True, cold=True)
@@ -138,7 +138,7 @@ def test_cold_controls_of_turns_that_hit_nothing_are_no_time_saved():
     assert "The first token of cold comes" not in text
 
 
-def test_what_may_be_chance_is_no_measurable_difference_and_has_its_interval():
+def test_a_difference_within_chance_is_called_not_measurable_with_its_interval():
     extras = (0.03, -0.01, 0.02, 0.01, -0.02, 0.03)
     comparison = two([played(n) for n in SIX], [played(n, extra=extras[n]) for n in SIX])
     text = flat(said(comparison))
@@ -146,7 +146,7 @@ def test_what_may_be_chance_is_no_measurable_difference_and_has_its_interval():
     assert any("no measurable difference" in text for text in chart_texts(comparison))
 
 
-def test_a_difference_that_is_more_than_chance_has_its_interval_beside_it():
+def test_a_difference_beyond_chance_has_its_interval():
     text = flat(said(two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])))
     assert "more than chance (p = 0.031), 95 % interval +30 ms to +30 ms." in text
 
@@ -168,7 +168,7 @@ def test_a_failed_session_takes_its_round_out_and_is_named():
     assert "1 sessions failed and are left out" in chart_texts(comparison)
 
 
-def test_what_is_not_known_is_absent_and_not_zero():
+def test_an_unknown_value_is_absent_and_not_zero():
     comparison = two([played(n, known=False) for n in SIX], [played(n) for n in SIX])
     assert "hit_ratio" not in comparison.contrasts[0].differences
     assert "hit_ratio" not in comparison.sides[0].spreads
@@ -179,13 +179,13 @@ def test_what_is_not_known_is_absent_and_not_zero():
     assert "unknown: A" in chart_texts(comparison)
 
 
-def test_sessions_that_were_not_played_in_turn_are_said_to_be():
+def test_a_note_says_if_the_sides_were_not_played_in_turn():
     sessions = [played(n) for n in SIX]
     assert "not played in turn" in flat(said(two(sessions, sessions, interleaved=False)))
     assert "not played in turn" not in flat(said(two(sessions, sessions)))
 
 
-def test_prompts_of_other_lengths_are_not_the_same_work():
+def test_a_note_says_if_the_prompts_differ_in_length():
     longer = [
         replace(
             played(n),
@@ -199,13 +199,13 @@ def test_prompts_of_other_lengths_are_not_the_same_work():
     assert "1,000 tokens on A and 1,500 tokens on B" in text
 
 
-def test_notices_of_a_session_are_told_with_their_engine():
+def test_notices_of_a_session_name_their_engine():
     notices = frozenset({Notice.USAGE_DETAILS_MISSING, Notice.SIMULATED})
     text = flat(said(two([played(n, notices=notices) for n in SIX], [played(n) for n in SIX])))
     assert "http://a: The server does not report cached tokens" in text
 
 
-def test_three_engines_make_the_first_one_the_yardstick_and_allow_for_the_number():
+def test_three_engines_are_compared_with_the_first_and_corrected_for_their_number():
     sides = [
         side_of(name, f"http://{name}", [played(n, extra=extra) for n in SIX])
         for name, extra in (("A", 0.0), ("B", 0.03), ("C", -0.01))
@@ -225,7 +225,7 @@ def test_the_table_fits_eighty_columns():
     assert "…" in said(comparison)
 
 
-def test_json_holds_every_reading_and_is_whole():
+def test_the_json_has_every_reading():
     comparison = two([played(n) for n in SIX], [played(n, extra=0.03) for n in SIX])
     told = json.loads(json.dumps(comparison_json(comparison, interrupted=True)))
     assert told["interrupted"] is True

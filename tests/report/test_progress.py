@@ -20,7 +20,7 @@ def progress(
     return SessionProgress(console, lambda: now[0], 32, False), stream, now
 
 
-def test_before_the_first_turn_it_says_what_it_waits_for():
+def test_before_the_first_turn_the_line_says_what_it_waits_for():
     assert running_line(Running(10.0), 10.5, 32).endswith(" 0.5 s")
 
 
@@ -33,11 +33,11 @@ def test_a_turn_waits_then_streams_with_its_time_to_first_token():
     assert line.endswith("16 chunks so far, the first after about 42.5 ms")
 
 
-def test_a_control_is_not_taken_for_the_turn():
+def test_a_control_is_not_shown_as_the_turn():
     assert "without cache" in running_line(Running(10.0, 3, 8, control=True), 11.0, 32)
 
 
-def test_more_chunks_than_tokens_do_not_burst_the_bar():
+def test_more_chunks_than_tokens_fill_the_bar_only():
     assert "━" * 12 + "  " in running_line(
         Running(1.0, 1, 1, chunks=99, first_seconds=1.0), 3.0, 32
     )
@@ -61,7 +61,7 @@ def test_the_time_to_first_token_counts_from_the_turns_own_request():
 
 
 @pytest.mark.parametrize("width", [20, 80])
-def test_the_line_leaves_room_for_what_the_terminal_echoes(width):
+def test_the_line_leaves_room_for_the_echo_of_ctrl_c(width):
     one, stream, now = progress(terminal=True, width=width)
     one.start()
     one.turn_started(12, 12)
@@ -75,7 +75,7 @@ def test_the_line_leaves_room_for_what_the_terminal_echoes(width):
     assert max(len(line) for line in re.split(r"[\r\n]", shown)) <= width - 3
 
 
-def test_on_a_terminal_the_table_grows_and_goes_at_the_end():
+def test_on_a_terminal_the_table_grows_and_is_removed_at_the_end():
     one, stream, _ = progress(terminal=True)
     one.start()
     one.turn_started(1, 8)
@@ -85,7 +85,7 @@ def test_on_a_terminal_the_table_grows_and_goes_at_the_end():
     assert stream.getvalue().rstrip().endswith("\x1b[2K")  # the last line was erased
 
 
-def test_elsewhere_each_turn_is_one_line_and_nothing_else_is_written():
+def test_without_a_terminal_only_one_line_for_each_turn_is_written():
     one, stream, _ = progress(terminal=False)
     one.start()
     for index, facts in enumerate(TURNS, start=1):

@@ -1,4 +1,4 @@
-"""Reading results back, and saying what is wrong with a file that is none."""
+"""Reading saved results, and the errors for an invalid file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text_of(*sessions) -> str:
 
 
 @pytest.mark.parametrize("session", [played(), with_controls(played()), failed_session()])
-def test_a_result_comes_back_as_it_was_compared(session):
+def test_a_result_read_back_compares_like_the_original(session):
     (read,) = read_sessions("a.json", text_of(session))
     assert side_of("A", "a", [read]) == side_of("A", "a", [session])
     assert cold_sides("a", [read]) == cold_sides("a", [session])
@@ -34,12 +34,12 @@ def test_a_file_may_hold_several_results_one_after_another():
     )
 
 
-def test_the_answer_of_the_api_is_a_file_of_results():
+def test_the_answer_of_the_api_is_a_valid_file():
     answer = json.dumps({"sessions": [session_json(played(n)) for n in (1, 0)]})
     assert len(read_sessions("a.json", answer)) == 2
 
 
-def test_keys_of_a_later_version_do_no_harm():
+def test_unknown_keys_of_a_later_version_are_ignored():
     told = session_json(played()) | {"something": "new"}
     assert len(read_sessions("a.json", json.dumps(told))) == 1
 
@@ -57,13 +57,13 @@ def broken_turn(**fields) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a.json: there is no session in it"),
-        ("turn,prompt\n1,2", "a.json: no JSON: "),
-        ("[" * 100_000, "a.json: no JSON"),
+        ("", "a.json: the file has no session"),
+        ("turn,prompt\n1,2", "a.json: not JSON: "),
+        ("[" * 100_000, "a.json: not a saved result"),
         ("{}", "a.json: turns is missing: this is not what `probe --json` writes"),
         ('{"url": "x", "tests": []}', "a.json: turns is missing"),
         ("[1]", "a.json: turns is missing"),
-        ('{"sessions": []}', "a.json: there is no session in it"),
+        ('{"sessions": []}', "a.json: the file has no session"),
         ('{"sessions": [{}]}', r"a.json: sessions\[0\].turns is missing"),
         (changed(turns=3), "a.json: turns: Input should be a valid array"),
         (changed(started="yesterday"), "a.json: started: "),
@@ -72,7 +72,7 @@ def broken_turn(**fields) -> str:
         (broken_turn(hit_ratio=1.5), r"a.json: turns\[1\].hit_ratio: "),
         (broken_turn(cached_tokens=1.5), r"a.json: turns\[1\].cached_tokens: "),
         (broken_turn(turn=0), r"a.json: turns\[1\].turn: "),
-        (broken_turn(turn=100_001), "a.json: turns: no turn has a number above 100,000"),
+        (broken_turn(turn=100_001), "a.json: turns: a turn has a number above 100,000"),
         (broken_turn(loss=3), r"a.json: turns\[1\].loss: Input should be an object"),
         (changed(interrupted=True), "a.json: interrupted is true"),
         (text_of(played(), replace(played(), scenario="tool-trace")), "a.json: scenario is "),
@@ -80,7 +80,7 @@ def broken_turn(**fields) -> str:
         (text_of(played()) + "{}", r"a.json \(result 2\): turns is missing"),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_field(text, message):
+def test_an_error_names_file_and_field(text, message):
     with pytest.raises(ConfigError, match=message):
         read_sessions("a.json", text)
 
@@ -90,6 +90,6 @@ def test_two_files_of_different_scenarios_are_not_compared():
     with pytest.raises(ConfigError) as caught:
         check_same_scenario(files)
     assert str(caught.value) == (
-        'b.json: scenario is "tool-trace", but a.json has "coding-agent": only sessions of one '
-        "scenario can be compared"
+        'b.json: scenario is "tool-trace", but a.json has "coding-agent": only sessions of the '
+        "same scenario can be compared"
     )

@@ -1,4 +1,4 @@
-"""What is written to terminals and files of all kinds."""
+"""What is written to different terminals and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UTF8 = {"LANG": "de_DE.UTF-8"}
 
 
 class Stream(io.StringIO):
-    """Text that remembers what it is told; its encoding is what it was made with."""
+    """A text stream with a given encoding."""
 
     def __init__(self, encoding: str = "utf-8", terminal: bool = False) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class Stream(io.StringIO):
         ("utf-8", {"LC_ALL": "C.UTF-8", "LANG": "C"}, True),
     ],
 )
-def test_utf8_is_written_where_stream_and_locale_take_it(encoding, environ, expected):
+def test_utf8_is_written_only_if_stream_and_locale_accept_it(encoding, environ, expected):
     assert speaks_utf8(Stream(encoding), environ) is expected
 
 
-def test_without_utf8_a_whole_report_is_ascii_with_nothing_left_unsaid():
+def test_without_utf8_the_whole_report_is_ascii():
     stream = Stream("ascii")
     console = screen(stream, {"COLUMNS": "160"})
     result = session(*TURNS, turn(4, 1000, None, None), simulated=True)
@@ -60,7 +60,7 @@ def test_without_utf8_a_whole_report_is_ascii_with_nothing_left_unsaid():
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
-def test_no_text_of_an_engine_fails_to_be_written(text):
+def test_any_text_of_an_engine_can_be_written(text):
     stream = Stream("ascii")
     screen(stream, {}).print(text)
     assert stream.getvalue().isascii()
@@ -71,13 +71,13 @@ def test_a_pipe_is_80_columns_unless_columns_says_otherwise():
     assert not screen(Stream(), {}).is_terminal
 
 
-def test_brackets_of_an_engine_are_no_markup():
+def test_brackets_in_an_engines_text_are_not_markup():
     stream = Stream()
     screen(stream, {}).print("[red]no such model[/red] :smile:")
     assert stream.getvalue() == "[red]no such model[/red] :smile:\n"
 
 
-def test_a_reader_that_leaves_early_is_told_to_the_command():
+def test_a_closed_pipe_is_reported_to_the_command():
     class Gone(Stream):
         def write(self, _text: str) -> int:
             raise BrokenPipeError

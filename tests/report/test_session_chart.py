@@ -1,4 +1,4 @@
-"""What the chart of a session says, read from the text of its SVG."""
+"""The text in the chart of a session, read from its SVG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WARM = (
 
 
 def texts(result, **options) -> list[str]:
-    """Every piece of text of the SVG, in the order in which it is drawn."""
+    """All texts of the SVG, in drawing order."""
     root = ET.fromstring(charts.session_picture(result, "svg", **options))  # noqa: S314 - our own
     found = root.iter("{http://www.w3.org/2000/svg}text")
     return ["".join(element.itertext()) for element in found]
@@ -54,20 +54,20 @@ def test_each_panel_names_what_it_shows():
         assert text in said, text
 
 
-def test_a_loss_is_named_by_its_cause_and_the_sum_by_its_figure():
+def test_a_loss_has_its_cause_and_the_sum_its_number():
     said = texts(session(*WARM))
     assert "evicted" in said
     assert "2,016" in said  # 0 + 992 + 1024
 
 
-def test_the_control_is_drawn_only_where_there_is_one():
+def test_a_control_is_drawn_only_if_there_is_one():
     control = Control(ControlOutcome.COLD, True, 1250, 32, 0.55)
     with_one = session(WARM[0], replace(WARM[1], control=control))
     assert "TTFT without cache" in texts(with_one)
     assert "TTFT without cache" not in texts(session(*WARM))
 
 
-def test_without_details_the_chart_says_what_is_not_known_and_draws_no_ratio():
+def test_without_details_the_chart_names_what_is_unknown_and_draws_no_ratio():
     said = texts(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992)))
     assert "hit ratio unknown" in said
     assert "unknown" in said
@@ -82,7 +82,7 @@ def test_one_unknown_turn_is_a_gap_that_is_named():
     assert "no sum from turn 4 on: its cached tokens are unknown" in said
 
 
-def test_a_failed_session_is_shown_as_such_with_the_turns_before_it():
+def test_a_failed_session_is_marked_and_has_its_finished_turns():
     said = texts(failed_session(*WARM))
     assert "FAILED in turn 4: connection refused (127.0.0.1:8000 refused the connection)" in said
     assert said.count("failed") == 4
@@ -112,7 +112,7 @@ def test_the_same_session_makes_the_same_file():
     assert first == again
 
 
-def test_pyplot_is_not_loaded_for_it():
+def test_a_chart_does_not_load_pyplot():
     charts.session_picture(session(*WARM))
     assert "matplotlib.pyplot" not in sys.modules
 
@@ -124,12 +124,12 @@ def test_a_missing_extra_is_a_sentence_with_the_way_to_install_it(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "png", "x.png.txt"])
-def test_a_chart_has_a_suffix_that_tells_its_format(name):
+def test_the_suffix_of_a_chart_gives_its_format(name):
     with pytest.raises(ConfigError, match=r"must end in \.png or \.svg"):
         charts.check_chart(name)
 
 
-def test_the_folder_of_a_chart_is_looked_for_before_a_session_is_played(tmp_path):
+def test_the_folder_of_a_chart_is_checked_before_the_session(tmp_path):
     with pytest.raises(ConfigError, match=r"the folder .* does not exist"):
         charts.check_chart(str(tmp_path / "none" / "x.png"))
     charts.check_chart(str(tmp_path / "x.PNG"))
@@ -162,7 +162,7 @@ def test_a_sum_is_known_up_to_the_first_unknown_part(values):
     assert list(sums[:known]) == [sum(values[: n + 1]) for n in range(known)]
 
 
-def test_the_series_keep_unknown_apart_from_zero():
+def test_in_the_series_unknown_is_not_zero():
     series = session_series(session(turn(1, 1000, 0, 0), turn(2, 1250, None, None)))
     assert series.hit == (0.0, None)
     assert series.served == (0, None)

@@ -17,12 +17,12 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_columns_begin_as_promised():
+def test_the_columns_have_the_promised_order():
     assert session_csv(session()).split("\n")[0].split(",") == list(COLUMNS)
     assert rows(session_csv(session())) == []
 
 
-def test_every_figure_comes_back_as_the_json_has_it():
+def test_every_value_equals_that_of_the_json():
     result = session(*TURNS)
     shape = session_json(result)
     for row, told in zip(rows(session_csv(result)), shape["turns"], strict=True):

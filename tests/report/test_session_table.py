@@ -1,4 +1,4 @@
-"""The table of turns, at each width, with and without colour."""
+"""The table of turns, in different widths, with and without colour."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_each_turn_is_one_line_that_fits(width, cold):
     assert starts == [str(n) for n in range(1, 13)]
 
 
-def test_a_terminal_that_is_too_narrow_cuts_no_figure():
+def test_a_narrow_terminal_cuts_no_number():
     page = drawn(LONG[:1], 40, cold=True)
     assert "…" not in page
     digits = re.sub(r"\D", "", page)
     assert len(digits) >= len(re.sub(r"\D", "", drawn(LONG[:1], 80, cold=True)))
 
 
-def test_every_figure_of_a_turn_stands_in_its_line():
+def test_the_line_of_a_turn_has_all_its_numbers():
     (line,) = [row for row in drawn([replace(TURNS[2], control=COLD)], cold=True).splitlines()
                if row.strip().startswith("3")]  # fmt: skip
     assert line.split() == [
@@ -63,13 +63,13 @@ def test_every_figure_of_a_turn_stands_in_its_line():
     ("prompt", "shown"),
     [(999_999, "999,999"), (1_000_000, "1.00M"), (9_990_000, "9.99M"), (12_345_678, "12.3M")],
 )
-def test_sums_that_are_wider_than_their_turns_are_written_in_millions(prompt, shown):
+def test_sums_wider_than_their_turns_are_written_in_millions(prompt, shown):
     turns = [turn(1, prompt, 0, 0)]
     assert drawn(turns).rstrip().splitlines()[-1].split()[1] == shown
     assert drawn(turns, 160).rstrip().splitlines()[-1].split()[1] == f"{prompt:,}"
 
 
-def test_cold_ttft_has_a_column_only_where_it_was_asked_for():
+def test_cold_ttft_has_a_column_only_with_cold():
     assert "cold\n" not in drawn(TURNS[1:])
     assert "812 ms" in drawn(LONG, cold=True)
     assert "812 ms" not in drawn(LONG)
@@ -91,7 +91,7 @@ def test_cold_ttft_has_a_column_only_where_it_was_asked_for():
         (turn(1, None, None, None), "?"),
     ],
 )
-def test_how_well_a_turn_did_is_a_word_as_well_as_a_colour(facts, word):
+def test_the_mark_of_a_turn_is_a_word_and_a_colour(facts, word):
     assert mark(facts).word == word
     assert word in drawn([facts])
 
@@ -100,23 +100,23 @@ def test_how_well_a_turn_did_is_a_word_as_well_as_a_colour(facts, word):
     ("ideal", "word"),
     [(1792, "full"), (1040, "full"), (1024, "low ideal"), (32, "low ideal"), (0, "low ideal")],
 )
-def test_a_prompt_that_repeats_and_could_be_served_little_of_is_not_full(ideal, word):
+def test_a_turn_with_a_low_ideal_is_not_called_full(ideal, word):
     before, after = turn(1, 2071, 0, 0), turn(2, 2213, ideal, ideal)
     assert mark(after, before).word == word
     assert word in drawn([before, after])
     assert "full" not in drawn([before, after]) or word == "full"
 
 
-def test_where_the_prompt_before_is_unknown_the_ideal_is_not_called_low():
+def test_without_the_prompt_before_an_ideal_is_not_called_low():
     assert mark(turn(2, 2213, 32, 32), turn(1, None, None, None)).word == "full"
     assert mark(turn(2, 2213, 0, 0)).word == "none"
 
 
-def test_a_loss_is_a_loss_however_low_the_ideal():
+def test_a_loss_is_marked_even_with_a_low_ideal():
     assert mark(turn(2, 2213, 0, 32), turn(1, 2071, 0, 0)).word == "MISS"
 
 
-def test_without_colour_the_same_is_said():
+def test_without_colour_the_text_is_the_same():
     turns = [TURNS[0], turn(2, 1000, 0, 960), turn(3, 1000, 960, 960)]
     coloured = drawn(turns, colour=True)
     assert "\x1b[" in coloured
@@ -126,7 +126,7 @@ def test_without_colour_the_same_is_said():
     assert "full" in plain
 
 
-def test_what_is_unknown_is_a_dash_and_never_0():
+def test_an_unknown_value_is_a_dash_and_never_0():
     (line,) = [row for row in drawn([turn(2, None, None, None, completion=None, ttft=None)])
                .splitlines() if row.strip().startswith("2")]  # fmt: skip
     assert line.split() == ["2", *[numbers.UNKNOWN] * 7, "1.50", "s", "?"]
@@ -147,7 +147,7 @@ def test_the_last_line_has_the_sums():
         (turn(1, 1000, 0, 0), "·" * 24),
     ],
 )
-def test_a_wide_terminal_has_a_bar_that_is_full_only_where_all_was_served(facts, bar):
+def test_on_a_wide_terminal_a_bar_is_full_only_if_all_was_served(facts, bar):
     assert bar in drawn([facts], 160)
     assert bar not in drawn([facts], 80)
 
@@ -160,7 +160,7 @@ def report(result, *, cold=False, interrupted=False) -> str:
     return console.file.getvalue()
 
 
-def test_the_report_says_what_was_played_and_ends_with_the_verdict():
+def test_the_report_begins_with_the_scenario_and_ends_with_the_verdict():
     page = report(session(*TURNS[:2]))
     assert page.startswith("coding-agent against tiny at http://gpu:8000\n")
     assert "vLLM 0.32.0, 2026-01-01 00:00:00 UTC" in page

@@ -1,4 +1,4 @@
-"""Numbers and times in words."""
+"""Numbers and times for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_percentage_is_rounded_but_never_to_all_or_nothing(ratio, text):
 
 
 @given(st.floats(0, 1))
-def test_only_all_and_nothing_are_called_so(ratio):
+def test_only_exactly_0_and_1_are_0_and_100_percent(ratio):
     assert (numbers.percent(ratio) == "100 %") == (ratio == 1)
     assert (numbers.percent(ratio) == "0 %") == (ratio == 0)
 
@@ -59,19 +59,19 @@ def test_a_duration_never_shows_an_exponent(value):
 @pytest.mark.parametrize(
     ("at", "text"), [(100, "now"), (99, "1 s ago"), (40, "60 s ago"), (130, "in 30 s")]
 )
-def test_a_moment_is_told_from_now(at, text):
+def test_a_time_is_shown_relative_to_now(at, text):
     assert numbers.ago(at, 100) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0 B"), (1500, "1.5 kB"), (2_500_000, "2.5 MB"), (9e9, "9.0 GB")]
 )
-def test_bytes_are_told_in_decimal_units(value, text):
+def test_bytes_have_decimal_units(value, text):
     assert numbers.size(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, numbers.UNKNOWN), (1, "1 token"), (12345, "12,345 tokens")]
 )
-def test_tokens_are_counted_in_thousands(value, text):
+def test_tokens_have_thousands_separators(value, text):
     assert numbers.tokens(value) == text

@@ -1,4 +1,4 @@
-"""The JSON shape of a session is fixed."""
+"""The JSON of a session: its keys, their order and their values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_failed_session_says_where_and_why_and_keeps_its_turns():
     assert len(shape["turns"]) == 1
 
 
-def test_where_a_prompt_is_unstable_is_said_without_its_text():
+def test_the_place_of_a_prefix_break_is_written_without_its_text():
     shape = session_json(session(*TURNS, prefix=UNSTABLE, extra_tokens=9))
     assert shape["prefix"] == {
         "stable": False,

@@ -1,4 +1,4 @@
-"""The sentence at the end of a session."""
+"""The verdict at the end of a session."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from exporter.wording.verdict import failure_in_words, loss_lines, notes, verdic
 SOUND = TURNS[:2]
 
 
-def test_a_sound_session_says_what_was_saved_and_that_nothing_is_to_be_changed():
+def test_the_verdict_on_a_healthy_session_says_what_was_saved_and_to_change_nothing():
     assert verdict(session(*SOUND)) == (
         "The cache served 992 of 2,250 prompt tokens (44.1 %), all that it could have; "
         "nothing to change."
     )
 
 
-def test_a_loss_is_told_with_its_turn_its_cause_and_what_to_do():
+def test_a_loss_has_its_turn_its_cause_and_advice():
     evicted = turn(3, 1500, 1024, 1280, cause=LossCause.EVICTED)
     said = verdict(session(*SOUND, evicted))
     assert "and lost 256 that it could have served: evicted in turn 3" in said
@@ -42,7 +42,7 @@ def test_the_largest_of_several_causes_gives_the_advice(cause):
     assert said.endswith(LOSS_ADVICE[cause][1:])
 
 
-def test_turns_in_a_row_are_told_as_a_range():
+def test_consecutive_turns_are_shown_as_a_range():
     lost = [turn(n, 1500, 0, 1280, cause=LossCause.WEDGED) for n in (2, 3, 4)]
     assert "wedged in turns 2 to 4" in verdict(session(TURNS[0], *lost))
     assert "wedged in turns 2, 4 and 5" in verdict(
@@ -51,7 +51,7 @@ def test_turns_in_a_row_are_told_as_a_range():
     )  # fmt: skip
 
 
-def test_what_is_unknown_is_said_to_be_unknown_with_the_flag_that_mends_it():
+def test_an_unknown_number_is_called_unknown_with_the_flag_that_fixes_it():
     notices = frozenset({Notice.USAGE_DETAILS_MISSING})
     said = verdict(session(turn(1, 1000, None, 0), turn(2, 1250, None, 992), notices=notices))
     assert said.startswith("The number of prompt tokens that the cache served is unknown")
@@ -59,7 +59,7 @@ def test_what_is_unknown_is_said_to_be_unknown_with_the_flag_that_mends_it():
     assert "0 %" not in said
 
 
-def test_an_unknown_ideal_is_not_called_all_that_could_be():
+def test_with_an_unknown_ideal_the_verdict_does_not_say_that_all_was_served():
     notices = frozenset({Notice.TOKEN_IDS_MISSING})
     said = verdict(session(TURNS[0], turn(2, 1250, 992, None), notices=notices))
     assert "how many it could have served is unknown" in said
@@ -67,19 +67,19 @@ def test_an_unknown_ideal_is_not_called_all_that_could_be():
     assert "all that" not in said
 
 
-def test_a_figure_from_counters_is_told_with_the_flag_that_spares_them():
+def test_a_number_from_counters_comes_with_the_flag_that_replaces_them():
     said = verdict(session(*SOUND, notices=frozenset({Notice.CACHED_FROM_COUNTERS})))
     assert "all that it could have" in said
     assert "the server does not report cached tokens" in said
     assert "--enable-prompt-tokens-details" in said
 
 
-def test_one_turn_or_an_unknown_one_proves_nothing():
+def test_one_turn_or_an_unknown_one_shows_nothing():
     assert verdict(session(TURNS[0])) == "The cache served 0 of 1,000 prompt tokens (0 %)."
     assert "nothing to change" not in verdict(session(TURNS[0], turn(2, 1250, None, None)))
 
 
-def test_an_unstable_prompt_is_what_to_change_though_nothing_was_lost():
+def test_the_advice_is_about_an_unstable_prompt_even_if_nothing_was_lost():
     result = session(*SOUND, prefix=UNSTABLE, notices=frozenset({Notice.PREFIX_UNSTABLE}))
     assert "moves the system prompt into a later message" in verdict(result)
     assert "--chat-template" in verdict(result)
@@ -94,13 +94,13 @@ def with_controls(*saved: float, cached: int = 992) -> tuple:
     return (SOUND[0], *(replace(each, control=control) for each, control in pairs))
 
 
-def test_controls_say_how_much_sooner_the_first_token_came_with_the_interval():
+def test_controls_show_how_much_sooner_the_first_token_came_with_the_interval():
     said = verdict(session(*with_controls(0.3, 0.4, 0.5, 0.5, 0.6, 0.7)))
     sooner = "the first token came 500 ms sooner in the median, 95 % interval 300 ms to 700 ms)"
     assert sooner in said
 
 
-def test_a_cache_that_costs_time_is_said_to_do_so():
+def test_the_verdict_says_if_the_cache_costs_time():
     said = verdict(session(*with_controls(*[-0.03] * 6)))
     assert "the first token came 30 ms later in the median, 95 % interval 30 ms to 30 ms" in said
 
@@ -113,7 +113,7 @@ def test_a_difference_within_chance_is_no_difference():
 
 
 @pytest.mark.parametrize("saved", [0.004, -0.004, 0.5])
-def test_where_nothing_was_cached_no_time_was_saved(saved):
+def test_without_cached_tokens_no_time_was_saved(saved):
     said = verdict(session(*with_controls(*[saved] * 7, cached=0)))
     assert "(0 %)" in said
     assert "first token" not in said
@@ -121,7 +121,7 @@ def test_where_nothing_was_cached_no_time_was_saved(saved):
 
 
 @pytest.mark.parametrize("pairs", [1, 5])
-def test_too_few_controls_tell_nothing_and_a_note_says_so(pairs):
+def test_a_note_says_if_there_are_too_few_controls(pairs):
     result = session(*with_controls(*[0.5] * pairs))
     assert "first token" not in verdict(result)
     assert any("at least 6 are needed" in note for note in notes(result))
@@ -132,7 +132,7 @@ def test_a_simulated_engine_is_named_first():
     assert verdict(session(*SOUND, simulated=True)).startswith("SIMULATED engine: the cache served")
 
 
-def test_an_interrupted_session_says_so_and_how_far_it_came():
+def test_the_verdict_says_after_how_many_turns_a_session_was_interrupted():
     assert verdict(session(*SOUND), interrupted=True).startswith(
         "Interrupted after 2 turns. In these, the cache served 992 of 2,250 prompt tokens"
     )
@@ -157,7 +157,7 @@ def test_each_failure_has_a_sentence_that_says_what_to_do(reason):
         (FailureReason.MODEL_NOT_FOUND, False),
     ],
 )
-def test_only_where_no_engine_is_at_hand_the_simulated_one_is_named(reason, named):
+def test_the_simulated_engine_is_suggested_only_if_no_engine_answers(reason, named):
     assert ("probe --simulated" in failure_in_words(failed_session(reason=reason))) is named
     assert "--simulated" not in failure_in_words(failed_session(*TURNS, reason=reason))
 
@@ -168,7 +168,7 @@ def test_a_wrong_model_or_key_names_the_option_that_sets_it():
     assert "--api-key-file" in failure_in_words(failed_session(reason=FailureReason.UNAUTHORIZED))
 
 
-def test_a_session_that_failed_on_its_way_tells_both():
+def test_a_session_that_failed_after_some_turns_has_the_failure_and_their_numbers():
     said = verdict(failed_session(*SOUND, reason=FailureReason.STALLED))
     assert said.startswith("The session failed in turn 3: stalled")
     assert said.endswith("Before that, the cache served 992 of 2,250 prompt tokens (44.1 %), all "
@@ -181,7 +181,7 @@ def test_losses_are_listed_with_their_evidence():
     ]
 
 
-def test_turns_that_lost_by_the_same_finding_share_a_line():
+def test_turns_with_the_same_cause_and_evidence_share_a_line():
     off = Loss(100, LossCause.DISABLED, "caching is off")
     gone = Loss(50, LossCause.EVICTED, "one preemption")
     lost = [None, off, off, gone, off]
@@ -192,7 +192,7 @@ def test_turns_that_lost_by_the_same_finding_share_a_line():
     ]
 
 
-def test_what_the_verdict_says_is_not_noted_again():
+def test_the_notes_do_not_repeat_the_verdict():
     notices = frozenset({Notice.USAGE_DETAILS_MISSING, Notice.SCENARIO_SHORTENED})
     found = notes(session(turn(1, 1000, None, 0), notices=notices))
     assert len(found) == 1

@@ -134,7 +134,7 @@ async def started(
 
 
 class _Views:
-    """A `ContainerSink` that keeps the views for whoever waits for the next one."""
+    """A `ContainerSink` that keeps the views until they are read."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[ContainerView] = asyncio.Queue()
@@ -163,11 +163,11 @@ async def _until_ready(
         if state is LifecycleState.READY:
             return
         if view.diagnosis is not None:
-            told = view.diagnosis
-            evidence = f" ({told.evidence})" if told.evidence else ""
+            diagnosis = view.diagnosis
+            evidence = f" ({diagnosis.evidence})" if diagnosis.evidence else ""
             raise ExporterError(
                 f"the container {target.container_name} did not become ready: "
-                f"{told.summary}{evidence}. {told.advice}"
+                f"{diagnosis.summary}{evidence}. {diagnosis.advice}"
             )
         if view.docker_problem is not None:
             raise ExporterError(f"Docker does not answer: {view.docker_problem}")

@@ -42,8 +42,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
     notes += _length_notes(sides)
     for side in sides:
-        told = sorted(side.notices - {Notice.SIMULATED})
-        notes += [f"{side.source}: {ADVICE[notice]}" for notice in told]
+        notices = sorted(side.notices - {Notice.SIMULATED})
+        notes += [f"{side.source}: {ADVICE[notice]}" for notice in notices]
     return list(dict.fromkeys(notes))
 
 

@@ -137,12 +137,12 @@ def penalty_lines(comparison: Comparison) -> list[str]:
                 f"Penalty of a miss, measured: {signed('ttft', contrast.miss_seconds.estimate)} to "
                 f"the first token{interval}."
             )
-    told = set()
+    seen = set()
     for side in comparison.sides:
         penalty = side.penalty
-        if penalty is None or penalty.cost in told:
+        if penalty is None or penalty.cost in seen:
             continue
-        told.add(penalty.cost)
+        seen.add(penalty.cost)
         lines.append(
             f"Penalty of a miss on {side.name}, by its prefill cost: "
             f"{penalty.seconds:.3g} prefill seconds (± {penalty.error_seconds:.2g}) for the "
