@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class SessionSink(Protocol):
-    """Gets every session that ended. It is apart, because not only the metrics want sessions."""
+    """Gets every session that ended. The history and the supervisor need sessions too."""
 
     def session_finished(self, result: SessionResult) -> None:
         """A session ended, finished or failed."""
 
 
 class ProbeSink(Protocol):
-    """Gets everything else that the probe of one target finds out."""
+    """Gets everything else that the probe of one target finds out. Only the metrics need it."""
 
     def tokens_consumed(self, tokens: int) -> None:
         """Prompt and completion tokens of requests that belong to no finished session."""

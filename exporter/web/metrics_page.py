@@ -73,7 +73,7 @@ class MetricsPage:
         if target is not None:
             parts = _of_target(self._metrics.targets[target], kind)
         elif not self._metrics.exporter.whole_page:
-            parts = self._of_exporter(kind)
+            parts = await self._joined(_no_lines(), kind)
         else:
             return await self._shared(kind)
         return await _packed(parts, kind)
@@ -88,7 +88,7 @@ class MetricsPage:
 
     async def _whole(self, kind: PageKind) -> bytes:
         async with self._one_at_a_time:
-            bodies: list[list[str]] = [[] for _ in (*TARGET_FAMILIES, *LOOP_FAMILIES)]
+            bodies = _no_lines()
             for name in tuple(self._metrics.targets):
                 state = self._metrics.targets.get(name)
                 if state is not None:  # not removed meanwhile
@@ -98,15 +98,15 @@ class MetricsPage:
             return await _packed(await self._joined(bodies, kind), kind)
 
     async def _joined(self, bodies: list[list[str]], kind: PageKind) -> list[bytes]:
-        """The lines of each family under its head."""
+        """The lines of the targets and of the exporter, each family under its head."""
         about_targets, about_loops = bodies[: len(TARGET_FAMILIES)], bodies[len(TARGET_FAMILIES) :]
-        page = [_of_process(kind)]
+        page = [kind.writer.foreign(PROCESS, kind.names).encode()]
         for family, lines in zip(TARGET_FAMILIES, about_targets, strict=True):
             head = kind.writer.head(family, "target")
             page.append(_under(head, "".join(lines)))
             if len(lines) > _MANY:
                 await asyncio.sleep(0)
-        page += self._of_exporter_itself(kind)
+        page += self._of_exporter(kind)
         for about, own, lines in zip(
             LOOP_FAMILIES, self._own_loops(kind), about_loops, strict=True
         ):
@@ -114,13 +114,6 @@ class MetricsPage:
         return [*page, kind.writer.end.encode()]
 
     def _of_exporter(self, kind: PageKind) -> list[bytes]:
-        """The families that belong to no target."""
-        page = [_of_process(kind), *self._of_exporter_itself(kind)]
-        for family, own in zip(LOOP_FAMILIES, self._own_loops(kind), strict=True):
-            page.append(_under(kind.writer.head(family), own))
-        return [*page, kind.writer.end.encode()]
-
-    def _of_exporter_itself(self, kind: PageKind) -> list[bytes]:
         state, writer = self._metrics.exporter, kind.writer
         return [
             _under(writer.head(family), writer.body(family, family.reader.read(state), kind.names))
@@ -141,8 +134,9 @@ class MetricsPage:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _of_process(kind: PageKind) -> bytes:
-    return kind.writer.foreign(PROCESS, kind.names).encode()
+def _no_lines() -> list[list[str]]:
+    """For the lines of targets, by family."""
+    return [[] for _ in (*TARGET_FAMILIES, *LOOP_FAMILIES)]
 
 
 def _bodies(state: TargetState, kind: PageKind) -> list[str]:
