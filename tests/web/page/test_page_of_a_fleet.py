@@ -34,7 +34,7 @@ def rows(html):
 
 
 def to_others(html):
-    found = re.search(r'<nav class="parts".*?</nav>', html, re.DOTALL)
+    found = re.search(r'<nav class="pages".*?</nav>', html, re.DOTALL)
     return re.findall(r'<a href="([^"]*)">([a-z]*)</a>', found[0]) if found else []
 
 
