@@ -93,7 +93,7 @@ def test_a_fault_reaches_the_receiver_and_the_alert_ends_after_the_engine_s_rest
     assert line["runbook"] == f"{runbooks}/cache-isolation-leak"
     with urllib.request.urlopen(line["runbook"], timeout=10) as page:
         assert "<h1>VllmCacheIsolationLeak" in page.read().decode()
-    # That salts are ignored is held against an engine until it is started anew, without the fault.
+    # The exporter remembers ignored salts until the engine restarts, here without the fault.
     before = stack.value("vllm_probe_sessions_total")
     run("docker", "kill", stack.container)
     stack.until(
@@ -118,7 +118,7 @@ def test_nothing_is_lost_in_prometheus_when_everything_is_restarted(stack):
         "the new exporter's counter is scraped",
         lambda: stack.value(f"timestamp(vllm_probe_sessions_total) > {then}"),
     )
-    # A counter that began anew is a reset to Prometheus, not a negative rate.
+    # Prometheus sees a counter that starts again as a reset, not as a negative rate.
     assert stack.value("increase(vllm_probe_sessions_total[5m])") > 0
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
-DEMO, WELL, ILL = "demo", "well", "ill"
+DEMO, HEALTHY, FAILING = "demo", "healthy", "failing"
 
 _CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -89,7 +89,7 @@ class _Users:
         self._metrics = metrics
         self._reads = 0
         for result in measured():  # what a token costs
-            publish(metrics, replace(result, target=WELL))
+            publish(metrics, replace(result, target=HEALTHY))
         self.ask_more()
 
     def ask_more(self) -> None:
@@ -99,7 +99,7 @@ class _Users:
             hit_tokens=800.0 * self._reads,
             saved_tokens=800.0 * self._reads,
         )
-        view = engine_view(target=WELL, info=replace(INFO, simulated=False), totals=totals)
+        view = engine_view(target=HEALTHY, info=replace(INFO, simulated=False), totals=totals)
         snapshot = replace(view.snapshot, at=float(self._reads))
         publish(self._metrics, replace(view, snapshot=snapshot))
 
@@ -131,15 +131,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
     metrics = Metrics()
-    for target in (WELL, ILL):
+    for target in (HEALTHY, FAILING):
         metrics.add(TargetState(target))
     publish(
         metrics,
-        container_view(target=WELL, state=LifecycleState.READY, exit_code=None, diagnosed=False),
+        container_view(target=HEALTHY, state=LifecycleState.READY, exit_code=None, diagnosed=False),
     )
     users = _Users(metrics)
-    publish(metrics, container_view(target=ILL))
-    publish(metrics, failed_engine_view(target=ILL))
+    publish(metrics, container_view(target=FAILING))
+    publish(metrics, failed_engine_view(target=FAILING))
     server = _Server(metrics, users)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

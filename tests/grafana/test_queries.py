@@ -15,7 +15,7 @@ from grafana import expressions as promql
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEMO, WELL, ILL = "demo", "well", "ill"
+DEMO, HEALTHY, FAILING = "demo", "healthy", "failing"
 
 pytestmark = pytest.mark.docker
 
@@ -33,7 +33,7 @@ def until(stack, what: str, value: Callable[[], object]) -> object:
 
 def target_of(question: Question) -> str:
     """The demo has no container and no users. Queries about these use a healthy engine with both."""
-    return WELL if re.search("vllm_container_|vllm_engine_users_", question.expr) else DEMO
+    return HEALTHY if re.search("vllm_container_|vllm_engine_users_", question.expr) else DEMO
 
 
 def query_of(dashboard: str, title: str, ref: str = "A") -> str:
@@ -95,16 +95,16 @@ def test_the_banner_says_simulated_or_real_and_is_empty_if_unknown(stack):
     until(stack, "the demo's engine", lambda: stack.numbers(banner, DEMO))
     until(stack, "the other engines", lambda: stack.numbers("vllm_engine_up", ".*")[2:])
     assert stack.numbers(banner, DEMO) == [1]
-    assert stack.numbers(banner, f"{DEMO}|{WELL}") == [1], "one simulator is enough for a banner"
-    assert stack.numbers(banner, WELL) == [0]
-    assert stack.ask(banner, ILL) == [], "an engine that does not answer is not called real"
+    assert stack.numbers(banner, f"{DEMO}|{HEALTHY}") == [1], "one simulator is enough for a banner"
+    assert stack.numbers(banner, HEALTHY) == [0]
+    assert stack.ask(banner, FAILING) == [], "an engine that does not answer is not called real"
 
 
 def test_the_timeline_has_one_state_per_container(stack):
     timeline = query_of("engine", "State of the container")
     until(stack, "two containers", lambda: len(stack.ask(timeline, ".*")) == 2)
-    assert stack.numbers(timeline, WELL) == [promql.STATE_CODES[LifecycleState.READY]]
-    assert stack.numbers(timeline, ILL) == [promql.STATE_CODES[LifecycleState.BACKING_OFF]]
+    assert stack.numbers(timeline, HEALTHY) == [promql.STATE_CODES[LifecycleState.READY]]
+    assert stack.numbers(timeline, FAILING) == [promql.STATE_CODES[LifecycleState.BACKING_OFF]]
 
 
 def test_the_diagnosis_of_a_container_is_its_cause_or_none(stack):
@@ -114,7 +114,7 @@ def test_the_diagnosis_of_a_container_is_its_cause_or_none(stack):
         series["metric"]["target"]: (series["metric"]["reason"], float(series["value"][1]))
         for series in stack.ask(diagnosis, ".*")
     }
-    assert said == {WELL: ("none", 0), ILL: ("oom_killed", 1)}
+    assert said == {HEALTHY: ("none", 0), FAILING: ("oom_killed", 1)}
 
 
 def test_the_fleet_has_a_row_for_each_target(stack):
