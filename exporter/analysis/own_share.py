@@ -10,12 +10,12 @@ class OwnShare:
     """The tokens and requests that the exporter itself sent to one engine, or a change of these.
 
     `queried_tokens` are prompt tokens that the engine looked up in its prefix cache, `hit_tokens`
-    those that came from it. `told` counts the `requests` whose cached tokens are known. `unknown`
-    counts requests without usage that the engine may have looked up: their tokens are not known.
+    those that came from it. `settled` counts the `requests` with known cached tokens. `unknown`
+    counts requests without usage that the engine may have looked up: their tokens are unknown.
     """
 
     requests: int = 0
-    told: int = 0
+    settled: int = 0
     unknown: int = 0
     prompt_tokens: int = 0
     queried_tokens: int = 0
@@ -25,16 +25,16 @@ class OwnShare:
     last_ended_at: float | None = None  # monotonic seconds
 
     @property
-    def untold(self) -> int:
+    def unsettled(self) -> int:
         """Requests with known prompt tokens and unknown cached tokens."""
-        return self.requests - self.told
+        return self.requests - self.settled
 
     def plus(self, change: OwnShare) -> OwnShare:
         """With a later change added."""
         later = change.last_ended_at
         return OwnShare(
             self.requests + change.requests,
-            self.told + change.told,
+            self.settled + change.settled,
             self.unknown + change.unknown,
             self.prompt_tokens + change.prompt_tokens,
             self.queried_tokens + change.queried_tokens,

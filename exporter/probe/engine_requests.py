@@ -218,7 +218,7 @@ class RequestScope:
     def lacks(self, usage: Usage) -> bool:
         """Whether this answer should have reported its cached tokens, and did not."""
         given = self._given_for(usage)
-        return given is not None and given.silent.shown.lacks(self._info.version)
+        return given is not None and given.silent.reports.lacks(self._info.version)
 
     def _given_for(self, usage: Usage) -> _Given | None:
         given = self._given.get(id(usage))
@@ -226,9 +226,9 @@ class RequestScope:
 
     def _counters_may_tell(self) -> bool:
         requests = self._requests
-        shown = self._reports if self._process is None else requests.reports
-        wanted = requests.from_counters and (shown.silent or not shown.told_zero)
-        return wanted or shown.counters_may_tell(self._info.version)
+        reports = self._reports if self._process is None else requests.reports
+        wanted = requests.from_counters and (reports.silent or not reports.reported_zero)
+        return wanted or reports.counters_may_tell(self._info.version)
 
     async def _reading_before(self) -> EngineSnapshot | None:
         """A reading that includes all earlier requests; None if there is none."""
@@ -274,7 +274,7 @@ class RequestScope:
             in_flight=-1,
             unknown=int(chat.sent_twice),
             requests=1,
-            told=int(usage.cached_tokens is not None),
+            settled=int(usage.cached_tokens is not None),
             prompt_tokens=prompt,
             queried_tokens=prompt if latest is None else looked_up(latest, prompt),
             hit_tokens=usage.cached_tokens or 0,
@@ -282,11 +282,11 @@ class RequestScope:
         )
 
     def _note_report(self, cached_tokens: int) -> None:
-        for shown in self._current():
-            shown.told(cached_tokens)
-            if shown.absent_is_zero and shown.untold:
-                self._requests.add_share(OwnShare(told=shown.untold))
-                shown.untold = 0
+        for reports in self._current():
+            reports.reported(cached_tokens)
+            if reports.absent_is_zero and reports.unsettled:
+                self._requests.add_share(OwnShare(settled=reports.unsettled))
+                reports.unsettled = 0
 
     async def _settle(
         self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
@@ -298,32 +298,32 @@ class RequestScope:
         provided that a later reading shows that process again.
         """
         after = await self._read()
-        shown = self._current() or [UsageReports()]
+        reports = self._current() or [UsageReports()]
         if self._process is None and sent_to is not None:
             self._pending.append((usage, sent_to))
-        silent = SilentAnswer(usage, shown[0])
+        silent = SilentAnswer(usage, reports[0])
         if before is not None:
             silent = await self._by_counters(silent, before, after)
-        for each in shown:
+        for each in reports:
             each.silent = True
             each.hid_hit = each.hid_hit or bool(silent.counted)
         self._count_hits(silent)
         return silent
 
     def _count_hits(self, silent: SilentAnswer) -> None:
-        told = 0 if silent.shown.absent_is_zero else silent.known
+        told = 0 if silent.reports.absent_is_zero else silent.known
         if told is None:
-            silent.shown.untold += 1
+            silent.reports.unsettled += 1
         else:
-            self._requests.add_share(OwnShare(told=1, hit_tokens=told))
+            self._requests.add_share(OwnShare(settled=1, hit_tokens=told))
 
     def _settle_pending(self) -> None:
         """Settle the answers whose process was unknown until now."""
         for usage, sent_to in self._pending:
             given = self._given_for(usage)
             if given is not None and sent_to == self._process:
-                silent = replace(given.silent, shown=self._requests.reports)
-                silent.shown.silent = True
+                silent = replace(given.silent, reports=self._requests.reports)
+                silent.reports.silent = True
                 self._given[id(usage)] = _Given(usage, silent)
                 self._count_hits(silent)
         self._pending.clear()

@@ -186,7 +186,7 @@ def _checked(
 
 
 def _steps(messages: list[Message], *, recorded: bool) -> tuple[tuple[Message, ...], ...]:
-    """A request stands for each assistant's message, and one more for messages at the end."""
+    """The steps: a request ends at each assistant's message, and after messages at the end."""
     steps: list[tuple[Message, ...]] = []
     step: list[Message] = []
     for message in messages:

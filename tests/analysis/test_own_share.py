@@ -33,7 +33,7 @@ async def test_the_engines_counters_grow_by_the_exporters_own_share(bench, fault
         await probed.retention()
         assert shares(probed) == probed.engine()
     assert [one.failure for one in sessions] == [None, None]
-    assert probed.requests.share.untold == probed.requests.share.in_flight == 0
+    assert probed.requests.share.unsettled == probed.requests.share.in_flight == 0
 
 
 async def test_with_caching_off_nothing_is_looked_up(bench):

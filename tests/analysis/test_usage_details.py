@@ -204,7 +204,7 @@ async def test_an_answer_without_a_reading_after_it_is_settled_by_the_next_readi
     assert await at.ask(0) == [800, None]
     engine.readable = True
     assert await at.ask(640, 0) == [800, 0, 640, 0]
-    assert at.scope._requests.share.untold == 0
+    assert at.scope._requests.share.unsettled == 0
 
 
 async def test_an_answer_without_a_reading_before_a_restart_stays_unknown():

@@ -71,7 +71,7 @@ async def _play(engine, steps, *, from_counters, readable):
             assert not all(flags)
         share = requests.share
         assert share.hit_tokens <= engine.hits or engine.restarts
-        assert share.untold >= 0
+        assert share.unsettled >= 0
 
 
 VERSIONS = Path(__file__).parents[1] / "engine" / "data" / "versions"

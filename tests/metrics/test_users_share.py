@@ -34,17 +34,17 @@ class Scene:
         self.hit += hit
         self.saved += hit + external
 
-    def ask(self, queried, hit, *, told=True, counted=True, says=None):
+    def ask(self, queried, hit, *, settled=True, counted=True, says=None):
         """One request of the exporter's own; the answer may say other hits than there were."""
         if counted:
             self.users(queried, hit)
         cached = hit if says is None else says
         self.change(
             requests=1,
-            told=int(told),
+            settled=int(settled),
             queried_tokens=queried,
             prompt_tokens=queried,
-            hit_tokens=cached if told else 0,
+            hit_tokens=cached if settled else 0,
             last_ended_at=self.at,
         )
 
@@ -112,7 +112,7 @@ def test_a_scrape_during_an_own_prompt_gives_no_tokens_to_users(scene):
     scene.queried, scene.hit = scene.queried + 5_000, scene.hit + 4_000
     assert scene.read() is None
     assert scene.sums == (None, None, None)
-    scene.change(in_flight=-1, requests=1, told=1, queried_tokens=5_000, hit_tokens=4_000)
+    scene.change(in_flight=-1, requests=1, settled=1, queried_tokens=5_000, hit_tokens=4_000)
     scene.change(last_ended_at=scene.at)
     scene.saved += 4_000
     assert scene.read(after=0.5) is None, "vLLM may count a step after it sent the tokens"
@@ -141,7 +141,7 @@ def test_growth_around_a_request_of_unknown_tokens_does_not_count(scene):
 
 
 def test_unreported_own_hits_make_the_growth_unknown(scene):
-    scene.ask(5_000, 4_000, told=False)
+    scene.ask(5_000, 4_000, settled=False)
     scene.users(1_000, 100)
     assert scene.read() is None
     assert scene.sums == (None, None, None)
@@ -151,8 +151,8 @@ def test_unreported_own_hits_make_the_growth_unknown(scene):
 
 
 def test_an_own_answer_settled_later_as_no_hit_is_known_then(scene):
-    scene.ask(2_000, 0, told=False)
-    scene.change(told=1)
+    scene.ask(2_000, 0, settled=False)
+    scene.change(settled=1)
     scene.users(1_000, 100)
     scene.read()
     assert scene.sums == (1_000, 100, 100)
@@ -240,7 +240,7 @@ def test_hits_that_a_gateway_hides_are_not_given_to_users(scene):
     scene.users(1_000, 100)
     assert scene.read() == 100, "the exporter asked nothing then"
     scene.ask(5_000, 4_000)
-    assert scene.read() == 0, "the answer told its hits again"
+    assert scene.read() == 0, "the answer reported its hits again"
     assert scene.sums == (1_000, 100, 100)
 
 
@@ -262,7 +262,7 @@ def test_an_engine_without_one_of_the_counters_has_the_others(scene):
 
 
 STEP = st.tuples(
-    st.sampled_from(["users", "own", "unknown", "untold", "restart", "elsewhere", "quick"]),
+    st.sampled_from(["users", "own", "unknown", "unsettled", "restart", "elsewhere", "quick"]),
     st.integers(0, 5_000),
     st.integers(0, 5_000),
 )
@@ -285,7 +285,7 @@ def test_the_sums_never_fall_and_are_never_more_than_users_asked(steps):
         elif what == "restart":
             scene.more["restarts"] = scene.more.get("restarts", 0) + 1
         else:
-            scene.ask(queried, hit, told=what != "untold", counted=what != "elsewhere")
+            scene.ask(queried, hit, settled=what != "unsettled", counted=what != "elsewhere")
         scene.read(after=0.3 if what == "quick" else 15.0)
         sums = tuple(value or 0.0 for value in scene.sums)
         assert all(now >= before for now, before in zip(sums, last, strict=True))

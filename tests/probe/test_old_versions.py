@@ -171,7 +171,7 @@ async def test_a_cache_that_is_emptied_all_the_time_has_its_true_ratio(bench):
     assert lost == total.ideal_cached_tokens - total.cached_tokens
     assert lost / total.ideal_cached_tokens > 0.6
     assert total.lost_tokens[LossCause.RESET] == lost
-    assert probed.requests.share.untold == 0
+    assert probed.requests.share.unsettled == 0
 
 
 async def test_with_caching_off_an_old_engine_loses_all_to_that_and_waits_for_nothing(bench):

@@ -60,7 +60,7 @@ def full(published):
     published.metrics.targets["local"].admission_checked(None)
     publish(published.metrics, RetentionReading("local", 60.0, 1.0))
     published.metrics.targets["local"].own_share_changed(
-        OwnShare(requests=1, told=1, queried_tokens=900)
+        OwnShare(requests=1, settled=1, queried_tokens=900)
     )
     for result in (*measured(), session(*TURNS), *measured()):
         published.session_finished(result)

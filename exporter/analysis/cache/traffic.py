@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class OwnTraffic:
     """What the exporter itself sent to the engine between two readings, in tokens.
 
-    `unknown` counts requests without usage, `untold` requests without cached tokens. `beside` are
+    `unknown` counts requests without usage, `unsettled` those without cached tokens. `beside` are
     prompts and answers under other salts than the session's, such as those of cold controls: they
     take up room of their own in the cache.
     """
@@ -25,7 +25,7 @@ class OwnTraffic:
     cached: int = 0
     completion: int = 0
     unknown: int = 0
-    untold: int = 0
+    unsettled: int = 0
     beside: int = 0
 
     @classmethod
@@ -39,7 +39,7 @@ class OwnTraffic:
             after.hit_tokens - before.hit_tokens,
             after.completion_tokens - before.completion_tokens,
             after.unknown - before.unknown,
-            max(0, after.untold - before.untold),
+            max(0, after.unsettled - before.unsettled),
             max(0, asked - session),
         )
 
@@ -98,7 +98,7 @@ def traffic_between(
     exact = after.lookup_step_tokens == 1  # else what fills no block is not counted
     hits = growth(before.hit_tokens, after.hit_tokens)
     beyond = None if hits is None else hits - own.cached
-    unsure = queried < own.prompt or own.untold > 0
+    unsure = queried < own.prompt or own.unsettled > 0
     return Traffic(
         foreign=prompts + max(0.0, generated - own.completion),
         alone=queried == own.prompt,

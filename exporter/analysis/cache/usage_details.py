@@ -29,37 +29,37 @@ class UsageReports:
     """What the answers of one process have reported so far.
 
     `silent`: an answer had no cached tokens in its usage. `hid_hit`: the engine's counters showed a
-    hit of such an answer. `untold` counts such answers whose cached tokens are not known yet.
+    hit of such an answer. `unsettled` counts such answers whose cached tokens are not known yet.
     """
 
-    told_zero: bool = False
-    told_hit: bool = False
+    reported_zero: bool = False
+    reported_hit: bool = False
     silent: bool = False
     hid_hit: bool = False
-    untold: int = 0
+    unsettled: int = 0
 
-    def told(self, cached_tokens: int) -> None:
+    def reported(self, cached_tokens: int) -> None:
         """Note an answer that reported its cached tokens."""
-        self.told_hit = self.told_hit or cached_tokens > 0
-        self.told_zero = self.told_zero or cached_tokens == 0
+        self.reported_hit = self.reported_hit or cached_tokens > 0
+        self.reported_zero = self.reported_zero or cached_tokens == 0
 
     @property
     def absent_is_zero(self) -> bool:
         """Whether an answer without cached tokens had 0."""
-        return self.told_hit and not self.told_zero and not self.hid_hit
+        return self.reported_hit and not self.reported_zero and not self.hid_hit
 
     def lacks(self, version: str | None) -> bool:
         """Whether silent answers should have reported cached tokens.
 
         Something on the way drops them then, or the flag is not set.
         """
-        if self.told_hit or self.told_zero:
-            return self.told_zero and self.silent
+        if self.reported_hit or self.reported_zero:
+            return self.reported_zero and self.silent
         return self.hid_hit or (self.silent and always_tells(version))
 
     def counters_may_tell(self, version: str | None) -> bool:
         """Whether the engine's counters around the next request may be needed to settle it."""
-        if self.told_zero or (self.hid_hit and not self.told_hit):
+        if self.reported_zero or (self.hid_hit and not self.reported_hit):
             return False
         return self.silent or not always_tells(version)
 
@@ -73,7 +73,7 @@ class SilentAnswer:
     """
 
     usage: Usage
-    shown: UsageReports
+    reports: UsageReports
     no_hits: bool = False
     counted: int | None = None
 
@@ -89,10 +89,10 @@ class SilentAnswer:
         the server is known to hide hits: then only its misses would be known, and sums would be
         wrong.
         """
-        shown = self.shown
-        if shown.absent_is_zero:
+        reports = self.reports
+        if reports.absent_is_zero:
             return replace(self.usage, cached_tokens=0)
-        hides = shown.told_zero or (shown.hid_hit and not shown.told_hit)
+        hides = reports.reported_zero or (reports.hid_hit and not reports.reported_hit)
         if self.known == 0 and not hides:
             return replace(self.usage, cached_tokens=0, source=CachedTokensSource.NO_HITS)
         if from_counters and self.counted is not None:

@@ -185,8 +185,8 @@ def _used(traffic: Traffic) -> str:
         f"other requests used {_tokens(traffic.foreign)}": traffic.foreign > 0,
         f"the probe itself used {_tokens(traffic.beside)} under other salts": traffic.beside > 0,
     }
-    told = [text for text, holds in parts.items() if holds]
-    return " and ".join(told) or "running requests and the session itself took the whole cache"
+    found = [text for text, holds in parts.items() if holds]
+    return " and ".join(found) or "running requests and the session itself took the whole cache"
 
 
 def _other_rank(evidence: Evidence) -> Verdict:

@@ -23,13 +23,13 @@ class DeadlineTimer:
     def __init__(self, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._begun = self._loop.time()
-        self._end = self._begun + deadlines.whole
+        self._started = self._loop.time()
+        self._end = self._started + deadlines.whole
         self._tokens = 0
         self._timer: asyncio.Timeout | None = None
 
     def timer(self) -> asyncio.Timeout:
-        self._timer = asyncio.timeout_at(min(self._end, self._begun + self.deadlines.first_token))
+        self._timer = asyncio.timeout_at(min(self._end, self._started + self.deadlines.first_token))
         return self._timer
 
     def left(self) -> float:
@@ -39,7 +39,7 @@ class DeadlineTimer:
 
     def elapsed(self) -> float:
         """Seconds since the timer was made."""
-        return self._loop.time() - self._begun
+        return self._loop.time() - self._started
 
     def token(self) -> None:
         self._tokens += 1

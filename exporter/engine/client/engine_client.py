@@ -232,8 +232,8 @@ class EngineClient:
             elif answer.refusal is None or not self.capabilities.take(answer.refusal, request):
                 break
         if failure is not None:
-            told = (request.messages, request.tools, request.cache_salt, answer.message())
-            failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, told))
+            sent = (request.messages, request.tools, request.cache_salt, answer.message())
+            failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, sent))
         ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
             sent_at=exchange.sent_at,

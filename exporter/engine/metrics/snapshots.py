@@ -267,8 +267,8 @@ def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConf
     block_size = _agreed(ranks, label("block_size"))
     num_blocks = _agreed(ranks, label("num_gpu_blocks"))
     capacity = _agreed(ranks, label("kv_cache_size_tokens"))
-    told = any("kv_cache_size_tokens" in labels for labels in ranks)
-    if not told and num_blocks is not None and block_size is not None:
+    labelled = any("kv_cache_size_tokens" in labels for labels in ranks)
+    if not labelled and num_blocks is not None and block_size is not None:
         capacity = num_blocks // max(1, engines, len(ranks)) * block_size or None
     return CacheConfig(
         match_unit_tokens=_agreed(ranks, _match_unit),

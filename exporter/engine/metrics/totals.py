@@ -43,14 +43,14 @@ class Carried:
         """Whether `value` is lower than the last one, so the counter started again."""
         return value is not None and self.last is not None and value < self.last
 
-    def after(self, value: float | None, *, anew: bool, count: Count = Count.KNOWN) -> Carried:
-        """With the next value, counted from 0 if `anew`; a value of None keeps the total.
+    def after(self, value: float | None, *, from_zero: bool, count: Count = Count.KNOWN) -> Carried:
+        """With the next value, counted from 0 if `from_zero`; a value of None keeps the total.
 
         Open growth waits for a later reading. Recounted growth is left out for good.
         """
-        counted = 0.0 if anew else self.counted
+        counted = 0.0 if from_zero else self.counted
         if value is None:
-            return Carried(self.total, None if anew else self.last, counted)
+            return Carried(self.total, None if from_zero else self.last, counted)
         if count is Count.OPEN:
             return Carried(self.total, value, counted)
         if count is Count.RECOUNTED:
@@ -106,17 +106,17 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     values = _values(snapshot, history.saved_source)
     has_fallen = _fell(history, snapshot)
     restarted = before != now if both_known else has_fallen
-    anew = restarted or has_fallen
+    from_zero = restarted or has_fallen
     source = history.saved_source
-    if source is None or anew:
+    if source is None or from_zero:
         source = _source(snapshot)
         values = _values(snapshot, source)
-    lookups = (Lookups() if anew else history.lookups).after(snapshot)
+    lookups = (Lookups() if from_zero else history.lookups).after(snapshot)
     held = {*_LOOKUPS, *(("saved_tokens",) if source is SavedSource.HIT_TOKENS else ())}
     return EngineHistory(
         counts={
             name: history.counts.get(name, Carried()).after(
-                value, anew=anew, count=lookups.count if name in held else Count.KNOWN
+                value, from_zero=from_zero, count=lookups.count if name in held else Count.KNOWN
             )
             for name, value in values.items()
         },

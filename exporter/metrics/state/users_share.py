@@ -165,18 +165,18 @@ def _growth(before: _Mark, now: _Mark, *, hidden: bool) -> Growth | None:
     own_queried = own.queried_tokens - earlier.queried_tokens
     own_hit = own.hit_tokens - earlier.hit_tokens
     asked = own.requests > earlier.requests
-    told = own.untold <= earlier.untold and not (hidden and asked)
+    settled = own.unsettled <= earlier.unsettled and not (hidden and asked)
     queried = _less(before.totals.queried_tokens, now.totals.queried_tokens, own_queried)
     hit = _less(before.totals.hit_tokens, now.totals.hit_tokens, own_hit)
     saved = _less(before.totals.saved_tokens, now.totals.saved_tokens, own_hit)
     recounted = now.recounts != before.recounts
     if not recounted and queried is not None and queried < 0:
         return None
-    if not told or (asked and _external(now.totals)):
+    if not settled or (asked and _external(now.totals)):
         hit = None  # `usage` includes the external cache, the hits do not
     if recounted or queried is None or hit is None or not 0 <= hit <= queried:
         queried = hit = None
-    if not told or (saved is not None and saved < 0):
+    if not settled or (saved is not None and saved < 0):
         saved = None
     return Growth(queried, hit, saved)
 
