@@ -102,19 +102,7 @@ class Probing:
         self._heartbeat = heartbeat
         self._probe_heartbeat = heartbeat("probe")
         self._sessions: Periodic | None = None
-        policy = LoadPolicy(
-            settings.tokens_per_hour,
-            settings.max_waiting_requests,
-            settings.max_kv_cache_usage_ratio,
-        )
-        admission = Admission(
-            target,
-            policy,
-            observe,
-            clock,
-            self._admission_checked,
-            asleep_or_paused=client.asleep_or_paused,
-        )
+        admission = self._admission(target, client, observe, clock)
         requests = EngineRequests(
             client,
             observe,
@@ -126,6 +114,17 @@ class Probing:
         self._context = ProbeContext(
             target, requests, admission, deadlines(settings), new_salt, sink
         )
+
+    def _admission(
+        self, target: str, client: EngineClient, observe: Observe, clock: Clock
+    ) -> Admission:
+        policy = LoadPolicy(
+            self._settings.tokens_per_hour,
+            self._settings.max_waiting_requests,
+            self._settings.max_kv_cache_usage_ratio,
+        )
+        publish, resting = self._admission_checked, client.asleep_or_paused
+        return Admission(target, policy, observe, clock, publish, asleep_or_paused=resting)
 
     @property
     def due_at(self) -> float | None:

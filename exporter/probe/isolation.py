@@ -60,26 +60,20 @@ async def run_isolation_test(
     failure = (other or same[-1]).failure
     if failure is not None:
         return IsolationTest(match_unit=unit, failure=failure, tokens=scope.sent_tokens)
-    cached = [prompt.cached_tokens(chat) for chat in same]
-    overlapped = max((hit for hit in cached[3:] if hit is not None), default=None)
-    knowledge.hit = knowledge.hit or bool(cached[1]) or bool(overlapped)
+    test = prompt.result(same, other)
+    knowledge.hit = knowledge.hit or bool(test.same_salt_cached) or bool(test.overlap_cached)
     earlier, now = (view.snapshot if view else None for view in (before, after))
-    traffic, sent = traffic_between(earlier, now, own), same[0].usage
-    return IsolationTest(
-        prompt_tokens=sent.prompt_tokens if sent else None,
-        first_cached=cached[0],
-        same_salt_cached=cached[1],
-        third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent a third time
-        overlap_cached=overlapped,
-        other_salt_cached=prompt.cached_tokens(other) if other else None,
+    traffic = traffic_between(earlier, now, own)
+    return replace(
+        test,
         match_unit=unit,
         ranks=now.ranks if now else None,
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
         tokens=scope.sent_tokens,
         traffic=traffic,
-        room=room_beside(sent.prompt_tokens if sent else 0, earlier, now),
+        room=room_beside(test.prompt_tokens or 0, earlier, now),
         same_ids=same_ids,
-        hit_before=hit_before or bool(overlapped),
+        hit_before=hit_before or bool(test.overlap_cached),
         transfer=knowledge.transfers,
         salt_refused=refused,
         mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
@@ -129,10 +123,17 @@ class _Prompt:
         request = ChatRequest(self._info.model, self._messages, tokens, salt)
         return (await self._scope.chat(request, self._deadlines, on_token)).once()
 
-    def cached_tokens(self, chat: Chat) -> int | None:
-        """Prompt tokens of an answer that came from cache, by all that is known now."""
-        usage = self._settled(chat)
-        return usage.cached_tokens if usage else None
+    def result(self, same: Sequence[Chat], other: Chat | None) -> IsolationTest:
+        """The cached tokens of all answers, by all that is known now."""
+        cached, usage = [self._cached(chat) for chat in same], same[0].usage
+        return IsolationTest(
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            first_cached=cached[0],
+            same_salt_cached=cached[1],
+            third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent a third time
+            overlap_cached=max((hit for hit in cached[3:] if hit is not None), default=None),
+            other_salt_cached=self._cached(other) if other else None,
+        )
 
     async def same_ids(self, same: Sequence[Chat]) -> bool | None:
         """Whether all had the same token ids; None where that is unknown.
@@ -171,6 +172,10 @@ class _Prompt:
             kind = kind.without_system()
         scenario, _ = await fit(kind, self._client, self._info, wanted_tokens, 1)
         self._messages = scenario.first_messages()
+
+    def _cached(self, chat: Chat) -> int | None:
+        usage = self._settled(chat)
+        return usage.cached_tokens if usage else None
 
     def _settled(self, chat: Chat) -> Usage | None:
         return None if chat.usage is None else self._scope.settled(chat.usage)

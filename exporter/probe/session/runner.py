@@ -122,14 +122,19 @@ class SessionRunner:
                 record.start_over()
                 before = await replicas.next() or before
                 info = with_context(info, self._client.capabilities)
+        self._add_notices(record, padded=kind.padded)
+        if Notice.SALT_IGNORED in record.notices and not distrusted:
+            self._salts.distrust(process)
+
+    def _add_notices(self, record: SessionRecord, *, padded: bool) -> None:
+        """Add the notices that depend on the whole session."""
+        knowledge = self._requests.knowledge
         if self._client.capabilities.refuses_salts:
             record.notices.add(Notice.SALT_REFUSED)
-        elif record.nonce and not requests.knowledge.transfers:
+        elif record.nonce and not knowledge.transfers:
             record.notices.add(Notice.SALT_IGNORED)
-            if not distrusted:
-                self._salts.distrust(process)
-        unit = requests.knowledge.likely_unit
-        record.notices |= length_notices(record.facts, unit, padded=kind.padded)
+        unit = knowledge.likely_unit
+        record.notices |= length_notices(record.facts, unit, padded=padded)
 
     async def _fit(self, kind: ScenarioKind, info: EngineInfo, record: SessionRecord) -> Scenario:
         """The scenario made to fit this engine. The result is kept while the engine is the same.
