@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from dataclasses import replace
@@ -15,7 +16,8 @@ from publish_records import failed_session, session, turn
 from exporter.errors import ConfigError
 from exporter.model.session import Control, ControlOutcome, LossCause
 from exporter.report import charts
-from exporter.report.session.series import prompt_split, running_sum, session_series
+from exporter.report.drawing import with_gaps
+from exporter.report.session.series import prompt_split, running_sum
 
 WARM = (
     turn(1, 1000, 0, 0, ttft=0.5),
@@ -162,7 +164,7 @@ def test_a_sum_is_known_up_to_the_first_unknown_part(values):
     assert list(sums[:known]) == [sum(values[: n + 1]) for n in range(known)]
 
 
-def test_in_the_series_unknown_is_not_zero():
-    series = session_series(session(turn(1, 1000, 0, 0), turn(2, 1250, None, None)))
-    assert series.hit == (0.0, None)
-    assert series.served == (0, None)
+def test_an_unknown_value_is_a_gap_and_not_zero():
+    zero, unknown = with_gaps([0.0, None])
+    assert zero == 0
+    assert math.isnan(unknown)

@@ -1,4 +1,4 @@
-"""A session as the series of its chart; an unknown value is None and drawn as a gap. Pure."""
+"""What the chart of a session shows: its texts, prompt parts and sums; None is unknown. Pure."""
 
 from __future__ import annotations
 
@@ -27,49 +27,6 @@ class PromptSplit:
     lost: int
     new: int
     unknown: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSeries:
-    """One value for each turn, in the order of `turns` (their numbers, 1…)."""
-
-    title: str
-    subtitle: str
-    simulated: bool
-    banner: str | None
-    failed_turn: int | None
-    turns: tuple[int, ...]
-    hit: tuple[float | None, ...]
-    ideal: tuple[float | None, ...]
-    prompts: tuple[PromptSplit | None, ...]
-    losses: tuple[str | None, ...]
-    ttft: tuple[float | None, ...]
-    cold_ttft: tuple[float | None, ...]
-    latency: tuple[float, ...]
-    served: tuple[int | None, ...]
-    served_ideal: tuple[int | None, ...]
-
-
-def session_series(result: SessionResult, *, interrupted: bool = False) -> SessionSeries:
-    """The series of a session, finished or not."""
-    turns = result.turns
-    return SessionSeries(
-        title=_title(result),
-        subtitle=f"{shown(result.scenario)} · {numbers.moment(result.started_time)}",
-        simulated=result.simulated,
-        banner=_banner(result, interrupted=interrupted),
-        failed_turn=result.failed_turn if result.failure is not None else None,
-        turns=tuple(turn.index for turn in turns),
-        hit=tuple(turn.hit_ratio for turn in turns),
-        ideal=tuple(turn.ideal_hit_ratio for turn in turns),
-        prompts=tuple(prompt_split(turn) for turn in turns),
-        losses=tuple(None if t.loss is None else numbers.spaced(t.loss.cause) for t in turns),
-        ttft=tuple(turn.ttft_seconds for turn in turns),
-        cold_ttft=tuple(turn.cold_ttft_seconds for turn in turns),
-        latency=tuple(turn.latency_seconds for turn in turns),
-        served=running_sum([turn.cached_tokens for turn in turns]),
-        served_ideal=running_sum([turn.ideal_cached_tokens for turn in turns]),
-    )
 
 
 def prompt_split(turn: TurnFacts) -> PromptSplit | None:
@@ -102,14 +59,15 @@ def shown(text: str, longest: int = _LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def _title(result: SessionResult) -> str:
+def title(result: SessionResult) -> str:
+    """Model and version, from the engine."""
     model = "unknown model" if result.model is None else shown(result.model)
     version = result.engine_version
     engine = "unknown version" if version is None else f"vLLM {shown(version)}"
     return f"{'SIMULATED: ' if result.simulated else ''}{model} · {engine}"
 
 
-def _banner(result: SessionResult, *, interrupted: bool) -> str | None:
+def banner(result: SessionResult, *, interrupted: bool) -> str | None:
     """What is wrong with the session as a whole; None if it finished."""
     if result.failure is not None:
         where = "" if result.failed_turn is None else f" in turn {result.failed_turn}"
