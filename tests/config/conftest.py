@@ -1,4 +1,4 @@
-"""Loading a configuration from text, apart from whatever the machine itself has set."""
+"""Loads a configuration from text, independent of the machine's own variables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LoadText(Protocol):
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder with a short name: a value that is shown in a message is cut at 80 characters."""
+    """A folder with a short name, because messages cut values at 80 characters."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -65,7 +65,7 @@ def load_text(tmp_path: Path) -> LoadText:
 
 @pytest.fixture
 def mistakes_of(load_text: LoadText, tmp_path: Path):
-    """The lines of the error that such a configuration gives, without the folder's name."""
+    """The lines of the error for a configuration, without the folder's name."""
 
     def run(*args, **kwargs) -> list[str]:
         with pytest.raises(ConfigError) as caught:

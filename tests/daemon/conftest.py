@@ -1,4 +1,4 @@
-"""A fleet with real loops, over simulated engines, and all that it publishes."""
+"""A fleet with real loops and simulated engines, and its published metrics."""
 
 from __future__ import annotations
 

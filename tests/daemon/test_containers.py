@@ -1,4 +1,4 @@
-"""What becomes of a target's container when the target changes or goes."""
+"""What happens to a container when its target changes or is removed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ IMAGE = "vllm/vllm-openai:v0.32.0"
 
 
 class Door(FakeDoor):
-    """One of several onto the same engine."""
+    """One of several doors to the same Docker Engine."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_a_replaced_container_is_handled_as_its_own_settings_say(bench, en
 
 
 async def test_stopping_the_fleet_during_a_change_handles_every_container(bench, engines, world):
-    """The stop of the first one takes long; the fleet is ended meanwhile."""
+    """Stopping the first container takes long; the fleet stops meanwhile."""
     url = engines[0].url
     await bench.fleet.apply([managed(url)])
     await ready(bench)

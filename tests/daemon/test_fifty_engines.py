@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 SCRAPE, SESSION = 2.0, 4.0  # seconds from round to round
-ROUNDS = 8  # readings of each sound engine in which it is judged
+ROUNDS = 8  # scrapes of each healthy engine that are checked
 WINDOWS = 4
-"""How often it is judged at most. What hangs would be in the way of the others in each of these;
-another process that takes the machine is not."""
+"""The most tries. A hanging engine would delay the others in every try; other load on the machine
+does not."""
 SETTINGS = f"""\
 listen = "127.0.0.1:0"
 [log]
@@ -58,7 +58,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Watched:
-    """The daemon, and when each of its loops came round, by its own clock."""
+    """The daemon, and the times of each loop's rounds, by its own clock."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
@@ -78,7 +78,7 @@ class Watched:
         return [(each[1], dict(LABEL.findall(each[2])), float(each[3])) for each in found if each]
 
     async def watch(self) -> None:
-        """Note every round, for as long as it is let."""
+        """Record every round until cancelled."""
         while True:
             for _, labels, at in await self.page(LAST_RUN):
                 rounds = self.rounds[labels["loop"]]
@@ -143,8 +143,8 @@ def _event(log: Path, name: str) -> dict[str, str]:
 
 
 def longest(rounds: list[float]) -> float:
-    """The longest time from one round to the next. A session reads its engine, too, so that a
-    reading is often earlier than its interval asks.
+    """The longest time from one round to the next. Sessions scrape the engine too, so scrapes are
+    often earlier than the interval.
     """
     return max(later - earlier for earlier, later in pairwise(rounds))
 
@@ -188,14 +188,14 @@ async def _judge(
         )
 
     everybody = [*sound, *killed, *hung]
-    # The first rounds still find their place in the interval.
+    # The first rounds are not yet evenly spread.
     await daemon.until(
         "all were probed", lambda: all(daemon.rounds[f"probe:{n}"] for n in everybody)
     )
     began = time.time()
     await daemon.until("all went round", lambda: went_round(began, everybody))
     assert set((await daemon.up()).values()) == {1.0}
-    # However fast the machine is, so it was for all of them: that is what they are held to.
+    # A slow machine is slow for all engines, so the others are the measure.
     usual = {
         kind: max(longest(daemon.since(began, f"{kind}:{name}")) for name in sound)
         for kind in ("scrape", "probe")

@@ -1,4 +1,4 @@
-"""Which targets begin, end and stay when the list of them changes."""
+"""Which targets start, stop and stay when the list of targets changes."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def test_found_targets_are_measured_while_another_targets_certificates_cha
     changes = await bench.fleet.apply([secured, target("found", engines[0].url)])
     assert changes == FleetChanges(added=("found",), kept=("secured",))
     await bench.sessions_of("found", 1)
-    with pytest.raises(ConfigError, match=r"authority\.pem"):  # whoever reads all again is told
+    with pytest.raises(ConfigError, match=r"authority\.pem"):  # a reload reports it
         await bench.fleet.apply([secured], shared())
     assert bench.fleet.names == ("secured", "found")
 

@@ -1,4 +1,4 @@
-"""What the daemon says of servers whose /metrics is odd: `simulate --like NAME`, by real loops."""
+"""What the daemon exports for servers with unusual /metrics (`simulate --like NAME`)."""
 
 from __future__ import annotations
 

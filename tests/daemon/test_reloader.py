@@ -1,4 +1,4 @@
-"""Reloads: one after the other, told to whoever asked, and none while the daemon ends."""
+"""Reloads run one after the other, answer every request, and are refused at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.metrics.state.exporter import Reloads
 
 
 class Scene:
-    """A reloader, and an act that the test lets end."""
+    """A reloader whose action ends when the test allows it."""
 
     def __init__(self) -> None:
         self.state = Reloads()
@@ -132,7 +132,7 @@ async def test_reloads_are_refused_while_the_daemon_stops():
     assert scene.begun == 1
 
 
-# What becomes of each setting in a reload.
+# What a reload does with each setting.
 APPLIED = {
     *("web_config_file", "log", "probe", "scrape", "history", "metrics", "discovery", "targets"),
 }
@@ -146,7 +146,7 @@ REFUSED = {
 
 
 def test_no_changed_setting_is_ignored_silently():
-    """A new one must be applied in exporter/app.py, or refused in exporter/reload.py."""
+    """Apply a new setting in exporter/daemon/app.py, or refuse it in exporter/daemon/reload.py."""
     assert set(Settings.model_fields) == APPLIED | set(REFUSED)
 
 

@@ -1,4 +1,4 @@
-"""Where in an interval each target has its turn."""
+"""How targets are spread over an interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration's targets and those that sources find, as one list."""
+"""Merging the targets of the configuration and of discovery."""
 
 from __future__ import annotations
 

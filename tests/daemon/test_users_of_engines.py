@@ -1,4 +1,4 @@
-"""What users have of an engine, by real loops against a simulated one that they ask beside them."""
+"""The users' share of an engine, by real loops and requests of simulated users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBED = shared(
 
 
 async def ask(url: str, words: int) -> tuple[int, int]:
-    """A request of a user's: its prompt tokens, and those that came from cache."""
+    """Send a user's request. Returns its prompt tokens and its cached tokens."""
     body = {
         "model": "simulated",
         "messages": [{"role": "user", "content": " ".join(f"word{n}" for n in range(words))}],
@@ -37,7 +37,7 @@ def users(bench, name):
 
 
 async def everything_asked(bench):
-    """Until sessions, controls, the salt test and retention were all played, and counted."""
+    """Wait until sessions, cold controls, isolation and retention ran and were counted."""
     await bench.sessions_of("a", 3)
     await bench.until(
         "the salt test and retention",

@@ -1,4 +1,4 @@
-"""Addresses become targets whose names and URLs hold for as long as the address does."""
+"""Addresses become targets with stable names and URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found once stands until it is known to be gone."""
+"""A found target stays until the source answers without it for the grace period."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ ANSWERS = st.lists(
 @given(answers=ANSWERS, limit=st.integers(1, 6), grace=st.sampled_from([0.0, 10.0, GRACE]))
 def test_every_current_target_was_found_within_the_grace(answers, limit, grace):
     found = DiscoveredTargets("s", grace, TargetQuota(limit))
-    now, seen = 0.0, {}  # name: the times of all answers since it was found last
+    now, seen = 0.0, {}  # name: the times of all answers since the target was last found
     for wait, answer in answers:
         now += wait
         found.update(of("".join(answer)), now)
@@ -119,5 +119,5 @@ def test_every_current_target_was_found_within_the_grace(answers, limit, grace):
         for name in standing:
             missing = seen[name]
             assert not missing or now - missing[0] < grace
-        if limit == 6:  # there are no more names than that: nobody is left out
+        if limit == 6:  # there are only six names, so none is left out
             assert set(answer) <= set(standing)

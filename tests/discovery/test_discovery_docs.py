@@ -1,4 +1,4 @@
-"""What docs/discovery.md shows is what the exporter understands."""
+"""The examples of docs/discovery.md are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the resolver says becomes a list of targets, or the reason why it is not known."""
+"""An answer of the resolver becomes a list of targets or a failure reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.discovery.dns import TIMEOUT_SECONDS, DnsSource, resolve
 
 
 class Resolver:
-    """Answers with what it was told to, an error or addresses, or not at all."""
+    """Gives the addresses or error in `says`; with None it never answers."""
 
     def __init__(self) -> None:
         self.says: list[str] | Exception | None = []
@@ -143,7 +143,7 @@ async def test_the_systems_resolver_knows_this_machine():
 
 
 async def test_the_systems_errors_come_through():
-    # 64 characters are one more than a part of a name may have: no server is asked.
+    # A part of a name has at most 63 characters, so no server is asked.
     with pytest.raises(UnicodeError):
         await resolve("a" * 64, socket.AF_INET)
     with pytest.raises(socket.gaierror):

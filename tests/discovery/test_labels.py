@@ -1,4 +1,4 @@
-"""What the labels of containers come to, and what a mistake in one costs: that container alone."""
+"""Labels make targets of containers. A mistake leaves out only its container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: what it delivers, publishes and logs, over answers and failures."""
+"""What the discovery loop delivers, publishes and logs after answers and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def target(name: str) -> Target:
 
 
 class Source:
-    """Says what it was told to: a look, or an error."""
+    """Gives the result or error in `says`."""
 
     def __init__(self) -> None:
         self.says: DiscoveryResult | Exception = DiscoveryResult()
@@ -43,7 +43,7 @@ class Source:
 
 
 class Scene:
-    """One source that is asked, and all that comes of it."""
+    """One source, and the effects of its loop."""
 
     def __init__(self, limit: int = 100) -> None:
         self.clock = FakeClock()

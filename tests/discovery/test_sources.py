@@ -1,4 +1,4 @@
-"""The whole daemon, with a resolver that says what it is told: replicas, reloads, DNS that is away."""
+"""The whole daemon with a fake resolver: replicas, reloads, DNS failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.config import Settings
 from exporter.daemon.app import Daemon
 from exporter.simulator.server import Simulator, SimulatorSettings
 
-PATIENCE = 60.0  # seconds; a bound for what takes a few
+PATIENCE = 60.0  # seconds; enough for steps of a few seconds
 HOST = "vllm.example"
 GONE = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 AWAY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -24,7 +24,7 @@ AWAY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 @pytest.fixture
 def names(monkeypatch):
-    """The answer for HOST; of other names the system's resolver knows."""
+    """Sets the answer for HOST; the system's resolver answers for other names."""
     told = SimpleNamespace(says=[])
     system = socket.getaddrinfo
 
@@ -187,7 +187,7 @@ async def test_a_reload_keeps_unchanged_sources_and_stops_removed_ones(names, en
     current = {"settings": settings_of(engines)}
     async with running(current["settings"], lambda: current["settings"]) as at:
         before = await at.until_measured("127.0.0.2")
-        names.says = AWAY  # a source that began anew would know of nothing
+        names.says = AWAY  # a restarted source would have no targets
         await at.reloaded()
         assert (await at.sessions())["vllm-127.0.0.2"] >= before["vllm-127.0.0.2"]
 

@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, for the tests of this folder that ask for it."""
+"""The daemon in its own process."""
 
 from daemon_process import daemon
 

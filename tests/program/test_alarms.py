@@ -1,4 +1,4 @@
-"""What the daemon exports of an engine whose cache leaks, sticks, or is rewritten by its template."""
+"""What the daemon exports for a leaking cache, a wedged cache and an unstable template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon's API as its OpenAPI description has it, with real sessions behind it."""
+"""The daemon's API matches its OpenAPI description, with real sessions."""
 
 import json
 
@@ -10,7 +10,7 @@ PATHS = ("/api/v1/sessions", "/api/v1/targets")
 
 
 async def test_the_answers_match_the_api_description(daemon, tmp_path):
-    """Of an engine that is sound, one that leaves out what it can, and one that is down."""
+    """With a healthy engine, one with the fewest fields, and one that is down."""
     sound = SimulatorSettings(port=0, time_scale=0.0)
     silent = SimulatorSettings(port=0, time_scale=0.0, enable_prompt_tokens_details=False)
     async with Simulator(sound) as one, Simulator(silent) as other:

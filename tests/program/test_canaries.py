@@ -1,4 +1,4 @@
-"""Secrets and conversations are seen nowhere, whatever happens to the engines they are sent to."""
+"""No output contains a secret or a conversation, also when engines fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_A_TARGET = ("/", "/metrics", "/api/v1/sessions", "/api/v1/targets", "/report.
 
 
 def every_path(targets) -> list[str]:
-    """Every page that the server has, and those that tell of a failure for every target."""
+    """Every page of the server, and the pages of every target."""
     app = create_app(
         metrics=Metrics(),
         history=History(),
@@ -42,7 +42,7 @@ def every_path(targets) -> list[str]:
 
 
 def ask(url: str, path: str, authorization: str | None = ALICE) -> str:
-    """Headers and body of the answer, whatever its status."""
+    """Headers and body of the answer with any status."""
     headers = {} if authorization is None else {"Authorization": authorization}
     request = urllib.request.Request(url + path, headers=headers)
     try:
@@ -53,12 +53,12 @@ def ask(url: str, path: str, authorization: str | None = ALICE) -> str:
 
 
 def command_line(pid: int) -> str:
-    """What everybody sees of a process in the list of all."""
+    """What every user sees of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text("utf-8")
 
 
 def ended_everywhere(metrics: str) -> bool:
-    """Whether each target had a session, and those that can fail did with a reason."""
+    """Whether each target had a session, and failing ones have a reason."""
     ended = {
         found[1]
         for found in re.finditer(
@@ -101,11 +101,11 @@ async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
     events = {json.loads(line)["event"] for line in pages["the log"].splitlines()}
     assert {"session.failed", "http.not_admitted", "http.bad_request", "docker.failed"} <= events
     assert not any("crash" in event or "unexpected" in event for event in events)
-    # The one canary that we put into the path ourselves is the client's own.
+    # The canary in the path is the client's own.
     found = {place: seen for place, page in pages.items() if (seen := seen_in(page))}
     assert found == {}
     assert "/api/v1/sessions?target=broken" in pages
-    assert "HTTP 500" in pages["/api/v1/sessions?target=broken"]  # the reason is told
+    assert "HTTP 500" in pages["/api/v1/sessions?target=broken"]  # the reason is reported
     assert (
         "redirected to http://127.0.0.1:9, which is not followed"
         in (pages["/api/v1/sessions?target=sent-on"])

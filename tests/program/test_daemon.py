@@ -1,4 +1,4 @@
-"""The daemon from outside: what it exports of a sound engine, and what it does about the rest."""
+"""The daemon from outside: its exports for a healthy engine, and its handling of failures."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""SIGTERM while a command still imports: as the first process of a container it must not miss it."""
+"""SIGTERM during the imports of a command must not be lost in a container's first process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TERM = 1 << (signal.SIGTERM - 1)
 
 
 def masks(process: subprocess.Popen[str]) -> tuple[bool, bool]:
-    """Whether SIGTERM is held, and whether it has a handler."""
+    """Whether SIGTERM is blocked, and whether it has a handler."""
     text = Path(f"/proc/{process.pid}/status").read_text("utf-8")
     of = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Sig"))
     return bool(int(of["SigBlk"], 16) & TERM), bool(int(of["SigCgt"], 16) & TERM)

@@ -1,4 +1,4 @@
-"""The running daemon's pages of a fleet: by its settings, and by those it reads again."""
+"""The daemon's pages of a fleet, before and after a reload."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ timeout_seconds = 0.5
 
 @pytest.fixture
 def configure(tmp_path):
-    """Write the configuration, and answer with its file."""
+    """Write the configuration. Returns its file."""
     file = tmp_path / "exporter.toml"
 
     def write(*names: str, most: int, address: str = "exporter.example:80"):
@@ -79,7 +79,7 @@ async def test_each_target_has_its_page_and_a_reload_changes_the_limit_of_the_wh
         await at.until("b is gone", gone)
         left = (await at.get("/metrics"))[1]
         assert 'target="b"' not in left
-        assert ':b"' not in left  # nor a loop of its
+        assert ':b"' not in left  # and no loop of it
         assert len(json.loads((await at.get("/api/v1/http-sd"))[1])) == 1
         assert await at.stop() == 0
 

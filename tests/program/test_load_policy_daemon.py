@@ -1,4 +1,4 @@
-"""The daemon as a guest: controls, retention and the cost of prefill, its budget, and its pauses."""
+"""The daemon's load: cold controls, retention, prefill cost, budget and pauses."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The daemon on engines that tell less than they could, and a folder of scenarios in rotation."""
+"""The daemon with engines that report less, and with a folder of scenarios."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_ignored_salts_are_reported_everywhere_and_logged_once(daemon, tmp
         async with daemon(log, *OFTEN, VLLM_HOST=engine.url) as at:
 
             async def whole():
-                """Those that a busy machine did not make fail, the oldest first."""
+                """The sessions that did not fail because of load, the oldest first."""
                 ended = [one for one in await at.sessions() if one["failure"] is None]
                 return sorted(ended, key=lambda one: one["started"])
 
@@ -93,7 +93,7 @@ async def test_two_replicas_behind_one_url_count_their_losses_as_mixed(daemon, t
 
 
 def folder_of(tmp_path: Path) -> Path:
-    """Two conversations, whose names stand in another order than that of their making."""
+    """Two conversations. Their names are not in the order of their creation."""
     folder = tmp_path / "traces"
     folder.mkdir()
     for name in ("second", "first"):

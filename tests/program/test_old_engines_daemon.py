@@ -1,4 +1,4 @@
-"""The daemon on a vLLM that leaves a 0 out of usage, and its own share of what the engine counts."""
+"""The daemon with a vLLM that omits 0 from usage, and its own share of the counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def simulator(**settings: object) -> Simulator:
 
 
 async def counted(url: str) -> tuple[float | None, float | None]:
-    """Looked up and hit tokens by the engine's own page."""
+    """Queried and hit tokens on the engine's own page."""
 
     def read() -> bytes:
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
@@ -57,7 +57,7 @@ async def test_without_users_the_exporters_share_is_everything(daemon, tmp_path,
         assert await at.value("vllm_probe_notice", notice="cached_tokens_unknown") is None
 
         async def same() -> bool:
-            """Between two readings of the engine that are equal nothing was asked."""
+            """Wait for two equal scrapes: between them the engine got no request."""
             before = await counted(engine.url)
             own = (
                 await at.value("vllm_probe_queried_tokens_total"),

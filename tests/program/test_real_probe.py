@@ -1,4 +1,4 @@
-"""Controls and retention against a real vLLM."""
+"""Cold controls and retention with a real vLLM."""
 
 import asyncio
 import secrets
@@ -28,7 +28,7 @@ DEADLINES = Deadlines(first_token=120, between_tokens=60, whole=180)
 
 
 def nothing(*_arguments: object) -> None:
-    """Nobody is told."""
+    """Publishes nothing."""
 
 
 def new_salt() -> str:
@@ -70,7 +70,7 @@ async def test_a_cold_control_on_a_real_engine_has_the_same_prompt_and_no_hits(
 async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
     async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
         observe, clock = scraper_of(client).refresh, SystemClock()
-        # Every pause is allowed for: other tests may use the same engine.
+        # Pauses are allowed, because other tests may use the same engine.
         admission = Admission("t", LoadPolicy(0, 10_000, 1.0), observe, clock, nothing)
         requests = EngineRequests(client, observe, clock)
         loops = ProbeLoops(clock, admission, requests, new_salt=new_salt, deadlines=DEADLINES)

@@ -1,4 +1,4 @@
-"""A real vLLM: the numbers are its own, and its failures are told apart."""
+"""A real vLLM: the numbers agree with its own, and its failures have the right reasons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAME = (
 
 
 class Recorder:
-    """Stands between the exporter and a server, passes everything on, keeps what was streamed."""
+    """A proxy between exporter and server that records the streams."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
@@ -80,7 +80,7 @@ async def recording(upstream: str) -> AsyncIterator[tuple[str, Recorder]]:
 
 
 def served_from_cache(streams: list[list[dict[str, Any]]], block: int) -> list[int]:
-    """What a cache of whole blocks serves to each recorded prompt, from the ids alone."""
+    """What a cache of whole blocks serves for each recorded prompt, by its ids."""
     cache: set[tuple[int, ...]] = set()
     served = []
     for stream in streams:
@@ -221,7 +221,7 @@ async def test_a_server_stopped_during_a_stream_aborts_the_turn(vllm_servers):
     async def stop_in_the_stream() -> None:
         while (await counters(server.url))["vllm:num_requests_running"] != 1:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
-        # As `docker stop` does: to the server alone, which then ends its own children.
+        # Like `docker stop`: only the server gets the signal and stops its children.
         server.process.send_signal(signal.SIGTERM)
 
     stopping = asyncio.create_task(stop_in_the_stream())
@@ -232,7 +232,7 @@ async def test_a_server_stopped_during_a_stream_aborts_the_turn(vllm_servers):
     assert code == 1
     assert session["failure"]["reason"] in {
         *("aborted", "stream_cut", "stream_error", "server_error", "connection_refused"),
-        *("stalled", "first_token_timeout"),  # from a server that hung on its way down
+        *("stalled", "first_token_timeout"),  # left by a server that hung while stopping
     }
 
 

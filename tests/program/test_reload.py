@@ -1,4 +1,4 @@
-"""The configuration read again by the running daemon: all of it, or nothing."""
+"""Reloads of the running daemon: all or nothing."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ async def test_a_longer_history_and_a_lower_turn_limit_apply_at_once(daemon, tmp
 
 
 async def test_a_sighup_before_the_start_does_not_end_the_daemon(tmp_path):
-    """The signal is sent from the first moment on at which the program can hold it back."""
+    """Sends the signal as soon as the program can block it."""
     code = (
         "import os, signal, sys\n"
         "from exporter.cli import main\n"

@@ -1,4 +1,4 @@
-"""The web configuration's file named anew by a reload: what protects the pages never goes."""
+"""A reload with another web configuration file never removes protection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configured(folder, web_config: str | None):
 
 
 async def reloaded(at, log, event: str) -> str:
-    """Send SIGHUP and wait for the one or the other event; its line."""
+    """Send SIGHUP and wait for one of the events. Returns its line."""
     before = log.read_text().count(event)
     at.process.send_signal(signal.SIGHUP)
 
@@ -71,7 +71,7 @@ async def test_a_reload_adds_and_changes_passwords_but_never_removes_them(daemon
         assert "only a restart can remove all of basic_auth_users" in line
         assert (status(at, None), status(at, "bob")) == (401, 200)
 
-        # The file in force is the one that is watched.
+        # The exporter watches the file in force.
         users(tmp_path, "second.yml", "carol")
 
         async def carol_may() -> bool:

@@ -1,4 +1,4 @@
-"""The daemon behind TLS and a password, from its command line to its answers."""
+"""The daemon with TLS and a password, from its command line to its answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALICE = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
 
 
 def look(url: str, path: str, authorization: str | None = ALICE) -> tuple[int, str]:
-    """Status and body over verified TLS; status 0 where there is no answer."""
+    """Status and body over verified TLS; status 0 without an answer."""
     context = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")
     headers = {} if authorization is None else {"Authorization": authorization}
     request = urllib.request.Request(url.replace("http://", "https://") + path, headers=headers)
@@ -45,7 +45,7 @@ async def test_tls_and_passwords_protect_every_page_and_are_updated(daemon, tmp_
         status, page = await asyncio.to_thread(look, at.url, "/metrics")
         assert status == 200
         assert "vllm_exporter_build_info" in page
-        assert (await at.get("/metrics"))[0] == 0  # nothing is said in the clear
+        assert (await at.get("/metrics"))[0] == 0  # no answer without TLS
         assert await asyncio.to_thread(subject, at.url) == "first"
         install(tmp_path, "second")
 

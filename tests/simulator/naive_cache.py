@@ -1,4 +1,4 @@
-"""An oracle for the prefix cache: plain lists of whole prefixes, searched from end to end."""
+"""A naive prefix cache as an oracle: lists of whole prefixes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class NaiveRequest:
 
 
 class NaiveCache:
-    """Rules as published by vLLM: hits are whole blocks, freed tail first, oldest evicted first."""
+    """The rules that vLLM publishes: hits are whole blocks, freed from the end, oldest evicted first."""
 
     def __init__(self, usable_blocks: int, block_size: int) -> None:
         self.size = block_size
         self.free = [NaiveBlock() for _ in range(usable_blocks)]
-        self.filled: list[NaiveBlock] = []  # blocks with a prefix, in the order they were filled
+        self.filled: list[NaiveBlock] = []  # blocks with a prefix, in the order of filling
 
     def hits(self, request: NaiveRequest) -> list[NaiveBlock]:
         found: list[NaiveBlock] = []

@@ -26,7 +26,7 @@ async def simulator(*, clock=None, on_exit=None, **changed):
 
 
 async def until(condition):
-    """Wait for a condition, a function of either kind; the deadline is the simulator's."""
+    """Wait for a condition, sync or async."""
     while True:
         seen = condition()
         if await seen if inspect.isawaitable(seen) else seen:
@@ -60,7 +60,7 @@ class Client:
         return await self.post("/v1/chat/completions", body | changed)
 
     async def stream(self, **changed):
-        """The events of a streamed answer; "cut" at the end where the connection broke."""
+        """The events of a streamed answer, and "cut" if the connection broke."""
         options = {"include_usage": True}
         body = {"model": "tiny", "messages": HELLO, "temperature": 0, "max_tokens": 8}
         body |= {"stream": True, "stream_options": options, "return_token_ids": True} | changed

@@ -1,4 +1,4 @@
-"""The simulator's prefix cache against an oracle, against the formula, and against a real one."""
+"""The simulator's prefix cache against an oracle, the formula, and recordings of a real one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from naive_cache import NaiveCache, NaiveRequest
 from exporter.simulator.cache import Holding, PrefixCache
 
 SALTS = st.sampled_from([None, "a", "b"])
-TOKENS = st.integers(0, 1)  # few values, so that prefixes meet
+TOKENS = st.integers(0, 1)  # few values, so that prefixes are shared
 
 
 class CacheAgainstOracle(RuleBasedStateMachine):
-    """Any interleaving of requests leaves the cache and the naive one in the same state."""
+    """After any interleaving of requests the cache equals the naive one."""
 
     SIZE = 3
     USABLE = 7
@@ -77,9 +77,9 @@ TestCacheAgainstOracle = CacheAgainstOracle.TestCase
 
 
 def play(cache: PrefixCache, prompt: list[int], answer: list[int], salt: str | None = None) -> int:
-    """One request from beginning to end; returns its cached tokens.
+    """Run one request. Returns its cached tokens.
 
-    The answer's last token is never computed, as in vLLM: nothing follows it.
+    The answer's last token is never computed, as in vLLM.
     """
     holding = Holding(prompt, salt)
     hits = cache.lookup(holding)
@@ -116,7 +116,7 @@ def test_with_room_for_all_a_prompt_hits_exactly_what_the_formula_says(size, tra
 
 @pytest.mark.parametrize(
     ("prompt", "answer", "expected"),
-    # Prompt and answer lengths and what the next prompt hit, as recorded on a real vLLM, block 32.
+    # Prompt and answer lengths, and the hits of the next prompt; recorded on a real vLLM, block 32.
     [
         (24, 8, 0), (24, 9, 32), (24, 10, 32), (63, 1, 32), (63, 2, 64), (32, 32, 32),
         (32, 33, 64), (37, 70, 96), (3, 96, 96),

@@ -1,4 +1,4 @@
-"""What can be made to go wrong over HTTP, and how it is asked for."""
+"""Faults and their requests over HTTP."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ async def test_a_restart_waits_for_a_taken_port():
         await clock.until_asleep()
         squatter = await asyncio.start_server(lambda *_: None, "127.0.0.1", running.port)
         await clock.advance(5)
-        await clock.until_asleep()  # it could not bind and waits to try again
+        await clock.until_asleep()  # it could not bind, and waits before the next try
         squatter.close()
         await squatter.wait_closed()
         await clock.advance(1)

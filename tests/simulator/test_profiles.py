@@ -1,4 +1,4 @@
-"""`simulate --like NAME`: what each kind of server says on the wire."""
+"""`simulate --like NAME`: what each kind of server answers."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ async def test_a_waiting_request_is_looked_up_again_at_each_step_before_0_27():
     assert counted == prompt
 
 
-# What usage says
+# What usage reports
 
 
 async def test_a_gateway_removes_empty_fields():

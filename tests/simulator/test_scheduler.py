@@ -1,4 +1,4 @@
-"""One engine rank on a clock that the test turns."""
+"""One engine rank with a fake clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def engine(**changed):
 
 
 def send(running, length, *, answer=3, first=0, salt=None):
-    """A request of `length` tokens, whose answer has `answer` tokens."""
+    """A request of `length` tokens with an answer of `answer` tokens."""
     planned = Answer(
         token_ids=tuple(range(9000 + first, 9000 + first + answer)),
         deltas=tuple({"content": "x"} for _ in range(answer)),

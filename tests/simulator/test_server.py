@@ -1,4 +1,4 @@
-"""The simulator over HTTP: what it says of itself, and how it starts and stops."""
+"""The simulator over HTTP: its banner, start and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which exporter this is, where nobody says so."""
+"""The default name of this exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources that cannot be taken as they are, and exactly what is said of each."""
+"""Invalid sources, and the exact message for each."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_mistakes_of_all_sources_are_reported_at_once(mistakes_of):
 
 
 def test_after_an_unreadable_file_nothing_else_is_checked(mistakes_of):
-    # Without the file, every target in the environment would look incomplete.
+    # Without the file every target in the environment would be incomplete.
     assert mistakes_of("[probe", env={"VLLM_EXPORTER_TARGETS__0__MODE": "managed"}) == [
         (
             "exporter.toml: is not TOML: Expected ']' at the end of a table declaration "

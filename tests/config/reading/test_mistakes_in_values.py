@@ -1,4 +1,4 @@
-"""Values that must not be, and exactly what is said of each."""
+"""Invalid values, and the exact message for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain variables that people have set for vLLM already."""
+"""The plain variables that are often set for vLLM already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which source wins, and how tables, lists and secrets of several sources come together."""
+"""Which source wins, and how tables, lists and secrets of several sources are merged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VARIABLE = "VLLM_EXPORTER_PROBE__MAX_TOKENS"
 MANAGED = '[[targets]]\nmode = "managed"\n[targets.container]\nmodel = "m"\n'
 HF_KEY = "VLLM_EXPORTER_TARGETS__0__CONTAINER__HF_TOKEN"
 
-# From weak to strong: how each source gives the probe's max_tokens, and how it is called.
+# In order of rising priority: how each source sets probe.max_tokens, and the source's name.
 SOURCES = {
     "default": lambda _: {},
     "exporter.toml": lambda value: {"toml": f"[probe]\nmax_tokens = {value}"},

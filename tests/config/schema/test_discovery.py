@@ -1,4 +1,4 @@
-"""The section that says where targets are looked for."""
+"""The settings of discovery."""
 
 from __future__ import annotations
 

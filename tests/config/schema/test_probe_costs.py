@@ -1,4 +1,4 @@
-"""The settings of what the probe may cost, and of what the engine costs."""
+"""The settings for the cost of the probe and the price of the engine."""
 
 from __future__ import annotations
 

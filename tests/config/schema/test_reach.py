@@ -1,4 +1,4 @@
-"""A URL that surely does not lead to the container is refused, with both settings named."""
+"""A URL that cannot lead to the container is refused; the message names both settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def managed(url: str | None, *, command=None, **container: object) -> Target:
 
 
 def refused(url: str | None, **container: object) -> dict[str, str]:
-    """The key within the container's settings, and the message."""
+    """The key in the container's settings, and the message."""
     with pytest.raises(ValidationError) as caught:
         managed(url, **container)
     return {str(line["loc"][-1]): line["msg"] for line in caught.value.errors()}
@@ -71,7 +71,7 @@ def test_tls_flags_need_a_url_because_the_default_url_is_http():
         ("https://127.0.0.1:8000", {"args": TLS}),
         ("https://127.0.0.1:8000", {"args": ("--ssl_certfile=/c", "--ssl_keyfile=/k")}),
         ("https://127.0.0.1:8000", {"command": ["serve-with-tls"]}),
-        # A proxy, a tunnel, a name of the network: whether they lead there is not seen here.
+        # A proxy, a tunnel or a network name may lead to the container.
         ("https://llm.example.org", {}),
         ("http://10.0.0.7:18400", {}),
         ("http://vllm-t:8000", {}),

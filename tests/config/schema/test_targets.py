@@ -1,4 +1,4 @@
-"""What follows from a target's settings, and what is checked when they are made in code."""
+"""Values derived from a target's settings, and checks of settings created in code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of value: what they take, and that they write themselves down as they were."""
+"""The types of values: what they accept, and that their text form can be read again."""
 
 from __future__ import annotations
 

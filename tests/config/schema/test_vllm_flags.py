@@ -1,4 +1,4 @@
-"""Which flags may stand in a container's args, for which version of vLLM."""
+"""Which flags a container's args may contain, by version of vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `config` prints: the values in force and their sources, fit to be pasted into a file."""
+"""The output of `config`: values in force and their sources, usable as a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.config import describe, describe_json, load
 SECRETS = ("api_key", "hf_token", "secret_environment")
 EMPTY = Path(tempfile.gettempdir()) / "no such .env"
 
-# TOML and JSON differ in a few characters; names and values of an environment may hold them all.
+# TOML and JSON differ in a few characters; an environment can contain all of them.
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 words = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{1,12}", fullmatch=True)
 model_names = any_text.map(str.strip).filter(lambda text: text and not text.startswith("-"))

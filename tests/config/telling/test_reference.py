@@ -1,4 +1,4 @@
-"""The reference in the documentation is the models' own."""
+"""The reference in the documentation comes from the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret in what is printed, in what is said of mistakes, or in a repr, wherever it was put."""
+"""No output, no message and no repr shows a secret, wherever it was set."""
 
 from __future__ import annotations
 
