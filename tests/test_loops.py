@@ -1,4 +1,4 @@
-"""A loop outlives what nobody foresaw, and never its own cancellation."""
+"""A loop survives unexpected exceptions, and ends when it is cancelled."""
 
 from __future__ import annotations
 

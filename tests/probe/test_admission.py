@@ -1,4 +1,4 @@
-"""Who may pass to an engine, when, and what is said of those who wait."""
+"""When the probe is admitted, and what is published and logged while it waits."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ class Scene:
         self.view = engine()
         self.published = []
         self.looks = 0
-        self.works = False  # whether the engine generates something from look to look
+        self.works = False  # whether the engine generates tokens between readings
         policy = LoadPolicy(tokens_per_hour, 0, 0.9)
         self.asleep = False
         self.asleep_asked = 0
@@ -154,7 +154,7 @@ async def test_a_sleeping_engine_is_not_probed_however_long_it_counts_nothing():
 
 
 async def test_an_engine_that_failed_a_session_is_asked_whether_it_sleeps_or_is_paused():
-    """Before vLLM 0.11 its page does not say that it sleeps, and no page says that it is paused."""
+    """Before vLLM 0.11 /metrics does not show sleep, and no version shows a pause there."""
     scene = Scene()
     await scene.pass_through(failure=FailureReason.FIRST_TOKEN_TIMEOUT)
     assert scene.asleep_asked == 0

@@ -27,7 +27,7 @@ DEADLINES = Deadlines(connect=5, first_token=30, between_tokens=30, whole=60)
 
 
 class Day:
-    """Both loops of a target, and every token that the engine was asked for, with its time."""
+    """Both loops of a target, and the time and tokens of every request."""
 
     def __init__(self, client: EngineClient) -> None:
         self.clock = FakeClock(monotonic=0.0)
@@ -85,7 +85,7 @@ async def test_a_day_of_everything_costs_no_more_than_the_budget_and_one_session
         day = Day(client)
         tasks = [asyncio.create_task(loop()) for loop in day.loops]
         while day.clock.monotonic() < DAY:
-            await day.clock.until_asleep(2)  # whatever HTTP is under way ends at this moment
+            await day.clock.until_asleep(2)  # running HTTP requests end at this time
             await day.clock.advance(1.0 if day.clock.monotonic() < 100 else 10.0)
         await day.clock.until_asleep(2)
         for task in tasks:

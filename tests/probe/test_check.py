@@ -1,4 +1,4 @@
-"""`check` against a simulated engine with one fault at a time: what fails, and what mends it."""
+"""`check` against a simulated engine with one fault at a time: what fails, and which remedy it names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def finding(report, name):
 
 
 def asleep(observe):
-    """The same looks at an engine that says that it sleeps."""
+    """The same readings, of an engine that reports sleep."""
 
     async def look():
         view = await observe()
@@ -197,7 +197,7 @@ async def test_a_cache_that_stops_during_the_check_is_wedged_in_every_finding(be
         chat = at.client.chat
 
         async def stops(request, *arguments):
-            if request.max_tokens > 1:  # the session, after the test of the salts
+            if request.max_tokens > 1:  # the session, after the isolation test
                 at.simulator.inject(faults.Wedge())
             return await chat(request, *arguments)
 
@@ -211,7 +211,7 @@ async def test_a_cache_that_stops_during_the_check_is_wedged_in_every_finding(be
 
 @pytest.mark.parametrize("others", [0, 1])
 async def test_usage_that_hides_hits_is_not_a_cache_that_does_not_hit(bench, others):
-    """Something on the way writes 0 cached tokens, and others use the engine as well."""
+    """A gateway reports 0 cached tokens, and other clients use the engine too."""
     async with bench() as at:
         chat = at.client.chat
 

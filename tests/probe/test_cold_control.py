@@ -121,6 +121,6 @@ def test_the_times_of_a_session_and_its_controls_are_true_over_http_and_https(be
         assert turn.ttft_seconds + sum(turn.inter_token_seconds) <= turn.latency_seconds
     for turn in result.turns[1:]:
         assert turn.control.outcome is ControlOutcome.COLD
-    # Of all turns together: another process can take the machine from a warm one.
+    # Over all turns: another process can slow down a single warm turn.
     saved = statistics.median(turn.ttft_saved_seconds for turn in result.turns[1:])
     assert 0 < saved < statistics.median(turn.cold_ttft_seconds for turn in result.turns[1:])

@@ -31,7 +31,7 @@ class Watched:
         self.counted = loops.counted
 
     async def round_of(self, seconds):
-        """Turn the clock on and wait until the round that this begins is over."""
+        """Advance the clock, and wait until the round that starts then has ended."""
         await self.clock.until_asleep()
         await self.clock.advance(seconds)
         await self.clock.until_asleep()

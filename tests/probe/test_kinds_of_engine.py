@@ -21,7 +21,7 @@ from exporter.simulator.profiles import faults
 from exporter.wording.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
-SMALL = {"num_blocks": 20_000}  # of a label of 4 tokens, too
+SMALL = {"num_blocks": 20_000}  # enough for a label of 4 tokens, too
 
 
 async def examine(at):
@@ -90,7 +90,7 @@ async def test_three_hits_show_the_unit_and_until_then_the_ideal_is_unknown(benc
     assert None in [turn.ideal_cached_tokens for turn in first.turns[1:]]
     assert None not in [turn.ideal_cached_tokens for turn in second.turns]
     assert Notice.MATCH_UNIT_DIFFERS in second.notices
-    assert second.turns[0].prompt_tokens > 8 * unit, "the scenario spans as many of the true units"
+    assert second.turns[0].prompt_tokens > 8 * unit, "the scenario is as long in true units"
     assert f"multiples of {unit} tokens" in found["match_unit"].evidence
 
 
@@ -103,7 +103,7 @@ async def test_a_unit_that_was_learned_hides_no_loss(bench):
     assert causes(before) == {LossCause.RESET}
 
 
-# A hit at the third sighting
+# A hit only at the third request
 
 
 async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(bench):
@@ -123,7 +123,7 @@ async def test_an_engine_that_hits_late_has_neither_stopped_nor_lost_its_cache(b
 
 @pytest.mark.parametrize("hit_before", [True, False])
 async def test_an_isolation_test_whose_cache_is_emptied_each_time_finds_no_wedge(bench, hit_before):
-    """Only what is sent while the same prompt is being answered can tell."""
+    """Only overlapping requests can tell."""
     async with bench(time_scale=1.0) as at:
         if hit_before:
             await at.play()
@@ -178,7 +178,7 @@ async def test_a_transfer_is_no_hit_anywhere(bench, like):
 @pytest.mark.parametrize("missing", [0, 1])
 @pytest.mark.parametrize("ids", [True, False])
 async def test_transfers_that_begin_with_a_later_turn_are_no_hits_either(bench, missing, ids):
-    """As where a decode node computes what is short by itself."""
+    """As on a decode node that computes short prompts itself."""
     async with bench() as at:
         chat = at.client.chat
         if not ids:
@@ -216,7 +216,7 @@ async def test_a_salt_that_is_ignored_is_no_transfer(bench):
 
 @pytest.mark.parametrize("controls", [0.0, 1.0])
 async def test_hits_that_something_on_the_way_hides_are_unreported(bench, controls):
-    """Also among light traffic of others, and beside the probe's own cold controls."""
+    """Also with light traffic of others, and with the probe's own cold controls."""
     async with bench(like="rewrites-cached") as at:
         numbers = iter(f"control-{number}" for number in range(1000))
         at.runner._control = ColdControl(controls, lambda: 0.4, lambda: next(numbers))
@@ -258,7 +258,7 @@ async def test_lookups_that_were_counted_again_evict_nothing(bench):
         counted = iter(range(2_000_000, 10**9, 2_000_000))
 
         async def metrics():
-            """As below vLLM 0.27: the lookups of a request that waited, again and again."""
+            """As below vLLM 0.27: it counts the lookups of a waiting request again at each step."""
             more, lines = next(counted), (await page()).decode().splitlines(keepends=True)
             for place, line in enumerate(lines):
                 if line.startswith("vllm:prefix_cache_queries_total{"):
@@ -342,7 +342,7 @@ async def test_another_refusal_is_not_taken_for_one_of_the_system_role(bench):
 
 
 async def test_turns_that_a_router_spreads_do_not_pass_for_one_sound_engine(bench):
-    """Each turn goes to another of three engines, and nothing of theirs can be read."""
+    """Each turn goes to another of three engines, and their metrics cannot be read."""
     async with contextlib.AsyncExitStack() as stack:
         benches = [await stack.enter_async_context(bench()) for _ in range(3)]
         at, order = benches[0], iter([0, 1, 2, 0, 1, 2, 0, 1])

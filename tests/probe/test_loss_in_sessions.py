@@ -1,4 +1,4 @@
-"""Sessions on a simulated engine that loses tokens: the cause is found, at little cost."""
+"""Sessions on a simulated engine that loses tokens: the cause is found with few requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.simulator.profiles import faults
 
 
 def before_turn(at, number, act):
-    """Let `act` happen before the request of turn `number`; requests beside turns do not count."""
+    """Call `act` before the request of turn `number`. Repeats and controls are not counted."""
     chat, turns = at.client.chat, []
 
     async def disturbed(request, *arguments):
@@ -38,7 +38,7 @@ def count_chats(at):
 
 
 async def others_use(at, sessions, characters=6000):
-    """So many prompts of others, each under its own salt."""
+    """That many prompts of other clients, each under its own salt."""
     for number in range(sessions):
         text = f"Other {number}. " + "lorem ipsum dolor sit amet " * (characters // 27)
         request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
@@ -149,7 +149,7 @@ async def test_a_full_cache_is_evicted_and_not_wedged(bench):
     assert result.turns[3].cached_tokens == 0
     assert "other requests used" in result.turns[3].loss.evidence
     assert Notice.CACHE_WEDGED not in result.notices
-    assert result.extra_tokens == 0, "the counters told it"
+    assert result.extra_tokens == 0, "the counters showed the cause"
 
 
 async def test_an_evicted_tail_is_told_by_the_head_that_still_hits(bench):
@@ -190,7 +190,7 @@ async def test_a_prompt_too_short_to_tell_is_not_called_wedged(bench):
 
 
 def empty_before(at, numbers):
-    """Let the cache be empty before these of all requests."""
+    """Empty the cache before the requests with these numbers."""
     chat, sent = at.client.chat, []
 
     async def disturbed(request, *arguments):
@@ -212,7 +212,7 @@ async def test_a_cache_that_is_emptied_again_and_again_has_not_stopped(bench, nu
         sent = empty_before(at, numbers)
         result = await at.play()
     assert [request.max_tokens for request in sent[min(numbers) : min(numbers) + 3]] == [1, 16, 1]
-    late = numbers == {2, 3}  # as of an engine that serves a prompt when it is sent a third time
+    late = numbers == {2, 3}  # like an engine that hits only at the third request
     assert causes(result) == {min(numbers): LossCause.NEVER_HIT if late else LossCause.RESET}
     assert Notice.CACHE_WEDGED not in result.notices
 
@@ -239,7 +239,7 @@ async def test_a_cache_that_was_emptied_is_called_reset_and_the_session_goes_on(
 
 
 async def test_a_cache_that_is_emptied_before_each_turn_of_a_first_session_is_called_reset(bench):
-    """What a repeat hits beyond the turns before was sent only once: so this engine hits at once."""
+    """A repeat hits tokens that were sent only once before, so this engine hits at once."""
     async with bench() as at:
         result = await at.play(lambda _facts: at.simulator.engine.reset_prefix_cache())
     assert causes(result) == dict.fromkeys(range(2, 9), LossCause.RESET)

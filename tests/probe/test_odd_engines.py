@@ -19,7 +19,7 @@ from exporter.wording.session_json import session_json
 
 
 def sent_by(at):
-    """Every request from now on, as it was when it was sent."""
+    """Copies of all requests from now on, as they were sent."""
     chat, sent = at.client.chat, []
 
     async def watched(request, *arguments):
@@ -73,7 +73,7 @@ async def test_later_sessions_start_with_a_nonce_at_once(bench):
         third, fourth = await at.play(), await at.play()
     assert len(sent) == 16
     assert len(set(heads(sent))) == 2
-    assert len(set(heads(sent[:8]))) == 1, "the words stay the same within a session"
+    assert len(set(heads(sent[:8]))) == 1, "the nonce stays the same within a session"
     for result in (third, fourth):
         assert (cached(result)[0], result.extra_tokens) == (0, 0)
         assert Notice.SALT_IGNORED in result.notices
@@ -144,7 +144,9 @@ async def test_without_token_ids_the_ideal_stays_exact_by_tokenize_and_logprobs(
         sent = sent_by(at)
         recovered = [await at.play(), await at.play()]
     assert [ideals(one) for one in recovered[1:]] == [ideals(one) for one in told[1:]]
-    assert ideals(recovered[0])[1] is None, "the first answer came before anybody knew"
+    assert ideals(recovered[0])[1] is None, (
+        "the first answer came before the missing ids were known"
+    )
     assert ideals(recovered[0])[2:] == ideals(told[0])[2:]
     assert recovered[1].notices == {Notice.SIMULATED, Notice.TOKEN_IDS_RECOVERED}
     assert recovered[1].prefix.stable
@@ -180,7 +182,7 @@ async def test_where_logprobs_are_refused_the_ideal_is_known_only_if_no_answer_c
         known = await at.play()
     assert known.failure is None
     assert Notice.TOKEN_IDS_RECOVERED in known.notices
-    assert len(sent) == 8 + 1, "one request was refused, and none asked again"
+    assert len(sent) == 8 + 1, "one request was refused, and no later one asked for logprobs"
     pairs = list(zip(ideals(known), ideals(told), strict=True))
     assert all(mine in (None, exact) for mine, exact in pairs)
     assert any(mine for mine, _ in pairs[1:])
@@ -194,7 +196,7 @@ async def test_prompts_without_known_ids_have_no_ideal(bench, more):
         at.simulator.inject(faults.NoTokenIds())
         if more is not None:
             at.simulator.inject(more)
-        else:  # a tokenizer that disagrees with what was computed
+        else:  # a tokenizer that disagrees with usage
             tokenize = at.client.tokenize
 
             async def one_more(*arguments):
@@ -217,7 +219,9 @@ async def test_a_rewritten_prompt_is_found_without_the_answers_ids(bench):
         result = await at.play()
     assert result.prefix.first_break.reason is BreakReason.SYSTEM_PROMPT_MOVED
     assert not result.prefix.stable
-    assert all(ideal is not None for ideal in ideals(result)), "it parts before any answer"
+    assert all(ideal is not None for ideal in ideals(result)), (
+        "the prompts differ before any answer"
+    )
 
 
 async def test_an_answer_cut_off_within_its_reasoning_is_reported_as_left_out(bench):

@@ -1,4 +1,4 @@
-"""vLLM before 0.24 leaves a 0 out of usage: what is said of it is what is said of a newer one."""
+"""Versions of vLLM before 0.24, which leave a 0 out of usage, get the findings of newer ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEW = "0.24.0"
 
 
 def before_turn(at, number, act):
-    """Let `act` happen before the request of turn `number`; requests beside turns do not count."""
+    """Call `act` before the request of turn `number`. Repeats and controls are not counted."""
     chat, salts, turns = at.client.chat, [], []
 
     async def disturbed(request, *arguments):
@@ -36,7 +36,7 @@ def before_turn(at, number, act):
 
 
 async def others_use(at, sessions):
-    """So many prompts of others, each under its own salt."""
+    """That many prompts of other clients, each under its own salt."""
     for number in range(sessions):
         text = f"Other {number}. " + "lorem ipsum dolor sit amet " * 220
         request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
@@ -44,7 +44,7 @@ async def others_use(at, sessions):
 
 
 def resets(at, *before_turns):
-    """The cache is emptied before these turns."""
+    """Empty the cache before these turns."""
     for turn in before_turns:
 
         async def reset():
@@ -54,7 +54,7 @@ def resets(at, *before_turns):
 
 
 def strangers_hit(at):
-    """Beside every request of ours runs one of somebody else that hits."""
+    """Another client's request that hits runs beside each of ours."""
     chat, numbers = at.client.chat, itertools.count()
 
     async def beside(request, *arguments):
@@ -73,7 +73,7 @@ def wedged(at):
 
 
 def nothing(_at):
-    """It is left alone."""
+    """Do nothing to the engine."""
 
 
 def reset_once(at):
@@ -134,7 +134,7 @@ async def test_an_old_engine_gets_the_same_findings_as_a_new_one(bench, version,
     _, new = await played(bench, NEW, act, **settings)
     assert of_each_turn(old) == of_each_turn(new)
     assert old.notices == new.notices
-    # What misses by the counters is not sent twice at the same time.
+    # A miss by the counters gets no overlapping repeats.
     more = new.extra_tokens - old.extra_tokens
     assert more == 0 or (act is wedged and old.extra_tokens > 0)
     assert {turn.control.outcome for turn in old.turns[1:]} == {ControlOutcome.COLD}
@@ -236,7 +236,7 @@ async def test_zeros_that_may_be_hits_of_a_server_without_the_flag_are_in_no_sum
     assert sums(result).cached_tokens is None
 
 
-# What counters tell where that is wanted
+# Cached tokens from counters, with the setting
 
 
 async def test_counters_that_tell_everything_pass_the_check(bench):

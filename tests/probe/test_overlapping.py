@@ -1,4 +1,4 @@
-"""One prompt sent twice at the same time."""
+"""One prompt sent twice, overlapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_the_second_begins_when_the_first_is_being_answered_and_has_not_en
     async def first(begun):
         said.append("first sent")
         await asyncio.sleep(0)
-        said.append("first begun")
+        said.append("first started")
         begun(1)
         await second_sent.wait()
         said.append("first ended")
@@ -27,7 +27,7 @@ async def test_the_second_begins_when_the_first_is_being_answered_and_has_not_en
         return "second"
 
     assert await overlapping(first, second) == ("first", "second")
-    assert said == ["first sent", "first begun", "second sent", "first ended"]
+    assert said == ["first sent", "first started", "second sent", "first ended"]
 
 
 async def test_a_first_that_ends_without_an_answer_does_not_keep_the_second_waiting():

@@ -1,4 +1,4 @@
-"""Losses made on a real vLLM with a cache of 64 blocks, and the causes that are found for them."""
+"""Losses caused on a real vLLM with a cache of 64 blocks, and the causes that are found."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Bench:
     salts: Iterator[str]
 
     async def play(self, turn: int, act: Callable[[], Awaitable[None]]) -> SessionResult:
-        """Play the session; `act` happens before the request of turn `turn`."""
+        """Play the session, and call `act` before the request of turn `turn`."""
         chat, turns = self.client.chat, 0
 
         async def disturbed(request: ChatRequest, *arguments: Any) -> Any:
@@ -83,7 +83,7 @@ class Bench:
             self.client.chat = chat  # type: ignore[method-assign]
 
     async def others(self, sessions: int) -> int:
-        """So many prompts of others, each under its own salt; the full blocks of each."""
+        """Send that many prompts of others, each under its own salt. Returns the full blocks of each."""
         blocks = 0
         for _ in range(sessions):
             request = ChatRequest("tiny", [say("Other people ask too. " * 42)], 1, next(self.salts))
@@ -96,7 +96,7 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def bench_of(url: str) -> AsyncIterator[Bench]:
-    fresh = secrets.token_hex(8)  # the server lives on, and no salt may come twice
+    fresh = secrets.token_hex(8)  # the server keeps running, and no salt may repeat
     salts = iter([f"losses-{fresh}-{n}" for n in range(1000)])
     async with EngineClient(url) as client:
         plan = SessionPlan("t", KIND, ANSWER_TOKENS, DEADLINES, match_units=1)

@@ -1,4 +1,4 @@
-"""A real vLLM that tells less than it could: what is still exact."""
+"""A real vLLM that reports less than it could: what is still exact."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Recorder:
         return without_token_ids(chunk)
 
     def ideals(self, streams: list[str]) -> list[int]:
-        """By the ids that nobody else has seen."""
+        """The ideal by the ids that the proxy took out."""
         computed: list[tuple[int, ...]] = []
         ideals = []
         for stream in streams:
@@ -92,7 +92,7 @@ async def test_the_ideal_is_the_same_without_token_ids_in_the_stream(vllm_server
     streams = list(recorder.prompts)
     assert len(streams) == 16
     assert first.failure is None
-    assert first.turns[1].ideal_cached_tokens is None, "nobody had asked for the first answer's ids"
+    assert first.turns[1].ideal_cached_tokens is None, "the first answer's ids were not requested"
     expected = recorder.ideals(streams[:8]), recorder.ideals(streams[8:])
     assert [turn.ideal_cached_tokens for turn in first.turns][2:] == expected[0][2:]
     assert [turn.ideal_cached_tokens for turn in second.turns] == expected[1]

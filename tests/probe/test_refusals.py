@@ -1,4 +1,4 @@
-"""Servers that refuse a field, name no length, or close a connection on which a prompt was sent."""
+"""Servers that refuse a field, name no context length, or close a connection after a prompt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_v0_engine_that_refuses_the_salt_is_still_measured(bench):
         assert Notice.SALT_IGNORED not in result.notices
         assert all(turn.ttft_seconds > 0 for turn in result.turns)
         assert None not in [turn.ideal_cached_tokens for turn in result.turns]
-    assert first.extra_tokens > 0, "the first turn was begun anew, with words of its own"
+    assert first.extra_tokens > 0, "the session started over with a nonce"
     assert second.extra_tokens == 0
 
 
@@ -119,7 +119,7 @@ async def test_without_stream_options_times_are_known_and_tokens_are_not(bench):
     assert all(turn.prompt_tokens is None for turn in result.turns)
 
 
-# A length that is not said
+# An unknown context length
 
 
 async def test_a_context_that_no_card_names_is_learned_within_one_session(bench):
@@ -146,7 +146,7 @@ async def test_a_lora_adapter_is_played_with_its_parents_context(bench):
     assert Notice.SCENARIO_SHORTENED in result.notices
 
 
-# A prompt that the server may have had twice
+# A prompt that the server may have computed twice
 
 
 @contextlib.asynccontextmanager
@@ -195,7 +195,7 @@ async def test_a_session_with_a_prompt_that_was_sent_twice_starts_over(bench):
 
 
 async def test_a_prompt_that_was_sent_twice_is_no_leak(bench):
-    """The third request, under a new salt, meets its own prefix."""
+    """The third request, under a new salt, hits its own prefix."""
     async with bench() as at:
         async with (
             closing_proxy(at.simulator.url, lambda number: number == 3) as (url, asked),

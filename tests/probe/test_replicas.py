@@ -1,4 +1,4 @@
-"""Several engines behind one URL: their losses are theirs, not an eviction's or a restart's."""
+"""Several engines behind one URL: losses have that cause, not an eviction or a restart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def two_replicas(choose=None, **settings: object) -> AsyncIterator[Scene]:
-    """Two simulators behind one URL; `choose` gives the balancer for their URLs."""
+    """Two simulators behind one URL. `choose` makes the balancer from their URLs."""
     options = SimulatorSettings(port=0, time_scale=0.0, num_blocks=4096)
     one, two = (Simulator(replace(options, **settings)) for _ in range(2))
     async with one, two, contextlib.AsyncExitStack() as stack:
@@ -58,7 +58,7 @@ async def two_replicas(choose=None, **settings: object) -> AsyncIterator[Scene]:
 
 
 def pinned(urls):
-    """A balancer that keeps the reading of /metrics on the first and sends all else in turn."""
+    """A balancer that reads /metrics of the first engine only, and sends all else in turn."""
     turns = in_turn(urls)
     return lambda path: urls[0] if path == "/metrics" else turns(path)
 
@@ -145,7 +145,7 @@ def view(start: float | None, *, mixed: bool = False, refused: bool = False) -> 
     [
         ([view(1.0), view(1.0)], False),
         ([view(1.0), *[view(2.0)] * (1 + READINGS)], False),  # a restart
-        ([view(2.0), view(1.0)], True),  # an older process has not just been started
+        ([view(2.0), view(1.0)], True),  # no restart starts an older process
         ([view(1.0), view(2.0), view(1.0)], True),
         ([view(1.0), view(1.0, mixed=True)], True),
         ([view(None), *[view(None)] * (1 + READINGS)], False),

@@ -1,4 +1,4 @@
-"""How long prefixes survive: on a simulator over HTTP, with a clock that the test turns."""
+"""How long prefixes survive: on a simulator over HTTP, with a clock of the test's."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class Scene:
         self.readings, self.consumed = loops.sink.retention, loops.sink.tokens
 
     async def until_asleep(self):
-        """The loop has done what it can at this moment, HTTP included."""
+        """Wait until the loop sleeps, HTTP included."""
         await self.clock.until_asleep()
 
     async def wait(self, seconds):
@@ -54,7 +54,7 @@ class Scene:
         await self.until_asleep()
 
     async def traffic(self, number, tokens=200):
-        """A stranger's request, so long."""
+        """Another client's request of that length."""
         text = f"stranger {number} " + "and another word " * (tokens // 3)
         info = await self.client.info()
         messages = [{"role": "user", "content": text}]
@@ -220,7 +220,7 @@ async def test_an_engine_that_refuses_salts_keeps_prefixes_apart_by_their_nonces
 
 
 async def test_a_prefix_that_was_read_twice_says_nothing_about_the_gap():
-    """The server closed the first connection: the second read meets what that one computed."""
+    """The server closed the first connection, so the second read hits what the first computed."""
     async with scene_of(gaps=(1.0,)) as scene:
         await scene.until_asleep()
         chat = scene.client.chat

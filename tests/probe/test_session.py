@@ -1,4 +1,4 @@
-"""Whole sessions over HTTP: what is found on a sound engine, and on each unsound one."""
+"""Whole sessions over HTTP: what is found on a sound engine, and with each fault."""
 
 import gc
 from dataclasses import replace
@@ -96,7 +96,7 @@ async def test_what_the_engine_does_not_report_leaves_the_ideal_unknown_with_the
 
 
 def of_fault(fault) -> Deadlines:
-    """Deadlines of which only the one that the fault is to miss is short."""
+    """Deadlines of which only the one that the fault misses is short."""
     if fault == faults.Hang():
         return Deadlines(first_token=0.3, between_tokens=60, whole=120)
     if isinstance(fault, faults.Hang):

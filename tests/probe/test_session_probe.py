@@ -1,4 +1,4 @@
-"""The loop: when the next session is due, and what reaches the log."""
+"""When sessions start, and what is logged."""
 
 import asyncio
 from contextlib import suppress
@@ -80,7 +80,7 @@ async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_p
 
 
 async def started_at(session_seconds: float, *waits: float) -> list[list[float]]:
-    """When sessions of that length had started, after each of the waits from the first's end."""
+    """The start times of sessions of that length, seen after each wait."""
     clock = FakeClock(monotonic=0.0)
     runner = ScriptedRunner(clock, [result()] * 3, seconds=session_seconds)
     loop = ProbeLoops(clock, unlimited(clock)).sessions(runner)
@@ -206,7 +206,7 @@ async def test_an_unexpected_exception_is_logged_and_counted_and_the_loop_goes_o
 
 
 class EndlessRunner:
-    """A session that has come as far as `played`, and gets no further."""
+    """A session with the turns of `played` that never ends."""
 
     def __init__(self, played: SessionResult | None) -> None:
         self._played = played

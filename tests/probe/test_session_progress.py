@@ -1,4 +1,4 @@
-"""What a session tells while it is played, and what is left of one that is cancelled."""
+"""The hooks of a running session, and the turns that a cancelled one leaves."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def ideals(result):
 
 @pytest.mark.parametrize("name", ["vllm-0.9.2", "vllm-0.8.5-v0"])
 async def test_every_ideal_of_an_old_engine_is_known_in_its_first_session(bench, name):
-    """Its version says that an answer's ids have to be asked for, so the first answer has them."""
+    """By its version, ids must be requested, so the first answer has them."""
     async with bench(like=name) as at:
         result = await at.play()
     assert result.failure is None

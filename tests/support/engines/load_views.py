@@ -1,4 +1,4 @@
-"""An engine as the gate before it sees it."""
+"""An engine as admission sees it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def engine(
     generated: float | None = 640.0,
     asleep: bool | None = None,
 ) -> EngineView:
-    """One with so many requests in its queue and so full a cache, that has generated so much."""
+    """A view with these waiting requests, cache usage and generated tokens."""
     view = engine_view()
     assert view.snapshot is not None
     snapshot = replace(
