@@ -108,7 +108,17 @@ def test_settings_that_are_named_with_their_section_exist(page):
         assert keys.resolve(name.split(".")), name
 
 
+CODE = "\n".join(file.read_text("utf-8") for file in (ROOT / "exporter").rglob("*.py"))
+
+
+@each_page
+def test_log_events_that_are_named_exist(page):
+    for name in re.findall(r"\bevent `([^`]+)`", page.read_text("utf-8")):
+        assert f'"{name}"' in CODE, name
+
+
 CHECKS = {
+    "an event": (test_log_events_that_are_named_exist, "the event `no.such_event`"),
     "a metric": (test_metrics_that_are_named_exist, "`vllm_probe_no_such_thing`"),
     "a variable": (
         test_variables_of_the_exporter_that_are_named_are_settings,
