@@ -16,8 +16,8 @@ import exporter
 from exporter.model.json_fields import rfc3339
 from exporter.web.html_response import environment, html_response, policy, template_file
 from exporter.web.page.views import charts
-from exporter.web.page.views.container import by_cause
 from exporter.web.page.views.records import PageQuery
+from exporter.web.page.views.sentences import by_cause
 from exporter.web.page.views.targets import page, page_count
 from exporter.web.parameters import BadRequestError, asked_target, whole_number
 from exporter.wording import numbers

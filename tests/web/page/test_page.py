@@ -36,7 +36,7 @@ from exporter.container.decide.records import (
 from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
 from exporter.model.session import LossCause, Notice
-from exporter.web.page.views.container import container_problems
+from exporter.web.page.views.problems import container_problems
 from exporter.web.server import create_app
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
 from grafana.names import Uid

@@ -6,31 +6,21 @@ from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from exporter.analysis.session_totals import session_totals, ttft_saved
+from exporter.analysis.session_totals import session_totals
 from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
 from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
-from exporter.web.page.views.container import container_problems
-from exporter.web.page.views.records import (
-    Link,
-    OverviewRow,
-    Page,
-    Problem,
-    TargetSection,
-)
+from exporter.web.page.views.problems import problems_of
+from exporter.web.page.views.records import Link, OverviewRow, Page, TargetSection
+from exporter.web.page.views.sentences import probe_waits, time_saved
 from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
-from exporter.web.page.views.waiting import probe_waits
-from exporter.wording import numbers
-from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
-from exporter.wording.sentences import sooner
+from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.metrics.history import History
     from exporter.metrics.state.target import TargetState
-    from exporter.model.failure import Failure
-    from exporter.model.session import PrefixBreak, SessionResult
     from exporter.web.page.views.records import PageLinks, PageQuery
 
 EARLIER_SESSIONS = 8
@@ -40,8 +30,6 @@ overview, with a link. So the page stays below 100 kB."""
 OVERVIEW_ROWS = 100
 """Targets in the overview of one page: they take 30 kB and a few milliseconds."""
 TREND_SESSIONS = 50
-PAIRS_SHOWN = 16
-"""Pairs of a turn and its cold control that are compared: the latest, few enough to be quick."""
 
 
 def page(
@@ -113,7 +101,7 @@ def _with_section(states: Sequence[TargetState], ranks: Mapping[str, int]) -> li
 def _rank(state: TargetState, found: Condition) -> int:
     """Targets with problems first, then those with a warning."""
     tone = LOOKS[found].tone
-    return 0 if tone == "bad" or _problems(state, found) else 1 if tone == "warn" else 2
+    return 0 if tone == "bad" or problems_of(state, found) else 1 if tone == "warn" else 2
 
 
 def _summary(counted: Sequence[str]) -> str:
@@ -187,7 +175,7 @@ def _section(
     return TargetSection(
         state=state,
         look=LOOKS[found],
-        problems=tuple(_problems(state, found)),
+        problems=tuple(problems_of(state, found)),
         notices=tuple(
             ADVICE[notice]
             for notice in state.notices
@@ -196,7 +184,7 @@ def _section(
         ),
         engine=live_engine(state),
         probe_waits=probe_waits(state.cost, now),
-        time_saved=_time_saved(sessions),
+        time_saved=time_saved(sessions),
         session=None if last is None else session_section(last, totals, alone=alone),
         losses=loss_rows(totals.lost_by, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
         trend=trend(rows),
@@ -214,70 +202,6 @@ def _target_links(state: TargetState, links: PageLinks) -> tuple[Link, ...]:
         dashboard = f"{links.grafana_url}/d/{_SESSION_DASHBOARD}"
         found.append(Link("sessions in Grafana", f"{dashboard}?{_query('var-target', state.name)}"))
     return tuple(found)
-
-
-def _problems(state: TargetState, found: Condition) -> list[Problem]:
-    problems = [] if state.container is None else container_problems(state.container)
-    if found is not Condition.ASLEEP:
-        problems += _failures(state)
-    if state.engine is not None and state.engine.failure is not None:
-        failure = state.engine.failure
-        title = f"The engine's own metrics cannot be read: {numbers.spaced(failure.reason)}"
-        problems.append(Problem(title, failure.detail, "", "vllm-down"))
-    if state.wedged:
-        title = "The prefix cache has stopped hitting"
-        problems.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
-    breaks = [each.prefix for each in state.scenarios.values() if each.prefix is not None]
-    problems += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
-    return problems
-
-
-def _failures(state: TargetState) -> list[Problem]:
-    """Failures of the last session, and of the last session of each other scenario."""
-    last = state.last_session
-    others = [each for each in state.scenarios.values() if each is not last]
-    return [
-        _failure(each, each.failure, "The last session" if each is last else _last_of(each))
-        for each in (*([] if last is None else [last]), *others)
-        if each.failure is not None
-    ]
-
-
-def _last_of(result: SessionResult) -> str:
-    return f"The last session of {result.scenario}"
-
-
-def _failure(result: SessionResult, failure: Failure, which: str) -> Problem:
-    turn = result.failed_turn
-    place = "before its first turn" if turn is None else f"in turn {turn}"
-    return Problem(
-        f"{which} failed {place}: {numbers.spaced(failure.reason)}",
-        failure.detail,
-        FAILURE_ADVICE[failure.reason],
-        "probe-failing",
-    )
-
-
-def _break(found: PrefixBreak) -> Problem:
-    return Problem(
-        f"The prompt is not stable from turn to turn: {numbers.spaced(found.reason)}",
-        break_in_words(found),
-        BREAK_ADVICE[found.reason],
-        "prefix-unstable",
-    )
-
-
-def _time_saved(newest_first: Sequence[SessionResult]) -> str | None:
-    """What the last cold controls of this engine show; those of one session are too few."""
-    engine = [(each.model, each.engine_version) for each in newest_first[:1]]
-    pairs = [
-        seconds
-        for each in newest_first
-        if (each.model, each.engine_version) in engine
-        for seconds in ttft_saved(each.turns)
-    ][:PAIRS_SHOWN]
-    saved = sooner(pairs)
-    return None if saved is None else f"{saved}, {len(pairs)} cold controls"
 
 
 def _query(parameter: str, target: str) -> str:

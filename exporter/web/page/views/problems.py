@@ -1,0 +1,109 @@
+"""The problems of a target on the status page: what is wrong, the evidence, what to do. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.container.decide.records import Cause, DockerProblem
+from exporter.metrics.state.condition import Condition
+from exporter.model.session import Notice
+from exporter.web.page.views.records import Problem
+from exporter.wording import numbers
+from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
+
+if TYPE_CHECKING:
+    from exporter.container.decide.records import ContainerView
+    from exporter.metrics.state.target import TargetState
+    from exporter.model.failure import Failure
+    from exporter.model.session import PrefixBreak, SessionResult
+
+_DOCKER_ADVICE = {
+    DockerProblem.UNREACHABLE: "Check that Docker runs, and that the path of its socket is right.",
+    DockerProblem.PERMISSION_DENIED: (
+        "The exporter's user has no permission for Docker's socket, or a socket proxy refuses the "
+        "call."
+    ),
+    DockerProblem.TIMEOUT: "Docker is slow or hangs. Read Docker's own log.",
+    DockerProblem.NO_THREADS: (
+        "The exporter cannot start a thread. Raise its limit of tasks (TasksMax, pids, ulimit -u)."
+    ),
+}
+_RUNBOOKS = {
+    Cause.OOM_KILLED: "out-of-memory",
+    Cause.ADDRESS: "container-address-wrong",
+    Cause.RESTART_LIMIT: "restart-limit",
+    Cause.WRONG_MODEL: "wrong-model",
+    Cause.NAME_TAKEN: "container-not-ours",
+    Cause.OTHER_EXPORTER: "container-not-ours",
+    Cause.BUSY: "probe-failing",
+}
+
+
+def problems_of(state: TargetState, found: Condition) -> list[Problem]:
+    """All problems of a target; failed sessions are left out while its engine sleeps."""
+    problems = [] if state.container is None else container_problems(state.container)
+    if found is not Condition.ASLEEP:
+        problems += _failures(state)
+    if state.engine is not None and state.engine.failure is not None:
+        failure = state.engine.failure
+        title = f"The engine's own metrics cannot be read: {numbers.spaced(failure.reason)}"
+        problems.append(Problem(title, failure.detail, "", "vllm-down"))
+    if state.wedged:
+        title = "The prefix cache has stopped hitting"
+        problems.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
+    breaks = [each.prefix for each in state.scenarios.values() if each.prefix is not None]
+    problems += [_break(one.first_break) for one in breaks if not one.stable and one.first_break]
+    return problems
+
+
+def _failures(state: TargetState) -> list[Problem]:
+    """Failures of the last session, and of the last session of each other scenario."""
+    last = state.last_session
+    others = [each for each in state.scenarios.values() if each is not last]
+    return [
+        _failure(each, each.failure, "The last session" if each is last else _last_of(each))
+        for each in (*([] if last is None else [last]), *others)
+        if each.failure is not None
+    ]
+
+
+def _last_of(result: SessionResult) -> str:
+    return f"The last session of {result.scenario}"
+
+
+def _failure(result: SessionResult, failure: Failure, which: str) -> Problem:
+    turn = result.failed_turn
+    place = "before its first turn" if turn is None else f"in turn {turn}"
+    return Problem(
+        f"{which} failed {place}: {numbers.spaced(failure.reason)}",
+        failure.detail,
+        FAILURE_ADVICE[failure.reason],
+        "probe-failing",
+    )
+
+
+def _break(found: PrefixBreak) -> Problem:
+    return Problem(
+        f"The prompt is not stable from turn to turn: {numbers.spaced(found.reason)}",
+        break_in_words(found),
+        BREAK_ADVICE[found.reason],
+        "prefix-unstable",
+    )
+
+
+def container_problems(view: ContainerView) -> list[Problem]:
+    found = []
+    if view.docker_problem is not None:
+        advice = _DOCKER_ADVICE.get(view.docker_problem, "")
+        title = f"Docker: {numbers.spaced(view.docker_problem)}"
+        found.append(Problem(title, "", advice, "docker-unreachable"))
+    if view.diagnosis is not None:
+        title = f"The container: {view.diagnosis.summary}"
+        found.append(Problem(title, view.diagnosis.evidence, view.diagnosis.advice, _runbook(view)))
+    return found
+
+
+def _runbook(view: ContainerView) -> str:
+    if view.diagnosis is not None and view.diagnosis.cause in _RUNBOOKS:
+        return _RUNBOOKS[view.diagnosis.cause]
+    return "crash-loop" if any(view.restarts.values()) else "start-failing"
