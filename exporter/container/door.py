@@ -66,9 +66,6 @@ class DockerDoor(Protocol):
         A container that does not run is no error; one that is paused ends too.
         """
 
-    async def kill(self, container_id: str) -> None:
-        """SIGKILL. A container that does not run is no error."""
-
     async def unpause(self, container_id: str) -> None:
         """Let a paused container go on. One that is not paused is no error."""
 

@@ -132,11 +132,6 @@ class DockerEngine:
                 whole + 2 * self._limits.change,
             )
 
-    async def kill(self, container_id: str) -> None:
-        await self._change_unless(
-            f"kill {container_id}", lambda at: at.api.kill(container_id), "is not running"
-        )
-
     async def unpause(self, container_id: str) -> None:
         await self._change_unless(
             f"unpause {container_id}", lambda at: at.api.unpause(container_id), "is not paused"

@@ -8,7 +8,7 @@ import threading
 from contextlib import aclosing
 
 import pytest
-from docker_steps import PATIENCE, POLITE, STUBBORN, ended, running
+from docker_steps import PATIENCE, POLITE, STUBBORN, ended, kill, running
 
 from exporter.container.decide.records import (
     ContainerStatus,
@@ -63,12 +63,11 @@ async def test_a_stop_kills_when_the_grace_is_over(engine, launch_of):
     assert (await engine.inspect(container)).exit_code == 137
 
 
-async def test_a_kill_ends_a_container_and_one_that_has_ended_is_no_error(engine, launch_of):
+async def test_a_killed_container_has_exit_code_137(engine, launch_of):
     container = await running(engine, launch_of(STUBBORN))
-    await engine.kill(container)
+    await kill(engine, container)
     killed = await ended(engine, container)
     assert (killed.exit_code, killed.oom_killed) == (137, False)
-    await engine.kill(container)
 
 
 async def test_a_paused_container_can_go_on_and_can_be_stopped(engine, launch_of, docker_api):
@@ -108,7 +107,7 @@ async def test_a_published_port_is_told_and_reached(engine, launch_of, free_port
     reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
     assert await reader.read() == b"hello"
     writer.close()
-    await engine.kill(container)
+    await kill(engine, container)
 
 
 async def test_a_launch_becomes_what_it_says(  # noqa: PLR0917 - one fixture for each thing said
@@ -211,7 +210,7 @@ async def test_find_puts_running_ones_first_then_the_newest(engine, launch_of):
     await engine.start(live)
     assert [each.id for each in await engine.find(label)] == [live, new, old]
     assert await engine.find(f"{key}=nobody") == ()
-    await engine.kill(live)
+    await kill(engine, live)
 
 
 async def test_events_tell_of_a_life_and_the_exit_code(engine, launch_of):
@@ -298,7 +297,7 @@ async def test_the_log_of_a_container_with_a_terminal_is_read_too(
 async def test_a_log_ends_when_its_container_is_killed(engine, launch_of):
     container = await running(engine, launch_of(TICKING))
     reading = asyncio.create_task(collect(engine.logs(container, None)))
-    await engine.kill(container)
+    await kill(engine, container)
     async with asyncio.timeout(PATIENCE):
         assert "tick" in {line.text for line in await reading}
 
@@ -313,7 +312,7 @@ async def test_a_stop_does_not_hold_up_the_queries(engine, launch_of):
     for _ in range(20):
         assert (await engine.inspect(container)).status is ContainerStatus.RUNNING
     assert not stopping.done()
-    await engine.kill(container)
+    await kill(engine, container)
     async with asyncio.timeout(PATIENCE):
         await stopping
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import docker
 import pytest
+from docker_steps import kill
 
 from exporter.container.decide.records import (
     ContainerStatus,
@@ -86,7 +87,7 @@ async def test_a_restart_of_docker_ends_the_streams_and_the_same_door_goes_on(
     died = asyncio.create_task(next_death(door))
     while not died.done():  # the stream may not be open at the first one
         await door.start(container)
-        await door.kill(container)
+        await kill(door, container)
         await asyncio.wait({died}, timeout=0.5)
     assert (await died).exit_code == 137
 
@@ -112,7 +113,7 @@ async def test_a_frozen_docker_is_a_timeout_and_the_same_door_goes_on(daemon, do
     finally:
         daemon.thaw()
     assert (await door.inspect(container)).status is ContainerStatus.RUNNING
-    await door.kill(container)
+    await kill(door, container)
 
 
 async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
@@ -131,7 +132,7 @@ async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
             assert (await door.inspect(container)).status is ContainerStatus.RUNNING
             async with asyncio.timeout(PATIENCE), aclosing(door.logs(container, None)) as lines:
                 assert (await anext(lines)).text == "tick"
-            await door.kill(container)
+            await kill(door, container)
         finally:
             await door.close()
 
@@ -146,7 +147,7 @@ async def test_gpus_are_asked_for_where_the_engine_takes_it(private_dockerd, off
             assert (await door.inspect(container)).status is ContainerStatus.RUNNING
             [request] = api.inspect_container(container)["HostConfig"]["DeviceRequests"]
             assert (request["Count"], request["Capabilities"]) == (-1, [["gpu"]])
-            await door.kill(container)
+            await kill(door, container)
         finally:
             api.close()
             await door.close()

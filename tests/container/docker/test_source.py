@@ -6,7 +6,7 @@ import json
 import secrets
 
 import pytest
-from docker_steps import STUBBORN, running
+from docker_steps import STUBBORN, kill, running
 from unsteady_docker import Mood
 
 from exporter.config import DockerDiscovery
@@ -79,7 +79,7 @@ async def test_a_container_that_ended_is_there_still_only_where_it_is_watched(
     external, attached = source_at(label=mine), source_at(label=mine, mode="attached")
     (target,) = (await attached.query()).targets
     assert target.container_name == launch.name
-    await engine.kill(container)
+    await kill(engine, container)
     await engine.stop(container, 5)
     for source, still in ((external, frozenset()), (attached, {launch.name})):
         look = await source.query()

@@ -12,6 +12,7 @@ import threading
 from contextlib import aclosing
 
 import pytest
+from docker_steps import kill
 from unsteady_docker import Mood
 
 from exporter.container.decide.records import DockerError, DockerProblem
@@ -224,7 +225,7 @@ async def test_a_log_stream_that_is_cut_is_no_end(door_at, unsteady, engine, lau
                 await unsteady.cut()
     assert caught.value.problem is DockerProblem.UNREACHABLE
     assert {line.text for line in lines} == {"tick"}
-    await engine.kill(container)
+    await kill(engine, container)
 
 
 async def test_cancelling_a_stream_leaves_no_thread_and_no_connection(
@@ -250,7 +251,7 @@ async def test_cancelling_a_stream_leaves_no_thread_and_no_connection(
         await asyncio.wait(tasks)
     assert [name for name in docker_threads() if "logs" in name or "events" in name] == []
     await eventually(lambda: unsteady.open_connections == 0)
-    await engine.kill(container)
+    await kill(engine, container)
 
 
 async def test_closing_the_door_ends_everything_that_is_under_way(door_at, unsteady):

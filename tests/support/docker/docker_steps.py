@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, closing
+
+import docker
 
 from exporter.container.decide.records import ContainerStatus
 
@@ -23,6 +25,16 @@ async def running(engine, launch, secrets=None) -> str:
         async for _ in lines:
             break
     return container
+
+
+async def kill(engine, container: str) -> None:
+    """SIGKILL, as by a person: the exporter itself never kills a container."""
+
+    def by_api() -> None:
+        with closing(docker.APIClient(engine.host, version="auto")) as api:
+            api.kill(container)
+
+    await asyncio.to_thread(by_api)
 
 
 async def ended(engine, container):

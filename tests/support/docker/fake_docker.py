@@ -131,12 +131,6 @@ class World:
         if container.status in LIVE:
             self.end(container, exit_code)
 
-    def kill(self, container_id: str) -> None:
-        container = self._get(container_id)
-        self._do("kill", container.name)
-        if container.status in LIVE:
-            self.end(container, 137)
-
     def unpause(self, container_id: str) -> None:
         container = self._get(container_id)
         self._do("unpause", container.name)
@@ -311,9 +305,6 @@ class FakeDoor:
         self.world.stop(
             container_id, exit_code=137 if self.world.stop_seconds > grace_seconds else 0
         )
-
-    async def kill(self, container_id: str) -> None:
-        self.world.kill(container_id)
 
     async def unpause(self, container_id: str) -> None:
         self.world.unpause(container_id)
