@@ -1,4 +1,4 @@
-"""What one target's container has been through since this exporter began: counts and diagnoses."""
+"""Counts of one target's container since this exporter started, and its diagnosis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ContainerCounters:
-    """Counts by cause, and the diagnosis of the last failure until the container is well again."""
+    """Counts by cause, and the diagnosis of the last failure until the container is ready again."""
 
     restarts: Counter[str] = field(default_factory=Counter)
     start_failures: Counter[str] = field(default_factory=Counter)
@@ -27,12 +27,12 @@ class ContainerCounters:
     _reason: Cause | None = None
 
     def continue_from(self, other: ContainerCounters) -> None:
-        """Go on from what another tally of the same container has come to."""
+        """Continue with the counts of the same container from another supervisor."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))
 
     def failed(self, diagnosis: Diagnosis, *, in_start: bool, oom_killed: bool = False) -> None:
-        """A run ended that nobody asked to end, or something to bring one up was refused."""
+        """A run ended unexpectedly, or Docker refused an action."""
         self.diagnosis = diagnosis
         self._reason = diagnosis.cause
         if in_start:
@@ -41,22 +41,22 @@ class ContainerCounters:
             self.oom_kills += 1
 
     def started(self, run: StartedRun, cause: Cause | None) -> None:
-        """A run began; where one was seen before it, that is a restart for the reason known."""
+        """A run started. It is a restart if there was a run before."""
         if run.again and not run.adopted:
             fallback = cause or (Cause.EXITED if run.by_us else Cause.RESTARTED_ELSEWHERE)
             self.restarts[self._reason or fallback] += 1
         self._reason = None
 
     def became_ready(self, startup_seconds: float | None) -> None:
-        """`startup_seconds` is None for a run that was ready when we first looked."""
-        self.well()
+        """`startup_seconds` is None for a run that was ready at the first observation."""
+        self.clear_diagnosis()
         if startup_seconds is not None:
             self.startup_seconds = startup_seconds
 
-    def well(self) -> None:
-        """It is ready: what was found before ails it no more."""
+    def clear_diagnosis(self) -> None:
+        """Ready again: clear the last diagnosis."""
         self.diagnosis = self._reason = None
 
     def model_loaded(self) -> None:
-        """Weights were read."""
+        """VLLM has read the weights."""
         self.model_loads += 1

@@ -1,4 +1,4 @@
-"""What the supervisor asks of the engine, by its client."""
+"""What the supervisor asks of the engine, through the engine's client."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class EngineChecks:
     async def asleep_or_paused(self) -> bool:
         return await self._client.asleep_or_paused()
 
-    async def loaded(self) -> str | None:
+    async def loaded_model(self) -> str | None:
         return await self._client.loaded_model()

@@ -1,4 +1,4 @@
-"""Following one run's log: into our own log at debug, and into what is known of its start."""
+"""Follows the log of one run: into the exporter's own log at debug, and for its progress."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from exporter.container.decide.observation import RunKey
     from exporter.container.door import DockerDoor
 
-KEPT_LINES = 300  # of a run's end, for the diagnosis; vLLM's tracebacks are long
+KEPT_LINES = 300  # for the diagnosis; vLLM's tracebacks are long
 _RETRY_SECONDS = 5.0
 
 
 class RunFollower:
-    """Reads one run's log to its end, beginning anew where the stream is cut.
+    """Reads the log of one run to its end, and reconnects when the stream breaks.
 
-    `progress` is None until a first line came, and again while the log cannot be read: silence
-    of a log that nobody reads says nothing about the engine. `on_load` is called for each time
-    that weights were read after `counted_from` (Unix). `lines` are the last ones, masked. `up`: its
-    start is over, so that it is followed only while there is room.
+    `progress` is None before the first line and while the log cannot be read: then its silence
+    says nothing about the engine. `on_load` is called for each reading of the weights after
+    `counted_from` (Unix). `lines` are the last lines, masked. `up`: the start is over, so the log
+    is followed only while Docker's limit of open logs allows it.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class RunFollower:
     async def close(self) -> None:
         """Stop reading."""
         self._task.cancel()
-        # Not `await self._task`: where the caller itself is cancelled meanwhile, the two
-        # cancellations could not be told apart, and one of them would be lost.
+        # Not `await self._task`: if the caller is cancelled at the same time, it could not tell
+        # the two cancellations apart.
         await asyncio.wait({self._task})
 
     async def ended(self, seconds: float) -> None:
-        """Wait until the rest of a run that has ended is read, but no longer than that."""
+        """Wait, at most so long, until the log of a run that has ended is read to its end."""
         await asyncio.wait({self._task}, timeout=seconds)
 
     async def _follow(self) -> None:
@@ -82,7 +82,7 @@ class RunFollower:
         self.progress = None
 
     async def _read(self) -> bool:
-        """Read on from where it was cut; whether there is nothing more to read, or no need to."""
+        """Read on from the last line. Returns whether there is nothing more to read."""
         try:
             async with aclosing(self._door.logs(self.key[0], self._last_time)) as lines:  # type: ignore[type-var]
                 async for line in lines:
@@ -90,7 +90,8 @@ class RunFollower:
                     self._take(line.time, line.text)
         except DockerError as error:
             self._log.debug("container.log_unreadable", problem=error.problem)
-            # Too many logs. Those that start need it; of the others Docker's tail tells the end.
+            # Too many logs are open. Starting containers need theirs; for others Docker's tail
+            # is enough.
             return error.problem is DockerProblem.NO_THREADS and (self._up or self._known.served)
         return True  # the run has ended
 

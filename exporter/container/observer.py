@@ -1,10 +1,11 @@
-"""Looking at one container: what Docker, /health and its log say, as one observation."""
+"""Observes one container: what Docker, /health and its log show, as one record."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from exporter.container.decide import activity
+from exporter.container.decide.accounting import LIVE
 from exporter.container.decide.activity import Activity
 from exporter.container.decide.launch import has_drifted, is_owned
 from exporter.container.decide.log.endings import plain
@@ -29,20 +30,18 @@ if TYPE_CHECKING:
     from exporter.container.door import DockerDoor, EngineDoor
     from exporter.container.supervisor_config import SupervisorConfig
 
-LIVE = frozenset({ContainerStatus.RUNNING, ContainerStatus.PAUSED})
 _REST_OF_LOG_SECONDS = 2.0
-# Docker writes down that a container started after its process did: the first lines, and all lines
-# of a process that fails at once, can be older than that. Starts are further apart.
+# Docker records the start of a container after its process started: the first log lines, or all
+# lines of a process that fails at once, can be older than that. Starts are further apart.
 _START_LAG_SECONDS = 1.0
 
 
 class ContainerObserver:
-    """Looks when asked to, and follows the log of the run that goes on in between.
+    """Observes on request, and follows the log of the current run.
 
-    `snapshot`, `drifted` and `docker` (why Docker does not answer, else None) are of the last
-    look. `activity` is for others to keep up to date, and begins anew with each run.
-    `health_words` is what /health said when it failed last; `owner` names the exporter that has the
-    container, where it is another one.
+    `snapshot`, `drifted` and `docker` (the error if Docker does not answer) are of the last
+    observation. Others update `activity`; a new run resets it. `health_detail` says why the last
+    check of /health failed. `owner` names the other exporter that has the container.
     """
 
     def __init__(
@@ -58,27 +57,27 @@ class ContainerObserver:
         self.snapshot: ContainerSnapshot | None = None
         self.drifted: bool | None = None
         self.docker: DockerError | None = None
-        self._told: set[DockerProblem] = set()
+        self._logged_problems: set[DockerProblem] = set()
         self.activity = Activity()
         self._config = config
         self._settings = config.container
         self._door = door
         self._clock = clock
-        self._log = log
+        self.log = log
         self._engine = engine
         self._on_load = on_load
-        self._began_time = clock.time()
+        self._created_time = clock.time()
         self._secrets = tuple(config.secrets.values())
         self._follower: RunFollower | None = None
         self._health_failed_at: float | None = None
-        self._failed_looks = 0
+        self._failed_checks = 0
         self._slowest_health = 0.0
-        self._at_rest = False
-        self.health_words = ""
+        self._suspended = False
+        self.health_detail = ""
         self.owner = ""
 
-    async def look(self) -> Observation:
-        """One look. Docker that fails is part of it; nothing else is asked then."""
+    async def observe(self) -> Observation:
+        """One observation. If Docker fails, that is the observation."""
         held = self._config.held()
         try:
             container = await self.find()
@@ -88,13 +87,13 @@ class ContainerObserver:
             self.docker_failed(error)
             return Observation(docker=error.problem, held=held)
         self._docker_answers()
-        # Of a stranger that has the name nothing is read, shown or followed.
+        # Of a stranger with the name nothing is read, shown or followed.
         own = None if self._is_stranger(container) else container
         self.snapshot, self.drifted = own, drifted
         self.owner = self._owner(container)
         await self._follow(own)
         answer = await self._health(own)
-        at_rest = await self._rests(answer)
+        suspended = await self._is_suspended(answer)
         return Observation(
             container=container,
             ours=own is container,
@@ -103,14 +102,14 @@ class ContainerObserver:
             drifted=drifted,
             health=answer.health,
             activity=self.activity,
-            at_rest=at_rest,
+            suspended=suspended,
             running_seconds=self.age(own),
             log=self._follower.progress if self._follower is not None else None,
             held=held,
         )
 
     async def find(self) -> ContainerSnapshot | None:
-        """The container, or a stranger that has its name. Raises DockerError."""
+        """The container, or a stranger with its name. Raises `DockerError`."""
         config = self._config
         if config.launch is not None:
             found = await self._door.find(f"{MANAGED_LABEL}={config.target.name}")
@@ -125,16 +124,15 @@ class ContainerObserver:
         return is_owned(container, self._config.target.name, self._config.instance)
 
     def age(self, container: ContainerSnapshot | None) -> float | None:
-        """Seconds since its run began, by Docker's word and our clock."""
+        """Seconds since Docker started its run, by this machine's clock."""
         if container is None or container.started_time is None:
             return None
         return max(0.0, self._clock.time() - container.started_time)
 
     async def last_lines(self, container: ContainerSnapshot | None) -> list[str]:
-        """The end of the last run's log, masked: what was followed of it, else Docker's tail.
+        """The end of the last run's log, masked: the followed lines, else Docker's tail.
 
-        A run so short that no look fell into it was not followed; then what was followed is of
-        the run before, and says nothing about this one.
+        A run shorter than the time between two observations was not followed.
         """
         follower = self._follower
         if follower is not None and (container is None or follower.key == run_key(container)):
@@ -152,13 +150,12 @@ class ContainerObserver:
         return [mask(plain(line.text), self._secrets) for line in tail if line.time >= begins]
 
     def docker_failed(self, error: DockerError) -> None:
-        """Remember that Docker does not answer; one line for each kind of failure, until it does.
-
-        A Docker that goes down or comes up fails in several ways in turn.
+        """Remember that Docker does not answer. Logs each kind of failure once until it does:
+        a Docker that stops or starts fails in several ways.
         """
-        if error.problem not in self._told:
-            self._told.add(error.problem)
-            self._log.warning("docker.failed", problem=error.problem, detail=error.detail)
+        if error.problem not in self._logged_problems:
+            self._logged_problems.add(error.problem)
+            self.log.warning("docker.failed", problem=error.problem, detail=error.detail)
         self.docker = error
 
     async def close(self) -> None:
@@ -172,7 +169,7 @@ class ContainerObserver:
         return managed and container is not None and not self.is_ours(container)
 
     def _owner(self, container: ContainerSnapshot | None) -> str:
-        """In words, the other exporter that looks after it for a target of the same name."""
+        """The other exporter that has the container, in words; empty if there is none."""
         if container is None or not self._is_stranger(container):
             return ""
         if not is_owned(container, self._config.target.name, None):
@@ -182,16 +179,16 @@ class ContainerObserver:
 
     def _docker_answers(self) -> None:
         if self.docker is not None:
-            self._log.info("docker.recovered", after=self.docker.problem)
+            self.log.info("docker.recovered", after=self.docker.problem)
         self.docker = None
-        self._told.clear()
+        self._logged_problems.clear()
 
     async def _image_present(
         self, container: ContainerSnapshot | None, drifted: bool | None
     ) -> bool | None:
         launch = self._config.launch
         if launch is None or (container is not None and not drifted):
-            return None  # not needed: no container is going to be made
+            return None  # not needed: no container will be created
         return await self._door.has_image(launch.image)
 
     async def _health(self, container: ContainerSnapshot | None) -> HealthAnswer:
@@ -202,38 +199,39 @@ class ContainerObserver:
             since is not None
             and self._clock.monotonic() - since < self._settings.health_interval_seconds / 2
         ):
-            # Docker's events bring looks in quick succession: they must not use up the failures
-            # that a look every few seconds is meant to give.
+            # Docker's events cause observations in quick succession. They must not use up the
+            # failures that checks at the interval are allowed.
             return HealthAnswer(Health.NOT_ASKED)
         asked = self._clock.monotonic()
         answer = await self._engine.health(
             health_deadline(
-                self._settings.health_timeout_seconds, self._slowest_health, self._failed_looks
+                self._settings.health_timeout_seconds, self._slowest_health, self._failed_checks
             )
         )
         answered = self._clock.monotonic()
-        self.health_words = answer.detail
+        self.health_detail = answer.detail
         if answer.health is Health.OK:
             self._slowest_health = max(self._slowest_health, answered - asked)
-            self._health_failed_at, self._failed_looks = None, 0
+            self._health_failed_at, self._failed_checks = None, 0
         else:
-            self._health_failed_at, self._failed_looks = answered, self._failed_looks + 1
+            self._health_failed_at, self._failed_checks = answered, self._failed_checks + 1
         return answer
 
-    async def _rests(self, answer: HealthAnswer) -> bool:
-        """Whether it sleeps, is paused or is being scaled: then nothing that fails is held
-        against it. It is asked where something fails, for its answers cost the engine a request.
+    async def _is_suspended(self, answer: HealthAnswer) -> bool:
+        """Whether the engine sleeps, is paused or is being scaled: then no failure counts.
+
+        The engine is asked only after a failed session, because each question is a request.
         """
         known = self.activity
-        rests = answer.at_rest or known.asleep
-        if not rests and (known.failed or known.slow) and answer.health is Health.OK:
-            rests = await self._engine.asleep_or_paused()
-        if rests:
-            self.activity = activity.at_rest(self.activity, self._clock.monotonic())
-        if rests is not self._at_rest:
-            self._at_rest = rests
-            self._log.info("engine.at_rest" if rests else "engine.rest_over")
-        return rests
+        suspended = answer.suspended or known.asleep
+        if not suspended and (known.failed or known.slow) and answer.health is Health.OK:
+            suspended = await self._engine.asleep_or_paused()
+        if suspended:
+            self.activity = activity.without_failures(self.activity, self._clock.monotonic())
+        if suspended is not self._suspended:
+            self._suspended = suspended
+            self.log.info("engine.suspended" if suspended else "engine.resumed")
+        return suspended
 
     def _drift(self, container: ContainerSnapshot | None) -> bool | None:
         launch = self._config.launch
@@ -243,22 +241,22 @@ class ContainerObserver:
 
     async def _follow(self, container: ContainerSnapshot | None) -> None:
         if container is None or container.status not in LIVE:
-            return  # the follower of the run that ended keeps its last lines for the diagnosis
+            return  # the diagnosis needs the last lines of the run that ended
         key = run_key(container)
         if self._follower is not None and self._follower.key == key:
             return
         await self.close()
         self.activity = activity.new_run(self.activity)
-        self._health_failed_at, self._failed_looks = None, 0
-        # The log of a server that has served for days is long, and its start of no interest.
+        self._health_failed_at, self._failed_checks = None, 0
+        # An old server's log is long, and its start does not matter any more.
         old = (self.age(container) or 0.0) > self._settings.start_deadline_seconds
         self._follower = RunFollower(
             self._door,
             key,
             self._clock,
-            self._log,
+            self.log,
             read_from=self._clock.time() if old else _log_begins(container),
-            counted_from=self._began_time,
+            counted_from=self._created_time,
             on_load=self._on_load,
             secrets=self._secrets,
             up=old,
@@ -266,5 +264,5 @@ class ContainerObserver:
 
 
 def _log_begins(container: ContainerSnapshot) -> float | None:
-    """From when on a line is this run's, Unix time."""
+    """The Unix time of the first log line of this run."""
     return None if container.started_time is None else container.started_time - _START_LAG_SECONDS

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ContainerSink(Protocol):
-    """Gets what is known of one container."""
+    """Gets the views of one container."""
 
     def container_changed(self, view: ContainerView) -> None:
-        """The supervisor looked at the container, or did something with it."""
+        """After each observation and at each action."""

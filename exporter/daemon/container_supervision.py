@@ -65,7 +65,7 @@ class ContainerSupervision:
         self._docker = container.docker_host, container.docker_timeout_seconds
         self._supervisor = Supervisor(
             SupervisorConfig(target, context.instance),
-            context.docker.take(*self._docker),
+            context.docker.acquire(*self._docker),
             context.clock,
             engine=EngineChecks(client),
             jitter=random.random,
@@ -117,7 +117,7 @@ class ContainerSupervision:
             await self._client.close()
             docker, self._docker = self._docker, None
             if docker is not None:
-                await self._context.docker.leave(*docker)
+                await self._context.docker.release(*docker)
 
     def container_changed(self, view: ContainerView) -> None:
         """Publish what the supervisor found out."""

@@ -31,7 +31,7 @@ class DockerSource:
 
     async def query(self) -> DiscoveryResult:
         if self._door is None:
-            self._door = self._hosts.take(*self._place)
+            self._door = self._hosts.acquire(*self._place)
         try:
             containers = await self._door.find(self._settings.label)
         except DockerError as error:
@@ -42,4 +42,4 @@ class DockerSource:
     async def close(self) -> None:
         door, self._door = self._door, None
         if door is not None:
-            await self._hosts.leave(*self._place)
+            await self._hosts.release(*self._place)

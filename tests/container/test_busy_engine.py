@@ -195,7 +195,7 @@ def test_work_between_two_pages_counts_from_the_earlier_one():
 
 def test_a_family_that_is_missing_on_one_of_two_pages_is_no_work():
     activity = page_read(Activity(), page(100.0, iteration_tokens=None))
-    assert page_read(activity, page(110.0)).moved_from is None
+    assert page_read(activity, page(110.0)).last_work_at is None
 
 
 # /health fails
@@ -247,7 +247,7 @@ async def test_an_engine_that_sleeps_is_not_ill():
         assert stops(at) == 0
         assert at.view.state is LifecycleState.READY
         assert at.view.diagnosis is None
-        assert "engine.at_rest" in at.events("info")
+        assert "engine.suspended" in at.events("info")
         await engine.go_on(120)
         assert stops(at) == 0, "what it did not answer in its sleep is no failure"
         await engine.go_on(200)
@@ -272,7 +272,7 @@ async def test_an_engine_that_is_being_scaled_is_not_ill():
 
         async def scaling(_: float) -> HealthAnswer:
             words = "HTTP 503: The model is currently scaling. Please try again later."
-            return HealthAnswer(Health.FAILED, words, at_rest=True)
+            return HealthAnswer(Health.FAILED, words, suspended=True)
 
         at.health = scaling
         await at.wait(300)
@@ -319,4 +319,4 @@ def test_a_stop_that_docker_refused_is_one_restart_however_often_it_is_tried():
     world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop: no answer")
     daemon.run(120)
     assert daemon.acted.count(Action.STOP) > 1
-    assert len(daemon.memory.stops) == 1
+    assert len(daemon.memory.stop_times) == 1

@@ -103,7 +103,7 @@ async def test_an_exception_that_nobody_foresaw_makes_the_log_unreadable():
     await follower.close()
 
 
-NO_ROOM = DockerError(DockerProblem.NO_THREADS, "others' logs are followed")
+NO_ROOM = DockerError(DockerProblem.NO_THREADS, "the limit of open logs is reached")
 
 
 @pytest.mark.parametrize(

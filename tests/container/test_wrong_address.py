@@ -170,7 +170,7 @@ async def test_only_vllms_own_word_is_taken_for_illness(status, health):
 async def test_a_server_that_is_being_scaled_says_so():
     words = "The model is currently scaling. Please try again later."
     async with answering(503, words) as port, engine_at(f"http://127.0.0.1:{port}") as engine:
-        assert (await engine.health(5.0)).at_rest
+        assert (await engine.health(5.0)).suspended
 
 
 async def test_a_port_on_which_nothing_listens_is_not_reached():
@@ -231,7 +231,7 @@ async def test_a_host_that_does_not_take_connections_is_not_reached():
 
 
 @pytest.mark.parametrize(
-    ("answers", "rests"),
+    ("answers", "suspended"),
     [
         ({"/is_sleeping": {"is_sleeping": True}}, True),
         ({"/is_sleeping": {"is_sleeping": False}, "/is_paused": {"is_paused": True}}, True),
@@ -240,7 +240,7 @@ async def test_a_host_that_does_not_take_connections_is_not_reached():
         ({}, False),
     ],
 )
-async def test_an_engine_is_asked_whether_it_rests(answers, rests):
+async def test_an_engine_is_asked_whether_it_sleeps_or_is_paused(answers, suspended):
     app = web.Application()
     for path, body in answers.items():
 
@@ -253,6 +253,6 @@ async def test_an_engine_is_asked_whether_it_rests(answers, rests):
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with engine_at(f"http://127.0.0.1:{runner.addresses[0][1]}") as engine:
-            assert await engine.asleep_or_paused() is rests
+            assert await engine.asleep_or_paused() is suspended
     finally:
         await runner.cleanup()

@@ -1,11 +1,10 @@
-"""Whether an engine works, by its own counters and by the sessions played against it. Pure.
+"""Whether an engine works, by its own counters and by probe sessions.
 
-A restart drops every request, so an engine that works is not restarted, however slow it is. Its
-counters of tokens tell that it works, and so does its KV cache: while a long prompt is computed in
-pieces, only that moves.
+A restart drops every request, so a working engine is not restarted, however slow it is. Its token
+counters show work, and so does its KV cache usage: during a chunked prefill only that changes.
 
-Two pages are compared by when they were asked for, not by when they came: what is new on the later
-one was done after the earlier one was asked for.
+Pages of /metrics are compared by the time of their request, not of their answer: what is new on
+the later page happened after the request for the earlier one.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.container.decide.policy import PAGES_WITHIN_SECONDS, speaks_of_illness
+from exporter.container.decide.policy import MAX_PAGE_WAIT_SECONDS, is_engine_failure
 
 if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot, EngineView
@@ -26,22 +25,22 @@ _Work = tuple[float | None, ...]
 class Activity:
     """What is known of an engine's work in this run. Times are monotonic seconds; None: never.
 
-    `asked_at` and `asked_before` are when the two latest pages of its /metrics were asked for that
-    could be read, `readable` whether the latest reading was one. `moved_from` is when the page was
-    asked for after which it is known to have worked last. `asleep` is as the latest page says.
+    `requested_at` and `previous_requested_at` are the request times of the two latest readable
+    pages of its /metrics; `readable`: the latest page was one of them. The engine worked after
+    `last_work_at`, the request time of a page. `asleep` is from the latest page.
 
-    `failed` holds when each of the sessions began that failed in a row as of an ill engine, no work
-    having been seen since. `slow` counts those of the same row in which work was seen. Sessions
-    that began before `counts_from` are left out: the engine was not ready, or at rest.
+    `failed` holds the start times of sessions that failed in a row and show a broken engine, with
+    no work since. `slow` counts sessions of the same row during which the engine worked. Sessions
+    that started before `counts_from` do not count: the engine was not ready, or suspended.
 
-    `slowest_seconds` is the longest turn that it finished, in any run.
+    `slowest_seconds` is its longest finished turn, in any run.
     """
 
     work: _Work | None = None
-    asked_at: float | None = None
-    asked_before: float | None = None
+    requested_at: float | None = None
+    previous_requested_at: float | None = None
     readable: bool = False
-    moved_from: float | None = None
+    last_work_at: float | None = None
     asleep: bool = False
     failed: tuple[float, ...] = ()
     slow: int = 0
@@ -49,71 +48,65 @@ class Activity:
     slowest_seconds: float = 0.0
 
     def worked_since(self, since: float) -> bool:
-        """Whether it is known to have worked after that time."""
-        return self.moved_from is not None and self.moved_from >= since
+        """Whether it worked after that time, as far as is known."""
+        return self.last_work_at is not None and self.last_work_at >= since
 
-    def may_tell_more(self, since: float, now: float) -> bool:
-        """Whether a page that is still to come may show that it worked after `since`.
+    def may_show_work(self, since: float, now: float) -> bool:
+        """Whether the next page may show that it worked after `since`.
 
-        It takes two pages to see work. Where they cannot be read, or come too seldom, they do not
-        keep an engine from being restarted that fails in every other way.
+        False where pages cannot be read or come too rarely: then they do not delay a restart.
         """
-        if not self.readable or now - since >= PAGES_WITHIN_SECONDS:
+        if not self.readable or now - since >= MAX_PAGE_WAIT_SECONDS:
             return False
-        return self.asked_before is None or self.asked_before < since
+        return self.previous_requested_at is None or self.previous_requested_at < since
 
 
 def page_read(activity: Activity, view: EngineView) -> Activity:
-    """Fold in one reading of the engine's /metrics, good or bad."""
+    """Add one scrape of the engine's /metrics, failed or not."""
     snapshot = view.snapshot
     if snapshot is None:
         return replace(activity, readable=False, asleep=False)
     work = _work(snapshot)
-    moved_from = activity.moved_from
+    last_work_at = activity.last_work_at
     if activity.work is not None and _differ(activity.work, work):
-        moved_from = activity.asked_at
+        last_work_at = activity.requested_at
     read = replace(
         activity,
         work=work,
-        asked_at=snapshot.at - snapshot.scrape_seconds,
-        asked_before=activity.asked_at,
+        requested_at=snapshot.at - snapshot.scrape_seconds,
+        previous_requested_at=activity.requested_at,
         readable=True,
-        moved_from=moved_from,
+        last_work_at=last_work_at,
         asleep=snapshot.asleep is True,
     )
     if read.asleep:
-        return at_rest(read, snapshot.at)
-    still = tuple(began for began in read.failed if not read.worked_since(began))
+        return without_failures(read, snapshot.at)
+    still = tuple(started_at for started_at in read.failed if not read.worked_since(started_at))
     return replace(read, failed=still, slow=read.slow + len(read.failed) - len(still))
 
 
 def session_ended(activity: Activity, result: SessionResult, now: float) -> Activity:
-    """Fold in one session. A failure that does not speak of an ill engine changes nothing."""
+    """Add one session. A failure that does not show a broken engine changes nothing."""
     turns = [turn.latency_seconds for turn in result.turns]
     activity = replace(activity, slowest_seconds=max([activity.slowest_seconds, *turns]))
     if result.failure is None:
         return replace(activity, failed=(), slow=0)
-    began = now - result.duration_seconds
-    ignored = activity.counts_from is None or began < activity.counts_from
-    if ignored or not speaks_of_illness(result.failure):
+    started_at = now - result.duration_seconds
+    ignored = activity.counts_from is None or started_at < activity.counts_from
+    if ignored or not is_engine_failure(result.failure):
         return activity
-    if activity.worked_since(began):
+    if activity.worked_since(started_at):
         return replace(activity, slow=activity.slow + 1)
-    return replace(activity, failed=(*activity.failed, began))
+    return replace(activity, failed=(*activity.failed, started_at))
 
 
-def at_rest(activity: Activity, now: float) -> Activity:
-    """It sleeps, is paused or is being scaled: what it did not answer until now is no failure."""
-    return replace(activity, failed=(), slow=0, counts_from=now)
-
-
-def became_ready(activity: Activity, now: float) -> Activity:
-    """From now on it can answer."""
+def without_failures(activity: Activity, now: float) -> Activity:
+    """The engine became ready or is suspended: failures count from `now` on."""
     return replace(activity, failed=(), slow=0, counts_from=now)
 
 
 def new_run(activity: Activity) -> Activity:
-    """Another process: only how slow the engine can be is still known."""
+    """A new engine process: only `slowest_seconds` stays."""
     return Activity(slowest_seconds=activity.slowest_seconds)
 
 

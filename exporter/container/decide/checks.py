@@ -1,10 +1,10 @@
-"""What the checks of a running engine say: /health, the probe sessions, its own counters. Pure."""
+"""Whether a running engine is dead or slow, by /health, probe sessions and its own counters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.container.decide.policy import SLACK
+from exporter.container.decide.policy import SLOWNESS_FACTOR
 from exporter.container.decide.records import Cause
 
 if TYPE_CHECKING:
@@ -14,33 +14,32 @@ if TYPE_CHECKING:
 
 
 def is_up(run: Run, seen: Observation) -> bool:
-    """Whether the server can answer: it did, it said so, or it is too old to be starting.
-
-    It says so in its log, or to the check of health that its image brings along.
+    """Whether the server has started: it answered, its log or its image's health check says so,
+    or it is too old to be starting.
     """
-    said = seen.log is not None and seen.log.served
+    logged = seen.log is not None and seen.log.served
     healthy = seen.container is not None and seen.container.health == "healthy"
-    return run.ever_ready or run.past_start or said or healthy
+    return run.ever_ready or run.counts_as_up or logged or healthy
 
 
 def failed_check(
     run: Run, seen: Observation, now: float, policy: Policy, *, reached: bool
 ) -> Cause | None:
-    """HEALTH_FAILED or PROBES_FAILED where the engine is dead, BUSY where it is only slow.
+    """HEALTH_FAILED or PROBES_FAILED if the engine is dead, BUSY if it is slow, ADDRESS if it is up
+    and never answered at the target's address (`reached`).
 
-    ADDRESS where it is up and was never `reached`: what was not met once cannot be called ill.
-    None where no check failed, or not often enough, or where it is not known yet which it is.
+    None if too few checks failed, or while the next page of /metrics may still show work.
     """
     since = run.failing_since
     if run.unreachable and not reached:
-        looks = run.health_failures + run.slow_looks
-        return Cause.ADDRESS if looks >= policy.settings.health_failures else None
+        failed = run.health_failures + run.slow_checks
+        return Cause.ADDRESS if failed >= policy.settings.health_failures else None
     enough = run.health_failures >= policy.settings.health_failures
-    if enough and since is not None and not seen.activity.may_tell_more(since, now):
+    if enough and since is not None and not seen.activity.may_show_work(since, now):
         return Cause.HEALTH_FAILED
-    if run.slow_looks and run.slow_looks + run.health_failures >= policy.settings.health_failures:
+    if run.slow_checks and run.slow_checks + run.health_failures >= policy.settings.health_failures:
         return Cause.BUSY
-    if run.ever_ready and policy.settings.probe_failures and not seen.at_rest:
+    if run.ever_ready and policy.settings.probe_failures and not seen.suspended:
         return _failed_probes(seen.activity, now, policy.settings.probe_failures)
     return None
 
@@ -53,7 +52,7 @@ def _failed_probes(activity: Activity, now: float, limit: int) -> Cause | None:
 
 
 def _is_silent(activity: Activity, now: float) -> bool:
-    """Whether it has shown no work for longer than it was ever seen to need, with some slack."""
+    """Whether it showed no work for longer than SLOWNESS_FACTOR times its slowest turn."""
     since = activity.failed[0]
-    needed = SLACK * activity.slowest_seconds
-    return now - since >= needed and not activity.may_tell_more(since, now)
+    needed = SLOWNESS_FACTOR * activity.slowest_seconds
+    return now - since >= needed and not activity.may_show_work(since, now)

@@ -1,18 +1,18 @@
-"""From the traces that a container's end leaves to a cause, and to advice that a person can use.
+"""The cause of a failure, with evidence and advice.
 
-The order in which traces are believed:
+Sources, the most reliable first:
 
-1. what Docker itself said when it refused something;
-2. what the supervisor saw while the container ran (it was too slow, its health failed…): the
-   container was ended for that, so its exit code and its last lines only tell of our stop;
-3. the kernel's word that the memory limit was hit;
-4. the log of this run, by the lines that decide how it ended (see endings.py; an engine core that
-   died is the symptom of nearly everything); of a run that had begun to serve only the lines
-   after that, and only causes that a running server can have;
+1. what Docker said when it refused something;
+2. what the supervisor observed while the container ran (a start that took too long, failed health
+   checks…): it stopped the container for that, so exit code and last lines only show the stop;
+3. OOMKilled: the kernel enforced the memory limit;
+4. the log of this run, by the lines that decide (see endings.py; a dead engine core is the symptom
+   of nearly everything). Of a run that served only the lines after that count, and only causes
+   that a running server can have;
 5. the exit code.
 
-The sentences looked for are quoted from vLLM 0.32.0 (and from older versions where they differ),
-huggingface_hub, transformers, PyTorch, argparse and Docker.
+The patterns quote vLLM 0.32.0 (and older versions where they differ), huggingface_hub,
+transformers, PyTorch, argparse and Docker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.container.decide.advice import WORDS
-from exporter.container.decide.log.endings import Ending, plain, says_something
+from exporter.container.decide.log.endings import Ending, has_content, plain
 from exporter.container.decide.log.loading import LoadPhase, loading_phase
 from exporter.container.decide.log.masking import mask
 from exporter.container.decide.records import Cause, Diagnosis, DockerProblem
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerSnapshot
 
-EVIDENCE_LENGTH = 400  # characters of the telling line that are kept
+EVIDENCE_LENGTH = 400  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
-    """What is known of an end. `log` holds the last lines of the run that ended, oldest first.
+class DiagnosisInput:
+    """What is known of a failure. `log` has the last lines of the run that ended, oldest first.
 
-    `seen` is the cause that the supervisor itself saw, and `seen_text` what it saw. `command` is
-    the container's command, from which the values of flags are quoted. `listens` says where the
+    `observed` is a cause that the supervisor observed itself, `observed_text` its evidence. The
+    advice quotes values of flags from `command`, the container's command, and `listens`, where the
     container can be reached.
     """
 
@@ -49,8 +49,8 @@ class Traces:
     docker: DockerProblem | None = None
     docker_text: str = ""
     log: Sequence[str] = ()
-    seen: Cause | None = None
-    seen_text: str = ""
+    observed: Cause | None = None
+    observed_text: str = ""
     command: Sequence[str] = ()
     listens: str = ""
 
@@ -65,13 +65,13 @@ _BY_DOCKER_PROBLEM = {
     DockerProblem.PERMISSION_DENIED: Cause.DOCKER_DENIED,
 }
 
-# A rule is a cause and the sentences that tell of it. The first rule that has a line wins.
+# A cause and the patterns that show it. The first rule that matches a line wins.
 _Rule = tuple[Cause, tuple[str, ...]]
 
-# Docker's text names the cause also where the door had no name for it, and in a container's
-# State.Error, which inspect shows after a refused start.
+# For Docker's messages without a DockerProblem of their own, and for a container's State.Error,
+# which inspect shows after a refused start.
 _IN_DOCKER_TEXT: tuple[_Rule, ...] = (
-    # Said through a toolkit that is installed: it did not find the driver that it needs.
+    # Messages of an installed NVIDIA Container Toolkit that did not find the driver.
     (
         Cause.GPU_DRIVER,
         (r"nvml error: driver", r"driver/library version mismatch", r"libnvidia-ml\.so"),
@@ -94,7 +94,7 @@ _IN_DOCKER_TEXT: tuple[_Rule, ...] = (
 
 _OF_GPUS = frozenset({Cause.GPU_DRIVER, Cause.GPU_TOOLKIT_MISSING, Cause.GPU_UNAVAILABLE})
 
-# Causes that end a start.
+# Causes of a failed start.
 _IN_START_LOG: tuple[_Rule, ...] = (
     (Cause.UNRECOGNISED_ARGUMENT, (r"error: unrecognized arguments: (?P<what>.+)",)),
     (Cause.INVALID_ARGUMENT, (r"error: (?P<what>(argument -\S+: |ambiguous option: ).+)",)),
@@ -120,7 +120,10 @@ _IN_START_LOG: tuple[_Rule, ...] = (
             r"Invalid repository ID or local directory specified",
         ),
     ),
-    (Cause.MODEL_ACCESS_DENIED, (r"40[13] Client Error",)),  # the hub names a missing one 401 too
+    (
+        Cause.MODEL_ACCESS_DENIED,
+        (r"40[13] Client Error",),
+    ),  # 401 also for a missing model
     (
         Cause.HUB_UNREACHABLE,
         (
@@ -134,7 +137,7 @@ _IN_START_LOG: tuple[_Rule, ...] = (
         (
             r"No CUDA GPUs are available",
             r"Found no NVIDIA driver",
-            r"Failed to infer device type",
+            r"CountedFailure to infer device type",
             r"CUDA driver version is insufficient",
             r"no CUDA-capable device is detected",
         ),
@@ -165,7 +168,7 @@ _IN_START_LOG: tuple[_Rule, ...] = (
     ),
 )
 
-# Causes that a start and a running server can have.
+# Causes of a failed start or a failed server.
 _IN_ANY_LOG: tuple[_Rule, ...] = (
     (
         Cause.CUDA_OUT_OF_MEMORY,
@@ -191,7 +194,7 @@ _IN_ANY_LOG: tuple[_Rule, ...] = (
     ),
 )
 
-# Where the traceback of a full disk leads through these it is the container's shared memory.
+# A "disk full" traceback with one of these is about the container's shared memory.
 _SHARED = re.compile(r"shared_memory|_posixshmem|/dev/shm")
 _NCCL_SHARED = re.compile(r"NCCL.*(/dev/shm|No space left on device|posix_fallocate)")
 
@@ -205,71 +208,71 @@ def _compiled(rules: Iterable[_Rule], flags: int = 0) -> _Compiled:
 _DOCKER_RULES = _compiled(_IN_DOCKER_TEXT, re.IGNORECASE)
 _START_RULES = _compiled((*_IN_START_LOG, *_IN_ANY_LOG))
 _SERVING_RULES = _compiled(_IN_ANY_LOG)
-# vLLM's answer to SIGTERM (entrypoints/launchers/launcher.py). It ends with code 0 then, and what
-# it logs while it ends looks like an engine core that died.
-_TOLD_TO_STOP = "API server: shutdown triggered"
+# vLLM logs this after SIGTERM (entrypoints/launchers/launcher.py) and exits with code 0. What it
+# logs after that looks like a dead engine core.
+_SIGTERM_LINE = "API server: shutdown triggered"
 _BY_EXIT_CODE = {137: Cause.KILLED, 143: Cause.TERMINATED}
 
 
-def diagnose(traces: Traces) -> Diagnosis:
-    """The cause that the traces tell of. There always is one: EXITED where nothing is known."""
-    refusal = _refused_by_docker(traces)
+def diagnose(known: DiagnosisInput) -> Diagnosis:
+    """The cause, with evidence and advice. EXITED where nothing is known."""
+    refusal = _refused_by_docker(known)
     if refusal is not None:
-        return _told(traces, refusal, traces.docker_text)
-    if traces.seen is not None:
-        return _told(traces, traces.seen, traces.seen_text or _last_line(traces.log))
-    if traces.oom_killed:
-        return _told(traces, Cause.OOM_KILLED, _last_line(traces.log))
-    found = _in_log(traces)
+        return _diagnosis(known, refusal, known.docker_text)
+    if known.observed is not None:
+        return _diagnosis(known, known.observed, known.observed_text or _last_line(known.log))
+    if known.oom_killed:
+        return _diagnosis(known, Cause.OOM_KILLED, _last_line(known.log))
+    found = _in_log(known)
     if found is not None:
         cause, line, what = found
-        return _told(traces, cause, line, what)
-    cause = _BY_EXIT_CODE.get(traces.exit_code or 0, Cause.EXITED)
-    failed = cause is Cause.EXITED and traces.exit_code
-    evidence = Ending.of(traces.log).evidence() if failed else ""
-    return _told(traces, cause, evidence or _last_line(traces.log))
+        return _diagnosis(known, cause, line, what)
+    cause = _BY_EXIT_CODE.get(known.exit_code or 0, Cause.EXITED)
+    failed = cause is Cause.EXITED and known.exit_code
+    evidence = Ending.of(known.log).evidence() if failed else ""
+    return _diagnosis(known, cause, evidence or _last_line(known.log))
 
 
-def _refused_by_docker(traces: Traces) -> Cause | None:
-    by_words = _by_rules(traces.docker_text, _DOCKER_RULES)
+def _refused_by_docker(known: DiagnosisInput) -> Cause | None:
+    by_words = _by_rules(known.docker_text, _DOCKER_RULES)
     if by_words is not None and by_words[0] in _OF_GPUS:
-        return by_words[0]  # more exact than the door's one name for all that concerns GPUs
-    known = _BY_DOCKER_PROBLEM.get(traces.docker) if traces.docker is not None else None
-    if known is not None:
-        return known
+        return by_words[0]  # more exact than GPU_DRIVER_MISSING
+    by_problem = _BY_DOCKER_PROBLEM.get(known.docker) if known.docker is not None else None
+    if by_problem is not None:
+        return by_problem
     if by_words is not None:
         return by_words[0]
-    return Cause.DOCKER_ERROR if traces.docker is not None or traces.docker_text else None
+    return Cause.DOCKER_ERROR if known.docker is not None or known.docker_text else None
 
 
-def _in_log(traces: Traces) -> tuple[Cause, str, str] | None:
-    """Cause, telling line and what the line names, by the lines that decide; None: none tells."""
-    log = traces.log
+def _in_log(known: DiagnosisInput) -> tuple[Cause, str, str] | None:
+    """Cause, the line that shows it, and what it names; None where no line shows a cause."""
+    log = known.log
     served = [n for n, line in enumerate(log) if loading_phase(line) is LoadPhase.SERVING]
     own = log[served[-1] + 1 :] if served else log
-    told_to_stop = next((n for n, line in enumerate(own) if _TOLD_TO_STOP in line), None)
-    ending = Ending.of(own[:told_to_stop])
+    sigterm = next((n for n, line in enumerate(own) if _SIGTERM_LINE in line), None)
+    ending = Ending.of(own[:sigterm])
     found = _specific(ending, _SERVING_RULES if served else _START_RULES)
     if found is not None:
         return found
     if ending.symptoms:
         return Cause.ENGINE_CORE_DIED, ending.evidence(), ""
-    return None if told_to_stop is None else (Cause.TERMINATED, own[told_to_stop], "")
+    return None if sigterm is None else (Cause.TERMINATED, own[sigterm], "")
 
 
 def _specific(ending: Ending, rules: _Compiled) -> tuple[Cause, str, str] | None:
     deciding = ending.deciding()
-    for number in deciding if ending.sends_elsewhere else reversed(deciding):
+    for number in deciding if ending.points_elsewhere else reversed(deciding):
         found = _by_rules(ending.lines[number], rules)
         if found is not None:
             cause, line, what = found
             if cause is Cause.NO_SPACE and _SHARED.search(ending.of_one_exception(number)):
                 cause = Cause.SHARED_MEMORY_TOO_SMALL
             return cause, line, what
-    # NCCL writes its reason before the exception, which only says that NCCL failed.
+    # NCCL logs its reason before the exception, which only says that NCCL failed.
     if any("NCCL" in ending.lines[number] for number in deciding):
-        told = (line for line in reversed(ending.lines) if _NCCL_SHARED.search(line))
-        return next(((Cause.SHARED_MEMORY_TOO_SMALL, line, "") for line in told), None)
+        lines = (line for line in reversed(ending.lines) if _NCCL_SHARED.search(line))
+        return next(((Cause.SHARED_MEMORY_TOO_SMALL, line, "") for line in lines), None)
     return None
 
 
@@ -282,12 +285,12 @@ def _by_rules(line: str, rules: _Compiled) -> tuple[Cause, str, str] | None:
 
 
 def _last_line(log: Sequence[str]) -> str:
-    """The last line that says something."""
-    return next((plain(line) for line in reversed(log) if says_something(line)), "")
+    """The last line with content."""
+    return next((plain(line) for line in reversed(log) if has_content(line)), "")
 
 
 def listens(container: ContainerSnapshot) -> str:
-    """Where a container can be reached, in words, by what Docker says of it."""
+    """Where a container can be reached, in words."""
     published = [
         f"port {inside} is published at {address}:{port}"
         for inside, (address, port) in container.published_ports.items()
@@ -309,13 +312,13 @@ def flag_value(command: Sequence[str], flag: str) -> str | None:
     return value
 
 
-def _told(traces: Traces, cause: Cause, evidence: str, what: str = "") -> Diagnosis:
+def _diagnosis(known: DiagnosisInput, cause: Cause, evidence: str, what: str = "") -> Diagnosis:
     facts = {
         "what": mask(what),
-        "exit_code": "unknown" if traces.exit_code is None else traces.exit_code,
-        "utilization": flag_value(traces.command, "--gpu-memory-utilization") or "the default",
-        "listens": traces.listens or "see `docker inspect`",
-        "max_model_len": flag_value(traces.command, "--max-model-len") or "the model's own",
+        "exit_code": "unknown" if known.exit_code is None else known.exit_code,
+        "utilization": flag_value(known.command, "--gpu-memory-utilization") or "the default",
+        "listens": known.listens or "see `docker inspect`",
+        "max_model_len": flag_value(known.command, "--max-model-len") or "the model's own",
     }
     words = WORDS[cause]
     return Diagnosis(

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerSnapshot, GpuRequest, Launch, Mount
 
-# The version of the hash's recipe: a hash made by another recipe says nothing about drift.
+# The version of the hash. Hashes of different versions cannot be compared.
 HASH_RECIPE = "v1"
-# Who owns a container does not make it another one.
+# The owner of a container is not one of its settings.
 _NOT_HASHED = frozenset({CONFIG_HASH_LABEL, INSTANCE_LABEL})
 
 
@@ -38,10 +38,10 @@ def with_hash(launch: Launch) -> Launch:
 
 
 def for_image(launch: Launch, entrypoint: Sequence[str] | None, *, old: bool) -> Launch:
-    """The launch of vLLM with the command that an image of this entrypoint takes.
+    """The launch of vLLM with the command that an image with this entrypoint accepts.
 
-    None: the entrypoint is not known. Then it counts whether the image's tag is `old`, as where the
-    entrypoint is a script. The hash stays: it is about what was asked for.
+    `old` (the tag is of a version that needs --model) decides where the entrypoint is not known
+    (None) or is a script. The hash stays: it is about the settings.
     """
     words = " ".join(entrypoint or ())
     if entrypoint is not None and not words:
@@ -51,9 +51,9 @@ def for_image(launch: Launch, entrypoint: Sequence[str] | None, *, old: bool) ->
 
 
 def is_another_model(asked: str, loaded: str) -> bool:
-    """Whether vLLM says of itself that it loaded another model.
+    """Whether vLLM loaded another model than the settings say.
 
-    A path may stand for a name: where a copy of the model lies is not known here.
+    A path in place of a name is not another model: it can be a local copy.
     """
     if loaded.startswith("/") and not asked.startswith("/"):
         return False
@@ -61,9 +61,9 @@ def is_another_model(asked: str, loaded: str) -> bool:
 
 
 def config_hash(launch: Launch) -> str:
-    """A short hash of all that makes the container what it is, whatever the order of its maps.
+    """A short hash of everything in the launch, independent of the order of its maps.
 
-    The values of secrets are not known here: a token that was changed is no drift.
+    Another value of a secret is no drift: the launch does not hold it.
     """
     facts: dict[str, Any] = {f.name: getattr(launch, f.name) for f in fields(launch)}
     facts["labels"] = {k: v for k, v in launch.labels.items() if k not in _NOT_HASHED}
@@ -77,7 +77,7 @@ def config_hash(launch: Launch) -> str:
 
 
 def has_drifted(container: ContainerSnapshot, launch: Launch) -> bool | None:
-    """Whether the container was made from other settings; None where its label cannot tell."""
+    """Whether the container was created from other settings; None without a hash to compare."""
     made_from = container.labels.get(CONFIG_HASH_LABEL, "")
     if not made_from.startswith(f"{HASH_RECIPE}-"):
         return None
@@ -85,10 +85,10 @@ def has_drifted(container: ContainerSnapshot, launch: Launch) -> bool | None:
 
 
 def docker_run_line(launch: Launch) -> str:
-    """The `docker run` command that makes and starts the same container, quoted for a shell.
+    """The `docker run` command that creates and starts the same container, quoted for a shell.
 
-    A secret stands as `-e NAME`: docker takes its value from the environment it is called in.
-    `docker run` cannot put a file into a container, so a secret file stands as a variable too.
+    A secret is written as `-e NAME`: docker reads its value from its own environment. `docker run`
+    cannot write a file into a container, so a secret file becomes a variable, too.
     """
     words = ["docker", "run", "--detach", "--name", launch.name]
     for key, value in sorted(launch.labels.items()):
@@ -108,9 +108,9 @@ def docker_run_line(launch: Launch) -> str:
 
 
 def is_owned(container: ContainerSnapshot, target: str, instance: str | None) -> bool:
-    """Whether a container was made for this target by this exporter.
+    """Whether this exporter created the container for this target.
 
-    Earlier releases did not write down which exporter it was: theirs are taken over.
+    Containers of earlier releases have no instance label: they are taken over.
     """
     if container.labels.get(MANAGED_LABEL) != target:
         return False
@@ -133,7 +133,7 @@ def _resource_words(launch: Launch) -> list[str]:
 
 def _gpus_word(gpus: GpuRequest) -> str:
     if gpus.device_ids:
-        return _csv(f"device={','.join(gpus.device_ids)}")  # docker reads --gpus as a line of CSV
+        return _csv(f"device={','.join(gpus.device_ids)}")  # docker parses --gpus as CSV
     return "all" if gpus.count == -1 else str(gpus.count)
 
 

@@ -1,31 +1,31 @@
-"""What to do about a container: one look and what is remembered make one decision. Pure.
+"""What to do about a container: one observation and the memory give one decision.
 
-A look is first classified as a situation, then a table says what state that is and what is done.
+`classify` names the situation; the table says its state and the action.
 
-What holds for every decision, and what the tests walk through:
+Invariants of every decision, which the tests check:
 
-- Nothing is done while an operator holds the target or while Docker does not answer; neither
-  counts as a failure, and time without Docker counts against no deadline.
-- One action at most follows a look, and the next look comes before the next action. The same
-  action is not asked for twice within `REPEAT_SECONDS` while nothing has changed.
-- Every end of a run that was not asked for is a failure, exit code 0 too, and so is a removal.
-  It is counted once, however often it is looked at.
-- A start or a creation comes no sooner than the delay after the failure before it. The delay
-  grows with each failure in a row up to a cap, and begins anew after a stable time.
-- A start that goes on is not ended while its log tells of progress, until twice its deadline.
-- Nothing that works is stopped: while its own counters advance it is busy, whatever /health and
-  the probes say. Nor is what sleeps, is paused or is being scaled.
-- A running container is stopped for failed checks at most so often within an hour.
-- A container that is up and was never reached at the target's address is left alone: the address
-  is wrong.
-- A run that is met already going on is taken over as it is; nothing is restarted for our own
-  restart. What was stopped is started.
-- A paused container is not killed. After a while it is let go on.
-- A container that is not ours is never touched. An attached one is never made or removed, and
-  stopped or started only if that was allowed.
-- A running container is made anew for changed settings only if told so, only while it is ready,
-  only when the image for it is at hand, and never twice for one creation. One that does not run
-  loses nothing by it: it is made anew in place of being started with old settings.
+- Nothing is done while an operator holds the target or while Docker does not answer. Neither counts
+  as a failure, and time without Docker counts towards no deadline.
+- At most one action follows an observation, and another observation comes before the next action.
+  The same action is not repeated within `REPEAT_SECONDS` while nothing has changed.
+- Every end of a run that the supervisor did not ask for is a failure, exit code 0 too, and so is a
+  removal. Each is counted once, however often it is observed.
+- A start or a creation comes no sooner than the delay after the last failure. The delay grows with
+  each failure in a row up to a maximum, and starts again after a stable time.
+- A start is not stopped while its log shows progress, until twice its deadline.
+- A working engine is not stopped: while its own counters advance it is busy, whatever /health and
+  the probes say. Nor is one that sleeps, is paused or is being scaled.
+- A running container is stopped for failed checks at most `restarts_per_hour` times within an hour.
+- A container that is up and never answered at the target's address is not touched: the address is
+  wrong.
+- A run that is in progress at the first observation is adopted as it is: a restart of the exporter
+  restarts nothing. A stopped container is started.
+- A paused container is not killed. After a while it is unpaused.
+- A container that is not ours is never touched. An attached one is never created or removed, and
+  stopped or started only if that is allowed.
+- A running container is created again for changed settings only if the settings say so, only while
+  it is ready, only when the new image is present, and never twice for one creation. A stopped
+  container is created again before its next start: nothing is lost.
 """
 
 from __future__ import annotations
@@ -34,9 +34,22 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from exporter.container.decide.accounting import Account, account, counted_time, fail, pass_time
+from exporter.container.decide.accounting import (
+    MemoryUpdate,
+    account,
+    counted_time,
+    fail,
+    pass_time,
+)
 from exporter.container.decide.checks import failed_check, is_up
-from exporter.container.decide.observation import Action, Asked, Decision, Failed, Memory, run_key
+from exporter.container.decide.observation import (
+    Action,
+    CountedFailure,
+    Decision,
+    Memory,
+    PendingAction,
+    run_key,
+)
 from exporter.container.decide.policy import HOUR, REPEAT_SECONDS
 from exporter.container.decide.records import Cause, ContainerStatus, LifecycleState
 
@@ -46,12 +59,12 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerSnapshot
 
 S = LifecycleState
-# How much longer than its deadline a start may take whose log tells of progress.
+# A start whose log shows progress may take this many times its deadline.
 EXTENSION = 2.0
 
 
 class Situation(Enum):
-    """What a look shows, in the light of what is remembered."""
+    """What an observation shows, given the memory."""
 
     HELD = auto()
     DOCKER_SILENT = auto()
@@ -73,7 +86,7 @@ class Situation(Enum):
     LOADING = auto()
     HANGING = auto()
     TOO_LATE = auto()
-    WELL = auto()
+    HEALTHY = auto()
     OUTDATED = auto()
     OUTDATED_NO_IMAGE = auto()
     HEALTH_FAILS = auto()
@@ -84,17 +97,17 @@ class Situation(Enum):
 
 
 class Right(Enum):
-    """What an action takes for granted."""
+    """What must hold for an action to be allowed."""
 
     NONE = auto()
     OWN = auto()  # the container is ours
-    RAISE = auto()  # ours and nothing has failed yet, or restarts are allowed
-    MAKE = auto()  # ours, and as for RAISE
+    RAISE = auto()  # restarts are allowed, or it is ours and nothing has failed yet
+    MAKE = auto()  # it is ours, and RAISE
     REPAIR = auto()  # restarts are allowed
 
 
 class Row(NamedTuple):
-    """A state, what is done, and the state where that may not be done."""
+    """A state, its action, and the state where the action is not allowed."""
 
     state: LifecycleState
     action: Action = Action.NOTHING
@@ -130,7 +143,7 @@ TABLE: dict[Situation, Row] = {
     Situation.TOO_LATE: Row(
         S.UNHEALTHY, Action.STOP, Right.REPAIR, Cause.START_TIMEOUT, S.UNHEALTHY
     ),
-    Situation.WELL: Row(S.READY),
+    Situation.HEALTHY: Row(S.READY),
     Situation.OUTDATED: Row(S.READY, Action.STOP, Right.OWN, Cause.CONFIG_CHANGED, S.READY),
     Situation.OUTDATED_NO_IMAGE: Row(S.READY, Action.PULL, Right.OWN, None, S.READY),
     Situation.HEALTH_FAILS: Row(
@@ -144,7 +157,7 @@ TABLE: dict[Situation, Row] = {
     Situation.STOPPED_TOO_OFTEN: Row(S.UNHEALTHY, cause=Cause.RESTART_LIMIT),
 }
 
-# The state while an action is under way.
+# The state during an action.
 UNDER_WAY: dict[Action, LifecycleState] = {
     Action.PULL: S.PULLING,
     Action.CREATE: S.CREATING,
@@ -161,30 +174,30 @@ _BY_CHECK = {
     Cause.ADDRESS: Situation.NOT_REACHED,
 }
 
-# A stop for one of these is the failure of the run that it ends.
-_AILMENTS = frozenset(
+# A stop for one of these is a failure of the run that it ends.
+_STOP_REASONS = frozenset(
     {Cause.LOADING_HANGS, Cause.START_TIMEOUT, Cause.HEALTH_FAILED, Cause.PROBES_FAILED}
 )
 
 
 def decide(memory: Memory, seen: Observation, context: Context) -> Decision:
-    """The one decision that follows a look.
+    """The decision for one observation.
 
-    `Decision.memory` is what the next decision is to be given. It counts the action as asked
-    for: tell `accounting.action_failed` if it did not work.
+    `Decision.memory` is the memory for the next decision. Its `pending_action` is the action of
+    this one: call `accounting.action_failed` if it did not work.
     """
     if seen.held:
-        # What an operator does meanwhile is no failure of anything: afterwards we look anew.
-        return Decision(S.HELD, memory=Memory(made=memory.made))
+        # What an operator does is no failure: afterwards everything is observed for the first time.
+        return Decision(S.HELD, memory=Memory(created_id=memory.created_id))
     memory = pass_time(memory, context.now, silent=seen.docker is not None)
     if seen.docker is not None:
         return Decision(S.UNKNOWN, memory=memory)
-    result = account(memory, seen, context)
-    return _act(classify(result.memory, seen, context.now, context.policy), result, seen, context)
+    update = account(memory, seen, context)
+    return _act(classify(update.memory, seen, context.now, context.policy), update, seen, context)
 
 
 def classify(memory: Memory, seen: Observation, now: float, policy: Policy) -> Situation:
-    """The situation that a look shows, `memory` being what `account` made of it."""
+    """The situation of an observation that `account` has added to the memory."""
     container = seen.container
     if container is not None and policy.managed and not seen.ours:
         return Situation.OF_ANOTHER_EXPORTER if seen.other_exporter else Situation.FOREIGN
@@ -240,8 +253,8 @@ def _down(
 
 
 def _is_outdated(memory: Memory, seen: Observation, container: ContainerSnapshot) -> bool:
-    """What we have just made is never taken for outdated: that would never end."""
-    return seen.drifted is True and container.id != memory.made
+    """A container that this supervisor created is never outdated: that would never end."""
+    return seen.drifted is True and container.id != memory.created_id
 
 
 def _running(
@@ -252,22 +265,22 @@ def _running(
     policy: Policy,
 ) -> Situation:
     run = memory.run
-    if run is None:  # cannot be after accounting; the next look will have it
+    if run is None:  # cannot happen after `account`
         return Situation.LOADING
-    reached = memory.reached == container.id
+    reached = memory.reached_id == container.id
     failing = failed_check(run, seen, now, policy, reached=reached)
     if failing is not None:
         return _BY_CHECK[failing]
     if not run.ever_ready:
         if is_up(run, seen):
-            return Situation.LOADING  # until /health has said how it is, often enough
+            return Situation.LOADING  # until enough checks of /health have failed
         return _loading(run, seen, counted_time(memory), policy)
     if policy.settings.on_drift == "recreate" and _is_outdated(memory, seen, container):
         if seen.image_present is not False:
             return Situation.OUTDATED
         waiting = memory.not_before is not None and now < memory.not_before
-        return Situation.WELL if waiting else Situation.OUTDATED_NO_IMAGE
-    return Situation.WELL
+        return Situation.HEALTHY if waiting else Situation.OUTDATED_NO_IMAGE
+    return Situation.HEALTHY
 
 
 def _within_the_limit(
@@ -277,12 +290,12 @@ def _within_the_limit(
     now: float,
     policy: Policy,
 ) -> Situation:
-    """The situation, or that the limit keeps from what it asks for."""
+    """The situation, or STOPPED_TOO_OFTEN where the limit does not allow its action."""
     row = TABLE[situation]
-    limited = row.cause in _AILMENTS and _may(row.right, memory, policy)
+    limited = row.cause in _STOP_REASONS and _is_allowed(row.right, memory, policy)
     if not limited or _asked_to_stop(memory, run_key(container)):
         return situation
-    spent = len(_recent(memory.stops, now)) >= policy.settings.restarts_per_hour
+    spent = len(_recent(memory.stop_times, now)) >= policy.settings.restarts_per_hour
     return Situation.STOPPED_TOO_OFTEN if spent else situation
 
 
@@ -291,21 +304,20 @@ def _recent(stops: tuple[float, ...], now: float) -> tuple[float, ...]:
 
 
 def _loading(run: Run, seen: Observation, time: float, policy: Policy) -> Situation:
-    quiet = seen.log is not None and time - run.line_at >= policy.settings.quiet_deadline_seconds
-    if quiet:
+    quiet_seconds = policy.settings.quiet_deadline_seconds
+    deadline = policy.settings.start_deadline_seconds
+    if seen.log is not None and time - run.last_line_at >= quiet_seconds:
         return Situation.HANGING
-    took = time - run.began
-    if took < policy.settings.start_deadline_seconds:
+    took = time - run.started_at
+    if took < deadline:
         return Situation.LOADING
-    progresses = (
-        seen.log is not None and time - run.mark_at < policy.settings.quiet_deadline_seconds
-    )
-    if progresses and took < EXTENSION * policy.settings.start_deadline_seconds:
+    progresses = seen.log is not None and time - run.last_progress_at < quiet_seconds
+    if progresses and took < EXTENSION * deadline:
         return Situation.LOADING
     return Situation.TOO_LATE
 
 
-def _may(right: Right, memory: Memory, policy: Policy) -> bool:
+def _is_allowed(right: Right, memory: Memory, policy: Policy) -> bool:
     return {
         Right.NONE: True,
         Right.OWN: policy.managed,
@@ -315,21 +327,23 @@ def _may(right: Right, memory: Memory, policy: Policy) -> bool:
     }[right]
 
 
-def _act(situation: Situation, result: Account, seen: Observation, context: Context) -> Decision:
-    row, memory, failed = TABLE[situation], result.memory, result.failed
+def _act(
+    situation: Situation, update: MemoryUpdate, seen: Observation, context: Context
+) -> Decision:
+    row, memory, failed = TABLE[situation], update.memory, update.failed
     key = run_key(seen.container) if seen.container is not None else None
-    allowed = _may(row.right, memory, context.policy)
+    allowed = _is_allowed(row.right, memory, context.policy)
     action = row.action if allowed else Action.NOTHING
     if action is not Action.NOTHING and _asked_just_now(memory, action, key, context):
         action = Action.NOTHING
     if action is not Action.NOTHING:
         memory, failed = _ask(row, key, memory, failed, context)
-    elif situation is Situation.WELL and _asked_to_stop(memory, key):
-        # That stop did not work and is not needed any more: a later end was not asked for.
-        memory = replace(memory, asked=None)
+    elif situation is Situation.HEALTHY and _asked_to_stop(memory, key):
+        # That stop failed and is not needed any more: a later end is a failure again.
+        memory = replace(memory, pending_action=None)
     not_before = _pending(memory, context.now) if allowed else None
     if situation is Situation.STOPPED_TOO_OFTEN:
-        not_before = _recent(memory.stops, context.now)[0] + HOUR
+        not_before = _recent(memory.stop_times, context.now)[0] + HOUR
     return Decision(
         state=row.state if allowed or row.otherwise is None else row.otherwise,
         action=action,
@@ -337,43 +351,43 @@ def _act(situation: Situation, result: Account, seen: Observation, context: Cont
         not_before=not_before,
         cause=row.cause or memory.cause,
         failed=failed,
-        started=result.started,
-        became_ready=result.became_ready,
+        started=update.started,
+        became_ready=update.became_ready,
         memory=memory,
     )
 
 
 def _ask(
-    row: Row, key: RunKey | None, memory: Memory, failed: Failed | None, context: Context
-) -> tuple[Memory, Failed | None]:
-    """Remember what is asked for, and what that says of the run that it is asked for."""
-    if row.cause in _AILMENTS:
+    row: Row, key: RunKey | None, memory: Memory, failed: CountedFailure | None, context: Context
+) -> tuple[Memory, CountedFailure | None]:
+    """Remember the action, and the failure that is its reason."""
+    if row.cause in _STOP_REASONS:
         if not _asked_to_stop(memory, key):
             run = memory.run
-            failed = Failed(row.cause, in_start=run is None or not run.ever_ready)
-            stops = (*_recent(memory.stops, context.now), context.now)
-            memory = replace(memory, stops=stops)
+            failed = CountedFailure(row.cause, in_start=run is None or not run.ever_ready)
+            stops = (*_recent(memory.stop_times, context.now), context.now)
+            memory = replace(memory, stop_times=stops)
         memory = fail(memory, row.cause, context)
     elif row.cause is Cause.PAUSED:
-        # No run ends by it, but the next attempt has to wait as after a failure.
+        # No run ended, but the next attempt waits as after a failure.
         memory = replace(fail(memory, Cause.PAUSED, context), cause=memory.cause)
     elif row.cause is Cause.CONFIG_CHANGED:
         memory = replace(memory, cause=Cause.CONFIG_CHANGED)
-    return replace(memory, asked=Asked(row.action, key, context.now)), failed
+    return replace(memory, pending_action=PendingAction(row.action, key, context.now)), failed
 
 
 def _asked_to_stop(memory: Memory, key: RunKey | None) -> bool:
-    asked = memory.asked
-    return asked is not None and asked.action is Action.STOP and asked.key == key
+    pending = memory.pending_action
+    return pending is not None and pending.action is Action.STOP and pending.key == key
 
 
 def _asked_just_now(memory: Memory, action: Action, key: RunKey | None, context: Context) -> bool:
-    asked = memory.asked
+    pending = memory.pending_action
     return (
-        asked is not None
-        and asked.action is action
-        and asked.key == key
-        and context.now - asked.at < REPEAT_SECONDS
+        pending is not None
+        and pending.action is action
+        and pending.key == key
+        and context.now - pending.at < REPEAT_SECONDS
     )
 
 

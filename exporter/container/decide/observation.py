@@ -1,4 +1,4 @@
-"""The records between looking at a container and acting on it."""
+"""The records between observing a container and acting on it."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 
 
 class Health(StrEnum):
-    """What /health said in this round."""
+    """The result of one check of /health."""
 
     OK = "ok"
-    FAILED = "failed"  # it says that it is ill, or is silent on an open port
-    UNREACHABLE = "unreachable"  # nothing of vLLM's answers at this address
+    FAILED = "failed"  # the engine reports an error, or does not answer on an open port
+    UNREACHABLE = "unreachable"  # vLLM does not answer at this address
     NOT_ASKED = "not_asked"
 
 
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
-    """What /health said, in words where it failed. `at_rest`: it is paused or being scaled."""
+    """One check of /health; `detail` says why it failed. `suspended`: paused or being scaled."""
 
     health: Health
     detail: str = ""
-    at_rest: bool = False
+    suspended: bool = False
 
 
-# vLLM's own word (503; 500 in other servers), and silence on an open port.
-_OF_AN_ILL_ENGINE = frozenset(
+# vLLM reports an error (503; 500 in other servers), or does not answer on an open port.
+_ENGINE_FAILURES = frozenset(
     {FailureReason.OVERLOADED, FailureReason.SERVER_ERROR, FailureReason.TURN_TIMEOUT}
 )
 
 
 def failed_health(failure: Failure) -> HealthAnswer:
-    """What an answer of /health other than 200 says.
+    """The result of a check of /health that was not answered with 200.
 
-    What only a wrong address need explain (nothing listens, the name is unknown, TLS fails, another
-    server answers) does not speak of the engine.
+    UNREACHABLE where a wrong address alone explains it: nothing listens, the name is unknown, TLS
+    fails, or another server answers.
     """
     if failure.reason is FailureReason.NO_DESCRIPTORS:
         return HealthAnswer(Health.NOT_ASKED)  # the exporter could not even ask
-    at_rest = failure.reason is FailureReason.PAUSED
-    answered = at_rest or failure.reason in _OF_AN_ILL_ENGINE
+    suspended = failure.reason is FailureReason.PAUSED
+    answered = suspended or failure.reason in _ENGINE_FAILURES
     health = Health.FAILED if answered else Health.UNREACHABLE
-    return HealthAnswer(health, failure.detail, at_rest=at_rest)
+    return HealthAnswer(health, failure.detail, suspended=suspended)
 
 
 class Action(StrEnum):
-    """The one thing that is done after a look, before the next look."""
+    """What the supervisor does after one observation, before the next."""
 
     NOTHING = "nothing"
     PULL = "pull"
@@ -72,15 +72,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look. Whatever Docker was not asked, or could not say, is None.
+    """The container and its engine at one time. None: not asked, or not known.
 
-    `docker` is why Docker could not be observed; then nothing else of it is known. `ours` is
-    False where a container has the name and was not made by us for this target;
-    `other_exporter`: another exporter made it for a target of the same name. `image_present`
-    is about the image that a container would be made from. `activity` is what is known of the
-    engine's work in this run, and `at_rest` says that it sleeps, is paused or is being scaled.
-    `running_seconds` is the age of the run by Docker's word. `log` is what this run has written,
-    None where the log cannot be read.
+    `docker` is why Docker did not answer; then nothing else is known. `ours` is False where this
+    exporter did not create the container of that name for this target; `other_exporter`: another
+    exporter created it, for a target of the same name. `image_present`: the image of the settings
+    is on Docker's host. `suspended`: the engine sleeps, is paused or is being scaled.
+    `running_seconds` is the age of the run by Docker's clock. `log` is None where the log cannot
+    be read.
     """
 
     docker: DockerProblem | None = None
@@ -91,51 +90,51 @@ class Observation:
     drifted: bool | None = None
     health: Health = Health.NOT_ASKED
     activity: Activity = field(default_factory=Activity)
-    at_rest: bool = False
+    suspended: bool = False
     running_seconds: float | None = None
     log: LoadProgress | None = None
     held: bool = False
 
 
-# One run of a container: its id and when Docker says that it was started. A container that is
-# started again is the same container and another run.
+# One run of a container: its id, and the time of its start by Docker's clock. Another start of
+# the same container is another run.
 RunKey = tuple[str, float | None]
 
 
 def run_key(container: ContainerSnapshot) -> RunKey:
-    """The run that a snapshot shows."""
+    """The run in a snapshot."""
     return (container.id, container.started_time)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is remembered of the run that goes on. Times count only while Docker answered.
+    """The current run. Its times are in seconds of the time in which Docker answered.
 
-    `past_start`: it was older than a start may take when it was first met, so it counts as up.
-    `health_failures` counts the failed looks at /health in a row since the engine was last seen at
-    work, the first of them at `failing_since` of the caller's clock; `slow_looks` counts those of
-    the same row before that. `unreachable`: the last of them met nothing of vLLM's.
+    `counts_as_up`: when first observed, it was older than the start deadline. `health_failures`
+    counts failed checks of /health in a row since the engine last showed work; the first of them
+    was at `failing_since` (caller's clock). `slow_checks` counts the failed checks of the same row
+    before that. `unreachable`: in the last of them vLLM did not answer.
     """
 
     key: RunKey
-    began: float
-    line_at: float  # when its log last said anything
-    mark_at: float  # when its log last told of progress
+    started_at: float
+    last_line_at: float
+    last_progress_at: float  # the last log line that shows progress of a start
     lines: int = 0
-    marks: int = 0
+    progress_lines: int = 0
     health_failures: int = 0
     failing_since: float | None = None
-    slow_looks: int = 0
+    slow_checks: int = 0
     unreachable: bool = False
-    past_start: bool = False
+    counts_as_up: bool = False
     ever_ready: bool = False
     ready_since: float | None = None
     paused_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The last thing that we asked Docker for, and the run that it was about."""
+class PendingAction:
+    """The last action that the supervisor asked Docker for, and the run that it was for."""
 
     action: Action
     key: RunKey | None
@@ -144,37 +143,38 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that a decision knows of the past. A new one is what a new daemon begins with.
+    """All that a decision knows of the past. A new daemon starts with an empty one.
 
-    `had` is the container that was there at the last look, `ran` whether any run was seen,
-    `ended` the last run whose end was accounted for, `cause` why the next start is needed, `made`
-    the container that our own last create brought forth. `not_before` is a time of the caller's
-    clock, as `last_look` is, and as those in `stops` are: when it was last stopped for failed
-    checks, within an hour. `reached` is the container that has answered at the target's address.
+    `initialised`: at least one observation is in it. `last_seen_id` is the container of the last
+    observation, `created_id` the one that this supervisor created last, `reached_id` the one that
+    answered at the target's address. `counted_exit` is the last run whose end was counted. `cause`
+    is why the next start is needed, `failures` how many there were in a row. `stop_times` are the
+    stops for failed checks within the last hour. `last_observed`, `not_before` and `stop_times`
+    are times of the caller's clock.
     """
 
-    known: bool = False
-    last_look: float | None = None
-    silent: bool = False
+    initialised: bool = False
+    last_observed: float | None = None
+    docker_silent: bool = False
     silent_seconds: float = 0.0
-    had: str | None = None
-    ran: bool = False
+    last_seen_id: str | None = None
+    any_run_seen: bool = False
     run: Run | None = None
-    ended: RunKey | None = None
-    asked: Asked | None = None
+    counted_exit: RunKey | None = None
+    pending_action: PendingAction | None = None
     failures: int = 0
     not_before: float | None = None
     cause: Cause | None = None
-    made: str | None = None
-    stops: tuple[float, ...] = ()
-    reached: str | None = None
+    created_id: str | None = None
+    stop_times: tuple[float, ...] = ()
+    reached_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """A run was seen for the first time.
+    """A run was observed for the first time.
 
-    `adopted`: it went on already when we first looked. `again`: another run was seen before it.
+    `adopted`: it was running before the first observation. `again`: another run was before it.
     """
 
     by_us: bool
@@ -183,8 +183,8 @@ class StartedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A failure that was counted in this round. `in_start`: the run never became ready."""
+class CountedFailure:
+    """A failure that this decision counted. `in_start`: the run never became ready."""
 
     cause: Cause
     in_start: bool
@@ -192,14 +192,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a look led to. `cause` says why it is not well, or why the action is taken."""
+    """The result of an observation. `cause`: why it is unhealthy, or why the action is taken."""
 
     state: LifecycleState
     action: Action = Action.NOTHING
     container_id: str | None = None
     not_before: float | None = None
     cause: Cause | None = None
-    failed: Failed | None = None
+    failed: CountedFailure | None = None
     started: StartedRun | None = None
     became_ready: bool = False
     memory: Memory = field(default_factory=Memory)

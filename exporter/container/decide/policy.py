@@ -57,9 +57,9 @@ class Context:
     jitter: float
 
 
-# Failures of a probe session that speak of an engine that is ill. The others speak of a wrong
-# question, of too much work (a restart would make that worse) or of our own mistake.
-ILLNESS: frozenset[FailureReason] = frozenset(
+# Failures of a probe session that show a broken engine. Other failures show a wrong request, an
+# overload (which a restart makes worse) or a mistake of the exporter.
+ENGINE_FAILURES: frozenset[FailureReason] = frozenset(
     {
         FailureReason.CONNECTION_REFUSED,
         FailureReason.CONNECT_TIMEOUT,
@@ -77,29 +77,28 @@ HOUR = 3600.0
 # Docker needs a moment until an action shows: the same action is not repeated sooner than this
 # while nothing has changed.
 REPEAT_SECONDS = 10.0
-# It takes two pages of an engine's /metrics to see it work. Where they come more seldom than this
-# nothing waits for them.
-PAGES_WITHIN_SECONDS = 120.0
-# An engine that has been seen to take this long for a healthy answer may take so many times as long
-# before it counts as silent.
-SLACK = 3.0
-# The longest wait for one answer of /health, where the settings do not ask for a longer one.
+# Two pages of an engine's /metrics are needed to see whether it works. Decisions do not wait
+# longer than this for the next page.
+MAX_PAGE_WAIT_SECONDS = 120.0
+# An engine may take this many times the duration of its slowest healthy answer before it counts
+# as silent.
+SLOWNESS_FACTOR = 3.0
+# The longest timeout of /health, unless the settings have a longer one.
 LONGEST_HEALTH_SECONDS = 30.0
 
 
-def speaks_of_illness(failure: Failure) -> bool:
-    """Whether a failed session says that the engine is ill."""
-    return failure.reason in ILLNESS and not says_it_rests(failure.detail)
+def is_engine_failure(failure: Failure) -> bool:
+    """Whether a failed session shows a broken engine."""
+    return failure.reason in ENGINE_FAILURES and not says_it_rests(failure.detail)
 
 
 def health_deadline(configured: float, slowest: float, failures: int) -> float:
-    """Seconds that /health may take, `slowest` being the longest healthy answer so far.
+    """The timeout of /health in seconds; `slowest` is the longest healthy answer so far.
 
-    After each failed look the next one waits twice as long: an answer that comes late tells a slow
-    engine from a dead one.
+    It doubles after each failed check: a late answer shows that the engine is slow, not dead.
     """
-    patient = max(configured, SLACK * slowest) * 2.0 ** min(failures, 2)
-    return max(configured, min(patient, LONGEST_HEALTH_SECONDS))
+    wanted = max(configured, SLOWNESS_FACTOR * slowest) * 2.0 ** min(failures, 2)
+    return max(configured, min(wanted, LONGEST_HEALTH_SECONDS))
 
 
 def delay_after(failures: int, backoff: Backoff, jitter: float) -> float:

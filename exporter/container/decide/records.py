@@ -1,4 +1,4 @@
-"""The records of the container room: what Docker shows, what we want, what we conclude."""
+"""The records of a container: what Docker shows, what to create, and the diagnosis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG_HASH_LABEL = "io.vllm-cache-exporter.config-hash"
 
 
 class ContainerStatus(StrEnum):
-    """Docker's own words for what a container does (`State.Status` of inspect)."""
+    """`State.Status` of Docker's inspect."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -29,23 +29,23 @@ class ContainerStatus(StrEnum):
 
 
 class LifecycleState(StrEnum):
-    """Where the life of a supervised container stands. Label `state` of `vllm_container_state`."""
+    """The state of a supervised container. Label `state` of `vllm_container_state`."""
 
-    UNKNOWN = "unknown"  # Docker itself does not answer
+    UNKNOWN = "unknown"  # Docker does not answer
     ABSENT = "absent"
     PULLING = "pulling"
     CREATING = "creating"
     STARTING = "starting"
     READY = "ready"
-    BUSY = "busy"  # its checks fail and it works: slow, not dead
+    BUSY = "busy"  # its checks fail, but it works: slow, not dead
     UNHEALTHY = "unhealthy"
     STOPPING = "stopping"
     BACKING_OFF = "backing_off"
-    HELD = "held"  # an operator said: hands off
+    HELD = "held"  # the hold file exists
 
 
 class DockerProblem(StrEnum):
-    """What kind of thing went wrong at Docker's door. Label `reason` where it is counted."""
+    """Why a call to Docker failed. Label `reason` where it is counted."""
 
     UNREACHABLE = "unreachable"  # no socket, refused, daemon gone
     PERMISSION_DENIED = "permission_denied"  # the socket's file mode, or a proxy's 403
@@ -59,11 +59,11 @@ class DockerProblem(StrEnum):
     CONFLICT = "conflict"  # a container of that name exists
     BAD_REQUEST = "bad_request"
     API_ERROR = "api_error"
-    NO_THREADS = "no_threads"  # the exporter's own: it can or may start no more
+    NO_THREADS = "no_threads"  # the exporter cannot start another thread
 
 
 class DockerError(ExporterError):
-    """A call to Docker that did not work; the only error that leaves docker_engine.py."""
+    """A failed call to Docker; the only exception that leaves the room docker/."""
 
     def __init__(self, problem: DockerProblem, detail: str) -> None:
         super().__init__(f"{problem}: {detail}")
@@ -82,14 +82,13 @@ class ContainerSnapshot:
     status: ContainerStatus
     exit_code: int | None  # None while it runs or was never started
     oom_killed: bool
-    error: str  # Docker's own words when a start was refused, else ""
+    error: str  # Docker's message when a start was refused, else ""
     started_time: float | None
     finished_time: float | None
     labels: Mapping[str, str] = field(default_factory=dict)
     published_ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
-    networks: Mapping[str, str] = field(default_factory=dict)  # name to address; "": it has none
-    restart_count: int = 0  # Docker's own restart policy at work
-    health: str | None = None  # by the image's own check: starting, healthy, unhealthy
+    networks: Mapping[str, str] = field(default_factory=dict)  # name to address, "" without one
+    health: str | None = None  # of the image's health check: starting, healthy, unhealthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +110,11 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything that makes a vLLM container, ready for Docker. Pure data, no secret in it.
+    """A container to create. It holds no secret.
 
-    The values of secrets are given to the door apart, by name. `secret_environment` names those
-    that become variables, which `docker inspect` shows; `secret_files` maps the others to the
-    absolute path of a file that is put into the container before it starts. Hugging Face's
-    libraries read a token from the file that the variable HF_TOKEN_PATH names.
+    The door gets the values of secrets by name. `secret_environment` names those that become
+    environment variables, which `docker inspect` shows; `secret_files` maps the others to the
+    absolute path of a file, which is written into the container before it starts.
     """
 
     name: str
@@ -139,7 +137,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """Bytes over all layers that Docker has told of so far."""
+    """Sums over all layers that Docker has reported so far."""
 
     layers_done: int
     layers: int
@@ -160,56 +158,56 @@ class ContainerEvent:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a container wrote, without its line end. `time` is Unix, by Docker's clock."""
+    """One line of a container's output, without its line end. `time` is Unix, by Docker's clock."""
 
     time: float
     text: str
 
 
 class Cause(StrEnum):
-    """Why a container is not up. Label `reason` of restarts and start failures."""
+    """Why a container is not healthy. Label `reason` of restarts and start failures."""
 
     GPU_TOOLKIT_MISSING = "gpu_toolkit_missing"
-    GPU_UNAVAILABLE = "gpu_unavailable"  # the container runs and finds no GPU, or Docker no driver
-    GPU_DRIVER = "gpu_driver"  # the host's driver is not loaded, or not the one of its library
+    GPU_UNAVAILABLE = "gpu_unavailable"  # the container finds no GPU, or Docker no driver
+    GPU_DRIVER = "gpu_driver"  # the host's driver is not loaded, or its library has another version
     CUDA_OUT_OF_MEMORY = "cuda_out_of_memory"
     KV_CACHE_TOO_SMALL = "kv_cache_too_small"
     MODEL_ACCESS_DENIED = "model_access_denied"
     MODEL_NOT_FOUND = "model_not_found"
-    HUB_UNREACHABLE = "hub_unreachable"  # the model is not cached and the hub does not answer
+    HUB_UNREACHABLE = "hub_unreachable"  # the model is not in the cache
     UNRECOGNISED_ARGUMENT = "unrecognised_argument"
-    INVALID_ARGUMENT = "invalid_argument"  # vLLM knows the flag and refuses its value
+    INVALID_ARGUMENT = "invalid_argument"  # vLLM knows the flag but refuses its value
     PORT_TAKEN = "port_taken"
     NO_SPACE = "no_space"
     SHARED_MEMORY_TOO_SMALL = "shared_memory_too_small"
     IMAGE_NOT_FOUND = "image_not_found"
     REGISTRY_UNREACHABLE = "registry_unreachable"
     NAME_TAKEN = "name_taken"  # by a container that is not ours
-    OTHER_EXPORTER = "other_exporter"  # by a container that another exporter looks after
+    OTHER_EXPORTER = "other_exporter"  # by a container of another exporter
     DOCKER_DENIED = "docker_denied"
     DOCKER_ERROR = "docker_error"
     ENGINE_CORE_DIED = "engine_core_died"
     OOM_KILLED = "oom_killed"  # the kernel, at the container's memory limit
-    KILLED = "killed"  # SIGKILL from somebody, 137
-    TERMINATED = "terminated"  # SIGTERM that we did not send
+    KILLED = "killed"  # SIGKILL that the supervisor did not send, exit code 137
+    TERMINATED = "terminated"  # SIGTERM that the supervisor did not send
     START_TIMEOUT = "start_timeout"
     LOADING_HANGS = "loading_hangs"
     HEALTH_FAILED = "health_failed"
     PROBES_FAILED = "probes_failed"
     BUSY = "busy"  # its checks fail while its own counters advance
-    ADDRESS = "address"  # it is up, and nothing of it is reached at the target's url
+    ADDRESS = "address"  # it is up, but does not answer at the target's url
     RESTART_LIMIT = "restart_limit"  # unhealthy, and restarted too often within an hour
     REMOVED = "removed"
     PAUSED = "paused"
-    WRONG_MODEL = "wrong_model"  # it serves another one than it was told to load
-    CONFIG_CHANGED = "config_changed"  # made anew from other settings, as told
+    WRONG_MODEL = "wrong_model"  # it serves another model than the settings say
+    CONFIG_CHANGED = "config_changed"  # created again for changed settings
     RESTARTED_ELSEWHERE = "restarted_elsewhere"  # by Docker's restart policy, compose or a person
-    EXITED = "exited"  # by itself, none of the above
+    EXITED = "exited"  # none of the above
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A cause, the line that gave it away, and what a person can do."""
+    """A cause, the log line or message that shows it, and what to do."""
 
     cause: Cause
     summary: str
@@ -219,10 +217,10 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """What is published of one supervised container. Times are Unix seconds.
+    """All that is published about one supervised container. Times are Unix seconds.
 
-    The counts are since this exporter began; `restarts` and `start_failures` are by cause.
-    `config_drift` is None where it cannot be told (a container that somebody else owns).
+    The counts are since this exporter started; `restarts` and `start_failures` are by cause.
+    `config_drift` is None where it is not known, as in mode attached.
     """
 
     target: str

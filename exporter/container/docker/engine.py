@@ -1,11 +1,11 @@
-"""The door to a Docker Engine: what door.py promises, kept with docker-py.
+"""The door to a Docker Engine: implements DockerDoor with docker-py.
 
-This module and its docker_* helpers are the only ones that import docker, requests or urllib3.
-Import it where a container is to be watched and not before: without Docker it is never needed.
+Only this room imports docker, requests or urllib3. Import it where it is used: docker-py is slow to
+import, and an exporter without containers never needs it.
 
-docker-py blocks, so nothing of it runs on the event loop. What is over at once shares one thread,
-and so do all who listen to events; what lasts (a stop, a pull, a log) has a thread and a client of
-its own, so that it holds up nothing else and can be broken off. How many last at once is bounded.
+docker-py blocks, so none of it runs on the event loop. Short calls share one thread, and so do all
+listeners to events. A long call (stop, pull, log) has its own thread and client, so that it blocks
+no other call and can be aborted. The number of long calls at the same time is limited.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from exporter.container.decide.records import (
 )
 from exporter.container.docker.errors import sort_answer, translated
 from exporter.container.docker.events import EventHub
-from exporter.container.docker.records import PullTally, snapshot_from
+from exporter.container.docker.records import PullCounter, snapshot_from
 from exporter.container.docker.streams import events, log_lines
 from exporter.container.docker.worker import DockerWorker
 
@@ -42,28 +42,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 _LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING}
-# Each of these takes a thread while it lasts. One Docker Engine then takes at most 74 of the 256
-# tasks that the systemd unit allows, however many containers are watched there.
-_MOST_CHANGES = 32
-_MOST_PULLS = 4
-_MOST_LOGS = 32
-_MOST_TAILS = 4
-# What tells of a container's life; the others are healthchecks and the like.
+# Each of these calls needs a thread. One Docker Engine needs at most 74 of the 256 tasks that the
+# systemd unit allows, for any number of containers.
+_MAX_CHANGES = 32
+_MAX_PULLS = 4
+_MAX_LOGS = 32
+_MAX_TAILS = 4
+# Events of a container's lifecycle; the others are health checks and the like.
 _EVENTS = [
     *("create", "start", "die", "oom", "kill", "stop", "destroy", "pause", "unpause", "restart")
 ]
-# The end of a log can be read a moment before inspect says that the container has ended.
-_LAST_LOOKS_SECONDS = (0.0, 0.1, 0.3, 0.6, 1.0)
+# A log can end a moment before inspect shows that the container has ended.
+_EXIT_CHECKS_SECONDS = (0.0, 0.1, 0.3, 0.6, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class DockerLimits:
-    """How long Docker may keep silent, in seconds; a whole call may last twice that.
+    """How long Docker may be silent within a call, in seconds. A whole call may take twice that.
 
-    Queries read what Docker has in memory. Changes make the kernel and the disk work, and a start
-    with GPUs runs NVIDIA's hook. A pull is silent while the disk takes in a layer.
+    Queries read Docker's memory. Changes need the kernel and the disk, and a start with GPUs runs
+    NVIDIA's hook. A pull is silent while the disk writes a layer.
     """
 
     query: float = 10.0
@@ -74,25 +73,25 @@ class DockerLimits:
 class DockerEngine:
     """A DockerDoor to the engine at `host`: unix:///path, tcp://host:port, http:// or https://.
 
-    Make it in a running event loop and `close` it there. Nothing is sent before the first call.
-    Raises DockerError at once where `host` is of another kind.
+    Create and `close` it in a running event loop. Nothing is sent before the first call. Raises
+    DockerError for any other form of `host`.
     """
 
-    def __init__(self, host: str = DEFAULT_HOST, limits: DockerLimits | None = None) -> None:
+    def __init__(self, host: str, limits: DockerLimits | None = None) -> None:
         self.host = host
         self._limits = limits or DockerLimits()
         self._workers: set[DockerWorker] = set()
         self._commands = self._open("commands", self._limits.query)
-        self._changes = asyncio.Semaphore(_MOST_CHANGES)
-        self._pulls = asyncio.Semaphore(_MOST_PULLS)
-        self._tails = asyncio.Semaphore(_MOST_TAILS)
+        self._changes = asyncio.Semaphore(_MAX_CHANGES)
+        self._pulls = asyncio.Semaphore(_MAX_PULLS)
+        self._tails = asyncio.Semaphore(_MAX_TAILS)
         self._events = EventHub(self._event_stream)
         self._logs: list[DockerWorker] = []  # the oldest first
         self._making_room = asyncio.Lock()
         self._closed = False
 
     async def close(self) -> None:
-        """Break off whatever is under way, streams too, and end every thread."""
+        """Abort every call and stream, and end every thread."""
         self._closed = True
         await asyncio.gather(*(worker.close() for worker in tuple(self._workers)))
         await self._events.close()
@@ -125,7 +124,7 @@ class DockerEngine:
     async def stop(self, container_id: str, grace_seconds: float) -> None:
         whole = math.ceil(grace_seconds)  # Docker counts in whole seconds
         doing = f"stop {container_id}"
-        async with self._changes, self._lane_of_its_own("stop", self._limits.change) as worker:
+        async with self._changes, self._own_worker("stop", self._limits.change) as worker:
             await worker.run(
                 doing,
                 lambda at: at.api.stop(container_id, timeout=whole),
@@ -155,7 +154,7 @@ class DockerEngine:
         loop = asyncio.get_running_loop()
 
         def work(at: DockerClient) -> None:
-            counters = PullTally()
+            counters = PullCounter()
             last: PullProgress | None = None
             for line in at.api.pull(image, stream=True, decode=True):
                 if "error" in line:
@@ -165,12 +164,12 @@ class DockerEngine:
                 if progress is not None and progress != last:
                     last = progress
                     loop.call_soon_threadsafe(on_progress, progress)
-            if not _has_image(at, image):  # a proxy in between can end the answer early
+            if not _has_image(at, image):  # a proxy can end the answer early
                 raise DockerError(
-                    DockerProblem.API_ERROR, f"pull {image}: it ended and the image is not here"
+                    DockerProblem.API_ERROR, f"pull {image}: it ended, but the image is not there"
                 )
 
-        async with self._pulls, self._lane_of_its_own("pull", self._limits.pull) as worker:
+        async with self._pulls, self._own_worker("pull", self._limits.pull) as worker:
             await worker.run(f"pull {image}", work, None)
 
     def events(self) -> AsyncIterator[ContainerEvent]:
@@ -178,7 +177,7 @@ class DockerEngine:
 
     async def _event_stream(self) -> AsyncGenerator[ContainerEvent, None]:
         query = {"filters": json.dumps({"type": ["container"], "event": _EVENTS})}
-        async with self._lane_of_its_own("events", self._limits.query) as worker:
+        async with self._own_worker("events", self._limits.query) as worker:
             stream = await worker.run(
                 "open the event stream",
                 lambda at: events(at.get("/events", query, endless=True)),
@@ -191,7 +190,7 @@ class DockerEngine:
 
     async def logs(self, container_id: str, since_time: float | None) -> AsyncIterator[LogLine]:
         doing = f"read the log of {container_id}"
-        async with self._lane_for_a_log() as worker:
+        async with self._log_worker() as worker:
             stream = await worker.run(
                 doing,
                 lambda at: _log(at, container_id, {"follow": 1, **_since(since_time)}),
@@ -204,8 +203,8 @@ class DockerEngine:
             await self._expect_ended(container_id, doing)
 
     async def tail(self, container_id: str, lines: int) -> tuple[LogLine, ...]:
-        # Not on the thread for questions: a long log on a slow disk would hold up all of them.
-        async with self._tails, self._lane_of_its_own("tail", self._limits.query) as worker:
+        # Not on the shared thread: a long log on a slow disk would block every query.
+        async with self._tails, self._own_worker("tail", self._limits.query) as worker:
             return await worker.run(
                 f"read the log of {container_id}",
                 lambda at: tuple(_log(at, container_id, {"tail": lines})),
@@ -213,27 +212,27 @@ class DockerEngine:
             )
 
     async def _expect_ended(self, container_id: str, doing: str) -> None:
-        """Docker ends the log of a live container, too, when it shuts down itself."""
-        for seconds in _LAST_LOOKS_SECONDS:
+        """When Docker shuts down, it also ends the logs of running containers."""
+        for seconds in _EXIT_CHECKS_SECONDS:
             await asyncio.sleep(seconds)
             seen = await self.inspect(container_id)
             if seen is None or seen.status not in _LIVE:
                 return
         raise DockerError(
-            DockerProblem.UNREACHABLE, f"{doing}: Docker ended it though the container goes on"
+            DockerProblem.UNREACHABLE, f"{doing}: Docker ended it, but the container runs"
         )
 
     async def _query(self, doing: str, work: Callable[[DockerClient], T]) -> T:
         return await self._commands.run(doing, work, 2 * self._limits.query)
 
     async def _change(self, doing: str, work: Callable[[DockerClient], T]) -> T:
-        async with self._changes, self._lane_of_its_own("change", self._limits.change) as worker:
+        async with self._changes, self._own_worker("change", self._limits.change) as worker:
             return await worker.run(doing, work, 2 * self._limits.change)
 
     async def _change_unless(
         self, doing: str, work: Callable[[DockerClient], object], already: str
     ) -> None:
-        """A change that Docker refuses in the words `already` where there is nothing to do."""
+        """A change. If Docker's refusal contains `already`, there is nothing to do."""
         try:
             await self._change(doing, work)
         except DockerError as exc:
@@ -241,9 +240,9 @@ class DockerEngine:
                 raise
 
     @asynccontextmanager
-    async def _lane_of_its_own(self, name: str, read_seconds: float) -> AsyncIterator[DockerWorker]:
+    async def _own_worker(self, name: str, read_seconds: float) -> AsyncIterator[DockerWorker]:
         if self._closed:
-            raise DockerError(DockerProblem.UNREACHABLE, "the door to Docker is closed")
+            raise DockerError(DockerProblem.UNREACHABLE, "the connection to Docker is closed")
         worker = self._open(name, read_seconds)
         try:
             yield worker
@@ -252,14 +251,14 @@ class DockerEngine:
             await worker.close()
 
     @asynccontextmanager
-    async def _lane_for_a_log(self) -> AsyncIterator[DockerWorker]:
-        """The log that was followed longest makes room for it, where there is none."""
+    async def _log_worker(self) -> AsyncIterator[DockerWorker]:
+        """A worker for one log. At the limit the log that was followed longest is closed."""
         async with AsyncExitStack() as stack:
-            async with self._making_room:  # one at a time, or all would find the same room
-                if len(self._logs) >= _MOST_LOGS:
-                    why = DockerError(DockerProblem.NO_THREADS, "others' logs are followed")
+            async with self._making_room:  # one at a time, so that each closes another log
+                if len(self._logs) >= _MAX_LOGS:
+                    why = DockerError(DockerProblem.NO_THREADS, "the limit of open logs is reached")
                     await self._logs.pop(0).close(why)
-                own = self._lane_of_its_own("logs", self._limits.query)
+                own = self._own_worker("logs", self._limits.query)
                 worker = await stack.enter_async_context(own)
                 self._logs.append(worker)
             try:
@@ -276,7 +275,7 @@ class DockerEngine:
 
 async def _drain(worker: DockerWorker, doing: str, stream: Iterator[T]) -> AsyncGenerator[T, None]:
     while True:
-        # None stands for the end: StopIteration cannot cross from a thread into a coroutine.
+        # None is the end: a thread cannot raise StopIteration into a coroutine.
         item = await worker.run(doing, lambda _: next(stream, None), None)
         if item is None:
             return
@@ -307,7 +306,7 @@ def _entrypoint(at: DockerClient, image: str) -> tuple[str, ...] | None:
 
 
 def _log(at: DockerClient, container_id: str, query: Mapping[str, Any]) -> Iterator[LogLine]:
-    # Docker's own words for it in the answer's content type are newer than some daemons.
+    # Older daemons do not have it in the answer's content type.
     terminal = at.api.inspect_container(container_id)["Config"]["Tty"]
     response = at.get(
         f"/containers/{container_id}/logs",
@@ -318,12 +317,12 @@ def _log(at: DockerClient, container_id: str, query: Mapping[str, Any]) -> Itera
 
 
 def _since(time: float | None) -> dict[str, str]:
-    """A little earlier, for a float does not hold Docker's nanoseconds; the caller filters."""
+    """A little earlier: a float cannot hold Docker's nanoseconds. The caller filters."""
     return {} if time is None else {"since": f"{max(0.0, time - 1e-3):.9f}"}
 
 
 def _create(at: DockerClient, launch: Launch, secrets: Mapping[str, str]) -> str:
-    made = at.api.create_container(
+    created = at.api.create_container(
         launch.image,
         list(launch.command),
         name=launch.name,
@@ -332,12 +331,12 @@ def _create(at: DockerClient, launch: Launch, secrets: Mapping[str, str]) -> str
             **{name: secrets[name] for name in launch.secret_environment},
         },
         labels=dict(launch.labels),
-        ports=[launch.container_port],  # a port that is not named here is not published either
+        ports=[launch.container_port],  # Docker publishes only ports that are named here
         host_config=_host_config(at, launch),
-        # What a container gets is what its launch says, not what ~/.docker/config.json adds.
+        # ~/.docker/config.json must add nothing to the launch.
         use_config_proxy=False,
     )
-    container_id = str(made["Id"])
+    container_id = str(created["Id"])
     if launch.secret_files:
         try:
             with translated(f"put secrets into {launch.name}"):
@@ -381,8 +380,8 @@ def _device_requests(launch: Launch) -> list[docker.types.DeviceRequest] | None:
 
 
 def _secrets_archive(launch: Launch, secrets: Mapping[str, str]) -> bytes:
-    """A tar of the secret files. Docker unpacks it as root, hence the mode: the user that the
-    image names must be able to read them, and nobody else is in the container.
+    """A tar of the secret files. Docker unpacks it as root, so everyone may read them: the image's
+    user must be able to, and nobody else is in the container.
     """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -1,4 +1,4 @@
-"""What goes wrong at Docker's door, sorted: docker-py's errors in, our DockerError out."""
+"""Translates errors of docker-py, its libraries and the connection into DockerError."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from exporter.container.decide.records import DockerError, DockerProblem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What an answer of another shape than the API's leads to, here and within docker-py.
+# Raised by docker-py and here for an answer that does not have the form of Docker's API.
 _MISREAD = (
     *(ValueError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, RecursionError),  # a time of 400 digits; JSON nested without end
 )
-_LONGEST_QUOTE = 200  # characters of what was not understood
+_LONGEST_QUOTE = 200  # characters
 # RequestException is an OSError, and so is TimeoutError.
 _OUTSIDE = (
     docker.errors.DockerException,
@@ -30,7 +30,7 @@ _OUTSIDE = (
     OSError,
     *_MISREAD,
 )
-_OUR_WORDS_WERE_WRONG = (
+_BAD_ARGUMENTS = (
     docker.errors.InvalidArgument,
     docker.errors.InvalidRepository,
     docker.errors.NullResource,
@@ -39,9 +39,9 @@ _TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 _CUT = (urllib3.exceptions.ProtocolError, http.client.IncompleteRead)
 _GONE = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
-# Docker has few status codes of its own for what a start can run into: its words tell them apart.
-# The first that matches counts.
-_WORDS: dict[DockerProblem, tuple[str, ...]] = {
+# Docker has few status codes for the failures of a start; its message tells them apart. The first
+# match counts.
+_MESSAGES: dict[DockerProblem, tuple[str, ...]] = {
     DockerProblem.GPU_DRIVER_MISSING: (
         "could not select device driver",
         "nvidia-container-cli: initialization error",
@@ -70,14 +70,14 @@ _WORDS: dict[DockerProblem, tuple[str, ...]] = {
     ),
 }
 _PATTERNS = {
-    problem: re.compile("|".join(words), re.IGNORECASE) for problem, words in _WORDS.items()
+    problem: re.compile("|".join(texts), re.IGNORECASE) for problem, texts in _MESSAGES.items()
 }
 _STATUS: dict[int, DockerProblem] = {
     400: DockerProblem.BAD_REQUEST,
     401: DockerProblem.PERMISSION_DENIED,
     403: DockerProblem.PERMISSION_DENIED,
     409: DockerProblem.CONFLICT,
-    # A proxy whose Docker is away.
+    # From a proxy that does not reach Docker.
     502: DockerProblem.UNREACHABLE,
     503: DockerProblem.UNREACHABLE,
     504: DockerProblem.TIMEOUT,
@@ -86,32 +86,32 @@ _STATUS: dict[int, DockerProblem] = {
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Raise whatever Docker, its client or the wire raise inside as a DockerError, cause kept."""
+    """Raise errors of Docker, its client and the connection as DockerError with their cause."""
     try:
         yield
     except _OUTSIDE as exc:
-        problem, words = sort(exc)
-        raise DockerError(problem, f"{doing}: {words}") from exc
+        problem, message = sort(exc)
+        raise DockerError(problem, f"{doing}: {message}") from exc
 
 
 def sort(exc: BaseException) -> tuple[DockerProblem, str]:
-    """What kind of problem an exception is, and Docker's own words for it."""
+    """The problem that an exception shows, and Docker's message."""
     chain = tuple(_chain(exc))
     for each in chain:
         if isinstance(each, requests.HTTPError) and each.response is not None:
-            words = _words_of(each.response)
-            return sort_answer(each.response.status_code, words), words
-    return _sort_wire(chain), _words_for(chain)
+            message = _message_of(each.response)
+            return sort_answer(each.response.status_code, message), message
+    return _sort_wire(chain), _message_for(chain)
 
 
-def sort_answer(status: int | None, words: str) -> DockerProblem:
-    """The problem in an error that Docker wrote; no status: it stood in a stream that began well.
+def sort_answer(status: int | None, message: str) -> DockerProblem:
+    """The problem in an error of Docker's. `status` is None for an error within a stream.
 
-    Its words go before the status, but not before a refusal, which a proxy may word as it likes.
+    The message counts more than the status, except for a refusal, which can be a proxy's.
     """
     if status not in {401, 403}:
         for problem, pattern in _PATTERNS.items():
-            if pattern.search(words):
+            if pattern.search(message):
                 return problem
     return _STATUS.get(status or 0, DockerProblem.API_ERROR)
 
@@ -120,9 +120,9 @@ def _sort_wire(chain: tuple[BaseException, ...]) -> DockerProblem:
     for kinds, problem in (
         (PermissionError, DockerProblem.PERMISSION_DENIED),
         (_TIMEOUTS, DockerProblem.TIMEOUT),
-        (_OUR_WORDS_WERE_WRONG, DockerProblem.BAD_REQUEST),
+        (_BAD_ARGUMENTS, DockerProblem.BAD_REQUEST),
         (_CUT, DockerProblem.UNREACHABLE),
-        # Before the next: requests' JSONDecodeError is an OSError by descent, yet Docker answered.
+        # Before _GONE: requests' JSONDecodeError is an OSError, but Docker answered.
         (_MISREAD, DockerProblem.API_ERROR),
         (_GONE, DockerProblem.UNREACHABLE),
     ):
@@ -131,26 +131,27 @@ def _sort_wire(chain: tuple[BaseException, ...]) -> DockerProblem:
     return DockerProblem.API_ERROR
 
 
-def _words_for(chain: tuple[BaseException, ...]) -> str:
-    """The operating system's words, as "No such file or directory", before the libraries'."""
+def _message_for(chain: tuple[BaseException, ...]) -> str:
+    """The operating system's message ("No such file or directory"), else the library's."""
     for each in chain:
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
     outermost = chain[0]
     if any(isinstance(each, _CUT) for each in chain):
-        return "the connection was cut"
+        return "the connection broke"
     if any(isinstance(each, _TIMEOUTS) for each in chain):
         return "no answer in time"
     if isinstance(outermost, _MISREAD):
         quote = str(outermost)[:_LONGEST_QUOTE]
-        return f"not an answer of Docker's ({type(outermost).__name__}: {quote})"
+        return f"not an answer of Docker ({type(outermost).__name__}: {quote})"
     return str(outermost) or type(outermost).__name__
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
     """An exception and all that it wraps, the outermost first.
 
-    requests and urllib3 keep the inner one in `args` or `reason`, Python in the two others.
+    requests and urllib3 keep the inner one in `args` or `reason`, Python in `__cause__` and
+    `__context__`.
     """
     seen: set[int] = set()
     waiting: list[object] = [exc]
@@ -163,11 +164,11 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         waiting += [*each.args, getattr(each, "reason", None), each.__cause__, each.__context__]
 
 
-def _words_of(response: requests.Response) -> str:
+def _message_of(response: requests.Response) -> str:
     try:
         answer = response.json()
         return str(answer["message"])
-    except (ValueError, KeyError, TypeError):  # not Docker's JSON: a proxy's page
+    except (ValueError, KeyError, TypeError):  # a proxy's page
         return f"{response.status_code} {response.reason}"
-    except (OSError, urllib3.exceptions.HTTPError):  # the body never came
+    except (OSError, urllib3.exceptions.HTTPError):  # no body
         return f"{response.status_code} {response.reason}"

@@ -1,4 +1,4 @@
-"""One stream of Docker's events for all who listen: a stream takes a thread."""
+"""One stream of Docker's events for all listeners, because a stream needs a thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class EventHub:
-    """Opens the stream for the first listener, and ends it with the last one."""
+    """Opens the stream for the first listener and closes it after the last one."""
 
     def __init__(self, stream: Callable[[], AsyncGenerator[ContainerEvent, None]]) -> None:
         self._stream = stream
@@ -25,17 +25,17 @@ class EventHub:
         self._task: asyncio.Task[None] | None = None
 
     async def listen(self) -> AsyncIterator[ContainerEvent]:
-        """Events from now on. Raises `DockerError` where the stream is cut."""
+        """Events from now on. Raises `DockerError` when the stream breaks."""
         queue: _Queue = asyncio.Queue()
         self._queues.add(queue)
         if self._task is None:
             self._task = asyncio.create_task(self._read(), name="docker events")
         try:
             while True:
-                told = await queue.get()
-                if isinstance(told, DockerError):
-                    raise DockerError(told.problem, told.detail) from told
-                yield told
+                event = await queue.get()
+                if isinstance(event, DockerError):
+                    raise DockerError(event.problem, event.detail) from event
+                yield event
         finally:
             self._queues.discard(queue)
             if not self._queues:
@@ -54,13 +54,13 @@ class EventHub:
                 async for event in events:
                     for queue in self._queues:
                         queue.put_nowait(event)
-            cut = DockerError(DockerProblem.UNREACHABLE, "the event stream: Docker ended it")
+            broken = DockerError(DockerProblem.UNREACHABLE, "the event stream: Docker ended it")
         except DockerError as error:
-            cut = error
-        except Exception as error:  # noqa: BLE001 - who listens is told, whatever it is
-            cut = DockerError(DockerProblem.API_ERROR, f"the event stream: {error!r}")
-            cut.__cause__ = error
-        self._task = None  # who listens from here on opens another
+            broken = error
+        except Exception as error:  # noqa: BLE001 - every listener gets it
+            broken = DockerError(DockerProblem.API_ERROR, f"the event stream: {error!r}")
+            broken.__cause__ = error
+        self._task = None  # the next listener opens another stream
         queues, self._queues = self._queues, set()
         for queue in queues:
-            queue.put_nowait(cut)
+            queue.put_nowait(broken)

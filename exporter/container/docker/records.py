@@ -1,4 +1,4 @@
-"""Docker's JSON to our records and back. Pure: what the API says, in our words."""
+"""Docker's JSON as records."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
-_LAYER_IS_HERE = {"Pull complete", "Already exists"}
-_LAYER_IS_ON_ITS_WAY = {
+_LAYER_DONE = {"Pull complete", "Already exists"}
+_LAYER_PENDING = {
     "Pulling fs layer",
     "Waiting",
     "Downloading",
@@ -29,7 +29,7 @@ _LAYER_IS_ON_ITS_WAY = {
 
 
 def snapshot_from(inspect: Mapping[str, Any]) -> ContainerSnapshot:
-    """One answer of /containers/…/json. KeyError or ValueError: it is not one."""
+    """An answer of /containers/…/json. Raises KeyError or ValueError for anything else."""
     state = inspect["State"]
     config = inspect["Config"]
     status = ContainerStatus(state["Status"])
@@ -52,7 +52,6 @@ def snapshot_from(inspect: Mapping[str, Any]) -> ContainerSnapshot:
         labels=config.get("Labels") or {},
         published_ports=_published(inspect),
         networks=_networks(inspect),
-        restart_count=inspect.get("RestartCount") or 0,
         health=(state.get("Health") or {}).get("Status"),
     )
 
@@ -75,10 +74,7 @@ def event_from(line: Mapping[str, Any]) -> ContainerEvent | None:
 
 
 def log_line_from(line: bytes) -> LogLine:
-    """One line of a log that was asked for with timestamps, without its line feed.
-
-    ValueError: it does not begin with a time.
-    """
+    """One line of a log with timestamps, without its line feed. Raises ValueError without one."""
     stamp, _, text = line.partition(b" ")
     time = unix_time(stamp.decode("ascii"))
     if time is None:
@@ -87,21 +83,21 @@ def log_line_from(line: bytes) -> LogLine:
 
 
 def unix_time(stamp: str) -> float | None:
-    """RFC 3339 as Docker writes it, with up to nine decimals; None for Go's zero time."""
+    """From RFC 3339, as Docker writes it, with up to nine decimals; None for Go's zero time."""
     return None if stamp == _NEVER else datetime.fromisoformat(stamp).timestamp()
 
 
-class PullTally:
-    """The progress of a pull, out of the lines that Docker writes about single layers."""
+class PullCounter:
+    """Adds up the progress of a pull from Docker's lines about single layers."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, tuple[int, int]] = {}  # layer: done, total
         self._done: set[str] = set()
 
     def add(self, line: Mapping[str, Any]) -> PullProgress | None:
-        """Take one line in; None where it says nothing about a layer."""
+        """Add one line; None where it is not about a layer."""
         layer, status = line.get("id"), line.get("status")
-        if layer is None or status not in _LAYER_IS_HERE | _LAYER_IS_ON_ITS_WAY:
+        if layer is None or status not in _LAYER_DONE | _LAYER_PENDING:
             return None
         done, total = self._bytes.get(layer, (0, 0))
         if status == "Downloading":
@@ -109,7 +105,7 @@ class PullTally:
             done, total = detail.get("current", done), detail.get("total", total)
         elif status not in {"Waiting", "Pulling fs layer"}:
             done = total
-        if status in _LAYER_IS_HERE:
+        if status in _LAYER_DONE:
             self._done.add(layer)
         self._bytes[layer] = (done, total)
         return PullProgress(

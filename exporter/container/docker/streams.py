@@ -1,8 +1,7 @@
-"""Docker's two endless answers, container logs and events, read line by line on a thread.
+"""Docker's endless answers, container logs and events, read line by line on a thread.
 
-They are read here and not through docker-py because its streams end in silence when they are cut,
-so that a daemon that died looks like a container that has finished, and because its log stream
-drops which of the two outputs a piece belongs to.
+Not by docker-py: its streams end silently when they break, so that a dead daemon looks like a
+finished container, and its log stream does not say which of the two outputs a piece is from.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
     import requests
 
-# Docker's frame before each piece of the log of a container without a terminal: which output
-# (1 stdout, 2 stderr, 3 an error of the daemon itself), three zeros, the length.
+# Docker's header before each piece of the log of a container without a terminal: the output (1
+# stdout, 2 stderr, 3 an error of the daemon), three zeros, the length.
 _FRAME = struct.Struct(">BxxxL")
 _DAEMON_ERROR = 3
 _LONGEST_FRAME = 1 << 24
-_LONGEST_LINE = 1 << 16  # bytes; a container may write without ever ending a line
+_LONGEST_LINE = 1 << 16  # bytes; a container may write without line ends
 
 
 def events(response: requests.Response) -> Iterator[ContainerEvent]:
@@ -38,7 +37,7 @@ def events(response: requests.Response) -> Iterator[ContainerEvent]:
 
 
 def log_lines(response: requests.Response, *, terminal: bool) -> Iterator[LogLine]:
-    """The lines in an answer of /containers/…/logs that was asked for with `timestamps`."""
+    """The lines in an answer of /containers/…/logs with `timestamps`."""
     with closing(response):
         if terminal:
             for line in _lines(response.iter_content(chunk_size=None)):
@@ -48,7 +47,7 @@ def log_lines(response: requests.Response, *, terminal: bool) -> Iterator[LogLin
 
 
 def _framed_lines(response: requests.Response) -> Iterator[LogLine]:
-    # A line longer than 16 KiB comes in several frames, each with a time of its own.
+    # A line longer than 16 KiB comes in several frames, each with its own time.
     unfinished: dict[int, tuple[float, str]] = {}
     for output, payload in _frames(response):
         piece = log_line_from(payload.removesuffix(b"\n"))
@@ -58,14 +57,14 @@ def _framed_lines(response: requests.Response) -> Iterator[LogLine]:
             yield LogLine(time, text)
         else:
             unfinished[output] = (time, text)
-    for time, text in unfinished.values():  # a container that died within a line
+    for time, text in unfinished.values():  # the container ended within a line
         yield LogLine(time, text)
 
 
 def _frames(response: requests.Response) -> Iterator[tuple[int, bytes]]:
     while head := _read(response, _FRAME.size):
         if len(head) < _FRAME.size:
-            raise ValueError("the log ends within a frame's head")
+            raise ValueError("the log ends within a frame's header")
         output, length = _FRAME.unpack(head)
         if length > _LONGEST_FRAME:
             raise ValueError(f"a log frame of {length} bytes")
@@ -74,7 +73,7 @@ def _frames(response: requests.Response) -> Iterator[tuple[int, bytes]]:
             raise ValueError("the log ends within a frame")
         if output == _DAEMON_ERROR:
             words = payload.decode("utf-8", "replace").strip()
-            raise DockerError(DockerProblem.API_ERROR, f"Docker broke off the log: {words}")
+            raise DockerError(DockerProblem.API_ERROR, f"Docker aborted the log: {words}")
         yield output, payload
 
 

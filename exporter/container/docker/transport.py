@@ -1,8 +1,8 @@
-"""docker-py's client with two repairs: no request without a time limit, and sockets one can shut.
+"""docker-py's client with two additions: a timeout for every request, and an abort.
 
-docker-py passes `timeout=None` wherever it streams, so that a daemon that accepts a connection and
-says nothing blocks the thread for ever; and it has no way to give up a request that has not been
-answered yet. Here every request has a limit, and `close` frees the thread that waits in one.
+docker-py streams with `timeout=None`, so a daemon that accepts a connection and does not answer
+blocks the thread for ever, and it cannot abort a request that waits for an answer. Here every
+request has a timeout, and `close` frees the thread that waits in one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 _UNIX_BASE = "http+docker://localhost"
 _SCHEMES = {"unix", "tcp", "http", "https"}
-_LONGEST_CONNECT_SECONDS = 5.0  # a daemon that is there accepts at once, however busy it is
+_LONGEST_CONNECT_SECONDS = 5.0  # a running daemon accepts at once, even a busy one
 
 
 class _Sockets:
-    """The open sockets of one client. Another thread may shut them all, for good."""
+    """The open sockets of one client. Another thread may shut them all down, for good."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class _Sockets:
             _shut(each)
 
     def wait_without_limit(self) -> None:
-        """From now on, a read may last; a peer that has vanished is noticed all the same."""
+        """No timeout for reads from now on. Keepalive still detects a peer that is gone."""
         with self._lock:
             sockets = list(self._open)
         for each in sockets:
@@ -65,24 +65,24 @@ class _Sockets:
 
 def _shut(open_socket: socket.socket) -> None:
     # shutdown, not close: only shutdown wakes a thread that is blocked in recv.
-    with suppress(OSError):  # not connected any more
+    with suppress(OSError):  # no longer connected
         open_socket.shutdown(socket.SHUT_RDWR)
 
 
 def _watch(pool: Any, sockets: _Sockets, connect_with: Callable[[Any], None]) -> Any:
-    """Tell `sockets` of each connection that a urllib3 pool makes, or makes anew."""
+    """Add each connection that a urllib3 pool opens to `sockets`."""
     if getattr(pool, "watched", False):
         return pool
-    make_connection = pool._new_conn  # noqa: SLF001 - where docker-py, too, puts its own
+    make_connection = pool._new_conn  # noqa: SLF001 - docker-py replaces it, too
 
     def make_watched_connection() -> Any:
         connection = make_connection()
 
-        def connect_and_tell() -> None:
+        def connect_and_add() -> None:
             connect_with(connection)
             sockets.add(connection.sock)
 
-        connection.connect = connect_and_tell
+        connection.connect = connect_and_add
         return connection
 
     pool._new_conn = make_watched_connection  # noqa: SLF001 - as above
@@ -97,11 +97,11 @@ class _UnixAdapter(docker.transport.UnixHTTPAdapter):
         self._sockets = sockets
 
     def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
-        # docker-py keys its pools by the whole URL, so each path would open a socket of its own.
+        # docker-py has a pool per URL, so each path would open its own socket.
         return _watch(self.get_connection(_UNIX_BASE), self._sockets, self._connect)
 
     def _connect(self, connection: Any) -> None:
-        """As docker-py does it, but a socket that found nobody there is closed and not dropped."""
+        """As docker-py does it, but closes a socket that could not connect."""
         new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             new.settimeout(connection.timeout)
@@ -123,7 +123,7 @@ class _TcpAdapter(requests.adapters.HTTPAdapter):
 
 
 class _LimitedClient(docker.APIClient):
-    """Where docker-py asks without a time limit, this one puts its own."""
+    """Adds a timeout to requests that docker-py sends without one."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         read = kwargs.get("timeout") or self.timeout
@@ -134,10 +134,9 @@ class _LimitedClient(docker.APIClient):
 class DockerClient:
     """One client for one thread; only `close` may be called from another.
 
-    `host` is unix:///path, tcp://host:port (http:// is the same) or https://host:port, whose
-    certificate must be one that the public authorities vouch for. `read_seconds` limits the silence
-    of the daemon before and within an answer, not the whole of it. Nothing is sent before the first
-    use.
+    `host` is unix:///path, tcp://host:port (http:// is the same) or https://host:port with a
+    certificate of a public authority. `read_seconds` limits the daemon's silence before and within
+    an answer, not the whole answer. Nothing is sent before the first use.
     """
 
     def __init__(self, host: str, read_seconds: float) -> None:
@@ -155,7 +154,7 @@ class DockerClient:
 
     @property
     def api(self) -> docker.APIClient:
-        """docker-py's client, at the version that the daemon speaks. Raises docker-py's errors."""
+        """docker-py's client, with the daemon's API version. Raises docker-py's errors."""
         if self._api is None:
             first = self._make(docker.constants.MINIMUM_DOCKER_API_VERSION)
             try:
@@ -170,9 +169,9 @@ class DockerClient:
         return self._sockets.closed
 
     def get(self, path: str, query: Mapping[str, Any], *, endless: bool) -> requests.Response:
-        """Ask for `path` and return the answer at its head, its body still to be read.
+        """The answer to GET `path`, with its body not read yet.
 
-        An endless body may come whenever it likes; any other is held to the limit.
+        An endless body has no timeout.
         """
         api = self.api
         url = f"{api.base_url}/v{api.api_version}{path}"
@@ -183,21 +182,21 @@ class DockerClient:
             self._sockets.wait_without_limit()
         return response
 
-    def forget(self) -> None:
-        """Connect anew at the next use: the daemon that comes back may speak another version."""
-        for answer in list(self._answers):  # one that nobody read to its end holds its socket
+    def disconnect(self) -> None:
+        """The next use connects again: a daemon that comes back may have another API version."""
+        for answer in list(self._answers):  # an unfinished one keeps its socket
             answer.close()
         if self._api is not None:
             self._api.close()
             self._api = None
 
     def close(self) -> None:
-        """Free the thread that waits in this client; nothing can be asked of it afterwards."""
+        """Free the thread that waits in this client. It cannot be used afterwards."""
         self._sockets.shut()
 
     def _make(self, version: str) -> _LimitedClient:
         api = _LimitedClient(self._host, version=version, timeout=self._read_seconds)  # type: ignore[arg-type]
-        # Docker is not reached through the proxies that HTTP_PROXY names for the rest of the world.
+        # HTTP_PROXY does not apply to Docker.
         api.trust_env = False
         if urlsplit(self._host).scheme == "unix":
             path = urlsplit(self._host).path

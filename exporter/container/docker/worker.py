@@ -1,7 +1,7 @@
-"""One thread for blocking calls, with two time limits: the socket's, and ours on the whole call.
+"""One thread for blocking calls, with two timeouts: of the socket, and of the whole call.
 
-An asyncio timeout alone does not free a thread. Here it shuts the sockets that the thread waits
-on, so that the thread comes back and the next call finds the lane free.
+An asyncio timeout alone does not free a thread. Here it also shuts down the sockets that the thread
+waits on, so that the thread is free for the next call.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A thread whose sockets are shut is back within milliseconds. One that resolves a host name has
-# no socket yet: it is left to the resolver's own limit.
+# A thread whose sockets are shut down is free within milliseconds. One that resolves a host name
+# has no socket yet: it waits for the resolver's own timeout.
 _FREED_WITHIN_SECONDS = 2.0
 
-# After these the daemon behind the host may be another one than before.
+# After these problems another daemon may answer at the same host.
 _PERHAPS_ANOTHER_DAEMON = {
     DockerProblem.UNREACHABLE,
     DockerProblem.TIMEOUT,
@@ -33,7 +33,7 @@ _PERHAPS_ANOTHER_DAEMON = {
 
 
 class DockerWorker:
-    """Calls to Docker, one after the other, on a thread and a client of their own."""
+    """Runs calls to Docker one after the other, with its own thread and client."""
 
     def __init__(self, name: str, host: str, read_seconds: float) -> None:
         self._host = host
@@ -41,54 +41,56 @@ class DockerWorker:
         self._client = DockerClient(host, read_seconds)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"docker-{name}")
         self._turn = asyncio.Lock()
-        self._under_way: asyncio.Future[Any] | None = None
+        self._current: asyncio.Future[Any] | None = None
         self._closed: DockerError | None = None
-        self._unanswered = 0  # calls in a row
+        self._unanswered = 0  # calls in a row without an answer
         self._hung: tuple[float, str] | None = None
 
     async def run(
         self, doing: str, work: Callable[[DockerClient], T], limit_seconds: float | None
     ) -> T:
-        """Do `work` on the thread and return what it returns. Raises DockerError only.
+        """Do `work` on the thread and return its result. Raises DockerError only.
 
-        The limit counts from this call's turn. Past it, or when the caller is cancelled, the work
-        is broken off: whether Docker did what it was asked is then not known. Calls that waited
-        while two in a row got no answer fail with them: a daemon that hangs is not asked by each in
-        turn. One alone may be about a container that hangs.
+        The timeout starts when the call does, not while it waits for others. After it, or when the
+        caller is cancelled, the work is aborted: whether Docker did it is then not known. When two
+        calls in a row got no answer, the calls that waited fail with them: the daemon hangs. A
+        single one can be about a container that hangs.
         """
         asked = asyncio.get_running_loop().time()
         async with self._turn:
             self._check(doing, asked)
             submitted = self._submit(doing, work)
             future: asyncio.Future[T] = asyncio.wrap_future(submitted)
-            self._under_way = future
-            future.add_done_callback(_look_at)
+            self._current = future
+            future.add_done_callback(_read_exception)
             try:
                 done, _ = await asyncio.wait({future}, timeout=limit_seconds)
             except asyncio.CancelledError:
-                self._break_off(submitted)
+                self._abort(submitted)
                 raise
             if not done:
-                self._break_off(submitted)
-                detail = f"{doing}: no whole answer after {limit_seconds:g} s"
+                self._abort(submitted)
+                detail = f"{doing}: no complete answer after {limit_seconds:g} s"
                 self._note_silence(detail)
                 raise DockerError(DockerProblem.TIMEOUT, detail)
             return self._result(doing, future)
 
     async def close(self, why: DockerError | None = None) -> None:
-        """Break off what is under way and end the thread; what is asked then fails for `why`."""
-        self._closed = why or DockerError(DockerProblem.UNREACHABLE, "this door is closed")
+        """Abort the current call and end the thread. Later calls fail with `why`."""
+        self._closed = why or DockerError(
+            DockerProblem.UNREACHABLE, "the connection to Docker is closed"
+        )
         self._client.close()
         freed = True
-        if self._under_way is not None:
-            _, still = await asyncio.wait({self._under_way}, timeout=_FREED_WITHIN_SECONDS)
+        if self._current is not None:
+            _, still = await asyncio.wait({self._current}, timeout=_FREED_WITHIN_SECONDS)
             freed = not still
         if freed:
-            self._client.forget()
+            self._client.disconnect()
         self._thread.shutdown(wait=freed, cancel_futures=True)
 
     def _check(self, doing: str, asked: float) -> None:
-        """Raise where the door is closed, or where a call hung for which this one waited."""
+        """Raise if the worker is closed, or if this call waited for calls that hung."""
         self._check_open(doing)
         if self._hung is not None and self._hung[0] >= asked:
             raise DockerError(DockerProblem.TIMEOUT, f"{doing}: waited behind: {self._hung[1]}")
@@ -100,7 +102,7 @@ class DockerWorker:
     def _result(self, doing: str, future: asyncio.Future[T]) -> T:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or error is not None:
-            self._check_open(doing)  # what broke it off says why
+            self._check_open(doing)  # the reason of `close`
         if isinstance(error, DockerError) and error.problem is DockerProblem.TIMEOUT:
             self._note_silence(error.detail)
         else:
@@ -117,21 +119,21 @@ class DockerWorker:
         try:
             return self._thread.submit(call)
         except RuntimeError as exc:  # "can't start new thread"
-            call.dropped = True  # or it would be done when a later call starts the thread
+            call.dropped = True  # or it would run when a later call starts the thread
             raise DockerError(DockerProblem.NO_THREADS, f"{doing}: {exc}") from exc
 
-    def _break_off(self, submitted: Future[T]) -> None:
-        submitted.cancel()  # works only where the thread has not come to it yet
+    def _abort(self, submitted: Future[T]) -> None:
+        submitted.cancel()  # works only if the thread has not started it
         client = self._client
         client.close()
-        # An answer that came in the same moment is nobody's: its socket must not stay open.
-        submitted.add_done_callback(lambda _: client.forget())
+        # An answer that came in the same moment is not read: its socket must not stay open.
+        submitted.add_done_callback(lambda _: client.disconnect())
         if self._closed is None:
             self._client = DockerClient(self._host, self._read_seconds)
 
 
 class _Call:
-    """One piece of work for the thread, which may have been given up before it got there."""
+    """One call for the thread; it can be dropped before it starts."""
 
     def __init__(
         self, client: DockerClient, doing: str, work: Callable[[DockerClient], Any]
@@ -150,14 +152,14 @@ class _Call:
                 return self._work(client)
         except DockerError as exc:
             if exc.problem in _PERHAPS_ANOTHER_DAEMON:
-                client.forget()
+                client.disconnect()
             raise
         finally:
             if client.closed:
-                client.forget()
+                client.disconnect()
 
 
-def _look_at(future: asyncio.Future[T]) -> None:
-    """Where nobody waits any more, whatever came of it is not an error that went unnoticed."""
+def _read_exception(future: asyncio.Future[T]) -> None:
+    """Read the exception, or asyncio logs one that no caller waits for."""
     if not future.cancelled():
         future.exception()

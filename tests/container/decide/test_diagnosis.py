@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.container.decide.advice import WORDS
-from exporter.container.decide.diagnosis import Traces, diagnose, flag_value
+from exporter.container.decide.diagnosis import DiagnosisInput, diagnose, flag_value
 from exporter.container.decide.log.loading import LoadPhase, LoadProgress, loading_phase, read_line
 from exporter.container.decide.log.masking import mask
 from exporter.container.decide.records import Cause, DockerProblem
@@ -40,7 +40,7 @@ def log(name: str) -> tuple[str, ...]:
     ],
 )
 def test_a_recorded_failure_is_named_by_its_root_cause(name, exit_code, cause, in_evidence):
-    diagnosis = diagnose(Traces(exit_code=exit_code, log=log(name)))
+    diagnosis = diagnose(DiagnosisInput(exit_code=exit_code, log=log(name)))
     assert diagnosis.cause is cause
     assert in_evidence in diagnosis.evidence
 
@@ -102,17 +102,17 @@ def test_a_recorded_failure_is_named_by_its_root_cause(name, exit_code, cause, i
 )
 def test_a_sentence_of_the_log_names_the_cause(line, cause):
     symptoms = "RuntimeError: Engine core initialization failed. See root cause above."
-    assert diagnose(Traces(exit_code=1, log=("x", line, symptoms))).cause is cause
+    assert diagnose(DiagnosisInput(exit_code=1, log=("x", line, symptoms))).cause is cause
 
 
 def test_the_unknown_flag_is_named_in_the_summary_and_the_advice():
-    diagnosis = diagnose(Traces(exit_code=2, log=log("unrecognised")))
+    diagnosis = diagnose(DiagnosisInput(exit_code=2, log=log("unrecognised")))
     assert "--disable-log-requests" in diagnosis.summary
     assert "Remove --disable-log-requests" in diagnosis.advice
 
 
 def test_memory_advice_names_the_flag_with_its_value():
-    traces = Traces(
+    traces = DiagnosisInput(
         exit_code=1,
         log=("torch.OutOfMemoryError: CUDA out of memory.",),
         command=("m", "--gpu-memory-utilization", "0.95", "--max-model-len=4096"),
@@ -140,19 +140,21 @@ def test_memory_advice_names_the_flag_with_its_value():
     ],
 )
 def test_dockers_own_words_come_first(problem, text, cause):
-    traces = Traces(exit_code=128, docker=problem, docker_text=text, log=log("port_taken"))
+    traces = DiagnosisInput(exit_code=128, docker=problem, docker_text=text, log=log("port_taken"))
     diagnosis = diagnose(traces)
     assert diagnosis.cause is cause
     assert diagnosis.evidence == text
 
 
 def test_the_kernels_word_comes_before_the_log():
-    traces = Traces(exit_code=0, oom_killed=True, log=("EngineDeadError",))
+    traces = DiagnosisInput(exit_code=0, oom_killed=True, log=("EngineDeadError",))
     assert diagnose(traces).cause is Cause.OOM_KILLED
 
 
 def test_what_the_supervisor_saw_comes_before_the_traces_of_our_own_stop():
-    traces = Traces(exit_code=137, seen=Cause.HEALTH_FAILED, log=("a", "EngineDeadError", ""))
+    traces = DiagnosisInput(
+        exit_code=137, observed=Cause.HEALTH_FAILED, log=("a", "EngineDeadError", "")
+    )
     diagnosis = diagnose(traces)
     assert diagnosis.cause is Cause.HEALTH_FAILED
     assert diagnosis.evidence == "EngineDeadError"
@@ -160,23 +162,23 @@ def test_what_the_supervisor_saw_comes_before_the_traces_of_our_own_stop():
 
 def test_a_server_that_ran_is_not_blamed_for_a_line_of_its_start():
     run = ("401 Client Error", "INFO:     Application startup complete.", "bye")
-    assert diagnose(Traces(exit_code=0, log=run)).cause is Cause.EXITED
+    assert diagnose(DiagnosisInput(exit_code=0, log=run)).cause is Cause.EXITED
     died = (*run, "ERROR EngineDeadError")
-    assert diagnose(Traces(exit_code=0, log=died)).cause is Cause.ENGINE_CORE_DIED
+    assert diagnose(DiagnosisInput(exit_code=0, log=died)).cause is Cause.ENGINE_CORE_DIED
 
 
 def test_a_server_that_failed_before_it_was_told_to_stop_failed():
     run = ("ERROR torch.OutOfMemoryError: CUDA out of memory.", *log("stopped")[-30:])
-    assert diagnose(Traces(exit_code=0, log=run)).cause is Cause.CUDA_OUT_OF_MEMORY
+    assert diagnose(DiagnosisInput(exit_code=0, log=run)).cause is Cause.CUDA_OUT_OF_MEMORY
 
 
 def test_a_warning_that_quotes_an_error_is_no_evidence():
     warning = "(APIServer pid=1) WARNING 11-24 20:22:35 [u.py:255] like `[Errno 98] x`"
-    assert diagnose(Traces(exit_code=1, log=(warning,))).cause is Cause.EXITED
+    assert diagnose(DiagnosisInput(exit_code=1, log=(warning,))).cause is Cause.EXITED
 
 
 def test_an_end_without_any_trace_is_an_exit():
-    diagnosis = diagnose(Traces())
+    diagnosis = diagnose(DiagnosisInput())
     assert diagnosis.cause is Cause.EXITED
     assert diagnosis.evidence == ""
     assert "code unknown" in diagnosis.summary
@@ -185,14 +187,14 @@ def test_an_end_without_any_trace_is_an_exit():
 @pytest.mark.parametrize("cause", list(Cause))
 def test_every_cause_has_words_that_can_be_filled(cause):
     assert cause in WORDS
-    diagnosis = diagnose(Traces(seen=cause))
+    diagnosis = diagnose(DiagnosisInput(observed=cause))
     assert diagnosis.cause is cause
     assert "{" not in diagnosis.summary + diagnosis.advice
 
 
 @given(st.lists(st.text(max_size=80), max_size=8), st.none() | st.integers(0, 255), st.booleans())
 def test_any_log_at_all_gives_one_cause(lines, exit_code, oom_killed):
-    diagnosis = diagnose(Traces(exit_code=exit_code, oom_killed=oom_killed, log=lines))
+    diagnosis = diagnose(DiagnosisInput(exit_code=exit_code, oom_killed=oom_killed, log=lines))
     assert len(diagnosis.evidence) <= 400
 
 
@@ -209,7 +211,7 @@ TOKEN = "hf_" + "aB3" * 11
     ],
 )
 def test_no_part_of_a_diagnosis_shows_a_token(line):
-    diagnosis = diagnose(Traces(exit_code=1, log=(line,)))
+    diagnosis = diagnose(DiagnosisInput(exit_code=1, log=(line,)))
     assert TOKEN not in diagnosis.summary + diagnosis.advice + diagnosis.evidence
     assert "***" in diagnosis.evidence
 
@@ -268,12 +270,12 @@ def test_a_real_start_is_followed_from_configuring_to_serving():
     assert progress.served
     assert progress.loads == 1
     assert progress.lines == len(log("served"))
-    assert progress.marks == len(phases)
+    assert progress.progress_lines == len(phases)
 
 
 def test_a_start_that_failed_has_not_served():
     assert not follow(log("kv_cache_too_small")).served
-    assert follow(log("unrecognised")).marks == 0
+    assert follow(log("unrecognised")).progress_lines == 0
 
 
 @pytest.mark.parametrize(

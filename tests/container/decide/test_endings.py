@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.container.decide.diagnosis import Traces, diagnose
+from exporter.container.decide.diagnosis import DiagnosisInput, diagnose
 from exporter.container.decide.log.endings import plain
 from exporter.container.decide.records import Cause, DockerProblem
 
@@ -34,7 +34,7 @@ def traceback(*says: str, prefix: str = "") -> list[str]:
 
 
 INIT_FAILED = traceback(
-    "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+    "RuntimeError: Engine core initialization failed. See root cause above. CountedFailure core proc(s): {}",
     prefix=API,
 )
 CORE_FAILED = error(CORE, "core.py:708", "EngineCore failed to start.")
@@ -239,7 +239,9 @@ ENDINGS: dict[str, tuple[list[str], Cause, str]] = {
         "--enable-x",
     ),
     "a driver": (
-        traceback("RuntimeError: Failed to initialize NVML: Driver/library version mismatch"),
+        traceback(
+            "RuntimeError: CountedFailure to initialize NVML: Driver/library version mismatch"
+        ),
         C.GPU_DRIVER,
         "Driver/library version mismatch",
     ),
@@ -255,7 +257,7 @@ ENDINGS: dict[str, tuple[list[str], Cause, str]] = {
 @pytest.mark.parametrize("noise", [[], EXIT_NOISE, ["", "   "]], ids=["bare", "noise", "blank"])
 def test_an_ending_is_named_by_the_line_that_decides(name, noise):
     lines, cause, evidence = ENDINGS[name]
-    diagnosis = diagnose(Traces(exit_code=1, log=[*lines, *noise]))
+    diagnosis = diagnose(DiagnosisInput(exit_code=1, log=[*lines, *noise]))
     assert diagnosis.cause is cause
     assert evidence in diagnosis.evidence
     assert "errors.pydantic.dev" not in diagnosis.evidence
@@ -279,14 +281,14 @@ HARMLESS = st.sampled_from(
 def test_what_was_harmless_before_an_ending_does_not_change_it(before, name):
     lines, cause, _ = ENDINGS[name]
     log = [line for several in before for line in several] + lines
-    assert diagnose(Traces(exit_code=1, log=log)).cause is cause
+    assert diagnose(DiagnosisInput(exit_code=1, log=log)).cause is cause
 
 
 @given(st.sampled_from(list(ENDINGS)), st.integers(0, 107))
 def test_colours_change_nothing(name, colour):
     lines, cause, evidence = ENDINGS[name]
     log = [f"\x1b[{colour}m{plain(line)}\x1b[0m" for line in lines]
-    diagnosis = diagnose(Traces(exit_code=1, log=log))
+    diagnosis = diagnose(DiagnosisInput(exit_code=1, log=log))
     assert diagnosis.cause is cause
     assert evidence in diagnosis.evidence
 
@@ -302,7 +304,7 @@ def test_of_a_server_that_served_an_old_error_is_not_why_its_core_died():
             prefix=API,
         ),
     ]
-    diagnosis = diagnose(Traces(exit_code=0, log=log))
+    diagnosis = diagnose(DiagnosisInput(exit_code=0, log=log))
     assert diagnosis.cause is Cause.ENGINE_CORE_DIED
     assert "an illegal memory access" in diagnosis.evidence
 
@@ -361,6 +363,6 @@ START_REFUSED = (
     ],
 )
 def test_a_refused_gpu_is_the_drivers_or_the_toolkits(problem, text, cause, advice):
-    diagnosis = diagnose(Traces(exit_code=128, docker=problem, docker_text=text))
+    diagnosis = diagnose(DiagnosisInput(exit_code=128, docker=problem, docker_text=text))
     assert diagnosis.cause is cause
     assert advice in diagnosis.advice

@@ -235,7 +235,7 @@ def test_a_log_that_goes_quiet_is_a_hanging_start(world, daemon):
     daemon.run(130)
     assert failures(daemon) == [(Cause.LOADING_HANGS, True)]
     stop = next(d for d in daemon.decisions if d.action is Action.STOP)
-    asked = stop.memory.asked
+    asked = stop.memory.pending_action
     assert asked is not None
     assert asked.at - began == pytest.approx(100, abs=15)
 

@@ -47,7 +47,7 @@ LIVE = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
 GONE_OR_DOWN = {Action.CREATE, Action.START, Action.REMOVE}
 IMAGE_AND_DRIFT = [*product((True, False), (True, False)), (None, None)]
 FAILED_PROBES = Activity(failed=(0.0, 1.0, 2.0), counts_from=0.0)
-SLOW = Activity(slow=3, counts_from=0.0, moved_from=5.0)
+SLOW = Activity(slow=3, counts_from=0.0, last_work_at=5.0)
 AILMENTS = {
     Cause.HEALTH_FAILED,
     Cause.PROBES_FAILED,
@@ -170,7 +170,7 @@ def looks(past: Past) -> Iterator[Observation]:
     for container in containers(past):
         run = past.memory.run
         same = container is not None and run is not None and run.key == run_key(container)
-        for ours, (image, drifted), (health, log), (activity, at_rest) in product(
+        for ours, (image, drifted), (health, log), (activity, suspended) in product(
             (True, False), IMAGE_AND_DRIFT, inside(past, container), activities(same=same)
         ):
             yield Observation(
@@ -182,7 +182,7 @@ def looks(past: Past) -> Iterator[Observation]:
                 health=health,
                 log=log,
                 activity=activity if health is Health.OK else Activity(),
-                at_rest=at_rest,
+                suspended=suspended,
                 running_seconds=None if container is None else 10.0,
             )
 
@@ -201,9 +201,11 @@ def inside(
     if container is None or container.status not in LIVE:
         return [(Health.NOT_ASKED, None)]
     run = past.memory.run
-    silent = LoadProgress(lines=run.lines if run else 0, marks=run.marks if run else 0)
-    up = LoadProgress(lines=9, marks=9, served=True)
-    return list(product(Health, (None, silent, LoadProgress(lines=9, marks=3), up)))
+    silent = LoadProgress(
+        lines=run.lines if run else 0, progress_lines=run.progress_lines if run else 0
+    )
+    up = LoadProgress(lines=9, progress_lines=9, served=True)
+    return list(product(Health, (None, silent, LoadProgress(lines=9, progress_lines=3), up)))
 
 
 def check(past: Past, seen: Observation, context: Context, decision: Decision) -> None:
@@ -220,10 +222,10 @@ def check(past: Past, seen: Observation, context: Context, decision: Decision) -
     check_rights(seen, policy, action)
     check_fit(seen, action)
     if action is Action.STOP and decision.cause in AILMENTS:
-        assert not (seen.at_rest and decision.cause is Cause.PROBES_FAILED)
+        assert not (seen.suspended and decision.cause is Cause.PROBES_FAILED)
         assert seen.activity is not SLOW or decision.cause is not Cause.PROBES_FAILED
-        assert len(decision.memory.stops) <= policy.settings.restarts_per_hour
-        reached = container is not None and decision.memory.reached == container.id
+        assert len(decision.memory.stop_times) <= policy.settings.restarts_per_hour
+        reached = container is not None and decision.memory.reached_id == container.id
         up = seen.log is not None and seen.log.served
         assert reached or not up or seen.health is not Health.UNREACHABLE
     if decision.state is LifecycleState.BUSY:
@@ -238,7 +240,7 @@ def check(past: Past, seen: Observation, context: Context, decision: Decision) -
     if decision.not_before is not None:
         assert decision.not_before > context.now
     assert decision.memory.failures - past.memory.failures <= 1
-    assert decision.memory.known
+    assert decision.memory.initialised
 
 
 def check_fit(seen: Observation, action: Action) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.container.decide.records import ContainerStatus, LogLine, PullProgress
 from exporter.container.docker.records import (
-    PullTally,
+    PullCounter,
     event_from,
     log_line_from,
     snapshot_from,
@@ -166,7 +166,7 @@ def test_a_line_without_a_time_is_an_error(line):
 
 
 def test_a_pull_is_the_sum_of_its_layers():
-    counters = PullTally()
+    counters = PullCounter()
     told = [
         counters.add(line)
         for line in (
@@ -215,7 +215,7 @@ LAYER_LINE = st.fixed_dictionaries(
 
 @given(st.lists(LAYER_LINE))
 def test_a_pull_is_never_more_than_whole(lines):
-    counters = PullTally()
+    counters = PullCounter()
     for line in lines:
         progress = counters.add(line)
         assert 0 <= progress.bytes_done <= progress.bytes_total

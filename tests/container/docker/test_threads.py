@@ -149,14 +149,14 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
         def all_seen() -> bool:
             nonlocal most
             most = max(most, len(threads_for_docker()) - before)
-            followed = asked.paths["logs"] >= engine._MOST_LOGS
+            followed = asked.paths["logs"] >= engine._MAX_LOGS
             return followed and len(seen) == len(targets)
 
         await _until(all_seen)
         threads = threads_for_docker()[before:]
         kinds = {kind: sum(kind in name for name in threads) for kind in ("commands", "events")}
         assert kinds == {"commands": 1, "events": 1}
-        assert most <= 2 + engine._MOST_LOGS
+        assert most <= 2 + engine._MAX_LOGS
         assert asked.open_events == 1
     await _until(lambda: len(threads_for_docker()) == before)  # all end with the targets
 
@@ -164,7 +164,7 @@ async def test_a_hundred_attached_containers_take_a_bounded_number_of_threads(do
 async def test_the_log_that_was_followed_longest_makes_room_for_another(
     docker, door_to, monkeypatch
 ):
-    monkeypatch.setattr(engine, "_MOST_LOGS", 2)
+    monkeypatch.setattr(engine, "_MAX_LOGS", 2)
     asked, host = docker
     door = door_to(host)
     ends = [asyncio.create_task(_end_of(door.logs(f"c{n}", None))) for n in range(2)]

@@ -121,7 +121,7 @@ async def test_a_daemon_that_hangs_is_a_timeout_and_the_door_recovers(door_at, u
 async def test_an_answer_that_trickles_is_held_to_the_limit_on_the_whole_call(door_at, unsteady):
     door = door_at(unsteady.host)
     unsteady.mood = Mood.TRICKLING
-    with pytest.raises(DockerError, match="no whole answer after 3 s") as caught:
+    with pytest.raises(DockerError, match="no complete answer after 3 s") as caught:
         await door.inspect("no-such-container")
     assert caught.value.problem is DockerProblem.TIMEOUT
     unsteady.mood = Mood.STEADY

@@ -68,7 +68,7 @@ class Daemon:
         self.acted: list[Action] = []
         self.held = False
         self.activity = Activity(counts_from=0.0)
-        self.at_rest = False
+        self.suspended = False
         self.reachable = True
         self.jitter = 0.5
         self.log_readable = True
@@ -101,7 +101,7 @@ class Daemon:
             drifted=None if container is None else has_drifted(container, self.launch),
             health=health,
             activity=self.activity,
-            at_rest=self.at_rest,
+            suspended=self.suspended,
             running_seconds=age,
             log=self._log(container),
             held=self.held,

@@ -34,7 +34,7 @@ INSPECT = {
 }
 
 
-class Asked:
+class PendingAction:
     """How often each path was asked for, its version and the container's id left out."""
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class Asked:
 
 
 @contextlib.asynccontextmanager
-async def small_docker(socket: Path) -> AsyncIterator[Asked]:
-    asked = Asked()
+async def small_docker(socket: Path) -> AsyncIterator[PendingAction]:
+    asked = PendingAction()
     app = web.Application(middlewares=[asked.middleware])
     app.router.add_get("/{version}/version", _version)
     app.router.add_get("/version", _version)

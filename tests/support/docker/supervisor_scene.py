@@ -74,7 +74,7 @@ class Scene:
     async def asleep_or_paused(self) -> bool:
         return self.resting
 
-    async def loaded(self) -> str | None:
+    async def loaded_model(self) -> str | None:
         return self.model
 
     def container_changed(self, view) -> None:

@@ -1,9 +1,8 @@
-"""What vLLM's log says of its start: how far it is, and how often it has read its weights.
+"""The progress of a start in vLLM's log: its phase, and how often it has read the weights.
 
-The sentences are vLLM's own, from a `vllm serve` 0.32.0 and from its source: v1/worker,
-v1/engine/core.py, model_executor/model_loader, compilation/monitor.py. Older versions are met
-where they word the same thing differently ("Loading model weights took" before 0.9,
-"Starting vLLM API server" before 0.32).
+The patterns are from `vllm serve` 0.32.0 and its source: v1/worker, v1/engine/core.py,
+model_executor/model_loader, compilation/monitor.py. They also match the older wording ("Loading
+model weights took" before 0.9, "Starting vLLM API server" before 0.32).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from enum import StrEnum
 
 
 class LoadPhase(StrEnum):
-    """How far a start has come, in the usual order."""
+    """The phases of a start, in the usual order."""
 
     CONFIGURING = "configuring"
     DOWNLOADING = "downloading"
@@ -24,10 +23,10 @@ class LoadPhase(StrEnum):
     CAPTURING = "capturing"  # CUDA graphs
     ENGINE_READY = "engine_ready"
     SERVING = "serving"  # the HTTP server is up
-    RELOADING = "reloading"  # the weights once more, in place
+    RELOADING = "reloading"  # the weights again, in place
 
 
-# Read from the top: the first phase with a sentence in the line is the line's.
+# The first phase with a match is the phase of the line.
 _SENTENCES: dict[LoadPhase, tuple[str, ...]] = {
     LoadPhase.RELOADING: (r"Reloading weights inplace",),
     LoadPhase.WEIGHTS_READ: (
@@ -68,42 +67,42 @@ _PATTERNS = {phase: re.compile("|".join(said)) for phase, said in _SENTENCES.ite
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """What the lines of one run of the container have told so far.
+    """What the log of one run shows so far.
 
-    `marks` counts the lines that tell of progress; `served` says that the start was completed;
-    `loads` counts completed readings of the weights, however many workers told of each.
+    `progress_lines` counts the lines that show progress; `served`: the start was completed; `loads`
+    counts completed readings of the weights, once for all workers.
     """
 
     phase: LoadPhase | None = None
     lines: int = 0
-    marks: int = 0
+    progress_lines: int = 0
     served: bool = False
     loads: int = 0
-    weights_told: bool = False
+    weights_reported: bool = False
 
 
 def loading_phase(line: str) -> LoadPhase | None:
-    """The phase that a line of vLLM's log tells of, None for any other line."""
+    """The phase that a line of vLLM's log shows, None for any other line."""
     return next((phase for phase, said in _PATTERNS.items() if said.search(line)), None)
 
 
 def read_line(progress: LoadProgress, line: str) -> LoadProgress:
-    """Fold one more line of the same run into what is known."""
+    """Add one more line of the same run."""
     phase = loading_phase(line)
     if phase is None:
         return replace(progress, lines=progress.lines + 1)
-    told = progress.weights_told
+    reported = progress.weights_reported
     loads = progress.loads
     if phase is LoadPhase.RELOADING:
-        told = False
-    elif phase is LoadPhase.WEIGHTS_READ and not told:
-        # Each worker, and a draft model too, tells of its own: the first one counts.
-        told, loads = True, loads + 1
+        reported = False
+    elif phase is LoadPhase.WEIGHTS_READ and not reported:
+        # Each worker, and a draft model, reports its own weights: the first report counts.
+        reported, loads = True, loads + 1
     return LoadProgress(
         phase=phase,
         lines=progress.lines + 1,
-        marks=progress.marks + 1,
+        progress_lines=progress.progress_lines + 1,
         served=progress.served or phase is LoadPhase.SERVING,
         loads=loads,
-        weights_told=told,
+        weights_reported=reported,
     )

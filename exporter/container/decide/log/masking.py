@@ -1,4 +1,4 @@
-"""Secrets out of text that a container wrote, before it is kept, shown or logged."""
+"""Masks secrets in a container's output before it is stored, shown or logged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 MASK = "***"
 
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # Hugging Face tokens are hf_ and 34 letters and digits; no name of vLLM's looks like that.
+    # A Hugging Face token is hf_ and 34 letters and digits; no name in vLLM looks like that.
     (re.compile(r"\bhf_[A-Za-z0-9]{12,}"), f"hf_{MASK}"),
-    # As vLLM prints its arguments at start: 'api_key': ['…'], and in a namespace: api_key='…'.
+    # vLLM logs its arguments at start: 'api_key': ['…'], and in a namespace: api_key='…'.
     (
         re.compile(
             r"""((?:api_?key|token|password|secret)['"]?\s*[=:]\s*)"""
@@ -28,7 +28,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def mask(text: str, known: Iterable[str] = ()) -> str:
-    """`text` without the secrets `known` and without what looks like one."""
+    """`text` without the secrets in `known` and without what looks like a secret."""
     for secret in known:
         if secret:
             text = text.replace(secret, MASK)
