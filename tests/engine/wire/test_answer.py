@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.container.decide.policy import ILLNESS
+from exporter.container.decide.policy import ENGINE_FAILURES
 from exporter.engine.wire.answer import Answer, read_usage
 from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder
@@ -69,7 +69,7 @@ def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words):
     answer = Answer()
     answer.take(body, 1.0)
     assert answer.end().reason is FailureReason.PAUSED
-    assert FailureReason.PAUSED not in ILLNESS
+    assert FailureReason.PAUSED not in ENGINE_FAILURES
 
 
 def test_other_messages_with_503_mean_an_overloaded_server():
