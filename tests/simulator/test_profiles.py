@@ -13,7 +13,7 @@ import pytest
 from sim_client import AT_ONCE, HELLO, Client, until
 
 from exporter.cli.main import main
-from exporter.container.decide.diagnosis import Traces, diagnose
+from exporter.container.decide.diagnosis import DiagnosisInput, diagnose
 from exporter.container.decide.records import Cause
 from exporter.errors import ConfigError
 from exporter.simulator.profiles import behaviours, table
@@ -97,7 +97,7 @@ def test_a_start_that_fails_is_printed_and_diagnosed(capsys, name, cause, eviden
     exit_code = main(["simulate", "--like", name])
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("SIMULATED")
-    found = diagnose(Traces(log=lines, exit_code=exit_code))
+    found = diagnose(DiagnosisInput(log=lines, exit_code=exit_code))
     assert found.cause is cause
     assert evidence in found.evidence
     assert f"`{cause}`" in FAILING_STARTS[name].said
