@@ -152,7 +152,7 @@ class Daemon:
         Raises `ExporterError`; then nothing has changed.
         """
         if self._read_again is None:
-            raise ExporterError("this daemon was started without a configuration to read again")
+            raise ExporterError("this daemon has no configuration to reload")
         old, new = self._settings, await asyncio.to_thread(self._read_again)
         refuse_what_needs_a_restart(old, new)
         put_web_config = await self._web.check(new.web_config_file)

@@ -47,7 +47,7 @@ def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
         )
     except OSError as error:
         raise ExporterError(
-            f"target {target.name!r}: ca_file {target.ca_file} is no file of certificates: {error}"
+            f"target {target.name!r}: ca_file {target.ca_file} is not a PEM file: {error}"
         ) from error
 
 
@@ -80,7 +80,7 @@ def new_salt() -> str:
     return secrets.token_hex(16)
 
 
-class Probing:
+class ProbeLoops:
     """Makes the loops that probe one target."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Probing:
         """When the next session is due, in monotonic seconds; None before the loops run."""
         return None if self._sessions is None else self._sessions.due_at
 
-    def continue_from(self, other: Probing) -> None:
+    def continue_from(self, other: ProbeLoops) -> None:
         """Continue with the budget that loops of the same engine have spent, and with what the
         engine's answers have shown them.
         """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_KEPT = "the configuration in force stays"
+_KEPT = "the old configuration stays in force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Outcome:
     text: str
 
 
-ENDING = Outcome(503, "the exporter is being stopped; nothing is read again\n")
+ENDING = Outcome(503, "the exporter is stopping, so it does not reload\n")
 
 
 class Reloader:
@@ -86,11 +86,11 @@ class Reloader:
             outcome = Outcome(status, f"{error}\n{_KEPT}\n")
         except Exception:
             log.exception("config.reload_failed", consequence=_KEPT)
-            outcome = Outcome(500, f"an error of the exporter's own, see its log; {_KEPT}\n")
+            outcome = Outcome(500, f"unexpected error, see the log of the exporter; {_KEPT}\n")
         else:
             log.info("config.reloaded", changed=changed)
             self._state.succeeded(self._clock.time())
-            return Outcome(200, f"the configuration was read again: {changed}\n")
+            return Outcome(200, f"configuration reloaded: {changed}\n")
         self._state.failed()
         return outcome
 
@@ -116,4 +116,4 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     }
     names = [name for name, differs in changed.items() if differs]
     if names:
-        raise ConfigError("\n".join(f"{name}: can be changed by a restart only" for name in names))
+        raise ConfigError("\n".join(f"{name}: needs a restart to change" for name in names))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.daemon.container_supervision import PRICES, ContainerSupervision
-from exporter.daemon.probing import Probing, engine_client
+from exporter.daemon.probing import ProbeLoops, engine_client
 from exporter.engine.scraper import Scraper
 from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.cost import Prices
@@ -82,7 +82,7 @@ class RunningTarget:
             heartbeat=self._scrape_heartbeat,
             limiter=spec.shared.limiter,
         )
-        self._probing = Probing(
+        self._probing = ProbeLoops(
             target.name,
             spec.shared.probe,
             spec.shared.scenarios,

@@ -128,7 +128,7 @@ async def test_reloads_are_refused_while_the_daemon_stops():
     for each in (under_way, waiting, late):
         outcome = await each
         assert outcome.status == 503
-        assert "stopped" in outcome.text
+        assert "stopping" in outcome.text
     assert scene.begun == 1
 
 

@@ -171,7 +171,7 @@ async def test_before_the_first_answer_nothing_is_known(scene):
 
 async def test_targets_that_cannot_run_are_tried_again(scene):
     scene.found("a")
-    scene.refuses = "target 'a': ca_file is no file of certificates"
+    scene.refuses = "target 'a': ca_file is not a PEM file"
     async with scene.running() as logs:
         await scene.again()
         assert scene.value("failures_total", reason="refused") == 2
@@ -180,7 +180,7 @@ async def test_targets_that_cannot_run_are_tried_again(scene):
         assert scene.delivered == [["a"]]
         assert scene.value("targets") == 1
     (failed,) = events(logs, "discovery.failed")
-    assert failed["detail"] == "target 'a': ca_file is no file of certificates"
+    assert failed["detail"] == "target 'a': ca_file is not a PEM file"
     assert events(logs, "discovery.recovered")
 
 

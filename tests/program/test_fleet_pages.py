@@ -94,5 +94,5 @@ async def test_another_address_of_the_pages_needs_a_restart(daemon, configure, t
             return await at.value("vllm_exporter_config_last_reload_successful") == 0
 
         await at.until("the reload was refused", refused)
-        assert "metrics.http_sd_address: can be changed by a restart only" in log.read_text()
+        assert "metrics.http_sd_address: needs a restart to change" in log.read_text()
         assert await at.stop() == 0

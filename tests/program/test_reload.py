@@ -127,7 +127,7 @@ async def test_a_removed_target_loses_its_series_and_the_others_keep_theirs(daem
             status, text = await post(at)
             assert (status, text) == (
                 200,
-                "the configuration was read again: 0 targets added, 1 retired, 0 changed, 1 kept\n",
+                "configuration reloaded: 0 targets added, 1 retired, 0 changed, 1 kept\n",
             )
             page = (await at.get("/metrics"))[1]
             assert 'target="b"' not in page
@@ -185,7 +185,7 @@ async def test_a_change_that_needs_a_restart_is_named_and_nothing_changes(daemon
             file.write(("b", a.url))
             status, text = await post(at)
             assert status == 400
-            assert "web_reload_enabled: can be changed by a restart only" in text
+            assert "web_reload_enabled: needs a restart to change" in text
             assert 'target="b"' not in (await at.get("/metrics"))[1]
 
 
