@@ -34,12 +34,19 @@ Press Ctrl-C to stop."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_like(parser, PROFILES)
     parser.add_argument(
-        "--listen", default="127.0.0.1:9477", help="address to serve on (default: %(default)s)"
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1:9477",
+        help="address to serve on (default: %(default)s)",
     )
     parser.add_argument(
-        "--interval-seconds", default="15", help="time between sessions (default: %(default)s)"
+        "--interval-seconds",
+        metavar="SECONDS",
+        default="15",
+        help="time between sessions (default: %(default)s)",
     )
-    parser.add_argument("--log.level", dest="log_level", default="info", help="default: info")
+    parser.add_argument("--log.level", dest="log_level", metavar="LEVEL", default="info",
+                        help="debug, info, warning or error (default: info)")  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
