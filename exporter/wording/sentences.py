@@ -1,4 +1,4 @@
-"""What the cache served and lost in a session, as the beginning of a sentence. Pure."""
+"""What the cache served, lost and saved in a session, in sentences. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def served_and_lost(totals: SessionTotals) -> str:
-    """Without a full stop; for a session with at least one turn."""
-    return f"{_saved(totals)}{_lost(totals)}"
+    """For a session with at least one turn."""
+    saved = sooner(totals.ttft_saved_seconds)
+    time = "" if saved is None else f" {saved[0].upper()}{saved[1:]}."
+    return f"{_served(totals)}{_lost(totals)}.{time}"
 
 
-def _saved(totals: SessionTotals) -> str:
+def _served(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.prompt_tokens is None:
         return "The number of prompt tokens that the cache served is unknown"
-    saved = sooner(totals.ttft_saved_seconds)
     served, prompt = numbers.count(totals.cached_tokens), numbers.count(totals.prompt_tokens)
     share = numbers.percent(totals.hit_ratio)
-    time = "" if saved is None else f"; {saved}"
-    return f"The cache served {served} of {prompt} prompt tokens ({share}{time})"
+    return f"The cache served {served} of {prompt} prompt tokens ({share})"
 
 
 def sooner(saved_seconds: Sequence[float]) -> str | None:
@@ -54,9 +54,9 @@ def _lost(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.turns == 1:
         return ""
     if totals.ideal_tokens == 0:
-        return "; it could have served nothing"
+        return ", and could have served none"
     if totals.lost_tokens is None:
-        return "; how many it could have served is unknown"
+        return ", but how many it could have served is unknown"
     if totals.lost_tokens == 0:
         return ", all that it could have"
     causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())

@@ -53,13 +53,13 @@ _TO_FIX = (
 def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
     """For a session with at least one turn, finished or not."""
     totals = session_totals(result.turns)
-    head = served_and_lost(totals)
+    said = served_and_lost(totals)
     if result.failure is not None:
-        head = f"{failure_in_words(result)} Before that, {_lower(head)}"
-        return _of_engine(result, f"{head}.")
+        return _of_engine(result, f"{failure_in_words(result)} Before that, {_lower(said)}")
     if interrupted:
-        head = f"Interrupted after {_turns(totals.turns)}. In these, {_lower(head)}"
-    return _of_engine(result, f"{head}{_change(result, totals)}")
+        said = f"Interrupted after {_turns(totals.turns)}. In these, {_lower(said)}"
+    advice = _advice(result, totals)
+    return _of_engine(result, said if advice is None else f"{said} {advice}")
 
 
 def failure_in_words(result: SessionResult) -> str:
@@ -98,7 +98,7 @@ def notes(result: SessionResult) -> list[str]:
             f"much time to first token the cache saves: at least {LEAST_PAIRS} are needed."
         )
     notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
-    return found + [ADVICE[one] for one in notices if _lower(ADVICE[one]) not in said]
+    return found + [ADVICE[one] for one in notices if ADVICE[one] not in said]
 
 
 def loss_lines(result: SessionResult) -> list[str]:
@@ -120,7 +120,7 @@ def _of_engine(result: SessionResult, said: str) -> str:
 
 
 def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
-    """What to change about the largest loss or problem; None if nothing needs a change."""
+    """What to change about the largest loss or problem; None if that is unknown."""
     hidden = LossCause.UNREPORTED in totals.lost_by
     if totals.lost_by and (hidden or totals.cached_tokens is not None):
         return LOSS_ADVICE[next(iter(totals.lost_by))]
@@ -131,14 +131,7 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     for notice in _TO_FIX:
         if notice in result.notices:
             return ADVICE[notice]
-    return None
-
-
-def _change(result: SessionResult, totals: SessionTotals) -> str:
-    advice = _advice(result, totals)
-    if advice is not None:
-        return f" – {_lower(advice)}"  # noqa: RUF001 - a dash
-    return "; nothing to change." if totals.ideal_tokens and totals.lost_tokens == 0 else "."
+    return "Nothing to change." if totals.ideal_tokens and totals.lost_tokens == 0 else None
 
 
 def _lower(sentence: str) -> str:

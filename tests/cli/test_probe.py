@@ -145,7 +145,7 @@ async def test_a_terminal_shows_the_progress_and_then_a_table_that_fits(columns)
     assert shown.text.startswith("coding-agent against simulated at http://127.0.0.1:")
     assert "waiting" not in shown.text
     assert "95 % interval" in shown.text
-    assert shown.text.endswith("all that it could have; nothing to change.")
+    assert shown.text.endswith("Nothing to change.")
 
 
 async def test_without_colour_the_words_are_the_same():
@@ -164,7 +164,7 @@ async def test_a_terminal_without_utf8_gets_ascii_and_the_whole_result(environme
     assert shown.written.isascii()
     assert "?" not in shown.text
     assert "# hit - lost . new" in shown.text
-    assert shown.text.endswith("nothing to change.")
+    assert shown.text.endswith("Nothing to change.")
 
 
 async def test_ctrl_c_prints_the_turns_that_finished():
@@ -232,7 +232,7 @@ async def test_json_and_csv_have_the_same_turns():
         code, table, _ = await probe("--url", engine.url, "--csv", "--cold")
     shape, rows = json.loads(page), list(csv.DictReader(io.StringIO(table)))
     assert code == 0
-    assert "nothing to change" in " ".join(beside.split())
+    assert "Nothing to change" in " ".join(beside.split())
     assert shape["interrupted"] is False
     exact = ("turn", "prompt_tokens", "cached_tokens", "ideal_cached_tokens", "completion_tokens")
     for turn, row in zip(shape["turns"], rows, strict=True):

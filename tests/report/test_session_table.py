@@ -164,7 +164,7 @@ def test_the_report_begins_with_the_scenario_and_ends_with_the_verdict():
     page = report(session(*TURNS[:2]))
     assert page.startswith("coding-agent against tiny at http://gpu:8000\n")
     assert "vLLM 0.32.0, 2026-01-01 00:00:00 UTC" in page
-    assert page.rstrip().endswith("nothing to change.")
+    assert page.rstrip().endswith("Nothing to change.")
     assert "SIMULATED" not in page
 
 

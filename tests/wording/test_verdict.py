@@ -17,8 +17,8 @@ SOUND = TURNS[:2]
 
 def test_the_verdict_on_a_healthy_session_says_what_was_saved_and_to_change_nothing():
     assert verdict(session(*SOUND)) == (
-        "The cache served 992 of 2,250 prompt tokens (44.1 %), all that it could have; "
-        "nothing to change."
+        "The cache served 992 of 2,250 prompt tokens (44.1 %), all that it could have. "
+        "Nothing to change."
     )
 
 
@@ -70,13 +70,13 @@ def test_with_an_unknown_ideal_the_verdict_does_not_say_that_all_was_served():
 def test_a_number_from_counters_comes_with_the_flag_that_replaces_them():
     said = verdict(session(*SOUND, notices=frozenset({Notice.CACHED_FROM_COUNTERS})))
     assert "all that it could have" in said
-    assert "the server does not report cached tokens" in said
+    assert "The server does not report cached tokens" in said
     assert "--enable-prompt-tokens-details" in said
 
 
 def test_one_turn_or_an_unknown_one_shows_nothing():
     assert verdict(session(TURNS[0])) == "The cache served 0 of 1,000 prompt tokens (0 %)."
-    assert "nothing to change" not in verdict(session(TURNS[0], turn(2, 1250, None, None)))
+    assert "Nothing to change" not in verdict(session(TURNS[0], turn(2, 1250, None, None)))
 
 
 def test_the_advice_is_about_an_unstable_prompt_even_if_nothing_was_lost():
@@ -96,18 +96,18 @@ def with_controls(*saved: float, cached: int = 992) -> tuple:
 
 def test_controls_show_how_much_sooner_the_first_token_came_with_the_interval():
     said = verdict(session(*with_controls(0.3, 0.4, 0.5, 0.5, 0.6, 0.7)))
-    sooner = "the first token came 500 ms sooner in the median, 95 % interval 300 ms to 700 ms)"
+    sooner = "The first token came 500 ms sooner in the median, 95 % interval 300 ms to 700 ms."
     assert sooner in said
 
 
 def test_the_verdict_says_if_the_cache_costs_time():
     said = verdict(session(*with_controls(*[-0.03] * 6)))
-    assert "the first token came 30 ms later in the median, 95 % interval 30 ms to 30 ms" in said
+    assert "The first token came 30 ms later in the median, 95 % interval 30 ms to 30 ms" in said
 
 
 def test_a_difference_within_chance_is_no_difference():
     said = verdict(session(*with_controls(0.03, -0.01, 0.02, 0.01, -0.02, 0.03, 0.04)))
-    assert "; TTFT: no measurable difference, 95 % interval" in said
+    assert " TTFT: no measurable difference, 95 % interval" in said
     assert "20 ms later to 40 ms sooner" not in said.split("interval")[0]
     assert "came" not in said
 

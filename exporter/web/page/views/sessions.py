@@ -72,7 +72,7 @@ def loss_rows(
 
 def _verdict(result: SessionResult, totals: SessionTotals) -> str:
     if result.failure is None:
-        return f"{served_and_lost(totals)}."
+        return served_and_lost(totals)
     return {0: "No turn finished.", 1: "One turn finished."}.get(
         totals.turns, f"{totals.turns} turns finished."
     )
