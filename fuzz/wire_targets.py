@@ -192,7 +192,7 @@ def _answered(events: list[Event]) -> Answer:
     answer = Answer()
     for number, event in enumerate(events):
         failed = answer.failure
-        had_text = answer.take(event.data, float(number))
+        had_text = answer.add(event.data, float(number))
         assert failed is None or (answer.failure is failed and not had_text), (
             "went on after a failure"
         )

@@ -57,7 +57,7 @@ class TokenBudget:
 
     free_at: float = float("-inf")
 
-    def spent(self, tokens: int, now: float, tokens_per_hour: int) -> TokenBudget:
+    def spend(self, tokens: int, now: float, tokens_per_hour: int) -> TokenBudget:
         """The budget after a session or test that ended at `now` and cost `tokens`."""
         if tokens_per_hour == 0:
             return self
@@ -67,7 +67,7 @@ class TokenBudget:
         """Seconds until the next session may start."""
         return max(0.0, self.free_at - now)
 
-    def under(self, now: float, *, before: int, tokens_per_hour: int) -> TokenBudget:
+    def under_limit(self, now: float, *, before: int, tokens_per_hour: int) -> TokenBudget:
         """The same spent tokens under a new budget; none are left without a limit."""
         if before == 0 or tokens_per_hour == 0:
             return TokenBudget()

@@ -40,7 +40,7 @@ def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | N
     return RetentionUnknown.TOO_SHORT if most_cached(usage.prompt_tokens, match_unit) == 0 else None
 
 
-def retained(usage: Usage | None, match_unit: int) -> float | None:
+def retention_ratio(usage: Usage | None, match_unit: int) -> float | None:
     """The share of the prefix that the second prompt hit; None if the server does not report it."""
     if usage is None or usage.cached_tokens is None:
         return None
@@ -48,7 +48,7 @@ def retained(usage: Usage | None, match_unit: int) -> float | None:
     return None if most <= 0 else min(1.0, usage.cached_tokens / most)
 
 
-def late(gap_seconds: float, waited_seconds: float) -> bool:
+def too_late(gap_seconds: float, waited_seconds: float) -> bool:
     """Whether the read came too long after the gap to say anything about this gap."""
     return waited_seconds > gap_seconds * (1 + _LATE_RATIO) + _LATE_SECONDS
 

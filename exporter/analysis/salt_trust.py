@@ -32,7 +32,7 @@ class Process:
             for one, another in zip(self._parts(), other._parts(), strict=True)
         )
 
-    def with_what(self, other: Process) -> Process:
+    def merged_with(self, other: Process) -> Process:
         """With what `other`, which is the same process, knows in addition."""
         return Process(
             other.version if self.version is None else self.version,
@@ -70,7 +70,7 @@ class SaltTrust:
             if self._by is None or process.differs(self._by):
                 self._ignored, self._by = False, None
             else:
-                self._by = self._by.with_what(process)
+                self._by = self._by.merged_with(process)
         return self._ignored
 
     def distrust(self, process: Process | None) -> None:

@@ -22,7 +22,7 @@ class ScrapeLimiter:
         self._for_slow = asyncio.Semaphore(max(1, count // 2))
 
     @asynccontextmanager
-    async def taken(self, *, slow: bool) -> AsyncIterator[None]:
+    async def slot(self, *, slow: bool) -> AsyncIterator[None]:
         """Wait for a slot, and hold it until the end."""
         if not slow:
             async with self._all:

@@ -144,7 +144,7 @@ class Scraper:
         return view
 
     async def _read(self) -> EngineSnapshot | ScrapeFailure:
-        async with self._limiter.taken(slow=self._slow):
+        async with self._limiter.slot(slow=self._slow):
             outcome = await self._read_page()
         if isinstance(outcome, ScrapeFailure):
             self._slow = outcome.reason == ScrapeReason.TIMEOUT
@@ -175,12 +175,12 @@ class Scraper:
             if len(snapshot.parts) > 1 or not joined.isdisjoint(self._history.engines):
                 self._mixed_at = snapshot.at
             return snapshot
-        sole = self._history.sole
-        returned, alternates = totals.returned(sole, snapshot), totals.alternates(sole, snapshot)
+        sole = self._history.own_page
+        returned, alternates = totals.came_back(sole, snapshot), totals.alternates(sole, snapshot)
         if returned or alternates:
             self._mixed_at = snapshot.at
             if alternates:
-                self._history = self._history.with_sole(totals.fell(sole, snapshot))
+                self._history = self._history.with_own_page(totals.remember_fall(sole, snapshot))
             return self._failure(ScrapeReason.SEVERAL_ENGINES, _SEVERAL_ENGINES)
         return snapshot
 
@@ -219,7 +219,7 @@ class Scraper:
 
     async def _ask_info(self) -> None:
         try:
-            async with self._limiter.taken(slow=self._slow), asyncio.timeout(self._timeout):
+            async with self._limiter.slot(slow=self._slow), asyncio.timeout(self._timeout):
                 self._info = await self._source.info()
         except EngineUnavailableError as error:
             reason, detail = error.reason, error.detail

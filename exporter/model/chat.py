@@ -100,7 +100,7 @@ class Chat:
         """The seconds between one chunk with text and the next."""
         return tuple(later - earlier for earlier, later in pairwise(self.token_times))
 
-    def once(self) -> Chat:
+    def if_sent_once(self) -> Chat:
         """The same, but a failure if the server may have got the prompt twice."""
         if self.failure is not None or not self.sent_twice:
             return self

@@ -96,7 +96,7 @@ class EngineSnapshot:
         return self.iteration_tokens, self.prompt_tokens, self.generation_tokens
 
     @property
-    def told_apart_by(self) -> tuple[str, ...]:
+    def engine_labels(self) -> tuple[str, ...]:
         """The names of the labels that tell the engines on this page apart."""
         return tuple(sorted({name for key in self.parts for name, _ in key}))
 

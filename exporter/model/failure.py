@@ -32,7 +32,7 @@ class FailureReason(StrEnum):
     INTERNAL = "internal"  # an unexpected exception; the log has the trace
 
     @property
-    def is_of_the_target(self) -> bool:
+    def concerns_target(self) -> bool:
         """Whether it concerns the whole target, so that every other scenario fails, too."""
         return self not in _OF_ONE_SCENARIO
 

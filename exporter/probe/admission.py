@@ -92,7 +92,7 @@ class Admission:
 
     def pace_seconds(self, tokens: int) -> float:
         """The seconds in which the budget allows so many tokens; 0 without a limit."""
-        return TokenBudget().spent(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
+        return TokenBudget().spend(tokens, 0.0, self._policy.tokens_per_hour).seconds_left(0.0)
 
     @property
     def tokens_per_hour(self) -> int:
@@ -101,7 +101,7 @@ class Admission:
 
     def continue_from(self, other: Admission) -> None:
         """Take over what was spent on the same engine, under this budget."""
-        self._budget = other._budget.under(
+        self._budget = other._budget.under_limit(
             self._clock.monotonic(),
             before=other._policy.tokens_per_hour,
             tokens_per_hour=self._policy.tokens_per_hour,
@@ -130,7 +130,7 @@ class Admission:
             now = self._clock.monotonic()
             if announce:
                 self._session_ended(charge.failure, now)
-            self._budget = self._budget.spent(charge.tokens, now, self._policy.tokens_per_hour)
+            self._budget = self._budget.spend(charge.tokens, now, self._policy.tokens_per_hour)
             if not self._yielded:
                 self._sending.release()
             self._yielded = False

@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.analysis.cache.counted_hits import alone, counted, looked_up, no_hits, seen
+from exporter.analysis.cache.counted_hits import (
+    counted_hits,
+    counters_include,
+    looked_up,
+    no_hits,
+    ran_alone,
+)
 from exporter.analysis.cache.engine_knowledge import EngineKnowledge
 from exporter.analysis.cache.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
@@ -150,7 +156,7 @@ class EngineRequests:
         if self._base is None:
             self.complete = self.share.quiet(self.clock.monotonic())
         else:
-            self.complete = seen(self._base[0], snapshot, prompts - self._base[1])
+            self.complete = counters_include(self._base[0], snapshot, prompts - self._base[1])
         if self.complete:
             self._base = snapshot, prompts
 
@@ -338,13 +344,13 @@ class RequestScope:
             silent = replace(
                 silent,
                 no_hits=no_hits(before, after, prompt),
-                counted=counted(before, after, prompt),
+                counted=counted_hits(before, after, prompt),
             )
-            included, left = seen(before, after, prompt), left - 1
+            included, left = counters_include(before, after, prompt), left - 1
             if (
                 silent.known is not None
                 or left == 0
-                or (included and not alone(before, after, prompt))
+                or (included and not ran_alone(before, after, prompt))
             ):
                 requests.counters_lag = not included
                 break

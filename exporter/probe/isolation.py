@@ -21,7 +21,7 @@ from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.fitting import fit
-from exporter.scenario.model import Scenario, ScenarioKind, headed, refuses_system
+from exporter.scenario.model import Scenario, ScenarioKind, refuses_system, with_text_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ async def run_isolation_test(
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
     scope, knowledge = requests.scope(info, before), requests.knowledge
-    requests.client.answered_by(requests.process)
+    requests.client.note_process(requests.process)
     unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
     prompt = _Prompt(requests, scope, info, deadlines)
     try:
@@ -121,7 +121,7 @@ class _Prompt:
     ) -> Chat:
         """The answer to the prompt under a salt."""
         request = ChatRequest(self._info.model, self._messages, tokens, salt)
-        return (await self._scope.chat(request, self._deadlines, on_token)).once()
+        return (await self._scope.chat(request, self._deadlines, on_token)).if_sent_once()
 
     def result(self, same: Sequence[Chat], other: Chat | None) -> IsolationTest:
         """The cached tokens of all answers, by all that is known now."""
@@ -164,7 +164,7 @@ class _Prompt:
             self._knowledge.no_system = True
             await self._make(nonce, wanted_tokens)
             chat = await self.send(salt)
-        return replace(chat, usage=self._knowledge.sent_new(chat.usage))
+        return replace(chat, usage=self._knowledge.usage_of_new_prompt(chat.usage))
 
     async def _make(self, nonce: str, wanted_tokens: int) -> None:
         kind = _kind(nonce)
@@ -186,7 +186,7 @@ def _kind(nonce: str) -> ScenarioKind:
 
     def build(padding: int) -> Scenario:
         system, *rest = CODING_AGENT.build(padding).steps[0]
-        opening = headed(system, nonce)
+        opening = with_text_before(system, nonce)
         return Scenario(
             "isolation", (), ((opening, *rest), ({"role": "user", "content": "Go on."},))
         )

@@ -80,7 +80,7 @@ def own_info(info: EngineInfo, view: EngineView | None) -> EngineInfo:
 
 
 def _on_one_page(snapshot: EngineSnapshot) -> str:
-    labels = " and ".join(snapshot.told_apart_by)
+    labels = " and ".join(snapshot.engine_labels)
     return (
         f"/metrics has the series of {len(snapshot.parts)} engines, told apart by the label "
         f"{labels}: a router answers at this URL, or several engines do"

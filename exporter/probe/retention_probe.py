@@ -121,7 +121,7 @@ class RetentionProbe:
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
         scope = self._requests.scope(info, view)
-        client.answered_by(self._requests.process)
+        client.note_process(self._requests.process)
         unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, scope)
 
@@ -131,7 +131,7 @@ class RetentionProbe:
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, new_salt())
         chat = await self._send(request, engine)
         charge.tokens += 2 * chat.tokens  # the read is charged now
-        chat = replace(chat, usage=self._requests.knowledge.sent_new(chat.usage))
+        chat = replace(chat, usage=self._requests.knowledge.usage_of_new_prompt(chat.usage))
         return _Written(gap, request, self._heartbeat.clock.monotonic(), chat)
 
     async def _read(self, prefix: _Written, engine: _Engine) -> None:
@@ -140,13 +140,16 @@ class RetentionProbe:
         if obstacle is not None and engine.hopeless(prefix):
             self._publish(prefix.gap, None, obstacle)
             return
-        if retention.late(prefix.gap, waited):
+        if retention.too_late(prefix.gap, waited):
             self._publish(prefix.gap, None, RetentionUnknown.LATE)
             return
         chat = await self._send(prefix.request, engine)
         view = await self._requests.observe()
         usage = None if chat.usage is None else engine.scope.settled(chat.usage)
-        ratio, knowledge = retention.retained(usage, engine.match_unit), self._requests.knowledge
+        ratio, knowledge = (
+            retention.retention_ratio(usage, engine.match_unit),
+            self._requests.knowledge,
+        )
         unknown = None
         if chat.failure is not None:
             unknown = RetentionUnknown.FAILED
@@ -162,7 +165,7 @@ class RetentionProbe:
         self._publish(prefix.gap, ratio, unknown)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
-        chat = (await engine.scope.chat(request, self._context.deadlines)).once()
+        chat = (await engine.scope.chat(request, self._context.deadlines)).if_sent_once()
         self._context.sink.tokens_consumed(chat.tokens)
         return chat
 

@@ -98,7 +98,7 @@ class SessionProbe:
         )
 
     def _log_failure(self, result: SessionResult, failure: Failure) -> None:
-        what = None if failure.reason.is_of_the_target else result.scenario
+        what = None if failure.reason.concerns_target else result.scenario
         if self._failing.get(what) is not failure.reason:
             self._log.warning(
                 "session.failed",

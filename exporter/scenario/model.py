@@ -90,7 +90,7 @@ def _without_system(step: Sequence[Message]) -> Iterator[Message]:
         if message.get("role") == "system":
             said.append(text_of(message))
         elif message.get("role") == "user" and said:
-            yield headed(message, "\n\n".join(said), "\n\n")
+            yield with_text_before(message, "\n\n".join(said), "\n\n")
             said = []
         else:
             yield message
@@ -110,7 +110,7 @@ NONCE_TOKENS = 40
 """The most tokens of a nonce: 32 characters, at worst one token each, and a line break."""
 
 
-def headed(message: Message, text: str, between: str = "\n") -> Message:
+def with_text_before(message: Message, text: str, between: str = "\n") -> Message:
     """The message with `text` before its own text."""
     content = message.get("content")
     if isinstance(content, list):

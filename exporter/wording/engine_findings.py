@@ -43,7 +43,7 @@ def of_metrics(view: EngineView | None) -> Finding:
     ranks, parts = view.snapshot.ranks, view.snapshot.parts
     text = f"/metrics has the vllm: metrics of {ranks} engine rank{'' if ranks == 1 else 's'}"
     if parts:
-        labels = " and ".join(view.snapshot.told_apart_by)
+        labels = " and ".join(view.snapshot.engine_labels)
         engines = "1 engine" if len(parts) == 1 else f"{len(parts)} engines"
         text += (
             f", of {engines} by the label {labels}. vLLM does not set it, so the page comes from "

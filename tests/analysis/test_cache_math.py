@@ -113,7 +113,7 @@ def test_the_token_ids_of_two_recorded_turns_give_the_hit_that_was_reported():
         text = (STREAMS / name).read_text()
         answer = Answer()
         for event in Decoder().feed(text[text.index("data: ") :].encode()):
-            answer.take(event.data, 1.0)
+            answer.add(event.data, 1.0)
         ids = tuple(answer.completion_token_ids)
         turns.append(turn(index, answer.usage, answer.prompt_token_ids, ids))
     assert turn_ideal(turns[1], turns[:1], 32) == turns[1].usage.cached_tokens == 192

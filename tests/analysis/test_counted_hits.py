@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.counted_hits import counted
+from exporter.analysis.cache.counted_hits import counted_hits
 from exporter.engine.metrics.exposition import parse
 
 BEFORE = parse(
@@ -26,8 +26,8 @@ AFTER = replace(BEFORE, queried_tokens=6000.0, hit_tokens=1800.0)
 
 
 def test_an_idle_engine_that_looked_up_exactly_this_prompt_tells_its_hits():
-    assert counted(BEFORE, AFTER, 1000) == 800
-    assert counted(BEFORE, replace(AFTER, hit_tokens=1000.0), 1000) == 0
+    assert counted_hits(BEFORE, AFTER, 1000) == 800
+    assert counted_hits(BEFORE, replace(AFTER, hit_tokens=1000.0), 1000) == 0
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_idle_engine_that_looked_up_exactly_this_prompt_tells_its_hits():
     ],
 )
 def test_hits_that_may_belong_to_another_request_are_unknown(before, after):
-    assert counted(before, after, 1000) is None
+    assert counted_hits(before, after, 1000) is None
 
 
 @given(
@@ -65,4 +65,4 @@ def test_counted_hits_are_ours_or_unknown(prompt, ours, others, others_hit):
         queried_tokens=5000.0 + prompt + others,
         hit_tokens=1000.0 + hit + min(others, others_hit),
     )
-    assert counted(BEFORE, after, prompt) == (hit if others == 0 else None)
+    assert counted_hits(BEFORE, after, prompt) == (hit if others == 0 else None)

@@ -76,18 +76,18 @@ def test_an_engine_that_cannot_be_read_does_not_stand_still():
 
 
 def test_spent_tokens_take_their_share_of_an_hour():
-    budget = TokenBudget().spent(2_500, now=100.0, tokens_per_hour=10_000)
+    budget = TokenBudget().spend(2_500, now=100.0, tokens_per_hour=10_000)
     pause = budget_pause(budget, now=400.0)
     assert (pause.reason, pause.seconds) == (PauseReason.BUDGET, 600.0)
     assert budget_pause(budget, now=1000.0) is None
 
 
 def test_without_a_limit_there_is_no_wait():
-    assert budget_pause(TokenBudget().spent(10**9, now=0.0, tokens_per_hour=0), now=0.0) is None
+    assert budget_pause(TokenBudget().spend(10**9, now=0.0, tokens_per_hour=0), now=0.0) is None
 
 
 def test_tokens_spent_during_a_wait_make_it_longer():
-    budget = TokenBudget().spent(2_500, 0.0, 10_000).spent(2_500, 0.0, 10_000)
+    budget = TokenBudget().spend(2_500, 0.0, 10_000).spend(2_500, 0.0, 10_000)
     assert budget.free_at == 1800.0
 
 
@@ -97,22 +97,22 @@ def test_tokens_spent_during_a_wait_make_it_longer():
 def test_a_new_budget_changes_the_wait_for_the_same_tokens(tokens_per_hour, seconds):
     budget = (
         TokenBudget()
-        .spent(6_000, 0.0, 10_000)
-        .under(360.0, before=10_000, tokens_per_hour=tokens_per_hour)
+        .spend(6_000, 0.0, 10_000)
+        .under_limit(360.0, before=10_000, tokens_per_hour=tokens_per_hour)
     )
     pause = budget_pause(budget, 360.0)
     assert (pause and pause.seconds) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_tokens_spent_without_a_limit_cause_no_wait_under_a_new_limit():
-    budget = TokenBudget().spent(10**9, 0.0, 0).under(1.0, before=0, tokens_per_hour=10)
+    budget = TokenBudget().spend(10**9, 0.0, 0).under_limit(1.0, before=0, tokens_per_hour=10)
     assert budget_pause(budget, 1.0) is None
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.floats(0, 10**5))
 def test_a_budget_there_and_back_changes_nothing(tokens, one, other, now):
-    budget = TokenBudget().spent(tokens, 0.0, one)
-    back = budget.under(now, before=one, tokens_per_hour=other).under(
+    budget = TokenBudget().spend(tokens, 0.0, one)
+    back = budget.under_limit(now, before=one, tokens_per_hour=other).under_limit(
         now, before=other, tokens_per_hour=one
     )
     owed, was = budget_pause(back, now), budget_pause(budget, now)
@@ -131,7 +131,7 @@ def test_no_hour_holds_more_than_the_budget_and_one_session(costs_and_lengths, b
         now += pause.seconds if pause else 0.0
         spans.append((now, now + length, cost))
         now += length
-        spent = spent.spent(cost, now, budget)
+        spent = spent.spend(cost, now, budget)
     for begin in [edge for start, end, _ in spans for edge in (start, end, end - 3600)]:
         within = [span for span in spans if span[0] < begin + 3600 and span[1] >= begin]
         used = sum(cost * _share(start, end, begin) for start, end, cost in within)

@@ -85,7 +85,7 @@ def recorded(version, name):
     answer = Answer()
     for line in (VERSIONS / version / name).read_text().splitlines():
         if line.startswith("data: "):
-            answer.take(line.removeprefix("data: ").encode(), 1.0)
+            answer.add(line.removeprefix("data: ").encode(), 1.0)
     assert answer.usage is not None
     return answer.usage
 

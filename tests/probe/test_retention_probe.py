@@ -301,12 +301,12 @@ def test_a_prefix_stays_within_half_of_the_context(match_unit, max_model_len):
 def test_the_share_retained_is_a_ratio_and_whole_only_if_all_was(prompt, unit, cached):
     usage = Usage(prompt, 1, cached)
     most = most_cached(prompt, unit)
-    share = retention.retained(usage, unit)
+    share = retention.retention_ratio(usage, unit)
     assert (share is None) == (most == 0)
     if share is not None:
         assert 0 <= share <= 1
         assert (share == 1) == (cached >= most)
-    assert retention.retained(replace(usage, cached_tokens=None), unit) is None
+    assert retention.retention_ratio(replace(usage, cached_tokens=None), unit) is None
 
 
 def test_a_prefix_that_hits_when_it_is_written_is_not_new():

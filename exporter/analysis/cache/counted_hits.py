@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot
 
 
-def counted(before: EngineSnapshot | None, after: EngineSnapshot | None, prompt: int) -> int | None:
+def counted_hits(
+    before: EngineSnapshot | None, after: EngineSnapshot | None, prompt: int
+) -> int | None:
     """The tokens of one prompt that came from cache between two readings.
 
     None if other requests may be in the growth.
     """
-    if before is None or after is None or not idle(after) or not alone(before, after, prompt):
+    if before is None or after is None or not idle(after) or not ran_alone(before, after, prompt):
         return None
     hits = growth(before.hit_tokens, after.hit_tokens)
     return int(hits) if hits is not None and 0 <= hits <= prompt and hits == int(hits) else None
 
 
-def alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
+def ran_alone(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the engine was idle, and then looked up exactly one prompt of that length."""
     same_process = before.process_start_time == after.process_start_time
     queried = growth(before.queried_tokens, after.queried_tokens)
@@ -39,13 +41,13 @@ def no_hits(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """
     if before.process_start_time != after.process_start_time:
         return False
-    if not seen(before, after, prompt):
+    if not counters_include(before, after, prompt):
         return False
     external = growth(before.cached_prompt_tokens, after.cached_prompt_tokens)
     return growth(before.hit_tokens, after.hit_tokens) == 0 and external in (None, 0)
 
 
-def seen(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
+def counters_include(before: EngineSnapshot, after: EngineSnapshot, prompt: int) -> bool:
     """Whether the counters can already include a prompt of that length.
 
     vLLM counts a step after it has sent the step's tokens, so a stream can end before its tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.kv_transfer import whole, without_transfer
+from exporter.analysis.cache.kv_transfer import counts_all_as_cached, without_transfer
 from exporter.analysis.cache.match_unit import Hit, match_unit
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class EngineKnowledge:
         """The hits of the latest turns, oldest first."""
         return tuple(self._hits)
 
-    def saw(self, hit: Hit) -> None:
+    def add_hit(self, hit: Hit) -> None:
         """Remember a turn's hit. A turn without a hit says nothing about the unit."""
         if hit.cached > 0:
             self._hits.append(hit)
 
-    def sent_new(self, usage: Usage | None) -> Usage | None:
+    def usage_of_new_prompt(self, usage: Usage | None) -> Usage | None:
         """The usage of a prompt that begins with a nonce, so no client sent it before."""
-        if whole(usage, self.label):
+        if counts_all_as_cached(usage, self.label):
             self.transfers = True
         return self.hits_only(usage)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Usage
 
 
-def whole(usage: Usage | None, match_unit: int | None) -> bool:
+def counts_all_as_cached(usage: Usage | None, match_unit: int | None) -> bool:
     """Whether usage counts a whole prompt as cached, or nearly so.
 
     A hit on a prompt that was sent before can look the same: an external cache can serve all of it
@@ -34,6 +34,6 @@ def whole(usage: Usage | None, match_unit: int | None) -> bool:
 
 def without_transfer(usage: Usage | None, match_unit: int | None) -> Usage | None:
     """Usage of a process that is known to count transfers: its cached tokens are unknown then."""
-    if usage is None or not whole(usage, match_unit):
+    if usage is None or not counts_all_as_cached(usage, match_unit):
         return usage
     return replace(usage, cached_tokens=None, transferred=True)

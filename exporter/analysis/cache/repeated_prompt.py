@@ -79,9 +79,9 @@ def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, s
             f"the engine counted at least {traffic.unreported_hits:.0f} hit tokens for it, and its "
             f"usage reported none"
         )
-    excuse = _excuse(repeat, by)
-    if excuse is not None:
-        return RepeatOutcome.UNKNOWN, excuse
+    reason = _why_unclear(repeat, by)
+    if reason is not None:
+        return RepeatOutcome.UNKNOWN, reason
     if not by.hit_before:
         return (
             RepeatOutcome.NEVER_HIT,
@@ -90,7 +90,7 @@ def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, s
     return RepeatOutcome.WEDGED, "this engine process had hit before"
 
 
-def _excuse(repeat: Repeat, by: RepeatConditions) -> str | None:
+def _why_unclear(repeat: Repeat, by: RepeatConditions) -> str | None:
     """Why a repeat that missed says nothing about the cache; None if it does say something."""
     traffic, unit = repeat.traffic, by.match_unit
     full = pressed(traffic, by.room)
@@ -98,7 +98,7 @@ def _excuse(repeat: Repeat, by: RepeatConditions) -> str | None:
     hidden = traffic is None or traffic.hits_beyond is None
     if traffic is not None and traffic.hits_beyond is not None and most is not None:
         hidden = traffic.hits_beyond >= most
-    excuses = {
+    reasons = {
         "prefix caching is off": by.prefix_caching is False,
         "several engines answer at this URL": by.several
         or (traffic is not None and traffic.elsewhere > 0),
@@ -113,4 +113,4 @@ def _excuse(repeat: Repeat, by: RepeatConditions) -> str | None:
         "whether other requests filled the cache in between is unknown": full is None,
         "whether the engine counted a hit for it is unknown": hidden,
     }
-    return next((words for words, holds in excuses.items() if holds), None)
+    return next((words for words, holds in reasons.items() if holds), None)

@@ -38,7 +38,7 @@ def reuse_rule_evidence(
     if not (parts and speculative) and hit.ends_with_prompt_before(*units):
         ends = [one.ends_with_prompt_before(*units) for one in short]
         always = len(short) >= _OFTEN and all(ends)
-        uneven = _uneven(engine)
+        uneven = _has_different_layers(engine)
         if always or uneven:
             parts.append(
                 "the hit ends with the prompt of the previous turn, as on engines with sliding "
@@ -52,7 +52,7 @@ def reuse_rule_evidence(
     return "; ".join(parts) or None
 
 
-def _uneven(engine: EngineSnapshot | None) -> bool:
+def _has_different_layers(engine: EngineSnapshot | None) -> bool:
     """Whether the KV cache has groups of layers that keep different amounts per token."""
     cache = engine.cache if engine else None
     if engine is None or cache is None:

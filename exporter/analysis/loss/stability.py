@@ -125,23 +125,23 @@ def _answer_reason(
         return BreakReason.REASONING_STRIPPED
     if index < len(pair.prompt):
         return None
-    stripped = _answer_lost_its_head(pair, index)
+    stripped = _answer_start_left_out(pair, index)
     return BreakReason.REASONING_STRIPPED if stripped else BreakReason.COMPLETION_REENCODED
 
 
 def _reason(pair: TurnPair, index: int, place: Place | None, later: Place | None) -> BreakReason:
     role = place[1] if place else None
-    moved = _stands_further_on(pair, index)
+    moved = _is_further_on(pair, index)
     if role == "system" and (moved or (later is not None and later[1] != role)):
         return BreakReason.SYSTEM_PROMPT_MOVED
     if role == _TOOLS and (moved or later is not None):
         return BreakReason.TOOLS_REORDERED
-    if _meet_again(pair, index):
+    if _same_again(pair, index):
         return BreakReason.VALUE_CHANGED
     return BreakReason.HISTORY_REWRITTEN
 
 
-def _answer_lost_its_head(pair: TurnPair, index: int) -> bool:
+def _answer_start_left_out(pair: TurnPair, index: int) -> bool:
     """Whether the later prompt leaves out the start of the answer and goes on with the rest."""
     if index > len(pair.prompt) + _ANSWER_START:
         return False
@@ -149,7 +149,7 @@ def _answer_lost_its_head(pair: TurnPair, index: int) -> bool:
     return _find(pair.sequence, run, index + 1) is not None
 
 
-def _stands_further_on(pair: TurnPair, index: int) -> bool:
+def _is_further_on(pair: TurnPair, index: int) -> bool:
     """Whether the earlier turn's next text is in the later prompt, but further on."""
     skip = 4  # the tokens at the difference may be split in another way
     run = pair.sequence[index + skip : index + skip + _RESYNC_RUN]
@@ -157,7 +157,7 @@ def _stands_further_on(pair: TurnPair, index: int) -> bool:
     return found is not None and found > index + _RESYNC_REACH
 
 
-def _meet_again(pair: TurnPair, index: int) -> bool:
+def _same_again(pair: TurnPair, index: int) -> bool:
     """Whether both are the same again after a few tokens that differ."""
     sequence, later = pair.sequence, pair.later
     runs = {sequence[index + gap : index + gap + _RESYNC_RUN]: gap for gap in range(_RESYNC_REACH)}

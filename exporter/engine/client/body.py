@@ -7,7 +7,7 @@ import zlib
 
 import aiohttp
 
-from exporter.engine.client.translation import redirected, sent_on
+from exporter.engine.client.translation import redirect_failure, redirect_of
 from exporter.engine.wire.refusal import Refusal, read_refusal
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import Failure, FailureReason
@@ -67,10 +67,10 @@ def _readable(response: aiohttp.ClientResponse, body: bytes) -> bytes:
         return b""
 
 
-def no_stream(response: aiohttp.ClientResponse) -> Failure | None:
+def not_a_stream(response: aiohttp.ClientResponse) -> Failure | None:
     """Why a successful answer is not a stream of events, by its head; None if it is one."""
-    if (onward := sent_on(response)) is not None:
-        return redirected(response.status, onward)
+    if (onward := redirect_of(response)) is not None:
+        return redirect_failure(response.status, onward)
     if response.content_type != "text/event-stream":
         return Failure(
             FailureReason.PROTOCOL, f"the answer is {response.content_type:.100}, not a stream"

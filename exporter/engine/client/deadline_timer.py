@@ -28,7 +28,7 @@ class DeadlineTimer:
         self._tokens = 0
         self._timer: asyncio.Timeout | None = None
 
-    def timer(self) -> asyncio.Timeout:
+    def running(self) -> asyncio.Timeout:
         self._timer = asyncio.timeout_at(min(self._end, self._started + self.deadlines.first_token))
         return self._timer
 

@@ -14,14 +14,14 @@ import aiohttp
 
 from exporter import __version__
 from exporter.engine.client import stamps
-from exporter.engine.client.body import no_stream, refused
+from exporter.engine.client.body import not_a_stream, refused
 from exporter.engine.client.deadline_timer import DeadlineTimer
 from exporter.engine.client.reader import KEEPALIVE_SECONDS, Reader, packed
-from exporter.engine.client.translation import connection_failure, sent_on
+from exporter.engine.client.translation import connection_failure, redirect_of
 from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.capabilities import Capabilities
 from exporter.engine.wire.model_cards import context_length, loaded_model, model_cards
-from exporter.engine.wire.redaction import page_without, without_sent
+from exporter.engine.wire.redaction import page_without_key, without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
 from exporter.errors import EngineUnavailableError
@@ -91,7 +91,7 @@ class EngineClient:
         await self._reader.close()
         self._retired.clear()
 
-    def answered_by(self, process: object) -> None:
+    def note_process(self, process: object) -> None:
         """Note which process answers now, None if that is unknown.
 
         A new process may have other capabilities.
@@ -105,7 +105,7 @@ class EngineClient:
     async def metrics(self) -> bytes:
         """The page of vLLM's own /metrics. Raises `EngineUnavailableError`."""
         page = await self._reader.page("GET", self._metrics_url, limit=_PAGE_BYTES)
-        return page_without(page, self._api_key)
+        return page_without_key(page, self._api_key)
 
     async def healthy(self, seconds: float | None = None) -> bool:
         """True if /health answers 200. Raises `EngineUnavailableError` if it does not.
@@ -222,14 +222,14 @@ class EngineClient:
         It is sent again without a field that the engine refuses, and over a new connection if the
         server closed a kept one.
         """
-        watch, sent_twice = DeadlineTimer(deadlines), False
+        timer, sent_twice = DeadlineTimer(deadlines), False
         while True:  # each time with one field less, or once more over a new connection
             exchange, answer = stamps.Exchange(), Answer()
-            failure = await self._attempt(request, watch, exchange, answer, on_token)
-            if _closed_while_kept(failure, exchange) and watch.elapsed() < deadlines.connect:
+            failure = await self._attempt(request, timer, exchange, answer, on_token)
+            if _closed_while_kept(failure, exchange) and timer.elapsed() < deadlines.connect:
                 sent_twice = exchange.sent_at is not None
                 self._keep_none()
-            elif answer.refusal is None or not self.capabilities.take(answer.refusal, request):
+            elif answer.refusal is None or not self.capabilities.learn(answer.refusal, request):
                 break
         if failure is not None:
             sent = (request.messages, request.tools, request.cache_salt, answer.message())
@@ -252,20 +252,20 @@ class EngineClient:
     async def _attempt(
         self,
         request: ChatRequest,
-        watch: DeadlineTimer,
+        timer: DeadlineTimer,
         exchange: stamps.Exchange,
         answer: Answer,
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
         stamps.observe(exchange)
         try:
-            async with watch.timer():
-                return await self._stream(request, exchange, answer, watch, on_token)
+            async with timer.running():
+                return await self._stream(request, exchange, answer, timer, on_token)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if answer.done:  # the answer is complete; the end of the connection does not matter
                 return answer.end()
             if isinstance(error, TimeoutError):
-                return watch.failure(error)
+                return timer.failure(error)
             return connection_failure(error, sent=exchange.sent_at is not None)
 
     async def _stream(
@@ -273,17 +273,17 @@ class EngineClient:
         request: ChatRequest,
         exchange: stamps.Exchange,
         answer: Answer,
-        watch: DeadlineTimer,
+        timer: DeadlineTimer,
         on_token: Callable[[int], None] | None,
     ) -> Failure | None:
-        session = self._measuring_session(watch.deadlines)
+        session = self._measuring_session(timer.deadlines)
         url = f"{self.url}/v1/chat/completions"
         sent = packed(self.capabilities.body(request))
         async with session.post(url, **sent, allow_redirects=False) as response:
-            if response.status != HTTPStatus.OK and sent_on(response) is None:
-                answer.refusal = await refused(response, watch.left() / 2)
+            if response.status != HTTPStatus.OK and redirect_of(response) is None:
+                answer.refusal = await refused(response, timer.left() / 2)
                 return answer.refusal.failure
-            if (failure := no_stream(response)) is not None:
+            if (failure := not_a_stream(response)) is not None:
                 return failure
             decoder, left = Decoder(), _STREAM_BYTES
             async for chunk in response.content.iter_any():
@@ -295,8 +295,8 @@ class EngineClient:
                         FailureReason.PROTOCOL, "the answer has more tokens than max_tokens"
                     )
                 for event in decoder.feed(chunk):
-                    if answer.take(event.data, exchange.arrival(event.end)):
-                        watch.token()
+                    if answer.add(event.data, exchange.arrival(event.end)):
+                        timer.token()
                         if on_token is not None:
                             on_token(len(answer.token_times))
                 if answer.failure is not None:

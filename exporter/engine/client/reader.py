@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from exporter.engine.client.body import read_body, refused
-from exporter.engine.client.translation import connection_failure, redirected, sent_on
+from exporter.engine.client.translation import connection_failure, redirect_failure, redirect_of
 from exporter.engine.wire.redaction import without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.errors import EngineUnavailableError
@@ -97,7 +97,7 @@ class Reader:
             async with self._connections().request(
                 method, url, **packed(body), allow_redirects=False, timeout=timeout
             ) as response:
-                onward = sent_on(response)
+                onward = redirect_of(response)
                 if onward is None and response.status == HTTPStatus.OK:
                     return await read_body(response, limit)
                 if onward is None:
@@ -105,7 +105,7 @@ class Reader:
                     raise EngineUnavailableError(failure.reason, failure.detail)
                 same = onward.absolute and onward.origin() == url.origin()
                 if method != "GET" or not same or hop == _MOST_REDIRECTS:
-                    failure = redirected(response.status, onward)
+                    failure = redirect_failure(response.status, onward)
                     raise EngineUnavailableError(failure.reason, failure.detail)
             url = onward
         raise AssertionError(url)  # not reached: the last hop returns or raises

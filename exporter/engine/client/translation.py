@@ -42,7 +42,7 @@ def connection_failure(error: BaseException, *, sent: bool = False) -> Failure:
             return Failure(FailureReason.PROTOCOL, text)
 
 
-def sent_on(response: aiohttp.ClientResponse) -> URL | None:
+def redirect_of(response: aiohttp.ClientResponse) -> URL | None:
     """The URL that an answer redirects to; None without a redirect."""
     if response.status not in _REDIRECTS:
         return None
@@ -55,7 +55,7 @@ def sent_on(response: aiohttp.ClientResponse) -> URL | None:
         return None
 
 
-def redirected(status: int, onward: URL) -> Failure:
+def redirect_failure(status: int, onward: URL) -> Failure:
     """The failure for a redirect to `onward`: keys and prompts must reach only the target."""
     try:
         place = str(onward.origin())

@@ -99,12 +99,12 @@ def _wanted_lines(data: bytes) -> list[str]:
         raise ExpositionError(f"too much to read: {len(found)} lines of vLLM's families")
     if data and not data.endswith(b"\n"):
         last = data.rpartition(b"\n")[2].decode("utf-8", "replace")
-        raise _mistake(data, last, "the page breaks off")
+        raise _error_at(data, last, "the page breaks off")
     try:
         return b"\n".join(found).decode().split("\n") if found else []
     except UnicodeDecodeError as error:
         bad = next(line for line in found if _undecodable(line)).decode("utf-8", "replace")
-        raise _mistake(data, bad, "not UTF-8") from error
+        raise _error_at(data, bad, "not UTF-8") from error
 
 
 def _beginning(data: bytes) -> bytes:
@@ -126,7 +126,7 @@ def _parsed(lines: Sequence[str], data: bytes) -> list[Sample]:
     try:
         return _samples("\n".join(lines))
     except _PARSER_ERRORS as error:
-        raise _mistake(data, _culprit(lines), "not Prometheus text") from error
+        raise _error_at(data, _first_bad_line(lines), "not Prometheus text") from error
 
 
 # What prometheus_client raises on malformed lines; `OverflowError` for very long numbers.
@@ -137,7 +137,7 @@ def _samples(text: str) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-def _culprit(lines: Sequence[str]) -> str:
+def _first_bad_line(lines: Sequence[str]) -> str:
     """The first line that the parser refuses."""
     for line in lines:
         try:
@@ -165,10 +165,10 @@ def _config_labels(line: str, data: bytes) -> Mapping[str, str]:
     try:
         return _labels_of(line)
     except _PARSER_ERRORS as error:
-        raise _mistake(data, line, "not Prometheus text") from error
+        raise _error_at(data, line, "not Prometheus text") from error
 
 
-def _mistake(data: bytes, line: str, what: str) -> ExpositionError:
+def _error_at(data: bytes, line: str, what: str) -> ExpositionError:
     whole = data.decode("utf-8", "replace").split("\n")
     number = next(
         (n for n, other in enumerate(whole, 1) if other.lstrip(" \t") == line.lstrip()), 1

@@ -38,7 +38,7 @@ class Histories:
     gone_restarts: int = 0
 
     @property
-    def sole(self) -> EngineHistory:
+    def own_page(self) -> EngineHistory:
         """The history of the engine whose own page it is; an empty one if it is a router's page."""
         return self.engines.get(_OWN_PAGE, EngineHistory())
 
@@ -75,7 +75,7 @@ class Histories:
             return None
         return _sum_of_known(getattr(self.gone, name), *totals.values())
 
-    def with_sole(self, history: EngineHistory) -> Histories:
+    def with_own_page(self, history: EngineHistory) -> Histories:
         """With a new history of the engine whose own page it is."""
         return replace(self, engines={**self.engines, _OWN_PAGE: history})
 

@@ -72,9 +72,9 @@ class Lookups:
         if since is not None and snapshot.at - since >= LONGEST_OPEN_SECONDS:
             return False
         # A prompt that is being computed is in the KV cache, so it is no longer than that.
-        return not (held is not None and ahead > held) and not self._stands(snapshot)
+        return not (held is not None and ahead > held) and not self._is_still(snapshot)
 
-    def _stands(self, snapshot: EngineSnapshot) -> bool:
+    def _is_still(self, snapshot: EngineSnapshot) -> bool:
         """Whether nothing runs or waits, and no counter grew since the last reading."""
         idle = snapshot.requests_running == 0 and not snapshot.requests_waiting
         return idle and self.last == _counters(snapshot)

@@ -58,15 +58,15 @@ def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
         if label not in _OWN_LABELS
     )
     if not foreign:
-        return _one(page, at=at, scrape_seconds=scrape_seconds)
+        return _engine_snapshot(page, at=at, scrape_seconds=scrape_seconds)
     parts = {
-        key: _one(part, at=at, scrape_seconds=scrape_seconds)
-        for key, part in _parted(page, foreign).items()
+        key: _engine_snapshot(part, at=at, scrape_seconds=scrape_seconds)
+        for key, part in _by_engine(page, foreign).items()
     }
-    return _added_up(parts)
+    return _sum_of_engines(parts)
 
 
-def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
+def _by_engine(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
     """The page of each engine, by the labels that tell them apart.
 
     Series without these labels are not an engine's, such as the start time of the router. Families
@@ -100,7 +100,7 @@ def _parted(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
     }
 
 
-def _added_up(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
+def _sum_of_engines(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
     """The snapshots of several engines as one. A number that one of them lacks is unknown."""
     first, *others = parts.values()
     every = [first, *others]
@@ -134,7 +134,7 @@ def _added_up(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
     )
 
 
-def _one(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
+def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
     by_name, configs = page.by_name, page.configs
     engines = {
         sample.labels["engine"]

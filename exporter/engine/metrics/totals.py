@@ -137,7 +137,7 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     )
 
 
-def returned(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
+def came_back(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
     """Whether the snapshot is of a process that another one had already replaced.
 
     A process that ended does not come back, so several processes answer at this URL in turn. The
@@ -151,7 +151,7 @@ def alternates(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
     """Whether counters fall, rise and fall again faster than any engine can start twice.
 
     For processes without a start time: several of them answer in turn. Such a snapshot must not go
-    into the totals; use `fell` in place of `carry`.
+    into the totals; use `remember_fall` in place of `carry`.
     """
     if history.process_start_time is not None or snapshot.process_start_time is not None:
         return False
@@ -160,7 +160,7 @@ def alternates(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
     return _fell(history, snapshot)
 
 
-def fell(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
+def remember_fall(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     """The history with the time of the fall, and without the fallen values."""
     return replace(history, fell_at=snapshot.at)
 

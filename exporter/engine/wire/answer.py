@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporter.engine.wire.refusal import error_in, error_text, says_it_rests
+from exporter.engine.wire.refusal import error_in, error_text, says_it_is_paused
 from exporter.errors import ExporterError
 from exporter.model.chat import Usage
 from exporter.model.failure import Failure, FailureReason
@@ -59,7 +59,7 @@ class Answer:
     _tool_calls: dict[int, _ToolCall] = field(default_factory=dict, repr=False)
     _text_left: int = _MOST_TEXT
 
-    def take(self, data: bytes, at: float) -> bool:
+    def add(self, data: bytes, at: float) -> bool:
         """Add one event that arrived at `at`; True if it had generated text.
 
         After an event that sets `failure`, all further events are ignored.
@@ -77,7 +77,7 @@ class Answer:
             return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
         if (error_object := error_in(chunk)) is not None:
             text = error_text(error_object)
-            at_rest = says_it_rests(text)
+            at_rest = says_it_is_paused(text)
             return self._fail(FailureReason.PAUSED if at_rest else FailureReason.STREAM_ERROR, text)
         try:
             has_text = self._take_chunk(chunk, at)

@@ -38,7 +38,7 @@ class Capabilities:
         """The JSON object to send, without the fields that the engine refuses."""
         return {name: each for name, each in request.body().items() if name not in self.refused}
 
-    def take(self, refusal: Refusal, request: ChatRequest) -> bool:
+    def learn(self, refusal: Refusal, request: ChatRequest) -> bool:
         """Learn from a refusal; True if the request can be sent again with one field less."""
         if (length := refusal.context_length) is not None:
             self.contexts[request.model] = length

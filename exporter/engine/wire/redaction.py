@@ -24,7 +24,7 @@ def without_sent(text: str, key: str | None, sent: Any = None) -> str:
     return text
 
 
-def page_without(page: bytes, key: str | None) -> bytes:
+def page_without_key(page: bytes, key: str | None) -> bytes:
     """The page without the key, unless the key is so short that it may be there by chance."""
     if key is None or len(key) < _SHORTEST_OF_KEY:
         return page

@@ -94,7 +94,7 @@ def failure_of(status: int, body: bytes) -> Failure:
     full = "max_tokens must be at least 1, got 0" in detail
     if param == "input_tokens" or "maximum context length" in detail or full:
         return Failure(FailureReason.PROMPT_TOO_LONG, detail)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_rests(detail):
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_is_paused(detail):
         return Failure(FailureReason.PAUSED, detail)
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return Failure(FailureReason.OVERLOADED, detail)
@@ -123,6 +123,6 @@ def error_text(error: Any) -> str:
     return str(text or "no message")[:DETAIL_LIMIT]
 
 
-def says_it_rests(words: str) -> bool:
+def says_it_is_paused(words: str) -> bool:
     """Whether an error message says that the engine is paused or being scaled."""
     return _AT_REST.search(words) is not None

@@ -118,7 +118,7 @@ class TargetState:
     def _add_failure(self, reason: FailureReason) -> None:
         self.failures[reason] += 1
         self.failures_in_a_row += 1
-        if reason.is_of_the_target:
+        if reason.concerns_target:
             self.scenarios.clear()
             self.signs.clear()
             self.wedged = None

@@ -17,7 +17,7 @@ from exporter.probe.overlapping import overlapping
 from exporter.probe.session.cold_control import Place
 from exporter.probe.session.prefix_comparison import PrefixComparison
 from exporter.probe.session.turn_judge import TurnJudge
-from exporter.scenario.model import headed, refuses_system
+from exporter.scenario.model import refuses_system, with_text_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ class Attempt:
         for index, step in enumerate(steps, start=1):
             self._messages += step
             if index == 1 and self._record.nonce:
-                self._messages[0] = headed(self._messages[0], self._context.new_salt())
+                self._messages[0] = with_text_before(self._messages[0], self._context.new_salt())
             self._context.hooks.on_turn_start(index, len(steps))
             await self._context.requests.yield_turn()
             await self._play_turn(index)
@@ -99,7 +99,7 @@ class Attempt:
         control = await self._send_control(index, request, place, Place.BEFORE)
         context.hooks.on_request(False)
         turn = replace(await self._send(request, context.hooks.on_token), index=index)
-        if turn.once().failure is not None:
+        if turn.if_sent_once().failure is not None:
             self._fail(turn)
             return
         if index == 1:
@@ -119,7 +119,7 @@ class Attempt:
         """The first turn, whose prompt is new to the engine. Starts over if salts do nothing."""
         requests, record = self._context.requests, self._record
         if record.nonce:
-            return replace(turn, usage=requests.knowledge.sent_new(turn.usage))
+            return replace(turn, usage=requests.knowledge.usage_of_new_prompt(turn.usage))
         record.nonce = bool(turn.cached_tokens) or requests.client.capabilities.refuses_salts
         if record.nonce:
             raise StartOverError
@@ -138,7 +138,7 @@ class Attempt:
         too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
         if too_long and with_context(self._info, requests.client.capabilities) != self._info:
             raise StartOverError
-        record.failure, record.failed_turn = turn.once().failure, turn.index
+        record.failure, record.failed_turn = turn.if_sent_once().failure, turn.index
 
     async def _send(self, request: ChatRequest, on_token: Callable[[int], None]) -> Chat:
         context = self._context
@@ -156,7 +156,9 @@ class Attempt:
             if twice
             else [await send()]
         )
-        usable = all(one.once().failure is None and one.usage is not None for one in answers)
+        usable = all(
+            one.if_sent_once().failure is None and one.usage is not None for one in answers
+        )
         return answers if usable else None
 
     async def _send_control(
@@ -167,7 +169,7 @@ class Attempt:
         if context.control is None or place is not now:
             return None
         if self._record.nonce:  # the words at the head keep requests apart, so they are new, too
-            opening = headed(self._scenario.steps[0][0], context.new_salt())
+            opening = with_text_before(self._scenario.steps[0][0], context.new_salt())
             request = replace(request, messages=[opening, *request.messages[1:]])
         context.hooks.on_request(True)
         control, usage = await context.control.send(

@@ -53,7 +53,7 @@ class ColdControl:
     ) -> tuple[Control, Usage | None]:
         """Send `request` under a new salt. Returns the control and the usage of its answer."""
         chat = await sender.chat(replace(request, cache_salt=self._new_salt()), deadlines)
-        return control_facts(chat.once(), before_turn=place is Place.BEFORE), chat.usage
+        return control_facts(chat.if_sent_once(), before_turn=place is Place.BEFORE), chat.usage
 
 
 def control_facts(chat: Chat, *, before_turn: bool) -> Control:

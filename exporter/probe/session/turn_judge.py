@@ -95,7 +95,7 @@ class TurnJudge:
         sent_before = cached <= most_sent or turn.index in self._record.control_usage
         if earlier[0].cached_tokens or whole_units or sent_before:
             return turn
-        return replace(turn, usage=self._knowledge.sent_new(usage))
+        return replace(turn, usage=self._knowledge.usage_of_new_prompt(usage))
 
     async def _evidence_about(self, turn: Chat, resend: Resend) -> Evidence | None:
         record, unit = self._record, self._knowledge.likely_unit
@@ -116,7 +116,7 @@ class TurnJudge:
         earlier = self._record.turns
         if hit is None or not hit.cached or self._replicas.proof is not None:
             return
-        self._knowledge.saw(hit)
+        self._knowledge.add_hit(hit)
         # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
         known = earlier[-2].tokens if len(earlier) > 1 else earlier[0].cached_tokens or 0

@@ -194,9 +194,9 @@ DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details":
 )
 def test_an_impossible_usage_is_rejected_and_the_answer_is_kept(usage, words):
     answer = Answer()
-    assert answer.take(b'{"choices": [{"delta": {"content": "a"}}]}', 1.0)
-    answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 2.0)
-    answer.take(b"[DONE]", 3.0)
+    assert answer.add(b'{"choices": [{"delta": {"content": "a"}}]}', 1.0)
+    answer.add(b'{"usage": %s, "choices": []}' % usage.encode(), 2.0)
+    answer.add(b"[DONE]", 3.0)
     assert answer.end() is None
     assert answer.token_times == [1.0]
     assert answer.usage is None
@@ -207,7 +207,7 @@ def test_an_impossible_usage_is_rejected_and_the_answer_is_kept(usage, words):
 def test_a_later_possible_usage_counts_and_an_empty_one_changes_nothing():
     answer = Answer()
     for usage in ("{}", '{"prompt_tokens": 9, "completion_tokens": 2}', "{}"):
-        answer.take(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
+        answer.add(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
     assert answer.usage == Usage(9, 2, None)
     assert answer.usage_fault is None
 
@@ -219,7 +219,7 @@ def test_a_later_possible_usage_counts_and_an_empty_one_changes_nothing():
 )
 def test_json_that_python_cannot_parse_is_a_protocol_failure(data):
     answer = Answer()
-    answer.take(data, 1.0)
+    answer.add(data, 1.0)
     assert answer.failure is not None
     assert answer.failure.reason is FailureReason.PROTOCOL
 
@@ -227,7 +227,7 @@ def test_json_that_python_cannot_parse_is_a_protocol_failure(data):
 def test_text_without_an_end_is_a_protocol_failure():
     answer, piece = Answer(), json.dumps({"choices": [{"delta": {"content": "x" * 65536}}]})
     for _ in range(20):
-        answer.take(piece.encode(), 1.0)
+        answer.add(piece.encode(), 1.0)
     assert answer.failure is not None
     assert "does not end" in answer.failure.detail
 

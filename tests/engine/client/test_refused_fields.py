@@ -34,9 +34,9 @@ async def test_a_request_is_sent_again_without_the_fields_that_were_refused(stat
         assert len(seen) == 5, "each field is refused once"
         assert not {"cache_salt", "stream_options", "return_token_ids"} & seen[-1].keys()
         for process in (None, "first", None, "first"):
-            client.answered_by(process)
+            client.note_process(process)
         assert client.capabilities.refuses_salts, "none of these is known to be another process"
-        client.answered_by("second")
+        client.note_process("second")
         await client.chat(REQUEST, PATIENT)
     assert "cache_salt" in seen[5], "another process may know it"
 

@@ -37,7 +37,7 @@ def after(*pages: str) -> Histories:
 def test_series_that_differ_by_a_foreign_label_are_several_engines(label):
     snapshot = read(pods(label, a=100.0, b=300.0))
     assert len(snapshot.parts) == 2
-    assert snapshot.told_apart_by == (label,)
+    assert snapshot.engine_labels == (label,)
     assert (snapshot.queried_tokens, snapshot.hit_tokens) == (400.0, 200.0)
     assert [one.queried_tokens for one in snapshot.parts.values()] == [100.0, 300.0]
     assert snapshot.ranks == 2

@@ -13,8 +13,8 @@ from exporter.engine.metrics.totals import (
     FASTEST_START_SECONDS,
     EngineHistory,
     alternates,
+    came_back,
     carry,
-    returned,
 )
 from exporter.model.engine import EngineSnapshot, EngineTotals
 
@@ -176,16 +176,16 @@ def test_the_source_of_saved_tokens_does_not_change_while_a_process_lives():
 
 def test_a_process_that_comes_back_after_another_is_not_one_engine():
     first, second = snapshot(started=100.0), snapshot(started=200.0)
-    assert not returned(EMPTY, first)
-    assert not returned(after(first), first)
-    assert not returned(after(first), second)
-    assert not returned(after(first, second), second)
-    assert returned(after(first, second), first)
+    assert not came_back(EMPTY, first)
+    assert not came_back(after(first), first)
+    assert not came_back(after(first), second)
+    assert not came_back(after(first, second), second)
+    assert came_back(after(first, second), first)
 
 
 def test_a_process_without_a_start_time_is_never_said_to_come_back():
     history = after(snapshot(started=100.0), snapshot(started=200.0))
-    assert not returned(history, snapshot(started=None))
+    assert not came_back(history, snapshot(started=None))
 
 
 def test_the_start_times_that_are_kept_are_bounded():

@@ -21,7 +21,7 @@ def recorded(name: str) -> Answer:
     body = text[text.index("data: ") :].encode()
     answer = Answer()
     for at, event in enumerate(Decoder().feed(body), start=1):
-        answer.take(event.data, float(at))
+        answer.add(event.data, float(at))
     return answer
 
 
@@ -52,9 +52,9 @@ def test_null_details_are_unknown_too():
 
 def test_an_engine_that_dies_in_the_stream_is_a_stream_error_in_spite_of_done():
     answer = Answer()
-    answer.take(b'{"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', 1.0)
-    answer.take(b'{"error": {"message": "EngineCore encountered an issue.", "code": 500}}', 2.0)
-    answer.take(b"[DONE]", 3.0)
+    answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', 1.0)
+    answer.add(b'{"error": {"message": "EngineCore encountered an issue.", "code": 500}}', 2.0)
+    answer.add(b"[DONE]", 3.0)
     assert answer.end().reason is FailureReason.STREAM_ERROR
     assert "EngineCore" in answer.end().detail
 
@@ -67,7 +67,7 @@ def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words):
     body = json.dumps({"error": {"message": words, "code": 503}}).encode()
     assert failure_of(503, body).reason is FailureReason.PAUSED
     answer = Answer()
-    answer.take(body, 1.0)
+    answer.add(body, 1.0)
     assert answer.end().reason is FailureReason.PAUSED
     assert FailureReason.PAUSED not in ENGINE_FAILURES
 
@@ -80,14 +80,14 @@ def test_other_messages_with_503_mean_an_overloaded_server():
 
 def test_an_abort_is_a_failure_although_the_stream_is_complete():
     answer = Answer()
-    answer.take(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}', 1.0)
-    answer.take(b"[DONE]", 2.0)
+    answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}', 1.0)
+    answer.add(b"[DONE]", 2.0)
     assert answer.end().reason is FailureReason.ABORTED
 
 
 def test_a_stream_without_done_was_cut():
     answer = Answer()
-    answer.take(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}', 1.0)
+    answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}', 1.0)
     assert answer.end().reason is FailureReason.STREAM_CUT
 
 
@@ -100,15 +100,15 @@ def test_a_stream_without_done_was_cut():
 )
 def test_a_chunk_of_unknown_shape_is_a_protocol_failure_and_not_an_exception(data):
     answer = Answer()
-    assert answer.take(data, 1.0) is False
+    assert answer.add(data, 1.0) is False
     assert answer.end().reason is FailureReason.PROTOCOL
     assert "Error" not in answer.end().detail
 
 
 def test_reasoning_counts_as_the_first_token_but_stays_out_of_the_history():
     answer = Answer()
-    assert answer.take(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}', 1.0)
-    assert answer.take(b'{"choices":[{"delta":{"content":"yes"}}]}', 2.0)
+    assert answer.add(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}', 1.0)
+    assert answer.add(b'{"choices":[{"delta":{"content":"yes"}}]}', 2.0)
     assert answer.token_times == [1.0, 2.0]
     assert answer.message() == {"role": "assistant", "content": "yes"}
 
@@ -122,7 +122,7 @@ def test_a_tool_call_is_put_together_from_its_pieces():
     ]
     for at, piece in enumerate(pieces):
         chunk = {"choices": [{"delta": {"tool_calls": [piece]}}]}
-        assert answer.take(json.dumps(chunk).encode(), float(at))
+        assert answer.add(json.dumps(chunk).encode(), float(at))
     assert answer.message()["tool_calls"] == [
         {
             "id": "call_1",
@@ -182,9 +182,9 @@ def test_a_chunk_adds_its_token_ids_without_copying_those_before_it():
     answer = Answer()
     logprobs = {"content": [{"token": "token_id:7"}]}
     chunk = json.dumps({"choices": [{"token_ids": [7], "logprobs": logprobs}]}).encode()
-    answer.take(chunk, 1.0)
+    answer.add(chunk, 1.0)
     ids, logprob_ids = answer.completion_token_ids, answer.logprob_token_ids
-    answer.take(chunk, 2.0)
+    answer.add(chunk, 2.0)
     # Copying took 17 s for 100,000 chunks, and four times as long for twice as many.
     assert answer.completion_token_ids is ids
     assert answer.logprob_token_ids is logprob_ids
@@ -194,5 +194,5 @@ def test_a_chunk_adds_its_token_ids_without_copying_those_before_it():
 def test_tool_calls_without_end_are_a_failure():
     answer = Answer()
     pieces = [{"index": number, "function": {"name": "f"}} for number in range(20_000)]
-    answer.take(json.dumps({"choices": [{"delta": {"tool_calls": pieces}}]}).encode(), 1.0)
+    answer.add(json.dumps({"choices": [{"delta": {"tool_calls": pieces}}]}).encode(), 1.0)
     assert answer.failure.reason is FailureReason.PROTOCOL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.wire.redaction import page_without, without_sent
+from exporter.engine.wire.redaction import page_without_key, without_sent
 
 KEY = "sk-9f3c2a71b8d04e56"
 PROMPT = "Please look at the invoice of customer 4711 and tell me what is odd about it."
@@ -38,8 +38,8 @@ def test_common_words_are_not_masked():
 
 def test_a_page_that_quotes_the_key_is_masked():
     page = f"vllm:x 1\nfor {KEY} only\n".encode()
-    assert page_without(page, KEY) == b"vllm:x 1\nfor *** only\n"
-    assert page_without(page, None) == page_without(page, "1") == page
+    assert page_without_key(page, KEY) == b"vllm:x 1\nfor *** only\n"
+    assert page_without_key(page, None) == page_without_key(page, "1") == page
 
 
 @given(

@@ -67,10 +67,10 @@ def test_a_field_that_was_not_sent_is_not_to_blame():
 def test_a_refused_field_is_left_out_of_later_requests():
     capabilities = Capabilities()
     refusal = read_refusal(400, error("no cache_salt here"))
-    assert capabilities.take(refusal, REQUEST)
+    assert capabilities.learn(refusal, REQUEST)
     assert capabilities.refuses_salts
     assert "cache_salt" not in capabilities.body(REQUEST)
-    assert not capabilities.take(refusal, REQUEST), (
+    assert not capabilities.learn(refusal, REQUEST), (
         "it refuses what was not sent: sending it again is vain"
     )
 
@@ -84,7 +84,7 @@ def test_every_release_names_its_context_in_one_of_two_sentences(file):
     refusal = read_refusal(400, file.read_bytes())
     assert refusal.context_length == 8192
     capabilities = Capabilities()
-    assert not capabilities.take(refusal, REQUEST)
+    assert not capabilities.learn(refusal, REQUEST)
     assert capabilities.contexts == {"m": 8192}
 
 
