@@ -1,4 +1,4 @@
-"""One target's container, looked after: the supervisor with its doors to Docker and the engine."""
+"""One target's supervisor with its clients of Docker and of the engine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ PRICES = frozenset({"price_per_hour", "currency", "watts"})
 
 
 class ContainerSupervision:
-    """Made, then started or left, in the end closed.
+    """Create it, then `start` or `continue_from`, at the end `close`.
 
-    Only whoever is responsible for the container stops or removes it at the end: that is the one
-    who was started, or took over, and did not hand over since.
+    Several can exist for one container, as during a reload. Only the responsible one stops or
+    removes the container at the end: the one that started or continued last.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class ContainerSupervision:
         sink: ContainerSink,
         heartbeat: LoopHeartbeat,
     ) -> None:
-        """`client` is for the container's health alone, and is closed with the rest.
+        """`client` is for checks of the container alone; `close` closes it.
 
-        Raises `DockerError` where there can be no Docker at that address.
+        Raises `DockerError` for an invalid Docker host.
         """
         container = container_of(target)
         self._target = target
@@ -77,25 +77,26 @@ class ContainerSupervision:
         self._task: Task[None] | None = None
 
     def serves(self, target: Target) -> bool:
-        """Whether this one would do the very same for a target with other settings."""
-        return target.container is not None and _matters(target) == _matters(self._target)
+        """Whether the supervisor would do the same for a target with these settings."""
+        return target.container is not None and _supervised_settings(
+            target
+        ) == _supervised_settings(self._target)
 
     def start(self) -> None:
         self._responsible = True
         self._task = self._context.spawn(self._heartbeat, self._supervisor.run)
 
     def continue_from(self, other: ContainerSupervision) -> None:
-        """Go on from another one of the same target, if it looked after the same container.
+        """Continue with the container of `other`, of the same target, and with its counts.
 
-        That container then neither stops nor loses its counts. Where it is another one, the other
-        caretaker does with its own what its settings say.
+        If it is another container, nothing happens, and `other` stays responsible for its own.
         """
-        if _which(self._target) == _which(other._target):
+        if _container_key(self._target) == _container_key(other._target):
             self._supervisor.continue_from(other._supervisor)
             self._responsible, other._responsible = True, False
 
     async def up(self) -> None:
-        """Wait until the engine was ready once, or is known not to be on its way."""
+        """Wait until the engine is ready, or until the supervisor is not bringing it up."""
         await self._up.wait()
 
     def session_finished(self, result: SessionResult) -> None:
@@ -108,7 +109,7 @@ class ContainerSupervision:
         return [] if self._task is None else [self._task]
 
     async def close(self) -> None:
-        """After the loop: do with the container what its settings say, and close the doors."""
+        """After the loop: handle the container as its settings say, and close the clients."""
         responsible, self._responsible = self._responsible, False
         try:
             if responsible:
@@ -120,16 +121,16 @@ class ContainerSupervision:
                 await self._context.docker.release(*docker)
 
     def container_changed(self, view: ContainerView) -> None:
-        """Publish what the supervisor found out."""
+        """Publish a view of the supervisor."""
         if view.state not in _COMING_UP:
             self._up.set()
         self._sink.container_changed(view)
 
 
-def _matters(target: Target) -> dict[str, Any]:
+def _supervised_settings(target: Target) -> dict[str, Any]:
     return target.model_dump(exclude={"model", *PRICES})
 
 
-def _which(target: Target) -> tuple[str, str, str | None, str | None]:
+def _container_key(target: Target) -> tuple[str, str, str | None, str | None]:
     container = container_of(target)
     return target.mode, container.docker_host, target.container_name, container.label

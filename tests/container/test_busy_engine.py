@@ -204,7 +204,7 @@ def test_a_family_that_is_missing_on_one_of_two_pages_is_no_work():
 async def test_failed_health_checks_of_an_engine_at_work_restart_nothing():
     async with scene_of() as at:
         engine = await started(at)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await engine.go_on(600, works=("iteration_tokens",), failure=None)
         assert stops(at) == 0
         assert at.view.state is LifecycleState.BUSY
@@ -215,7 +215,7 @@ async def test_failed_health_checks_of_an_engine_at_work_restart_nothing():
 async def test_failed_health_checks_of_an_engine_that_stands_still_restart_it():
     async with scene_of() as at:
         engine = await started(at)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await engine.go_on(60, failure=None)
         assert at.view.restarts == {Cause.HEALTH_FAILED: 1}
 
@@ -228,11 +228,11 @@ def test_health_may_take_longer_where_the_engine_was_seen_to_be_slow_and_after_e
     assert health_deadline(60.0, 0.0, 2) == 60.0, "a setting is kept"
 
 
-async def test_health_is_waited_for_longer_after_each_failed_look():
+async def test_the_timeout_of_health_grows_after_each_failed_check():
     async with scene_of(health_failures=9) as at:
         await started(at)
         at.health_deadlines.clear()
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await at.wait(20)
         assert at.health_deadlines[:4] == [5.0, 10.0, 20.0, 20.0]
 
@@ -288,7 +288,7 @@ async def test_restarts_for_failed_checks_have_a_limit_in_an_hour():
         await started(at)
         began = at.clock.time()
         for _ in range(3):
-            at.world.only().ill = True
+            at.world.only().unhealthy = True
             await at.wait(100)
         assert stops(at) == 2
         assert at.view.state is LifecycleState.UNHEALTHY
@@ -298,11 +298,11 @@ async def test_restarts_for_failed_checks_have_a_limit_in_an_hour():
         assert stops(at) == 3
 
 
-def test_what_ended_by_itself_is_started_again_whatever_the_limit():
+def test_a_container_that_exited_is_started_again_beyond_the_limit():
     world = World(FakeClock())
     world.images.add("vllm:v1")
     daemon = ready(Daemon(world, policy(restarts_per_hour=1)))
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(100)
     for _ in range(3):
         world.end(world.only(), 1)
@@ -315,7 +315,7 @@ def test_a_stop_that_docker_refused_is_one_restart_however_often_it_is_tried():
     world = World(FakeClock())
     world.images.add("vllm:v1")
     daemon = ready(Daemon(world, policy(restarts_per_hour=1)))
-    world.only().ill = True
+    world.only().unhealthy = True
     world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop: no answer")
     daemon.run(120)
     assert daemon.acted.count(Action.STOP) > 1

@@ -118,7 +118,7 @@ def test_gpus_are_all_or_a_count_or_ids(gpus, request_):
     assert launched(gpus=gpus).gpus == request_
 
 
-def test_the_port_is_published_on_loopback_unless_told():
+def test_the_port_is_published_on_loopback_by_default():
     assert "-p 127.0.0.1:8000:8000" in docker_run_line(launched())
     assert "-p '[::1]:8000:8000'" in docker_run_line(launched(host_ip="::1"))
     assert " -p " not in docker_run_line(launched(host_port=0))

@@ -64,7 +64,7 @@ async def test_a_cancellation_that_comes_while_a_follower_is_closed_is_not_lost(
     await clock.settle()
 
 
-async def test_a_supervisor_that_is_cancelled_while_it_changes_logs_ends_and_says_no_more():
+async def test_a_supervisor_that_is_cancelled_while_it_changes_logs_ends_silently():
     async with scene_of() as at:
         await at.wait(40)
         logs, may_close = at.door.logs, asyncio.Event()
@@ -91,7 +91,7 @@ async def test_a_supervisor_that_is_cancelled_while_it_changes_logs_ends_and_say
         assert len(at.views) == told
 
 
-async def test_an_exception_that_nobody_foresaw_makes_the_log_unreadable():
+async def test_an_unexpected_exception_makes_the_log_unreadable():
     door, clock = Door(["one"], end=ZeroDivisionError()), FakeClock()
     with structlog.testing.capture_logs() as logged:
         follower = follow(door, clock)

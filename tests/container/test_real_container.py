@@ -161,7 +161,7 @@ async def test_a_daemon_that_was_killed_adopts_vllm_without_restarting_it(vllm):
     )
 
 
-async def test_a_paused_vllm_is_noticed_and_goes_on_after_the_deadline(vllm):
+async def test_a_paused_vllm_is_noticed_and_continues_after_the_deadline(vllm):
     async with ready(vllm, paused_deadline_seconds=8) as daemon:
         before = vllm.state()["StartedAt"]
         fault = time.monotonic()
@@ -274,7 +274,7 @@ async def test_a_killed_container_is_started_again(vllm):
     )
 
 
-async def test_a_vllm_that_was_removed_by_hand_is_made_again(vllm):
+async def test_a_vllm_that_was_removed_by_hand_is_created_again(vllm):
     async with supervised(vllm.config()) as daemon:
         await daemon.until("it is adopted", lambda page: page.state in {"starting", "ready"})
         before = vllm.api.inspect_container(vllm.name)["Id"]

@@ -37,7 +37,7 @@ async def test_from_nothing_to_ready_with_the_seconds_that_it_took():
         assert at.view.config_drift is False
 
 
-async def test_a_missing_image_is_pulled_first_and_its_progress_is_told():
+async def test_a_missing_image_is_pulled_first_and_its_progress_is_published():
     def no_image(world: World) -> None:
         world.images.clear()
         world.in_registry.add(IMAGE)
@@ -50,7 +50,7 @@ async def test_a_missing_image_is_pulled_first_and_its_progress_is_told():
         assert at.view.pull is None
 
 
-async def test_an_image_that_cannot_be_had_backs_off_and_says_why():
+async def test_an_image_that_cannot_be_pulled_backs_off_and_says_why():
     async with scene_of(setting=lambda world: world.images.clear()) as at:
         await at.wait(60)
         assert at.view.state in {LifecycleState.BACKING_OFF, LifecycleState.PULLING}
@@ -73,7 +73,7 @@ async def test_a_container_that_ends_with_code_0_is_a_failure_and_is_started_aga
         assert at.view.diagnosis is None
 
 
-async def test_an_end_is_seen_at_once_because_docker_tells_of_it():
+async def test_an_exit_is_noticed_at_once_by_dockers_events():
     async with scene_of(health_interval_seconds=3600.0) as at:
         at.world.load_seconds = 0.0
         await at.wait(2)
@@ -117,10 +117,10 @@ async def test_a_refused_start_has_its_cause_and_does_not_make_a_second_containe
         assert at.view.start_failures[Cause.GPU_TOOLKIT_MISSING] >= 1
 
 
-async def test_health_that_fails_stops_and_starts_it_and_is_counted():
+async def test_failed_health_checks_restart_it_and_are_counted():
     async with scene_of() as at:
         await at.wait(40)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await at.wait(60)
         assert at.view.state is LifecycleState.READY
         assert at.view.restarts == {Cause.HEALTH_FAILED: 1}
@@ -182,7 +182,7 @@ async def test_docker_that_goes_away_makes_the_state_unknown_and_comes_back_by_i
         assert "docker.recovered" in at.events("info")
 
 
-async def test_docker_that_fails_in_two_ways_by_turns_is_told_once_of_each():
+async def test_docker_that_fails_in_two_ways_in_turn_is_logged_once_for_each():
     async with scene_of() as at:
         await at.wait(40)
         for problem in [DockerProblem.UNREACHABLE, DockerProblem.TIMEOUT] * 3:
@@ -209,7 +209,7 @@ async def test_a_running_container_of_ours_is_adopted_without_a_restart():
         assert second.world.did == []
 
 
-async def test_changed_settings_are_reported_and_change_nothing_unless_told():
+async def test_changed_settings_are_reported_and_change_nothing_by_default():
     def other(world: World) -> None:
         world.create(launch(max_model_len=7), {})
         world.start(world.only().id)
@@ -254,7 +254,7 @@ async def test_an_attached_container_is_watched_and_left_alone():
         assert at.view.config_drift is None
 
 
-async def test_a_mistake_of_ours_ends_the_round_and_not_the_loop():
+async def test_an_unexpected_exception_ends_the_round_and_not_the_loop():
     async with scene_of() as at:
         await at.wait(40)
         find, broken = at.door.find, True
@@ -325,7 +325,9 @@ def test_the_supervisors_configuration_shows_no_secret_when_it_is_printed():
         (("python3", "-m", "vllm.entrypoints.openai.api_server"), "vllm:v1.0", ("--model", "m")),
     ],
 )
-async def test_a_container_is_made_with_the_command_that_its_image_takes(entrypoint, image, begins):
+async def test_a_container_is_created_with_the_command_that_its_image_accepts(
+    entrypoint, image, begins
+):
     def pulled(world: World) -> None:
         world.images.add(image)
         world.entrypoints[image] = entrypoint
@@ -337,7 +339,7 @@ async def test_a_container_is_made_with_the_command_that_its_image_takes(entrypo
         assert at.view.config_drift is False
 
 
-async def test_a_command_of_ones_own_is_left_as_it_is():
+async def test_a_command_from_the_settings_is_not_changed():
     def image(world: World) -> None:
         world.entrypoints[IMAGE] = ("python3", "-m", "vllm.entrypoints.openai.api_server")
 
@@ -346,7 +348,7 @@ async def test_a_command_of_ones_own_is_left_as_it_is():
         assert [each.command for each in at.world.launched] == [("serve",)]
 
 
-async def test_an_engine_that_loaded_another_model_is_told_of_while_it_serves():
+async def test_an_engine_that_loaded_another_model_is_diagnosed_while_it_serves():
     async with scene_of() as at:
         at.model = "Qwen/Qwen3-0.6B"
         await at.wait(60)
@@ -357,7 +359,7 @@ async def test_an_engine_that_loaded_another_model_is_told_of_while_it_serves():
 
 
 @pytest.mark.parametrize("loaded", ["m", None, "/somewhere/else"])
-async def test_an_engine_that_loaded_what_was_asked_or_does_not_say_is_not_told_of(loaded):
+async def test_an_engine_that_loaded_its_model_or_does_not_say_has_no_diagnosis(loaded):
     async with scene_of() as at:
         at.model = loaded
         await at.wait(60)

@@ -35,7 +35,7 @@ def serving(world: World) -> None:
     world.did.clear()
 
 
-async def test_an_end_between_two_looks_is_not_explained_by_the_run_before_it():
+async def test_an_exit_between_two_observations_is_not_diagnosed_by_the_run_before_it():
     async with scene_of() as at:
         await at.wait(40)
         at.world.write(at.world.only(), "ERROR EngineDeadError")
@@ -72,7 +72,7 @@ async def test_a_secret_of_ours_is_masked_in_the_evidence_and_in_the_log():
         assert secret not in str(at.logged)
 
 
-async def test_a_stranger_with_the_name_is_reported_and_not_read():
+async def test_a_foreign_container_with_the_name_is_reported_and_not_read():
     def loud(world: World) -> None:
         theirs(world)
         world.write(world.only(), "their own business")
@@ -88,36 +88,36 @@ async def test_a_stranger_with_the_name_is_reported_and_not_read():
         assert at.events("warning") == ["container.unhealthy"]
 
 
-async def test_an_attached_container_that_is_unhealthy_says_why_and_stops_saying_it_when_well():
+async def test_the_diagnosis_of_an_attached_container_ends_when_it_is_ready_again():
     async with scene_of(setting=serving, mode="attached") as at:
         await at.wait(5)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await at.wait(30)
         assert at.view.state is LifecycleState.UNHEALTHY
         assert at.view.diagnosis.cause is Cause.HEALTH_FAILED
         assert at.view.restarts == at.view.start_failures == {}
-        at.world.only().ill = False
+        at.world.only().unhealthy = False
         await at.wait(10)
         assert at.view.state is LifecycleState.READY
         assert at.view.diagnosis is None
         assert at.events("warning") == ["container.unhealthy"]
 
 
-async def test_looks_that_events_bring_do_not_use_up_the_failed_health_checks():
+async def test_observations_at_events_do_not_use_up_the_failed_health_checks():
     async with scene_of(setting=serving) as at:
         await at.wait(6)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         for _ in range(20):
             at.world.tell(at.world.only(), "kill")
             await at.clock.settle()
         assert at.world.did == []
-        at.world.only().ill = False
+        at.world.only().unhealthy = False
         await at.wait(20)
         assert at.world.did == []
         assert at.view.health_failures == 1
 
 
-async def test_a_pause_is_told_at_once_and_ends_without_a_restart():
+async def test_a_pause_is_reported_at_once_and_ends_without_a_restart():
     async with scene_of(setting=serving) as at:
         await at.wait(5)
         at.world.pause(at.world.only())
@@ -135,13 +135,13 @@ async def test_a_stop_that_docker_refuses_is_not_counted_as_a_failed_start():
     async with scene_of(setting=serving) as at:
         at.world.refuse["stop"] = REFUSED
         await at.wait(5)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await at.wait(30)
         assert ("stop", "vllm-local") in at.world.did
         assert at.view.start_failures == {}
 
 
-async def test_a_restart_by_somebody_else_is_counted_as_theirs():
+async def test_a_restart_by_another_tool_is_counted_as_such():
     async with scene_of(setting=serving, mode="attached") as at:
         await at.wait(5)
         at.world.end(at.world.only(), 0)
@@ -152,7 +152,7 @@ async def test_a_restart_by_somebody_else_is_counted_as_theirs():
         assert at.view.diagnosis is None
 
 
-async def test_a_first_start_by_somebody_else_is_no_restart():
+async def test_a_first_start_by_another_tool_is_no_restart():
     async with scene_of(mode="attached") as at:
         await at.wait(10)
         assert at.view.state is LifecycleState.ABSENT

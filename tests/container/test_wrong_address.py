@@ -35,7 +35,7 @@ def calls(at: Scene, call: str) -> int:
     return [done for done, _ in at.world.did].count(call)
 
 
-async def test_a_container_that_is_up_and_not_reached_is_told_and_left_alone():
+async def test_a_container_that_is_up_and_not_reached_is_reported_and_not_restarted():
     async with scene_of() as at:
         at_a_wrong_address(at)
         await at.wait(1800)
@@ -74,14 +74,14 @@ async def test_a_quiet_log_of_a_server_that_is_up_is_no_start_that_hangs():
         assert at.view.state is LifecycleState.STARTING
 
 
-async def test_a_start_that_fails_is_still_found_by_its_deadline():
+async def test_a_failing_start_still_ends_at_its_deadline():
     async with scene_of(setting=lambda world: setattr(world, "load_seconds", None)) as at:
         at_a_wrong_address(at)
         await at.wait(SETTINGS.quiet_deadline_seconds + 20)
         assert at.view.start_failures == {Cause.LOADING_HANGS: 1}
 
 
-async def test_what_was_reached_once_can_be_ill_where_nothing_listens_any_more():
+async def test_a_container_that_was_reached_once_is_unhealthy_when_nothing_listens():
     async with scene_of() as at:
         await at.wait(40)
         assert at.view.state is LifecycleState.READY
@@ -91,11 +91,11 @@ async def test_what_was_reached_once_can_be_ill_where_nothing_listens_any_more()
         assert at.view.restarts.keys() | at.view.start_failures.keys() <= {Cause.HEALTH_FAILED}
 
 
-async def test_what_says_that_it_is_ill_before_it_was_ever_well_is_ill():
+async def test_a_server_that_reports_an_error_before_it_was_ready_is_unhealthy():
     async with scene_of() as at:
         at.world.load_seconds = 5.0
         await at.wait(2)
-        at.world.only().ill = True
+        at.world.only().unhealthy = True
         await at.wait(60)
         assert at.view.start_failures == {Cause.HEALTH_FAILED: 1}
 
@@ -202,7 +202,7 @@ async def test_a_port_that_leads_to_nothing_behind_it_is_not_reached():
         assert (await engine.health(5.0)).health is Health.UNREACHABLE
 
 
-async def test_silence_on_an_open_port_can_be_an_ill_engine():
+async def test_silence_on_an_open_port_can_be_a_broken_engine():
     done = asyncio.Event()
 
     async def silent(_reader, writer):

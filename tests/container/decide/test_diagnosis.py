@@ -167,7 +167,7 @@ def test_a_server_that_ran_is_not_blamed_for_a_line_of_its_start():
     assert diagnose(DiagnosisInput(exit_code=0, log=died)).cause is Cause.ENGINE_CORE_DIED
 
 
-def test_a_server_that_failed_before_it_was_told_to_stop_failed():
+def test_a_server_that_failed_before_sigterm_failed():
     run = ("ERROR torch.OutOfMemoryError: CUDA out of memory.", *log("stopped")[-30:])
     assert diagnose(DiagnosisInput(exit_code=0, log=run)).cause is Cause.CUDA_OUT_OF_MEMORY
 
@@ -290,7 +290,7 @@ def test_a_start_that_failed_has_not_served():
         ("", None),
     ],
 )
-def test_a_line_tells_its_phase(line, phase):
+def test_a_line_shows_its_phase(line, phase):
     assert loading_phase(line) is phase
 
 

@@ -174,7 +174,7 @@ def test_the_hash_changes_with_every_field_of_the_launch(name: str):
     assert config_hash(changed) != config_hash(LAUNCH)
 
 
-def test_the_hash_is_not_part_of_what_it_is_the_hash_of():
+def test_the_hash_does_not_cover_itself():
     launch = with_hash(LAUNCH)
     assert config_hash(launch) == launch.labels[CONFIG_HASH_LABEL]
 
@@ -195,7 +195,7 @@ def snapshot(**labels: str) -> ContainerSnapshot:
     )
 
 
-def test_drift_is_told_by_the_hash_on_the_container():
+def test_drift_follows_from_the_hash_on_the_container():
     launch = with_hash(LAUNCH)
     same = snapshot(**{CONFIG_HASH_LABEL: launch.labels[CONFIG_HASH_LABEL]})
     assert has_drifted(same, launch) is False

@@ -63,7 +63,7 @@ def test_a_ready_container_is_left_alone(daemon):
     assert daemon.acted == []
 
 
-def test_an_image_that_cannot_be_had_backs_off(world, daemon):
+def test_an_image_that_cannot_be_pulled_backs_off(world, daemon):
     world.images.clear()
     daemon.run(100, step=1)
     assert states(daemon)[:2] == [S.PULLING, S.BACKING_OFF]
@@ -103,7 +103,7 @@ def test_what_a_refused_start_leaves_behind_is_not_the_end_of_a_run(world, daemo
 
 
 @pytest.mark.parametrize("code", [0, 1, 137, 143])
-def test_an_end_that_nobody_asked_for_is_a_failure_whatever_its_code(world, daemon, code):
+def test_an_unrequested_exit_is_a_failure_with_any_exit_code(world, daemon, code):
     ready(daemon)
     world.end(world.only(), code)
     daemon.run(60)
@@ -134,7 +134,7 @@ def test_restart_waits_longer_after_each_crash_up_to_the_cap(world, daemon):
     assert all(in_start for _, in_start in failures(daemon))
 
 
-def test_after_a_stable_time_the_delay_begins_anew(world, daemon):
+def test_after_a_stable_time_the_delay_is_short_again(world, daemon):
     ready(daemon)
     for _ in range(3):
         world.end(world.only(), 1)
@@ -155,16 +155,16 @@ def test_a_time_of_illness_is_not_part_of_a_stable_time(world):
     daemon.round()
     world.start(world.only().id)
     daemon.run(180)
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(20)
-    world.only().ill = False
+    world.only().unhealthy = False
     daemon.run(180)
     assert daemon.memory.failures == 1
     daemon.run(30)
     assert daemon.memory.failures == 0
 
 
-def test_a_container_removed_by_hand_is_made_again(world, daemon):
+def test_a_container_removed_by_hand_is_created_again(world, daemon):
     ready(daemon)
     world.vanish(world.only())
     daemon.run(90)
@@ -194,7 +194,7 @@ def test_a_dead_container_is_replaced(world, daemon):
 # Starting
 
 
-def test_a_long_start_that_tells_of_progress_is_not_ended_at_its_deadline(world, daemon):
+def test_a_long_start_with_progress_is_not_stopped_at_its_deadline(world, daemon):
     world.load_seconds = None
     daemon.round(), daemon.round()
     for _ in range(50):
@@ -206,7 +206,7 @@ def test_a_long_start_that_tells_of_progress_is_not_ended_at_its_deadline(world,
     assert daemon.last.state is S.READY
 
 
-def test_twice_the_deadline_ends_even_a_start_that_tells_of_progress(world, daemon):
+def test_at_twice_the_deadline_even_a_start_with_progress_is_stopped(world, daemon):
     world.load_seconds = None
     daemon.round(), daemon.round()
     for _ in range(61):
@@ -259,7 +259,7 @@ def test_failed_health_checks_do_not_count_before_the_server_is_up(world, daemon
 def test_a_server_that_says_it_is_up_and_never_answers_is_unhealthy(world, daemon):
     world.load_seconds = 20.0
     daemon.run(10)
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(60)
     assert failures(daemon)[0] == (Cause.HEALTH_FAILED, True)
 
@@ -269,15 +269,15 @@ def test_a_server_that_says_it_is_up_and_never_answers_is_unhealthy(world, daemo
 
 def test_one_failed_health_check_is_not_enough(world, daemon):
     ready(daemon)
-    for ill in (True, True, False, True, True, False):
-        world.only().ill = ill
+    for unhealthy in (True, True, False, True, True, False):
+        world.only().unhealthy = unhealthy
         assert daemon.run(5)[-1].state is S.READY
     assert daemon.acted == []
 
 
 def test_too_many_failed_health_checks_restart(world, daemon):
     ready(daemon)
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(90, step=2)
     assert states(daemon) == [S.READY, S.UNHEALTHY, S.BACKING_OFF, S.STARTING, S.READY]
     assert daemon.acted == [Action.STOP, Action.START]
@@ -309,7 +309,7 @@ def test_probes_can_be_left_out_of_it(world):
 
 def test_a_stop_that_does_not_work_is_tried_again_with_growing_delay(world, daemon):
     ready(daemon)
-    world.only().ill = True
+    world.only().unhealthy = True
     world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop: no answer")
     daemon.run(120)
     assert S.STOPPING in states(daemon)
@@ -319,11 +319,11 @@ def test_a_stop_that_does_not_work_is_tried_again_with_growing_delay(world, daem
 
 def test_an_end_long_after_a_stop_that_did_not_work_was_not_asked_for(world, daemon):
     ready(daemon)
-    world.only().ill = True
+    world.only().unhealthy = True
     world.refuse["stop"] = DockerError(DockerProblem.TIMEOUT, "stop: no answer")
     daemon.run(20)
     assert daemon.acted == [Action.STOP]
-    world.only().ill = False
+    world.only().unhealthy = False
     daemon.run(300)
     assert daemon.last.state is S.READY
     world.end(world.only(), 0)

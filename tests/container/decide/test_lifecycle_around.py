@@ -131,7 +131,7 @@ def test_docker_that_restarts_it_is_left_to_do_so(world, daemon):
     assert failures(daemon) == [(Cause.EXITED, False)]
 
 
-def test_a_restart_by_somebody_else_is_noticed_though_its_end_was_missed(world, daemon):
+def test_a_restart_by_another_tool_is_noticed_although_the_exit_was_missed(world, daemon):
     ready(daemon)
     world.only().started_time = world.clock.time()
     decision = daemon.round()
@@ -156,7 +156,7 @@ def test_a_new_daemon_adopts_what_runs_without_restarting_it(daemon):
 
 
 @pytest.mark.parametrize("log_readable", [True, False])
-def test_an_old_container_that_fails_is_given_its_checks_and_no_start_deadline(
+def test_an_old_container_that_fails_has_its_checks_and_no_start_deadline(
     world, daemon, log_readable
 ):
     daemon.run(5000)
@@ -164,7 +164,7 @@ def test_an_old_container_that_fails_is_given_its_checks_and_no_start_deadline(
     daemon.decisions.clear()
     daemon.acted.clear()
     daemon.log_readable = log_readable
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(10)
     assert daemon.acted == []
     daemon.run(10)
@@ -173,7 +173,7 @@ def test_an_old_container_that_fails_is_given_its_checks_and_no_start_deadline(
 
 @pytest.mark.parametrize("age", [0, 100, 299, 300, 301, 599, 601, 10**6])
 @pytest.mark.parametrize("log_readable", [True, False])
-def test_nothing_is_stopped_at_the_first_look_of_a_daemon(world, daemon, age, log_readable):
+def test_nothing_is_stopped_at_the_first_observation_of_a_daemon(world, daemon, age, log_readable):
     world.load_seconds = None
     world.start(world.create(daemon.launch, {}))
     world.clock.jump(age)
@@ -203,8 +203,8 @@ def test_a_new_daemon_starts_what_was_stopped_at_once_and_calls_it_no_failure(wo
 
 @pytest.mark.parametrize("rounds_before", range(8))
 @pytest.mark.parametrize("acted", [True, False])
-@pytest.mark.parametrize("fate", ["nothing", "crash", "ill", "removed", "drift"])
-def test_a_daemon_killed_at_any_moment_is_followed_by_one_that_ends_well(
+@pytest.mark.parametrize("fate", ["nothing", "crash", "unhealthy", "removed", "drift"])
+def test_after_a_kill_at_any_moment_the_next_daemon_reaches_ready(
     world, daemon, rounds_before, acted, fate
 ):
     """SIGKILL after a decision, with its action done or not; whatever befalls it meanwhile."""
@@ -218,7 +218,7 @@ def test_a_daemon_killed_at_any_moment_is_followed_by_one_that_ends_well(
         {
             "nothing": lambda: None,
             "crash": lambda: world.end(world.only(), 1),
-            "ill": lambda: setattr(world.only(), "ill", True),
+            "unhealthy": lambda: setattr(world.only(), "unhealthy", True),
             "removed": lambda: world.vanish(world.only()),
             "drift": lambda: daemon.settings(block_size=32),
         }[fate]()
@@ -239,7 +239,7 @@ def test_a_daemon_killed_at_any_moment_is_followed_by_one_that_ends_well(
 # Drift
 
 
-def test_changed_settings_are_only_reported_unless_told(daemon):
+def test_changed_settings_are_only_reported_by_default(daemon):
     ready(daemon)
     daemon.settings(block_size=32)
     daemon.restart()
@@ -248,7 +248,7 @@ def test_changed_settings_are_only_reported_unless_told(daemon):
     assert daemon.last.state is S.READY
 
 
-def test_changed_settings_make_the_container_anew_if_told(world):
+def test_changed_settings_create_the_container_again_with_on_drift(world):
     daemon = ready(Daemon(world, policy(on_drift="recreate")))
     daemon.settings(block_size=32)
     daemon.restart()
@@ -260,7 +260,7 @@ def test_changed_settings_make_the_container_anew_if_told(world):
     assert start.cause is Cause.CONFIG_CHANGED
 
 
-def test_a_working_container_is_not_given_up_for_an_image_that_cannot_be_had(world):
+def test_a_working_container_is_not_replaced_while_the_new_image_cannot_be_pulled(world):
     daemon = ready(Daemon(world, policy(on_drift="recreate")))
     daemon.settings(image="vllm:v2")
     daemon.restart()
@@ -299,7 +299,7 @@ def test_a_container_that_crashed_is_started_with_the_new_settings(world, daemon
     assert daemon.last.state is S.READY
 
 
-def test_what_was_just_made_is_never_made_anew(world):
+def test_a_container_that_was_just_created_is_not_created_again(world):
     """A label that Docker changed, or a hash that is not stable, must not become a loop."""
     daemon = Daemon(world, policy(on_drift="recreate"))
     odd = {**daemon.launch.labels, "io.vllm-cache-exporter.config-hash": "v1-x"}
@@ -336,9 +336,9 @@ def test_attached_only_reports(world):
     world.start(container_id)
     world.did.clear()
     daemon.run(60)
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(60)
-    world.only().ill = False
+    world.only().unhealthy = False
     daemon.run(20)
     world.pause(world.only())
     daemon.run(100)
@@ -356,7 +356,7 @@ def test_attached_only_reports(world):
     assert all(d.not_before is None for d in daemon.decisions)
 
 
-def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
+def test_attached_restarts_if_allowed_and_never_creates_or_removes(world):
     daemon = Daemon(world, policy("attached", restart="always"))
     container_id = world.create(daemon.launch, {})
     world.start(container_id)
@@ -364,7 +364,7 @@ def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
     world.end(world.only(), 1)
     daemon.run(60)
     assert daemon.last.state is S.READY
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(90)
     assert daemon.last.state is S.READY
     assert daemon.acted == [Action.START, Action.STOP, Action.START]
@@ -376,7 +376,7 @@ def test_attached_restarts_if_told_and_still_never_makes_or_removes(world):
 
 def test_managed_without_restarts_is_started_once_and_then_watched(world):
     daemon = ready(Daemon(world, policy(restart="never")))
-    world.only().ill = True
+    world.only().unhealthy = True
     daemon.run(60)
     assert daemon.last.state is S.UNHEALTHY
     world.end(world.only(), 1)
@@ -405,7 +405,7 @@ def test_a_factor_of_one_keeps_the_delay():
 def test_the_context_is_the_only_source_of_time_and_chance(world, daemon):
     """The same memory, observation and context give the same decision: nothing else is read."""
     ready(daemon)
-    world.only().ill = True
+    world.only().unhealthy = True
     memory, seen = daemon.memory, daemon.look()
     context = Context(world.clock.monotonic(), POLICY, 0.3)
     assert decide(memory, seen, context) == decide(memory, seen, context)

@@ -55,7 +55,7 @@ class ContainerLife(RuleBasedStateMachine):
     @precondition(lambda self: self._live())
     @rule()
     def it_falls_ill(self) -> None:
-        self.world.only().ill = True
+        self.world.only().unhealthy = True
 
     @precondition(lambda self: self._live())
     @rule()

@@ -81,11 +81,11 @@ def refuse_to_stop(daemon: Daemon) -> None:
 
 def fall_ill_again_and_again(daemon: Daemon) -> None:
     for _ in range(daemon.policy.settings.restarts_per_hour):
-        daemon.world.only().ill = True
+        daemon.world.only().unhealthy = True
         daemon.run(200)
-        daemon.world.only().ill = False
+        daemon.world.only().unhealthy = False
         daemon.run(100)
-    daemon.world.only().ill = True
+    daemon.world.only().unhealthy = True
     daemon.run(15)
 
 
@@ -114,14 +114,14 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon.run(30)
     keep("unknown", daemon)
     daemon = heartbeat()
-    daemon.world.only().ill = True
+    daemon.world.only().unhealthy = True
     daemon.run(10)
     keep("nearly unhealthy", daemon)
     refuse_to_stop(daemon)
     keep("unhealthy or being stopped", daemon)
     daemon = heartbeat()
     fall_ill_again_and_again(daemon)
-    keep("ill again and again", daemon)
+    keep("unhealthy again and again", daemon)
     keep("never reached", heartbeat(reachable=False))
     daemon = heartbeat()
     daemon.world.pause(daemon.world.only())
@@ -281,7 +281,7 @@ def check_the_next_look(first: Decision, seen: Observation, context: Context) ->
 
 
 @pytest.mark.parametrize("name", list(POLICIES))
-def test_what_holds_for_every_past_and_every_look(name: str):
+def test_the_invariants_hold_for_every_past_and_every_observation(name: str):
     policy = POLICIES[name]
     seen_situations: set[Situation] = set()
     states: set[LifecycleState] = set()

@@ -108,7 +108,7 @@ def test_a_wrong_port_of_this_machine_is_refused(simulated):
 
 
 @pytest.mark.parametrize("way", ["host name", "scheme", "network", "port"])
-async def test_a_wrong_address_is_named_and_mended_by_a_reload(simulated, docker_network, way):
+async def test_a_wrong_address_is_diagnosed_and_fixed_by_a_reload(simulated, docker_network, way):
     facts = {"network": docker_network, "host_port": 0} if way == "network" else {}
     wrong = {
         "host name": f"http://no-such-engine.invalid:{simulated.port}",

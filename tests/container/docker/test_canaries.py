@@ -59,9 +59,7 @@ def config(tmp_path, name, docker_host, python_image):
     return file
 
 
-async def test_a_container_that_tells_its_secrets_tells_them_to_its_own_log_alone(
-    config, docker_api, name
-):
+async def test_secrets_that_a_container_logs_stay_in_its_own_log(config, docker_api, name):
     async with supervised(config) as daemon:
         await daemon.until("its end is explained", lambda page: page.cause is not None)
         await daemon.until("its lines are read", lambda _: "gated repo" in daemon.log.read_text())

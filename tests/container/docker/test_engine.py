@@ -91,7 +91,7 @@ async def test_the_memory_limit_shows_as_oom_killed(engine, launch_of):
     assert (killed.exit_code, killed.oom_killed) == (137, True)
 
 
-async def test_a_published_port_is_told_and_reached(engine, launch_of, free_port):
+async def test_a_published_port_is_in_the_snapshot_and_reachable(engine, launch_of, free_port):
     serve = (
         "import socket\n"
         "s = socket.create_server(('', 8000))\n"
@@ -193,7 +193,7 @@ async def test_a_container_whose_secret_cannot_be_put_in_is_not_left_behind(engi
     assert await engine.inspect(launch.name) is None
 
 
-async def test_a_secret_without_a_value_is_refused_before_anything_is_made(engine, launch_of):
+async def test_a_secret_without_a_value_is_refused_before_anything_is_created(engine, launch_of):
     launch = launch_of("pass", secret_environment=("API_KEY",))
     with pytest.raises(DockerError, match="no value for API_KEY"):
         await engine.create(launch, {})
@@ -306,7 +306,7 @@ async def collect(lines):
     return [line async for line in lines]
 
 
-async def test_a_stop_does_not_hold_up_the_queries(engine, launch_of):
+async def test_a_stop_does_not_delay_the_queries(engine, launch_of):
     container = await running(engine, launch_of(STUBBORN))
     stopping = asyncio.create_task(engine.stop(container, grace_seconds=600))
     for _ in range(20):
@@ -318,7 +318,7 @@ async def test_a_stop_does_not_hold_up_the_queries(engine, launch_of):
 
 
 @pytest.mark.usefixtures("docker_api")
-async def test_a_closed_door_leaves_no_thread(docker_host):
+async def test_a_closed_engine_leaves_no_thread(docker_host):
     before = set(threading.enumerate())
     door = DockerEngine(docker_host)
     await door.inspect("vce-test-never-made")

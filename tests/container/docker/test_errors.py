@@ -51,7 +51,7 @@ def test_a_refusal_is_sorted(status, problem, words):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_by_a_proxy_is_permission_denied_whatever_its_words(status):
+def test_a_refusal_by_a_proxy_is_permission_denied_with_any_message(status):
     assert sort_answer(status, "no such container") is DockerProblem.PERMISSION_DENIED
 
 
@@ -144,9 +144,7 @@ async def test_the_proxies_of_the_environment_do_not_stand_between_us_and_docker
 
 
 @pytest.mark.parametrize(("status", "ends"), [("running", False), ("exited", True)])
-async def test_a_log_that_ends_well_is_an_end_only_if_the_container_has_ended(
-    door_to, status, ends
-):
+async def test_the_end_of_a_log_counts_only_if_the_container_has_ended(door_to, status, ends):
     # A daemon or a proxy that shuts down may end its answers as if they were complete.
     inspect = {
         "Id": "x",
@@ -196,7 +194,7 @@ async def test_a_host_that_should_speak_tls_and_does_not_is_unreachable(door_to)
     assert caught.value.problem is DockerProblem.UNREACHABLE
 
 
-async def test_an_error_within_a_pull_that_began_well_is_sorted(door_to):
+async def test_an_error_in_the_middle_of_a_pull_has_its_problem(door_to):
     lines = (
         {"status": "Pulling fs layer", "id": "l"},
         {"errorDetail": {"message": "…"}, "error": "write /x: no space left on device"},
@@ -221,9 +219,7 @@ JSON = st.recursive(
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=JSON, status=st.sampled_from([200, 400, 404, 409, 500]))
-async def test_whatever_json_comes_back_nothing_but_docker_error_leaves_the_door(
-    door_to, answer, status
-):
+async def test_any_json_in_an_answer_leads_to_docker_error_at_most(door_to, answer, status):
     door = await door_to(lambda _: web.json_response(answer, status=status))
     for call in (door.inspect("x"), door.find("a=b"), door.has_image("x"), door.tail("x", 1)):
         with suppress(DockerError):

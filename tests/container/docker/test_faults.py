@@ -23,7 +23,7 @@ def restarted(page, cause: str) -> bool:
     return page.count("vllm_container_restarts_total", reason=cause) == 1
 
 
-async def test_a_container_is_made_and_becomes_ready(case):
+async def test_a_container_is_created_and_becomes_ready(case):
     async with supervised(case.config()) as daemon:
         ready = await daemon.until_state("ready")
         assert daemon.states == ["creating", "starting", "ready"]
@@ -59,14 +59,14 @@ async def test_a_daemon_that_was_killed_adopts_its_container_without_restarting_
         assert daemon.now.value("vllm_container_startup_seconds") is None
 
 
-async def test_the_container_is_stopped_at_shutdown_where_that_is_told(case):
+async def test_the_container_is_stopped_at_shutdown_if_the_settings_say_so(case):
     async with supervised(case.config(on_shutdown="stop")) as daemon:
         await daemon.until_state("ready")
         assert await daemon.stop() == 0
     assert not case.inspect()["State"]["Running"]
 
 
-async def test_a_kill_is_noticed_and_made_good(case):
+async def test_a_killed_container_is_noticed_and_started_again(case):
     async with supervised(case.config()) as daemon:
         await daemon.until_state("ready")
         fault = time.monotonic()
@@ -147,7 +147,7 @@ async def test_a_paused_container_is_noticed_and_after_its_deadline_let_go_on(ca
     )
 
 
-async def test_a_container_that_was_removed_by_hand_is_made_again(case):
+async def test_a_container_that_was_removed_by_hand_is_created_again(case):
     async with supervised(case.config()) as daemon:
         await daemon.until_state("ready")
         before = case.inspect()["Id"]
@@ -270,7 +270,7 @@ async def test_a_start_without_the_gpu_toolkit_is_refused_with_cause_and_advice(
     )
 
 
-async def test_an_image_that_cannot_be_had_is_named(case):
+async def test_an_image_that_cannot_be_pulled_is_named(case):
     begin = time.monotonic()
     async with supervised(case.config(image="registry.invalid/vce-test/none:1")) as daemon:
         seen = await daemon.until("it is said", lambda page: page.cause is not None)

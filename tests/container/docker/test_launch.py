@@ -113,7 +113,7 @@ async def test_a_container_that_runs_already_is_left_alone(docker_api, made):
     assert docker_api.inspect_container(name)["State"]["StartedAt"] == before
 
 
-async def test_a_stranger_of_that_name_is_not_touched(docker_api, made, python_image):
+async def test_a_foreign_container_with_the_name_is_not_touched(docker_api, made, python_image):
     file, name = made
     docker_api.create_container(python_image, ["true"], name=name)
     code, _, errors = await launch(file)
@@ -133,7 +133,7 @@ async def test_a_port_that_is_taken_is_named_and_leaves_nothing_behind(docker_ap
         docker_api.inspect_container(name)
 
 
-async def test_without_docker_it_says_where_it_looked(made):
+async def test_without_docker_it_names_the_host(made):
     file, _ = made
     code, _, errors = await launch(
         file, "--set", "targets[0].container.docker_host=unix:///no/sock"

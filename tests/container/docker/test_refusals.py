@@ -37,7 +37,7 @@ async def test_a_running_container_is_not_removed(engine, launch_of):
 
 
 @pytest.mark.parametrize("action", ["start", "unpause"])
-async def test_a_container_that_is_gone_is_not_found(engine, action):
+async def test_a_removed_container_is_not_found(engine, action):
     with pytest.raises(DockerError) as caught:
         await getattr(engine, action)("vce-test-never-made")
     assert caught.value.problem is DockerProblem.NOT_FOUND
@@ -56,7 +56,7 @@ async def test_an_image_that_is_here_is_found(engine, python_image):
     assert await engine.has_image(python_image)
 
 
-async def test_a_registry_that_cannot_be_reached_is_told_from_a_missing_image(engine):
+async def test_an_unreachable_registry_is_not_a_missing_image(engine):
     with pytest.raises(DockerError) as caught:
         await engine.pull("registry.invalid/vce-test/none:1", print)
     assert caught.value.problem is DockerProblem.REGISTRY_UNREACHABLE

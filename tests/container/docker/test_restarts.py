@@ -65,9 +65,7 @@ async def ticking(door, offline):
     return container
 
 
-async def test_a_restart_of_docker_ends_the_streams_and_the_same_door_goes_on(
-    daemon, door, offline
-):
+async def test_a_restart_of_docker_ends_the_streams_and_later_calls_work(daemon, door, offline):
     container = await ticking(door, offline)
     events = asyncio.create_task(read_to_the_end(door.events()))
     log = asyncio.create_task(read_to_the_end(door.logs(container, None)))
@@ -100,7 +98,7 @@ async def next_death(door):
     raise AssertionError("the stream ended by itself")
 
 
-async def test_a_frozen_docker_is_a_timeout_and_the_same_door_goes_on(daemon, door, offline):
+async def test_a_frozen_docker_is_a_timeout_and_later_calls_work(daemon, door, offline):
     container = await ticking(door, offline)
     daemon.freeze()
     try:
@@ -116,7 +114,7 @@ async def test_a_frozen_docker_is_a_timeout_and_the_same_door_goes_on(daemon, do
     await kill(door, container)
 
 
-async def test_a_container_that_outlives_dockers_restart_goes_on_being_followed(
+async def test_a_container_that_outlives_dockers_restart_is_still_followed(
     private_dockerd, offline
 ):
     with private_dockerd("--live-restore") as daemon:

@@ -162,7 +162,7 @@ async def test_attached_creates_and_pulls_nothing(attached, through, engine, lau
     assert await engine.inspect(launch.name) is None
 
 
-async def test_attached_restarts_where_it_is_told_so(
+async def test_attached_restarts_where_it_is_allowed(
     attached_with_restart, through, engine, launch_of
 ):
     container = await engine.create(launch_of(TICKING), {})
@@ -365,7 +365,7 @@ async def test_the_daemon_watches_through_the_attached_list_and_asks_for_nothing
         assert daemon.logged("container.action") == []
 
 
-async def test_the_daemon_restarts_through_the_attached_list_where_both_are_told_so(
+async def test_the_daemon_restarts_through_the_attached_list_if_both_allow_it(
     attached_with_restart, case
 ):
     case.make()
@@ -382,7 +382,7 @@ async def test_the_daemon_restarts_through_the_attached_list_where_both_are_told
         assert refusals(daemon) == []
 
 
-async def test_a_restart_that_the_list_does_not_allow_is_told_as_such(attached, case):
+async def test_a_restart_that_the_list_does_not_allow_is_reported_as_denied(attached, case):
     case.make()
     file = case.attached_config(docker_host=attached, restart="always")
     async with supervised(file) as daemon:

@@ -95,7 +95,7 @@ async def failure(source) -> DiscoveryFailure:
     return caught.value.reason
 
 
-async def test_docker_that_fails_is_told_by_reason_and_found_again(
+async def test_docker_that_fails_is_reported_by_reason_and_recovers(
     engine, launch_of, source_at, unsteady
 ):
     mine = new_label()

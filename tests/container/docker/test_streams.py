@@ -73,7 +73,7 @@ def test_the_two_outputs_do_not_run_into_each_other(out, err, random):
     assert [line[1:] for line in read_lines if line.startswith("e")] == err
 
 
-def test_a_line_has_the_time_of_its_beginning():
+def test_a_line_has_the_time_of_its_start():
     later = STAMP.replace(b"57.123", b"59.123") + b"b\n"
     body = frame(b"a") + struct.pack(">BxxxL", 1, len(later)) + later
     [line] = log_lines(answer(body), terminal=False)

@@ -73,7 +73,7 @@ async def door_to():
 # No thread can be started
 
 
-async def test_a_thread_that_cannot_start_is_dockers_error_and_the_call_is_not_made_later(
+async def test_a_thread_that_cannot_start_is_a_docker_error_and_the_call_does_not_run_later(
     docker, no_threads
 ):
     _, host = docker
@@ -171,9 +171,7 @@ async def test_the_log_that_was_followed_longest_makes_room_for_another(
     assert sum("logs" in name for name in threads_for_docker()) == 2
 
 
-async def test_all_who_listen_share_one_stream_and_all_are_told_when_it_is_cut(
-    socket_folder, door_to
-):
+async def test_all_listeners_share_one_stream_and_all_get_its_error(socket_folder, door_to):
     path = socket_folder / "docker.sock"
     async with small_docker(path) as asked:
         door = door_to(f"unix://{path}")
@@ -220,7 +218,7 @@ async def test_a_container_that_hangs_costs_the_others_one_wait_and_no_answer(do
     assert all(await asyncio.gather(*others))
 
 
-async def test_a_log_whose_end_is_slow_to_read_holds_up_no_question(docker, door_to):
+async def test_a_slow_read_of_a_log_delays_no_query(docker, door_to):
     asked, host = docker
     door = door_to(host, DockerLimits(query=600.0))
     slow = asyncio.create_task(door.tail("slow", 10))

@@ -57,7 +57,7 @@ async def test_a_socket_that_is_not_there_is_unreachable(door_at, socket_folder)
     assert caught.value.__cause__ is not None
 
 
-async def test_a_socket_that_nobody_listens_on_is_unreachable(door_at, socket_folder):
+async def test_a_socket_without_a_listener_is_unreachable(door_at, socket_folder):
     path = socket_folder / "dead.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
@@ -105,7 +105,7 @@ def test_a_host_of_another_kind_is_refused_at_once():
     assert caught.value.problem is DockerProblem.BAD_REQUEST
 
 
-async def test_a_daemon_that_hangs_is_a_timeout_and_the_door_recovers(door_at, unsteady):
+async def test_a_docker_daemon_that_hangs_is_a_timeout_and_later_calls_work(door_at, unsteady):
     door = door_at(unsteady.host)
     assert await door.inspect("no-such-container") is None
     unsteady.mood = Mood.HANGING
@@ -182,7 +182,7 @@ async def test_an_event_stream_that_does_not_open_is_a_timeout(door_at, unsteady
     assert docker_threads() == []  # no call was made on the other lane
 
 
-async def test_an_event_stream_that_is_quiet_for_longer_than_the_limit_goes_on(
+async def test_an_event_stream_may_be_silent_for_longer_than_the_timeout(
     door_at, unsteady, engine, launch_of
 ):
     launch = launch_of("pass")
@@ -254,7 +254,7 @@ async def test_cancelling_a_stream_leaves_no_thread_and_no_connection(
     await kill(engine, container)
 
 
-async def test_closing_the_door_ends_everything_that_is_under_way(door_at, unsteady):
+async def test_close_aborts_every_call(door_at, unsteady):
     door = door_at(unsteady.host, DockerLimits(query=600, change=600, pull=600))
     # The engine is shared: events of others' containers come all the time.
     stream = asyncio.create_task(first_event_of(door, "never-made"))

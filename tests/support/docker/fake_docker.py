@@ -1,4 +1,4 @@
-"""A Docker Engine in memory, with a vLLM in its containers that loads, serves and falls ill.
+"""A Docker Engine in memory, with a vLLM in its containers that loads, serves and fails.
 
 `World` is the engine: plain calls on a clock. It is as strict as the real one (a name is taken,
 a missing image, a start that is refused) and keeps a list of all that was asked of it, so that a
@@ -46,7 +46,7 @@ class FakeContainer:
     started_time: float | None = None
     finished_time: float | None = None
     ready_at: float | None = None  # Unix; None: it never gets ready
-    ill: bool = False  # /health fails though it runs
+    unhealthy: bool = False  # /health fails though it runs
     health: str | None = None  # by the check that its image brings along
     log: list[LogLine] = field(default_factory=list)
     script: list[LogLine] = field(default_factory=list)  # lines still to be written
@@ -120,7 +120,7 @@ class World:
         container.status = ContainerStatus.RUNNING
         container.started_time, container.finished_time = now + self.start_lag, None
         container.exit_code, container.oom_killed, container.error = None, False, ""
-        container.ill = False
+        container.unhealthy = False
         container.ready_at = None if self.load_seconds is None else now + self.load_seconds
         container.script = self._script(now) if self.chatty else []
         self.tell(container, "start")
@@ -194,7 +194,7 @@ class World:
         now = self.clock.time()
         return any(
             c.status is ContainerStatus.RUNNING
-            and not c.ill
+            and not c.unhealthy
             and c.ready_at is not None
             and now >= c.ready_at
             for c in self.containers.values()
@@ -202,8 +202,10 @@ class World:
 
     def listens(self) -> bool:
         """Whether the port of whatever runs is open; a server that loads has not opened it yet."""
-        ill = any(c.ill for c in self.containers.values() if c.status is ContainerStatus.RUNNING)
-        return ill or self.healthy()
+        ill = any(
+            c.unhealthy for c in self.containers.values() if c.status is ContainerStatus.RUNNING
+        )
+        return failing or self.healthy()
 
     def tick(self) -> None:
         """Let happen what the clock says should have happened by now."""
