@@ -202,7 +202,7 @@ class World:
 
     def listens(self) -> bool:
         """Whether the port of whatever runs is open; a server that loads has not opened it yet."""
-        ill = any(
+        failing = any(
             c.unhealthy for c in self.containers.values() if c.status is ContainerStatus.RUNNING
         )
         return failing or self.healthy()
