@@ -256,8 +256,8 @@ def docker(body: bytes) -> None:
     for number, text in enumerate(body.decode("utf-8", "replace").splitlines(), start=1):
         before, progress = progress, read_line(progress, text)
         assert progress.lines == number
-        assert before.marks <= progress.marks <= number
-        assert before.loads <= progress.loads <= progress.marks
+        assert before.progress_lines <= progress.progress_lines <= number
+        assert before.loads <= progress.loads <= progress.progress_lines
         assert progress.served >= before.served
 
 
