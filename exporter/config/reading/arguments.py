@@ -47,32 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
     is_list = keys.is_list(keys.node_at(leaf.key))
-    flag = group.add_argument(
+    group.add_argument(
         f"--{keys.show(leaf.key)}",
         *_ALSO.get(keys.show(leaf.key), ()),
         action=_Store,
         dest=_DESTINATION,
         metavar="JSON" if is_list else "VALUE",
+        help=keys.description(leaf.field).replace("%", "%%"),
     )
-    if isinstance(flag, _Store):
-        flag.leaf = leaf
 
 
 class _Store(argparse.Action):
-    """Collects `--probe.interval_seconds 30` under its key.
-
-    The help text is read from the source only for --help, because parsing it takes time.
-    """
-
-    leaf: keys.Leaf | None = None
-
-    @property
-    def help(self) -> str | None:
-        return None if self.leaf is None else self.leaf.description.replace("%", "%%")
-
-    @help.setter  # noqa: A003 - this class has no use for the function
-    def help(self, text: str | None) -> None:
-        """Set by argparse at first."""
+    """Collects `--probe.interval_seconds 30` under its key."""
 
     def __call__(
         self,

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from exporter.config.schema.docstrings import descriptions
 from exporter.config.schema.settings import Settings
 from exporter.config.schema.values import InConfigFolder
 
@@ -26,12 +25,6 @@ class Leaf:
 
     key: Key
     field: FieldInfo
-    section: type[BaseModel]
-
-    @property
-    def description(self) -> str:
-        """The field's docstring, as one line."""
-        return descriptions(self.section).get(str(self.key[-1]), "")
 
 
 class NotJsonError(ValueError):
@@ -139,6 +132,11 @@ def _marks(annotation: Any) -> Iterator[Any]:
         yield from _marks(each)
 
 
+def description(field: FieldInfo) -> str:
+    """The field's docstring, as one line."""
+    return " ".join((field.description or "").split())
+
+
 def field_at(key: Key) -> FieldInfo | None:
     section = node_at(key[:-1])
     return section.model_fields.get(str(key[-1])) if is_section(section) else None
@@ -158,10 +156,10 @@ def leaves(section: type[BaseModel] = Settings, at: Key = ()) -> Iterator[Leaf]:
         if is_section(node):
             yield from leaves(node, key)
         elif is_list(node) and is_section(inner := bare(get_args(node)[0])):
-            yield Leaf(key, field, section)
+            yield Leaf(key, field)
             yield from leaves(inner, (*key, 0))
         else:
-            yield Leaf(key, field, section)
+            yield Leaf(key, field)
 
 
 def from_text(key: Key, text: str) -> Any:

@@ -195,6 +195,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         frozen=True,
+        use_attribute_docstrings=True,
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,

@@ -32,6 +32,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
+        use_attribute_docstrings=True,  # the texts of --help and of the reference
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,  # an input can be a secret

@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from exporter.config.schema import keys
 from exporter.config.schema.container import MANAGED_ONLY, ContainerSettings
-from exporter.config.schema.docstrings import descriptions
 from exporter.config.schema.keys import Key
 from exporter.config.schema.settings import Settings
 from exporter.config.schema.values import Gpus, ListenAddress, show_bytes
@@ -87,7 +86,7 @@ def _intro(section: type[BaseModel]) -> list[str]:
 
 def _row(name: str, field: FieldInfo, section: type[BaseModel]) -> str:
     managed = "*managed* " if section is ContainerSettings and name in MANAGED_ONLY else ""
-    text = managed + descriptions(section).get(name, "")
+    text = managed + keys.description(field)
     cells = (f"`{name}`", _allowed(field), _default(field), text)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -25,7 +25,7 @@ def test_every_setting_is_in_the_reference_with_a_description():
     text = reference()
     for leaf in keys.leaves():
         assert f"| `{leaf.key[-1]}` |" in text
-        assert leaf.description, keys.show(leaf.key)
+        assert keys.description(leaf.field), keys.show(leaf.key)
 
 
 def test_every_example_on_the_page_is_a_valid_file(tmp_path):
