@@ -67,7 +67,7 @@ _MIXED = Right(
     notices=_set("mixed"),
     never=(
         *_EVICTED,
-        *("Restart vLLM", "Find out who empties the cache", "serves a prompt only once"),
+        *("Restart vLLM", "Find out what empties the cache", "serves a prompt only after"),
     ),
     alarms=_set("VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"),
 )
