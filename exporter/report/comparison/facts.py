@@ -19,7 +19,7 @@ from exporter.wording import numbers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.model.session import Notice, SessionResult
+    from exporter.model.session import Notice, SessionResult, TurnFacts
 
 T = TypeVar("T")
 Quantity = Literal["ttft", "first_ttft", "latency", "hit_ratio"]
@@ -165,7 +165,7 @@ class Comparison:
 
 def side_of(name: str, source: str, sessions: Sequence[SessionResult]) -> Side:
     """One side. `sessions` are in the order of their rounds."""
-    return _side(name, source, sessions, _warm)
+    return _side(name, source, sessions, _reading)
 
 
 def cold_sides(source: str, sessions: Sequence[SessionResult]) -> tuple[Side, Side]:
@@ -174,8 +174,8 @@ def cold_sides(source: str, sessions: Sequence[SessionResult]) -> tuple[Side, Si
     A turn without a cold control is on neither side. The first turn is cold anyway, and is on both.
     """
     return (
-        _side("cached", source, sessions, _with_control),
-        _side("cold", source, sessions, _control),
+        _side("cached", source, sessions, _reading, _has_control),
+        _side("cold", source, sessions, _cold_reading, _has_control),
     )
 
 
@@ -223,9 +223,11 @@ def _side(
     name: str,
     source: str,
     sessions: Sequence[SessionResult],
-    read: Callable[[SessionResult], tuple[Reading, ...]],
+    read: Callable[[TurnFacts], Reading],
+    chosen: Callable[[TurnFacts], bool] = lambda _turn: True,
 ) -> Side:
     named = next((each for each in sessions if each.model is not None), sessions[0])
+    finished = (each for each in sessions if each.failure is None)
     return Side(
         name=name,
         source=source,
@@ -233,8 +235,11 @@ def _side(
         engine_version=named.engine_version,
         simulated=any(each.simulated for each in sessions),
         scenario=named.scenario,
-        rounds=tuple(None if each.failure is not None else read(each) for each in sessions),
-        points=_points(sessions),
+        rounds=tuple(
+            None if each.failure is not None else tuple(map(read, filter(chosen, each.turns)))
+            for each in sessions
+        ),
+        points=with_points((), [point for each in finished for point in points_of(each.turns)]),
         failures=tuple(_failure(source, each) for each in sessions if each.failure is not None),
         notices=frozenset().union(*(each.notices for each in sessions)),
     )
@@ -248,42 +253,26 @@ def _failure(source: str, session: SessionResult) -> str:
     return f"{source}: a session failed{where}: {numbers.spaced(failure.reason)} ({failure.detail})"
 
 
-def _points(sessions: Sequence[SessionResult]) -> tuple[Point, ...]:
-    kept: tuple[Point, ...] = ()
-    for session in sessions:
-        if session.failure is None:
-            kept = with_points(kept, points_of(session.turns))
-    return kept
-
-
-def _warm(session: SessionResult) -> tuple[Reading, ...]:
-    return tuple(
-        Reading(
-            turn.index,
-            turn.prompt_tokens,
-            turn.cached_tokens,
-            turn.hit_ratio,
-            turn.ttft_seconds,
-            turn.latency_seconds,
-        )
-        for turn in session.turns
+def _reading(turn: TurnFacts) -> Reading:
+    return Reading(
+        turn.index,
+        turn.prompt_tokens,
+        turn.cached_tokens,
+        turn.hit_ratio,
+        turn.ttft_seconds,
+        turn.latency_seconds,
     )
 
 
-def _with_control(session: SessionResult) -> tuple[Reading, ...]:
-    chosen = {turn.index for turn in session.turns if turn.cold_ttft_seconds is not None} | {1}
-    return tuple(reading for reading in _warm(session) if reading.turn in chosen)
+def _cold_reading(turn: TurnFacts) -> Reading:
+    """A control's latency is not measured. The first turn is its own control."""
+    if turn.index == 1 or turn.control is None:
+        return _reading(turn)
+    return Reading(turn.index, turn.control.prompt_tokens, 0, 0.0, turn.cold_ttft_seconds, None)
 
 
-def _control(session: SessionResult) -> tuple[Reading, ...]:
-    """A control's latency is not measured."""
-    return tuple(
-        Reading(turn.index, turn.control.prompt_tokens, 0, 0.0, turn.cold_ttft_seconds, None)
-        if turn.control is not None and turn.index > 1
-        else _warm(session)[place]
-        for place, turn in enumerate(session.turns)
-        if turn.index == 1 or turn.cold_ttft_seconds is not None
-    )
+def _has_control(turn: TurnFacts) -> bool:
+    return turn.index == 1 or turn.cold_ttft_seconds is not None
 
 
 def _differences(first: Side, other: Side, *, cold: bool) -> dict[Quantity, Difference]:
