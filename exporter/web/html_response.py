@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def environment(package: str) -> Environment:
     """The templates in the folder `templates` of a package."""
-    return Environment(
-        loader=PackageLoader(package),
+    import jinja2  # noqa: PLC0415 - takes 2 MB, and many exporters are only read by Prometheus
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )

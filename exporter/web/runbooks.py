@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from markdown_it import MarkdownIt
 
 from exporter.web.html_response import environment, html_response, policy, template_file
 
@@ -64,6 +63,8 @@ def _response(name: str) -> web.Response:
 
 @cache
 def _page(name: str) -> str:
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - as jinja2 in `environment`
+
     text = sources()[name]
     title = text.partition("\n")[0].removeprefix("# ")
     # "js-default" supports tables and escapes HTML in the text.
