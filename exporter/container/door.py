@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from exporter.container.decide.observation import HealthAnswer
     from exporter.container.decide.records import (
         ContainerEvent,
         ContainerSnapshot,
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class EngineDoor(Protocol):
-    """What the supervisor asks of the engine. Nothing here raises."""
+    """What the supervisor asks of the engine; `EngineClient` is one."""
 
-    async def health(self, seconds: float) -> HealthAnswer:
-        """GET /health with this timeout."""
+    async def healthy(self, seconds: float) -> bool:
+        """True if /health answers 200 within this timeout, else raises `EngineUnavailableError`."""
 
     async def asleep_or_paused(self) -> bool:
         """Whether the engine says that it sleeps or is paused; False where it does not say."""

@@ -10,7 +10,13 @@ from exporter.container.decide.activity import Activity
 from exporter.container.decide.launch import has_drifted, is_owned
 from exporter.container.decide.log.endings import plain
 from exporter.container.decide.log.masking import mask
-from exporter.container.decide.observation import Health, HealthAnswer, Observation, run_key
+from exporter.container.decide.observation import (
+    Health,
+    HealthAnswer,
+    Observation,
+    failed_health,
+    run_key,
+)
 from exporter.container.decide.policy import health_deadline
 from exporter.container.decide.records import (
     INSTANCE_LABEL,
@@ -19,6 +25,8 @@ from exporter.container.decide.records import (
     DockerError,
 )
 from exporter.container.log_following import KEPT_LINES, RunFollower
+from exporter.errors import EngineUnavailableError
+from exporter.model.failure import Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,11 +211,10 @@ class ContainerObserver:
             # failures that checks at the interval are allowed.
             return HealthAnswer(Health.NOT_ASKED)
         asked = self._clock.monotonic()
-        answer = await self._engine.health(
-            health_deadline(
-                self._settings.health_timeout_seconds, self._slowest_health, self._failed_checks
-            )
+        deadline = health_deadline(
+            self._settings.health_timeout_seconds, self._slowest_health, self._failed_checks
         )
+        answer = await check_health(self._engine, deadline)
         answered = self._clock.monotonic()
         self.health_detail = answer.detail
         if answer.health is Health.OK:
@@ -261,6 +268,15 @@ class ContainerObserver:
             secrets=self._secrets,
             up=old,
         )
+
+
+async def check_health(engine: EngineDoor, seconds: float) -> HealthAnswer:
+    """GET /health with this timeout."""
+    try:
+        await engine.healthy(seconds)
+    except EngineUnavailableError as error:
+        return failed_health(Failure(FailureReason(error.reason), error.detail))
+    return HealthAnswer(Health.OK)
 
 
 def _log_begins(container: ContainerSnapshot) -> float | None:

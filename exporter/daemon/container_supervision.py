@@ -7,7 +7,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from exporter.container.decide.records import LifecycleState
-from exporter.container.engine_checks import EngineChecks
 from exporter.container.launching import container_of
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
@@ -67,7 +66,7 @@ class ContainerSupervision:
             SupervisorConfig(target, context.instance),
             context.docker.acquire(*self._docker),
             context.clock,
-            engine=EngineChecks(client),
+            engine=client,
             jitter=random.random,
             sink=self,
             heartbeat=heartbeat,

@@ -13,9 +13,10 @@ from publish_records import engine_view, failed_engine_view
 from supervisor_scene import STALLED, Scene, scene_of, session
 
 from exporter.container.decide.activity import Activity, page_read, session_ended
-from exporter.container.decide.observation import Action, Health, HealthAnswer
+from exporter.container.decide.observation import Action
 from exporter.container.decide.policy import health_deadline
 from exporter.container.decide.records import Cause, DockerError, DockerProblem, LifecycleState
+from exporter.errors import EngineUnavailableError
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import TurnFacts
 
@@ -266,15 +267,15 @@ async def test_an_engine_that_says_that_it_is_paused_is_not_ill():
         assert stops(at) == 0
 
 
-async def test_an_engine_that_is_being_scaled_is_not_ill():
+async def test_an_engine_that_is_being_scaled_is_not_unhealthy():
     async with scene_of() as at:
         await started(at)
 
-        async def scaling(_: float) -> HealthAnswer:
+        async def scaling(_: float) -> bool:
             words = "HTTP 503: The model is currently scaling. Please try again later."
-            return HealthAnswer(Health.FAILED, words, suspended=True)
+            raise EngineUnavailableError(FailureReason.PAUSED, words)
 
-        at.health = scaling
+        at.healthy = scaling
         await at.wait(300)
         assert stops(at) == 0
         assert at.view.state is LifecycleState.READY

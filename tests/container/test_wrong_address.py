@@ -12,23 +12,25 @@ from aiohttp import web
 from lifecycle_daemon import SETTINGS
 from supervisor_scene import Scene, scene_of
 
-from exporter.container.decide.observation import Health, HealthAnswer
+from exporter.container.decide.observation import Health
 from exporter.container.decide.records import Cause, LifecycleState
-from exporter.container.engine_checks import EngineChecks
+from exporter.container.observer import check_health
 from exporter.engine.client.engine_client import EngineClient
+from exporter.errors import EngineUnavailableError
+from exporter.model.failure import FailureReason
 
 REFUSED = "http://127.0.0.1:18400/health: nothing listens at 127.0.0.1:18400"
 
 
 def at_a_wrong_address(at: Scene, words: str = REFUSED) -> None:
-    async def health(_: float) -> HealthAnswer:
-        return HealthAnswer(Health.UNREACHABLE, words)
+    async def healthy(_: float) -> bool:
+        raise EngineUnavailableError(FailureReason.CONNECTION_REFUSED, words)
 
-    at.health = health
+    at.healthy = healthy
 
 
 def at_the_right_one(at: Scene) -> None:
-    del at.health
+    del at.healthy
 
 
 def calls(at: Scene, call: str) -> int:
@@ -121,7 +123,7 @@ async def test_the_advice_names_the_addresses_that_docker_knows_of():
 @asynccontextmanager
 async def engine_at(url: str):
     async with EngineClient(url) as client:
-        yield EngineChecks(client)
+        yield client
 
 
 @asynccontextmanager
@@ -164,32 +166,32 @@ async def answering(status: int, words: str = ""):
 )
 async def test_only_vllms_own_word_is_taken_for_illness(status, health):
     async with answering(status) as port, engine_at(f"http://127.0.0.1:{port}") as engine:
-        assert (await engine.health(5.0)).health is health
+        assert (await check_health(engine, 5.0)).health is health
 
 
 async def test_a_server_that_is_being_scaled_says_so():
     words = "The model is currently scaling. Please try again later."
     async with answering(503, words) as port, engine_at(f"http://127.0.0.1:{port}") as engine:
-        assert (await engine.health(5.0)).suspended
+        assert (await check_health(engine, 5.0)).suspended
 
 
 async def test_a_port_on_which_nothing_listens_is_not_reached():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with engine_at(f"http://127.0.0.1:{port}") as engine:
-        answer = await engine.health(5.0)
+        answer = await check_health(engine, 5.0)
         assert answer.health is Health.UNREACHABLE
         assert f"nothing listens at 127.0.0.1:{port}" in answer.detail
 
 
 async def test_a_name_that_is_not_known_is_not_reached():
     async with engine_at("http://no-such-host.invalid:8000") as engine:
-        assert (await engine.health(5.0)).health is Health.UNREACHABLE
+        assert (await check_health(engine, 5.0)).health is Health.UNREACHABLE
 
 
 async def test_a_scheme_that_the_server_does_not_speak_does_not_reach_it():
     async with answering(200) as port, engine_at(f"https://127.0.0.1:{port}") as engine:
-        assert (await engine.health(5.0)).health is Health.UNREACHABLE
+        assert (await check_health(engine, 5.0)).health is Health.UNREACHABLE
 
 
 async def test_a_port_that_leads_to_nothing_behind_it_is_not_reached():
@@ -199,7 +201,7 @@ async def test_a_port_that_leads_to_nothing_behind_it_is_not_reached():
         writer.close()
 
     async with server(closes) as port, engine_at(f"http://127.0.0.1:{port}") as engine:
-        assert (await engine.health(5.0)).health is Health.UNREACHABLE
+        assert (await check_health(engine, 5.0)).health is Health.UNREACHABLE
 
 
 async def test_silence_on_an_open_port_can_be_a_broken_engine():
@@ -210,7 +212,7 @@ async def test_silence_on_an_open_port_can_be_a_broken_engine():
         writer.close()
 
     async with server(silent) as port, engine_at(f"http://127.0.0.1:{port}") as engine:
-        assert (await engine.health(3.0)).health is Health.FAILED
+        assert (await check_health(engine, 3.0)).health is Health.FAILED
         done.set()
 
 
@@ -225,7 +227,7 @@ async def test_a_host_that_does_not_take_connections_is_not_reached():
             each.setblocking(False)
             each.connect_ex(("127.0.0.1", port))
         async with engine_at(f"http://127.0.0.1:{port}") as engine:
-            assert (await engine.health(1.0)).health is Health.UNREACHABLE
+            assert (await check_health(engine, 1.0)).health is Health.UNREACHABLE
         for each in filling:
             each.close()
 

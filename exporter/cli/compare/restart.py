@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
 from exporter.container.docker.engine import DockerEngine, DockerLimits
-from exporter.container.engine_checks import EngineChecks
 from exporter.container.launching import container_of
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
@@ -116,7 +115,7 @@ async def started(
             SupervisorConfig(target),
             door,
             clock,
-            engine=EngineChecks(client),
+            engine=client,
             jitter=random.random,
             sink=views,
             heartbeat=LoopHeartbeat("supervise", Loops(), clock),

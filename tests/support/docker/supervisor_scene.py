@@ -12,9 +12,9 @@ from fake_docker import FakeDoor, World
 from lifecycle_daemon import IMAGE, target
 from recorded_sinks import RecordedLoop
 
-from exporter.container.decide.observation import Health, HealthAnswer
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
+from exporter.errors import EngineUnavailableError
 from exporter.loops import LoopHeartbeat
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import SessionResult
@@ -65,11 +65,13 @@ class Scene:
             heartbeat=LoopHeartbeat("supervise:t", self.counted, self.clock),
         )
 
-    async def health(self, seconds: float) -> HealthAnswer:
+    async def healthy(self, seconds: float) -> bool:
         self.health_deadlines.append(seconds)
         if not self.world.listens():
-            return HealthAnswer(Health.UNREACHABLE, "nothing listens")
-        return HealthAnswer(Health.OK if self.world.healthy() else Health.FAILED)
+            raise EngineUnavailableError(FailureReason.CONNECTION_REFUSED, "nothing listens")
+        if not self.world.healthy():
+            raise EngineUnavailableError(FailureReason.SERVER_ERROR, "")
+        return True
 
     async def asleep_or_paused(self) -> bool:
         return self.resting
