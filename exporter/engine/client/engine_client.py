@@ -38,7 +38,7 @@ _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _PAGE_BYTES = 8 << 20
 """The limit for /metrics: eight ranks write 0.3 MiB."""
 _STREAM_BYTES = 16 << 20
-"""The limit for a streamed answer: those ids, and thousands of chunks of text."""
+"""The limit for a streamed answer: the ids of a million tokens, and thousands of chunks."""
 _MOST_TEXT_CHUNKS = 8192
 """Twice the largest max_tokens; an engine that sends more ignores max_tokens."""
 _MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every few seconds
@@ -72,7 +72,7 @@ class EngineClient:
         self._measuring: aiohttp.ClientSession | None = None
         self._version: str | None = None
         self._process: object = None
-        self._keeps = True
+        self._keeps_alive = True
         self.capabilities = Capabilities()
         self._retired: list[aiohttp.ClientSession] = []
 
@@ -305,7 +305,7 @@ class EngineClient:
 
     def _keep_none(self) -> None:
         """From now on use a new connection for each request: the server closes kept ones."""
-        self._keeps = False
+        self._keeps_alive = False
         if self._measuring is not None:
             self._retired.append(self._measuring)  # a request may still be running on it
             self._measuring = None
@@ -316,8 +316,8 @@ class EngineClient:
                 connector=stamps.StampingConnector(
                     ssl=self._ssl,
                     limit=0,
-                    keepalive_timeout=KEEPALIVE_SECONDS if self._keeps else None,
-                    force_close=not self._keeps,
+                    keepalive_timeout=KEEPALIVE_SECONDS if self._keeps_alive else None,
+                    force_close=not self._keeps_alive,
                 ),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None, connect=deadlines.connect),
