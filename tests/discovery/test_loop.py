@@ -55,7 +55,7 @@ class Scene:
         )
         self.delivered: list[list[str]] = []
         self.refuses: str | None = None
-        self.finder = DiscoveryLoop(
+        self.loop = DiscoveryLoop(
             "dns:vllm",
             self.source,
             DiscoveredTargets("dns:vllm", GRACE, TargetQuota(limit)),
@@ -87,7 +87,7 @@ class Scene:
     @asynccontextmanager
     async def running(self):
         with capture_logs() as logs:
-            task = asyncio.create_task(self.finder.run())
+            task = asyncio.create_task(self.loop.run())
             await self.clock.until_asleep()
             yield logs
             task.cancel()
