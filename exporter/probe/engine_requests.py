@@ -110,6 +110,7 @@ class EngineRequests:
         `view` is a new reading.
         """
         scope = RequestScope(self, info, view)
+        self.client.note_process(self.process)
         cache = view.snapshot.cache if view and view.snapshot else None
         self.knowledge.label = cache.match_unit_tokens if cache else None
         return scope

@@ -44,7 +44,6 @@ async def run_isolation_test(
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
     scope, knowledge = requests.scope(info, before), requests.knowledge
-    requests.client.note_process(requests.process)
     unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
     prompt = _Prompt(requests, scope, info, deadlines)
     try:

@@ -121,7 +121,6 @@ class RetentionProbe:
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
         scope = self._requests.scope(info, view)
-        client.note_process(self._requests.process)
         unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, scope)
 

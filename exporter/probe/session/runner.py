@@ -98,7 +98,6 @@ class SessionRunner:
         if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
         scope = record.scope = requests.scope(info, before)
-        self._client.note_process(requests.process)
         process = process_of(info, before)
         distrusted = self._salts.ignored(process)
         record.nonce = distrusted or self._client.capabilities.refuses_salts

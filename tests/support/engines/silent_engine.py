@@ -59,6 +59,9 @@ class Engine:
         for name, value in changed.items():
             setattr(self, name, value)
 
+    def note_process(self, process) -> None:
+        """Nothing depends on it here."""
+
     async def chat(self, *_arguments) -> Chat:
         self.sent += 1
         cached = self.next_hit.pop(0) if self.next_hit else 0
