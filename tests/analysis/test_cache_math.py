@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ideals import ideal_of
 
 from exporter.analysis.cache.cache_math import (
     common_prefix,
-    ideal_cached_tokens,
     turn_facts,
     turn_ideal,
 )
@@ -49,7 +49,7 @@ def test_the_ideal_is_what_a_cache_of_whole_blocks_would_serve(prompt, earlier, 
     served = 0
     while served + size <= len(prompt) - 1 and prompt[: served + size] in cache:
         served += size
-    assert ideal_cached_tokens(prompt, earlier, size) == served
+    assert ideal_of(prompt, earlier, size) == served
 
 
 @given(one=tokens, other=tokens)
@@ -61,7 +61,7 @@ def test_the_common_prefix_is_where_the_first_difference_is(one, other):
 
 @given(prompt=tokens, size=blocks)
 def test_a_repeated_prompt_never_hits_its_last_token(prompt, size):
-    ideal = ideal_cached_tokens(prompt, [prompt], size)
+    ideal = ideal_of(prompt, [prompt], size)
     assert ideal < max(1, len(prompt))
     assert ideal % size == 0
 
@@ -72,7 +72,7 @@ def test_a_repeated_prompt_never_hits_its_last_token(prompt, size):
 )
 def test_exact_lengths_hit_as_recorded(length, cached):
     prompt = tuple(range(length))
-    assert ideal_cached_tokens(prompt, [prompt], 32) == cached
+    assert ideal_of(prompt, [prompt], 32) == cached
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_every_recorded_turn_hit_its_ideal(name):
         length = recorded["prompt_tokens"]
         prompt = tuple(range(length))
         earlier = (*prompt[:common], -1)
-        assert ideal_cached_tokens(prompt, [earlier], 32) == recorded["cached_tokens"]
+        assert ideal_of(prompt, [earlier], 32) == recorded["cached_tokens"]
 
 
 def test_the_token_ids_of_two_recorded_turns_give_the_hit_that_was_reported():

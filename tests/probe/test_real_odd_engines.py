@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_proxy import engine_proxy, without_token_ids
+from ideals import ideal_of
 from scraper_bench import requests_to
 
-from exporter.analysis.cache.cache_math import ideal_cached_tokens
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.model.chat import CachedTokensSource
@@ -76,7 +76,7 @@ class Recorder:
         ideals = []
         for stream in streams:
             prompt = self.prompts[stream]
-            ideals.append(ideal_cached_tokens(prompt, computed, BLOCK))
+            ideals.append(ideal_of(prompt, computed, BLOCK))
             computed.append(prompt + tuple(self.answers[stream][:-1]))
         return ideals
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from exporter.model.session import LossCause, TurnFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from exporter.model.chat import CachedTokensSource, Chat, Usage
     from exporter.model.session import Loss
@@ -85,12 +85,6 @@ def shared_with(prompt: Tokens, earlier: Chat) -> Shared | None:
         return Shared(shared, shared)
     longest = len(prompt) if earlier.usage is None else earlier.usage.completion_tokens - 1
     return Shared(shared, min(len(prompt), shared + max(0, longest)))
-
-
-def ideal_cached_tokens(prompt: Tokens, earlier: Iterable[Tokens], match_unit: int) -> int:
-    """The most tokens of `prompt` that exact-prefix caching can serve after `earlier`."""
-    common = max((common_prefix(prompt, sequence) for sequence in earlier), default=0)
-    return max(0, min(common, len(prompt) - 1)) // match_unit * match_unit
 
 
 def turn_ideal(turn: Chat, earlier: Sequence[Chat], match_unit: int | None) -> int | None:
