@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.model.failure import Failure, FailureReason
 from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
@@ -26,16 +25,6 @@ STANDSTILL_SECONDS = 60.0
 """If the counters of a busy engine stay the same for so long, it is stuck, or its gauges are."""
 UNKNOWN_TURN_TOKENS = 3000
 """The charge for a turn of unknown length: more than any turn of the built-in scenario takes."""
-_NEVER_ARRIVED = frozenset(
-    {
-        FailureReason.CONNECTION_REFUSED,
-        FailureReason.CONNECT_FAILED,
-        FailureReason.CONNECT_TIMEOUT,
-        FailureReason.NO_DESCRIPTORS,
-        FailureReason.ASLEEP,
-        FailureReason.PAUSED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +133,10 @@ def session_tokens(result: SessionResult) -> int:
     """
     charged = [_turn_tokens(turn) for turn in result.turns]
     total = sum(charged) + result.extra_tokens
-    if _may_have_arrived(result.failure, result.failed_turn):
+    failure = result.failure
+    if failure is not None and result.failed_turn is not None and failure.reason.may_have_arrived:
         total += charged[-1] if charged else UNKNOWN_TURN_TOKENS
     return total
-
-
-def _may_have_arrived(failure: Failure | None, failed_turn: int | None) -> bool:
-    return failed_turn is not None and failure is not None and failure.reason not in _NEVER_ARRIVED
 
 
 def _turn_tokens(turn: TurnFacts) -> int:

@@ -36,7 +36,22 @@ class FailureReason(StrEnum):
         """Whether it concerns the whole target, so that every other scenario fails, too."""
         return self not in _OF_ONE_SCENARIO
 
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether the engine may have got the request, and so may have computed it."""
+        return self not in _NEVER_ARRIVED
 
+
+_NEVER_ARRIVED = frozenset(
+    {
+        FailureReason.CONNECTION_REFUSED,
+        FailureReason.CONNECT_FAILED,
+        FailureReason.CONNECT_TIMEOUT,
+        FailureReason.NO_DESCRIPTORS,
+        FailureReason.ASLEEP,
+        FailureReason.PAUSED,
+    }
+)
 _OF_ONE_SCENARIO = frozenset(
     {
         FailureReason.TURN_TIMEOUT,

@@ -39,16 +39,13 @@ _READINGS = 22
 _BETWEEN_SECONDS = 0.05
 """vLLM counts a step after it has sent the step's tokens, so a stream may end before its tokens are
 counted. Readings are repeated for a little more than a second."""
-_NEVER_LOOKED_UP = frozenset(
+_REFUSED = frozenset(
     {
-        *(FailureReason.CONNECTION_REFUSED, FailureReason.CONNECT_FAILED),
-        *(FailureReason.CONNECT_TIMEOUT, FailureReason.NO_DESCRIPTORS),
         *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND),
         *(FailureReason.PROMPT_TOO_LONG, FailureReason.BAD_REQUEST),
-        FailureReason.PAUSED,
     }
 )
-"""Failures of requests that never reached the prefix cache."""
+"""Failures of requests that arrived but never reached the prefix cache."""
 
 
 class ChatSender(Protocol):
@@ -273,8 +270,10 @@ class RequestScope:
         """What one request adds to the exporter's share."""
         usage, failure = chat.usage, chat.failure
         if usage is None:
-            may_have_arrived = failure is None or failure.reason not in _NEVER_LOOKED_UP
-            return OwnShare(in_flight=-1, unknown=int(may_have_arrived) + chat.sent_twice)
+            may_count = failure is None or (
+                failure.reason.may_have_arrived and failure.reason not in _REFUSED
+            )
+            return OwnShare(in_flight=-1, unknown=int(may_count) + chat.sent_twice)
         latest, prompt = self._requests.latest, usage.prompt_tokens
         self.sent_tokens += prompt + usage.completion_tokens
         return OwnShare(
