@@ -12,7 +12,7 @@ import uvloop
 from exporter import config
 from exporter.cli.one_engine import (
     add_engine_arguments,
-    choose,
+    choose_target,
     engine_access,
     simulated_url,
 )
@@ -52,7 +52,7 @@ async def _check(options: argparse.Namespace) -> CheckReport:
 
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
-        settings, target = choose(options, url)
+        settings, target = choose_target(options, url)
         engine = await stack.enter_async_context(engine_access(settings, target))
         check = Check(engine.plan, engine.requests, new_salt, on_finding=show)
         report = await check.run()

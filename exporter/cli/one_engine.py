@@ -51,7 +51,7 @@ async def simulated_url(stack: AsyncExitStack) -> str:
     return (await stack.enter_async_context(simulator)).url
 
 
-def choose(options: argparse.Namespace, url: str | None) -> tuple[Settings, Target]:
+def choose_target(options: argparse.Namespace, url: str | None) -> tuple[Settings, Target]:
     """The target at `url`, the named one, or the only configured one.
 
     Raises `ConfigError` if there is none.

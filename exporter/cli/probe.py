@@ -16,7 +16,7 @@ from exporter import config
 from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
 from exporter.cli.one_engine import (
     add_engine_arguments,
-    choose,
+    choose_target,
     engine_access,
     simulated_url,
 )
@@ -28,7 +28,7 @@ from exporter.probe.session.plan import SessionHooks
 from exporter.probe.session.runner import SessionRunner
 from exporter.report.charts import check_chart, write_session_chart
 from exporter.report.progress import SessionProgress
-from exporter.report.screen import screen
+from exporter.report.screen import console_on
 from exporter.report.session.csv import session_csv
 from exporter.report.session.text import closing, session_report
 from exporter.wording.limits import Limits, shortfalls
@@ -104,13 +104,13 @@ def ratio(text: str) -> float:
 def main(options: argparse.Namespace) -> int:
     if options.chart is not None:
         check_chart(options.chart)
-    return write_out(uvloop.run(_probe(options)), options)
+    return write_result(uvloop.run(_probe(options)), options)
 
 
-def write_out(played: ShownSession, options: argparse.Namespace) -> int:
+def write_result(played: ShownSession, options: argparse.Namespace) -> int:
     """Write the result as the options say, and return the exit code."""
     result, interrupted = played.result, played.interrupted
-    out, aside = screen(sys.stdout), screen(sys.stderr)
+    out, aside = console_on(sys.stdout), console_on(sys.stderr)
     if options.json:
         print(json.dumps(session_json(result) | {"interrupted": interrupted}, indent=2))
     elif options.csv:
@@ -141,7 +141,7 @@ def write_out(played: ShownSession, options: argparse.Namespace) -> int:
 async def _probe(options: argparse.Namespace) -> ShownSession:
     async with AsyncExitStack() as stack:
         url = await simulated_url(stack) if options.simulated else options.url
-        settings, target = choose(options, url)
+        settings, target = choose_target(options, url)
         engine = await stack.enter_async_context(engine_access(settings, target))
         return await _play(engine, cold=options.cold)
 
@@ -150,7 +150,7 @@ async def _play(engine: EngineAccess, *, cold: bool) -> ShownSession:
     control = ColdControl(1.0, random.random, new_salt) if cold else None
     runner = SessionRunner(engine.plan, engine.requests, new_salt, control=control)
     progress = SessionProgress(
-        screen(sys.stderr), SystemClock().monotonic, engine.plan.max_tokens, cold
+        console_on(sys.stderr), SystemClock().monotonic, engine.plan.max_tokens, cold
     )
     try:
         result, number = await _play_until_signal(runner, progress, cold=cold)
@@ -172,8 +172,8 @@ async def _play_until_signal(
     on_turn = progress.turn_ended
     hooks = SessionHooks(
         on_turn_start=progress.turn_started,
-        on_request=progress.request_leaves,
-        on_token=progress.token_came,
+        on_request=progress.request_started,
+        on_token=progress.token_received,
         on_turn=stopping_if_unproven(runner, on_turn) if cold else on_turn,
     )
     progress.start()

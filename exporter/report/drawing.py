@@ -109,7 +109,7 @@ def head(made: Figure, title: str, subtitle: str, banner: str | None) -> None:
         engine.set(rect=(0.0, 0.0, 1.0, bottom_of_head))  # type: ignore[call-arg]
 
 
-def say(axes: Axes, sentence: str, *, high: float = 0.5) -> None:
+def message(axes: Axes, sentence: str, *, high: float = 0.5) -> None:
     """A sentence in a panel about what cannot be drawn."""
     axes.text(
         0.5, high, sentence, transform=axes.transAxes, ha="center", va="center", color=INK,

@@ -115,13 +115,13 @@ class SessionProgress:
             self._turns.clear()  # a session may restart
         self._running = Running(self.clock(), index, turns)
 
-    def request_leaves(self, control: bool) -> None:
+    def request_started(self, control: bool) -> None:
         turn, turns = self._running.turn, self._running.turns
         self._running = Running(self.clock(), turn, turns, control)
         self.tick()
         self._running = replace(self._running, since=self.clock())  # without the time of drawing
 
-    def token_came(self, chunks: int) -> None:
+    def token_received(self, chunks: int) -> None:
         first = self._running.first_seconds
         if first is None:
             first = self.clock() - self._running.since

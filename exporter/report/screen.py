@@ -26,17 +26,19 @@ _IN_ASCII = str.maketrans(
 )
 
 
-def screen(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
+def console_on(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
     """A console on `stream` that writes only characters that the stream can show."""
-    file: IO[str] = stream if speaks_utf8(stream, environ) else cast("IO[str]", AsciiOnly(stream))
+    file: IO[str] = (
+        stream if accepts_utf8(stream, environ) else cast("IO[str]", _AsciiStream(stream))
+    )
     columns = environ.get("COLUMNS", "")
     width: int | None = int(columns) if columns.isdecimal() and int(columns) > 0 else PLAIN_WIDTH
     if stream.isatty():
         width = None  # rich reads it from the terminal
-    return _Screen(file=file, width=width, highlight=False, markup=False, emoji=False)
+    return _PipeConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
-def speaks_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def accepts_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether the reader can show more than ASCII.
 
     With LC_ALL=C Python writes UTF-8 (PEP 540), but the terminal expects ASCII. Without any locale
@@ -51,14 +53,14 @@ def speaks_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
 _LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")  # the first that is set counts (POSIX)
 
 
-class _Screen(Console):
+class _PipeConsole(Console):
     """A console that reports a closed pipe to the command."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with 1
 
 
-class AsciiOnly(io.TextIOBase):
+class _AsciiStream(io.TextIOBase):
     """Writes ASCII only. A character without a replacement becomes "?"."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -107,8 +107,8 @@ def of_engines(session: SessionResult) -> Finding:
         return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
     if not session.turns:
         return unknown(name, _no_turn(session))
-    if (fell := _fell(session)) is not None:
-        text = f"{fell}, as happens when a router sends each request to another engine"
+    if (drop := _unexplained_drop(session)) is not None:
+        text = f"{drop}, as happens when a router sends each request to another engine"
         return unknown(name, text)
     return passed(name, "nothing shows that several engines answer at this URL")
 
@@ -222,8 +222,8 @@ def of_second_turn(session: SessionResult) -> Finding:
         return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
     if totals.cached_tokens == 0:
         return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
-    if (fell := _fell(session)) is not None:
-        return unknown(name, f"{served}; {fell}", LOSS_ADVICE[LossCause.MIXED])
+    if (drop := _unexplained_drop(session)) is not None:
+        return unknown(name, f"{served}; {drop}", LOSS_ADVICE[LossCause.MIXED])
     if totals.ideal_tokens is None:
         return passed(name, f"{served}; the ideal is unknown")
     return passed(name, f"{served}, all that could have (efficiency 100 %)")
@@ -243,7 +243,7 @@ def _of_losses(served: str, session: SessionResult, totals: SessionTotals) -> Fi
     return (unknown if harmless else failed)(CheckTest.SECOND_TURN, text, LOSS_ADVICE[worst])
 
 
-def _fell(session: SessionResult) -> str | None:
+def _unexplained_drop(session: SessionResult) -> str | None:
     """A turn that hit less than an earlier one although nothing says why; None without one.
 
     Each prompt repeats the turn before, so hits only grow on one healthy engine.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def served_and_lost(totals: SessionTotals) -> str:
     """For a session with at least one turn."""
-    saved = sooner(totals.ttft_saved_seconds)
+    saved = ttft_saving(totals.ttft_saved_seconds)
     time = "" if saved is None else f" {saved[0].upper()}{saved[1:]}."
     return f"{_served(totals)}{_lost(totals)}.{time}"
 
@@ -29,7 +29,7 @@ def _served(totals: SessionTotals) -> str:
     return f"The cache served {served} of {prompt} prompt tokens ({share})"
 
 
-def sooner(saved_seconds: Sequence[float]) -> str | None:
+def ttft_saving(saved_seconds: Sequence[float]) -> str | None:
     """What the cache saved in time to first token, with its interval, from pairs of cold and warm.
 
     None if there are too few pairs to tell it from chance.
@@ -64,12 +64,12 @@ def _lost(totals: SessionTotals) -> str:
 
 
 def _cause(cause: LossCause, tokens: int, totals: SessionTotals) -> str:
-    where = places(totals.lost_in[cause])
+    where = turns_in_words(totals.lost_in[cause])
     several = len(totals.lost_by) > 1
     return f"{f'{numbers.count(tokens)} ' if several else ''}{numbers.spaced(cause)} in {where}"
 
 
-def places(turns: Sequence[int]) -> str:
+def turns_in_words(turns: Sequence[int]) -> str:
     """For example "turn 3", "turns 3 and 5", "turns 2 to 8"."""
     first, last = turns[0], turns[-1]
     if len(turns) == 1:

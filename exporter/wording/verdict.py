@@ -16,7 +16,7 @@ from exporter.wording.notices import (
     LOSS_ADVICE,
     break_in_words,
 )
-from exporter.wording.sentences import places, served_and_lost
+from exporter.wording.sentences import served_and_lost, turns_in_words
 
 if TYPE_CHECKING:
     from exporter.analysis.session_totals import SessionTotals
@@ -109,7 +109,7 @@ def loss_lines(result: SessionResult) -> list[str]:
             same = found.setdefault((turn.loss.cause, turn.loss.evidence), [])
             same.append((turn.index, turn.loss.tokens))
     return [
-        f"{places([turn for turn, _ in lost]).capitalize()} lost "
+        f"{turns_in_words([turn for turn, _ in lost]).capitalize()} lost "
         f"{numbers.tokens(sum(tokens for _, tokens in lost))}, {numbers.spaced(cause)}: {evidence}."
         for (cause, evidence), lost in found.items()
     ]

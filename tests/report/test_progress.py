@@ -47,14 +47,14 @@ def test_the_time_to_first_token_counts_from_the_turns_own_request():
     one, stream, now = progress(terminal=True)
     one.start()
     one.turn_started(2, 8)
-    one.request_leaves(True)
+    one.request_started(True)
     now[0] += 5.0
-    one.token_came(1)
-    one.request_leaves(False)
+    one.token_received(1)
+    one.request_started(False)
     now[0] += 0.25
-    one.token_came(1)
+    one.token_received(1)
     now[0] += 9.0
-    one.token_came(2)
+    one.token_received(2)
     one.tick()
     one.stop()
     assert "2 chunks so far, the first after about 250 ms" in stream.getvalue()
@@ -65,9 +65,9 @@ def test_the_line_leaves_room_for_the_echo_of_ctrl_c(width):
     one, stream, now = progress(terminal=True, width=width)
     one.start()
     one.turn_started(12, 12)
-    one.request_leaves(False)
+    one.request_started(False)
     now[0] += 0.4999
-    one.token_came(31)
+    one.token_received(31)
     one.tick()
     one.stop()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
@@ -90,8 +90,8 @@ def test_without_a_terminal_only_one_line_for_each_turn_is_written():
     one.start()
     for index, facts in enumerate(TURNS, start=1):
         one.turn_started(index, 8)
-        one.request_leaves(False)
-        one.token_came(1)
+        one.request_started(False)
+        one.token_received(1)
         one.tick()
         one.turn_ended(facts)
     one.stop()

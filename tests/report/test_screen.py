@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import TURNS, session, turn
 
-from exporter.report.screen import screen, speaks_utf8
+from exporter.report.screen import accepts_utf8, console_on
 from exporter.report.session.text import session_report
 
 UTF8 = {"LANG": "de_DE.UTF-8"}
@@ -44,12 +44,12 @@ class Stream(io.StringIO):
     ],
 )
 def test_utf8_is_written_only_if_stream_and_locale_accept_it(encoding, environ, expected):
-    assert speaks_utf8(Stream(encoding), environ) is expected
+    assert accepts_utf8(Stream(encoding), environ) is expected
 
 
 def test_without_utf8_the_whole_report_is_ascii():
     stream = Stream("ascii")
-    console = screen(stream, {"COLUMNS": "160"})
+    console = console_on(stream, {"COLUMNS": "160"})
     result = session(*TURNS, turn(4, 1000, None, None), simulated=True)
     console.print(session_report(result, "http://gpu:8000", console, cold=True, interrupted=False))
     page = stream.getvalue()
@@ -62,18 +62,18 @@ def test_without_utf8_the_whole_report_is_ascii():
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_any_text_of_an_engine_can_be_written(text):
     stream = Stream("ascii")
-    screen(stream, {}).print(text)
+    console_on(stream, {}).print(text)
     assert stream.getvalue().isascii()
 
 
 def test_a_pipe_is_80_columns_unless_columns_says_otherwise():
-    assert screen(Stream(), {}).width == 80
-    assert not screen(Stream(), {}).is_terminal
+    assert console_on(Stream(), {}).width == 80
+    assert not console_on(Stream(), {}).is_terminal
 
 
 def test_brackets_in_an_engines_text_are_not_markup():
     stream = Stream()
-    screen(stream, {}).print("[red]no such model[/red] :smile:")
+    console_on(stream, {}).print("[red]no such model[/red] :smile:")
     assert stream.getvalue() == "[red]no such model[/red] :smile:\n"
 
 
@@ -83,4 +83,4 @@ def test_a_closed_pipe_is_reported_to_the_command():
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        screen(Gone(), {}).print("x")
+        console_on(Gone(), {}).print("x")

@@ -18,7 +18,7 @@ from exporter.analysis.paired import LEAST_PAIRS
 from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.cli.compare.restart import play_restarted
-from exporter.cli.one_engine import add_engine_arguments, choose, quiet_logs, simulated_url
+from exporter.cli.one_engine import add_engine_arguments, choose_target, quiet_logs, simulated_url
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -31,7 +31,7 @@ from exporter.report.comparison.facts import Comparison, Side, cold_sides, compa
 from exporter.report.comparison.json import comparison_json
 from exporter.report.comparison.table import comparison_report
 from exporter.report.saved import check_same_scenario, read_sessions
-from exporter.report.screen import screen
+from exporter.report.screen import console_on
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
@@ -117,21 +117,21 @@ def _sessions(text: str) -> int:
 def main(options: argparse.Namespace) -> int:
     if options.chart is not None:
         check_chart(options.chart)
-    sources = named(options.sources)
+    sources = sources_of(options.sources)
     if sources and not any(source.is_url for source in sources):
-        played = saved(sources, cold=options.cold)
+        played = saved_sessions(sources, cold=options.cold)
     else:
         try:
             played = uvloop.run(_play(options, sources))
         except ColdUnprovenError as error:
             if options.json:
                 raise
-            screen(sys.stdout).print(f"Whether cold is faster than cached is unknown: {error}")
+            console_on(sys.stdout).print(f"Whether cold is faster than cached is unknown: {error}")
             return 1
-    return write_out(played, options)
+    return write_result(played, options)
 
 
-def named(words: Sequence[str]) -> list[Source]:
+def sources_of(words: Sequence[str]) -> list[Source]:
     """The sides with their names; a side without a name is A, B, C…"""
     sources = []
     for place, word in enumerate(words):
@@ -155,7 +155,7 @@ def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"side{place + 1}"  # noqa: PLR2004 - letters
 
 
-def saved(sources: Sequence[Source], *, cold: bool) -> ComparedSessions:
+def saved_sessions(sources: Sequence[Source], *, cold: bool) -> ComparedSessions:
     """The sides in files. Raises `ConfigError` with file and field."""
     files = {source.place: _read(source.place) for source in sources}
     started = min(session.started_time for held in files.values() for session in held)
@@ -205,7 +205,7 @@ def _read(file: str) -> list[SessionResult]:
 async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> ComparedSessions:
     async with AsyncExitStack() as stack:
         if options.cold or options.restart_without_caching:
-            return await _one_engine(options, sources, stack)
+            return await _play_one_engine(options, sources, stack)
         if options.url or options.target or options.simulated:
             raise ConfigError("compare: --url, --target and --simulated need --cold")
         if len(sources) < 2:  # noqa: PLR2004 - two make a comparison
@@ -216,35 +216,37 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Compa
         names = [source.name for source in sources]
         targets = dict(zip(names, settings.targets, strict=True))
         players = await players_of(settings, targets, stack)
-        _, number = await until_signal(play_rounds(players, options.sessions, tell))
+        _, number = await until_signal(play_rounds(players, options.sessions, show_progress))
         sides = tuple(side_of(each.name, each.url, _sessions_of(each, number)) for each in players)
         return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
 
 
-async def _one_engine(
+async def _play_one_engine(
     options: argparse.Namespace, sources: Sequence[Source], stack: AsyncExitStack
 ) -> ComparedSessions:
     if len(sources) > 1 or (sources and (options.url or options.target or options.simulated)):
         raise ConfigError("compare: --cold and --restart-without-caching take one engine only")
     url = await simulated_url(stack) if options.simulated else options.url
-    settings, target = choose(options, sources[0].place if sources else url)
+    settings, target = choose_target(options, sources[0].place if sources else url)
     if options.restart_without_caching:
-        return await _restarted(settings, target, options.sessions)
+        return await _play_restarted(settings, target, options.sessions)
     players = await players_of(settings, {"the engine": target}, stack, cold=True)
-    _, number = await until_signal(play_rounds(players, options.sessions, tell))
+    _, number = await until_signal(play_rounds(players, options.sessions, show_progress))
     sides = cold_sides(players[0].url, _sessions_of(players[0], number))
     return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
 
 
-async def _restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
+async def _play_restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
     players: list[Player] = []
-    work = play_restarted(settings, target, sessions, SystemClock(), players=players, tell=tell)
+    work = play_restarted(
+        settings, target, sessions, SystemClock(), players=players, show=show_progress
+    )
     try:
         _, number = await until_signal(work)
     except DockerError as error:
         raise ExporterError(f"Docker at {container_of(target).docker_host}: {error}") from error
     if sum(bool(player.sessions) for player in players) < 2:  # noqa: PLR2004 - with and without
-        tell("interrupted before both sides had a session: there is nothing to show")
+        show_progress("interrupted before both sides had a session: there is nothing to show")
         raise KeyboardInterrupt
     sides = tuple(side_of(each.name, each.url, each.sessions) for each in players)
     return ComparedSessions(sides, _started(players), interleaved=False, signal=number)
@@ -257,7 +259,7 @@ def _started(players: Sequence[Player]) -> float:
 def _sessions_of(player: Player, number: int | None) -> list[SessionResult]:
     """Its sessions. If a signal came before the first round was complete, nothing is shown."""
     if number is not None and not player.sessions:
-        tell("interrupted before the first round was complete: there is nothing to show")
+        show_progress("interrupted before the first round was complete: there is nothing to show")
         raise KeyboardInterrupt
     return player.sessions
 
@@ -276,11 +278,11 @@ def _settings_of(options: argparse.Namespace, sources: Sequence[Source]) -> Sett
     return settings
 
 
-def tell(line: str) -> None:
+def show_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def write_out(played: ComparedSessions, options: argparse.Namespace) -> int:
+def write_result(played: ComparedSessions, options: argparse.Namespace) -> int:
     """Write the comparison as the options say, and return the exit code."""
     interrupted = played.signal is not None
     comparison = compare(
@@ -292,7 +294,7 @@ def write_out(played: ComparedSessions, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(comparison_json(comparison, interrupted=interrupted), indent=2))
     else:
-        screen(sys.stdout).print(comparison_report(comparison, interrupted=interrupted))
+        console_on(sys.stdout).print(comparison_report(comparison, interrupted=interrupted))
     if options.chart is not None:
         write_comparison_chart(options.chart, comparison)
     if played.signal is not None:

@@ -77,7 +77,7 @@ async def _match_unit(scraper: Scraper) -> int | None:
     return cache.match_unit_tokens if cache else None
 
 
-async def play_rounds(players: Sequence[Player], rounds: int, tell: Callable[[str], None]) -> None:
+async def play_rounds(players: Sequence[Player], rounds: int, show: Callable[[str], None]) -> None:
     """Play rounds and add the complete ones to the players' `sessions`.
 
     The first of two rounds has a random order, the second the reverse order, so that a drift, such
@@ -93,7 +93,7 @@ async def play_rounds(players: Sequence[Player], rounds: int, tell: Callable[[st
             if number == 1 and result.failure is not None:
                 raise ExporterError(f"{player.name} ({player.url}): {failure_in_words(result)}")
             played[player.name] = result
-            tell(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
+            show(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
         for player in players:
             player.sessions.append(played[player.name])
 

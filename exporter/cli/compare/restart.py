@@ -102,7 +102,7 @@ async def _answers(client: EngineClient) -> bool:
 
 @asynccontextmanager
 async def started(
-    target: Target, door: DockerDoor, clock: Clock, tell: Callable[[str], None]
+    target: Target, door: DockerDoor, clock: Clock, show: Callable[[str], None]
 ) -> AsyncIterator[None]:
     """Starts the engine of a `variant`, waits until it is ready, and removes it at the end.
 
@@ -122,7 +122,7 @@ async def started(
         )
         loop = asyncio.create_task(supervisor.run(), name="supervisor")
         try:
-            await _until_ready(views.queue, loop, target, tell)
+            await _until_ready(views.queue, loop, target, show)
             loop.cancel()
             await asyncio.wait({loop})
             yield
@@ -146,7 +146,7 @@ async def _until_ready(
     views: asyncio.Queue[ContainerView],
     loop: asyncio.Task[None],
     target: Target,
-    tell: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
     state = None
     while True:
@@ -158,7 +158,7 @@ async def _until_ready(
         view = next_view.result()
         if view.state is not state:
             state = view.state
-            tell(f"container {target.container_name}: {state}")
+            show(f"container {target.container_name}: {state}")
         if state is LifecycleState.READY:
             return
         if view.diagnosis is not None:
@@ -179,7 +179,7 @@ async def play_restarted(
     clock: Clock,
     *,
     players: list[Player],
-    tell: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
     """Play the sessions with and without prefix caching, in random order.
 
@@ -193,12 +193,12 @@ async def play_restarted(
             await refuse_other_servers(door, target, client)
         for caching in random.sample([True, False], 2):
             one = sides[caching]
-            async with started(one, door, clock, tell), AsyncExitStack() as stack:
+            async with started(one, door, clock, show), AsyncExitStack() as stack:
                 name = "caching" if caching else "no caching"
                 (player,) = await players_of(settings, {name: one}, stack)
                 await _check_caching(player, caching=caching)
                 players.insert(0 if caching else len(players), player)
-                await play_rounds([player], sessions, tell)
+                await play_rounds([player], sessions, show)
     finally:
         await door.close()
 

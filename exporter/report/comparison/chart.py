@@ -9,7 +9,7 @@ from exporter.analysis.paired import ecdf, spread
 from exporter.report import drawing
 from exporter.report.comparison.table import ALPHA, p_in_words
 from exporter.report.drawing import COLOURS, DASHES, GREY, INK, MARKERS, with_gaps
-from exporter.report.session.series import shown
+from exporter.report.session.series import one_line
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def draw(comparison: Comparison, form: drawing.PictureFormat) -> bytes:
 
 def _title(comparison: Comparison) -> str:
     engines = dict.fromkeys(
-        f"{shown(side.model or 'unknown model')} · vLLM "
-        f"{shown(side.engine_version or 'of unknown version')}"
+        f"{one_line(side.model or 'unknown model')} · vLLM "
+        f"{one_line(side.engine_version or 'of unknown version')}"
         for side in comparison.sides
     )
-    names = " against ".join(shown(side.name) for side in comparison.sides)
+    names = " against ".join(one_line(side.name) for side in comparison.sides)
     simulated = "SIMULATED: " if comparison.simulated else ""
     return (
-        shown(f"{simulated}{names}")
+        one_line(f"{simulated}{names}")
         if len(engines) > 1
         else (f"{simulated}{names} on {next(iter(engines))}")
     )
@@ -57,14 +57,16 @@ def _title(comparison: Comparison) -> str:
 def _subtitle(comparison: Comparison) -> str:
     plural = "" if comparison.rounds == 1 else "s"
     return (
-        f"{shown(comparison.sides[0].scenario)} · {comparison.rounds} session{plural} each · "
+        f"{one_line(comparison.sides[0].scenario)} · {comparison.rounds} session{plural} each · "
         f"{numbers.moment(comparison.started_time)}"
     )
 
 
 def _label(side: Side) -> str:
     model = side.model or "unknown model"
-    return shown(f"{side.name} ({model}{' ' + side.engine_version if side.engine_version else ''})")
+    return one_line(
+        f"{side.name} ({model}{' ' + side.engine_version if side.engine_version else ''})"
+    )
 
 
 def _by_turn(side: Side, turns: int, value: Callable[[Reading], float | None]) -> list[list[float]]:
@@ -118,7 +120,7 @@ def _hits(axes: Axes, sides: Sequence[Side], turns: int) -> None:
         if not _curve(axes, place, side, _by_turn(side, turns, lambda reading: reading.hit_ratio))
     ]
     if unknown:
-        drawing.say(axes, f"unknown: {shown(', '.join(unknown))}", high=0.3)
+        drawing.message(axes, f"unknown: {one_line(', '.join(unknown))}", high=0.3)
     if len(unknown) < len(sides):
         axes.legend(loc="lower right", ncols=2)
 
@@ -138,7 +140,7 @@ def _times(axes: Axes, sides: Sequence[Side], turns: int) -> None:
         if edge > 0
     ]
     if not seen:
-        drawing.say(axes, "TTFT unknown")
+        drawing.message(axes, "TTFT unknown")
         return
     drawing.seconds_axis(axes, [*seen, max(seen) * 1.5])
     axes.legend(loc="upper left", ncols=2)
@@ -159,11 +161,11 @@ def _distributions(axes: Axes, sides: Sequence[Side]) -> None:
         steps = ecdf(values)
         axes.step(
             [steps[0][0], *(value for value, _ in steps)], [0.0, *(share for _, share in steps)],
-            where="post", label=shown(f"{side.name}: median {numbers.seconds(median(values))}"),
+            where="post", label=one_line(f"{side.name}: median {numbers.seconds(median(values))}"),
             color=COLOURS[place % len(COLOURS)], linestyle=DASHES[place % len(DASHES)],
         )  # fmt: skip
     if not seen:
-        drawing.say(axes, "TTFT unknown")
+        drawing.message(axes, "TTFT unknown")
         return
     drawing.seconds_axis(axes, seen, across=True)
     axes.legend(loc="best")
@@ -172,11 +174,11 @@ def _distributions(axes: Axes, sides: Sequence[Side]) -> None:
 def _differences(axes: Axes, comparison: Comparison) -> None:
     """One dot for each round, and the estimate with its interval."""
     first = comparison.sides[0]
-    axes.set_title(f"TTFT minus that of {shown(first.name)}, per pair of sessions")
+    axes.set_title(f"TTFT minus that of {one_line(first.name)}, per pair of sessions")
     axes.axhline(0, color=INK, linewidth=1)
     axes.set_xlim(-0.6, len(comparison.contrasts) - 0.4)
     axes.set_xticks(
-        range(len(comparison.contrasts)), [shown(each.name) for each in comparison.contrasts]
+        range(len(comparison.contrasts)), [one_line(each.name) for each in comparison.contrasts]
     )
     drawing.signed_seconds_axis(axes)
     for place, contrast in enumerate(comparison.contrasts):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from exporter.report.comparison.notes import comparison_notes
 from exporter.wording import numbers
-from exporter.wording.sentences import places
+from exporter.wording.sentences import turns_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def heading(comparison: Comparison) -> Text:
         if side.simulated:
             head.append(" SIMULATED", "bold reverse")
     if comparison.turns > 1:
-        turns = places(range(2, comparison.turns + 1)).capitalize()
+        turns = turns_in_words(range(2, comparison.turns + 1)).capitalize()
         first = "first TTFT is that of turn 1, which is cold"
         also = "turn 1 is the same request on both sides" if comparison.cold else first
         head.append(f"\n{turns}; {also}.", "not bold")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.report import drawing
 from exporter.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, VERMILLION, with_gaps
-from exporter.report.session.series import banner, prompt_split, running_sum, shown, title
+from exporter.report.session.series import banner, one_line, prompt_split, running_sum, title
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LABEL_BOX = {"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "non
 def draw(result: SessionResult, form: drawing.PictureFormat, *, interrupted: bool = False) -> bytes:
     """The picture of a session, finished or not, as PNG or SVG."""
     failed = result.failed_turn if result.failure is not None else None
-    subtitle = f"{shown(result.scenario)} · {numbers.moment(result.started_time)}"
+    subtitle = f"{one_line(result.scenario)} · {numbers.moment(result.started_time)}"
     with drawing.figure(*_INCHES) as made:
         drawing.head(made, title(result), subtitle, banner(result, interrupted=interrupted))
         panels = made.subplots(2, 2)
@@ -36,7 +36,7 @@ def draw(result: SessionResult, form: drawing.PictureFormat, *, interrupted: boo
             panel(axes, result.turns)
             if not result.turns:
                 axes.set_yticks([])
-                drawing.say(axes, "no turn finished")
+                drawing.message(axes, "no turn finished")
             elif failed is not None:
                 _mark_failure(axes, failed)
         if result.simulated:
@@ -86,7 +86,7 @@ def _prompts(axes: Axes, turns: Turns) -> None:
         axes.set_ylim(0, max(*floor, 1) * 1.22)
         axes.legend(loc="upper left", ncols=4)
     if turns and len(known) < len(turns):
-        drawing.say(axes, _unknown_sentence("prompt tokens", splits, turns))
+        drawing.message(axes, _unknown_sentence("prompt tokens", splits, turns))
 
 
 def _times(axes: Axes, turns: Turns) -> None:
@@ -126,7 +126,7 @@ def _served(axes: Axes, turns: Turns) -> None:
         axes.set_yticks([])
     if None in served:
         from_turn = turns[served.index(None)].index
-        drawing.say(
+        drawing.message(
             axes, f"no sum from turn {from_turn} on: its cached tokens are unknown", high=0.3
         )
 
@@ -168,7 +168,7 @@ def _say_unknown(axes: Axes, turns: Turns, lines: dict[str, list[float | None]])
         if None in values
     ]
     if sentences:
-        drawing.say(axes, "\n".join(sentences), high=0.3)
+        drawing.message(axes, "\n".join(sentences), high=0.3)
 
 
 def _unknown_sentence(name: str, values: Sequence[object], turns: Turns) -> str:

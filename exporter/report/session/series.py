@@ -53,7 +53,7 @@ def running_sum(values: list[int | None]) -> tuple[int | None, ...]:
     return tuple(sums)
 
 
-def shown(text: str, longest: int = _LONGEST) -> str:
+def one_line(text: str, longest: int = _LONGEST) -> str:
     """A string from outside, made safe and short enough for one line of a chart."""
     line = "".join(c if c.isprintable() else "?" for c in text)
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
@@ -61,9 +61,9 @@ def shown(text: str, longest: int = _LONGEST) -> str:
 
 def title(result: SessionResult) -> str:
     """Model and version, from the engine."""
-    model = "unknown model" if result.model is None else shown(result.model)
+    model = "unknown model" if result.model is None else one_line(result.model)
     version = result.engine_version
-    engine = "unknown version" if version is None else f"vLLM {shown(version)}"
+    engine = "unknown version" if version is None else f"vLLM {one_line(version)}"
     return f"{'SIMULATED: ' if result.simulated else ''}{model} · {engine}"
 
 
@@ -71,7 +71,7 @@ def banner(result: SessionResult, *, interrupted: bool) -> str | None:
     """What is wrong with the session as a whole; None if it finished."""
     if result.failure is not None:
         where = "" if result.failed_turn is None else f" in turn {result.failed_turn}"
-        detail = shown(result.failure.detail, _LONGEST_DETAIL)
+        detail = one_line(result.failure.detail, _LONGEST_DETAIL)
         return f"FAILED{where}: {numbers.spaced(result.failure.reason)} ({detail})"
     if interrupted:
         return f"Interrupted after turn {result.turns[-1].index if result.turns else 0}"

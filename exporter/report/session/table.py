@@ -109,7 +109,7 @@ _NAMES = (
 )
 
 
-def _cells(turn: TurnFacts, shown: Mark, *, cold: bool) -> list[Text]:
+def _cells(turn: TurnFacts, verdict: Mark, *, cold: bool) -> list[Text]:
     plain = [
         numbers.count(turn.index),
         numbers.count(turn.prompt_tokens),
@@ -119,12 +119,12 @@ def _cells(turn: TurnFacts, shown: Mark, *, cold: bool) -> list[Text]:
     controls = [numbers.seconds(turn.cold_ttft_seconds)] if cold else []
     return [
         *map(Text, plain),
-        Text(numbers.percent(turn.hit_ratio), shown.style),
+        Text(numbers.percent(turn.hit_ratio), verdict.style),
         Text(numbers.count(turn.ideal_cached_tokens)),
-        Text(numbers.percent(turn.efficiency_ratio), shown.style),
+        Text(numbers.percent(turn.efficiency_ratio), verdict.style),
         *map(Text, (numbers.seconds(turn.ttft_seconds), *controls)),
         Text(numbers.seconds(turn.latency_seconds)),
-        Text(shown.word, shown.style),
+        Text(verdict.word, verdict.style),
     ]
 
 

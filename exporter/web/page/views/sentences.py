@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.session_totals import ttft_saved
 from exporter.model.probe import PauseReason
 from exporter.wording import numbers
-from exporter.wording.sentences import sooner
+from exporter.wording.sentences import ttft_saving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def time_saved(newest_first: Sequence[SessionResult]) -> str | None:
         if (each.model, each.engine_version) in engine
         for seconds in ttft_saved(each.turns)
     ][:_PAIRS]
-    saved = sooner(pairs)
+    saved = ttft_saving(pairs)
     return None if saved is None else f"{saved}, {len(pairs)} cold controls"
 
 
