@@ -79,11 +79,6 @@ class PrefixCache:
     def free_blocks(self) -> int:
         return len(self._free)
 
-    @property
-    def cached_blocks(self) -> int:
-        """How many different prefixes can hit."""
-        return len(self._by_key)
-
     def lookup(self, holding: Holding) -> list[Block]:
         """The blocks of the longest cached prefix. Does not take them."""
         if not self.caching:

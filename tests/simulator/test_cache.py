@@ -69,7 +69,7 @@ class CacheAgainstOracle(RuleBasedStateMachine):
 
     @invariant()
     def the_same_prefixes_can_be_hit(self):
-        assert self.cache.cached_blocks == len({block.prefix for block in self.naive.filled})
+        assert len(self.cache._by_key) == len({block.prefix for block in self.naive.filled})
 
 
 CacheAgainstOracle.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
@@ -196,7 +196,7 @@ def test_a_full_but_idle_cache_is_not_in_use():
     cache = PrefixCache(5, 4)
     play(cache, list(range(16)), [0])
     assert cache.usage == 0
-    assert cache.cached_blocks == 4
+    assert len(cache._by_key) == 4
 
 
 def test_a_request_that_does_not_fit_changes_nothing():
@@ -206,7 +206,7 @@ def test_a_request_that_does_not_fit_changes_nothing():
     assert cache.extend(running, 12)
     second = Holding(range(100, 108), None)
     assert not cache.begin(second, cache.lookup(second))
-    assert (cache.free_blocks, cache.cached_blocks) == (1, 3)
+    assert (cache.free_blocks, len(cache._by_key)) == (1, 3)
 
 
 def test_a_reset_forgets_every_prefix_but_not_while_one_is_in_use():
@@ -234,7 +234,7 @@ def test_a_resized_cache_keeps_what_was_used_last_and_stays_whole(before, after,
     kept = len(cache.lookup(Holding([*fitting[-1], 7], None))) if fitting else 0
     assert cache.resize(after)
     assert cache.free_blocks == after - 1
-    assert cache.cached_blocks <= after - 1
+    assert len(cache._by_key) <= after - 1
     if fitting and after >= before:
         assert len(cache.lookup(Holding([*fitting[-1], 7], None))) == kept
     assert play(cache, list(range(100, 100 + 3 * (after - 1))), [0]) == 0
@@ -255,4 +255,4 @@ def test_without_caching_nothing_is_kept():
     prompt = list(range(12))
     assert play(cache, prompt, [0]) == 0
     assert play(cache, prompt, [0]) == 0
-    assert cache.cached_blocks == 0
+    assert len(cache._by_key) == 0

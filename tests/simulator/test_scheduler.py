@@ -227,7 +227,7 @@ async def test_a_wedged_cache_never_hits_though_its_blocks_are_there():
             await clock.until_asleep()
             await advance_in_steps(clock, 20)
             assert job.cached == 0
-        assert running.ranks[0].cache.cached_blocks > 0
+        assert len(running.ranks[0].cache._by_key) > 0
         running.clear()
         job = send(running, 20)
         await clock.until_asleep()
@@ -271,7 +271,7 @@ async def test_a_small_cache_evicts_and_shortens_the_context():
         running.inject(parse({"fault": "small_cache", "blocks": 6}))
         assert running.max_model_len == 20
         assert 'num_gpu_blocks="6"' in running.metrics_page().decode()
-        assert running.ranks[0].cache.cached_blocks <= 5
+        assert len(running.ranks[0].cache._by_key) <= 5
         running.clear()
         assert running.max_model_len == 256
 
