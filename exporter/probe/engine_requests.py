@@ -232,7 +232,7 @@ class RequestScope:
         requests = self._requests
         reports = self._reports if self._process is None else requests.reports
         wanted = requests.from_counters and (reports.silent or not reports.reported_zero)
-        return wanted or reports.counters_may_tell(self._info.version)
+        return wanted or reports.counters_may_help(self._info.version)
 
     async def _reading_before(self) -> EngineSnapshot | None:
         """A reading that includes all earlier requests; None if there is none."""
@@ -289,7 +289,7 @@ class RequestScope:
 
     def _note_report(self, cached_tokens: int) -> None:
         for reports in self._current():
-            reports.reported(cached_tokens)
+            reports.add(cached_tokens)
             if reports.absent_is_zero and reports.unsettled:
                 self._requests.add_share(OwnShare(settled=reports.unsettled))
                 reports.unsettled = 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from silent_engine import Engine, answer, asked, requests_of
 
-from exporter.analysis.cache.usage_details import always_tells
+from exporter.analysis.cache.usage_details import always_reports
 from exporter.model.chat import CachedTokensSource
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice
@@ -22,7 +22,7 @@ from exporter.model.session import Notice
     ],
 )
 def test_versions_since_0_24_report_every_0(version, tells):
-    assert always_tells(version) is tells
+    assert always_reports(version) is tells
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from silent_engine import Engine, answer, asked, requests_of
 
-from exporter.analysis.cache.usage_details import always_tells
+from exporter.analysis.cache.usage_details import always_reports
 from exporter.engine.wire.answer import Answer
 from exporter.model.session import Notice
 
@@ -95,7 +95,7 @@ async def test_a_recorded_prompt_and_its_repeat_are_settled(version):
     told = json.loads((VERSIONS / version / "version.json").read_text())["version"]
     engine = Engine(told, readable=False)
     usages = [recorded(version, "chat.sse"), recorded(version, "chat_repeat.sse")]
-    assert (usages[0].cached_tokens is None) is not always_tells(told)
+    assert (usages[0].cached_tokens is None) is not always_reports(told)
 
     async def chat(*_arguments):
         return answer(usages.pop(0))

@@ -18,7 +18,7 @@ from exporter.model.engine import release
 _TELLS_ZERO_SINCE = (24, 0)  # vLLM 0.24
 
 
-def always_tells(version: str | None) -> bool:
+def always_reports(version: str | None) -> bool:
     """Whether this vLLM version reports every prompt's cached tokens if it reports any."""
     found = release(version)
     return found is not None and found >= _TELLS_ZERO_SINCE
@@ -38,7 +38,7 @@ class UsageReports:
     hid_hit: bool = False
     unsettled: int = 0
 
-    def reported(self, cached_tokens: int) -> None:
+    def add(self, cached_tokens: int) -> None:
         """Note an answer that reported its cached tokens."""
         self.reported_hit = self.reported_hit or cached_tokens > 0
         self.reported_zero = self.reported_zero or cached_tokens == 0
@@ -55,13 +55,13 @@ class UsageReports:
         """
         if self.reported_hit or self.reported_zero:
             return self.reported_zero and self.silent
-        return self.hid_hit or (self.silent and always_tells(version))
+        return self.hid_hit or (self.silent and always_reports(version))
 
-    def counters_may_tell(self, version: str | None) -> bool:
+    def counters_may_help(self, version: str | None) -> bool:
         """Whether the engine's counters around the next request may be needed to settle it."""
         if self.reported_zero or (self.hid_hit and not self.reported_hit):
             return False
-        return self.silent or not always_tells(version)
+        return self.silent or not always_reports(version)
 
 
 @dataclass(frozen=True, slots=True)
