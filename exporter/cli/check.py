@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.cli.one_engine import (
-    add_engine_arguments,
-    choose_target,
-    engine_access,
-    simulated_url,
-)
+from exporter.cli.one_engine import add_engine_arguments, open_engine
 from exporter.daemon.probing import new_salt
 from exporter.probe.check import Check
 from exporter.report.check import check_report_json, closing_line, finding_lines
@@ -51,9 +46,7 @@ async def _check(options: argparse.Namespace) -> CheckReport:
             print(line, file=out, flush=True)
 
     async with AsyncExitStack() as stack:
-        url = await simulated_url(stack) if options.simulated else options.url
-        settings, target = choose_target(options, url)
-        engine = await stack.enter_async_context(engine_access(settings, target))
+        engine = await open_engine(options, stack)
         check = Check(engine.plan, engine.requests, new_salt, on_finding=show)
         report = await check.run()
         print(closing_line(report), file=out)

@@ -21,7 +21,7 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from contextlib import AsyncExitStack
 
     from exporter.config import Settings, Target
@@ -57,7 +57,7 @@ def choose_target(options: argparse.Namespace, url: str | None) -> tuple[Setting
     Raises `ConfigError` if there is none.
     """
     if url is not None:
-        options.settings = config.collected(options) | _target_settings(options, url)
+        add_targets(options, {options.command: url})
     settings = _settings(options)
     quiet_logs(settings)
     names = [each.name for each in settings.targets]
@@ -72,7 +72,7 @@ def choose_target(options: argparse.Namespace, url: str | None) -> tuple[Setting
 
 
 def quiet_logs(settings: Settings) -> None:
-    """Log errors only, unless the user sets another level: the terminal shows the result."""
+    """Log errors only, in place of the default level info: the terminal shows the result."""
     level = settings.log.level
     logs.configure(settings.log.format, "error" if level == "info" else level)
 
@@ -91,10 +91,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise ConfigError(text) from error
 
 
-def _target_settings(options: argparse.Namespace, url: str) -> dict[str, str]:
-    target = {"name": options.command, "url": url, "model": options.model}
-    target |= {"api_key_file": options.api_key_file}
-    return {"targets": json.dumps([{k: v for k, v in target.items() if v is not None}])}
+def add_targets(options: argparse.Namespace, urls: Mapping[str, str]) -> None:
+    """Set the targets in `options`: one for each URL, by its name."""
+    common = {"model": options.model, "api_key_file": options.api_key_file}
+    given = {key: value for key, value in common.items() if value is not None}
+    targets = [{"name": name, "url": url, **given} for name, url in urls.items()]
+    options.settings = config.collected(options) | {"targets": json.dumps(targets)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,10 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
             scraper=scraper,
             requests=EngineRequests(client, scraper.refresh, clock, from_counters=from_counters),
         )
+
+
+async def open_engine(options: argparse.Namespace, stack: AsyncExitStack) -> EngineAccess:
+    """Access to the engine that the options name, as long as `stack` is open."""
+    url = await simulated_url(stack) if options.simulated else options.url
+    settings, target = choose_target(options, url)
+    return await stack.enter_async_context(engine_access(settings, target))

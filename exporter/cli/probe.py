@@ -14,12 +14,7 @@ import uvloop
 
 from exporter import config
 from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
-from exporter.cli.one_engine import (
-    add_engine_arguments,
-    choose_target,
-    engine_access,
-    simulated_url,
-)
+from exporter.cli.one_engine import add_engine_arguments, open_engine
 from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
 from exporter.daemon.probing import new_salt
@@ -140,10 +135,7 @@ def write_result(played: ShownSession, options: argparse.Namespace) -> int:
 
 async def _probe(options: argparse.Namespace) -> ShownSession:
     async with AsyncExitStack() as stack:
-        url = await simulated_url(stack) if options.simulated else options.url
-        settings, target = choose_target(options, url)
-        engine = await stack.enter_async_context(engine_access(settings, target))
-        return await _play(engine, cold=options.cold)
+        return await _play(await open_engine(options, stack), cold=options.cold)
 
 
 async def _play(engine: EngineAccess, *, cold: bool) -> ShownSession:

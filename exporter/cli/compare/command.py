@@ -18,7 +18,13 @@ from exporter.analysis.paired import LEAST_PAIRS
 from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.cli.compare.restart import play_restarted
-from exporter.cli.one_engine import add_engine_arguments, choose_target, quiet_logs, simulated_url
+from exporter.cli.one_engine import (
+    add_engine_arguments,
+    add_targets,
+    choose_target,
+    quiet_logs,
+    simulated_url,
+)
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -266,13 +272,7 @@ def _sessions_of(player: Player, number: int | None) -> list[SessionResult]:
 
 def _settings_of(options: argparse.Namespace, sources: Sequence[Source]) -> Settings:
     """The settings with a target for each URL."""
-    common = {"model": options.model, "api_key_file": options.api_key_file}
-    given = {key: value for key, value in common.items() if value is not None}
-    targets = [
-        {"name": f"side{place}", "url": source.place, **given}
-        for place, source in enumerate(sources, start=1)
-    ]
-    options.settings = config.collected(options) | {"targets": json.dumps(targets)}
+    add_targets(options, {f"side{n}": each.place for n, each in enumerate(sources, start=1)})
     settings = load_settings(options).settings
     quiet_logs(settings)
     return settings
