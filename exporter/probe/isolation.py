@@ -19,6 +19,7 @@ from exporter.errors import ScenarioError
 from exporter.model.chat import CachedTokensSource
 from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector
+from exporter.probe.request_scope import RequestScope
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.fitting import fit
 from exporter.scenario.model import Scenario, ScenarioKind, refuses_system, with_text_before
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from exporter.engine.wire.request import Deadlines
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
-    from exporter.probe.engine_requests import EngineRequests, RequestScope
+    from exporter.probe.engine_requests import EngineRequests
     from exporter.scenario.model import Message
 
 
@@ -43,7 +44,7 @@ async def run_isolation_test(
     """Send the prompt under a new salt two to five times, then once under another new salt."""
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
-    scope, knowledge = requests.scope(info, before), requests.knowledge
+    scope, knowledge = RequestScope(requests, info, before), requests.knowledge
     unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
     prompt = _Prompt(requests, scope, info, deadlines)
     try:

@@ -11,6 +11,7 @@ from exporter.analysis import retention
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import EngineUnavailableError
 from exporter.model.probe import RetentionReading, RetentionUnknown
+from exporter.probe.request_scope import RequestScope
 from exporter.scenario.retention_prefix import prefix_messages
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo, EngineSnapshot
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
-    from exporter.probe.engine_requests import RequestScope
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +120,7 @@ class RetentionProbe:
             info = await client.info()
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
-        scope = self._requests.scope(info, view)
+        scope = RequestScope(self._requests, info, view)
         unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
         return _Engine(info, snapshot, unit, scope)
 

@@ -15,6 +15,7 @@ from exporter.analysis.own_share import OwnShare
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
 from exporter.probe.admission import Admission
+from exporter.probe.request_scope import RequestScope
 from exporter.simulator.profiles import faults
 
 
@@ -104,7 +105,7 @@ async def test_a_request_without_usage_that_may_have_been_looked_up_is_unknown(
         at.simulator.inject(fault)
         info, view = await at.client.info(), await probed.observe()
         request = ChatRequest(info.model, [{"role": "user", "content": "hello"}], 8)
-        await probed.requests.scope(info, view).chat(request, probed.at.plan.deadlines)
+        await RequestScope(probed.requests, info, view).chat(request, probed.at.plan.deadlines)
     share = probed.requests.share
     assert (share.unknown, share.requests, share.in_flight) == (unknown, 0, 0)
 
@@ -145,7 +146,7 @@ async def test_requests_of_the_exporter_between_two_turns_are_not_foreign(bench)
     async with bench() as at:
         probed = ProbedEngine(at)
         info, view = await at.client.info(), await probed.observe()
-        pass_, numbers = probed.requests.scope(info, view), iter(range(100))
+        pass_, numbers = RequestScope(probed.requests, info, view), iter(range(100))
 
         async def read():
             text = f"{next(numbers)} a prefix that is read " * 20

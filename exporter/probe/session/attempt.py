@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineView
     from exporter.model.session import Control
-    from exporter.probe.engine_requests import EngineRequests, RequestScope
+    from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
+    from exporter.probe.request_scope import RequestScope
     from exporter.probe.session.cold_control import ColdControl
     from exporter.probe.session.plan import SessionHooks, SessionPlan
     from exporter.probe.session.record import SessionRecord

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
     from exporter.model.failure import Failure
-    from exporter.probe.engine_requests import RequestScope
+    from exporter.probe.request_scope import RequestScope
 
 
 @dataclass(slots=True)

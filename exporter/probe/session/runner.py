@@ -14,6 +14,7 @@ from exporter.errors import EngineUnavailableError, ScenarioError
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice
 from exporter.probe.replicas import ReplicaDetector, own_info
+from exporter.probe.request_scope import RequestScope
 from exporter.probe.session.attempt import (
     Attempt,
     SessionContext,
@@ -97,7 +98,7 @@ class SessionRunner:
         info = record.info = own_info(info, before)
         if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
-        scope = record.scope = requests.scope(info, before)
+        scope = record.scope = RequestScope(requests, info, before)
         process = process_of(info, before)
         distrusted = self._salts.ignored(process)
         record.nonce = distrusted or self._client.capabilities.refuses_salts

@@ -14,6 +14,7 @@ from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Chat, Usage
 from exporter.model.engine import EngineInfo
 from exporter.probe.engine_requests import EngineRequests
+from exporter.probe.request_scope import RequestScope
 
 if TYPE_CHECKING:
     from exporter.model.failure import Failure
@@ -151,4 +152,4 @@ class Asked:
 
 async def asked(engine, requests=None, **options):
     requests = requests or requests_of(engine, **options)
-    return Asked(engine, requests.scope(engine.info, await engine.observe()))
+    return Asked(engine, RequestScope(requests, engine.info, await engine.observe()))

@@ -1,0 +1,217 @@
+"""Sends requests to an engine, and settles the cached tokens of their answers.
+
+Where an answer does not report its cached tokens, later answers or the engine's counters settle
+them (analysis/cache/usage_details.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from exporter.analysis.cache.counted_hits import (
+    counted_hits,
+    counters_include,
+    no_hits,
+    ran_alone,
+)
+from exporter.analysis.cache.usage_details import SilentAnswer, UsageReports
+from exporter.analysis.own_share import OwnShare
+from exporter.probe.engine_requests import one_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.engine.wire.request import ChatRequest, Deadlines
+    from exporter.model.chat import Chat, Usage
+    from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
+    from exporter.probe.engine_requests import EngineRequests, Identity
+
+_READINGS = 22
+_BETWEEN_SECONDS = 0.05
+"""vLLM counts a step after it has sent the step's tokens, so a stream may end before its tokens are
+counted. Readings are repeated for a little more than a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An answer that did not report cached tokens, and its usage as returned last."""
+
+    usage: Usage
+    silent: SilentAnswer
+
+
+class RequestScope:
+    """Sends the requests of one session, isolation test or retention round.
+
+    What an answer shows is kept for the engine process, or for this scope while the process is
+    unknown. `sent_tokens` are prompt and completion tokens of all its requests.
+    """
+
+    def __init__(self, requests: EngineRequests, info: EngineInfo, view: EngineView | None) -> None:
+        """`view` is a new reading."""
+        self._requests = requests
+        self._info = info
+        self._reports = UsageReports()  # of this scope alone
+        self._given: dict[int, _Given] = {}  # by the identity of the usage
+        self._pending: list[tuple[Usage, Identity]] = []  # no reading succeeded after them yet
+        self._process = self._known = requests.note_process(view)
+        self.sent_tokens = 0
+        requests.client.note_process(requests.process)
+        cache = view.snapshot.cache if view and view.snapshot else None
+        requests.knowledge.label = cache.match_unit_tokens if cache else None
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Chat:
+        """As `EngineClient.chat`, with cached tokens wherever they are known."""
+        # Counters cannot tell apart two requests that run at the same time.
+        alone_here = self._requests.share.in_flight == 0
+        before = await self._reading_before() if alone_here and self._counters_may_help() else None
+        sent_to = self._known
+        chat = await self._requests.chat(request, deadlines, on_token)
+        self.sent_tokens += chat.tokens
+        usage = chat.usage
+        if usage is not None and usage.cached_tokens is not None:
+            self._note_report(usage.cached_tokens)
+        if usage is None or usage.cached_tokens is not None or chat.failure is not None:
+            return chat
+        if usage.transferred:
+            return chat
+        silent = await self._settle(usage, before, sent_to)
+        known = silent.settled(from_counters=self._requests.from_counters)
+        self._given[id(known)] = _Given(known, silent)
+        return replace(chat, usage=known)
+
+    def settled(self, usage: Usage) -> Usage:
+        """The usage of an answer of this scope, by all that is known now."""
+        given = self._given_for(usage)
+        if given is None:
+            return usage
+        known = given.silent.settled(from_counters=self._requests.from_counters)
+        if known == usage:
+            return usage
+        del self._given[id(usage)]
+        self._given[id(known)] = _Given(known, given.silent)
+        return known
+
+    def lacks(self, usage: Usage) -> bool:
+        """Whether this answer should have reported its cached tokens, and did not."""
+        given = self._given_for(usage)
+        return given is not None and given.silent.reports.lacks(self._info.version)
+
+    def _given_for(self, usage: Usage) -> _Given | None:
+        given = self._given.get(id(usage))
+        return given if given is not None and given.usage is usage else None
+
+    def _counters_may_help(self) -> bool:
+        requests = self._requests
+        reports = self._reports if self._process is None else requests.reports
+        wanted = requests.from_counters and (reports.silent or not reports.reported_zero)
+        return wanted or reports.counters_may_help(self._info.version)
+
+    async def _reading_before(self) -> EngineSnapshot | None:
+        """A reading that includes all earlier requests; None if there is none."""
+        requests = self._requests
+        for attempt in range(1 if requests.counters_lag else _READINGS):
+            if attempt:
+                await requests.clock.sleep(_BETWEEN_SECONDS)
+            snapshot = await self._read()
+            if snapshot is None or snapshot.hit_tokens is None:
+                return None
+            if requests.complete:
+                requests.counters_lag = False
+                return snapshot
+        requests.stop_waiting()
+        return None
+
+    def _note_report(self, cached_tokens: int) -> None:
+        for reports in self._current():
+            reports.add(cached_tokens)
+            if reports.absent_is_zero and reports.unsettled:
+                self._requests.add_share(OwnShare(settled=reports.unsettled))
+                reports.unsettled = 0
+
+    async def _settle(
+        self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
+    ) -> SilentAnswer:
+        """Settle an answer without cached tokens as far as that is possible now.
+
+        It belongs to the process that a reading right after it shows, because no process starts
+        within milliseconds. If that reading fails, it belongs to `sent_to`, the process before it,
+        provided that a later reading shows that process again.
+        """
+        after = await self._read()
+        reports = self._current() or [UsageReports()]
+        if self._process is None and sent_to is not None:
+            self._pending.append((usage, sent_to))
+        silent = SilentAnswer(usage, reports[0])
+        if before is not None:
+            silent = await self._by_counters(silent, before, after)
+        for each in reports:
+            each.silent = True
+            each.hid_hit = each.hid_hit or bool(silent.counted)
+        self._count_hits(silent)
+        return silent
+
+    def _count_hits(self, silent: SilentAnswer) -> None:
+        told = 0 if silent.reports.absent_is_zero else silent.known
+        if told is None:
+            silent.reports.unsettled += 1
+        else:
+            self._requests.add_share(OwnShare(settled=1, hit_tokens=told))
+
+    def _settle_pending(self) -> None:
+        """Settle the answers whose process was unknown until now."""
+        for usage, sent_to in self._pending:
+            given = self._given_for(usage)
+            if given is not None and sent_to == self._process:
+                silent = replace(given.silent, reports=self._requests.reports)
+                silent.reports.silent = True
+                self._given[id(usage)] = _Given(usage, silent)
+                self._count_hits(silent)
+        self._pending.clear()
+
+    async def _by_counters(
+        self, silent: SilentAnswer, before: EngineSnapshot, after: EngineSnapshot | None
+    ) -> SilentAnswer:
+        """Add what the counters say, once they include this prompt."""
+        requests, prompt = self._requests, silent.usage.prompt_tokens
+        left = 1 if requests.counters_lag else _READINGS
+        while after is not None and before.process_start_time == after.process_start_time:
+            silent = replace(
+                silent,
+                no_hits=no_hits(before, after, prompt),
+                counted=counted_hits(before, after, prompt),
+            )
+            included, left = counters_include(before, after, prompt), left - 1
+            if (
+                silent.known is not None
+                or left == 0
+                or (included and not ran_alone(before, after, prompt))
+            ):
+                requests.counters_lag = not included
+                break
+            await requests.clock.sleep(_BETWEEN_SECONDS)
+            after = await self._read()
+        return silent
+
+    def _current(self) -> list[UsageReports]:
+        """The reports that an answer now belongs to. The first ones settle it."""
+        if self._process is not None:
+            return [self._requests.reports, self._reports]
+        return [self._reports] if self._known is None else []  # the process may be a new one
+
+    async def _read(self) -> EngineSnapshot | None:
+        """A new reading. It also shows which process answers."""
+        view = await self._requests.observe()
+        self._process = self._requests.note_process(view)
+        if self._process is not None:
+            if self._known not in (None, self._process):
+                self._reports = UsageReports()
+            self._known = self._process
+            self._settle_pending()
+        return one_engine(view)
