@@ -39,7 +39,7 @@ _LEAST_RATIO = 4.0
 
 _OUTLIER = 5.0  # times the median distance from the first line
 _LEAST_OF_MEDIAN = 0.01  # a line that runs below this share of the median TTFT is held there
-_LEAST_DISTANCE = 1e-9  # of the line: points that lie on it as well as numbers can
+_LEAST_DISTANCE = 1e-9  # relative to the line; smaller ones are rounding errors
 
 _Points = list[tuple[float, float]]
 """Uncached tokens and seconds to the first token."""

@@ -18,7 +18,7 @@ PATIENCE = 10.0
 
 
 class Engine:
-    """A door that is open only while the test lets it be."""
+    """An engine that answers only while the test lets it."""
 
     def __init__(self, counts: Counts, *, hangs: bool = False) -> None:
         self.counts = counts

@@ -58,10 +58,10 @@ def test_the_first_token_is_stamped_when_it_came_and_not_when_it_was_read(new_lo
     """The reader's loop is blocked between two chunks: the stamps still tell them apart."""
 
     async def measure() -> None:
-        admission = asyncio.Event()
+        release = asyncio.Event()
 
         async def wait(_request: web.Request) -> None:
-            await admission.wait()
+            await release.wait()
 
         chat = streaming(chunk("one"), wait, chunk("two", "stop"), DONE)
         async with serving(chat) as url, EngineClient(url) as client:
@@ -73,7 +73,7 @@ def test_the_first_token_is_stamped_when_it_came_and_not_when_it_was_read(new_lo
             )
             await reached.wait()  # a token of a later request was parsed: ours was stamped
             opened = stamps.now()
-            admission.set()
+            release.set()
             got, _ = await asyncio.gather(task, second)
             await watcher.close()
         assert got.token_times[0] < opened < got.token_times[1]

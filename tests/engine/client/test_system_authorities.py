@@ -19,10 +19,10 @@ from exporter.errors import EngineUnavailableError
 async def check(certificate, key):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    async def well(_request):
+    async def healthy(_request):
         return web.Response()
     app = web.Application()
-    app.router.add_get("/health", well)
+    app.router.add_get("/health", healthy)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
