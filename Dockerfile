@@ -26,9 +26,9 @@ RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
       --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl
 COPY deploy/healthcheck.py /opt/vllm-cache-exporter/healthcheck.py
 # The file system is read-only at run time, so everything is compiled now. unchecked-hash: the .pyc
-# files do not contain the time of their source. Almost nothing of pygments (from rich) is imported.
+# files do not contain the time of their source. The lexers of pygments (from rich) are not imported.
 RUN /opt/vllm-cache-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash \
-      -x /pygments/ /opt/vllm-cache-exporter/lib \
+      -x '/pygments/(lexers|formatters|styles)/(?!_)' /opt/vllm-cache-exporter/lib \
  && chmod 644 /opt/vllm-cache-exporter/healthcheck.py \
  && rm -rf /opt/build \
  && find /opt -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
