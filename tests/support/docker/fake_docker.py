@@ -172,7 +172,7 @@ class World:
         container.script = []
         if oom:
             self.tell(container, "oom")
-        self.tell(container, "die", exit_code)
+        self.tell(container, "die")
 
     def pause(self, container: FakeContainer) -> None:
         container.status = ContainerStatus.PAUSED
@@ -221,10 +221,10 @@ class World:
                 self.write(container, *self.extra_log)
                 self.end(container, self.crash_code)
 
-    def tell(self, container: FakeContainer, action: str, exit_code: int | None = None) -> None:
+    def tell(self, container: FakeContainer, action: str) -> None:
         if self.down is not None:
             return
-        event = ContainerEvent(self.clock.time(), container.id, container.name, action, exit_code)
+        event = ContainerEvent(container.id, container.name, action)
         for queue in self.listeners:
             queue.put_nowait(event)
 

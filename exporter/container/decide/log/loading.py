@@ -73,7 +73,6 @@ class LoadProgress:
     counts completed readings of the weights, once for all workers.
     """
 
-    phase: LoadPhase | None = None
     lines: int = 0
     progress_lines: int = 0
     served: bool = False
@@ -99,7 +98,6 @@ def read_line(progress: LoadProgress, line: str) -> LoadProgress:
         # Each worker, and a draft model, reports its own weights: the first report counts.
         reported, loads = True, loads + 1
     return LoadProgress(
-        phase=phase,
         lines=progress.lines + 1,
         progress_lines=progress.progress_lines + 1,
         served=progress.served or phase is LoadPhase.SERVING,
