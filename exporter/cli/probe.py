@@ -26,7 +26,7 @@ from exporter.report.progress import SessionProgress
 from exporter.report.screen import console_on
 from exporter.report.session.csv import session_csv
 from exporter.report.session.text import closing, session_report
-from exporter.wording.limits import Limits, shortfalls
+from exporter.wording.limits import shortfalls
 from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ def write_result(played: ShownSession, options: argparse.Namespace) -> int:
         return 1
     if result.failure is not None:
         return 1
-    missed = shortfalls(result, Limits(options.fail_under_efficiency, options.fail_under_hit_ratio))
+    missed = shortfalls(
+        result,
+        efficiency_ratio=options.fail_under_efficiency,
+        hit_ratio=options.fail_under_hit_ratio,
+    )
     for sentence in missed:
         aside.print(sentence, style="bold red")
     return 1 if missed else 0

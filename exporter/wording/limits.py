@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.analysis.session_totals import session_totals
@@ -12,20 +11,17 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The ratios (0…1) that a session must reach; None is no limit."""
+def shortfalls(
+    result: SessionResult, *, efficiency_ratio: float | None, hit_ratio: float | None
+) -> list[str]:
+    """A sentence for each ratio (0…1) that the session does not reach; None is no limit.
 
-    efficiency_ratio: float | None = None
-    hit_ratio: float | None = None
-
-
-def shortfalls(result: SessionResult, limits: Limits) -> list[str]:
-    """A sentence for each limit that is not reached. An unknown ratio reaches no limit."""
+    An unknown ratio reaches no limit.
+    """
     totals = session_totals(result.turns)
     limited = (
-        ("efficiency", "--fail-under-efficiency", totals.efficiency_ratio, limits.efficiency_ratio),
-        ("hit ratio", "--fail-under-hit-ratio", totals.hit_ratio, limits.hit_ratio),
+        ("efficiency", "--fail-under-efficiency", totals.efficiency_ratio, efficiency_ratio),
+        ("hit ratio", "--fail-under-hit-ratio", totals.hit_ratio, hit_ratio),
     )
     found = []
     for name, option, reached, least in limited:

@@ -98,7 +98,7 @@ async def test_a_running_container_is_named_and_not_touched(engine):
     docker("run", "-d", "--name", engine.name, "--entrypoint", "sleep", engine.image, "600")
     code, output, errors = await engine.compare()
     assert (code, output) == (1, "")
-    assert f"the container {engine.name} runs (this command did not make it" in errors
+    assert f"the container {engine.name} runs (this command did not create it" in errors
     state = docker("inspect", "-f", "{{.State.Running}} {{.RestartCount}}", engine.name)
     assert state.split() == ["true", "0"]
     assert engine.containers() == [engine.name]
