@@ -1,4 +1,4 @@
-"""A real Docker Engine for the tests that need one, and a broom for what they leave behind."""
+"""A real Docker Engine for the tests that need one, and the removal of what they leave."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run_label(docker_api):
 
 @pytest.fixture(scope="session")
 def have_image(docker_api, missing):
-    """Leave a test out where an image is neither here nor to be had."""
+    """Skip a test whose image is not here and cannot be pulled."""
 
     def have(image: str) -> str:
         try:
@@ -104,7 +104,7 @@ async def engine(docker_host, docker_api):
 
 @pytest.fixture
 def launch_of(run_label, python_image):
-    """Make a Launch that runs a Python script, labelled for the broom."""
+    """Make a Launch that runs a Python script, labelled for the removal at the end."""
 
     def make(script: str, **changes) -> Launch:
         facts = {

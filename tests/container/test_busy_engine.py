@@ -101,7 +101,7 @@ async def test_an_engine_whose_counters_advance_is_busy_and_not_restarted(counte
         assert at.view.state is LifecycleState.BUSY
         assert at.view.diagnosis.cause is Cause.BUSY
         assert "not dead" in at.view.diagnosis.summary
-        assert at.events("warning") == ["container.unhealthy"], "it is told once"
+        assert at.events("warning") == ["container.unhealthy"], "it is logged once"
         at.supervisor.session_finished(session(None))
         await at.wait(10)
         assert at.view.state is LifecycleState.READY
@@ -225,7 +225,7 @@ def test_health_may_take_longer_where_the_engine_was_seen_to_be_slow_and_after_e
     assert health_deadline(5.0, 0.01, 0) == 5.0
     assert health_deadline(5.0, 4.0, 0) == 12.0
     assert [health_deadline(5.0, 0.01, failures) for failures in (1, 2, 3)] == [10.0, 20.0, 20.0]
-    assert health_deadline(5.0, 20.0, 2) == 30.0, "nobody waits for ever"
+    assert health_deadline(5.0, 20.0, 2) == 30.0, "the timeout has a maximum"
     assert health_deadline(60.0, 0.0, 2) == 60.0, "a setting is kept"
 
 

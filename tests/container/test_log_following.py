@@ -1,4 +1,4 @@
-"""Following a log: its end, and the end of whoever follows it."""
+"""Following a log: the end of the log, and the end of the follower."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_cancellation_that_comes_while_a_follower_is_closed_is_not_lost(
     await door.closing.wait()
     closing.cancel()
     await clock.settle()
-    assert closing.cancelled(), "whoever closes it is cancelled, and ends"
+    assert closing.cancelled(), "the caller of close is cancelled, and ends"
     door.may_close.set()
     await clock.settle()
 

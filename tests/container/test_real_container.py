@@ -1,4 +1,4 @@
-"""vLLM itself in a container, looked after by the daemon: from nothing to ready, and back again.
+"""The daemon supervises vLLM itself in a container: from nothing to ready, and back again.
 
 The tests share one container, for each start of vLLM takes a minute: a daemon leaves it running
 when it ends, and the next one adopts it.

@@ -42,7 +42,7 @@ async def test_an_exit_between_two_observations_is_not_diagnosed_by_the_run_befo
         at.world.end(at.world.only(), 0)
         await at.wait(1)
         assert at.view.diagnosis.cause is Cause.ENGINE_CORE_DIED
-        at.world.crash_after = 0.0  # from now on it ends before anybody looks
+        at.world.crash_after = 0.0  # from now on it ends before the next observation
         at.world.extra_log = ("vllm: error: unrecognized arguments: --no-such",)
         await at.wait(8)
         assert at.view.diagnosis.cause is Cause.UNRECOGNISED_ARGUMENT

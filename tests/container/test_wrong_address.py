@@ -195,7 +195,7 @@ async def test_a_scheme_that_the_server_does_not_speak_does_not_reach_it():
 
 
 async def test_a_port_that_leads_to_nothing_behind_it_is_not_reached():
-    """Docker's own proxy takes the connection, finds nobody in the container, and closes."""
+    """Docker's own proxy takes the connection, finds no listener in the container, and closes."""
 
     async def closes(_reader, writer):
         writer.close()
@@ -217,7 +217,7 @@ async def test_silence_on_an_open_port_can_be_a_broken_engine():
 
 
 async def test_a_host_that_does_not_take_connections_is_not_reached():
-    """A full queue of connections is what a host that drops them looks like from here."""
+    """A full queue of connections looks like a host that drops them."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)

@@ -207,7 +207,7 @@ def test_a_new_daemon_starts_what_was_stopped_at_once_and_calls_it_no_failure(wo
 def test_after_a_kill_at_any_moment_the_next_daemon_reaches_ready(
     world, daemon, rounds_before, acted, fate
 ):
-    """SIGKILL after a decision, with its action done or not; whatever befalls it meanwhile."""
+    """SIGKILL after a decision, with its action done or not, and a fault before the next start."""
     world.images.clear()
     world.in_registry.add(IMAGE)
     daemon.policy = policy(on_drift="recreate")

@@ -1,4 +1,4 @@
-"""Any sequence of misfortunes: hypothesis breaks things, the daemon of the tests mends them."""
+"""Any sequence of faults: hypothesis breaks things, the daemon of the tests repairs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.container.decide.records import (
 
 
 class ContainerLife(RuleBasedStateMachine):
-    """A managed target whose world is unkind for a while."""
+    """A managed target with faults for a while."""
 
     @initialize(recreate=st.booleans(), has_image=st.booleans())
     def begin(self, *, recreate: bool, has_image: bool) -> None:
@@ -27,10 +27,10 @@ class ContainerLife(RuleBasedStateMachine):
         self.world.in_registry.add(IMAGE)
         if has_image:
             self.world.images.add(IMAGE)
-        # Without a limit: it must get well within minutes of the last misfortune.
+        # Without a limit: it must be ready within minutes of the last fault.
         on_drift = "recreate" if recreate else "report"
         self.daemon = Daemon(self.world, policy(on_drift=on_drift, restarts_per_hour=1000))
-        self.ends = 0  # that befell a live container, asked for by nobody
+        self.ends = 0  # of running containers, not requested by the daemon
 
     @rule(seconds=st.sampled_from([1, 5, 40]), jitter=st.floats(0, 1))
     def time_passes(self, seconds: int, jitter: float) -> None:

@@ -64,7 +64,7 @@ class Past:
     container: ContainerSnapshot | None
 
 
-def begun(policy: Policy) -> Daemon:
+def new_daemon(policy: Policy) -> Daemon:
     world = World(FakeClock())
     world.images.add(IMAGE)
     return Daemon(world, policy)
@@ -99,7 +99,7 @@ def pasts(policy: Policy) -> dict[str, Past]:
         found[name] = Past(daemon.memory, daemon.world.clock.monotonic(), snapshot)
 
     def heartbeat(*, reachable: bool = True) -> Daemon:
-        daemon = begun(policy)
+        daemon = new_daemon(policy)
         daemon.reachable = reachable
         if not policy.managed:
             daemon.world.start(daemon.world.create(daemon.launch, {}))
@@ -135,7 +135,7 @@ def pasts(policy: Policy) -> dict[str, Past]:
     daemon.world.vanish(daemon.world.only())
     daemon.decide()
     keep("removed", daemon)
-    daemon = begun(policy)
+    daemon = new_daemon(policy)
     keep("new", daemon)
     daemon.round()
     keep("created", daemon)
@@ -163,7 +163,7 @@ def containers(past: Past) -> Iterator[ContainerSnapshot | None]:
             yield replace(base, status=status, exit_code=code)
 
 
-def looks(past: Past) -> Iterator[Observation]:
+def observations(past: Past) -> Iterator[Observation]:
     yield from (Observation(docker=problem) for problem in DockerProblem)
     yield Observation(held=True)
     yield Observation(held=True, docker=DockerProblem.TIMEOUT)
@@ -269,7 +269,7 @@ def check_rights(seen: Observation, policy: Policy, action: Action) -> None:
         assert action is not Action.UNPAUSE
 
 
-def check_the_next_look(first: Decision, seen: Observation, context: Context) -> None:
+def check_the_next_observation(first: Decision, seen: Observation, context: Context) -> None:
     """The same look once more, at once: nothing is done twice, no failure is counted twice."""
     second = decide(first.memory, seen, context)
     if first.action is not Action.NOTHING:
@@ -287,11 +287,11 @@ def test_the_invariants_hold_for_every_past_and_every_observation(name: str):
     states: set[LifecycleState] = set()
     for past, later in product(pasts(policy).values(), (5.0, 400.0)):
         context = Context(past.now + later, policy, 0.5)
-        for seen in looks(past):
+        for seen in observations(past):
             decision = decide(past.memory, seen, context)
             states.add(decision.state)
             check(past, seen, context, decision)
-            check_the_next_look(decision, seen, context)
+            check_the_next_observation(decision, seen, context)
             if not seen.held and seen.docker is None:
                 counted = pass_time(past.memory, context.now, silent=False)
                 memory = account(counted, seen, context).memory

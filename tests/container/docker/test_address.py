@@ -1,6 +1,6 @@
 """A container that is up at another address than the target's url: refused, or named; left alone.
 
-The simulator is in the container, so that a session shows when the address is mended.
+The simulator is in the container, so that a session shows when the address is fixed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supervised_daemon import free_port, supervised
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[3]
-LOOKS = 12  # failed looks at /health after which a restart would have come long ago
+CHECKS = 12  # failed checks of /health; a restart would have come long before
 
 
 class Simulated:
@@ -125,7 +125,7 @@ async def test_a_wrong_address_is_diagnosed_and_fixed_by_a_reload(simulated, doc
         run = simulated.run()
         await daemon.until(
             "it was looked at often enough for three restarts",
-            lambda page: page.count("vllm_container_health_failures_total") >= LOOKS,
+            lambda page: page.count("vllm_container_health_failures_total") >= CHECKS,
         )
         assert simulated.run() == run, "it runs as it was started"
         assert daemon.now.count("vllm_container_restarts_total") == 0
@@ -137,11 +137,11 @@ async def test_a_wrong_address_is_diagnosed_and_fixed_by_a_reload(simulated, doc
             right = f"http://{network['IPAddress']}:8000"
         simulated.write(right, **facts)
         daemon.process.send_signal(signal.SIGHUP)
-        mended = await daemon.until(
+        fixed = await daemon.until(
             "a session is played", lambda page: page.value("vllm_probe_up") == 1
         )
-        assert mended.state == "ready"
-        assert mended.cause is None
+        assert fixed.state == "ready"
+        assert fixed.cause is None
         assert simulated.run() == run
         assert daemon.now.count("vllm_container_restarts_total") == 0
     await asyncio.to_thread(simulated.remove)

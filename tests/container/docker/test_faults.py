@@ -1,4 +1,4 @@
-"""The daemon looks after a real container: each fault made by hand, and what it does about it.
+"""The daemon supervises a real container: each fault caused by hand, and what it does about it.
 
 A stand-in for vLLM is in the container; test_real_container.py does the same with vLLM itself.
 """
@@ -47,7 +47,7 @@ async def test_a_daemon_that_was_killed_adopts_its_container_without_restarting_
         await daemon.kill()
     async with supervised(config) as daemon:
         await daemon.until_state("ready")
-        await asyncio.sleep(2)  # two further looks
+        await asyncio.sleep(2)  # two further observations
         after = case.inspect()
         assert (after["Id"], after["State"]["StartedAt"]) == (
             before["Id"],
@@ -183,7 +183,7 @@ async def test_a_server_that_is_unhealthy_is_restarted(case):
         assert case.inspect()["State"]["StartedAt"] != before
     note(
         Row(
-            "/health says 503, three looks a second apart (stand-in)",
+            "/health says 503, three checks a second apart (stand-in)",
             seen.at - fault,
             "stopping → backing_off → starting → ready",
             "health_failed",

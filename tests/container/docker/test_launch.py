@@ -64,7 +64,7 @@ async def launch(file, *more: str) -> tuple[int, str, str]:
 
 
 def facts_of(docker_api, name: str) -> dict[str, object]:
-    """What makes a container what it is, as Docker tells it."""
+    """The settings of a container, by Docker's inspect."""
     seen = docker_api.inspect_container(name)
     config, host = seen["Config"], seen["HostConfig"]
     return {

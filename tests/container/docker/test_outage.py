@@ -47,7 +47,7 @@ async def test_a_container_that_outlives_docker_is_found_as_it_was(private_docke
             scrapes = {page.value(scraped, loop=loop_of(page, scraped)) for page in daemon.pages}
             await asyncio.sleep(DOWN_SECONDS)
             await daemon.until(
-                "the reading of vLLM's own metrics goes on meanwhile",
+                "scrapes of vLLM's own metrics continue",
                 lambda page: page.value(scraped, loop=loop_of(page, scraped)) not in scrapes,
             )
             await asyncio.to_thread(engine.start)
@@ -84,7 +84,7 @@ async def test_a_container_that_docker_took_with_it_is_started_again(private_doc
             gone = await daemon.until_state("unknown")
             await asyncio.to_thread(engine.start)
             back = time.monotonic()
-            known = await daemon.until("it looks", lambda page: page.state != "unknown")
+            known = await daemon.until("it observes", lambda page: page.state != "unknown")
             ready = await daemon.until_state("ready")
             assert ready.count("vllm_container_restarts_total") == 1
             assert started_at(engine.host) != before

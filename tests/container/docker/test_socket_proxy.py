@@ -388,6 +388,6 @@ async def test_a_restart_that_the_list_does_not_allow_is_reported_as_denied(atta
     async with supervised(file) as daemon:
         await daemon.until_state("ready")
         case.api.kill(case.name)
-        seen = await daemon.until("it is told", lambda page: page.cause == "docker_denied")
+        seen = await daemon.until("it is reported", lambda page: page.cause == "docker_denied")
         assert seen.state in {"backing_off", "starting"}
         assert "does not allow POST" in json.dumps(daemon.logged("container.action_refused"))

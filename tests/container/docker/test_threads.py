@@ -112,7 +112,7 @@ async def test_threads_that_cannot_start_leave_the_daemon_alive_and_the_target_s
             [attached("a", host, engine.url), Target(name="b", url=engine.url)], shared()
         )
         await bench.until(
-            "Docker's problem is told",
+            "Docker's problem is reported",
             lambda: bench.value("vllm_container_docker_up", target="a") == 0,
         )
         assert bench.value("vllm_container_state", target="a", state="unknown") == 1
@@ -204,7 +204,9 @@ async def test_calls_that_wait_behind_one_that_hangs_are_not_tried_one_after_the
         door = door_to(f"unix://{path}", DockerLimits(query=0.2))
         found = await asyncio.gather(*(_end_of_call(door.inspect("c")) for _ in range(50)))
         assert {error.problem for error in found} == {DockerProblem.TIMEOUT}
-        assert len(requests) <= 2, "the second one tells a daemon that hangs from a container"
+        assert len(requests) <= 2, (
+            "after the second one the daemon is known to hang, not a container"
+        )
     finally:
         server.close()
 

@@ -67,7 +67,7 @@ async def test_a_socket_without_a_listener_is_unreachable(door_at, socket_folder
 
 
 def test_a_socket_that_one_may_not_open_is_permission_denied(socket_folder):
-    # A process of its own: root may open everything, so it becomes somebody else first.
+    # Its own process: root may open everything, so it becomes another user first.
     socket_folder.chmod(0o755)
     path = socket_folder / "docker.sock"
     script = textwrap.dedent("""

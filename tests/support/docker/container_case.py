@@ -51,7 +51,7 @@ class Case:
         return self._write(target, 3600, facts)
 
     def make(self) -> None:
-        """Start the container as somebody else would."""
+        """Create and start the container as another tool would."""
         self.api.create_container(
             self._facts["image"],
             self._facts["command"],

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def reach(connect: Callable[[], T]) -> T | str:
     """What `connect` makes, a client of docker-py; or in words why no engine answers."""
     with warnings.catch_warnings():
-        # docker-py does not close a socket that nobody answered on. It is collected here, and not
+        # docker-py does not close a socket without an answer. It is collected here, and not
         # in the middle of some test, which would fail of it.
         warnings.simplefilter("ignore", ResourceWarning)
         try:

@@ -189,7 +189,7 @@ class World:
         container.log.extend(LogLine(self.clock.time(), line) for line in lines)
 
     def healthy(self) -> bool:
-        """What GET /health of whatever runs would answer: True for 200."""
+        """Whether GET /health of the running server answers 200."""
         self.tick()
         now = self.clock.time()
         return any(
@@ -201,7 +201,7 @@ class World:
         )
 
     def listens(self) -> bool:
-        """Whether the port of whatever runs is open; a server that loads has not opened it yet."""
+        """Whether the running server has opened its port; while it loads it has not."""
         failing = any(
             c.unhealthy for c in self.containers.values() if c.status is ContainerStatus.RUNNING
         )

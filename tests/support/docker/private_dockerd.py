@@ -34,7 +34,7 @@ def dockerd_program() -> Path | None:
         try:
             if (process / "comm").read_text().strip() == "dockerd":
                 return (process / "exe").readlink()
-        except OSError:  # gone, or somebody else's
+        except OSError:  # gone, or another process's
             continue
     return None
 

@@ -1,4 +1,4 @@
-"""A unix socket in front of Docker's that behaves as badly as it is told to."""
+"""A unix socket in front of Docker's, with faults on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class UnsteadyDocker:
             self.socket.unlink(missing_ok=True)
 
     async def cut(self) -> None:
-        """End all connections in the middle of whatever they carry."""
+        """End all connections, also in the middle of an answer."""
         connections = tuple(self._connections)
         for connection in connections:
             connection.cancel()
