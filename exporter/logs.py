@@ -65,3 +65,32 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     # These libraries log too much below warnings.
     for name in ("aiohttp.access", "docker", "urllib3", "asyncio", "matplotlib", "PIL"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class Outage:
+    """Logs `failed` once per reason while something fails, and `recovered` once when it works.
+
+    Times are monotonic seconds.
+    """
+
+    def __init__(
+        self, log: structlog.typing.FilteringBoundLogger, *, failed: str, recovered: str
+    ) -> None:
+        self._log = log
+        self._failed = failed
+        self._recovered = recovered
+        self._since: float | None = None
+        self._reasons: set[str] = set()
+
+    def failed(self, at: float, reason: str, detail: str, **more: object) -> None:
+        if self._since is None:
+            self._since = at
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self._log.warning(self._failed, reason=str(reason), detail=detail, **more)
+
+    def ended(self, at: float) -> None:
+        if self._since is not None:
+            self._log.info(self._recovered, after_seconds=round(at - self._since, 3))
+        self._since = None
+        self._reasons.clear()

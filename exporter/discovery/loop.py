@@ -8,6 +8,7 @@ import structlog
 
 from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, LeftOut
 from exporter.errors import ExporterError
+from exporter.logs import Outage
 from exporter.loops import Periodic, Schedule
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class DiscoveryLoop:
         self._deliver = deliver
         self._delivered: tuple[Target, ...] | None = None
         self._log = log.bind(source=name)
-        self._failing_since: float | None = None
-        self._logged_reasons = set[DiscoveryFailure]()
+        self._outage = Outage(self._log, failed="discovery.failed", recovered="discovery.recovered")
         self._logged_mistakes: Mapping[str, str] = {}
         self._logged_empty = self._logged_limit = False
 
@@ -80,20 +80,12 @@ class DiscoveryLoop:
         self._succeeded(result, targets)
 
     def _failed(self, reason: DiscoveryFailure, detail: str) -> None:
-        if self._failing_since is None:
-            self._failing_since = self._clock.monotonic()
-        if reason not in self._logged_reasons:
-            self._logged_reasons.add(reason)
-            kept = len(self._delivered or ())
-            self._log.warning("discovery.failed", reason=str(reason), detail=detail, kept=kept)
+        kept = len(self._delivered or ())
+        self._outage.failed(self._clock.monotonic(), reason, detail, kept=kept)
         self._sink.source_failed(self._name, reason)
 
     def _succeeded(self, result: DiscoveryResult, targets: tuple[Target, ...]) -> None:
-        if self._failing_since is not None:
-            after = round(self._clock.monotonic() - self._failing_since, 3)
-            self._log.info("discovery.recovered", after_seconds=after)
-        self._failing_since = None
-        self._logged_reasons.clear()
+        self._outage.ended(self._clock.monotonic())
         for name, mistake in result.mistakes.items():
             if self._logged_mistakes.get(name) != mistake:
                 self._log.warning("discovery.left_out", container=name, mistake=mistake)

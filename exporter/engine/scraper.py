@@ -14,6 +14,7 @@ from exporter.engine.metrics.lookups import Count
 from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
+from exporter.logs import Outage
 from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Scraper:
         self._latest: EngineView | None = None
         self._mixed_at: float | None = None
         self._relayed = False
-        self._outage = _Outage(self._log, failed="scrape.failed", recovered="scrape.recovered")
-        self._info_outage = _Outage(
+        self._outage = Outage(self._log, failed="scrape.failed", recovered="scrape.recovered")
+        self._info_outage = Outage(
             self._log, failed="engine_info.failed", recovered="engine_info.recovered"
         )
 
@@ -268,29 +269,3 @@ class Scraper:
 
     def _failure(self, reason: ScrapeReason, detail: str) -> ScrapeFailure:
         return ScrapeFailure(at=self._clock.monotonic(), reason=reason, detail=detail)
-
-
-class _Outage:
-    """Logs `failed` once per reason while something fails, and `recovered` once when it works."""
-
-    def __init__(
-        self, log: structlog.typing.FilteringBoundLogger, *, failed: str, recovered: str
-    ) -> None:
-        self._log = log
-        self._failed = failed
-        self._recovered = recovered
-        self._since: float | None = None
-        self._reasons: set[str] = set()
-
-    def failed(self, at: float, reason: str, detail: str) -> None:
-        if self._since is None:
-            self._since = at
-        if reason not in self._reasons:
-            self._reasons.add(reason)
-            self._log.warning(self._failed, reason=str(reason), detail=detail)
-
-    def ended(self, at: float) -> None:
-        if self._since is not None:
-            self._log.info(self._recovered, after_seconds=round(at - self._since, 3))
-        self._since = None
-        self._reasons.clear()
