@@ -75,10 +75,7 @@ def node_at(key: Key) -> Any | None:
 
 def default_at(key: Key) -> Any | None:
     """The default of the field at `key`; None if it has none or `key` is not a field."""
-    section = node_at(key[:-1])
-    if not is_section(section) or not isinstance(key[-1], str):
-        return None
-    field = section.model_fields.get(key[-1])
+    field = field_at(key)
     if field is None or field.is_required():
         return None
     return field.get_default(call_default_factory=True, validated_data={})
