@@ -173,7 +173,7 @@ class TurnFacts:
         """Time to first token of this turn's control, if that was cold."""
         return _cold_ttft(self.control)
 
-    @computed_field(description="Cold minus warm; below 0 if chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @computed_field(description="Cold minus warm; below 0 if chance outweighs the cache.")  # type: ignore[prop-decorator]  # mypy supports no decorator on a property
     @property
     def ttft_saved_seconds(self) -> float | None:
         """None without cached tokens: then the two requests differ only by chance."""
