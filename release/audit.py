@@ -51,12 +51,12 @@ def _answers(lock: Path, service: str | None) -> dict[str, list[dict[str, Any]]]
         [*tool, *which, *how, *where], capture_output=True, text=True, check=False
     )
     try:
-        told = json.loads(done.stdout)["dependencies"]
+        packages = json.loads(done.stdout)["dependencies"]
     except ValueError:  # it ends in a traceback, with code 1 as if it had found something
         reason = (done.stderr.strip() or "no answer").splitlines()[-1]
         print(f"no audit: the service could not be asked: {reason}", file=sys.stderr)
         raise SystemExit(NOT_ASKED) from None
-    return {each["name"]: each["vulns"] for each in told if "skip_reason" not in each}
+    return {each["name"]: each["vulns"] for each in packages if "skip_reason" not in each}
 
 
 def _locked(text: str) -> dict[str, str]:

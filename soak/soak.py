@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 PAUSE_SECONDS = 0.001  # from session to session of one target; settings allow no less than 1 s
-TOLD_SECONDS = 10.0
+PRINT_SECONDS = 10.0
 LONGEST_SILENCE = 120.0  # seconds without a finished session; longer means that something hangs
 BOUNDS = {
     "rss_mib": Bound("resident memory", " MiB", 4.0),
@@ -116,7 +116,7 @@ class Soak:
         """Read pages and cause failures until all sessions have ended, or `enough` is set."""
         every = max(0.1, min(3.0, self.sessions / 3000))
         async with aiohttp.ClientSession() as client:
-            told, changed = 0.0, time.monotonic()
+            printed, changed = 0.0, time.monotonic()
             while self.done < self.sessions and not enough.is_set():
                 await asyncio.sleep(every)
                 await self._disturb(client)
@@ -126,8 +126,8 @@ class Soak:
                 if time.monotonic() - changed > LONGEST_SILENCE:
                     raise RuntimeError(f"no session ended for {LONGEST_SILENCE:g} s")
                 self.readings.append(read(self.done))
-                if self.seconds - told > TOLD_SECONDS:
-                    told = self.seconds
+                if self.seconds - printed > PRINT_SECONDS:
+                    printed = self.seconds
                     self._tell()
 
     async def _disturb(self, client: aiohttp.ClientSession) -> None:

@@ -52,8 +52,8 @@ class Chat:
     @property
     def shows_ids(self) -> bool:
         hidden = self.engine.faults.get(faults.NoTokenIds) is not None
-        told = self.engine.age in ages.TOKEN_IDS
-        return bool(self.request.return_token_ids) and told and not hidden
+        has_ids = self.engine.age in ages.TOKEN_IDS
+        return bool(self.request.return_token_ids) and has_ids and not hidden
 
     @property
     def model(self) -> str:
@@ -310,9 +310,9 @@ async def _chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
 
 def _usage_chunk(chat: Chat, used: dict[str, Any]) -> dict[str, Any]:
     used.pop("completion_tokens_details", None)  # vLLM leaves out nulls in this chunk
-    told = gateway.details(chat.engine, chat.job)
-    if told is not None:
-        used["prompt_tokens_details"] = told
+    details = gateway.details(chat.engine, chat.job)
+    if details is not None:
+        used["prompt_tokens_details"] = details
     mark = shapes.fingerprint(chat.engine.age)
     chunk = {"usage": gateway.usage(chat.engine, used)}
     return chunk if mark is None else chunk | {"system_fingerprint": mark}

@@ -235,7 +235,7 @@ class Engine:
         )
         rank = self._chosen_rank()
         if company := self.faults.get(behaviours.Company):
-            rank.submit(self._job_of_somebody_else(company.tokens))
+            rank.submit(self._job_of_another_client(company.tokens))
         rank.submit(job)
         self._submitted += 1
         return rank, job
@@ -249,7 +249,7 @@ class Engine:
             return self._random.choice(ranks)
         return ranks[self._submitted % len(ranks)]
 
-    def _job_of_somebody_else(self, prompt_tokens: int) -> Job:
+    def _job_of_another_client(self, prompt_tokens: int) -> Job:
         text = f"request {self._submitted} of another user " * prompt_tokens
         ids = tokens.encode(text)[:prompt_tokens]
         wish = answers.Wish(max_tokens=2, usual_tokens=2, ignore_eos=True)

@@ -68,11 +68,11 @@ def _router_page(engine: Engine, *, known_names: bool) -> bytes:
         for name, text in _ROUTER_GAUGES.items()
     }
     for number, rank in enumerate(engine.open_ranks):
-        told = engine.process.ranks[number].totals if known_names else {}
+        totals = engine.process.ranks[number].totals if known_names else {}
         values = {
             "num_requests_running": rank.running,
-            "gpu_prefix_cache_hits_total": told.get("prefix_cache_hits", 0),
-            "gpu_prefix_cache_queries_total": told.get("prefix_cache_queries", 0),
+            "gpu_prefix_cache_hits_total": totals.get("prefix_cache_hits", 0),
+            "gpu_prefix_cache_queries_total": totals.get("prefix_cache_queries", 0),
             "healthy_pods_total": 1,
         }
         for name, gauge in gauges.items():

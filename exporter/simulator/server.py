@@ -121,7 +121,7 @@ class Simulator:
         """Raise FaultInputError for a crash that would end a shared process."""
         if isinstance(fault, faults.Crash) and fault.mode == "exit" and self._on_exit is None:
             mistake = faults.Mistake(
-                "mode", "exit", '"refuse" here: this simulator is not a process of its own'
+                "mode", "exit", '"refuse" here: this simulator shares its process with other code'
             )
             raise faults.FaultInputError([mistake])
 

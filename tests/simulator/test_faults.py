@@ -214,7 +214,7 @@ async def test_a_crash_of_the_process_reports_its_exit_code():
 
 async def test_a_crash_of_a_shared_process_is_refused():
     async with simulator() as (running, _):
-        with pytest.raises(FaultInputError, match="not a process of its own"):
+        with pytest.raises(FaultInputError, match="shares its process"):
             running.inject(Crash(mode="exit"))
 
 

@@ -91,18 +91,18 @@ def details(age: Age, cache: Cached) -> Json | None:
         return None
     if cache.cached == 0 and age not in ages.CACHED_ZERO:
         return None
-    told: Json = {"cached_tokens": cache.cached}
+    found: Json = {"cached_tokens": cache.cached}
     if age in ages.CREATED_CACHE_TOKENS:
-        told["created_cache_tokens"] = cache.created
-    return told
+        found["created_cache_tokens"] = cache.created
+    return found
 
 
-def whole_usage(age: Age, counted: Json, told: Json | None) -> Json:
+def whole_usage(age: Age, counted: Json, details: Json | None) -> Json:
     """Usage of an answer that is not streamed."""
-    if told is not None and age in ages.MULTIMODAL_TOKENS:
-        told = told | {"multimodal_tokens": None}
+    if details is not None and age in ages.MULTIMODAL_TOKENS:
+        details = details | {"multimodal_tokens": None}
     last = {key: counted.pop(key) for key in ("completion_tokens_details",) if key in counted}
-    return {**counted, "prompt_tokens_details": told, **last}
+    return {**counted, "prompt_tokens_details": details, **last}
 
 
 def message(age: Age, content: str | None, reasoning: str | None, calls: Sequence[Json]) -> Json:
