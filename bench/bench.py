@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.sched_setaffinity(0, mine | others)
     took = time.monotonic() - began
     code = report(options, figures, conditions(took, before))
-    for name, error in failed.items():
-        print(f"{name} could not be measured: {error}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"{name} could not be measured: {reason}", file=sys.stderr)
     return 1 if failed else code
 
 

@@ -15,6 +15,7 @@ import ssl
 import statistics
 import time
 from pathlib import Path
+from typing import cast
 
 import uvloop
 from bench_ttft import MARK, REQUEST, parts, server
@@ -44,7 +45,7 @@ class RawClient(asyncio.Protocol):
         self._request = head.encode() + body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # of a TCP connection
 
     def data_received(self, data: bytes) -> None:
         at = time.perf_counter()

@@ -141,7 +141,7 @@ def judge(points: tuple[Point, ...], times: dict[tuple[bool, int, int], list[flo
         return 1
     print(
         f"  {cost.seconds_per_token * 1e6:.2f} us per token, error {cost.error * 1e6:.2f}, "
-        f"floor {cost.floor_seconds * 1e3:.1f} ms"
+        f"floor {'unknown' if cost.floor_seconds is None else f'{cost.floor_seconds * 1e3:.1f} ms'}"
     )
     near = [compare(cost, *case, times[case]) for case in sorted(times, reverse=True)]
     return 0 if all(near) else 1

@@ -31,7 +31,7 @@ from exporter.engine.wire.request import ChatRequest, Deadlines
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 MEDIAN_BOUND_ALONE, P99_BOUND_ALONE, MEDIAN_BOUND_CROWD = 1.5, 2.0, 3.0
 CROWD = 64
@@ -150,7 +150,7 @@ async def measure(port: int, concurrency: int, rounds: int) -> dict[str, list[fl
     ):
         for turn in range(rounds + 1):
             for name in random.sample(list(errors), len(errors)):
-                calls = {
+                calls: Callable[[], Awaitable[float]] = {
                     "raw": lambda: raw(port),
                     "exporter": lambda: ours(client),
                     "aiohttp": lambda: plain(session, port),

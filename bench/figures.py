@@ -125,7 +125,7 @@ def change(now: Figure, before: Figure | None) -> Change | None:
 
 def rows(figures: Sequence[Figure], baseline: Baseline | None) -> list[tuple[str, ...]]:
     """Title, median, quartiles, number of values, goal, and how it compares, for each figure."""
-    made = []
+    made: list[tuple[str, ...]] = []
     for each in figures:
         compared = change(each, baseline.figures.get(each.key) if baseline else None)
         goal = "" if each.goal is None else f"{short(each.goal)}"

@@ -62,7 +62,8 @@ def run(file: Path) -> None:
 
         return run_until_signal(both, **more)
 
-    serving.run_until_signal = watched
+    # Its one keyword argument goes through `more`.
+    serving.run_until_signal = watched  # type: ignore[assignment]
     main.entry()
 
 
