@@ -67,21 +67,22 @@ class BackoffSettings(Section):
     """How long to wait after a failed start before the next one."""
 
     initial_seconds: Seconds = 5.0
-    """Wait after the first failure. Short: most first failures are passing faults."""
+    """The wait after the first failure, in seconds. The default is short, because most first
+    failures are temporary."""
 
     max_seconds: Seconds = 300.0
-    """The longest wait. A start loads tens of gigabytes, so a crash loop must be slow, and five
-    minutes is still a short wait after the cause is fixed."""
+    """The longest wait, in seconds. Each start loads tens of gigabytes, so a container that crashes
+    again and again must wait long. Five minutes is still a short wait after the cause is fixed."""
 
     factor: Annotated[float, Field(ge=1)] = 2.0
-    """Each wait is the last one times this factor."""
+    """Each wait is the previous wait times this factor."""
 
     jitter_ratio: Ratio = 0.1
-    """Waits are shorter by a random share up to this, so that a fleet does not load its models at
-    the same time."""
+    """Each wait is shortened by a random share of up to this value, so that a fleet does not load
+    its models at the same time."""
 
     reset_after_seconds: Seconds = 600.0
-    """After this long in `ready` the next failure counts as the first again."""
+    """After this many seconds in `ready`, the next failure counts as a first failure."""
 
     @field_validator("max_seconds")
     @classmethod
@@ -103,8 +104,8 @@ class LaunchSettings(Section):
     """The image, with a fixed tag or a digest."""
 
     model: ModelName | None = None
-    """Required, unless `command` is set. What the server loads: a name on Hugging Face, or a path
-    inside the container (see `mounts`)."""
+    """The model that the server loads: a name on Hugging Face, or a path inside the container (see
+    `mounts`). Required, unless `command` is set."""
 
     served_model_name: ModelName | None = None
     """The name under which the server offers the model; the model's own name if not set."""
@@ -133,12 +134,12 @@ class LaunchSettings(Section):
     """More flags of `vllm serve`; a flag and its value are two entries."""
 
     command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
-    """The container's whole command line, for an image that is not vLLM's own. Keys that
-    become flags of `vllm serve` are refused beside it."""
+    """The container's whole command line, for an image that is not vLLM's own. It cannot be
+    combined with keys that become flags of `vllm serve`."""
 
     host_ip: IpAddress = "127.0.0.1"
-    """The address on which the port is published. Loopback, because vLLM answers everyone who
-    can reach it."""
+    """The address on which the port is published. The default is loopback, because vLLM answers
+    everyone who can reach it."""
 
     host_port: PortOrZero = 8000
     """The port on which vLLM is published. 0 publishes none; the target then needs a `url` that
@@ -148,15 +149,15 @@ class LaunchSettings(Section):
     """A Docker network to join; Docker's default bridge if not set."""
 
     ipc_host: bool = False
-    """Use the host's shared memory in place of `shm_size`. Off, because it weakens the isolation
-    between container and host."""
+    """Use the host's shared memory in place of `shm_size`. Off by default, because it weakens the
+    isolation between container and host."""
 
     shm_size: Bytes = 8 * 1024**3
-    """Shared memory, as `8g`. Docker's default of 64 MB is too little for tensor parallelism.
-    This is a limit; memory is used only as needed."""
+    """Shared memory, for example `8g`. Docker's default of 64 MB is too little for tensor
+    parallelism. This is a limit; memory is used only as needed."""
 
     memory_limit: Bytes | None = None
-    """The most host memory that the container may use, as `64g`; no limit if not set."""
+    """The most host memory that the container may use, for example `64g`; no limit if not set."""
 
     hf_token: SecretStr | None = None
     """Token for gated models on Hugging Face. Open models need no token."""
@@ -165,18 +166,18 @@ class LaunchSettings(Section):
     """A file with that token, in place of `hf_token`."""
 
     hf_token_as: Literal["file", "environment"] = "file"  # noqa: S105 - a way, not a secret
-    """How the container gets the token. A file, because `docker inspect` shows environment
-    variables to everyone who may call Docker."""
+    """How the container gets the token. The default is a file, because `docker inspect` shows
+    environment variables to everyone who may call Docker."""
 
     hf_cache: CacheMount = "vllm-huggingface-cache"
     """Where downloaded models are kept: an absolute path on the host, a Docker volume or
-    `"none"`. A volume, so that a new container does not download the model again."""
+    `"none"`. The default is a volume, so that a new container does not download the model again."""
 
     vllm_cache: CacheMount = "vllm-compile-cache"
     """Where vLLM keeps compiled code, in the same forms. It shortens the next start."""
 
     mounts: tuple[MountText, ...] = ()
-    """More mounts, as `/models:/models:ro`."""
+    """More mounts, for example `/models:/models:ro`."""
 
     environment: Mapping[EnvironmentName, str] = Field(default_factory=dict)
     """More environment variables. `docker inspect` shows them."""
@@ -222,8 +223,8 @@ class ContainerSettings(LaunchSettings):
     """The Docker Engine, or a socket proxy in front of it."""
 
     docker_timeout_seconds: Seconds = 10.0
-    """Timeout of one call to Docker, in seconds. Docker answers in milliseconds; a call that takes
-    this long hangs."""
+    """The limit for one call to Docker, in seconds. Docker usually answers in milliseconds, so a
+    call that takes this long hangs. Long operations, such as a pull, have longer limits."""
 
     name: ContainerName | None = None
     """The container's name. Managed: `vllm-` and the target's name if not set. Attached: the
@@ -233,7 +234,7 @@ class ContainerSettings(LaunchSettings):
     """Attached: watch the container with this label, `key` or `key=value`."""
 
     start_deadline_seconds: Seconds = 1800.0
-    """How long a start may take until the server is ready, in seconds. Large models load and
+    """How long a start may take until the server is ready, in seconds. Large models can load and
     compile for half an hour. A start whose log shows progress may take twice as long."""
 
     quiet_deadline_seconds: Seconds = 600.0
@@ -252,17 +253,19 @@ class ContainerSettings(LaunchSettings):
     after each failed check, up to 30 seconds."""
 
     health_failures: Count = 3
-    """This many failed checks of /health in a row make a ready container unhealthy, unless its own
-    counters advance meanwhile. A single failure can be a long prefill that blocks the server."""
+    """This many failed checks of /health in a row make a ready container unhealthy, unless the
+    engine's own counters advance meanwhile. A single failure can be a long prefill that blocks the
+    server."""
 
     probe_failures: CountOrZero = 3
-    """This many failed probe sessions in a row make it unhealthy although /health answers 200, as
-    after some GPU faults, unless its own counters advance meanwhile. 0: never."""
+    """This many failed probe sessions in a row make the container unhealthy although /health
+    answers 200, unless the engine's own counters advance meanwhile. Some GPU faults look like this.
+    0 turns this check off."""
 
     restarts_per_hour: Count = 3
-    """The most restarts of a running container within an hour, for failed checks or a hung start.
-    A restart drops every request, and what three restarts did not fix a fourth will not fix. A
-    container that exited is always started again, after `backoff`."""
+    """The most restarts of a running container within an hour, for failed checks or a hung start. A
+    restart drops every request, and after three restarts a fourth is not likely to help. The limit
+    does not apply to a container that exited by itself: it is started again after `backoff`."""
 
     restart: Literal["auto", "always", "never"] = "auto"
     """Whether to restart a container that exited or is unhealthy. `auto`: yes if managed, no if
@@ -274,16 +277,17 @@ class ContainerSettings(LaunchSettings):
     """Time from SIGTERM to SIGKILL when the container is stopped, in seconds."""
 
     on_drift: Literal["report", "recreate"] = "report"
-    """When the running container differs from these settings: report it, or create it again.
-    Report, because a changed file alone must not unload a model."""
+    """What to do when the running container differs from these settings: report it, or create it
+    again. The default is `report`, because a change of the file alone must not unload a model."""
 
     hold_file: ConfigPath | None = None
     """While this file exists the exporter does nothing to the container. `touch` it before you work
     on the container by hand, and remove it afterwards."""
 
     on_shutdown: Literal["leave", "stop", "remove"] = "leave"
-    """What happens to the container when the exporter ends. Leave, because an upgrade of the
-    exporter must not reload a model. Use remove if `docker compose down` must leave nothing."""
+    """What happens to the container when the exporter stops. The default is `leave`, because an
+    upgrade of the exporter must not reload a model. Use `remove` if `docker compose down` must
+    leave nothing."""
 
 
 # Keys without effect in mode attached: the exporter did not create that container.

@@ -97,8 +97,9 @@ COST: Final[tuple[Family[TargetState], ...]] = (
     gauge(
         "vllm_probe_paused",
         by("reason", _paused),
-        "1 for the reason why the next session waits now: requests in the engine's queue, the "
-        "usage of its KV cache, the token budget, or an engine that sleeps or is paused.",
+        "1 for the reason why the next session waits now, 0 for the others: requests in the "
+        "engine's queue, the usage of its KV cache, the token budget, or an engine that sleeps or "
+        "is paused.",
     ),
     gauge(
         "vllm_probe_budget_tokens_per_hour",
@@ -126,7 +127,7 @@ COST: Final[tuple[Family[TargetState], ...]] = (
     counter(
         "vllm_engine_prefill_seconds_saved_total",
         _seconds(_of_all),
-        "Prefill seconds that the cache saved, for all traffic with the exporter's own: each "
+        "Prefill seconds that the cache saved, for all traffic including the exporter's own: each "
         "growth of vllm_engine_tokens_saved_total times the cost per token known at that time. "
         "Growth before a cost is known does not count.",
     ),

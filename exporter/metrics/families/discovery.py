@@ -35,14 +35,14 @@ DISCOVERY: Final[tuple[Family[ExporterState], ...]] = (
     gauge(
         "vllm_exporter_discovery_targets",
         _by_source(lambda source: source.targets),
-        "Targets that the source adds. While the source does not answer, those of its last answer. "
-        "Absent before the first answer.",
+        "Targets that the source adds. While the source does not answer, the number from its last "
+        "answer. Absent before the first answer.",
     ),
     gauge(
         "vllm_exporter_discovery_left_out_targets",
         _by_reason(lambda source: source.left_out),
-        "What the source found and the exporter does not measure: containers with a mistake in "
-        "their labels, and targets above discovery.max_targets.",
+        "Engines that the source found but the exporter does not measure, by reason: containers "
+        "with a mistake in their labels, and targets above discovery.max_targets.",
     ),
     counter(
         "vllm_exporter_discovery_failures_total",

@@ -67,7 +67,7 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
     counter(
         "vllm_engine_restarts_total",
         one(lambda t: None if t.engine is None else t.engine.restarts),
-        "Restarts of the engine's process, seen by its start time.",
+        "Restarts of the engine's process, detected by a new start time.",
     ),
     gauge(
         "vllm_engine_info",
@@ -84,26 +84,27 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefix_cache_queried_tokens_total",
         totals(lambda total: total.queried_tokens),
         "Tokens of all traffic that the engine looked up in its prefix cache, for all ranks, "
-        "continued over restarts. Without the lookups of vllm_engine_lookups_recounted.",
+        "continued over restarts. Repeated lookups do not count: see "
+        "vllm_engine_lookups_recounted.",
     ),
     counter(
         "vllm_engine_prefix_cache_hit_tokens_total",
         totals(lambda total: total.hit_tokens),
         "Tokens of all traffic that the engine found in its prefix cache, for all ranks, continued "
-        "over restarts. Of the same lookups as vllm_engine_prefix_cache_queried_tokens_total.",
+        "over restarts. Counts the same lookups as vllm_engine_prefix_cache_queried_tokens_total.",
     ),
     gauge(
         "vllm_engine_lookups_recounted",
         one(lambda t: None if (view := live_engine(t)) is None else view.recounted),
         "1 when, in the last hour, the engine counted more lookups in its prefix cache than its "
         "prompts explain. vLLM before 0.27 counts a waiting request again at each step, and "
-        "requests that were cancelled before their first token count too. No value includes those "
-        "lookups or their hits.",
+        "requests that were cancelled before their first token count too. The other families leave "
+        "these lookups and their hits out.",
     ),
     gauge(
         "vllm_engine_prefix_cache_hit_ratio",
         by("window", lambda t: None if (view := live_engine(t)) is None else view.hit_ratios),
-        "Hit / queried tokens of all traffic, with the exporter's own, in the window. Absent "
+        "Hit / queried tokens of all traffic, including the exporter's own, in the window. Absent "
         "without traffic in it.",
     ),
     gauge(
@@ -116,8 +117,8 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_tokens_saved_total",
         totals(lambda total: total.saved_tokens),
         "Prompt tokens that the engine took from the cache and did not compute, for all traffic "
-        "with the exporter's own, for all ranks, continued over restarts. Before vLLM 0.16 it is "
-        "vllm_engine_prefix_cache_hit_tokens_total.",
+        "including the exporter's own, for all ranks, continued over restarts. Before vLLM 0.16 it "
+        "is vllm_engine_prefix_cache_hit_tokens_total.",
     ),
     gauge(
         "vllm_engine_kv_cache_usage_ratio",
@@ -129,7 +130,7 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_kv_cache_capacity_tokens",
         scrape(lambda s: None if s.cache is None else s.cache.capacity_tokens),
         "Tokens that fit into the KV cache of one rank. Before vLLM 0.24 it is the number of "
-        "blocks times their size, which is too much when layers are of several kinds.",
+        "blocks times their size, which is too high for models with several kinds of layer.",
     ),
     gauge(
         "vllm_engine_requests_running",

@@ -22,27 +22,27 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
     counter(
         "vllm_probe_hit_tokens_total",
         one(lambda t: t.own.hit_tokens if t.own.settled else None),
-        "Those of vllm_probe_queried_tokens_total that came from the cache, as far as known. The "
+        "Tokens of vllm_probe_queried_tokens_total that came from the cache, as far as known. The "
         "exporter's share of vllm_engine_prefix_cache_hit_tokens_total.",
     ),
     counter(
         "vllm_engine_users_prefix_cache_queried_tokens_total",
         of_users(lambda users: users.queried_tokens),
-        "Tokens that users, which is everybody but this exporter, looked up in the prefix cache "
-        "since the exporter started: growth of vllm_engine_prefix_cache_queried_tokens_total minus "
-        "the exporter's own share. Times with an unknown own share do not count, for example "
-        "around a failed request.",
+        "Tokens that users looked up in the prefix cache since the exporter started. Users are all "
+        "clients except this exporter: the value is the growth of "
+        "vllm_engine_prefix_cache_queried_tokens_total minus the exporter's own share. Growth does "
+        "not count while that share is unknown, for example around a failed request.",
     ),
     counter(
         "vllm_engine_users_prefix_cache_hit_tokens_total",
         of_users(lambda users: users.hit_tokens),
-        "Those of vllm_engine_users_prefix_cache_queried_tokens_total that were found in the "
-        "cache. It counts the same times.",
+        "Tokens of vllm_engine_users_prefix_cache_queried_tokens_total that were found in the "
+        "cache.",
     ),
     gauge(
         "vllm_engine_users_prefix_cache_hit_ratio",
         by("window", lambda t: None if (users := live_users(t)) is None else users.hit_ratios()),
-        "Hit / queried tokens of users in the window. Absent without users in it.",
+        "Hit / queried tokens of users in the window. Absent when no user sent a prompt in it.",
     ),
     counter(
         "vllm_engine_users_tokens_saved_total",
