@@ -79,7 +79,7 @@ def refuse_to_stop(daemon: Daemon) -> None:
     daemon.run(10)
 
 
-def fall_ill_again_and_again(daemon: Daemon) -> None:
+def fail_again_and_again(daemon: Daemon) -> None:
     for _ in range(daemon.policy.settings.restarts_per_hour):
         daemon.world.only().unhealthy = True
         daemon.run(200)
@@ -120,7 +120,7 @@ def pasts(policy: Policy) -> dict[str, Past]:
     refuse_to_stop(daemon)
     keep("unhealthy or being stopped", daemon)
     daemon = heartbeat()
-    fall_ill_again_and_again(daemon)
+    fail_again_and_again(daemon)
     keep("unhealthy again and again", daemon)
     keep("never reached", heartbeat(reachable=False))
     daemon = heartbeat()

@@ -179,7 +179,7 @@ async def test_an_event_stream_that_does_not_open_is_a_timeout(door_at, unsteady
     with pytest.raises(DockerError) as caught:
         await anext(door_at(unsteady.host).events())
     assert caught.value.problem is DockerProblem.TIMEOUT
-    assert docker_threads() == []  # no call was made on the other lane
+    assert docker_threads() == []  # no call was made by the other worker
 
 
 async def test_an_event_stream_may_be_silent_for_longer_than_the_timeout(
