@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import (
+from exporter.analysis.reuse.repeated_prompt import (
     Repeat,
     RepeatConditions,
     RepeatOutcome,
@@ -14,7 +14,7 @@ from exporter.analysis.cache.repeated_prompt import (
 )
 
 if TYPE_CHECKING:
-    from exporter.analysis.cache.traffic import Traffic
+    from exporter.analysis.hits.traffic import Traffic
     from exporter.model.failure import Failure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import most_cached
+from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.model.probe import RetentionUnknown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import RepeatOutcome
+from exporter.analysis.reuse.repeated_prompt import RepeatOutcome
 from exporter.model.session import LossCause
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from exporter.cli.serving import run_until_signal
 from exporter.cli.simulate import add_like
 from exporter.clock import SystemClock
 from exporter.daemon.app import Daemon
-from exporter.simulator.profiles.table import PROFILES, settings_like
+from exporter.simulator.engine_kinds.table import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

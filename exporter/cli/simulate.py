@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from exporter import logs
 from exporter.cli.serving import run_until_signal
 from exporter.errors import ExporterError
-from exporter.simulator.profiles.starts import FAILING_STARTS
-from exporter.simulator.profiles.table import PROFILES, settings_like
+from exporter.simulator.engine_kinds.starts import FAILING_STARTS
+from exporter.simulator.engine_kinds.table import PROFILES, settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from exporter.simulator.profiles.starts import FailingStart
-    from exporter.simulator.profiles.table import Profile
+    from exporter.simulator.engine_kinds.starts import FailingStart
+    from exporter.simulator.engine_kinds.table import Profile
 
 _DEFAULTS = SimulatorSettings()
 _FLAGS = (  # vLLM's name, ours, and the unit

@@ -13,8 +13,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from exporter.discovery.decide.addresses import targets_at
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
+from exporter.discovery.targets.addresses import targets_at
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from exporter.container.decide.records import DockerError, DockerProblem
 from exporter.container.docker.hosts import DockerHosts
-from exporter.discovery.decide.labels import targets_of
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
+from exporter.discovery.targets.labels import targets_of
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 
 if TYPE_CHECKING:
     from exporter.config import DockerDiscovery

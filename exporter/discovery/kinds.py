@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.config import DnsDiscovery, DockerDiscovery, SourceSettings
-from exporter.discovery.decide.records import DiscoveryFailure
 from exporter.discovery.dns import DnsSource
 from exporter.discovery.docker_labels import DockerSource
+from exporter.discovery.targets.records import DiscoveryFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from exporter.clock import Clock
     from exporter.container.docker.hosts import DockerHosts
-    from exporter.discovery.decide.records import Source
+    from exporter.discovery.targets.records import Source
 
 
 @dataclass(frozen=True, slots=True)

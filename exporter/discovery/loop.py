@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, LeftOut
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure, LeftOut
 from exporter.errors import ExporterError
 from exporter.logs import Outage
 from exporter.loops import Periodic, Schedule
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from exporter.config import Target
-    from exporter.discovery.decide.discovered_targets import DiscoveredTargets
-    from exporter.discovery.decide.records import DiscoveryResult, Source
     from exporter.discovery.sink import DiscoverySink
+    from exporter.discovery.targets.discovered_targets import DiscoveredTargets
+    from exporter.discovery.targets.records import DiscoveryResult, Source
     from exporter.loops import LoopHeartbeat
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exporter.discovery.decide.records import DiscoveryFailure
+    from exporter.discovery.targets.records import DiscoveryFailure
 
 
 class DiscoverySink(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.discovery.decide.discovered_targets import DiscoveredTargets, TargetQuota
 from exporter.discovery.kinds import kind_of
 from exporter.discovery.loop import DiscoveryLoop
+from exporter.discovery.targets.discovered_targets import DiscoveredTargets, TargetQuota
 from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:

@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.analysis.cache.counted_hits import (
-    counters_include,
-    looked_up,
-)
-from exporter.analysis.cache.engine_knowledge import EngineKnowledge
-from exporter.analysis.cache.usage_details import UsageReports
+from exporter.analysis.hits.counted_hits import counters_include, looked_up
+from exporter.analysis.hits.usage_details import UsageReports
 from exporter.analysis.own_share import OwnShare
+from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:

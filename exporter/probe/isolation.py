@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import WEDGE_UNITS
-from exporter.analysis.cache.traffic import OwnTraffic, room_beside, traffic_between
+from exporter.analysis.hits.traffic import OwnTraffic, room_beside, traffic_between
 from exporter.analysis.isolation import IsolationTest
+from exporter.analysis.reuse.repeated_prompt import WEDGE_UNITS
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
 from exporter.model.chat import CachedTokensSource

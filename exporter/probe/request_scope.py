@@ -1,7 +1,7 @@
 """Sends requests to an engine, and settles the cached tokens of their answers.
 
 Where an answer does not report its cached tokens, later answers or the engine's counters settle
-them (analysis/cache/usage_details.py).
+them (analysis/hits/usage_details.py).
 """
 
 from __future__ import annotations
@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.counted_hits import (
-    counted_hits,
-    counters_include,
-    no_hits,
-    ran_alone,
-)
-from exporter.analysis.cache.usage_details import SilentAnswer, UsageReports
+from exporter.analysis.hits.counted_hits import counted_hits, counters_include, no_hits, ran_alone
+from exporter.analysis.hits.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
 from exporter.probe.engine_requests import one_engine
 

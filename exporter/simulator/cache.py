@@ -22,7 +22,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from exporter.simulator.profiles import reuse
+from exporter.simulator.engine_kinds import reuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from exporter.simulator import gateway, requests, wire
-from exporter.simulator.model import answers, template, tokens
-from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages, shapes
+from exporter.simulator.text import answers, template, tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from exporter.simulator.engine import Engine
-    from exporter.simulator.model.answers import Answer
     from exporter.simulator.requests import ChatRequest
     from exporter.simulator.scheduler import Job, Rank
+    from exporter.simulator.text.answers import Answer
 
 # The error in a stream whose engine process was killed (seen on 0.32.0).
 _ENGINE_DEAD = requests.error_body(

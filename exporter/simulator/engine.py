@@ -10,21 +10,21 @@ import structlog
 
 from exporter.simulator import metrics
 from exporter.simulator.cache import Holding, PrefixCache
-from exporter.simulator.model import answers, template, tokens
-from exporter.simulator.model.timing import StepTimer
-from exporter.simulator.profiles import behaviours, faults
-from exporter.simulator.profiles.reuse import rule_of
+from exporter.simulator.engine_kinds.reuse import rule_of
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages
 from exporter.simulator.releases.ages import Age
 from exporter.simulator.scheduler import Habits, Job, Rank
+from exporter.simulator.text import answers, template, tokens
+from exporter.simulator.timing import StepTimer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.clock import Clock
-    from exporter.simulator.model.answers import Answer
-    from exporter.simulator.profiles.fault_fields import Fault
-    from exporter.simulator.profiles.settings import SimulatorSettings
+    from exporter.simulator.engine_kinds.settings import SimulatorSettings
+    from exporter.simulator.faults.fault_fields import Fault
+    from exporter.simulator.text.answers import Answer
 
 _log = structlog.get_logger("exporter.simulator")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.simulator.profiles import behaviours
+from exporter.simulator.faults import behaviours
 from exporter.simulator.releases import shapes
 
 if TYPE_CHECKING:

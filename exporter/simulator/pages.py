@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import generate_latest
 
 from exporter.simulator import metrics
-from exporter.simulator.profiles import behaviours
+from exporter.simulator.faults import behaviours
 from exporter.simulator.releases import ages
 
 if TYPE_CHECKING:

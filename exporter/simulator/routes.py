@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from exporter.simulator import chat, metrics, pages, requests, wire
-from exporter.simulator.model import tokens
-from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages
 from exporter.simulator.releases.refusals import worded
+from exporter.simulator.text import tokens
 
 if TYPE_CHECKING:
     from exporter.simulator.engine import Engine
-    from exporter.simulator.profiles.fault_fields import Fault
+    from exporter.simulator.faults.fault_fields import Fault
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.simulator.cache import Holding, PrefixCache
+    from exporter.simulator.engine_kinds.settings import SimulatorSettings
     from exporter.simulator.metrics import RankMetrics
-    from exporter.simulator.model.answers import Answer
-    from exporter.simulator.model.timing import StepTimer
-    from exporter.simulator.profiles.settings import SimulatorSettings
+    from exporter.simulator.text.answers import Answer
+    from exporter.simulator.timing import StepTimer
 
 
 @dataclass(frozen=True, slots=True)

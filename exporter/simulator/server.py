@@ -10,8 +10,8 @@ from aiohttp import web
 
 from exporter.clock import SystemClock
 from exporter.simulator.engine import Engine
-from exporter.simulator.profiles import faults
-from exporter.simulator.profiles.settings import SimulatorSettings
+from exporter.simulator.engine_kinds.settings import SimulatorSettings
+from exporter.simulator.faults import faults
 from exporter.simulator.routes import Routes
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from exporter.clock import Clock
-    from exporter.simulator.profiles.fault_fields import Fault
+    from exporter.simulator.faults.fault_fields import Fault
 
 __all__ = ["Simulator", "SimulatorSettings"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import RepeatOutcome
+from exporter.analysis.reuse.repeated_prompt import RepeatOutcome
 from exporter.analysis.session_totals import session_totals
 from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.chat import CachedTokensSource

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.counted_hits import counted_hits
+from exporter.analysis.hits.counted_hits import counted_hits
 from exporter.engine.metrics.exposition import parse
 
 BEFORE = parse(

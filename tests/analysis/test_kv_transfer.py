@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.engine_knowledge import EngineKnowledge
-from exporter.analysis.cache.kv_transfer import counts_all_as_cached
-from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.repeated_prompt import most_cached
+from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+from exporter.analysis.reuse.kv_transfer import counts_all_as_cached
+from exporter.analysis.reuse.match_unit import Hit
+from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.model.chat import Usage
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.repeated_prompt import Repeat
-from exporter.analysis.cache.traffic import OwnTraffic, Traffic, room_beside, traffic_between
+from exporter.analysis.hits.traffic import OwnTraffic, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
+from exporter.analysis.reuse.repeated_prompt import Repeat
 from exporter.engine.metrics.exposition import parse
 from exporter.model.session import LossCause
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.match_unit import Hit, match_unit
+from exporter.analysis.reuse.match_unit import Hit, match_unit
 
 LABELS = st.sampled_from([1, 4, 16, 32, 128, 528])
 REUSABLE = st.lists(st.integers(0, 60_000), max_size=12)

@@ -16,7 +16,7 @@ from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
 from exporter.probe.admission import Admission
 from exporter.probe.request_scope import RequestScope
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.repeated_prompt import (
+from exporter.analysis.hits.traffic import Traffic
+from exporter.analysis.reuse.repeated_prompt import (
     Repeat,
     RepeatConditions,
     RepeatOutcome,
     judge_repeat,
     long_enough,
 )
-from exporter.analysis.cache.traffic import Traffic
 
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=-40_000, hits_beyond=400)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.reuse_rule import reuse_rule_evidence
+from exporter.analysis.reuse.match_unit import Hit
+from exporter.analysis.reuse.reuse_rule import reuse_rule_evidence
 from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()

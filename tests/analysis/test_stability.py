@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.analysis.loss.stability import Around, TurnPair, around, explain
 from exporter.model.session import BreakReason
-from exporter.simulator.model import tokens
+from exporter.simulator.text import tokens
 
 SYSTEM = "You are a careful engineer who reads before writing. " + " ".join(
     f"Rule number {n} is kept at all times." for n in range(20)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.cache.traffic import OwnTraffic, traffic_between
+from exporter.analysis.hits.traffic import OwnTraffic, traffic_between
 from exporter.engine.metrics.exposition import parse
 
 PAGE = (Path(__file__).parent / "data" / "devevict_metrics.txt").read_bytes()

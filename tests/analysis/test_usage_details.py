@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from silent_engine import Engine, answer, asked, requests_of
 
-from exporter.analysis.cache.usage_details import always_reports
+from exporter.analysis.hits.usage_details import always_reports
 from exporter.model.chat import CachedTokensSource
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice

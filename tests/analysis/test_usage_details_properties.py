@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from silent_engine import Engine, answer, asked, requests_of
 
-from exporter.analysis.cache.usage_details import always_reports
+from exporter.analysis.hits.usage_details import always_reports
 from exporter.engine.wire.answer import Answer
 from exporter.model.session import Notice
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter.probe.check import TESTS
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from exporter.cli.main import main
-from exporter.simulator.profiles.table import settings_like
+from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporter.cli.main import main
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from exporter.config import ProbeSettings, ScrapeSettings, Target
 from exporter.daemon.fleet import FleetChanges
 from exporter.daemon.shared_settings import shared_settings_of
 from exporter.errors import ConfigError
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 
 AUTHORITY = Path(__file__).parents[1] / "web" / "certificates" / "ca.pem"
 

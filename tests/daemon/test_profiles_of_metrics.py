@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from fleet_bench import shared, target
 
-from exporter.simulator.profiles import behaviours
-from exporter.simulator.profiles.table import settings_like
+from exporter.simulator.engine_kinds.table import settings_like
+from exporter.simulator.faults import behaviours
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 QUERIED = "vllm_engine_prefix_cache_queried_tokens_total"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config import DnsDiscovery
-from exporter.discovery.decide.addresses import targets_at
+from exporter.discovery.targets.addresses import targets_at
 
 ROUTABLE = st.ip_addresses(v=4) | st.ip_addresses(v=6).filter(
     lambda at: not at.is_link_local and at.ipv4_mapped is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.discovery.decide.discovered_targets import DiscoveredTargets, TargetQuota
+from exporter.discovery.targets.discovered_targets import DiscoveredTargets, TargetQuota
 
 GRACE = 30.0
 

@@ -8,7 +8,7 @@ import yaml
 from doc_pages import ROOT, blocks
 
 from exporter.config import LABEL_PREFIX, ContainerLabels, DockerDiscovery, load
-from exporter.discovery.decide.records import DiscoveryFailure
+from exporter.discovery.targets.records import DiscoveryFailure
 
 PAGE = ROOT / "docs" / "discovery.md"
 SERVICES = [

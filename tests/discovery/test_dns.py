@@ -10,8 +10,8 @@ import pytest
 from fake_clock import FakeClock
 
 from exporter.config import DnsDiscovery
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 from exporter.discovery.dns import TIMEOUT_SECONDS, DnsSource, resolve
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 
 
 class Resolver:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.config import DockerDiscovery
 from exporter.container.decide.records import ContainerSnapshot, ContainerStatus
-from exporter.discovery.decide.labels import targets_of
+from exporter.discovery.targets.labels import targets_of
 
 SCRAPE = "io.vllm-cache-exporter.scrape"
 

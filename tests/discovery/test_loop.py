@@ -12,9 +12,9 @@ from samples_page import Page
 from structlog.testing import capture_logs
 
 from exporter.config import Target
-from exporter.discovery.decide.discovered_targets import DiscoveredTargets, TargetQuota
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 from exporter.discovery.loop import DiscoveryLoop
+from exporter.discovery.targets.discovered_targets import DiscoveredTargets, TargetQuota
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure, DiscoveryResult
 from exporter.errors import ExporterError
 from exporter.loops import LoopHeartbeat
 from exporter.metrics.store import Metrics

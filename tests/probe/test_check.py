@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.analysis.cache.traffic import Traffic
+from exporter.analysis.hits.traffic import Traffic
 from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.load import session_tokens
 from exporter.clock import SystemClock
@@ -14,8 +14,8 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.model.failure import FailureReason
 from exporter.probe.check import TESTS, Check
 from exporter.probe.engine_requests import EngineRequests
-from exporter.simulator.model import tokens
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
+from exporter.simulator.text import tokens
 from exporter.wording.findings import Verdict, of_isolation, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

@@ -15,7 +15,7 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.model.session import ControlOutcome
 from exporter.probe.session.cold_control import ColdControl, Place
 from exporter.probe.session.runner import SessionRunner
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 
 
 def with_controls(at, ratio=1.0, seed=0):

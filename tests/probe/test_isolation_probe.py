@@ -14,7 +14,7 @@ from exporter.analysis.load import LoadPolicy
 from exporter.loops import Schedule
 from exporter.model.probe import IsolationReading
 from exporter.probe.admission import Admission
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 
 
 class Watched:

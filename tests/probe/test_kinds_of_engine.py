@@ -17,7 +17,7 @@ from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Check
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.wording.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause, Notice
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 
 
 def before_turn(at, number, act):

@@ -13,7 +13,7 @@ from exporter.model.session import BreakReason, ControlOutcome, LossCause, Notic
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.wording.findings import Verdict, of_prefix
 from exporter.wording.session_json import session_json
 

@@ -13,7 +13,7 @@ from exporter.metrics.state.target import ProbeSums, TargetState
 from exporter.model.chat import CachedTokensSource
 from exporter.model.probe import RetentionUnknown
 from exporter.model.session import ControlOutcome, LossCause, Notice
-from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.wording.findings import of_isolation, of_usage_details, of_wedge
 
 OLD = ("0.9.2", "0.10.2", "0.17.1", "0.22.1", "0.23.0")

@@ -20,7 +20,7 @@ from exporter.probe.check import Check
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
-from exporter.simulator.profiles.settings import SimulatorSettings
+from exporter.simulator.engine_kinds.settings import SimulatorSettings
 from exporter.wording.findings import Verdict, of_isolation, of_wedge
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)

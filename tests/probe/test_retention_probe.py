@@ -13,8 +13,8 @@ from probe_loops import ProbeLoops
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
-from exporter.analysis.cache.repeated_prompt import most_cached
 from exporter.analysis.load import LoadPolicy
+from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Usage
@@ -22,7 +22,7 @@ from exporter.model.probe import RetentionUnknown
 from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.scenario.retention_prefix import prefix_messages
-from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 GAPS = (1.0, 10.0, 60.0, 300.0, 900.0)

@@ -9,7 +9,7 @@ from exporter.engine.wire.request import Deadlines
 from exporter.model.chat import Chat
 from exporter.model.failure import FailureReason
 from exporter.model.session import BreakReason, LossCause, Notice, PrefixStability
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.wording.session_json import session_json
 
 

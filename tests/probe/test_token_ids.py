@@ -9,7 +9,7 @@ import pytest
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
 from exporter.scenario.coding_agent import CODING_AGENT
-from exporter.simulator.profiles import behaviours, faults
+from exporter.simulator.faults import behaviours, faults
 
 
 def ideals(result):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--probe.control_ratio", "0",

@@ -6,7 +6,7 @@ import sys
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.exposition import parse
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5",

@@ -5,7 +5,7 @@ import asyncio
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.exposition import parse
 from exporter.engine.wire.request import ChatRequest, Deadlines
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 QUICK = ("--scrape.interval_seconds", "0.5", "--scrape.timeout_seconds", "0.5")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine_proxy import engine_proxy, in_turn
 
 from exporter.cli.main import main
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

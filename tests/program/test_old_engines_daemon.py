@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from exporter.engine.metrics.exposition import parse
-from exporter.simulator.profiles import faults
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 EVERYTHING = (

@@ -8,7 +8,7 @@ import pytest
 from fake_clock import FakeClock
 from sim_client import HELLO, simulator, until
 
-from exporter.simulator.profiles.faults import Crash, FaultInputError, Restart
+from exporter.simulator.faults.faults import Crash, FaultInputError, Restart
 
 
 @pytest.mark.parametrize(

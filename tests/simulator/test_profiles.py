@@ -16,10 +16,11 @@ from exporter.cli.main import main
 from exporter.container.decide.diagnosis import DiagnosisInput, diagnose
 from exporter.container.decide.records import Cause
 from exporter.errors import ConfigError
-from exporter.simulator.profiles import behaviours, table
-from exporter.simulator.profiles.faults import Hang
-from exporter.simulator.profiles.starts import FAILING_STARTS
-from exporter.simulator.profiles.table import PROFILES, settings_like
+from exporter.simulator.engine_kinds import table
+from exporter.simulator.engine_kinds.starts import FAILING_STARTS
+from exporter.simulator.engine_kinds.table import PROFILES, settings_like
+from exporter.simulator.faults import behaviours
+from exporter.simulator.faults.faults import Hang
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_a_failing_start_is_not_a_server_for_the_demo(capsys):
 
 def test_the_table_of_the_docs_is_current():
     assert table.table() in (ROOT / "docs" / "simulator.md").read_text("utf-8"), (
-        "put the output of `python -m exporter.simulator.profiles.table` into docs/simulator.md"
+        "put the output of `python -m exporter.simulator.engine_kinds.table` into docs/simulator.md"
     )
 
 

@@ -10,9 +10,9 @@ from fake_clock import FakeClock
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.simulator.engine import Engine
-from exporter.simulator.model.answers import Answer
-from exporter.simulator.profiles.faults import parse
-from exporter.simulator.profiles.settings import SimulatorSettings
+from exporter.simulator.engine_kinds.settings import SimulatorSettings
+from exporter.simulator.faults.faults import parse
+from exporter.simulator.text.answers import Answer
 
 EXACT = {
     "block_size": 4,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.simulator.model import template, tokens
-from exporter.simulator.model.answers import Wish, plan
+from exporter.simulator.text import template, tokens
+from exporter.simulator.text.answers import Wish, plan
 
 # A lone surrogate is not text: it cannot be sent as UTF-8.
 text = st.text(st.characters(exclude_categories=["Cs"]))

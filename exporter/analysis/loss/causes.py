@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import RepeatConditions, RepeatOutcome, judge_repeat
-from exporter.analysis.cache.traffic import pressed
+from exporter.analysis.hits.traffic import pressed
+from exporter.analysis.reuse.repeated_prompt import RepeatConditions, RepeatOutcome, judge_repeat
 from exporter.model.session import Loss, LossCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.analysis.cache.repeated_prompt import Repeat
-    from exporter.analysis.cache.traffic import Traffic
+    from exporter.analysis.hits.traffic import Traffic
+    from exporter.analysis.reuse.repeated_prompt import Repeat
 
 
 @dataclass(frozen=True, slots=True)

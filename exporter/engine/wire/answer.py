@@ -172,7 +172,7 @@ def read_usage(usage: Any) -> Usage:
 
     A vLLM stream without --enable-prompt-tokens-details has no `prompt_tokens_details`, and a
     whole answer has null there: the cached tokens are unknown then, not 0. Even with the flag, vLLM
-    before 0.24 leaves it out if 0 tokens were cached (analysis/cache/usage_details.py). Raises
+    before 0.24 leaves it out if 0 tokens were cached (analysis/hits/usage_details.py). Raises
     `ImpossibleUsageError` for impossible numbers: if one number is wrong, none can be trusted.
     """
     if not isinstance(usage, dict):

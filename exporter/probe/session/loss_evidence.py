@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import Repeat, long_enough
-from exporter.analysis.cache.traffic import OwnTraffic, Traffic, room_beside, traffic_between
+from exporter.analysis.hits.traffic import OwnTraffic, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import Evidence, needs_repeat
+from exporter.analysis.reuse.repeated_prompt import Repeat, long_enough
 from exporter.model.chat import CachedTokensSource
 
 if TYPE_CHECKING:

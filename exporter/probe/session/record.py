@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.cache_math import turn_facts
+from exporter.analysis.hits.cache_math import turn_facts
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.turn_notices import usage_notice
 from exporter.analysis.wedge import wedge_of

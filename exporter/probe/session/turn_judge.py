@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.cache_math import EngineCircumstances, reusable, turn_facts, turn_ideal
-from exporter.analysis.cache.match_unit import Hit
-from exporter.analysis.cache.reuse_rule import reuse_rule_evidence
+from exporter.analysis.hits.cache_math import EngineCircumstances, reusable, turn_facts, turn_ideal
 from exporter.analysis.loss.causes import loss
+from exporter.analysis.reuse.match_unit import Hit
+from exporter.analysis.reuse.reuse_rule import reuse_rule_evidence
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
 from exporter.probe.session.loss_evidence import LossEvidence
 
 if TYPE_CHECKING:
-    from exporter.analysis.cache.cache_math import Shared
-    from exporter.analysis.cache.engine_knowledge import EngineKnowledge
+    from exporter.analysis.hits.cache_math import Shared
     from exporter.analysis.loss.causes import Evidence
+    from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineView
     from exporter.model.session import TurnFacts

@@ -10,8 +10,8 @@ from docker_steps import STUBBORN, kill, running
 from unsteady_docker import Mood
 
 from exporter.config import DockerDiscovery
-from exporter.discovery.decide.records import DiscoveryError, DiscoveryFailure
 from exporter.discovery.docker_labels import DockerSource
+from exporter.discovery.targets.records import DiscoveryError, DiscoveryFailure
 
 pytestmark = pytest.mark.docker
 

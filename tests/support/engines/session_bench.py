@@ -16,7 +16,7 @@ from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.plan import SessionHooks, SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
-from exporter.simulator.profiles.table import settings_like
+from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

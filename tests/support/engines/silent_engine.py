@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fake_clock import FakeClock
 from publish_records import engine_view
 
-from exporter.analysis.cache.usage_details import always_reports
+from exporter.analysis.hits.usage_details import always_reports
 from exporter.analysis.turn_notices import usage_notice
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Chat, Usage

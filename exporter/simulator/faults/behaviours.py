@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from exporter.simulator.profiles.fault_fields import MANY, UNTIL_CLEARED, Fault, choice, whole
+from exporter.simulator.faults.fault_fields import MANY, UNTIL_CLEARED, Fault, choice, whole
 
 # What the cache serves
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.repeated_prompt import long_enough, most_cached
+from exporter.analysis.reuse.repeated_prompt import long_enough, most_cached
 
 if TYPE_CHECKING:
     from exporter.model.chat import Usage

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.simulator.profiles import behaviours
+from exporter.simulator.faults import behaviours
 
 if TYPE_CHECKING:
-    from exporter.simulator.profiles.faults import ActiveFaults
+    from exporter.simulator.faults.faults import ActiveFaults
 
 
 @dataclass(frozen=True, slots=True)

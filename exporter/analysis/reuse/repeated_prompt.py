@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.traffic import pressed
+from exporter.analysis.hits.traffic import pressed
 
 if TYPE_CHECKING:
-    from exporter.analysis.cache.traffic import Traffic
+    from exporter.analysis.hits.traffic import Traffic
 
 WEDGE_UNITS = 3
 """Match units that a prompt must exceed: a repeat of a shorter prompt proves nothing."""

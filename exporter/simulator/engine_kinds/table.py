@@ -1,6 +1,6 @@
 """Real kinds of servers, as combinations of behaviours: `simulate --like NAME`.
 
-`python -m exporter.simulator.profiles.table` writes the table of docs/simulator.md.
+`python -m exporter.simulator.engine_kinds.table` writes the table of docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConfigError
-from exporter.simulator.profiles import behaviours as be
-from exporter.simulator.profiles import faults
-from exporter.simulator.profiles.settings import SimulatorSettings
-from exporter.simulator.profiles.starts import FAILING_STARTS, FailingStart
+from exporter.simulator.engine_kinds.settings import SimulatorSettings
+from exporter.simulator.engine_kinds.starts import FAILING_STARTS, FailingStart
+from exporter.simulator.faults import behaviours as be
+from exporter.simulator.faults import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exporter.simulator.profiles.fault_fields import Fault
+    from exporter.simulator.faults.fault_fields import Fault
 
 
 @dataclass(frozen=True, slots=True)

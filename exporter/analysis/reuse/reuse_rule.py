@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from exporter.analysis.cache.match_unit import Hit
+    from exporter.analysis.reuse.match_unit import Hit
     from exporter.model.engine import EngineSnapshot
 
 _OFTEN = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.counted_hits import growth
+from exporter.analysis.hits.counted_hits import growth
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare

@@ -23,8 +23,8 @@ from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
 from exporter.model.session import BreakReason, LossCause, Notice, TurnFacts
-from exporter.simulator.profiles import behaviours, faults
-from exporter.simulator.profiles.fault_fields import Fault
+from exporter.simulator.faults import behaviours, faults
+from exporter.simulator.faults.fault_fields import Fault
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from exporter.config import LABEL_PREFIX, ContainerLabels, Target, words_of
 from exporter.container.decide.records import ContainerStatus
-from exporter.discovery.decide.addresses import url_of
-from exporter.discovery.decide.records import DiscoveryResult
+from exporter.discovery.targets.addresses import url_of
+from exporter.discovery.targets.records import DiscoveryResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from exporter.analysis.cache.kv_transfer import counts_all_as_cached, without_transfer
-from exporter.analysis.cache.match_unit import Hit, match_unit
+from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
+from exporter.analysis.reuse.match_unit import Hit, match_unit
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from exporter.simulator.model import template, tokens
+from exporter.simulator.text import template, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from exporter.errors import ConfigError
 from exporter.simulator.releases import ages
 
 if TYPE_CHECKING:
-    from exporter.simulator.profiles.fault_fields import Fault
+    from exporter.simulator.faults.fault_fields import Fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ import pytest
 from right_answers import OPENING, RIGHT
 from served import Said
 
-from exporter.simulator.profiles.behaviours import DropLastUnit
-from exporter.simulator.profiles.table import PROFILES
+from exporter.simulator.engine_kinds.table import PROFILES
+from exporter.simulator.faults.behaviours import DropLastUnit
 
 each_profile = pytest.mark.parametrize("name", RIGHT)
 
 
 def test_a_right_answer_is_known_for_every_profile():
-    assert set(RIGHT) == set(PROFILES), "tests/profiles/right_answers.py has other profiles"
+    assert set(RIGHT) == set(PROFILES), "tests/engine_kinds/right_answers.py has other profiles"
 
 
 @each_profile

@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.simulator.profiles.settings import SimulatorSettings
+    from exporter.simulator.engine_kinds.settings import SimulatorSettings
 
 
 class StepTimer:

@@ -20,7 +20,7 @@ from exporter import config, logs
 from exporter.cli.main import main
 from exporter.clock import SystemClock
 from exporter.daemon.app import Daemon
-from exporter.simulator.profiles.table import settings_like
+from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from right_answers import RIGHT
 from served import RESTING, watch
 
 from exporter.clock import SystemClock
-from exporter.simulator.profiles.behaviours import Asleep, PodGone
+from exporter.simulator.faults.behaviours import Asleep, PodGone
 
 HELD_BACK = ("frozen-queue",)
 PLAYED = [name for name in RIGHT if name not in (*RESTING, *HELD_BACK)]

@@ -13,15 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 from exporter.errors import ExporterError
-from exporter.simulator.profiles import behaviours
-from exporter.simulator.profiles.fault_fields import (
-    MANY,
-    UNTIL_CLEARED,
-    Fault,
-    choice,
-    number,
-    whole,
-)
+from exporter.simulator.faults import behaviours
+from exporter.simulator.faults.fault_fields import MANY, UNTIL_CLEARED, Fault, choice, number, whole
 
 
 @dataclass(frozen=True, slots=True)
