@@ -339,7 +339,9 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
     text = f"{text} of {test.possible} possible, with room in the cache; {why}"
     if wedged:
         return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
-    return unknown(name, f"{text}: nothing has stopped", LOSS_ADVICE[LossCause.NEVER_HIT])
+    return unknown(
+        name, f"{text}: nothing shows that the cache has stopped", LOSS_ADVICE[LossCause.NEVER_HIT]
+    )
 
 
 def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str) -> Finding:

@@ -86,7 +86,7 @@ async def test_a_process_that_never_hit_is_not_wedged(bench):
     for result in results:
         assert causes(result) == dict.fromkeys(range(2, 9), LossCause.NEVER_HIT)
         assert Notice.CACHE_WEDGED not in result.notices
-        assert "nothing has stopped" in result.turns[1].loss.evidence
+        assert "nothing shows that the cache has stopped" in result.turns[1].loss.evidence
 
 
 async def test_what_another_process_hit_before_says_nothing_of_this_one(bench):

@@ -147,7 +147,10 @@ def _never_hit(evidence: Evidence) -> Verdict:
     found = evidence.repeated
     if found is None or found[0] is not RepeatOutcome.NEVER_HIT or not evidence.total:
         return None
-    return LossCause.NEVER_HIT, f"{_missed_again(evidence)}; {found[1]}, so nothing has stopped"
+    return (
+        LossCause.NEVER_HIT,
+        f"{_missed_again(evidence)}; {found[1]}, so nothing shows that the cache has stopped",
+    )
 
 
 def _missed_again(evidence: Evidence) -> str:
