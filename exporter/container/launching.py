@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.config.schema.reach import VLLM_PORT
 from exporter.container.decide.launch import with_hash
 from exporter.container.decide.records import (
     INSTANCE_LABEL,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from exporter.config import ContainerSettings, Target
 
-VLLM_PORT = 8000  # vLLM's default
 HF_CACHE_TARGET = "/root/.cache/huggingface"
 COMPILE_CACHE_TARGET = "/root/.cache/vllm"
 HF_TOKEN_TARGET = "/run/secrets/hf_token"  # noqa: S105 - a path, not a secret

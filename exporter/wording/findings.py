@@ -19,6 +19,7 @@ from exporter.wording.notices import (
     LOSS_ADVICE,
     break_in_words,
 )
+from exporter.wording.sentences import in_failed_turn
 
 if TYPE_CHECKING:
     from exporter.analysis.isolation import IsolationTest
@@ -196,7 +197,7 @@ def of_second_turn(session: SessionResult) -> Finding:
     """Whether the turns after the first were served what exact-prefix caching can serve."""
     name = CheckTest.SECOND_TURN
     if session.failure is not None:
-        where = "" if session.failed_turn is None else f" in turn {session.failed_turn}"
+        where = in_failed_turn(session)
         text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
         return failed(name, text, FAILURE_ADVICE[session.failure.reason])
     later = session.turns[1:]

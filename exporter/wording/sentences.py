@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model.session import LossCause
+    from exporter.model.session import LossCause, SessionResult
 
 
 def served_and_lost(totals: SessionTotals) -> str:
@@ -77,3 +77,8 @@ def turns_in_words(turns: Sequence[int]) -> str:
     if len(turns) > 2 and last - first + 1 == len(turns):  # noqa: PLR2004 - two are named
         return f"turns {first} to {last}"
     return f"turns {', '.join(map(str, turns[:-1]))} and {last}"
+
+
+def in_failed_turn(session: SessionResult) -> str:
+    """As in " in turn 3"; empty if the session failed before its first turn."""
+    return "" if session.failed_turn is None else f" in turn {session.failed_turn}"

@@ -22,6 +22,7 @@ from exporter.config.reading.origin import GivenValue, Mistake
 from exporter.config.reading.sources import PlainVariable, strongest_of_each
 from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.keys import Key
+from exporter.config.schema.reach import VLLM_PORT
 
 _TARGET: Key = ("targets", 0)
 _CONTAINER = (*_TARGET, "container")
@@ -33,7 +34,6 @@ _CONTAINER_KEYS = {
     "MAX_MODEL_LEN": "max_model_len",
     "PORT": "host_port",
 }
-_DEFAULT_PORT = "8000"  # vLLM's own
 
 
 def fill_in(plains: Sequence[PlainVariable], merged: Merged) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def _fill_other(
         if _is_port(found["PORT"], merged):
             _fill(merged, (*_TARGET, "url"), found["PORT"], _local_url(found["PORT"].text))
     elif "MODEL_ID" in found and is_new:
-        _fill(merged, (*_TARGET, "url"), found["MODEL_ID"], _local_url(_DEFAULT_PORT))
+        _fill(merged, (*_TARGET, "url"), found["MODEL_ID"], _local_url(str(VLLM_PORT)))
     unused = {name: plain for name, plain in found.items() if name not in used}
     return _ignored(
         {name: plain for name, plain in unused.items() if name == "PORT"},
@@ -99,7 +99,7 @@ def _fill_url(host: PlainVariable, port: PlainVariable | None, merged: Merged) -
     if takes_port:
         if port is not None and not _is_port(port, merged):
             return True
-        text = f"{text}:{port.text if port is not None else _DEFAULT_PORT}"
+        text = f"{text}:{port.text if port is not None else str(VLLM_PORT)}"
     _fill(merged, (*_TARGET, "url"), host, f"http://{text}")
     return takes_port
 

@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from exporter.config.schema.vllm_flags import flag_of
 
-DEFAULT_PORT = 8000
-"""vLLM's port in its container."""
+VLLM_PORT = 8000
+"""The port that vLLM listens on if nothing else is set."""
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _TLS_FLAGS = {"--ssl-certfile", "--ssl-keyfile"}
 
@@ -51,7 +51,7 @@ def _wrong_place(url: str, parts: SplitResult, reach: Reach) -> Iterable[tuple[s
     """`url` leads to a port of this machine; it must be the published one."""
     port, beside = reach.host_port, f"contradicts url, which is {url!r}"
     if reach.network == "host":
-        port = port or DEFAULT_PORT
+        port = port or VLLM_PORT
     if not port:
         yield "host_port", f"{beside}: the container has no port on this machine"
     elif _port(parts) != port:
@@ -87,7 +87,7 @@ def _is_here(host: str, reach: Reach) -> bool:
 def _is_its_name(parts: SplitResult, reach: Reach) -> bool:
     """Whether a URL leads to vLLM's own port by the container's name in a user-defined network."""
     named = reach.network not in {None, "bridge", "default", "host"}
-    return named and parts.hostname == reach.name.lower() and _port(parts) == DEFAULT_PORT
+    return named and parts.hostname == reach.name.lower() and _port(parts) == VLLM_PORT
 
 
 def _port(parts: SplitResult) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from exporter.analysis.paired import Difference, Spread, difference, holm, spread
 from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
 from exporter.wording import numbers
+from exporter.wording.sentences import in_failed_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -249,7 +250,7 @@ def _failure(source: str, session: SessionResult) -> str:
     failure = session.failure
     if failure is None:
         return ""
-    where = "" if session.failed_turn is None else f" in turn {session.failed_turn}"
+    where = in_failed_turn(session)
     return f"{source}: a session failed{where}: {numbers.spaced(failure.reason)} ({failure.detail})"
 
 

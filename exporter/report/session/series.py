@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.wording import numbers
+from exporter.wording.sentences import in_failed_turn
 
 if TYPE_CHECKING:
     from exporter.model.session import SessionResult, TurnFacts
@@ -70,7 +71,7 @@ def title(result: SessionResult) -> str:
 def banner(result: SessionResult, *, interrupted: bool) -> str | None:
     """What is wrong with the session as a whole; None if it finished."""
     if result.failure is not None:
-        where = "" if result.failed_turn is None else f" in turn {result.failed_turn}"
+        where = in_failed_turn(result)
         detail = one_line(result.failure.detail, _LONGEST_DETAIL)
         return f"FAILED{where}: {numbers.spaced(result.failure.reason)} ({detail})"
     if interrupted:
