@@ -10,7 +10,6 @@ from exporter.analysis.reuse.repeated_prompt import (
     RepeatConditions,
     RepeatOutcome,
     judge_repeat,
-    most_cached,
 )
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ class IsolationTest:
     """What the requests of one isolation test showed, in tokens; None is unknown.
 
     A third request under the same salt is sent only if the second hit nothing, and two overlapping
-    ones only if the third hit nothing either (`overlap_cached`). `traffic` and `room` are those
+    ones only if the third hit nothing either (`overlap_cached`). `possible` is what the repeat must
+    hit by the engine's reuse rule. `traffic` and `room` are those
     between the first and the last of these; `same_ids`: they are known to have had the same token
     ids. `hit_before`: this engine process had served a prompt of the exporter from cache before.
     `transfer`: usage counts as cached what came from another engine. `salt_refused`: the engine
@@ -38,6 +38,7 @@ class IsolationTest:
     overlap_cached: int | None = None
     other_salt_cached: int | None = None
     match_unit: int | None = None
+    possible: int | None = None
     ranks: int | None = None
     prefix_caching: bool | None = None
     tokens: int = 0
@@ -65,13 +66,6 @@ class IsolationTest:
         return max(known) if len(known) == 2 or any(known) else None  # noqa: PLR2004 - both
 
     @property
-    def possible(self) -> int | None:
-        """The most that the repeat can hit: whole match units without the prompt's last token."""
-        if self.prompt_tokens is None or not self.match_unit:
-            return None
-        return most_cached(self.prompt_tokens, self.match_unit)
-
-    @property
     def outcome(self) -> tuple[RepeatOutcome, str] | None:
         """What the second request showed, and why; None if cached tokens are unknown."""
         if self.same_salt_cached is None or self.prompt_tokens is None:
@@ -79,6 +73,7 @@ class IsolationTest:
         by = RepeatConditions(
             prompt=self.prompt_tokens,
             match_unit=self.match_unit,
+            repeat_hit=self.possible,
             room=self.room,
             ranks=self.ranks,
             hit_before=self.hit_before,

@@ -1,15 +1,14 @@
 """Retention: the share of a prefix that is still cached after an idle gap.
 
-Each gap has its own prefix, written once and read once, because a read renews the prefix. The
-second, identical prompt of n tokens can hit floor((n - 1) / B) * B of them (see cache_math.py). The
-retention is the share of these that it did hit.
+Each gap has its own prefix, written once and read once, because a read renews the prefix. What the
+second, identical prompt can hit follows from the engine's reuse rule (reuse/rule.py). The retention
+is the share of that which it did hit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.model.probe import RetentionUnknown
 
 if TYPE_CHECKING:
@@ -29,23 +28,25 @@ def obstacle(snapshot: EngineSnapshot | None) -> RetentionUnknown | None:
     return None
 
 
-def write_obstacle(usage: Usage | None, match_unit: int) -> RetentionUnknown | None:
-    """Why the retention of a prefix cannot be known after this write; None if it can."""
+def write_obstacle(usage: Usage | None, possible: int | None) -> RetentionUnknown | None:
+    """Why the retention of a prefix cannot be known after this write; None if it can.
+
+    `possible`: the tokens that an identical prompt can hit.
+    """
     if usage is not None and usage.transferred:
         return RetentionUnknown.TRANSFER
     if usage is None or usage.cached_tokens is None:
         return RetentionUnknown.UNREPORTED
     if usage.cached_tokens > 0:
         return RetentionUnknown.NOT_COLD
-    return RetentionUnknown.TOO_SHORT if most_cached(usage.prompt_tokens, match_unit) == 0 else None
+    return None if possible else RetentionUnknown.TOO_SHORT
 
 
-def retention_ratio(usage: Usage | None, match_unit: int) -> float | None:
-    """The share of the prefix that the second prompt hit; None if the server does not report it."""
-    if usage is None or usage.cached_tokens is None:
+def retention_ratio(usage: Usage | None, possible: int | None) -> float | None:
+    """The share of the `possible` tokens that the second prompt hit; None if that is unknown."""
+    if usage is None or usage.cached_tokens is None or not possible:
         return None
-    most = most_cached(usage.prompt_tokens, match_unit)
-    return None if most <= 0 else min(1.0, usage.cached_tokens / most)
+    return min(1.0, usage.cached_tokens / possible)
 
 
 def too_late(gap_seconds: float, waited_seconds: float) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from exporter.model.reuse import RuleCause
     from exporter.model.session import LossCause, TurnFacts
 
 
@@ -16,9 +17,10 @@ class SessionTotals:
     """Tokens over all turns of a session, and ratios 0…1 of these sums.
 
     A sum is None if one of its turns is unknown, so no ratio is that of half a session.
-    `ideal_tokens` and `lost_tokens` leave out the first turn, whose ideal is 0 on every engine.
-    `lost_in` has the turns that lost tokens to each cause. `ttft_saved_seconds` has one value for
-    each turn that hit and has a cold control.
+    `ideal_tokens`, `attainable_tokens` and `lost_tokens` leave out the first turn, whose ideal is 0
+    on every engine. `rule_lost_by` is what the engine's reuse rule gives up, by cause. `lost_in`
+    has the turns that lost tokens to each cause. `ttft_saved_seconds` has one value for each turn
+    that hit and has a cold control.
     """
 
     turns: int
@@ -26,7 +28,9 @@ class SessionTotals:
     completion_tokens: int | None
     cached_tokens: int | None
     ideal_tokens: int | None
+    attainable_tokens: int | None
     lost_tokens: int | None
+    rule_lost_by: Mapping[RuleCause, int] = field(default_factory=dict)
     lost_by: Mapping[LossCause, int] = field(default_factory=dict)
     lost_in: Mapping[LossCause, tuple[int, ...]] = field(default_factory=dict)
     ttft_saved_seconds: tuple[float, ...] = ()
@@ -40,31 +44,36 @@ class SessionTotals:
 
     @property
     def efficiency_ratio(self) -> float | None:
-        """Cached / ideal tokens of the later turns; None if their ideal is 0."""
-        if self.lost_tokens is None or not self.ideal_tokens:
+        """Cached / attainable tokens of the later turns; None if nothing is attainable."""
+        if self.lost_tokens is None or not self.attainable_tokens:
             return None
-        return (self.ideal_tokens - self.lost_tokens) / self.ideal_tokens
+        return (self.attainable_tokens - self.lost_tokens) / self.attainable_tokens
 
 
 def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
     """The sums over `turns`, which are in order."""
     later = [turn for turn in turns if turn.index > 1]
-    ideal = _sum([turn.ideal_cached_tokens for turn in later])
+    attainable = _sum([turn.attainable_cached_tokens for turn in later])
     cached = _sum([turn.cached_tokens for turn in later])
     by: dict[LossCause, int] = {}
     where: dict[LossCause, tuple[int, ...]] = {}
+    ruled: dict[RuleCause, int] = {}
     for turn in turns:
         if turn.loss is not None:
             cause = turn.loss.cause
             by[cause] = by.get(cause, 0) + turn.loss.tokens
             where[cause] = (*where.get(cause, ()), turn.index)
+        for part in turn.rule_losses:
+            ruled[part.cause] = ruled.get(part.cause, 0) + part.tokens
     return SessionTotals(
         turns=len(turns),
         prompt_tokens=_sum([turn.prompt_tokens for turn in turns]),
         completion_tokens=_sum([turn.completion_tokens for turn in turns]),
         cached_tokens=_sum([turn.cached_tokens for turn in turns]),
-        ideal_tokens=ideal,
-        lost_tokens=None if ideal is None or cached is None else ideal - cached,
+        ideal_tokens=_sum([turn.ideal_cached_tokens for turn in later]),
+        attainable_tokens=attainable,
+        lost_tokens=None if attainable is None or cached is None else attainable - cached,
+        rule_lost_by=dict(sorted(ruled.items(), key=lambda item: -item[1])),
         lost_by=dict(sorted(by.items(), key=lambda item: -item[1])),
         lost_in=where,
         ttft_saved_seconds=ttft_saved(turns),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.cache_math import beyond_ideal
+from exporter.analysis.turn_facts import beyond_ideal
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.analysis.hits.cache_math import EngineCircumstances
+    from exporter.analysis.reuse.cache_math import EngineCircumstances
     from exporter.model.chat import Chat, Usage
     from exporter.model.session import TurnFacts
 

@@ -58,7 +58,7 @@ class EngineSnapshot:
     mean, since their caches have the same size. None: the family is missing or NaN. `asleep`: a
     rank sleeps (/sleep), so requests wait. `queried_tokens` and `hit_tokens` are multiples of
     `lookup_step_tokens`, because some versions count whole blocks. `speculative`: the engine
-    decodes speculatively.
+    decodes speculatively; `draft_tokens` is the longest draft.
 
     `queried_tokens` can be far more than all prompts (engine/metrics/lookups.py), `prompt_tokens`
     cannot.
@@ -88,6 +88,7 @@ class EngineSnapshot:
     asleep: bool | None = None
     lookup_step_tokens: int = 1
     speculative: bool | None = None
+    draft_tokens: int | None = None
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
 
     @property

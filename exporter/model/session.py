@@ -27,10 +27,11 @@ from typing_extensions import TypedDict
 from exporter.model.chat import CachedTokensSource
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.json_fields import JSON, Ratio, Seconds, Tokens, UnixTime, read_as
+from exporter.model.reuse import ReuseRule, RuleLoss
 
 
 class LossCause(StrEnum):
-    """What took the tokens that exact-prefix caching could have served. Exactly one per turn."""
+    """What took the tokens that this engine could have served. Exactly one per turn."""
 
     DISABLED = "disabled"
     MIXED = "mixed"  # several replicas answer at this URL, each with its own cache
@@ -55,6 +56,7 @@ class Notice(StrEnum):
     TOKEN_IDS_MISSING = "token_ids_missing"  # noqa: S105 - a notice, not a secret
     MATCH_UNIT_UNKNOWN = "match_unit_unknown"
     MATCH_UNIT_DIFFERS = "match_unit_differs"
+    REUSE_RULE_UNKNOWN = "reuse_rule_unknown"
     FIRST_TURN_NOT_COLD = "first_turn_not_cold"
     HIT_BEYOND_IDEAL = "hit_beyond_ideal"
     SCENARIO_SHORTENED = "scenario_shortened"
@@ -75,7 +77,7 @@ class Notice(StrEnum):
 @with_config(JSON | {"title": "LossJson"})
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Tokens that exact-prefix caching could have served and the cache did not."""
+    """Tokens that this engine could have served and did not."""
 
     tokens: Tokens
     cause: LossCause
@@ -135,13 +137,18 @@ class TurnFacts:
     """The most that exact-prefix caching could have served."""
     hit_ratio: Ratio | None
     """Cached tokens / prompt tokens."""
+    attainable_cached_tokens: Tokens | None = None
+    """The most that the engine's reuse rule lets it serve; null while the rule is unknown."""
     efficiency_ratio: Ratio | None = None
-    """Cached tokens / ideal cached tokens; null if the ideal is 0."""
+    """Cached tokens / attainable cached tokens; null if that is 0."""
     tokens_saved: Tokens | None = None
     ttft_seconds: Seconds | None
     """Time to first token, as the client saw it."""
     latency_seconds: Seconds
     loss: Loss | None = None
+    """Attainable minus cached tokens."""
+    rule_losses: tuple[RuleLoss, ...] = ()
+    """Ideal minus attainable cached tokens, by the part of the reuse rule that gives them up."""
     control: Annotated[
         Control | None,
         read_as(Seconds | None, _cold_control),
@@ -158,6 +165,12 @@ class TurnFacts:
         """Ideal cached tokens / prompt tokens."""
         ideal, prompt = self.ideal_cached_tokens, self.prompt_tokens
         return None if ideal is None or not prompt else ideal / prompt
+
+    @property
+    def attainable_hit_ratio(self) -> float | None:
+        """Attainable cached tokens / prompt tokens."""
+        attainable, prompt = self.attainable_cached_tokens, self.prompt_tokens
+        return None if attainable is None or not prompt else attainable / prompt
 
     @property
     def consumed_tokens(self) -> int | None:
@@ -264,6 +277,8 @@ class SessionResult:
     """What a reader of the numbers must know."""
     prefix: PrefixStability | None = None
     """Null if token ids are unknown."""
+    reuse_rule: ReuseRule | None = None
+    """How much of a known prefix this engine process serves; null while it is unknown."""
     extra_tokens: Tokens = 0
     """Prompt and completion tokens of requests besides the turns."""
     nonce_in_prompt: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.errors import EngineUnavailableError
@@ -93,8 +94,11 @@ class Check:
         # answer without cached tokens means.
         test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
         session = await SessionRunner(self._plan, self._requests, self._new_salt).play()
+        knowledge = self._requests.knowledge
+        test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
         self._add(
-            engine_findings.of_match_unit(view, self._requests.knowledge.match_unit),
+            engine_findings.of_match_unit(view, session.reuse_rule),
+            engine_findings.of_reuse_rule(session.reuse_rule),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),

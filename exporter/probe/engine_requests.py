@@ -114,8 +114,7 @@ class EngineRequests:
 
     def forget(self) -> None:
         """Drop what is known of the engine process, because it has ended."""
-        label, self.knowledge = self.knowledge.label, EngineKnowledge()
-        self.knowledge.label = label
+        self.knowledge = EngineKnowledge(self.knowledge.hints)
 
     def note_process(self, view: EngineView | None) -> Identity | None:
         """Note which process a reading is of, and return it; None if that is unknown."""

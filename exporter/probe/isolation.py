@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.traffic import OwnTraffic, room_beside, traffic_between
+from exporter.analysis.hits.traffic import OwnTraffic, pressed, room_beside, traffic_between
 from exporter.analysis.isolation import IsolationTest
+from exporter.analysis.reuse.learning import Observation
 from exporter.analysis.reuse.repeated_prompt import WEDGE_UNITS
+from exporter.analysis.reuse.rule import Earlier, Prefix
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
 from exporter.model.chat import CachedTokensSource
@@ -45,7 +47,7 @@ async def run_isolation_test(
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
     scope, knowledge = RequestScope(requests, info, before), requests.knowledge
-    unit, hit_before, share = knowledge.likely_unit, knowledge.hit, requests.share
+    unit, hit_before, share = knowledge.unit, knowledge.hit, requests.share
     prompt = _Prompt(requests, scope, info, deadlines)
     try:
         same = await prompt.send_same(new_salt(), new_salt(), WEDGE_UNITS * (unit or 0) + 1)
@@ -64,14 +66,21 @@ async def run_isolation_test(
     knowledge.hit = knowledge.hit or bool(test.same_salt_cached) or bool(test.overlap_cached)
     earlier, now = (view.snapshot if view else None for view in (before, after))
     traffic = traffic_between(earlier, now, own)
+    room = room_beside(test.prompt_tokens or 0, earlier, now)
+    ranks = now.ranks if now else None
+    if same_ids and test.prompt_tokens and not replicas.proof:
+        whole = Prefix(test.prompt_tokens, (Earlier(test.prompt_tokens, test.prompt_tokens),))
+        disturbed = pressed(traffic, room) is not False or ranks != 1
+        knowledge.observe(Observation(whole, test.same_salt_cached or 0, disturbed))
     return replace(
         test,
         match_unit=unit,
-        ranks=now.ranks if now else None,
+        possible=knowledge.repeat_hit(test.prompt_tokens or 0),
+        ranks=ranks,
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
         tokens=scope.sent_tokens,
         traffic=traffic,
-        room=room_beside(test.prompt_tokens or 0, earlier, now),
+        room=room,
         same_ids=same_ids,
         hit_before=hit_before or bool(test.overlap_cached),
         transfer=knowledge.transfers,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.hits.counted_hits import counted_hits, counters_include, no_hits, ran_alone
 from exporter.analysis.hits.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
+from exporter.analysis.reuse.learning import hints_of
 from exporter.probe.engine_requests import one_engine
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class RequestScope:
         self._process = self._known = requests.note_process(view)
         self.sent_tokens = 0
         requests.client.note_process(requests.process)
-        cache = view.snapshot.cache if view and view.snapshot else None
-        requests.knowledge.label = cache.match_unit_tokens if cache else None
+        requests.knowledge.hints = hints_of(view.snapshot if view else None)
 
     async def chat(
         self,

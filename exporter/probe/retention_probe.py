@@ -17,8 +17,9 @@ from exporter.scenario.retention_prefix import prefix_messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.loops import LoopHeartbeat
-    from exporter.model.chat import Chat
+    from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo, EngineSnapshot
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
@@ -46,6 +47,7 @@ class _Engine:
     snapshot: EngineSnapshot | None
     match_unit: int
     scope: RequestScope
+    knowledge: EngineKnowledge
 
     def obstacle(self, written: _Written) -> RetentionUnknown | None:
         """Why a written prefix cannot be judged, by all that is known now."""
@@ -53,7 +55,11 @@ class _Engine:
             return RetentionUnknown.FAILED
         usage = written.chat.usage
         known = None if usage is None else self.scope.settled(usage)
-        return retention.write_obstacle(known, self.match_unit)
+        return retention.write_obstacle(known, self.possible(known))
+
+    def possible(self, usage: Usage | None) -> int | None:
+        """The tokens that an identical prompt can hit; None where that is unknown."""
+        return None if usage is None else self.knowledge.repeat_hit(usage.prompt_tokens)
 
     def hopeless(self, written: _Written) -> bool:
         """Whether its obstacle will stay, whatever a later answer shows."""
@@ -121,8 +127,8 @@ class RetentionProbe:
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
         scope = RequestScope(self._requests, info, view)
-        unit = self._requests.knowledge.likely_unit or cache.match_unit_tokens
-        return _Engine(info, snapshot, unit, scope)
+        knowledge = self._requests.knowledge
+        return _Engine(info, snapshot, knowledge.unit or cache.match_unit_tokens, scope, knowledge)
 
     async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
         info, new_salt = engine.info, self._context.new_salt
@@ -146,7 +152,7 @@ class RetentionProbe:
         view = await self._requests.observe()
         usage = None if chat.usage is None else engine.scope.settled(chat.usage)
         ratio, knowledge = (
-            retention.retention_ratio(usage, engine.match_unit),
+            retention.retention_ratio(usage, engine.possible(usage)),
             self._requests.knowledge,
         )
         unknown = None

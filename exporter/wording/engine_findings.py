@@ -8,9 +8,11 @@ from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
 from exporter.wording.findings import CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
+from exporter.wording.reuse_rules import rule_in_words
 
 if TYPE_CHECKING:
     from exporter.model.engine import CacheConfig, EngineInfo, EngineView
+    from exporter.model.reuse import ReuseRule
     from exporter.wording.findings import Finding
 
 
@@ -89,17 +91,28 @@ def of_prefix_caching(view: EngineView | None) -> Finding:
     return failed(name, text, "Start vLLM without --no-enable-prefix-caching.")
 
 
-def of_match_unit(view: EngineView | None, learned: int | None = None) -> Finding:
-    """`learned` is the unit that the hits show, None if they do not show it."""
+def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Finding:
+    """`rule` is the reuse rule that the hits show, None if they do not show it."""
     name = CheckTest.MATCH_UNIT
     cache = _cache(view)
     if cache is None or cache.match_unit_tokens is None:
         return unknown(name, "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN])
     label = cache.match_unit_tokens
-    if learned in (None, label):
+    if rule is None or rule.unit_tokens == label:
         return passed(name, f"by vllm:cache_config_info a hit is a multiple of {label} tokens")
-    text = f"hits are multiples of {learned} tokens, although vllm:cache_config_info says {label}"
+    text = (
+        f"hits are multiples of {rule.unit_tokens} tokens, although vllm:cache_config_info says "
+        f"{label}"
+    )
     return passed(name, text)
+
+
+def of_reuse_rule(rule: ReuseRule | None) -> Finding:
+    """What the engine serves of a known prefix, by the hits and by /metrics."""
+    name = CheckTest.REUSE_RULE
+    if rule is None:
+        return unknown(name, "the hits so far do not show it", ADVICE[Notice.REUSE_RULE_UNKNOWN])
+    return passed(name, rule_in_words(rule))
 
 
 def _cache(view: EngineView | None) -> CacheConfig | None:

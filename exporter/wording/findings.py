@@ -43,6 +43,7 @@ class CheckTest(StrEnum):
     USAGE_DETAILS = "usage_details"
     TOKEN_IDS = "token_ids"  # noqa: S105 - a test, not a secret
     COLD_START = "cold_start"
+    REUSE_RULE = "reuse_rule"
     SECOND_TURN = "second_turn"
     PREFIX_STABLE = "prefix_stable"
     ISOLATION = "isolation"

@@ -49,10 +49,15 @@ ADVICE: dict[Notice, str] = {
         "vLLM reports it at /metrics in vllm:cache_config_info. Check that /metrics can be reached "
         "and that the server runs without --disable-log-stats."
     ),
+    Notice.REUSE_RULE_UNKNOWN: (
+        "What this engine can serve of a known prefix is not known yet, so the efficiency is "
+        "unknown too: too few turns hit undisturbed, or no rule explains all hits "
+        "(docs/engines.md)."
+    ),
     Notice.MATCH_UNIT_DIFFERS: (
         "Hits are multiples of another number of tokens than vllm:cache_config_info says, as on "
-        "hybrid models. The exporter takes the number from the hits. Until they show it, the ideal "
-        "and the efficiency are unknown."
+        "hybrid models. The exporter takes the number from the hits. Until they show it, the "
+        "efficiency is unknown."
     ),
     Notice.FIRST_TURN_NOT_COLD: (
         "The first turn of a session hit the cache although its first message begins with random "
@@ -273,9 +278,8 @@ LOSS_ADVICE: dict[LossCause, str] = {
         "update of weights."
     ),
     LossCause.UNEXPLAINED: (
-        "Nothing shows that the cache was too small, so more memory is not known to help. With "
-        "speculative decoding, sliding windows or linear layers, vLLM reuses less by design "
-        "(docs/loss-causes.md)."
+        "Nothing shows that the cache was too small, so more memory is not known to help. The "
+        "engine's reuse rule is already taken into account (docs/loss-causes.md)."
     ),
 }
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ideals import ideal_of
 
-from exporter.analysis.hits.cache_math import common_prefix, turn_facts, turn_ideal
+from exporter.analysis.reuse.cache_math import common_prefix, turn_facts, turn_ideal
 from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.sse import Decoder
 from exporter.model.chat import Chat, Usage

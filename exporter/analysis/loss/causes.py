@@ -6,7 +6,7 @@ each rule and the order. A rule returns the cause and its evidence in words, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exporter.analysis.hits.traffic import pressed
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.analysis.hits.traffic import Traffic
+    from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.analysis.reuse.repeated_prompt import Repeat
 
 
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 class Evidence:
     """What is known about a turn that lost tokens, in tokens; None is unknown.
 
-    `room` is what the cache can take in before it must evict blocks of this session. `traffic` is
-    that since the last reading at which the session's prefix was in use. `several` is the proof, in
-    words, that several engines answer at this URL. `hit_before`: this engine process served one of
-    the exporter's prompts from cache before. `reuse_rule` is the evidence, in words, that the
-    engine's own reuse rule made the hit shorter (reuse_rule.py).
+    `expected` is what this engine should have served by its reuse rule, or the ideal while the rule
+    is unknown (`rule_known`). `room` is what the cache can take in before it must evict blocks of
+    this session. `traffic` is that since the last reading at which the session's prefix was in use.
+    `several` is the proof, in words, that several engines answer at this URL. `hit_before`: this
+    engine process served one of the exporter's prompts from cache before. `repeat_hit` is what an
+    identical prompt must hit by the rule.
     """
 
     cached: int
-    ideal: int
+    expected: int
     prompt: int
     match_unit: int
     prefix_caching: bool | None = None
@@ -43,7 +45,21 @@ class Evidence:
     repeat: Repeat | None = None
     several: str | None = None
     hit_before: bool = False
-    reuse_rule: str | None = None
+    rule_known: bool = False
+    repeat_hit: int | None = None
+
+    def judged_by(
+        self, knowledge: EngineKnowledge, *, cached: int, expected: int, rule_known: bool
+    ) -> Evidence:
+        """The evidence by what is known of the turn and its engine now."""
+        return replace(
+            self,
+            cached=cached,
+            expected=expected,
+            match_unit=knowledge.unit or self.match_unit,
+            rule_known=rule_known,
+            repeat_hit=knowledge.repeat_hit(self.prompt),
+        )
 
     @property
     def total(self) -> bool:
@@ -63,6 +79,7 @@ class Evidence:
         by = RepeatConditions(
             prompt=self.prompt,
             match_unit=self.match_unit,
+            repeat_hit=self.repeat_hit,
             room=self.room,
             ranks=self.ranks,
             hit_before=self.hit_before,
@@ -73,16 +90,24 @@ class Evidence:
 
 
 def loss(evidence: Evidence) -> Loss | None:
-    """The loss of a turn with its one cause; None without a loss."""
-    if evidence.cached >= evidence.ideal:
+    """The loss of a turn with its one cause; None without a loss.
+
+    While the reuse rule is unknown, only a cause that no rule can explain is a loss.
+    """
+    if evidence.cached >= evidence.expected:
         return None
     cause, text = next(found for rule in RULES if (found := rule(evidence)) is not None)
-    return Loss(evidence.ideal - evidence.cached, cause, text)
+    if not evidence.rule_known and cause in _MAY_BE_THE_RULE:
+        return None
+    return Loss(evidence.expected - evidence.cached, cause, text)
+
+
+_MAY_BE_THE_RULE = (LossCause.OTHER_RANK, LossCause.UNEXPLAINED)
 
 
 def needs_repeat(evidence: Evidence) -> bool:
     """Whether the same prompt must be sent again to tell the remaining causes apart."""
-    settled = evidence.reuse_rule is not None or any(
+    settled = any(
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
     return evidence.total and not settled and evidence.pressed is not True
@@ -118,7 +143,7 @@ def _restart(evidence: Evidence) -> Verdict:
 
 
 def _unreported(evidence: Evidence) -> Verdict:
-    traffic, lost = evidence.traffic, evidence.ideal - evidence.cached
+    traffic, lost = evidence.traffic, evidence.expected - evidence.cached
     hidden = None if traffic is None else traffic.unreported_hits
     if hidden is not None and hidden > lost / 2:
         alone = ", which ran nothing else," if traffic is not None and traffic.alone else ""
@@ -163,16 +188,17 @@ def _missed_again(evidence: Evidence) -> str:
 
 
 def _evicted(evidence: Evidence) -> Verdict:
-    """Only if blocks can have been evicted, and the engine's own rule does not explain the loss."""
+    """Only if blocks can have been evicted, and the reuse rule does not explain the loss."""
     traffic, room = evidence.traffic, evidence.room
     full = evidence.pressed
-    if full is False or evidence.reuse_rule is not None:
+    if full is False:
         return None
     since = "since the session was last seen in the cache"
     if full and traffic is not None:
         text = f"{_used(traffic)} {since}, and the cache had room for {_tokens(room)} beside it"
         return LossCause.EVICTED, text
-    if evidence.total or evidence.ranks != 1 or (traffic is not None and not traffic.taken):
+    unsure = evidence.total or not evidence.rule_known or evidence.ranks != 1
+    if unsure or (traffic is not None and not traffic.taken):
         return None
     used = "how much others used is unknown" if traffic is None else f"{_used(traffic)} {since}"
     text = (
@@ -194,8 +220,6 @@ def _used(traffic: Traffic) -> str:
 
 def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
-        return None
-    if evidence.reuse_rule is not None:
         return None
     text = (
         f"the engine has {evidence.ranks} ranks, each with its own cache, and a turn that runs on "
@@ -229,8 +253,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
         "whether the engine was restarted": evidence.restarted is None,
         "how much others used or the cache holds": evidence.pressed is None,
     }
-    parts = [] if evidence.reuse_rule is None else [evidence.reuse_rule]
-    parts += [text for text, holds in known.items() if holds]
+    parts = [text for text, holds in known.items() if holds]
     parts += [f"not known: {text}" for text, holds in unknown.items() if holds]
     if evidence.repeat is not None:
         parts.append(_of_repeat(evidence, evidence.repeat))

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.analysis.hits.cache_math import common_prefix
+from exporter.analysis.reuse.cache_math import common_prefix
 from exporter.model.session import BreakReason, PrefixBreak
 
 if TYPE_CHECKING:

@@ -9,61 +9,115 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
-from exporter.analysis.reuse.match_unit import Hit, match_unit
+from exporter.analysis.reuse.learning import Hints, learn
+from exporter.analysis.reuse.rule import Rule, repeat_hit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
+    from exporter.analysis.reuse.learning import Learned, Observation
     from exporter.model.chat import Usage
 
-_HITS_KEPT = 64
-"""About the last nine sessions."""
+_KEPT = 32
+"""Hits that are kept: about the last four sessions."""
+_FRESH = 8
+"""If no rule explains all hits, and none is known, the latest ones alone may show one."""
 
 
 class EngineKnowledge:
     """Shared by all loops that send requests to one process.
 
-    `label` is the match unit on its /metrics. `hit`: a prompt of the exporter hit the cache when it
-    was sent a second time. `transfers`: usage counts as cached the KV that another engine computed.
-    `no_system`: the chat template refuses a system message. `tried_beside`: a prompt that missed
-    twice was sent in two overlapping requests.
+    `hit`: a prompt of the exporter hit the cache when it was sent a second time. `transfers`: usage
+    counts as cached the KV that another engine computed. `no_system`: the chat template refuses a
+    system message. `tried_beside`: a prompt that missed twice was sent in two overlapping requests.
+    `asked`: a prompt was sent again to tell two rules apart.
     """
 
-    def __init__(self) -> None:
-        self.label: int | None = None
+    def __init__(self, hints: Hints = Hints()) -> None:  # noqa: B008 - frozen
         self.hit = False
         self.transfers = False
         self.no_system = False
         self.tried_beside = False
-        self._hits: deque[Hit] = deque(maxlen=_HITS_KEPT)
+        self.asked = False
+        self._seen: deque[Observation] = deque(maxlen=_KEPT)
+        self._short: deque[Observation] = deque(maxlen=_FRESH)  # below the rule
+        self._hints = hints
+        self._learned = learn((), hints)
 
     @property
-    def match_unit(self) -> int | None:
-        """The match unit by label and hits; None while it is unknown or not settled."""
-        return match_unit(self.label, self._hits)
+    def hints(self) -> Hints:
+        """What /metrics tells of the process."""
+        return self._hints
+
+    @hints.setter
+    def hints(self, hints: Hints) -> None:
+        if hints != self._hints:
+            self._hints = hints
+            self._learned = self._learn(tuple(self._seen))
 
     @property
-    def likely_unit(self) -> int | None:
+    def learned(self) -> Learned | None:
+        """The reuse rule; None while it is unknown."""
+        return self._learned
+
+    @property
+    def label(self) -> int | None:
+        """The match unit on /metrics."""
+        return self._hints.block
+
+    @property
+    def unit(self) -> int | None:
         """The match unit, or the label until it is settled. For lengths, not for an ideal."""
-        return self.match_unit or self.label
+        return self._learned.rule.unit_tokens if self._learned else self.label
+
+    @property
+    def block(self) -> int | None:
+        """The unit of the ideal: the label, unless hits that are no multiples of it disprove it."""
+        label, known = self.label, self._learned
+        if label is None or all(one.cached % label == 0 for one in self._seen):
+            return label
+        return known.rule.unit_tokens if known else None
 
     @property
     def label_is_wrong(self) -> bool:
         """Whether hits show that the match unit differs from the label."""
-        unit, label = self.match_unit, self.label
-        if label is None or unit == label:
+        label = self.label
+        if label is None:
             return False
-        return unit is not None or any(hit.cached % label for hit in self._hits)
+        if self._learned is not None:
+            return self._learned.rule.unit_tokens != label
+        return any(one.cached % label for one in self._seen)
 
-    @property
-    def hits(self) -> Collection[Hit]:
-        """The hits of the latest turns, oldest first."""
-        return tuple(self._hits)
+    def repeat_hit(self, prompt: int) -> int | None:
+        """The tokens that an identical prompt must hit; None where the unit is unknown."""
+        rule = self._learned.rule if self._learned else self.label and Rule(self.label)
+        return repeat_hit(rule, prompt) if rule else None
 
-    def add_hit(self, hit: Hit) -> None:
-        """Remember a turn's hit. A turn without a hit says nothing about the unit."""
-        if hit.cached > 0:
-            self._hits.append(hit)
+    def observe(self, seen: Observation) -> None:
+        """Learn from what a prompt hit. A prompt without a hit says nothing of the rule.
+
+        A hit below a rule that is known is a loss. It changes the rule only if another one explains
+        this hit and all before it. A hit above the rule disproves the rule.
+        """
+        if seen.cached <= 0:
+            return
+        known = self._learned
+        every = (*self._seen, *self._short, seen)
+        found = learn(every, self._hints)
+        if found is not None:
+            self._seen.extend(self._short)
+            self._short.clear()
+        elif known is not None:
+            span = known.span(seen.prefix)
+            found = learn((*self._seen, seen), self._hints)
+            if found is None and seen.cached < span.least:
+                self._short.append(seen)
+                return
+            if found is None and seen.cached <= span.most:
+                found = known
+        self._seen.append(seen)
+        self._learned = found or self._learn(tuple(self._seen))
+
+    def _learn(self, seen: tuple[Observation, ...]) -> Learned | None:
+        return learn(seen, self._hints) or learn(seen[-_FRESH:], self._hints)
 
     def usage_of_new_prompt(self, usage: Usage | None) -> Usage | None:
         """The usage of a prompt that begins with a nonce, so no client sent it before."""

@@ -45,13 +45,14 @@ class Repeat:
 class RepeatConditions:
     """What a repeat is judged by, in tokens; None is unknown.
 
-    `room` is what the cache can take in before it must evict the prompt. `hit_before`: this engine
-    process served one of the exporter's prompts from cache before. `several`: several engines
-    answer at this URL.
+    `repeat_hit` is what it must hit by the engine's reuse rule. `room` is what the cache can take
+    in before it must evict the prompt. `hit_before`: this engine process served one of the
+    exporter's prompts from cache before. `several`: several engines answer at this URL.
     """
 
     prompt: int
     match_unit: int | None
+    repeat_hit: int | None
     room: float | None
     ranks: int | None
     hit_before: bool
@@ -94,10 +95,9 @@ def _why_unclear(repeat: Repeat, by: RepeatConditions) -> str | None:
     """Why a repeat that missed says nothing about the cache; None if it does say something."""
     traffic, unit = repeat.traffic, by.match_unit
     full = pressed(traffic, by.room)
-    most = None if unit is None else most_cached(by.prompt, unit)
     hidden = traffic is None or traffic.hits_beyond is None
-    if traffic is not None and traffic.hits_beyond is not None and most is not None:
-        hidden = traffic.hits_beyond >= most
+    if traffic is not None and traffic.hits_beyond is not None and by.repeat_hit is not None:
+        hidden = traffic.hits_beyond >= by.repeat_hit
     reasons = {
         "prefix caching is off": by.prefix_caching is False,
         "several engines answer at this URL": by.several

@@ -65,6 +65,9 @@ SLEEP_STATE = "vllm:engine_sleep_state"
 # Present if the engine decodes speculatively, with any method. The value is not used.
 SPECULATION = "vllm:spec_decode_num_drafts_total"
 
+# One series for each position of a draft. The values are not used.
+DRAFTED = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+
 LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)
 
 VLLM_FAMILIES = (
@@ -81,7 +84,7 @@ VLLM_FAMILIES = (
     HIT_RATE,
 )
 
-_SINGLE = (CACHE_CONFIG, SLEEP_STATE, SPECULATION)
+_SINGLE = (CACHE_CONFIG, SLEEP_STATE, SPECULATION, DRAFTED)
 WANTED_NAMES: frozenset[str] = frozenset(
     (*_SINGLE, *(name for family in (*VLLM_FAMILIES, PROCESS_START) for name in family.names))
 )

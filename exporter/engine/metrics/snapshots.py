@@ -184,7 +184,13 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
         asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
         lookup_step_tokens=step or 1,
         speculative=names.SPECULATION in by_name if seen else None,
+        draft_tokens=_draft_tokens(by_name.get(names.DRAFTED, ())),
     )
+
+
+def _draft_tokens(samples: Sequence[Sample]) -> int | None:
+    """The longest draft: vLLM has a series for each position of it."""
+    return len({sample.labels.get("position") for sample in samples}) or None
 
 
 def _lookup_step(page: Page, cache: CacheConfig | None) -> int | None:

@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.traffic import OwnTraffic, Traffic, room_beside, traffic_between
+from exporter.analysis.hits.traffic import (
+    OwnTraffic,
+    Traffic,
+    pressed,
+    room_beside,
+    traffic_between,
+)
 from exporter.analysis.loss.causes import Evidence, needs_repeat
 from exporter.analysis.reuse.repeated_prompt import Repeat, long_enough
 from exporter.model.chat import CachedTokensSource
@@ -50,21 +56,21 @@ class LossEvidence:
             self._missed = None
 
     async def about(
-        self, turn: Chat, ideal: int, match_unit: int, earlier: Sequence[Chat], resend: Resend
+        self, turn: Chat, expected: int, match_unit: int, earlier: Sequence[Chat], resend: Resend
     ) -> Evidence | None:
-        """Evidence about `turn` if it hit less than `ideal`, None otherwise.
+        """Evidence about `turn` if it hit less than `expected`, None otherwise.
 
         Cached tokens that are still unknown count as 0: a later answer may settle them.
         """
         usage = turn.usage
-        if usage is None or (usage.cached_tokens or 0) >= ideal:
+        if usage is None or (usage.cached_tokens or 0) >= expected:
             return None
         before = self._last
         now, traffic = await self._since_last()
         cache = self.engine.cache if self.engine else None
         found = Evidence(
             cached=usage.cached_tokens or 0,
-            ideal=ideal,
+            expected=expected,
             prompt=usage.prompt_tokens,
             match_unit=match_unit,
             prefix_caching=cache.prefix_caching if cache else None,
@@ -97,6 +103,21 @@ class LossEvidence:
         own = OwnTraffic.between(own_before, self._own_before, self._session_tokens)
         self._session_tokens = 0
         return self._last, traffic_between(before, self._last, own)
+
+    async def repeat(self, turn: Chat, resend: Resend) -> tuple[int, bool] | None:
+        """Send the prompt again: what it hit, and whether anything may have made that shorter."""
+        answers, before = await resend(False), self._last
+        if answers is None:
+            return None
+        self.repeated = turn.index
+        self._session_tokens += sum(one.tokens for one in answers)
+        (usage,) = [one.usage for one in answers]
+        now, traffic = await self._since_last()
+        if usage is None or usage.cached_tokens is None:
+            return None
+        full = pressed(traffic, room_beside(turn.tokens, before, now))
+        gone = self._restarted(now) is not False
+        return usage.cached_tokens, gone or full is not False or now is None or now.ranks != 1
 
     async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:
         self.repeated = turn.index

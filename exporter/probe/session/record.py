@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.cache_math import turn_facts
-from exporter.analysis.loss.causes import loss
+from exporter.analysis.turn_facts import turn_facts
 from exporter.analysis.turn_notices import usage_notice
 from exporter.analysis.wedge import wedge_of
 from exporter.model.session import (
@@ -18,10 +17,12 @@ from exporter.model.session import (
 )
 
 if TYPE_CHECKING:
-    from exporter.analysis.loss.causes import Evidence
+    from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+    from exporter.analysis.turn_facts import TurnBasis
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
     from exporter.model.failure import Failure
+    from exporter.model.reuse import ReuseRule
     from exporter.probe.request_scope import RequestScope
 
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 class SessionRecord:
     """A session so far.
 
-    `evidence` and `control_usage` are by turn: the evidence about turns that may have lost tokens,
-    and the usage of the answers to cold controls. Both are kept because a later answer can settle
-    cached tokens that are still unknown.
+    `basis` is what each turn is judged by, `control_usage` the usage of the answers to cold
+    controls, by turn. Both are kept because a later answer can settle cached tokens that are still
+    unknown, or the engine's reuse rule. `knowledge` is that of the process that answered last.
     """
 
     scenario: str
@@ -42,7 +43,8 @@ class SessionRecord:
     turns: list[Chat] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
-    evidence: dict[int, Evidence] = field(default_factory=dict)
+    basis: list[TurnBasis] = field(default_factory=list)
+    knowledge: EngineKnowledge | None = None
     control_usage: dict[int, Usage | None] = field(default_factory=dict)
     notices: set[Notice] = field(default_factory=set)
     failure: Failure | None = None
@@ -53,7 +55,7 @@ class SessionRecord:
 
     def start_over(self) -> None:
         """Drop all turns, which prove nothing. Their tokens still count as consumed."""
-        for each in (self.turns, self.usages, self.facts, self.evidence, self.control_usage):
+        for each in (self.turns, self.usages, self.facts, self.basis, self.control_usage):
             each.clear()
         self.notices.clear()
         self.prefix = None
@@ -65,7 +67,7 @@ class SessionRecord:
         return self.scope.lacks(usage)
 
     def settle(self) -> None:
-        """Update turns and controls with what later answers have shown of their cached tokens."""
+        """Update turns and controls with what later answers have shown."""
         for place, turn in enumerate(self.turns):
             facts = self._settled_turn(place, turn)
             self.facts[place] = self._settled_control(facts)
@@ -73,14 +75,12 @@ class SessionRecord:
 
     def _settled_turn(self, place: int, turn: Chat) -> TurnFacts:
         facts = self.facts[place]
-        usage = self.scope.settled(turn.usage) if self.scope and turn.usage else None
-        if usage is None or usage is turn.usage:
+        usage = self.scope.settled(turn.usage) if self.scope and turn.usage else turn.usage
+        if usage is not turn.usage:
+            turn = self.turns[place] = replace(turn, usage=usage)
+        if self.knowledge is None:
             return facts
-        turn = self.turns[place] = replace(turn, usage=usage)
-        evidence = self.evidence.get(turn.index)
-        lost = loss(evidence) if evidence and usage.cached_tokens is not None else None
-        settled = turn_facts(turn, facts.ideal_cached_tokens, lost)
-        return replace(settled, control=facts.control)
+        return replace(turn_facts(turn, self.basis[place], self.knowledge), control=facts.control)
 
     def _settled_control(self, facts: TurnFacts) -> TurnFacts:
         control, usage = facts.control, self.control_usage.get(facts.index)
@@ -112,7 +112,21 @@ class SessionRecord:
             prefix=self.prefix,
             extra_tokens=sent - sum(facts.consumed_tokens or 0 for facts in self.facts),
             nonce_in_prompt=self.nonce,
+            reuse_rule=self._rule(),
         )
+
+    def _rule_is_missing(self) -> bool:
+        """Whether nothing but the reuse rule is missing to tell what a turn could attain."""
+        return any(
+            turn.ideal_cached_tokens
+            and turn.cached_tokens is not None
+            and turn.attainable_cached_tokens is None
+            for turn in self.facts
+        )
+
+    def _rule(self) -> ReuseRule | None:
+        known = self.knowledge.learned if self.knowledge is not None else None
+        return None if known is None else known.told
 
     def _late_notices(self, *, simulated: bool) -> set[Notice]:
         """Notices that later turns can still change."""
@@ -121,6 +135,7 @@ class SessionRecord:
         found = {
             usage_notice(self.usages, lacking=lacking),
             Notice.SIMULATED if simulated else None,
+            Notice.REUSE_RULE_UNKNOWN if self._rule_is_missing() else None,
             Notice.CACHE_WEDGED if wedge_of(self.facts) is not None else None,
         }
         return {notice for notice in found if notice is not None}

@@ -133,7 +133,7 @@ class SessionRunner:
             record.notices.add(Notice.SALT_REFUSED)
         elif record.nonce and not knowledge.transfers:
             record.notices.add(Notice.SALT_IGNORED)
-        unit = knowledge.likely_unit
+        unit = knowledge.unit
         record.notices |= length_notices(record.facts, unit, padded=padded)
 
     async def _fit(self, kind: ScenarioKind, info: EngineInfo, record: SessionRecord) -> Scenario:
@@ -145,7 +145,7 @@ class SessionRunner:
         if knowledge.no_system and kind.build(0).has_system:
             record.notices.add(Notice.SYSTEM_ROLE_REFUSED)
             kind = kind.without_system()
-        unit, reserved = knowledge.likely_unit, NONCE_TOKENS if record.nonce else 0
+        unit, reserved = knowledge.unit, NONCE_TOKENS if record.nonce else 0
         capabilities = (self._client.capabilities.counts_tools, knowledge.no_system)
         key = (info.model, info.version, info.max_model_len, unit, reserved, *capabilities)
         fitted = self._fitted.get(kind.name)

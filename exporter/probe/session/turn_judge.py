@@ -1,6 +1,7 @@
 """Judges the turns of a session, in order: what each could have hit, and what took the rest.
 
-The hit is learned before the loss is named, because hits tell the unit that the ideal counts in.
+The hit is learned before the loss is named, because hits tell the engine's reuse rule. A later turn
+can settle an earlier one (`SessionRecord.settle`).
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.cache_math import EngineCircumstances, reusable, turn_facts, turn_ideal
-from exporter.analysis.loss.causes import loss
-from exporter.analysis.reuse.match_unit import Hit
-from exporter.analysis.reuse.reuse_rule import reuse_rule_evidence
+from exporter.analysis.reuse.cache_math import EngineCircumstances, reusable
+from exporter.analysis.reuse.learning import Observation
+from exporter.analysis.reuse.rule import Earlier, Prefix
+from exporter.analysis.turn_facts import TurnBasis, expected_tokens, ideal_of, turn_facts
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
 from exporter.probe.session.loss_evidence import LossEvidence
 
 if TYPE_CHECKING:
-    from exporter.analysis.hits.cache_math import Shared
     from exporter.analysis.loss.causes import Evidence
+    from exporter.analysis.reuse.cache_math import Reusable
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineView
@@ -55,24 +56,23 @@ class TurnJudge:
         record, earlier = self._record, self._record.turns
         turn = self._without_transfer(turn)
         self._evidence.add_turn(turn)
-        evidence = await self._evidence_about(turn, resend)
+        shared = reusable(turn, earlier)
+        evidence = await self._evidence_about(turn, shared, resend)
         if evidence is not None and evidence.restarted:
             self._requests.forget()
-        shared = reusable(turn, earlier)
         if _hit_at_once(evidence, shared):
             self._knowledge.hit = True
-        hit_before = self._knowledge.hit
-        hit = _hit(turn, shared, evidence, earlier)
-        self._learn(turn, hit)
-        ideal = turn_ideal(turn, earlier, self._knowledge.match_unit)
-        lost = None
         if evidence is not None:
-            evidence = replace(evidence, ideal=ideal or 0, hit_before=hit_before)
-            evidence = record.evidence[turn.index] = self._with_own_rule(evidence, hit)
-            lost = None if turn.cached_tokens is None else loss(evidence)
-        facts = turn_facts(turn, ideal, lost)
+            evidence = replace(evidence, hit_before=self._knowledge.hit)
+        self._learn(turn, shared, evidence)
+        await self._tell_rules_apart(turn, resend)
+        basis = TurnBasis(not earlier, shared, evidence)
+        facts = turn_facts(turn, basis, self._knowledge)
         record.turns.append(turn)
         record.facts.append(facts)
+        record.basis.append(basis)
+        record.knowledge = self._knowledge
+        ideal = ideal_of(basis, self._knowledge)
         record.notices |= turn_notices(turn, ideal, self._circumstances())
         if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
             self._replicas.proof = facts.loss.evidence  # holds for the rest of the session
@@ -97,9 +97,11 @@ class TurnJudge:
             return turn
         return replace(turn, usage=self._knowledge.usage_of_new_prompt(usage))
 
-    async def _evidence_about(self, turn: Chat, resend: Resend) -> Evidence | None:
-        record, unit = self._record, self._knowledge.likely_unit
-        expected = turn_ideal(turn, record.turns, unit)
+    async def _evidence_about(
+        self, turn: Chat, shared: Reusable | None, resend: Resend
+    ) -> Evidence | None:
+        record, unit = self._record, self._knowledge.unit
+        expected = expected_tokens(TurnBasis(not record.turns, shared), self._knowledge)
         if not expected or not unit or record.hides(turn.usage):
             return None
         return await self._evidence.about(turn, expected, unit, record.turns, resend)
@@ -111,52 +113,48 @@ class TurnJudge:
             label_is_wrong=self._knowledge.label_is_wrong,
         )
 
-    def _learn(self, turn: Chat, hit: Hit | None) -> None:
+    def _learn(self, turn: Chat, shared: Reusable | None, evidence: Evidence | None) -> None:
         """Remember what the turn's hit shows of this process."""
-        earlier = self._record.turns
-        if hit is None or not hit.cached or self._replicas.proof is not None:
+        earlier, cached = self._record.turns, turn.cached_tokens
+        if not cached or not earlier or self._replicas.proof is not None:
             return
-        self._knowledge.add_hit(hit)
+        if shared is not None and shared.exact is not None:
+            disturbed = evidence is not None and _disturbed(evidence)
+            self._knowledge.observe(Observation(shared.exact, cached, disturbed))
         # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
         known = earlier[-2].tokens if len(earlier) > 1 else earlier[0].cached_tokens or 0
-        if hit.cached > known and self._evidence.repeated != turn.index - 1:
+        if cached > known and self._evidence.repeated != turn.index - 1:
             self._knowledge.hit = True
 
-    def _with_own_rule(self, evidence: Evidence, hit: Hit | None) -> Evidence:
-        """The evidence with the match unit known now, and what the engine's own rule explains."""
-        unit = self._knowledge.likely_unit or evidence.match_unit
-        engine = self._evidence.engine
-        rule = None if hit is None else reuse_rule_evidence(hit, unit, self._knowledge.hits, engine)
-        return replace(evidence, match_unit=unit, reuse_rule=rule)
+    async def _tell_rules_apart(self, turn: Chat, resend: Resend) -> None:
+        """Send the prompt again, once in a process, where that tells rules apart that are open.
+
+        A dropped block and an answer that is not kept look the same where answers are as long as a
+        unit. A repeat has no answer to reuse.
+        """
+        knowledge, known = self._knowledge, self._knowledge.learned
+        if knowledge.asked or known is None or self._replicas.proof is not None:
+            return
+        prompt = len(turn.prompt_token_ids or ())
+        again = Prefix(prompt, (Earlier(prompt, prompt),))
+        if not known.told_apart_by(again):
+            return
+        knowledge.asked = True
+        repeat = await self._evidence.repeat(turn, resend)
+        if repeat is not None:
+            cached, disturbed = repeat
+            knowledge.observe(Observation(again, cached, disturbed))
 
 
-def _hit(
-    turn: Chat, shared: Shared | None, evidence: Evidence | None, earlier: list[Chat]
-) -> Hit | None:
-    """What a later turn hit; None where that is not known."""
-    cached = turn.cached_tokens
-    if cached is None or not earlier:
-        return None
-    if shared is None or shared.least != shared.most:
-        return Hit(cached, cached)  # how much it could have hit is not known
-    before = earlier[-1].usage
-    return Hit(
-        shared.least,
-        cached,
-        disturbed=evidence is not None and _disturbed(evidence),
-        prompt_before=before.prompt_tokens if before else None,
-    )
-
-
-def _hit_at_once(evidence: Evidence | None, shared: Shared | None) -> bool:
+def _hit_at_once(evidence: Evidence | None, shared: Reusable | None) -> bool:
     """Whether the repeat of a turn hit tokens that only that turn itself had sent before."""
     if evidence is None or evidence.repeat is None or shared is None:
         return False
-    return evidence.repeat.cached > shared.most
+    return evidence.repeat.cached > max((one.shared for one in shared.most.earlier), default=0)
 
 
 def _disturbed(evidence: Evidence) -> bool:
-    """Whether something other than the engine's own rule may have made a hit shorter."""
+    """Whether something other than the reuse rule may have made a hit shorter."""
     gone = evidence.restarted is not False or evidence.several is not None
-    return gone or evidence.pressed is not False
+    return gone or evidence.pressed is not False or evidence.ranks != 1

@@ -15,7 +15,7 @@ def test_no_name_is_wanted_twice():
     every = [n for family in (*names.VLLM_FAMILIES, names.PROCESS_START) for n in family.names]
     assert len(every) == len(set(every))
     assert (
-        set(every) | {names.CACHE_CONFIG, names.SLEEP_STATE, names.SPECULATION}
+        set(every) | {names.CACHE_CONFIG, names.SLEEP_STATE, names.SPECULATION, names.DRAFTED}
         == names.WANTED_NAMES
     )
 

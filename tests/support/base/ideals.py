@@ -1,6 +1,6 @@
 """The ideal of one prompt after earlier token sequences, as the exporter computes it."""
 
-from exporter.analysis.hits.cache_math import turn_ideal
+from exporter.analysis.reuse.cache_math import turn_ideal
 from exporter.model.chat import Chat
 
 

@@ -49,7 +49,7 @@ def turn(
     gaps: tuple[float, ...] = (),
     cause: LossCause = LossCause.UNEXPLAINED,
 ) -> TurnFacts:
-    """The facts of a turn, consistent as those of exporter.analysis.hits.cache_math are."""
+    """The facts of a turn, consistent as those of exporter.analysis.reuse.cache_math are."""
     lost = 0 if cached is None or ideal is None else max(0, ideal - cached)
     return TurnFacts(
         index=index,

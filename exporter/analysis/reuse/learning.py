@@ -1,0 +1,204 @@
+"""Learns the reuse rule of one engine process from hits, and from what /metrics tells of it.
+
+The family is closed: a unit, none or one unit dropped, answers kept or not, a look-ahead or none.
+What /metrics tells leaves some of it out. The rule is the simplest that explains every hit. It is
+taken only on enough evidence, so that a loss is not taken for a rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import gcd, isqrt
+from typing import TYPE_CHECKING
+
+from exporter.analysis.reuse.rule import Prefix, Rule, Span, served, span_of
+from exporter.model.reuse import ReuseRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from exporter.model.engine import EngineSnapshot
+
+_HITS = 3
+"""Hits that a rule must explain if /metrics leaves other rules open: two agree by chance too often,
+as their common divisor is often twice the unit."""
+_SHORT_HITS = 3
+"""Hits shorter than a plain engine's that a rule must explain if /metrics does not point to it."""
+_RETENTION_LABEL = "prefix_cache_retention_interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one prompt hit. `disturbed`: something besides the rule may have made it shorter."""
+
+    prefix: Prefix
+    cached: int
+    disturbed: bool = False
+
+    def fits(self, rule: Rule) -> bool:
+        """Whether an engine with this rule can have answered so."""
+        span = served(rule, self.prefix)
+        return self.cached <= span.most and (self.disturbed or self.cached >= span.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What /metrics tells of the rule; None is unknown.
+
+    `block` is the unit by the labels. `uneven`: the layers keep different amounts per token, so
+    groups slide, are linear or have blocks of other sizes. `speculative`: the engine decodes
+    speculatively. `draft_tokens`: how many tokens a draft has. `dense`: each block is kept,
+    answers too.
+    """
+
+    block: int | None = None
+    uneven: bool | None = None
+    speculative: bool | None = None
+    draft_tokens: int | None = None
+    dense: bool | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but a plain engine fits."""
+        return self.uneven is False and self.speculative is False
+
+
+def hints_of(engine: EngineSnapshot | None) -> Hints:
+    """What a reading of /metrics tells of the rule."""
+    cache = engine.cache if engine else None
+    if engine is None or cache is None:
+        return Hints()
+    interval = cache.labels.get(_RETENTION_LABEL)
+    return Hints(
+        block=cache.match_unit_tokens,
+        uneven=_uneven(engine),
+        speculative=engine.speculative,
+        draft_tokens=engine.draft_tokens,
+        dense=True if interval == "None" else None,
+    )
+
+
+def _uneven(engine: EngineSnapshot) -> bool | None:
+    """Whether `kv_cache_size_tokens` is not `num_gpu_blocks` x `block_size`; None before 0.24."""
+    cache = engine.cache
+    if cache is None or "kv_cache_size_tokens" not in cache.labels:
+        return None
+    size, blocks, block = cache.capacity_tokens, cache.num_blocks, cache.block_size
+    if size is None or blocks is None or block is None:
+        return None
+    # With data parallelism the labels hold the blocks of all ranks, but the tokens of one rank.
+    return size not in (blocks * block, blocks * block // max(1, engine.ranks))
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The simplest rule, and the other rules that hits and /metrics leave open."""
+
+    rule: Rule
+    others: tuple[Rule, ...] = ()
+
+    def span(self, prefix: Prefix) -> Span:
+        """Between how many tokens of a prompt this engine serves, as far as that is known."""
+        return span_of((self.rule, *self.others), prefix)
+
+    def rule_for(self, prefix: Prefix, cached: int) -> Rule:
+        """The simplest of the rules that explains a hit; the rule itself if none does."""
+        seen = Observation(prefix, cached)
+        return next((one for one in (self.rule, *self.others) if seen.fits(one)), self.rule)
+
+    def told_apart_by(self, prefix: Prefix) -> bool:
+        """Whether what a prompt hits shows which of the rules holds."""
+        spans = [served(rule, prefix) for rule in (self.rule, *self.others)]
+        return max(span.least for span in spans) > min(span.most for span in spans)
+
+    @property
+    def told(self) -> ReuseRule:
+        """The rule for publication: what is open is None."""
+        rules = (self.rule, *self.others)
+        dropped, kept = {r.dropped_blocks for r in rules}, {r.answers_kept for r in rules}
+        return ReuseRule(
+            unit_tokens=self.rule.unit_tokens,
+            dropped_blocks=self.rule.dropped_blocks if len(dropped) == 1 else None,
+            answers_kept=self.rule.answers_kept if len(kept) == 1 else None,
+            lookahead_tokens=max(rule.lookahead_tokens for rule in rules),
+        )
+
+
+def learn(observations: Sequence[Observation], hints: Hints) -> Learned | None:
+    """The rule of a process; None while it is unknown, or if no rule explains all hits.
+
+    Hits that no rule within the hints explains can disprove the hints, on more evidence.
+    """
+    if hints.block is None:
+        return None
+    hits = [one for one in observations if one.cached > 0]
+    found = _simplest(hits, hints, hints.block)
+    if found is not None:
+        return found if hints.plain or len(hits) >= _HITS else None
+    found = _simplest(hits, Hints(hints.block, draft_tokens=hints.draft_tokens), hints.block)
+    plain = Rule(hints.block)
+    short = sum(not one.fits(plain) for one in hits)
+    return found if found is not None and short >= _SHORT_HITS else None
+
+
+def _simplest(hits: Sequence[Observation], hints: Hints, block: int) -> Learned | None:
+    open_rules = [rule for rule in _family(hits, hints, block) if all(h.fits(rule) for h in hits)]
+    if not open_rules:
+        return None
+    least = min(_parts(rule, block) for rule in open_rules)
+    rule, *others = [one for one in open_rules if _parts(one, block) == least]
+    pointed_at = [
+        one
+        for one in open_rules
+        if one.unit_tokens == rule.unit_tokens and _points_to(hints, one) and one is not rule
+    ]
+    return Learned(rule, tuple(dict.fromkeys((*others, *pointed_at))))
+
+
+def _points_to(hints: Hints, rule: Rule) -> bool:
+    """Whether /metrics points to each part of the rule that is not plain."""
+    speculative = rule.dropped_blocks > 0 or rule.lookahead_tokens > 0
+    return (hints.speculative is True or not speculative) and (
+        hints.uneven is True or rule.answers_kept
+    )
+
+
+def _parts(rule: Rule, block: int) -> int:
+    """How many parts of the rule are not those of a plain engine."""
+    return (
+        (rule.unit_tokens != block)
+        + bool(rule.dropped_blocks)
+        + (not rule.answers_kept)
+        + bool(rule.lookahead_tokens)
+    )
+
+
+def _family(hits: Sequence[Observation], hints: Hints, block: int) -> Iterator[Rule]:
+    """Every rule that the hints allow, the smallest unit first."""
+    may_speculate, may_forget = hints.speculative is not False, hints.uneven is not False
+    kept = (True, False) if may_forget and hints.dense is not True else (True,)
+    # A prompt's end can be as far from a kept block as one step is long: the draft and one more.
+    steps = (0, (hints.draft_tokens or 0) + 1) if hints.draft_tokens else (0,)
+    units = _units(hits, block) if may_forget else [block]
+    for unit, keeps, dropped in product(units, kept, (0, 1) if may_speculate else (0,)):
+        yield Rule(unit, dropped, keeps)
+        if not dropped and may_speculate:
+            for step in steps:
+                if 0 < step < unit:
+                    yield Rule(unit, 0, keeps, step)
+
+
+def _units(hits: Sequence[Observation], block: int) -> list[int]:
+    """The units that all hits are multiples of: the label, its multiples, or else any."""
+    common = gcd(*(hit.cached for hit in hits))
+    if common == 0:
+        return [block]
+    if common % block == 0:
+        return [block * factor for factor in _divisors(common // block)]
+    return [unit for unit in _divisors(common) if unit > 1]
+
+
+def _divisors(number: int) -> list[int]:
+    small = [one for one in range(1, isqrt(number) + 1) if number % one == 0]
+    return sorted({*small, *(number // one for one in small)})

@@ -1,0 +1,135 @@
+"""The facts of one turn: its hit, its ideal, what its engine could attain, and the cause of a loss.
+
+- ideal: what exact-prefix caching could serve, in units of the label on /metrics.
+- attainable: what the reuse rule of this engine lets it serve.
+- ideal - attainable is what the rule gives up, by cause. attainable - cached is the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.analysis.loss.causes import loss
+from exporter.analysis.reuse.cache_math import ideal_tokens
+from exporter.analysis.reuse.rule import given_up
+from exporter.model.session import LossCause, TurnFacts
+
+if TYPE_CHECKING:
+    from exporter.analysis.loss.causes import Evidence
+    from exporter.analysis.reuse.cache_math import Reusable
+    from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+    from exporter.model.chat import CachedTokensSource, Chat, Usage
+    from exporter.model.reuse import RuleLoss
+
+
+@dataclass(frozen=True, slots=True)
+class TurnBasis:
+    """What a turn is judged by. `shared` is None where token ids are unknown, `evidence` where the
+    turn hit all that could be expected.
+    """
+
+    first: bool
+    shared: Reusable | None = None
+    evidence: Evidence | None = None
+
+
+def turn_facts(turn: Chat, basis: TurnBasis, knowledge: EngineKnowledge) -> TurnFacts:
+    """The facts of one turn by all that is known of its engine now. Unknown values are None.
+
+    A turn that hit more than its ideal shows that the ideal is wrong for this engine. Then the
+    ideal and all that depends on it are None. If usage hides hits, the cached tokens are unknown.
+    """
+    usage = turn.usage
+    cached = usage.cached_tokens if usage else None
+    ideal = ideal_of(basis, knowledge)
+    if beyond_ideal(cached, ideal):
+        ideal = None
+    attainable = None if ideal is None else _attainable(basis, knowledge, cached)
+    expected = ideal if attainable is None else attainable
+    lost = None
+    if basis.evidence is not None and expected is not None and cached is not None:
+        lost = loss(
+            basis.evidence.judged_by(
+                knowledge, cached=cached, expected=expected, rule_known=attainable is not None
+            )
+        )
+    if lost is not None and lost.cause is LossCause.UNREPORTED:
+        cached = None
+    prompt = usage.prompt_tokens if usage else None
+    return TurnFacts(
+        index=turn.index,
+        prompt_tokens=prompt,
+        completion_tokens=usage.completion_tokens if usage else None,
+        cached_tokens=cached,
+        hit_ratio=_ratio(cached, prompt),
+        tokens_saved=cached,
+        ideal_cached_tokens=ideal,
+        attainable_cached_tokens=attainable,
+        efficiency_ratio=_ratio(cached, attainable),
+        ttft_seconds=turn.ttft_seconds,
+        latency_seconds=turn.latency_seconds,
+        inter_token_seconds=turn.inter_token_seconds,
+        loss=lost,
+        rule_losses=_rule_losses(basis, knowledge, ideal, attainable),
+        cached_tokens_source=None if cached is None else _source(usage),
+    )
+
+
+def ideal_of(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
+    """The ideal of a turn, even if the hit is longer; None is unknown.
+
+    A label that no unit of the engine is a multiple of is wrong. Then the ideal is in units of the
+    rule.
+    """
+    if basis.first:
+        return 0
+    return ideal_tokens(basis.shared, knowledge.block)
+
+
+def expected_tokens(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
+    """What a turn should hit at least: by the reuse rule, or the ideal while that is unknown."""
+    if basis.shared is not None and knowledge.learned is not None and not basis.first:
+        span = basis.shared.span(knowledge.learned)
+        return None if span is None else span.least
+    return ideal_of(basis, knowledge)
+
+
+def _attainable(basis: TurnBasis, knowledge: EngineKnowledge, cached: int | None) -> int | None:
+    if basis.first:
+        return 0
+    if basis.shared is None or knowledge.learned is None:
+        return None
+    span = basis.shared.span(knowledge.learned)
+    if span is None or (cached is not None and cached > span.most):
+        return None
+    if cached is not None:
+        return span.nearest(cached)
+    return span.least if span.least == span.most else None
+
+
+def _rule_losses(
+    basis: TurnBasis, knowledge: EngineKnowledge, ideal: int | None, attainable: int | None
+) -> tuple[RuleLoss, ...]:
+    known, block = knowledge.learned, knowledge.block
+    if ideal is None or attainable is None or known is None or block is None:
+        return ()
+    prefix = basis.shared.least if basis.shared else None
+    if prefix is None or attainable >= ideal:
+        return ()
+    return given_up(known.rule_for(prefix, attainable), ideal, attainable, block, prefix)
+
+
+def _source(usage: Usage | None) -> CachedTokensSource | None:
+    if usage is None or usage.cached_tokens is None:
+        return None
+    return usage.source
+
+
+def beyond_ideal(cached: int | None, ideal: int | None) -> bool:
+    """Whether the server reported more than exact-prefix caching can give."""
+    return cached is not None and ideal is not None and cached > ideal
+
+
+def _ratio(part: int | None, whole: int | None) -> float | None:
+    return None if part is None or not whole else part / whole
