@@ -11,6 +11,7 @@ import structlog
 from exporter import logs
 from exporter.daemon.fleet import Fleet, FleetChanges
 from exporter.daemon.reload import Reloader, refuse_what_needs_a_restart
+from exporter.daemon.rules_file import RulesFile
 from exporter.daemon.shared_settings import shared_settings_of
 from exporter.daemon.target_context import TargetContext
 from exporter.daemon.target_lists import TargetLists
@@ -55,7 +56,12 @@ class Daemon:
         )
         self._history = History(settings.history.sessions, settings.history.failures)
         self._context = TargetContext(
-            clock, self._metrics, self._history, self._spawn, instance=settings.instance
+            clock,
+            self._metrics,
+            self._history,
+            self._spawn,
+            instance=settings.instance,
+            rules=RulesFile(settings.reuse_rules_file),
         )
         self._fleet = Fleet(shared_settings_of(settings.probe, settings.scrape), self._context)
         self._lists = TargetLists(settings.targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 from exporter.analysis.load import LoadPolicy
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
+    from exporter.daemon.rules_file import RulesFile
     from exporter.loops import LoopHeartbeat, Round
     from exporter.model.probe import PauseReason
     from exporter.probe.replicas import Observe
@@ -94,11 +96,13 @@ class ProbeLoops:
         clock: Clock,
         sink: ProbeSink,
         heartbeat: Callable[[str], LoopHeartbeat],
+        rules: RulesFile,
     ) -> None:
         """`heartbeat` makes one for a kind of loop."""
         self._settings = settings
         self._scenarios = scenarios
         self._sink = sink
+        self._rules = rules
         self._heartbeat = heartbeat
         self._probe_heartbeat = heartbeat("probe")
         self._sessions: Periodic | None = None
@@ -110,6 +114,7 @@ class ProbeLoops:
             from_counters=settings.cached_tokens_from_counters,
             publish=sink.own_share_changed,
             yield_turn=admission.yield_turn,
+            recall=partial(rules.recall, target),
         )
         self._context = ProbeContext(
             target, requests, admission, deadlines(settings), new_salt, sink
@@ -149,7 +154,12 @@ class ProbeLoops:
         )
         interval = probe.interval_seconds
         session_probe = SessionProbe(context, runner, sessions, interval)
-        self._sessions = self._loop(self._probe_heartbeat, session_probe.round, interval, delay)
+
+        async def session(started: Callable[[], None]) -> None:
+            await session_probe.round(started)
+            await self._remember()
+
+        self._sessions = self._loop(self._probe_heartbeat, session, interval, delay)
         loops = [self._sessions]
         if probe.retention_gaps_seconds:
             heartbeat = self._heartbeat("retention")
@@ -163,6 +173,13 @@ class ProbeLoops:
             every, first = probe.isolation_interval_seconds, delay + interval / 2
             loops.append(self._loop(heartbeat, isolation.round, every, first))
         return loops
+
+    async def _remember(self) -> None:
+        """Keep what the sessions have shown of the engine's reuse rule."""
+        requests = self._context.requests
+        start = requests.process[0] if requests.process is not None else None
+        if start is not None and requests.knowledge.seen:
+            await self._rules.remember(self._context.target, start, requests.knowledge.seen)
 
     def _loop(
         self, heartbeat: LoopHeartbeat, round_: Round, interval_seconds: float, delay: float

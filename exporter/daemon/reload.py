@@ -110,6 +110,7 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
         "instance": old.instance != new.instance,
         "listen": old.listen != new.listen,
         "page.grafana_url": old.page != new.page,
+        "reuse_rules_file": old.reuse_rules_file != new.reuse_rules_file,
         "shutdown.grace_seconds": old.shutdown != new.shutdown,
         "metrics.http_sd_address": old.metrics.http_sd_address != new.metrics.http_sd_address,
         "web_reload_enabled": old.web_reload_enabled != new.web_reload_enabled,

@@ -91,6 +91,7 @@ class RunningTarget:
             clock=context.clock,
             sink=self._state,
             heartbeat=self._heartbeat,
+            rules=context.rules,
         )
         self._supervision = self._new_supervision(before)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exporter.container.docker.hosts import DockerHosts
+from exporter.daemon.rules_file import RulesFile
 
 if TYPE_CHECKING:
     from exporter.clock import Clock
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TargetContext:
-    """Clock, sinks, task spawner, connections to Docker, and the name of this exporter."""
+    """Clock, sinks, task spawner, connections to Docker, what is known of the engines from before,
+    and the name of this exporter.
+    """
 
     clock: Clock
     metrics: Metrics
@@ -24,3 +27,4 @@ class TargetContext:
     spawn: Spawn
     instance: str | None = None
     docker: DockerHosts = field(default_factory=DockerHosts)
+    rules: RulesFile = field(default_factory=RulesFile)

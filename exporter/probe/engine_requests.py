@@ -16,8 +16,9 @@ from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from exporter.analysis.reuse.learning import Observation
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.wire.request import ChatRequest, Deadlines
@@ -70,7 +71,9 @@ class EngineRequests:
         from_counters: bool = False,
         publish: Callable[[OwnShare], None] = lambda _change: None,
         yield_turn: Callable[[], Awaitable[None]] = _no_admission,
+        recall: Callable[[float], Iterable[Observation]] = lambda _start: (),
     ) -> None:
+        """`recall` gives the hits that are known of a process, by its start time."""
         self.client = client
         self.observe = observe
         self.clock = clock
@@ -85,6 +88,7 @@ class EngineRequests:
         self._base: tuple[EngineSnapshot, int] | None = None  # a complete one, own prompts by then
         self.yield_turn = yield_turn
         self._publish = publish
+        self._recall = recall
 
     def continue_from(self, other: EngineRequests) -> None:
         """Take what another one has learned of the same engine process."""
@@ -130,6 +134,8 @@ class EngineRequests:
             self.process, self.reports, self.counters_lag = process, UsageReports(), False
             self._base = None
             self.forget()
+            for hit in self._recall(start) if start is not None else ():
+                self.knowledge.observe(hit)
         self._check_complete(snapshot)
         return process
 

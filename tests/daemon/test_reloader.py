@@ -141,6 +141,7 @@ REFUSED = {
     "instance": {"instance": "another"},
     "web_reload_enabled": {"web_reload_enabled": True},
     "shutdown": {"shutdown": {"grace_seconds": 2}},
+    "reuse_rules_file": {"reuse_rules_file": "/var/lib/vllm-cache-exporter/rules.json"},
     "page": {"page": {"grafana_url": "http://grafana:3000"}},
 }
 

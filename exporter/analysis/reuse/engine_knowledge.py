@@ -59,6 +59,11 @@ class EngineKnowledge:
         return self._learned
 
     @property
+    def seen(self) -> tuple[Observation, ...]:
+        """The hits that the rule was learned from, oldest first."""
+        return tuple(self._seen)
+
+    @property
     def label(self) -> int | None:
         """The match unit on /metrics."""
         return self._hints.block

@@ -222,6 +222,11 @@ class Settings(BaseSettings):
     """Whether `POST /-/reload` reloads the configuration; the signal SIGHUP always does. Off by
     default, because everyone who can reach the page could trigger reloads."""
 
+    reuse_rules_file: ConfigPath | None = None
+    """A file that the exporter writes, so that it knows each engine's reuse rule after a restart of
+    the exporter. What it says of an engine counts only while the engine's process is the same.
+    Without it the first session of each target shows the rule again."""
+
     log: LogSettings = LogSettings()
 
     probe: ProbeSettings = ProbeSettings()

@@ -12,6 +12,7 @@ from samples_page import ClientLibraryFamilies
 from exporter.clock import SystemClock
 from exporter.config import ProbeSettings, ScrapeSettings, Target
 from exporter.daemon.fleet import Fleet
+from exporter.daemon.rules_file import RulesFile
 from exporter.daemon.shared_settings import SharedSettings, shared_settings_of
 from exporter.daemon.target_context import TargetContext
 from exporter.metrics.history import History
@@ -49,12 +50,14 @@ def target(name: str, url: str, **more: Any) -> Target:
 class Bench:
     """A fleet and what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: RulesFile | None = None) -> None:
         self.metrics = Metrics()
         self.history = History()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.group: asyncio.TaskGroup | None = None
-        context = TargetContext(SystemClock(), self.metrics, self.history, self._spawn)
+        context = TargetContext(
+            SystemClock(), self.metrics, self.history, self._spawn, rules=rules or RulesFile()
+        )
         self.fleet = Fleet(shared(), context)
 
     def _spawn(self, heartbeat: LoopHeartbeat, loop: Loop) -> asyncio.Task[None]:
@@ -112,8 +115,8 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def fleet_of() -> AsyncIterator[Bench]:
-    bench = Bench()
+async def fleet_of(rules: RulesFile | None = None) -> AsyncIterator[Bench]:
+    bench = Bench(rules)
     async with asyncio.TaskGroup() as group:
         bench.group = group
         try:

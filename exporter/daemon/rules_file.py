@@ -1,0 +1,80 @@
+"""Keeps what was learned of each engine's reuse rule over a restart of the exporter.
+
+The file holds hits, not the rule, so a later release judges them by its own rules. What it says of
+a target counts only for the engine process that it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from exporter.analysis.reuse.learning import Observation  # noqa: TC001 - pydantic reads it
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedOf:
+    """The hits of one engine process. `process_start_time` is Unix time, as on its /metrics."""
+
+    process_start_time: float
+    hits: tuple[Observation, ...]
+
+
+_FILE = TypeAdapter(dict[str, LearnedOf])  # by target
+
+
+class RulesFile:
+    """The hits of all targets. Without a path nothing is kept."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read the file, which may block. A file that cannot be read is an empty one, with a
+        warning in the log.
+        """
+        self._path = path
+        self._known: dict[str, LearnedOf] = {}
+        self._writing = asyncio.Lock()
+        if path is None:
+            return
+        try:
+            self._known = _FILE.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValidationError) as error:
+            meaning = "the reuse rules are learned again in the first session of each target"
+            log.warning("rules_file.unreadable", file=str(path), error=str(error), meaning=meaning)
+
+    def recall(self, target: str, process_start_time: float) -> tuple[Observation, ...]:
+        """The hits of this process of the target; none if they are of another one."""
+        known = self._known.get(target)
+        same = known is not None and known.process_start_time == process_start_time
+        return known.hits if known is not None and same else ()
+
+    async def remember(
+        self, target: str, process_start_time: float, hits: tuple[Observation, ...]
+    ) -> None:
+        """Keep the hits, and write the file if they are new. A failed write is logged."""
+        learned = LearnedOf(process_start_time, hits)
+        if self._path is None or self._known.get(target) == learned:
+            return
+        self._known[target] = learned
+        async with self._writing:
+            try:
+                await asyncio.to_thread(_replace, self._path, _FILE.dump_json(self._known))
+            except OSError as error:
+                log.warning("rules_file.not_written", file=str(self._path), error=str(error))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside the file first, so that a crash leaves the old file or the new one."""
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_bytes(content)
+    beside.replace(path)
