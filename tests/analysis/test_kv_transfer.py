@@ -1,12 +1,12 @@
 """Cached tokens that no prefix cache can have served, and what is kept about one process."""
 
 import pytest
+from exporter.analysis.reuse.match_unit import Hit
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached
-from exporter.analysis.reuse.match_unit import Hit
 from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.model.chat import Usage
 
