@@ -137,8 +137,6 @@ class TurnFacts:
     """The most that exact-prefix caching could have served."""
     hit_ratio: Ratio | None
     """Cached tokens / prompt tokens."""
-    attainable_cached_tokens: Tokens | None = None
-    """The most that the engine's reuse rule lets it serve; null while the rule is unknown."""
     efficiency_ratio: Ratio | None = None
     """Cached tokens / attainable cached tokens; null if that is 0."""
     tokens_saved: Tokens | None = None
@@ -147,8 +145,6 @@ class TurnFacts:
     latency_seconds: Seconds
     loss: Loss | None = None
     """Attainable minus cached tokens."""
-    rule_losses: tuple[RuleLoss, ...] = ()
-    """Ideal minus attainable cached tokens, by the part of the reuse rule that gives them up."""
     control: Annotated[
         Control | None,
         read_as(Seconds | None, _cold_control),
@@ -158,6 +154,10 @@ class TurnFacts:
     """Of this turn's cold control; null without one, or if it was not cold."""
     cached_tokens_source: CachedTokensSource | None = None
     """Where the number of cached tokens comes from; null if it is unknown."""
+    attainable_cached_tokens: Tokens | None = None
+    """The most that the engine's reuse rule lets it serve; null while the rule is unknown."""
+    rule_losses: tuple[RuleLoss, ...] = ()
+    """Ideal minus attainable cached tokens, by the part of the reuse rule that gives them up."""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
 
     @property
@@ -277,12 +277,12 @@ class SessionResult:
     """What a reader of the numbers must know."""
     prefix: PrefixStability | None = None
     """Null if token ids are unknown."""
-    reuse_rule: ReuseRule | None = None
-    """How much of a known prefix this engine process serves; null while it is unknown."""
     extra_tokens: Tokens = 0
     """Prompt and completion tokens of requests besides the turns."""
     nonce_in_prompt: bool = False
     """The engine ignores or refuses cache_salt, so the first message begins with random words."""
+    reuse_rule: ReuseRule | None = None
+    """How much of a known prefix this engine process serves; null while it is unknown."""
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None

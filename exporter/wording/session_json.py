@@ -20,6 +20,11 @@ def session_json(result: SessionResult) -> dict[str, Any]:
     Keys may be added at the end; none is ever renamed or removed.
     """
     shape: dict[str, Any] = SESSION.dump_python(result, mode="json", by_alias=True)
-    for turn in shape["turns"]:  # pydantic puts computed keys last
-        turn["cached_tokens_source"] = turn.pop("cached_tokens_source")
+    for turn in shape["turns"]:
+        for key in _AFTER_COMPUTED:
+            turn[key] = turn.pop(key)
     return shape
+
+
+_AFTER_COMPUTED = ("cached_tokens_source", "attainable_cached_tokens", "rule_losses")
+"""pydantic puts computed keys last, but these came later."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
 
+from exporter.model.reuse import ReuseRule
 from exporter.model.session import Notice
 from exporter.wording.session_json import session_json
 
@@ -47,6 +49,8 @@ def test_a_finished_session_says_what_was_measured():
         "cold_ttft_seconds": None,
         "ttft_saved_seconds": None,
         "cached_tokens_source": None,
+        "attainable_cached_tokens": 1280,
+        "rule_losses": [],
     }
 
 
@@ -54,7 +58,27 @@ def test_what_is_unknown_is_null():
     shape = session_json(session(turn(1, None, None, None, completion=None, ttft=None)))
     unknown = {key for key, value in shape["turns"][0].items() if value is None}
     more = {"loss", "cold_ttft_seconds", "ttft_saved_seconds", "cached_tokens_source"}
+    more |= {"attainable_cached_tokens"}
     assert unknown == {*TURN, *more} - {"turn", "latency_seconds"}
+
+
+def test_what_the_reuse_rule_gives_up_comes_after_the_keys_of_earlier_versions():
+    rule = ReuseRule(16, dropped_blocks=1, answers_kept=None, lookahead_tokens=0)
+    played = session(TURNS[0], turn(2, 1250, 976, 992, gives_up=16), model="tiny")
+    shape = session_json(replace(played, reuse_rule=rule))
+    later = shape["turns"][1]
+    assert tuple(later)[-2:] == ("attainable_cached_tokens", "rule_losses")
+    assert later["attainable_cached_tokens"] == 976
+    assert later["efficiency_ratio"] == 1
+    assert later["loss"] is None
+    assert later["rule_losses"] == [{"tokens": 16, "cause": "speculative_decoding"}]
+    assert shape["reuse_rule"] == {
+        "unit_tokens": 16,
+        "dropped_blocks": 1,
+        "answers_kept": None,
+        "lookahead_tokens": 0,
+    }
+    assert session_json(played)["reuse_rule"] is None
 
 
 def test_a_failed_session_says_where_and_why_and_keeps_its_turns():

@@ -21,6 +21,7 @@ from exporter.model.engine import (
     ScrapeFailure,
 )
 from exporter.model.failure import Failure, FailureReason
+from exporter.model.reuse import RuleCause, RuleLoss
 from exporter.model.session import (
     BreakReason,
     Control,
@@ -48,9 +49,14 @@ def turn(
     latency: float = 1.5,
     gaps: tuple[float, ...] = (),
     cause: LossCause = LossCause.UNEXPLAINED,
+    gives_up: int = 0,
+    rule: RuleCause = RuleCause.SPECULATIVE_DECODING,
 ) -> TurnFacts:
-    """The facts of a turn, consistent as those of exporter.analysis.reuse.cache_math are."""
-    lost = 0 if cached is None or ideal is None else max(0, ideal - cached)
+    """The facts of a turn, consistent as those of exporter.analysis.turn_facts are. The engine's
+    reuse rule gives up `gives_up` tokens of the ideal.
+    """
+    attainable = None if ideal is None else ideal - gives_up
+    lost = 0 if cached is None or attainable is None else max(0, attainable - cached)
     return TurnFacts(
         index=index,
         prompt_tokens=prompt,
@@ -59,7 +65,9 @@ def turn(
         hit_ratio=None if cached is None or not prompt else cached / prompt,
         tokens_saved=cached,
         ideal_cached_tokens=ideal,
-        efficiency_ratio=None if cached is None or not ideal else cached / ideal,
+        attainable_cached_tokens=attainable,
+        rule_losses=(RuleLoss(gives_up, rule),) if gives_up else (),
+        efficiency_ratio=None if cached is None or not attainable else cached / attainable,
         ttft_seconds=ttft,
         latency_seconds=latency,
         inter_token_seconds=gaps,
