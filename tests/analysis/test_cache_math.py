@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ideals import ideal_of
 
-from exporter.analysis.reuse.cache_math import common_prefix, turn_facts, turn_ideal
+from exporter.analysis.reuse.cache_math import common_prefix, ideal_tokens, reusable
 from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.sse import Decoder
 from exporter.model.chat import Chat, Usage
-from exporter.model.session import Loss, LossCause
 
 DATA = Path(__file__).parent / "data"
 STREAMS = Path(__file__).parents[1] / "engine" / "data"
-LOSS = Loss(16, LossCause.EVICTED, "evidence")
 
 tokens = st.lists(st.integers(0, 2), max_size=40).map(tuple)
 blocks = st.integers(1, 9)
@@ -83,7 +81,7 @@ def test_a_completion_hits_as_recorded_less_its_last_token(prompt, generated, ne
     first = turn(prompt=everything[:prompt], completion=everything[prompt:])
     fresh = tuple(range(1000, 1000 + next_prompt - len(everything)))
     second = turn(index=2, prompt=everything + fresh)
-    assert turn_ideal(second, [first], 32) == cached
+    assert ideal_tokens(reusable(second, [first]), 32) == cached
 
 
 @pytest.mark.parametrize(
@@ -112,18 +110,18 @@ def test_the_token_ids_of_two_recorded_turns_give_the_hit_that_was_reported():
             answer.add(event.data, 1.0)
         ids = tuple(answer.completion_token_ids)
         turns.append(turn(index, answer.usage, answer.prompt_token_ids, ids))
-    assert turn_ideal(turns[1], turns[:1], 32) == turns[1].usage.cached_tokens == 192
+    assert ideal_tokens(reusable(turns[1], turns[:1]), 32) == turns[1].usage.cached_tokens == 192
 
 
 def test_the_best_of_several_earlier_turns_counts():
     first = turn(prompt=(1, 2, 3, 4, 5, 6), completion=(9,))
     second = turn(index=2, prompt=(7, 7), completion=(9,))
     third = turn(index=3, prompt=(1, 2, 3, 4, 5, 0))
-    assert turn_ideal(third, [first, second], 2) == 4
+    assert ideal_tokens(reusable(third, [first, second]), 2) == 4
 
 
-def test_a_first_turn_has_nothing_to_reuse_even_if_ids_are_unknown():
-    assert turn_ideal(turn(), [], None) == 0
+def test_a_first_turn_has_nothing_to_reuse_even_if_the_unit_is_unknown():
+    assert ideal_tokens(reusable(turn(prompt=(1, 2)), []), None) == 0
 
 
 @pytest.mark.parametrize(
@@ -136,56 +134,7 @@ def test_a_first_turn_has_nothing_to_reuse_even_if_ids_are_unknown():
     ],
 )
 def test_without_ids_or_a_block_size_the_ideal_is_unknown(first, second, unit):
-    assert turn_ideal(second, [first], unit) is None
-
-
-def test_a_turn_has_all_facts_that_follow_from_its_usage():
-    facts = turn_facts(turn(2, Usage(100, 7, 48)), 64, LOSS)
-    assert (facts.hit_ratio, facts.tokens_saved) == (0.48, 48)
-    assert (facts.ideal_hit_ratio, facts.efficiency_ratio) == (0.64, 0.75)
-    assert (facts.ttft_seconds, facts.latency_seconds) == (0.5, 2.0)
-    assert facts.loss is LOSS
-
-
-def test_an_unknown_cached_count_leaves_everything_unknown_that_needs_it():
-    facts = turn_facts(turn(2, Usage(100, 7, None)), 64)
-    assert (facts.hit_ratio, facts.tokens_saved, facts.efficiency_ratio) == (None, None, None)
-    assert facts.loss is None
-    assert facts.ideal_hit_ratio == 0.64
-
-
-def test_a_turn_without_usage_still_has_its_times():
-    facts = turn_facts(turn(2, token_times=()), 64)
-    assert (facts.prompt_tokens, facts.hit_ratio, facts.ideal_hit_ratio) == (None, None, None)
-    assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
-
-
-def test_without_anything_to_reuse_there_is_no_efficiency():
-    assert turn_facts(turn(1, Usage(100, 7, 0)), 0).efficiency_ratio is None
-
-
-def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_above_one():
-    facts = turn_facts(turn(2, Usage(100, 7, 80)), 64, LOSS)
-    assert (facts.ideal_cached_tokens, facts.efficiency_ratio) == (None, None)
-    assert facts.hit_ratio == 0.8
-    assert facts.loss is None
-
-
-@given(
-    prompt=st.integers(1, 500),
-    data=st.data(),
-    first=st.none() | st.floats(0, 5),
-)
-def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data, first):
-    cached = data.draw(st.none() | st.integers(0, prompt - 1))
-    ideal = data.draw(st.none() | st.integers(0, prompt - 1))
-    times = () if first is None else (1 + first,)
-    one = turn(2, Usage(prompt, 3, cached), sent_at=1.0, token_times=times)
-    facts = turn_facts(one, ideal)
-    for ratio in (facts.hit_ratio, facts.ideal_hit_ratio, facts.efficiency_ratio):
-        assert ratio is None or 0 <= ratio <= 1
-    assert (facts.hit_ratio is None) == (cached is None)
-    assert (facts.efficiency_ratio is not None) <= (cached is not None and bool(ideal))
+    assert ideal_tokens(reusable(second, [first]), unit) is None
 
 
 def turn_of(index, prompt, answer, *, known=True):
@@ -220,11 +169,11 @@ def test_an_ideal_without_the_answers_ids_is_the_true_one_or_unknown(parts, last
         partial.append(turn_of(index, prompt, answer, known=known))
         prompt = prompt + answer if kept else prompt
     turn = turn_of(len(parts) + 1, prompt + last, [0])
-    true = turn_ideal(turn, exact, unit)
+    true = ideal_tokens(reusable(turn, exact), unit)
     assert true is not None
-    assert turn_ideal(turn, partial, unit) in (None, true)
+    assert ideal_tokens(reusable(turn, partial), unit) in (None, true)
     if all(known for *_, known in parts):
-        assert turn_ideal(turn, partial, unit) == true
+        assert ideal_tokens(reusable(turn, partial), unit) == true
 
 
 @given(prompt=few_tokens, more=few_tokens, answer=few_tokens, unit=st.integers(1, 6))
@@ -233,13 +182,17 @@ def test_a_prompt_that_differs_from_the_one_before_does_not_need_its_answer(
 ):
     first = turn_of(1, [*prompt, 3], answer, known=False)
     turn = turn_of(2, [*prompt, 4, *more], [0])
-    assert turn_ideal(turn, [first], unit) == len(prompt) // unit * unit
+    assert ideal_tokens(reusable(turn, [first]), unit) == len(prompt) // unit * unit
 
 
 def test_an_answer_with_unknown_ids_makes_the_ideal_unknown_only_if_it_may_fill_a_block():
     first = turn_of(1, range(60), range(60, 65), known=False)
     later = turn_of(2, range(80), [0])
-    assert turn_ideal(later, [first], 16) is None, "64 tokens may be four blocks, 60 are three"
-    assert turn_ideal(later, [first], 32) is None
-    assert turn_ideal(later, [first], 128) == 0
-    assert turn_ideal(later, [turn_of(1, range(50), range(50, 55), known=False)], 16) == 48
+    assert ideal_tokens(reusable(later, [first]), 16) is None, (
+        "64 tokens may be four blocks, 60 are three"
+    )
+    assert ideal_tokens(reusable(later, [first]), 32) is None
+    assert ideal_tokens(reusable(later, [first]), 128) == 0
+    assert (
+        ideal_tokens(reusable(later, [turn_of(1, range(50), range(50, 55), known=False)]), 16) == 48
+    )

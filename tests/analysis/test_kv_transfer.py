@@ -1,12 +1,12 @@
 """Cached tokens that no prefix cache can have served, and what is kept about one process."""
 
 import pytest
-from exporter.analysis.reuse.match_unit import Hit
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached
+from exporter.analysis.reuse.learning import Hints
 from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.model.chat import Usage
 
@@ -33,8 +33,7 @@ def usage(prompt, cached):
 )
 def test_nearly_all_of_a_new_prompt_is_no_hit(prompt, cached, unit, all_of_it):
     assert counts_all_as_cached(usage(prompt, cached), unit) is all_of_it
-    knowledge = EngineKnowledge()
-    knowledge.label = unit
+    knowledge = EngineKnowledge(Hints(unit))
     found = knowledge.usage_of_new_prompt(usage(prompt, cached))
     assert knowledge.transfers is all_of_it
     assert found.transferred is all_of_it
@@ -42,8 +41,7 @@ def test_nearly_all_of_a_new_prompt_is_no_hit(prompt, cached, unit, all_of_it):
 
 
 def test_the_same_usage_of_a_prompt_that_was_sent_before_is_a_hit_until_transfers_are_known():
-    knowledge = EngineKnowledge()
-    knowledge.label = 16
+    knowledge = EngineKnowledge(Hints(16))
     repeated = usage(2000, 1999)  # an external store may have all but the last token
     assert knowledge.hits_only(repeated) is repeated
     knowledge.usage_of_new_prompt(usage(3000, 2999))
@@ -57,23 +55,3 @@ def test_a_hit_on_the_head_of_the_template_is_no_transfer(prompt, unit, share):
     cached = int(prompt / 2 * share) // unit * unit
     if prompt > 3 * unit and cached < most_cached(prompt, unit):
         assert not counts_all_as_cached(usage(prompt, cached), unit) or cached >= prompt - 1
-
-
-def test_the_likely_unit_is_the_label_until_hits_settle_it():
-    knowledge = EngineKnowledge()
-    knowledge.label = 16
-    knowledge.add_hit(Hit(3000, 2640))
-    assert (knowledge.match_unit, knowledge.likely_unit, knowledge.label_is_wrong) == (
-        None,
-        16,
-        False,
-    )
-    for hit in (Hit(3500, 3168), Hit(4100, 3696)):
-        knowledge.add_hit(hit)
-    assert (knowledge.match_unit, knowledge.likely_unit, knowledge.label_is_wrong) == (
-        528,
-        528,
-        True,
-    )
-    knowledge.add_hit(Hit(2000, 0))
-    assert len(knowledge.hits) == 3, "a miss tells no unit"

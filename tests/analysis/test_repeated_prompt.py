@@ -18,7 +18,9 @@ from exporter.analysis.reuse.repeated_prompt import (
 QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
 BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=-40_000, hits_beyond=400)
 MISSED = Repeat(0, QUIET, same_ids=True)
-BY = RepeatConditions(prompt=1000, match_unit=32, room=30_000, ranks=1, hit_before=True)
+BY = RepeatConditions(
+    prompt=1000, match_unit=32, repeat_hit=992, room=30_000, ranks=1, hit_before=True
+)
 
 
 @pytest.mark.parametrize(("prompt", "enough"), [(96, False), (97, True), (32, False)])
@@ -87,6 +89,14 @@ def test_a_repeat_with_another_possible_reason_proves_nothing(repeat, by, words,
     assert words in said
 
 
+def test_the_hits_of_others_hide_a_miss_only_from_what_the_rule_lets_the_repeat_hit():
+    """With a dropped block of 528 tokens a repeat of 1000 tokens hits nothing, on a sound engine."""
+    others = Traffic(3000, alone=False, unreported_hits=-2300, hits_beyond=700)
+    repeat = replace(MISSED, traffic=others)
+    assert judge_repeat(repeat, BY)[0] is RepeatOutcome.WEDGED
+    assert judge_repeat(repeat, replace(BY, repeat_hit=640))[0] is RepeatOutcome.UNKNOWN
+
+
 def test_light_traffic_of_others_does_not_hide_a_wedge():
     light = Traffic(foreign=2000, alone=False, unreported_hits=-1900, hits_beyond=100)
     assert judge_repeat(replace(MISSED, traffic=light), BY)[0] is RepeatOutcome.WEDGED
@@ -111,6 +121,7 @@ def test_light_traffic_of_others_does_not_hide_a_wedge():
         RepeatConditions,
         prompt=st.integers(1, 5000),
         match_unit=st.none() | st.sampled_from([16, 528]),
+        repeat_hit=st.none() | st.integers(0, 5000),
         room=st.none() | st.floats(0, 1e5),
         ranks=st.none() | st.integers(1, 4),
         hit_before=st.booleans(),
@@ -130,4 +141,4 @@ def test_wedged_needs_every_piece_of_evidence(repeat, by):
     assert not by.several
     assert by.prefix_caching is not False
     assert repeat.traffic.foreign < by.room
-    assert repeat.traffic.hits_beyond < by.prompt
+    assert by.repeat_hit is None or repeat.traffic.hits_beyond < by.repeat_hit

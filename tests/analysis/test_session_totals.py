@@ -49,7 +49,7 @@ def test_a_single_turn_that_is_unknown_leaves_no_ratio_of_the_session(turns, dat
         assert totals.efficiency_ratio is None
 
 
-def test_efficiency_is_cached_of_ideal_after_the_first_turn():
+def test_efficiency_is_cached_of_attainable_after_the_first_turn():
     totals = session_totals(TURNS)
     assert totals.efficiency_ratio == (992 + 1024) / (992 + 1280)
     assert totals.lost_by == {LossCause.UNEXPLAINED: 256}

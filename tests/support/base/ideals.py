@@ -1,6 +1,6 @@
 """The ideal of one prompt after earlier token sequences, as the exporter computes it."""
 
-from exporter.analysis.reuse.cache_math import turn_ideal
+from exporter.analysis.reuse.cache_math import ideal_tokens, reusable
 from exporter.model.chat import Chat
 
 
@@ -10,4 +10,5 @@ def _turn(prompt):
 
 def ideal_of(prompt, earlier, match_unit):
     """The most tokens of `prompt` that exact-prefix caching can serve."""
-    return turn_ideal(_turn(prompt), [_turn(sequence) for sequence in earlier], match_unit)
+    shared = reusable(_turn(prompt), [_turn(sequence) for sequence in earlier])
+    return ideal_tokens(shared, match_unit)
