@@ -33,8 +33,8 @@ of the numbers:
 
 {ratios}
 
-For the efficiency, do not divide cached tokens by ideal tokens: a turn with an unknown ideal counts
-only in the first.
+For the efficiency, do not divide cached tokens by attainable tokens: a turn whose attainable tokens
+are unknown counts only in the first. Ideal minus lost tokens are the cached tokens of the same turns.
 """
 
 RATIOS = {
@@ -42,7 +42,12 @@ RATIOS = {
         "rate(vllm_probe_cached_tokens_total[1h]) / rate(vllm_probe_prompt_tokens_total[1h])"
     ),
     "efficiency of the probe": (
-        "1 - sum without (cause) (rate(vllm_probe_lost_tokens_total[1h]))"
+        "(rate(vllm_probe_ideal_cached_tokens_total[1h])"
+        " - sum without (cause) (rate(vllm_probe_lost_tokens_total[1h])))"
+        " / rate(vllm_probe_attainable_cached_tokens_total[1h])"
+    ),
+    "share of the ideal that the engine's reuse rule gives up": (
+        "1 - rate(vllm_probe_attainable_cached_tokens_total[1h])"
         " / rate(vllm_probe_ideal_cached_tokens_total[1h])"
     ),
     "hit ratio of users": (

@@ -10,6 +10,7 @@ from publish_records import (
     TURNS,
     UNSTABLE,
     engine_view,
+    failed_engine_view,
     failed_session,
     session,
     turn,
@@ -20,6 +21,7 @@ from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
 from exporter.model.probe import IsolationReading
+from exporter.model.reuse import ReuseRule, RuleCause
 from exporter.model.session import Loss, LossCause, Notice
 
 
@@ -30,6 +32,7 @@ def test_a_finished_session_shows_every_turn(metrics):
     assert page.value("vllm_probe_up") == 1
     assert page.value("vllm_probe_turn_hit_ratio", **third) == 1024 / 1500
     assert page.value("vllm_probe_turn_ideal_hit_ratio", **third) == 1280 / 1500
+    assert page.value("vllm_probe_turn_attainable_hit_ratio", **third) == 1280 / 1500
     assert page.value("vllm_probe_turn_efficiency_ratio", **third) == 0.8
     assert page.value("vllm_probe_turn_tokens_saved", **third) == 1024
     assert page.value("vllm_probe_turn_prompt_tokens", **third) == 1500
@@ -54,6 +57,7 @@ def test_sessions_add_up_in_the_counters(metrics):
     assert page.value("vllm_probe_prompt_tokens_total") == 2 * 3750 + 2250
     assert page.value("vllm_probe_cached_tokens_total") == 2 * 2016 + 992
     assert page.value("vllm_probe_ideal_cached_tokens_total") == 2 * 2272 + 992
+    assert page.value("vllm_probe_attainable_cached_tokens_total") == 2 * 2272 + 992
     assert page.value("vllm_probe_completion_tokens_total") == 8 * 32
     assert page.value("vllm_probe_consumed_tokens_total") == 2 * 3750 + 2250 + 8 * 32
     assert page.value("vllm_probe_lost_tokens_total", cause="unexplained") == 512
@@ -169,6 +173,106 @@ def test_losses_are_counted_under_their_cause(metrics):
     page = Page(metrics)
     assert page.value("vllm_probe_lost_tokens_total", cause="disabled") == 992
     assert page.value("vllm_probe_lost_tokens_total", cause="restart") == 0
+
+
+# An EAGLE engine: each hit lacks 16 tokens. Turn 3 lost 240 more to others.
+EAGLE_TURNS = (
+    turn(1, 1000, 0, 0),
+    turn(2, 1250, 976, 992, gives_up=16),
+    turn(3, 1500, 1024, 1280, gives_up=16, cause=LossCause.EVICTED),
+)
+
+
+def test_what_the_reuse_rule_gives_up_has_causes_of_its_own_and_is_no_loss(metrics):
+    publish(metrics, session(*EAGLE_TURNS))
+    page, third = Page(metrics), {"scenario": "coding-agent", "turn": "3"}
+    assert page.value("vllm_probe_ideal_cached_tokens_total") == 2272
+    assert page.value("vllm_probe_attainable_cached_tokens_total") == 2272 - 32
+    lost = {dict(k)["cause"]: v for k, v in page.series("vllm_probe_lost_tokens_total").items()}
+    assert set(lost) == {*LossCause, *RuleCause}
+    assert {cause: tokens for cause, tokens in lost.items() if tokens} == {
+        "speculative_decoding": 32,
+        "evicted": 240,
+    }
+    assert page.value("vllm_probe_turn_ideal_hit_ratio", **third) == 1280 / 1500
+    assert page.value("vllm_probe_turn_attainable_hit_ratio", **third) == 1264 / 1500
+    assert page.value("vllm_probe_turn_efficiency_ratio", **third) == 1024 / 1264
+
+
+def test_while_the_reuse_rule_is_unknown_hits_say_nothing_of_efficiency(metrics):
+    publish(metrics, session(turn(1, 1000, 0, 0), turn(2, 1250, 976, 992, gives_up=None)))
+    page = Page(metrics)
+    assert page.value("vllm_probe_cached_tokens_total") == 976
+    for name in ("ideal_cached_tokens_total", "attainable_cached_tokens_total"):
+        assert f"vllm_probe_{name}" not in page.names
+    assert "vllm_probe_lost_tokens_total" not in page.names
+    second = {"scenario": "coding-agent", "turn": "2"}
+    assert page.value("vllm_probe_turn_attainable_hit_ratio", **second) is None
+    assert page.value("vllm_probe_turn_efficiency_ratio", **second) is None
+    assert page.value("vllm_probe_turn_ideal_hit_ratio", **second) == 992 / 1250
+
+
+def never_hit(index: int, prompt: int, ideal: int):
+    return turn(index, prompt, 0, ideal, gives_up=None, cause=LossCause.NEVER_HIT)
+
+
+def test_a_loss_that_no_rule_can_explain_counts_while_the_rule_is_unknown(metrics):
+    publish(metrics, session(turn(1, 1000, 0, 0), never_hit(2, 1250, 992), never_hit(3, 1500, 1280)))
+    page = Page(metrics)
+    for name in ("ideal_cached_tokens_total", "attainable_cached_tokens_total"):
+        assert page.value(f"vllm_probe_{name}") == 2272
+    assert page.value("vllm_probe_lost_tokens_total", cause="never_hit") == 2272
+
+
+def test_such_a_loss_does_not_count_beside_hits_of_an_unknown_share(metrics):
+    hit = turn(3, 1500, 1264, 1280, gives_up=None)
+    lost = turn(2, 1250, 0, 992, gives_up=None, cause=LossCause.RESTART)
+    publish(metrics, session(turn(1, 1000, 0, 0), lost, hit))
+    page = Page(metrics)
+    assert page.value("vllm_probe_cached_tokens_total") == 1264
+    assert "vllm_probe_lost_tokens_total" not in page.names, "the efficiency would be 0"
+
+
+RULE = ReuseRule(unit_tokens=16, dropped_blocks=1, answers_kept=None, lookahead_tokens=0)
+
+
+def rule_labels(metrics) -> list[dict[str, str]]:
+    return [dict(labels) for labels in Page(metrics).series("vllm_engine_reuse_rule")]
+
+
+def test_the_learned_reuse_rule_has_its_parts_as_labels_and_open_ones_are_empty(metrics):
+    publish(metrics, engine_view())
+    publish(metrics, session(*EAGLE_TURNS, reuse_rule=RULE))
+    parts = {"unit_tokens": "16", "dropped_blocks": "1", "answers_kept": ""}
+    assert rule_labels(metrics) == [{"target": "local", **parts, "lookahead_tokens": "0"}]
+    publish(metrics, session(*EAGLE_TURNS, reuse_rule=replace(RULE, answers_kept=False)))
+    assert [labels["answers_kept"] for labels in rule_labels(metrics)] == ["false"]
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        session(*TURNS),
+        failed_session(*TURNS, reason=FailureReason.CONNECTION_REFUSED),
+        replace(failed_session(*TURNS), reuse_rule=RULE),
+        engine_view(restarts=2),
+        failed_engine_view(),
+    ],
+    ids=["no rule any more", "target fails", "with a rule", "restarted", "not scraped"],
+)
+def test_the_reuse_rule_goes_when_it_is_not_known_any_more(metrics, gone):
+    publish(metrics, engine_view(restarts=1))
+    publish(metrics, session(*EAGLE_TURNS, reuse_rule=RULE))
+    assert rule_labels(metrics)
+    publish(metrics, gone)
+    assert rule_labels(metrics) == []
+
+
+def test_a_scenario_that_fails_by_itself_says_nothing_of_the_reuse_rule(metrics):
+    publish(metrics, engine_view())
+    publish(metrics, session(*EAGLE_TURNS, reuse_rule=RULE))
+    publish(metrics, failed_session(scenario="other", reason=FailureReason.PROMPT_TOO_LONG))
+    assert rule_labels(metrics)
 
 
 def test_turns_above_the_limit_have_no_series_and_count_all_the_same():

@@ -16,6 +16,7 @@ from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
 from exporter.model.engine import EngineTotals, EngineView
 from exporter.model.failure import FailureReason
+from exporter.model.reuse import RuleCause
 from exporter.model.session import LossCause, SessionResult
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def turns(draw, index):
         latency=draw(seconds),
         gaps=tuple(draw(st.lists(seconds, max_size=2))),
         cause=draw(st.sampled_from(LossCause)),
+        gives_up=draw(st.none() | st.integers(0, (ideal or 0) - (cached or 0))) if ideal else 0,
+        rule=draw(st.sampled_from(RuleCause)),
     )
 
 
@@ -97,7 +100,8 @@ def expected_turn_gauges(result: SessionResult | None) -> dict[tuple[str, str], 
         (f"vllm_probe_turn_{name}", str(one.index)): getattr(one, name)
         for one in result.turns
         for name in (
-            *("hit_ratio", "ideal_hit_ratio", "efficiency_ratio", "tokens_saved"),
+            *("hit_ratio", "ideal_hit_ratio", "attainable_hit_ratio"),
+            *("efficiency_ratio", "tokens_saved"),
             *("prompt_tokens", "completion_tokens", "ttft_seconds", "latency_seconds"),
         )
         if one.index <= LIMIT
@@ -170,6 +174,17 @@ def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, acce
     assert without_process(written) == without_process(expected)
 
 
+def judged_turns(result: SessionResult):
+    """The turns of which it is known what the engine could attain, or what it lost against the
+    ideal while nothing else of the session is unknown.
+    """
+    later = [one for one in result.turns if one.index > 1 and one.cached_tokens is not None]
+    ruled = [one for one in later if one.attainable_cached_tokens is not None]
+    lost = [one for one in later if one.attainable_cached_tokens is None and one.loss]
+    unknown = any(one.cached_tokens for one in later if one not in ruled and one not in lost)
+    return ruled + ([] if unknown else lost)
+
+
 @settings(deadline=None)
 @given(st.lists(sessions(), max_size=8))
 def test_ratios_of_counters_are_those_of_the_turns_that_are_known(results):
@@ -180,22 +195,31 @@ def test_ratios_of_counters_are_those_of_the_turns_that_are_known(results):
         publish(metrics, result)
     samples = {(name, labels): s.value for (_, name, labels), s in read(metrics).items()}
     for target in TARGETS:
-        played = [one for r in results if r.target == target for one in r.turns]
-        known = [one for one in played if one.cached_tokens is not None]
-        judged = [one for one in known if one.ideal_cached_tokens is not None and one.index > 1]
+        own = [r for r in results if r.target == target]
+        known = [one for r in own for one in r.turns if one.cached_tokens is not None]
+        judged = [one for r in own for one in judged_turns(r)]
+        attained = [
+            one.ideal_cached_tokens
+            if one.attainable_cached_tokens is None
+            else one.attainable_cached_tokens
+            for one in judged
+        ]
         expected = {
             "prompt": sum(one.prompt_tokens for one in known) if known else None,
             "cached": sum(one.cached_tokens for one in known) if known else None,
             "ideal_cached": sum(one.ideal_cached_tokens for one in judged) if judged else None,
+            "attainable_cached": sum(attained) if judged else None,
         }
         only_target = frozenset({("target", target)})
         for name, value in expected.items():
             assert samples.get((f"vllm_probe_{name}_tokens_total", only_target)) == value
-        lost = [
-            value
+        lost = {
+            dict(labels)["cause"]: value
             for (name, labels), value in samples.items()
             if name == "vllm_probe_lost_tokens_total" and ("target", target) in labels
-        ]
-        shortfall = sum(one.ideal_cached_tokens - one.cached_tokens for one in judged)
-        assert sum(lost) == shortfall
-        assert bool(lost) == bool(judged)
+        }
+        assert set(lost) == ({*LossCause, *RuleCause} if judged else set())
+        by_rule = sum(value for cause, value in lost.items() if cause in set(RuleCause))
+        ideal = expected["ideal_cached"] or 0
+        assert by_rule == ideal - sum(attained)
+        assert sum(lost.values()) == ideal - sum(one.cached_tokens for one in judged)

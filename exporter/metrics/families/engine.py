@@ -36,6 +36,15 @@ def _info(target: TargetState) -> Iterator[Reading]:
     yield tuple(map(_label, known)), 1
 
 
+def _reuse_rule(target: TargetState) -> Iterator[Reading]:
+    """A part of the rule that is not known yet is empty."""
+    rule = target.reuse_rule
+    if rule is None or live_engine(target) is None:
+        return
+    parts = (rule.unit_tokens, rule.dropped_blocks, rule.answers_kept, rule.lookahead_tokens)
+    yield tuple(map(_label, parts)), 1
+
+
 def _label(value: str | float | None) -> str:
     if value is None:
         return ""
@@ -46,6 +55,7 @@ _INFO_LABELS = (
     *("version", "model", "max_model_len", "ranks", "simulated"),
     *("prefix_caching", "block_size", "match_unit", "num_blocks"),
 )
+_RULE_LABELS = ("unit_tokens", "dropped_blocks", "answers_kept", "lookahead_tokens")
 
 ENGINE: Final[tuple[Family[TargetState], ...]] = (
     gauge(
@@ -73,6 +83,14 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_info",
         Reader(_INFO_LABELS, _info),
         "1, with what the engine says about itself as labels. A label is empty when it is unknown.",
+    ),
+    gauge(
+        "vllm_engine_reuse_rule",
+        Reader(_RULE_LABELS, _reuse_rule),
+        "1, with the reuse rule of the running process as labels, as the exporter learned it from "
+        "hits: how much of a known prefix the engine serves. A label is empty while that part is "
+        "unknown. Absent while the rule is unknown, after a restart of the engine, and while the "
+        "target fails.",
     ),
     gauge(
         "vllm_engine_page_engines",

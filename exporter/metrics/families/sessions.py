@@ -15,12 +15,16 @@ from exporter.metrics.readers import (
     last_session,
     one,
 )
+from exporter.model.reuse import RuleCause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from exporter.metrics.readers import Family, Reading
     from exporter.metrics.state.target import TargetState
+
+
+_RULE_CAUSES = ", ".join(RuleCause)
 
 
 def _notices(target: TargetState) -> Iterator[Reading]:
@@ -89,9 +93,16 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "The highest hit ratio that exact-prefix caching can give this turn.",
     ),
     gauge(
+        "vllm_probe_turn_attainable_hit_ratio",
+        each_turn(lambda turn: turn.attainable_hit_ratio),
+        "The highest hit ratio that the reuse rule of this engine lets it give this turn. Absent "
+        "while the rule is unknown.",
+    ),
+    gauge(
         "vllm_probe_turn_efficiency_ratio",
         each_turn(lambda turn: turn.efficiency_ratio),
-        "Cached / ideal tokens of this turn. Absent when the ideal is 0 or unknown.",
+        "Cached / attainable tokens of this turn. Absent when the attainable tokens are 0 or "
+        "unknown.",
     ),
     gauge(
         "vllm_probe_turn_tokens_saved",
@@ -135,15 +146,25 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
     counter(
         "vllm_probe_ideal_cached_tokens_total",
         one(lambda t: t.sums.ideal_cached_tokens),
-        "The most tokens that exact-prefix caching can serve, for the turns whose cached and ideal "
-        "tokens are known. Efficiency over any time: "
-        "1 - rate of lost tokens, summed over causes / rate of ideal tokens.",
+        "The most tokens that exact-prefix caching can serve, of the same turns as "
+        "vllm_probe_attainable_cached_tokens_total. Ideal - attainable = lost tokens of the causes "
+        "of the reuse rule.",
+    ),
+    counter(
+        "vllm_probe_attainable_cached_tokens_total",
+        one(lambda t: t.sums.attainable_cached_tokens),
+        "The most tokens that the reuse rule of this engine lets it serve, of the turns for which "
+        "that and the cached tokens are known. Attainable - cached = lost tokens of all other "
+        "causes. Efficiency over any time: (rate of ideal tokens - rate of lost tokens, summed over "
+        "causes) / rate of attainable tokens. A turn whose loss is known although the rule is not counts with its ideal, unless "
+        "other turns of its session hit an unknown share.",
     ),
     counter(
         "vllm_probe_lost_tokens_total",
         by("cause", lambda t: t.sums.lost_tokens),
         "Ideal minus cached tokens, by cause, of the same turns as "
-        "vllm_probe_ideal_cached_tokens_total.",
+        "vllm_probe_attainable_cached_tokens_total. The reuse rule of the engine gives up those of "
+        f"{_RULE_CAUSES}: they are no fault. The others were attainable.",
     ),
     gauge(
         "vllm_probe_prefix_stable",

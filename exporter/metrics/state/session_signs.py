@@ -35,7 +35,7 @@ def signs_of(result: SessionResult) -> SessionSigns:
     """The signs of a session, finished or failed."""
     turns, totals = result.turns, session_totals(result.turns)
     broken = result.prefix is not None and not result.prefix.stable
-    could = [turn for turn in turns if turn.index > 1 and turn.ideal_cached_tokens != 0]
+    could = [turn for turn in turns if turn.index > 1 and _attainable_at_most(turn) != 0]
     return SessionSigns(
         broken=broken,
         serves_little=broken and not _mostly_served(turns),
@@ -54,7 +54,18 @@ def _mostly_served(turns: Sequence[TurnFacts]) -> bool:
     return 2 * sum(turn.cached_tokens or 0 for turn in later) >= prompts > 0
 
 
+def _attainable_at_most(turn: TurnFacts) -> int | None:
+    """What the engine could have served; the ideal while its reuse rule is unknown."""
+    attainable = turn.attainable_cached_tokens
+    return turn.ideal_cached_tokens if attainable is None else attainable
+
+
 def _loses(totals: SessionTotals) -> bool:
-    """Unexplained losses do not count: the engine's own reuse rule can cause them."""
+    """Unexplained losses do not count: a reuse rule that the exporter does not know can cause them.
+
+    While the rule is unknown, the ideal is the bound.
+    """
+    attainable, ideal = totals.attainable_tokens, totals.ideal_tokens
+    could = ideal if attainable is None else attainable
     lost = sum(n for cause, n in totals.lost_by.items() if cause is not LossCause.UNEXPLAINED)
-    return bool(totals.ideal_tokens) and lost > (1 - LOSING_BELOW) * (totals.ideal_tokens or 0)
+    return bool(could) and lost > (1 - LOSING_BELOW) * (could or 0)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
     from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
+    from exporter.model.reuse import ReuseRule
     from exporter.model.session import SessionResult, TurnFacts
 
 
@@ -75,6 +76,7 @@ class TargetState:
     isolation_tests: int = 0  # those with a result
     isolation_leaks: int = 0
     wedged: bool | None = None  # by the last test of the running process
+    reuse_rule: ReuseRule | None = None  # of the running process, by the last session
     ttft: dict[CacheTemperature, Distribution] = field(
         default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
     )
@@ -98,6 +100,8 @@ class TargetState:
     def session_finished(self, result: SessionResult) -> None:
         self.last_session = result
         self.sessions += 1
+        if result.reuse_rule is not None or result.failure is None:
+            self.reuse_rule = result.reuse_rule
         if result.failure is None:
             self.last_success_time = result.started_time + result.duration_seconds
             self.failures_in_a_row = 0
@@ -105,9 +109,9 @@ class TargetState:
             self._add_failure(result.failure.reason)
         self.scenarios[result.scenario] = result
         self.signs[result.scenario] = signs_of(result)
-        unknown = any(turn.prompt_tokens and turn.cached_tokens is None for turn in result.turns)
         for turn in result.turns:
-            self._add_turn(turn, others_unknown=unknown)
+            self._add_times(turn)
+        self.sums.add(result.turns)
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged_after(result))
         if Notice.MIXED in result.notices:
@@ -121,7 +125,7 @@ class TargetState:
         if reason.concerns_target:
             self.scenarios.clear()
             self.signs.clear()
-            self.wedged = None
+            self.wedged = self.reuse_rule = None
 
     def keep_scenarios(self, names: Collection[str]) -> None:
         """Drop the sessions of scenarios that are no longer played."""
@@ -136,7 +140,7 @@ class TargetState:
 
     def engine_scraped(self, view: EngineView) -> None:
         if self.engine is not None and view.restarts != self.engine.restarts:
-            self.wedged = None  # it was true for another process
+            self.wedged = self.reuse_rule = None  # they were true for another process
         self.engine = view
         if view.failure is not None:
             reason = view.failure.reason
@@ -176,8 +180,7 @@ class TargetState:
         if wedged:
             self.cost.retention.clear()
 
-    def _add_turn(self, turn: TurnFacts, *, others_unknown: bool) -> None:
-        self.sums.add(turn, others_unknown=others_unknown)
+    def _add_times(self, turn: TurnFacts) -> None:
         if turn.ttft_seconds is not None:
             kind = temperature(turn)
             self.ttft.setdefault(kind, Distribution(TTFT_BOUNDS)).observe(turn.ttft_seconds)

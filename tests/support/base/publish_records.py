@@ -21,7 +21,7 @@ from exporter.model.engine import (
     ScrapeFailure,
 )
 from exporter.model.failure import Failure, FailureReason
-from exporter.model.reuse import RuleCause, RuleLoss
+from exporter.model.reuse import ReuseRule, RuleCause, RuleLoss
 from exporter.model.session import (
     BreakReason,
     Control,
@@ -49,14 +49,19 @@ def turn(
     latency: float = 1.5,
     gaps: tuple[float, ...] = (),
     cause: LossCause = LossCause.UNEXPLAINED,
-    gives_up: int = 0,
+    gives_up: int | None = 0,
     rule: RuleCause = RuleCause.SPECULATIVE_DECODING,
 ) -> TurnFacts:
-    """The facts of a turn, consistent as those of exporter.analysis.turn_facts are. The engine's
-    reuse rule gives up `gives_up` tokens of the ideal.
+    """The facts of a turn, consistent as those of exporter.analysis.turn_facts are.
+
+    `gives_up` is what the engine's reuse rule gives up of the ideal; None: the rule is unknown.
+    Then a loss is named only if no rule can explain it.
     """
-    attainable = None if ideal is None else ideal - gives_up
-    lost = 0 if cached is None or attainable is None else max(0, attainable - cached)
+    attainable = None if ideal is None or gives_up is None else ideal - gives_up
+    expected = ideal if attainable is None else attainable
+    lost = 0 if cached is None or expected is None else max(0, expected - cached)
+    if attainable is None and cause in (LossCause.UNEXPLAINED, LossCause.OTHER_RANK):
+        lost = 0
     return TurnFacts(
         index=index,
         prompt_tokens=prompt,
@@ -66,12 +71,12 @@ def turn(
         tokens_saved=cached,
         ideal_cached_tokens=ideal,
         attainable_cached_tokens=attainable,
-        rule_losses=(RuleLoss(gives_up, rule),) if gives_up else (),
         efficiency_ratio=None if cached is None or not attainable else cached / attainable,
         ttft_seconds=ttft,
         latency_seconds=latency,
         inter_token_seconds=gaps,
         loss=Loss(lost, cause, "caching is on and the engine was not restarted") if lost else None,
+        rule_losses=(RuleLoss(gives_up, rule),) if attainable is not None and gives_up else (),
     )
 
 
@@ -98,6 +103,7 @@ def session(
     model: str | None = "tiny",
     prefix: PrefixStability | None = STABLE,
     extra_tokens: int = 0,
+    reuse_rule: ReuseRule | None = None,
 ) -> SessionResult:
     return SessionResult(
         target=target,
@@ -113,6 +119,7 @@ def session(
         notices=notices,
         prefix=prefix,
         extra_tokens=extra_tokens,
+        reuse_rule=reuse_rule,
     )
 
 
