@@ -34,7 +34,8 @@ of the numbers:
 {ratios}
 
 For the efficiency, do not divide cached tokens by attainable tokens: a turn whose attainable tokens
-are unknown counts only in the first. Ideal minus lost tokens are the cached tokens of the same turns.
+are unknown counts only in the first. Ideal minus lost tokens are the cached tokens of the turns
+that count in both.
 """
 
 RATIOS = {

@@ -217,7 +217,9 @@ def never_hit(index: int, prompt: int, ideal: int):
 
 
 def test_a_loss_that_no_rule_can_explain_counts_while_the_rule_is_unknown(metrics):
-    publish(metrics, session(turn(1, 1000, 0, 0), never_hit(2, 1250, 992), never_hit(3, 1500, 1280)))
+    publish(
+        metrics, session(turn(1, 1000, 0, 0), never_hit(2, 1250, 992), never_hit(3, 1500, 1280))
+    )
     page = Page(metrics)
     for name in ("ideal_cached_tokens_total", "attainable_cached_tokens_total"):
         assert page.value(f"vllm_probe_{name}") == 2272

@@ -155,13 +155,13 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         one(lambda t: t.sums.attainable_cached_tokens),
         "The most tokens that the reuse rule of this engine lets it serve, of the turns for which "
         "that and the cached tokens are known. Attainable - cached = lost tokens of all other "
-        "causes. Efficiency over any time: (rate of ideal tokens - rate of lost tokens, summed over "
-        "causes) / rate of attainable tokens. A turn whose loss is known although the rule is not counts with its ideal, unless "
-        "other turns of its session hit an unknown share.",
+        "causes. Efficiency over any time: (rate of ideal - rate of lost tokens, summed over "
+        "causes) / rate of attainable tokens. A turn whose loss is known although the rule is not "
+        "counts with its ideal, unless other turns of its session hit an unknown share.",
     ),
     counter(
         "vllm_probe_lost_tokens_total",
-        by("cause", lambda t: t.sums.lost_tokens),
+        by("cause", lambda t: t.sums.lost_tokens | t.sums.rule_lost_tokens),
         "Ideal minus cached tokens, by cause, of the same turns as "
         "vllm_probe_attainable_cached_tokens_total. The reuse rule of the engine gives up those of "
         f"{_RULE_CAUSES}: they are no fault. The others were attainable.",

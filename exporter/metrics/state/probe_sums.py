@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from exporter.model.session import TurnFacts
 
-_CAUSES = (*LossCause, *RuleCause)
-
 
 @dataclass(slots=True)
 class ProbeSums:
@@ -25,8 +23,8 @@ class ProbeSums:
     `consumed_tokens` counts every turn with usage, and all other requests. The other sums count the
     turns that are judged, so that these are exact:
 
-    - ideal - attainable = `lost_tokens` of the causes in `RuleCause`
-    - attainable - cached = `lost_tokens` of the causes in `LossCause`
+    - ideal - attainable = `rule_lost_tokens`
+    - attainable - cached = `lost_tokens`
 
     A turn is judged if its attainable tokens are known, or if its loss is known although the reuse
     rule is not. Such a turn counts with its ideal as attainable, because its loss was measured
@@ -41,7 +39,8 @@ class ProbeSums:
     attainable_cached_tokens: int | None = None
     completion_tokens: int | None = None
     consumed_tokens: int | None = None
-    lost_tokens: dict[LossCause | RuleCause, int] = field(default_factory=dict)
+    lost_tokens: dict[LossCause, int] = field(default_factory=dict)
+    rule_lost_tokens: dict[RuleCause, int] = field(default_factory=dict)
 
     def add_beside(self, tokens: int) -> None:
         """Tokens of requests that are not turns of an ended session."""
@@ -84,10 +83,12 @@ class ProbeSums:
         self.ideal_cached_tokens = (self.ideal_cached_tokens or 0) + ideal
         self.attainable_cached_tokens = (self.attainable_cached_tokens or 0) + attainable
         if not self.lost_tokens:
-            self.lost_tokens = dict.fromkeys(_CAUSES, 0)
-        for lost in (turn.loss, *turn.rule_losses):
-            if lost is not None:
-                self.lost_tokens[lost.cause] += lost.tokens
+            self.lost_tokens = dict.fromkeys(LossCause, 0)
+            self.rule_lost_tokens = dict.fromkeys(RuleCause, 0)
+        if turn.loss is not None:
+            self.lost_tokens[turn.loss.cause] += turn.loss.tokens
+        for part in turn.rule_losses:
+            self.rule_lost_tokens[part.cause] += part.tokens
 
 
 def _hit_an_unknown_share(turn: TurnFacts) -> bool:
