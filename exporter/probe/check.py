@@ -98,11 +98,11 @@ class Check:
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
         self._add(
             engine_findings.of_match_unit(view, session.reuse_rule),
-            engine_findings.of_reuse_rule(session.reuse_rule),
             findings.of_engines(session),
             findings.of_usage_details(session),
             findings.of_token_ids(session),
             findings.of_first_turn(session),
+            engine_findings.of_reuse_rule(session.reuse_rule),
             findings.of_second_turn(session),
             findings.of_prefix(session),
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.model.failure import FailureReason
+from exporter.model.reuse import RuleCause
 from exporter.model.session import Notice
 from exporter.wording.findings import CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, FAILURE_ADVICE
-from exporter.wording.reuse_rules import rule_in_words
+from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
 if TYPE_CHECKING:
     from exporter.model.engine import CacheConfig, EngineInfo, EngineView
@@ -104,7 +105,8 @@ def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Fin
         f"hits are multiples of {rule.unit_tokens} tokens, although vllm:cache_config_info says "
         f"{label}"
     )
-    return passed(name, text)
+    larger = rule.unit_tokens % label == 0
+    return passed(name, f"{text}. {rule_advice(RuleCause.UNIT, rule)}" if larger else text)
 
 
 def of_reuse_rule(rule: ReuseRule | None) -> Finding:
@@ -112,7 +114,12 @@ def of_reuse_rule(rule: ReuseRule | None) -> Finding:
     name = CheckTest.REUSE_RULE
     if rule is None:
         return unknown(name, "the hits so far do not show it", ADVICE[Notice.REUSE_RULE_UNKNOWN])
-    return passed(name, rule_in_words(rule))
+    gives_up = {
+        RuleCause.SPECULATIVE_DECODING: bool(rule.dropped_blocks or rule.lookahead_tokens),
+        RuleCause.ANSWER_NOT_KEPT: rule.answers_kept is False,
+    }
+    advice = [rule_advice(cause, rule) for cause, holds in gives_up.items() if holds]
+    return passed(name, ". ".join([rule_in_words(rule), *advice]))
 
 
 def _cache(view: EngineView | None) -> CacheConfig | None:

@@ -19,7 +19,8 @@ from exporter.wording.notices import (
     LOSS_ADVICE,
     break_in_words,
 )
-from exporter.wording.sentences import in_failed_turn
+from exporter.wording.reuse_rules import amounts_given_up
+from exporter.wording.sentences import ALL_BY_RULE, in_failed_turn
 
 if TYPE_CHECKING:
     from exporter.analysis.isolation import IsolationTest
@@ -195,7 +196,7 @@ def of_first_turn(session: SessionResult) -> Finding:
 
 
 def of_second_turn(session: SessionResult) -> Finding:
-    """Whether the turns after the first were served what exact-prefix caching can serve."""
+    """Whether the turns after the first were served what the engine's reuse rule allows."""
     name = CheckTest.SECOND_TURN
     if session.failure is not None:
         where = in_failed_turn(session)
@@ -217,30 +218,48 @@ def of_second_turn(session: SessionResult) -> Finding:
         f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
         "from cache"
     )
+    rule = _given_up(session)
     if totals.lost_by:
-        return _of_losses(served, session, totals)
+        return _of_losses(served, session, totals, rule)
     if Notice.BLOCK_TOO_LARGE in session.notices:
         text = "no prompt that fits the context fills a whole cache block"
         return unknown(name, text, ADVICE[Notice.BLOCK_TOO_LARGE])
+    return _of_served(served, session, totals, rule)
+
+
+def _of_served(served: str, session: SessionResult, totals: SessionTotals, rule: str) -> Finding:
+    """Of a session without a loss. `rule` is what the reuse rule gives up."""
+    name = CheckTest.SECOND_TURN
     if totals.cached_tokens == 0:
+        if totals.attainable_tokens == 0 and totals.rule_lost_by:
+            return unknown(name, f"{served}, and by the reuse rule none could have{rule}")
         return failed(name, f"{served}; see prefix_stable, prefix_caching and wedge")
     if (drop := _unexplained_drop(session)) is not None:
         return unknown(name, f"{served}; {drop}", LOSS_ADVICE[LossCause.MIXED])
     if totals.ideal_tokens is None:
         return passed(name, f"{served}; the ideal is unknown")
-    return passed(name, f"{served}, all that could have (efficiency 100 %)")
+    if totals.attainable_tokens is None:
+        return passed(name, f"{served}; what could have is unknown, see reuse_rule")
+    could = ALL_BY_RULE if totals.rule_lost_by else "all that could have"
+    return passed(name, f"{served}, {could} (efficiency 100 %){rule}")
 
 
-def _of_losses(served: str, session: SessionResult, totals: SessionTotals) -> Finding:
-    """What was lost, and why. If part was served and nothing explains the rest, the engine's own
-    reuse rule may be the reason: that is no failure.
+def _given_up(session: SessionResult) -> str:
+    """What the reuse rule gives up, as sentences after another one; empty if that is nothing."""
+    amounts = amounts_given_up(session_totals(session.turns), session.reuse_rule)
+    return "".join(f". {amount}" for amount in amounts.values())
+
+
+def _of_losses(served: str, session: SessionResult, totals: SessionTotals, rule: str) -> Finding:
+    """What was lost, and why; `rule` is what the reuse rule gives up beside it. If part was served
+    and nothing explains the rest, that is no failure.
     """
     lost = totals.lost_by
     worst = max(lost, key=lambda cause: lost[cause])
     causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
     first = _first_loss(session, worst)
     evidence = first.evidence if first else ""
-    text = f"{served}; lost: {causes}; turn {totals.lost_in[worst][0]}: {evidence}"
+    text = f"{served}; lost: {causes}; turn {totals.lost_in[worst][0]}: {evidence}{rule}"
     harmless = totals.cached_tokens and set(lost) == {LossCause.UNEXPLAINED}
     return (unknown if harmless else failed)(CheckTest.SECOND_TURN, text, LOSS_ADVICE[worst])
 
@@ -255,7 +274,7 @@ def _unexplained_drop(session: SessionResult) -> str | None:
     for turn in session.turns[1:] if stable else ():
         cached = turn.cached_tokens
         others = any(one.cached_tokens for one in session.turns[1:])
-        if cached is None or turn.ideal_cached_tokens is not None:
+        if cached is None or turn.attainable_cached_tokens is not None or turn.loss is not None:
             continue
         if cached < most or (cached == 0 and others):
             return f"turn {turn.index} hit {cached} of {turn.prompt_tokens} tokens"

@@ -14,33 +14,42 @@ if TYPE_CHECKING:
     from exporter.analysis.session_totals import SessionTotals
     from exporter.model.reuse import ReuseRule
 
-RULE_ADVICE = {
+RULE_ADVICE: dict[RuleCause, str] = {
     RuleCause.SPECULATIVE_DECODING: (
-        '"disable_eagle_block_drop": true in --speculative-config keeps the last block of each '
-        "hit; the draft model then accepts fewer tokens at first."
+        '"disable_eagle_block_drop": true in --speculative-config keeps the last block of a hit. '
+        "The engine may then accept fewer draft tokens (experimental, in vLLM 0.31 and 0.32)."
     ),
     RuleCause.ANSWER_NOT_KEPT: (
-        "--prefix-cache-retention-interval with a small multiple of the unit, or "
-        "--disable-hybrid-kv-cache-manager, keeps answers; both take more room in the cache."
+        "--prefix-cache-retention-interval with a small multiple of the block size keeps blocks of "
+        "answers, and each of them takes room in the cache. On a model without linear or Mamba "
+        "layers --disable-hybrid-kv-cache-manager keeps all of them, and then every layer needs as "
+        "much cache as one with full attention."
     ),
     RuleCause.UNIT: (
-        "--prefix-match-unit with a smaller number makes the unit smaller, where the block sizes "
-        "of all layers are multiples of it; lookups then hash more often."
+        "--prefix-match-unit with a smaller number that divides the block size of every layer lets "
+        "hits end at more places. Each lookup then hashes more. Where it is set, vLLM may ignore "
+        "it."
     ),
 }
 """The flag that changes it, and what that costs."""
 
+NO_FLAG = "No flag changes this while the engine decodes speculatively."
+"""In place of the flag where speculation needs the last tokens and drops no block (vLLM 0.33)."""
+
+GIVEN_UP = "given up by the engine's rule"
+"""The name of these tokens in tables and charts."""
+
 _GIVES_UP = {
-    RuleCause.SPECULATIVE_DECODING: "Speculative decoding",
-    RuleCause.ANSWER_NOT_KEPT: "An engine that does not keep the blocks of answers",
-    RuleCause.UNIT: "A match unit larger than the block",
+    RuleCause.SPECULATIVE_DECODING: "EAGLE or MTP gives up",
+    RuleCause.ANSWER_NOT_KEPT: "Not keeping answers (sliding-window or linear layers) gives up",
+    RuleCause.UNIT: "A match unit larger than the cache block gives up",
 }
+_LOOKAHEAD = "Speculative decoding gives up"
 
 
 def rule_in_words(rule: ReuseRule) -> str:
     """What an engine with this rule serves of a known prefix."""
-    unit = numbers.tokens(rule.unit_tokens)
-    parts = [f"hits are multiples of {unit}"]
+    parts = [f"hits are multiples of {numbers.tokens(rule.unit_tokens)}"]
     if rule.dropped_blocks:
         parts.append(
             f"the last {numbers.tokens(rule.dropped_blocks * rule.unit_tokens)} of each hit are "
@@ -60,16 +69,47 @@ def rule_in_words(rule: ReuseRule) -> str:
     return "; ".join(parts)
 
 
-def given_up_in_words(totals: SessionTotals) -> list[str]:
-    """A sentence for each part of the rule: what it gives up, and the flag that changes it."""
-    turns = totals.turns - 1
+def given_up_in_words(totals: SessionTotals, rule: ReuseRule | None) -> list[str]:
+    """A sentence for each part of the rule: what it gives up, and the flag that changes it. The
+    largest comes first.
+    """
     return [
-        f"{_GIVES_UP[cause]} gives up {numbers.tokens(round(tokens / turns))} a turn"
-        f"{_share(tokens, totals.prompt_tokens)}. {RULE_ADVICE[cause]}"
-        for cause, tokens in totals.rule_lost_by.items()
+        f"{amount}. {rule_advice(cause, rule)}"
+        for cause, amount in amounts_given_up(totals, rule).items()
     ]
 
 
-def _share(tokens: int, prompt_tokens: int | None) -> str:
-    share = None if not prompt_tokens else tokens / prompt_tokens
-    return "" if share is None else f", {numbers.percent(share)} of this session's prompt tokens"
+def amounts_given_up(totals: SessionTotals, rule: ReuseRule | None) -> dict[RuleCause, str]:
+    """How much each part of the rule gives up, the largest first."""
+    return {
+        cause: f"{_what(cause, rule)} {_a_turn(tokens, totals)}{_share(tokens, totals)}"
+        for cause, tokens in totals.rule_lost_by.items()
+    }
+
+
+def rule_advice(cause: RuleCause, rule: ReuseRule | None) -> str:
+    """The flag that changes this part of the rule, and what that costs."""
+    return NO_FLAG if _only_looks_ahead(cause, rule) else RULE_ADVICE[cause]
+
+
+def _what(cause: RuleCause, rule: ReuseRule | None) -> str:
+    return _LOOKAHEAD if _only_looks_ahead(cause, rule) else _GIVES_UP[cause]
+
+
+def _only_looks_ahead(cause: RuleCause, rule: ReuseRule | None) -> bool:
+    dropped = None if rule is None else rule.dropped_blocks
+    return cause is RuleCause.SPECULATIVE_DECODING and dropped == 0
+
+
+def _a_turn(tokens: int, totals: SessionTotals) -> str:
+    if totals.attainable_tokens is None:  # what the rule gives up of some turns is unknown
+        return f"at least {numbers.tokens(tokens)} of this session"
+    later = totals.turns - 1
+    about = "" if tokens % later == 0 else "about "
+    return f"{about}{numbers.tokens(max(1, round(tokens / later)))} a turn"
+
+
+def _share(tokens: int, totals: SessionTotals) -> str:
+    if not totals.prompt_tokens:
+        return ""
+    return f", {numbers.percent(tokens / totals.prompt_tokens)} of this session's prompt tokens"

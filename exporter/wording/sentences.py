@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from exporter.analysis.session_totals import SessionTotals
     from exporter.model.session import LossCause, SessionResult
 
+ALL_BY_RULE = "all that the engine's reuse rule allows"
+
 
 def served_and_lost(totals: SessionTotals) -> str:
     """For a session with at least one turn."""
@@ -53,12 +55,12 @@ def _earlier(seconds: float) -> str:
 def _lost(totals: SessionTotals) -> str:
     if totals.cached_tokens is None or totals.turns == 1:
         return ""
-    if totals.ideal_tokens == 0:
+    if totals.ideal_tokens == 0 or totals.attainable_tokens == 0:
         return ", and could have served none"
     if totals.lost_tokens is None:
         return ", but how many it could have served is unknown"
     if totals.lost_tokens == 0:
-        return ", all that it could have"
+        return f", {ALL_BY_RULE if totals.rule_lost_by else 'all that it could have'}"
     causes = ", ".join(_cause(cause, tokens, totals) for cause, tokens in totals.lost_by.items())
     return f" and lost {numbers.count(totals.lost_tokens)} that it could have served: {causes}"
 

@@ -16,6 +16,7 @@ from exporter.wording.notices import (
     LOSS_ADVICE,
     break_in_words,
 )
+from exporter.wording.reuse_rules import given_up_in_words
 from exporter.wording.sentences import served_and_lost, turns_in_words
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
     if interrupted:
         said = f"Interrupted after {_turns(totals.turns)}. In these, {_lower(said)}"
     advice = _advice(result, totals)
-    return _of_engine(result, said if advice is None else f"{said} {advice}")
+    rule = given_up_in_words(totals, result.reuse_rule)
+    return _of_engine(result, " ".join([said, *([] if advice is None else [advice]), *rule]))
 
 
 def failure_in_words(result: SessionResult) -> str:
@@ -131,7 +133,8 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
     for notice in _TO_FIX:
         if notice in result.notices:
             return ADVICE[notice]
-    return "Nothing to change." if totals.ideal_tokens and totals.lost_tokens == 0 else None
+    all_served = totals.ideal_tokens and totals.lost_tokens == 0 and not totals.rule_lost_by
+    return "Nothing to change." if all_served else None
 
 
 def _lower(sentence: str) -> str:

@@ -89,6 +89,13 @@ TURNS = (
 
 STABLE = PrefixStability(stable=True, turns_compared=2)
 
+EAGLE = ReuseRule(unit_tokens=32, dropped_blocks=1, answers_kept=True, lookahead_tokens=0)
+EAGLE_TURNS = (
+    turn(1, 1000, 0, 0, ttft=0.5),
+    turn(2, 1250, 960, 992, gives_up=32, ttft=0.0625),
+    turn(3, 1500, 1248, 1280, gives_up=32, ttft=0.125),
+)
+
 
 def session(
     *turns: TurnFacts,
