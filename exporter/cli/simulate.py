@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from exporter.simulator.engine_kinds.profile import Profile
     from exporter.simulator.engine_kinds.starts import FailingStart
-    from exporter.simulator.engine_kinds.table import Profile
 
 _DEFAULTS = SimulatorSettings()
 _FLAGS = (  # vLLM's name, ours, and the unit

@@ -12,7 +12,8 @@ The rules are those of vLLM 0.32.0 (v1/core/block_pool.py and kv_cache_manager.p
   lookup can hit them.
 - One block of the pool is the null block, which is always empty.
 
-`PrefixCache.rule` serves less of a hit, as other kinds of engine do (reuse.py).
+`PrefixCache.rule` serves less of a hit, as other kinds of engine do (reuse.py). A block stands for
+the blocks of all groups of layers at its place; `Block.state` says that sparse groups keep it too.
 """
 
 from __future__ import annotations
@@ -33,26 +34,35 @@ _KEY_BYTES = 16
 class Block:
     """One block of the pool. `key` is None unless it holds a full, hashed block."""
 
-    __slots__ = ("key", "number", "users")
+    __slots__ = ("key", "number", "state", "users")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.key: bytes | None = None
+        self.state = False  # whether sliding and linear groups keep it
         self.users = 0
 
 
 class Holding:
     """One request's tokens and the blocks that it holds for them, in order."""
 
-    __slots__ = ("blocks", "ids", "keys", "prompt_tokens", "registered", "salt")
+    __slots__ = (
+        *("blocks", "ids", "junction", "keys", "kept_tokens", "prompt_tokens", "registered"),
+        "salt",
+    )
 
-    def __init__(self, ids: Sequence[int], salt: str | None) -> None:
+    def __init__(
+        self, ids: Sequence[int], salt: str | None, kept_tokens: int | None = None
+    ) -> None:
+        """No block after `kept_tokens` tokens is kept; None: all are."""
         self.ids = list(ids)
         self.prompt_tokens = len(self.ids)
         self.salt = salt
         self.blocks: list[Block] = []
         self.keys: list[bytes] = []  # keys of the full blocks of `ids`, as far as needed yet
         self.registered = 0  # blocks that other requests can find
+        self.kept_tokens = kept_tokens
+        self.junction = 0  # where full-attention groups had a longer hit than sparse ones
 
 
 class PrefixCache:
@@ -85,14 +95,29 @@ class PrefixCache:
             return []
         self._extend_keys(holding)
         found: list[Block] = []
-        for key in holding.keys[: (len(holding.ids) - 1) // self.block_size]:
+        for key in holding.keys[: self.rule.longest(len(holding.ids)) // self.block_size]:
             blocks = self._by_key.get(key, {})
             # Each occurrence that did not hit has left its own block.
             if len(blocks) < self.rule.sightings - 1:
                 break
-            found.append(next(iter(blocks.values())))
+            found.append(max(blocks.values(), key=lambda block: block.state))
         served = self.rule.served(len(found) * self.block_size, self.block_size)
+        if not self.rule.dense:
+            full, served = served, self._hit_of_sparse_groups(holding, served)
+            holding.junction = full if full > served else 0
         return found[: served // self.block_size]
+
+    def _hit_of_sparse_groups(self, holding: Holding, most: int) -> int:
+        """The longest hit up to `most` tokens for which sliding or linear groups kept all."""
+        size = self.block_size
+        for end in range(most, 0, -self.rule.unit_of(size)):
+            first, last = self.rule.needed(end, size)
+            if all(self._has_state(key) for key in holding.keys[first // size : last // size]):
+                return end
+        return 0
+
+    def _has_state(self, key: bytes) -> bool:
+        return any(block.state for block in self._by_key.get(key, {}).values())
 
     def begin(self, holding: Holding, hits: list[Block]) -> bool:
         """Give a request its `hits` if the rest of its tokens fits too; False if not."""
@@ -122,14 +147,30 @@ class PrefixCache:
             holding.blocks.append(self._take())
         if self.caching:
             self._extend_keys(holding)
-            kept = tokens if self.rule.keeps_answers else min(tokens, holding.prompt_tokens - 1)
-            full = kept // self.block_size
-            for place in range(holding.registered, full):
-                block = holding.blocks[place]
-                block.key = holding.keys[place]
-                self._by_key.setdefault(block.key, {})[block.number] = block
-            holding.registered = max(holding.registered, full)
+            self._register(holding, tokens)
         return True
+
+    def _register(self, holding: Holding, tokens: int) -> None:
+        """Let other requests find the full blocks of the first `tokens` tokens."""
+        if holding.kept_tokens is not None:
+            tokens = min(tokens, holding.kept_tokens)
+        full = max(0, tokens - self.rule.look_ahead) // self.block_size
+        for place in range(holding.registered, full):
+            block = holding.blocks[place]
+            block.key = holding.keys[place]
+            block.state = not self.rule.dense and self._needs_state(holding, place)
+            self._by_key.setdefault(block.key, {})[block.number] = block
+        holding.registered = max(holding.registered, full)
+
+    def _needs_state(self, holding: Holding, place: int) -> bool:
+        """Whether sparse groups keep the block: a later request can resume after it."""
+        size, rule = self.block_size, self.rule
+        junction = holding.junction // rule.unit_of(size) * rule.unit_of(size)
+        for end in (*rule.boundaries(holding.prompt_tokens, size), junction):
+            first, last = rule.needed(end, size)
+            if end and first <= place * size < last:
+                return True
+        return False
 
     def release(self, holding: Holding) -> None:
         """Free a request's blocks, from the end."""
@@ -199,10 +240,10 @@ class PrefixCache:
         block.key = None
 
     def _extend_keys(self, holding: Holding) -> None:
-        size = self.block_size
+        size, ahead = self.block_size, self.rule.look_ahead
         parent = holding.keys[-1] if holding.keys else _root(holding.salt)
-        for place in range(len(holding.keys), len(holding.ids) // size):
-            parent = _key(parent, holding.ids[place * size : (place + 1) * size])
+        for place in range(len(holding.keys), max(0, len(holding.ids) - ahead) // size):
+            parent = _key(parent, holding.ids[place * size : (place + 1) * size + ahead])
             holding.keys.append(parent)
 
 

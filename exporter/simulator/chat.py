@@ -96,7 +96,7 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
     paused = engine.faults.get(behaviours.Paused)
     if paused is not None and paused.answer != "waits":
         return await _refused(http, streamed=paused.answer == "stream_error" and request.stream)
-    chat = _begin(engine, request)
+    chat = _begin(engine, request, _pinned_rank(engine, http))
     try:
         if request.stream:
             return await _stream(chat, http)
@@ -136,7 +136,13 @@ def prompt_of(
         raise requests.WireError(str(exc)) from exc
 
 
-def _begin(engine: Engine, request: ChatRequest) -> Chat:
+def _pinned_rank(engine: Engine, http: web.Request) -> int | None:
+    """The rank that a header names; None without one."""
+    named = http.headers.get("X-data-parallel-rank", "")
+    return int(named) if named.isdecimal() and int(named) < len(engine.ranks) else None
+
+
+def _begin(engine: Engine, request: ChatRequest, pinned: int | None) -> Chat:
     tools = [tool.model_dump() for tool in request.tools] if request.tools else None
     forced = _forced_tool(engine, request, tools)
     unused = request.tool_choice in (None, "none")
@@ -159,7 +165,11 @@ def _begin(engine: Engine, request: ChatRequest) -> Chat:
         ),
     )
     rank, job = engine.submit(
-        prompt_ids, answer, salt=request.cache_salt, max_tokens=limits.max_tokens
+        prompt_ids,
+        answer,
+        salt=request.cache_salt,
+        max_tokens=limits.max_tokens,
+        rank=pinned,
     )
     return Chat(
         engine=engine,

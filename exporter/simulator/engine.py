@@ -10,7 +10,9 @@ import structlog
 
 from exporter.simulator import metrics
 from exporter.simulator.cache import Holding, PrefixCache
+from exporter.simulator.engine_kinds.kv_store import KvStore
 from exporter.simulator.engine_kinds.reuse import rule_of
+from exporter.simulator.engine_kinds.sizes import cache_size
 from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages
 from exporter.simulator.releases.ages import Age
@@ -44,6 +46,7 @@ class Engine:
         self._loops: list[asyncio.Task[None]] = []
         self._http_open = asyncio.Event()
         self._http_open.set()
+        self._store: KvStore | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -167,28 +170,31 @@ class Engine:
         queue = self.faults.get(behaviours.FrozenQueue)
         recounted = self.faults.get(behaviours.RecountedLookups)
         transfer = self.faults.get(behaviours.Transfer)
+        drafts = self.faults.get(behaviours.Drafts)
         return Habits(
             counts_retries=self.age in ages.COUNTS_RETRIES,
             lookups_counted=1 if recounted is None else recounted.times,
             computed_of_transfer=None if transfer is None else transfer.computed,
             phantom_requests=0 if queue is None else queue.requests,
-            drafts=self.faults.get(behaviours.Drafts) is not None,
+            draft_tokens=0 if drafts is None else drafts.tokens,
+            store=self._external_store(),
         )
 
+    def _external_store(self) -> KvStore | None:
+        """The store beside the engine. It outlives a restart."""
+        external = self.faults.get(behaviours.ExternalStore)
+        if external is None:
+            self._store = None
+        elif self._store is None:
+            self._store = KvStore(external.chunk, self.settings.block_size)
+        return self._store
+
     def _publish_cache_config(self) -> None:
-        block_size, blocks = self.settings.block_size, self.num_blocks
-        size = block_size * blocks
-        if unit := self.faults.get(behaviours.HitUnit):
-            blocks = max(1, size // unit.tokens)  # vLLM counts pages of the largest group
-        label = self.faults.get(behaviours.BlockLabel)
+        longest = self.max_model_len
+        size = cache_size(self.settings, self.faults, self.num_blocks, longest)
         self.process.set_cache_config(
             metrics.cache_config_labels(
-                self.age,
-                block_size=block_size if label is None else label.tokens,
-                num_blocks=blocks,
-                tokens=size,
-                max_model_len=self.max_model_len,
-                caching=self.prefix_caching,
+                self.age, size, max_model_len=longest, caching=self.prefix_caching
             )
         )
 
@@ -207,19 +213,34 @@ class Engine:
 
         Raises `template.RefusedError` if the template refuses the messages.
         """
-        clock = self.faults.get(behaviours.ClockInTemplate) is not None
+        if self.faults.get(behaviours.NoTemplate) is not None:
+            raise template.RefusedError(template.NONE_GIVEN)
         text = template.render(
             messages,
             tools,
             generation_prompt=generation_prompt,
             moving_system_prompt=self.faults.get(faults.MovingSystemPrompt) is not None,
             system_role=self.faults.get(behaviours.NoSystemRole) is None,
-            head=f"Current time: {self.clock.time():.6f}\n" if clock else "",
+            head=self._clock_in_template(),
         )
-        return tokens.encode(text)
+        first = self.faults.get(behaviours.TokenAtStart)
+        return tokens.encode(text) if first is None else [tokens.START, *tokens.encode(text)]
+
+    def _clock_in_template(self) -> str:
+        shown = self.faults.get(behaviours.ClockInTemplate)
+        if shown is None:
+            return ""
+        digits = 6 if shown.unit == "microseconds" else 0
+        return f"Current time: {self.clock.time():.{digits}f}\n"
 
     def submit(
-        self, prompt_ids: Sequence[int], answer: Answer, *, salt: str | None, max_tokens: int
+        self,
+        prompt_ids: Sequence[int],
+        answer: Answer,
+        *,
+        salt: str | None,
+        max_tokens: int,
+        rank: int | None = None,
     ) -> tuple[Rank, Job]:
         """Queue a request, by default on the least loaded rank."""
         if self.age not in ages.SALTS or self.faults.get(faults.IgnoreSalts) is not None:
@@ -228,17 +249,28 @@ class Engine:
         job = Job(
             abort_after=None if abort is None else abort.after_tokens,
             answer=answer,
-            holding=Holding(prompt_ids, salt),
+            holding=Holding(prompt_ids, salt, self._kept_tokens(prompt_ids, answer)),
             max_tokens=max_tokens,
             arrived=self.clock.monotonic(),
             prompt_tokens=len(prompt_ids),
         )
-        rank = self._chosen_rank()
+        chosen = self._chosen_rank() if rank is None else self.ranks[rank]
         if company := self.faults.get(behaviours.Company):
-            rank.submit(self._job_of_another_client(company.tokens))
-        rank.submit(job)
+            chosen.submit(self._job_of_another_client(company.tokens))
+        chosen.submit(job)
         self._submitted += 1
-        return rank, job
+        return chosen, job
+
+    def _kept_tokens(self, prompt_ids: Sequence[int], answer: Answer) -> int | None:
+        """How many tokens of a prompt and its answer are kept; None: all that are computed.
+
+        In every third answer a draft is accepted at the end, so the last step has several tokens.
+        """
+        lost = self.faults.get(behaviours.ForgetLastStep)
+        if lost is None or self._random.randrange(3):
+            return None
+        step = min(self._random.randint(1, lost.tokens), len(answer.token_ids) - 1)
+        return len(prompt_ids) + len(answer.token_ids) - 1 - step
 
     def _chosen_rank(self) -> Rank:
         ranks = self.open_ranks
@@ -273,7 +305,10 @@ class Engine:
 
     def metrics_page(self) -> bytes:
         quiet = self.faults.get(faults.NoLogStats) is not None
-        return self.process.page(log_stats=self.settings.log_stats and not quiet)
+        return self.process.page(
+            log_stats=self.settings.log_stats and not quiet,
+            start_time=self.faults.get(behaviours.NoStartTime) is None,
+        )
 
 
 def _report_death(task: asyncio.Task[None]) -> None:

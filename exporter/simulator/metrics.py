@@ -17,6 +17,7 @@ from exporter.simulator.releases.ages import Span
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exporter.simulator.engine_kinds.sizes import CacheSize
     from exporter.simulator.releases.ages import Age
     from exporter.simulator.releases.families import Family
 
@@ -124,9 +125,10 @@ class ProcessMetrics:
             one = self._config.labels(**labels, **({"engine": str(rank)} if ranked else {}))
             one.set(1)
 
-    def page(self, *, log_stats: bool) -> bytes:
+    def page(self, *, log_stats: bool, start_time: bool = True) -> bytes:
         """The page. With statistics off it has no `vllm:` name, as in vLLM."""
-        page = generate_latest(self._process) if self._age in ages.PROCESS_START else b""
+        shown = start_time and self._age in ages.PROCESS_START
+        page = generate_latest(self._process) if shown else b""
         return page + generate_latest(self._vllm) if log_stats else page
 
 
@@ -143,16 +145,23 @@ _NEW_LABELS: dict[tuple[int, ...], tuple[str, ...]] = {
     (0, 22): ("_block_size_resolved", "kv_cache_dtype_skip_layers", "user_specified_block_size"),
     (0, 24): ("kv_cache_max_concurrency", "kv_cache_size_tokens"),
     (0, 26): ("prefix_match_unit",),
-    (0, 29): ("kv_cache_layout", "prefix_cache_retention_interval"),
-    (0, 31): ("effective_attention_block_size", "enable_mamba_shared_prefix_checkpoint"),
+    (0, 29): (
+        *("kv_cache_layout", "prefix_cache_retention_interval", "replayssm_buffer_len"),
+        *("skip_page_size_padded", "use_kda_recoverssm", "use_replayssm"),
+    ),
+    (0, 31): (
+        *("effective_attention_block_size", "enable_mamba_shared_prefix_checkpoint"),
+        "swa_bounded_replay",
+    ),
     (0, 32): ("cache_hit_alignment_tokens", "hash_block_size"),
 }
 
 
 def cache_config_labels(
-    age: Age, *, block_size: int, num_blocks: int, tokens: int, max_model_len: int, caching: bool
+    age: Age, size: CacheSize, *, max_model_len: int, caching: bool
 ) -> dict[str, str]:
-    """The labels of `vllm:cache_config_info` on a GPU server; `tokens` is the cache's size."""
+    """The labels of `vllm:cache_config_info` on a GPU server."""
+    block_size, num_blocks, tokens = size.block_size, size.num_blocks, size.tokens
     labels = {
         "_block_size_resolved": "True",
         "block_size": str(block_size),
@@ -172,9 +181,9 @@ def cache_config_labels(
         "kv_offloading_backend": "native",
         "kv_offloading_size": "None",
         "kv_sharing_fast_prefill": "False",
-        "mamba_block_size": "None",
+        "mamba_block_size": str(block_size) if size.linear else "None",
         "mamba_cache_dtype": "auto",
-        "mamba_cache_mode": "none",
+        "mamba_cache_mode": "align" if size.linear else "none",
         "mamba_page_size_padded": "None",
         "mamba_ssm_cache_dtype": "auto",
         "num_cpu_blocks": "None",
@@ -182,8 +191,13 @@ def cache_config_labels(
         "num_gpu_blocks_override": str(num_blocks),
         "prefix_cache_retention_interval": "0",
         "prefix_caching_hash_algo": "sha256",
-        "prefix_match_unit": "None",
-        "sliding_window": "None",
+        "prefix_match_unit": str(size.match_unit),
+        "replayssm_buffer_len": "16",
+        "skip_page_size_padded": "None",
+        "sliding_window": str(size.sliding_window),
+        "swa_bounded_replay": "True",
+        "use_kda_recoverssm": "False",
+        "use_replayssm": "False",
         "user_specified_block_size": "True",
     }
     for since, names in _NEW_LABELS.items():

@@ -39,8 +39,8 @@ def metrics_page(engine: Engine) -> bytes:
 def _engines_page(engine: Engine, whose: str) -> bytes:
     """The engines' own page, without missing families."""
     lines = engine.metrics_page().decode().splitlines(keepends=True)
-    if engine.faults.get(behaviours.Drafts) is None:
-        lines = [line for line in lines if metrics.DRAFTS not in line]
+    drafts = engine.faults.get(behaviours.Drafts)
+    lines = [line for line in lines if _belongs(line, 0 if drafts is None else drafts.tokens)]
     if engine.age not in ages.CREATED_SERIES:
         lines = [line for line in lines if not re.match(r"(# \w+ )?vllm:\w+_created\b", line)]
     gone = {str(number) for number in range(len(engine.open_ranks), len(engine.ranks))}
@@ -50,6 +50,14 @@ def _engines_page(engine: Engine, whose: str) -> bytes:
     if whose == "merged":
         lines = [re.sub(r'engine="(\d+)"', r'engine="0",pod="vllm-\1"', line) for line in lines]
     return "".join(lines).encode()
+
+
+def _belongs(line: str, draft_tokens: int) -> bool:
+    """Whether the page of an engine with drafts of so many tokens has this line."""
+    if metrics.DRAFTS not in line:
+        return True
+    position = re.search(r'[{,]position="(\d+)"', line)
+    return draft_tokens > (0 if position is None else int(position[1]))
 
 
 def _rank_of(line: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.simulator.cache import Holding, PrefixCache
+    from exporter.simulator.engine_kinds.kv_store import KvStore
     from exporter.simulator.engine_kinds.settings import SimulatorSettings
     from exporter.simulator.metrics import RankMetrics
     from exporter.simulator.text.answers import Answer
@@ -68,7 +69,8 @@ class Habits:
     lookups_counted: int = 1  # how many times a lookup counts
     computed_of_transfer: int | None = None
     phantom_requests: int = 0
-    drafts: bool = False
+    draft_tokens: int = 0  # how many tokens a draft has; 0 without speculative decoding
+    store: KvStore | None = None
 
 
 @dataclass(slots=True)
@@ -219,6 +221,7 @@ class Rank:
             job.computed = len(hits) * self.cache.block_size
             if not job.admitted:
                 self._record_admission(job)
+                job.computed = max(job.computed, self._load(job))
             tokens = min(len(job.holding.ids) - job.computed, budget)
             self.cache.extend(job.holding, job.computed + tokens)
             step.work[job] = tokens
@@ -235,6 +238,20 @@ class Rank:
             self._metrics.count("prompt_tokens_cached_by_source", job.cached - job.hit, "p2p")
         job.scheduled_at = self._clock.monotonic()
         self._count_lookup(job, job.hit)
+
+    def _load(self, job: Job) -> int:
+        """Load what an external store has of the prompt. Returns its tokens."""
+        store = self.habits.store
+        if store is None:
+            return 0
+        prompt = job.holding.ids[: job.prompt_tokens]
+        job.cached = max(job.hit, store.find(prompt))
+        store.save(prompt)
+        loaded = job.cached - job.hit
+        self._metrics.count("external_prefix_cache_queries", job.prompt_tokens - job.hit)
+        self._metrics.count("external_prefix_cache_hits", loaded)
+        self._metrics.count("prompt_tokens_cached_by_source", loaded, "external_unspecified")
+        return job.cached
 
     def _count_lookup(self, job: Job, hit: int) -> None:
         if not self.cache.caching:
@@ -268,14 +285,24 @@ class Rank:
         job.holding.ids.append(job.answer.token_ids[job.emitted])
         job.emitted += 1
         self._metrics.count("generation_tokens")
-        if self.habits.drafts:
+        if self.habits.draft_tokens:
             self._metrics.count("spec_decode_num_drafts")
-            self._metrics.count("spec_decode_num_draft_tokens")
+            self._metrics.count("spec_decode_num_draft_tokens", self.habits.draft_tokens)
         last = job.emitted == len(job.answer.token_ids)
         if last:
+            self._count_accepted(job)
             self._remove(job)
             self._record_end(job, now)
         job.progress.put_nowait(Progress(job.emitted, last=last))
+
+    def _count_accepted(self, job: Job) -> None:
+        """Count the tokens of the last step that came from a draft."""
+        kept = job.holding.kept_tokens
+        if kept is not None:
+            accepted = len(job.holding.ids) - 1 - kept
+            self._metrics.count("spec_decode_num_accepted_tokens", accepted)
+            for position in range(accepted):
+                self._metrics.count("spec_decode_num_accepted_tokens_per_pos", 1, str(position))
 
     def _record_first_token(self, job: Job, now: float) -> None:
         block = self.cache.block_size

@@ -108,7 +108,7 @@ def test_an_invalid_release_is_refused():
 
 def test_every_behaviour_is_part_of_a_profile_or_activated_by_hand():
     used = {type(one) for profile in PROFILES.values() for one in profile.behaviours}
-    by_hand = {behaviours.PodGone, behaviours.AllReasoning}
+    by_hand = {behaviours.PodGone}
     assert set(behaviours.ALL) == (used | by_hand) - {Hang}
 
 

@@ -10,7 +10,13 @@ import pytest
 from profiled_server import ASKED, LONG, cached_of, like, usage_of
 from sim_client import AT_ONCE, HELLO, Client
 
+from exporter.simulator.engine_kinds.sizes import cache_size
+from exporter.simulator.engine_kinds.table import settings_like
+from exporter.simulator.faults.faults import ActiveFaults
+from exporter.simulator.metrics import cache_config_labels
+from exporter.simulator.releases.ages import Age
 from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.simulator.text import tokens
 
 
 @pytest.mark.parametrize(
@@ -24,6 +30,93 @@ async def test_hits_are_multiples_of_the_unit_without_dropped_units(name, unit, 
         assert await client.metric("vllm:prefix_cache_hits_total") == await cached_of(client)
         drafts = await client.metric("vllm:spec_decode_num_drafts_total")
         assert (drafts is not None) == bool(dropped)
+
+
+# Recorded on real engines: longest request 8192, step 2048, and the labels of /metrics.
+RECORDED_SIZES = {
+    "plain": (32, {}, "16384", "524288", "None"),
+    "sliding-window": (32, {}, "16384", "1838599", "256"),
+    "gemma3": (32, {}, "32768", "432263", "None"),
+    "gemma4": (32, {}, "32768", "731431", "None"),
+    "qwen3-next": (256, {"mamba_cache_mode": "align"}, "8192", "1766022", "None"),
+    "qwen3-next-32": (256, {"prefix_match_unit": "32"}, "8192", "1766022", "None"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED_SIZES)
+def test_the_size_in_tokens_has_the_real_relation_to_the_blocks(name):
+    block, more, blocks, tokens, window = RECORDED_SIZES[name]
+    given = settings_like(
+        name, SimulatorSettings(block_size=block, max_num_batched_tokens=2048, max_model_len=8192)
+    )
+    active = ActiveFaults()
+    for one in given.behaviours:
+        active.set(one)
+    held = -(-int(tokens) // given.block_size)
+    size = cache_size(given, active, held, 8192)
+    assert abs(size.num_blocks - int(blocks)) <= 1
+    assert abs(size.tokens / int(tokens) - 1) < 0.001
+    labels = cache_config_labels(Age(), size, max_model_len=8192, caching=True)
+    assert (labels["block_size"], labels["sliding_window"]) == (str(block), window)
+    assert more.items() <= labels.items()
+
+
+async def test_the_counters_of_drafts_have_a_position_for_each_draft_token():
+    for name, count in (("eagle", 3), ("ngram", 5), ("plain", 0)):
+        async with like(name) as (_, client):
+            _, page = await client.get("/metrics")
+            found = re.findall(r'accepted_tokens_per_pos_total\{.*position="(\d+)"', page)
+            assert found == [str(position) for position in range(count)]
+
+
+async def test_two_api_servers_show_no_start_time():
+    async with like("api2") as (_, client):
+        assert await client.metric("process_start_time_seconds") is None
+        assert await client.metric("vllm:prompt_tokens_total") == 0
+
+
+async def test_ranks_have_caches_of_their_own_and_a_header_pins_one():
+    async with like("dp2") as (_, client):
+        assert [await cached_of(client) > 0 for _ in range(4)] == [False, False, True, True]
+        _, page = await client.get("/metrics")
+        assert re.findall(r'cache_config_info\{.*num_gpu_blocks="(\d+)"', page) == ["4096"] * 2
+        assert re.findall(r'kv_cache_size_tokens="(\d+)"', page) == [str(2048 * 16)] * 2
+        client.session.headers["X-data-parallel-rank"] = "1"
+        pinned = [await cached_of(client, cache_salt="another") > 0 for _ in range(4)]
+        assert pinned == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("name", "chunk"), [("external", None), ("external-chunks", 256)])
+async def test_an_external_store_ignores_salts_and_outlives_the_process(name, chunk):
+    async with like(name) as (running, client):
+        used = await usage_of(client, cache_salt="one")
+        prompt = used["prompt_tokens"]
+        whole = (prompt - 1) // 16 * 16
+        external = (prompt - 1) // chunk * chunk if chunk else whole
+        assert await cached_of(client, cache_salt="two") == external
+        assert await client.metric("vllm:prefix_cache_hits_total") == 0
+        assert await client.metric("vllm:external_prefix_cache_hits_total") == external
+        assert await cached_of(client, cache_salt="two") == whole, "its own cache has more"
+        longer = [*LONG, {"role": "user", "content": "something new"}]
+        assert await cached_of(client, messages=longer, cache_salt="three") == (
+            external if chunk else 0
+        )
+        await running.engine.restart()
+        assert await cached_of(client, cache_salt="four") == external
+
+
+async def test_a_model_without_a_chat_template_refuses_every_chat():
+    async with like("no-template") as (_, client):
+        for path in ("/v1/chat/completions", "/tokenize"):
+            status, answer = await client.post(path, {"messages": HELLO})
+            assert status == 400
+            assert "default chat template is no longer allowed" in answer["error"]["message"]
+
+
+async def test_a_template_can_begin_with_a_token():
+    async with like("bos") as (_, client):
+        ((first, *_),) = [(await client.stream())[0]["prompt_token_ids"]]
+        assert first == tokens.START
 
 
 async def test_labels_can_show_other_sizes_than_the_hits():

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConfigError
+from exporter.simulator.engine_kinds.caches import OTHER_CACHES, PLAIN_CACHES
+from exporter.simulator.engine_kinds.profile import Profile
+from exporter.simulator.engine_kinds.releases import RELEASES
 from exporter.simulator.engine_kinds.settings import SimulatorSettings
 from exporter.simulator.engine_kinds.starts import FAILING_STARTS, FailingStart
 from exporter.simulator.faults import behaviours as be
@@ -18,115 +21,12 @@ from exporter.simulator.faults import faults
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exporter.simulator.faults.fault_fields import Fault
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One kind of server: real examples, what the exporter reports, and its behaviours."""
-
-    name: str
-    server: str
-    said: str
-    behaviours: tuple[Fault, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _release(version: str, said: str, server: str, *, v0: bool = False) -> Profile:
-    name = f"vllm-{version}-v0" if v0 else f"vllm-{version}"
-    return Profile(name, server, said, settings={"version": version, "v0": v0})
-
 
 _ROUTED: Mapping[str, Any] = {"engine_ranks": 2}
 _ALL = (
-    # Releases of vLLM
-    _release(
-        "0.22.1",
-        "A missing field means 0 once this server has sent it. Everything else is normal.",
-        "vLLM 0.9.0 to 0.23.0: usage has no details if 0 tokens were cached.",
-    ),
-    _release("0.17.1", "The same.", "The same, with the counters and errors of 0.17."),
-    _release(
-        "0.10.2",
-        "The same. The saved tokens come from the prefix counters.",
-        "The same, with both the old and the new names of the cache's counters.",
-    ),
-    _release(
-        "0.9.2",
-        "It calls `/tokenize` without tools, so the ideal is known.",
-        "The same; no token ids; `/tokenize` counts tools that the chat leaves out.",
-    ),
-    _release(
-        "0.9.2",
-        "It sends no salt while this process lives; words at the start of each prompt keep "
-        "sessions apart. Notice `salt_refused`.",
-        "The V0 engine of 0.9 and 0.10: 400 for every `cache_salt`, no cache counters.",
-        v0=True,
-    ),
-    _release(
-        "0.8.5",
-        "Queried and hit tokens are blocks times the block size. Hit ratios per turn are unknown; "
-        "notice `usage_details_missing` once the counters show hits.",
-        "0.8.5 with V1: usage never has cached tokens, and the counters count blocks.",
-    ),
-    _release(
-        "0.8.5",
-        "It finds that salts are ignored; words at the start of each prompt keep sessions apart.",
-        "0.8.5 with V0: salts are ignored, no cache counters.",
-        v0=True,
-    ),
-    # What the cache serves
-    Profile(
-        "eagle",
-        "EAGLE or MTP up to 0.32: every hit lacks the last matched unit.",
-        "The loss is `unexplained`, by the engine's own rule, with the evidence for the rule. "
-        "`second_turn` is unknown, and no alert fires. Never `evicted`.",
-        (be.DropLastUnit(), be.Drafts()),
-    ),
-    Profile(
-        "eagle-hybrid",
-        "MTP on a hybrid model: each hit lacks a unit of 528 tokens, and no label shows it.",
-        "It learns the unit from the hits (`match_unit_differs`); then as `eagle`.",
-        (be.DropLastUnit(), be.Drafts(), be.HitUnit(528)),
-    ),
-    Profile(
-        "sliding-window",
-        "Sliding windows since 0.28: the blocks of answers are never kept.",
-        "As `eagle`, with the evidence for a window.",
-        (be.ForgetAnswers(),),
-    ),
-    Profile(
-        "hybrid-528",
-        "A hybrid model: the label shows blocks of 16, each hit is a multiple of 528.",
-        "It learns the unit from the hits (`match_unit_differs`); until then the ideal is unknown. "
-        "Never `evicted`.",
-        (be.HitUnit(528),),
-    ),
-    Profile(
-        "label-4",
-        "The label shows blocks of 4, each hit is a multiple of 256.",
-        "The same.",
-        (be.BlockLabel(4), be.HitUnit(256)),
-    ),
-    Profile(
-        "late-hits",
-        "A hybrid model with MTP: an identical prompt hits only the third time.",
-        "Neither `wedged` nor `reset`: hits always came late. `wedge` is unknown.",
-        (be.LateHits(3),),
-    ),
-    Profile(
-        "pd-decode",
-        "A decode node of prefill/decode disaggregation: all prompt tokens except one count as "
-        "cached, also with a new salt.",
-        "A transfer, not a hit: hit ratio, isolation and savings are unknown. Notice `transfer`.",
-        (be.Transfer(1),),
-    ),
-    Profile(
-        "pd-decode-all",
-        "The same with all prompt tokens.",
-        "The same.",
-        (be.Transfer(0),),
-    ),
+    *RELEASES,
+    *PLAIN_CACHES,
+    *OTHER_CACHES,
     # What usage reports
     Profile(
         "no-usage-details",
@@ -195,6 +95,18 @@ _ALL = (
         "A chat template that puts the time, with microseconds, into the prompt.",
         "The prefix is unstable from the first message on. Never `wedged`: all prompts differ.",
         (be.ClockInTemplate(),),
+    ),
+    Profile(
+        "clock",
+        "The same with the time in seconds.",
+        "The same, if a turn is sent in another second than the turn before it.",
+        (be.ClockInTemplate("seconds"),),
+    ),
+    Profile(
+        "no-template",
+        "A base model without a chat template: 400 for every chat request.",
+        "The session fails with the reason.",
+        (be.NoTemplate(),),
     ),
     Profile(
         "lora",

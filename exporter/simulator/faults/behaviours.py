@@ -23,10 +23,11 @@ class HitUnit(Fault):
 
 @dataclass(frozen=True, slots=True)
 class BlockLabel(Fault):
-    """`cache_config_info` shows this block size instead of the true one."""
+    """`cache_config_info` shows this block size instead of the true one, and this match unit."""
 
     name: ClassVar[str] = "block_label"
     tokens: int = whole(4, 1, MANY)
+    match_unit: int | None = whole(None, 1, MANY, none="the label says None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,45 @@ class DropLastUnit(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ForgetAnswers(Fault):
-    """The blocks of answers are never kept, as with sliding windows."""
+    """Groups of layers that slide or are linear keep only what a repeat of the prompt needs.
+
+    So the blocks of answers are never kept. `full_groups` beside them keep every block.
+    """
 
     name: ClassVar[str] = "forget_answers"
+    window: int | None = whole(256, 1, MANY, none="linear layers, which have one state")
+    groups: int = whole(5, 1, 100)
+    full_groups: int = whole(1, 0, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetLastStep(Fault):
+    """Up to `tokens` tokens before the last one of some answers are not kept, at random.
+
+    So it is with drafts under the synchronous scheduler: the tokens of the last step have no KV.
+    """
+
+    name: ClassVar[str] = "forget_last_step"
+    tokens: int = whole(5, 1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class LookAhead(Fault):
+    """A block hits only if this many tokens after it are the same too, as with EAGLE since 0.33."""
+
+    name: ClassVar[str] = "look_ahead"
+    tokens: int = whole(1, 1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalStore(Fault):
+    """A KV store that ignores salts and outlives the process; usage adds its tokens to the hit.
+
+    It serves prefixes in chunks of `chunk` tokens; null: whole prompts only, as ExampleConnector.
+    """
+
+    name: ClassVar[str] = "external_store"
+    chunk: int | None = whole(256, 1, MANY, none="whole prompts only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +172,24 @@ class NoSystemRole(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ClockInTemplate(Fault):
-    """The chat template puts the time, with microseconds, at the start of each prompt."""
+    """The chat template puts the time at the start of each prompt."""
 
     name: ClassVar[str] = "clock_in_template"
+    unit: Literal["microseconds", "seconds"] = choice("microseconds", "microseconds", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAtStart(Fault):
+    """The chat template begins with a token of its own, such as `<s>`."""
+
+    name: ClassVar[str] = "token_at_start"
+
+
+@dataclass(frozen=True, slots=True)
+class NoTemplate(Fault):
+    """A base model without a chat template: chat requests get 400."""
+
+    name: ClassVar[str] = "no_template"
 
 
 # States
@@ -185,9 +237,17 @@ class RecountedLookups(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Drafts(Fault):
-    """/metrics has the counters of speculative decoding."""
+    """/metrics has the counters of speculative decoding, with drafts of `tokens` tokens."""
 
     name: ClassVar[str] = "drafts"
+    tokens: int = whole(3, 1, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class NoStartTime(Fault):
+    """/metrics lacks `process_start_time_seconds`, as with several API servers."""
+
+    name: ClassVar[str] = "no_start_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +306,8 @@ class Company(Fault):
 
 
 ALL: tuple[type[Fault], ...] = (
-    HitUnit, BlockLabel, DropLastUnit, ForgetAnswers, LateHits, Transfer, ZeroCached, OmitEmpty,
-    OddUsage, SwallowedIds, AllReasoning, StrictFields, NoSystemRole, ClockInTemplate, Asleep,
-    Paused, FrozenQueue, RecountedLookups, Drafts, PageOf, Spread, PodGone, ModelCard, OnlyV1,
-    Company,
+    HitUnit, BlockLabel, DropLastUnit, ForgetAnswers, ForgetLastStep, LookAhead, ExternalStore,
+    LateHits, Transfer, ZeroCached, OmitEmpty, OddUsage, SwallowedIds, AllReasoning, StrictFields,
+    NoSystemRole, ClockInTemplate, TokenAtStart, NoTemplate, Asleep, Paused, FrozenQueue,
+    RecountedLookups, Drafts, NoStartTime, PageOf, Spread, PodGone, ModelCard, OnlyV1, Company,
 )  # fmt: skip

@@ -187,6 +187,14 @@ _COUNTERS = (
     Family("counter", "spec_decode_num_drafts", "Number of spec decoding drafts.", ages.V1),
     Family("counter", "spec_decode_num_draft_tokens", "Number of draft tokens.", ages.V1),
     Family("counter", "spec_decode_num_accepted_tokens", "Number of accepted tokens.", ages.V1),
+    Family(
+        "counter",
+        "spec_decode_num_accepted_tokens_per_pos",
+        "Accepted tokens per draft position.",
+        ages.V1,
+        label="position",
+        values=tuple(str(position) for position in range(16)),
+    ),
 )
 
 

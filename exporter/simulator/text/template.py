@@ -17,6 +17,12 @@ Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 
 
+NONE_GIVEN = (
+    "As of transformers v4.44, default chat template is no longer allowed, so you must provide a"
+    " chat template if the tokenizer does not define one."
+)
+
+
 class RefusedError(ExporterError):
     """The template refuses the messages; the text is the template's."""
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-IM_START, IM_END, TOOL_OPEN, TOOL_CLOSE = 1, 2, 3, 4
+IM_START, IM_END, TOOL_OPEN, TOOL_CLOSE, START = 1, 2, 3, 4, 5
 SPECIAL: dict[str, int] = {
+    "<s>": START,
     "<|im_start|>": IM_START,
     "<|im_end|>": IM_END,
     "<tool_call>": TOOL_OPEN,
