@@ -17,6 +17,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -134,6 +135,21 @@ PortOrZero = Annotated[int, _Number, Field(ge=0, le=65535)]
 ConfigPath = Annotated[Path, AfterValidator(Path.expanduser), InConfigFolder()]
 
 
+def compared_with(key: str, words: str, holds: Callable[[float, float], bool]) -> AfterValidator:
+    """Compares a number with that of `key`, an earlier field of the same section.
+
+    `words` says what must hold, such as "must be below".
+    """
+
+    def check(value: float, info: ValidationInfo) -> float:
+        other = info.data.get(key)
+        if other is not None and not holds(value, other):
+            raise mistake(f"{words} {key}, which is {other:g}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _matching(pattern: str, message: str) -> AfterValidator:
     compiled = re.compile(pattern, re.DOTALL)
 
@@ -196,6 +212,13 @@ NetworkName = Annotated[
 ]
 ContainerLabel = Annotated[
     str, _matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')
+]
+HostAndPort = Annotated[
+    str,
+    _matching(
+        r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?",
+        'must be a host, with a port or without, such as "exporter.example:9477"',
+    ),
 ]
 EnvironmentName = Annotated[
     str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of an environment variable")
