@@ -89,10 +89,6 @@ class BackoffSettings(Section):
     """After this many seconds in `ready`, the next failure counts as a first failure."""
 
 
-def _key_for(name: str) -> str:
-    return _KEYS_FOR.get(name, "secret_environment")
-
-
 class LaunchSettings(Section):
     """How to create the container: for mode `managed` only."""
 
@@ -201,7 +197,8 @@ class LaunchSettings(Section):
     @classmethod
     def _no_secrets(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         names = [name for name in keys_of(value) if name in _KEYS_FOR or _SECRET_NAME.search(name)]
-        found = [mistake_at(f"looks like a secret: use {_key_for(name)}", name) for name in names]
+        keys = {name: _KEYS_FOR.get(name, "secret_environment") for name in names}
+        found = [mistake_at(f"looks like a secret: use {key}", name) for name, key in keys.items()]
         return check_with(handler, value, found)
 
     @field_validator("secret_environment", mode="wrap")
