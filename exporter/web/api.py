@@ -165,7 +165,7 @@ def _cost_json(cost: CostState) -> CostJson:
         "budget_tokens_per_hour": cost.budget_tokens_per_hour,
         "prefill_seconds_per_token": None if prefill is None else prefill.seconds_per_token,
         "prefill_seconds_per_token_error": None if prefill is None else prefill.error,
-        "prefill_seconds_saved": cost.prefill_seconds_saved,
+        "prefill_seconds_saved": cost.saved.seconds,
         "users_prefill_seconds_saved": cost.users_saved.seconds,
         "retention_ratios": {f"{gap:g}": share for gap, share in sorted(cost.retention.items())},
     }

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -25,8 +25,6 @@ from exporter.web.page.views.records import PageLinks
 from exporter.web.parameters import BadRequestError, some_of
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from aiohttp.typedefs import Handler
 
     from exporter.clock import Clock
@@ -69,17 +67,13 @@ def create_app(
     metrics_page = MetricsPage(metrics)
     app.on_cleanup.append(lambda _: metrics_page.close())
     links = PageLinks(grafana_url, pictures=draw is not None)
-    readiness = Readiness(metrics)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
 
-    async def ready(_request: web.Request) -> web.Response:
-        return readiness.answer()
-
     app.router.add_get("/metrics", metrics_page.answer)
     app.router.add_get("/-/healthy", healthy)
-    app.router.add_get("/-/ready", ready)
+    app.router.add_get("/-/ready", Readiness(metrics).answer)
     app.router.add_routes(page.routes(metrics, history, clock, links))
     app.router.add_routes(api.routes(metrics, history))
     app.router.add_routes(http_sd.routes(metrics, http_sd_address))
@@ -102,7 +96,7 @@ class Readiness:
         self._metrics = metrics
         self._ready = False
 
-    def answer(self) -> web.Response:
+    async def answer(self, _request: web.Request) -> web.Response:
         """200, or 503 with the names of the targets that have not been looked at."""
         waiting = []
         if not self._ready:
@@ -140,12 +134,6 @@ async def _set_headers(_request: web.Request, response: web.StreamResponse) -> N
         response.headers.setdefault(name, value)
     # aiohttp puts its own version and Python's here: do not publish them.
     response.headers.popall("Server", None)
-
-
-class _TlsArguments(TypedDict, total=False):
-    ssl: SSLContext
-    ssl_handshake_timeout: float
-    ssl_shutdown_timeout: float
 
 
 class HttpServer:
@@ -211,7 +199,8 @@ class HttpServer:
             self._new_connection, sock=twin, backlog=_BACKLOG, **self._tls()
         )
 
-    def _tls(self) -> _TlsArguments:
+    def _tls(self) -> dict[str, Any]:
+        """Arguments of `create_server`."""
         if self._web is None or self._web.tls is None:
             return {}
         seconds = self._connections.limits.handshake_seconds
