@@ -18,7 +18,7 @@ from aiohttp import web
 from exporter.errors import ExporterError
 from exporter.web import api, http_sd, report_picture, runbooks
 from exporter.web.access.authentication import BasicAuth
-from exporter.web.connections import Connections, Limits
+from exporter.web.connections import Connection, Connections, Limits
 from exporter.web.metrics_page import MetricsPage
 from exporter.web.page import page
 from exporter.web.page.views.records import PageLinks
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from exporter.metrics.history import History
     from exporter.metrics.store import Metrics
     from exporter.web.access.configuration import WebConfig
-    from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
 
 log = structlog.stdlib.get_logger(__name__)
@@ -214,7 +213,7 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise ConnectionAbortedError("the server has stopped")
-        return self._connections.new(server)
+        return Connection(self._connections, server)
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         if self._web is not None:

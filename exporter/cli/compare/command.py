@@ -16,7 +16,7 @@ import uvloop
 from exporter import config
 from exporter.analysis.paired import LEAST_PAIRS
 from exporter.cli.cold import ColdUnprovenError
-from exporter.cli.compare.play import Player, play_rounds, players_of
+from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
     add_engine_arguments,
@@ -239,9 +239,7 @@ async def _play_restarted(
     settings: Settings, target: Target, sessions: int
 ) -> tuple[Comparison, int | None]:
     players: list[Player] = []
-    work = play_restarted(
-        settings, target, sessions, SystemClock(), players=players, show=show_progress
-    )
+    work = play_restarted(settings, target, sessions, SystemClock(), players=players)
     try:
         _, number = await until_signal(work)
     except DockerError as error:
@@ -254,7 +252,7 @@ async def _play_restarted(
 
 async def _play_rounds(players: Sequence[Player], rounds: int) -> int | None:
     """Returns the number of the signal that stopped the sessions."""
-    _, number = await until_signal(play_rounds(players, rounds, show_progress))
+    _, number = await until_signal(play_rounds(players, rounds))
     if not players[0].sessions:
         show_progress("interrupted before the first round was complete: there is nothing to show")
         raise KeyboardInterrupt
@@ -263,10 +261,6 @@ async def _play_rounds(players: Sequence[Player], rounds: int) -> int | None:
 
 def _sides(players: Sequence[Player]) -> list[Side]:
     return [side_of(each.name, each.url, each.sessions) for each in players]
-
-
-def show_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _write_result(comparison: Comparison, number: int | None, options: argparse.Namespace) -> int:
