@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
-from exporter.web.access.configuration import read_web_config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -24,10 +23,19 @@ INTERVAL_SECONDS = 5.0  # a certificate is renewed weeks before it ends; a user 
 
 def read(file: Path) -> WebConfig:
     """The web configuration in `file`. Raises `ConfigError` with its mistakes."""
-    config = read_web_config(file)
+    config = _load(file)
     if config.http2:
         log.info("web_config.http2_ignored", reason="this server speaks HTTP/1.1 only")
     return config
+
+
+def _load(file: Path) -> WebConfig:
+    # YAML and the types of the file take 2 MB.
+    from exporter.web.access.configuration import (  # noqa: PLC0415 - most daemons have no file
+        read_web_config,
+    )
+
+    return read_web_config(file)
 
 
 class WebConfigSink(Protocol):
@@ -117,7 +125,7 @@ class WebAccess:
     async def _read(self, old: WebConfig) -> bool:
         """Apply the files. False where the system refused: the next look tries again."""
         try:
-            new = await asyncio.to_thread(read_web_config, old.file)
+            new = await asyncio.to_thread(_load, old.file)
             keep_what_protects(old, new)
             await self._apply(new)
         except ConfigError as error:
