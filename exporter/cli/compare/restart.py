@@ -52,11 +52,11 @@ def variant(target: Target, *, caching: bool) -> Target:
         "on_shutdown": "remove",
         "hold_file": None,
     }
+    words = container.args if container.command is None else container.command
+    kept = tuple(word for word in words if word not in {_ON, _OFF})
     if container.command is None:
-        kept = tuple(word for word in container.args if word not in {_ON, _OFF})
         changes |= {"prefix_caching": caching, "args": kept}
     else:
-        kept = tuple(word for word in container.command if word not in {_ON, _OFF})
         changes["command"] = kept if caching else (*kept, _OFF)
     return target.model_copy(
         update={"name": f"{target.name}.compare", "container": container.model_copy(update=changes)}
