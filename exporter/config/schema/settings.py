@@ -1,9 +1,9 @@
 """All settings, in groups. Each field says its unit and the reason for its default."""
 
 import operator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.config.schema.discovery import DiscoverySettings
@@ -22,9 +22,8 @@ from exporter.config.schema.values import (
     SecondsOrZero,
     Section,
     TargetName,
-    check_with,
     compared_with,
-    doubles,
+    distinct_names,
     mistake,
 )
 
@@ -226,14 +225,8 @@ class Settings(BaseSettings, Section):
 
     discovery: DiscoverySettings = DiscoverySettings()
 
-    targets: tuple[Target, ...] = ()
+    targets: Annotated[tuple[Target, ...], distinct_names(Target, "targets")] = ()
     """The engines to measure. `run` needs at least one, or a source under `discovery`."""
-
-    @field_validator("targets", mode="wrap")
-    @classmethod
-    def _names_are_unique(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        default = Target.model_fields["name"].default
-        return check_with(handler, value, doubles(value, default, "targets"))
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
@@ -90,22 +91,24 @@ def _again(line: Any) -> InitErrorDetails:
     return details
 
 
-def doubles(listed: Any, default: str | None, others: str) -> list[InitErrorDetails]:
-    """A mistake for each repeated name in a list of sections.
+def distinct_names(section: type[Section], others: str) -> WrapValidator:
+    """Checks that no two sections of a list have one name. `others` is the plural for a message."""
+    default = section.model_fields["name"].default
 
-    `default` is the name of a section without one; `others` is the plural for the message.
-    """
-    each_one = listed if isinstance(listed, list | tuple) else []
-    names = [
-        each.get("name", default) if isinstance(each, dict) else getattr(each, "name", None)
-        for each in each_one
-    ]
-    first: dict[str, int] = {}
-    return [
-        mistake_at(f"must differ from the names of the other {others}", place, "name")
-        for place, name in enumerate(names)
-        if isinstance(name, str) and first.setdefault(name, place) < place
-    ]
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        names = [
+            each.get("name", default) if isinstance(each, dict) else getattr(each, "name", None)
+            for each in (value if isinstance(value, list | tuple) else ())
+        ]
+        first: dict[str, int] = {}
+        doubles = [
+            mistake_at(f"must differ from the names of the other {others}", place, "name")
+            for place, name in enumerate(names)
+            if isinstance(name, str) and first.setdefault(name, place) < place
+        ]
+        return check_with(handler, value, doubles)
+
+    return WrapValidator(check)
 
 
 def keys_of(value: Any) -> list[str]:
