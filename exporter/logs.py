@@ -33,15 +33,6 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    render: list[structlog.typing.Processor] = (
-        [_DICT_TRACEBACKS, structlog.processors.JSONRenderer()]
-        if log_format == "json"
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
-    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -56,7 +47,10 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(log_format),
+            ],
         )
     )
     root = logging.getLogger()
@@ -65,6 +59,16 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     # These libraries log too much below warnings.
     for name in ("aiohttp.access", "docker", "urllib3", "asyncio", "matplotlib", "PIL"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _renderers(log_format: LogFormat) -> list[structlog.typing.Processor]:
+    if log_format == "json":
+        return [_DICT_TRACEBACKS, structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
 
 
 class Outage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -58,6 +59,9 @@ def log_as_at_the_start() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+_CONTAINER = Path(__file__).parent / "container"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares a thing that is slow to start, where tests run side by side.
@@ -76,8 +80,6 @@ def _group(item: pytest.Item) -> str | None:
         return "vllm"  # the servers of the fixture vllm_servers
     if item.get_closest_marker("vllm_image"):
         return "stack"
-    if item.path.parent.name == "profiles":
-        return "profiles"  # one daemon over all kinds of server
     if item.get_closest_marker("docker"):
-        return "container" if item.path.parent.name == "container" else "stack"
+        return "container" if item.path.is_relative_to(_CONTAINER) else "stack"
     return None

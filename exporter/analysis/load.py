@@ -8,7 +8,7 @@ and a user can compare the budget with the counter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.model.probe import PauseReason
 
@@ -27,9 +27,8 @@ UNKNOWN_TURN_TOKENS = 3000
 """The charge for a turn of unknown length: more than any turn of the built-in scenario takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadPolicy:
-    """The limits on the load. `tokens_per_hour` 0 is no limit."""
+class LoadPolicy(Protocol):
+    """The limits on the load, a part of `exporter.config.ProbeSettings`. 0 tokens are no limit."""
 
     tokens_per_hour: int
     max_waiting_requests: int

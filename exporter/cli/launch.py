@@ -38,14 +38,9 @@ def main(options: argparse.Namespace) -> int:
     settings = load_settings(options, targets_required=True).settings
     logs.configure(settings.log.format, "error")
     target = _choose(settings, options.target)
-    managed, launch = (
-        SupervisorConfig(target, settings.instance),
-        launch_of(target, settings.instance),
-    )
-    if options.print_line:
-        print(docker_run_line(asyncio.run(_as_printed(managed, launch))))
-        return 0
-    return asyncio.run(_start(managed, launch))
+    managed = SupervisorConfig(target, settings.instance)
+    launch = launch_of(target, settings.instance)
+    return asyncio.run(_launch(managed, launch, print_line=options.print_line))
 
 
 def _choose(settings: Settings, wanted: str | None) -> Target:
@@ -58,35 +53,32 @@ def _choose(settings: Settings, wanted: str | None) -> Target:
     return managed[wanted]
 
 
-def _engine(managed: SupervisorConfig) -> DockerEngine:
+async def _launch(managed: SupervisorConfig, launch: Launch, *, print_line: bool) -> int:
     container = managed.container
-    return DockerEngine(container.docker_host, DockerLimits(query=container.docker_timeout_seconds))
-
-
-async def _as_printed(managed: SupervisorConfig, launch: Launch) -> Launch:
-    """With the command that the image accepts; by its tag if Docker does not know the image."""
-    if managed.model is None:
-        return launch
-    engine = _engine(managed)
+    limits = DockerLimits(query=container.docker_timeout_seconds)
+    engine = DockerEngine(container.docker_host, limits)
     try:
-        return await managed.fitted(launch, engine)
-    except DockerError:
-        return managed.fitted_by(launch, None)
-    finally:
-        await engine.close()
-
-
-async def _start(managed: SupervisorConfig, launch: Launch) -> int:
-    engine = _engine(managed)
-    try:
-        return await _start_on(engine, managed, launch)
+        if print_line:
+            print(docker_run_line(await _as_printed(engine, managed, launch)))
+            return 0
+        return await _start(engine, managed, launch)
     except DockerError as error:
         raise ExporterError(f"Docker at {engine.host}: {error}") from error
     finally:
         await engine.close()
 
 
-async def _start_on(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> int:
+async def _as_printed(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> Launch:
+    """With the command that the image accepts; by its tag if Docker does not know the image."""
+    if managed.model is None:
+        return launch
+    try:
+        return await managed.fitted(launch, engine)
+    except DockerError:
+        return managed.fitted_by(launch, None)
+
+
+async def _start(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> int:
     existing = await engine.inspect(launch.name)
     if existing is not None:
         return _report_existing(existing, managed, launch)

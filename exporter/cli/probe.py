@@ -51,7 +51,7 @@ class ShownSession:
     url: str
     result: SessionResult
     signal: int | None = None
-    unproven: str | None = None
+    unproven: ColdUnprovenError | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -143,28 +143,12 @@ async def _probe(options: argparse.Namespace) -> ShownSession:
 
 
 async def _play(engine: EngineAccess, *, cold: bool) -> ShownSession:
+    """Play one session. Raises `ColdUnprovenError` or `KeyboardInterrupt` if no turn finished."""
     control = ColdControl(1.0, random.random, new_salt) if cold else None
     runner = SessionRunner(engine.plan, engine.requests, new_salt, control=control)
     progress = SessionProgress(
         console_on(sys.stderr), SystemClock().monotonic, engine.plan.max_tokens, cold
     )
-    try:
-        result, number = await _play_until_signal(runner, progress, cold=cold)
-    except ColdUnprovenError as error:
-        left = runner.so_far()
-        if left is None:
-            raise
-        return ShownSession(engine.url, left, None, str(error))
-    return ShownSession(engine.url, result, number)
-
-
-async def _play_until_signal(
-    runner: SessionRunner, progress: SessionProgress, *, cold: bool
-) -> tuple[SessionResult, int | None]:
-    """Play one session. After a signal: the turns so far, and the signal's number.
-
-    Raises `ColdUnprovenError` if it is `cold` and its controls prove nothing.
-    """
     on_turn = progress.turn_ended
     hooks = SessionHooks(
         on_turn_start=progress.turn_started,
@@ -172,14 +156,17 @@ async def _play_until_signal(
         on_token=progress.token_received,
         on_turn=stopping_if_unproven(runner, on_turn) if cold else on_turn,
     )
+    played, number, unproven = None, None, None
     progress.start()
     try:
-        result, number = await until_signal(
+        played, number = await until_signal(
             runner.play(hooks), tick=progress.tick, tick_seconds=_TICK_SECONDS
         )
+    except ColdUnprovenError as error:
+        unproven = error
     finally:
         progress.stop()
-    left = result or runner.so_far()
-    if left is None:
-        raise KeyboardInterrupt
-    return left, number
+    result = played or runner.so_far()
+    if result is None:
+        raise unproven or KeyboardInterrupt
+    return ShownSession(engine.url, result, number, unproven)

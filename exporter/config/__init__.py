@@ -6,7 +6,7 @@ Code outside this package imports from here.
 from exporter.config.reading.arguments import add_arguments, collected, load_from
 from exporter.config.reading.load import Loaded, load
 from exporter.config.reading.mistakes import words_of
-from exporter.config.schema.container import BackoffSettings, ContainerSettings, LaunchSettings
+from exporter.config.schema.container import BackoffSettings, ContainerSettings
 from exporter.config.schema.discovery import (
     LABEL_PREFIX,
     ContainerLabels,
@@ -15,15 +15,8 @@ from exporter.config.schema.discovery import (
     DockerDiscovery,
     SourceSettings,
 )
-from exporter.config.schema.settings import (
-    HistorySettings,
-    LogSettings,
-    ProbeSettings,
-    ScrapeSettings,
-    Settings,
-    ShutdownSettings,
-)
-from exporter.config.schema.target import Mode, Target, TargetTemplate
+from exporter.config.schema.settings import ProbeSettings, ScrapeSettings, Settings
+from exporter.config.schema.target import Target
 from exporter.config.schema.values import ListenAddress
 from exporter.config.telling.describe import describe, describe_json
 
@@ -35,19 +28,13 @@ __all__ = [
     "DiscoverySettings",
     "DnsDiscovery",
     "DockerDiscovery",
-    "HistorySettings",
-    "LaunchSettings",
     "ListenAddress",
     "Loaded",
-    "LogSettings",
-    "Mode",
     "ProbeSettings",
     "ScrapeSettings",
     "Settings",
-    "ShutdownSettings",
     "SourceSettings",
     "Target",
-    "TargetTemplate",
     "add_arguments",
     "collected",
     "describe",

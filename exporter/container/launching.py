@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HF_CACHE_TARGET = "/root/.cache/huggingface"
 COMPILE_CACHE_TARGET = "/root/.cache/vllm"
 HF_TOKEN_TARGET = "/run/secrets/hf_token"  # noqa: S105 - a path, not a secret
+_TOKEN = "HF_TOKEN"  # noqa: S105 - a name
 _API_KEY = "VLLM_API_KEY"  # vLLM demands this key on /v1 (vllm/envs.py)
 
 
@@ -44,7 +45,8 @@ def launch_of(target: Target, instance: str | None = None) -> Launch:
     on_host_network = container.network == "host"
     # With the host's network nothing is published: vLLM itself listens on the host's port.
     port = container.host_port or VLLM_PORT if on_host_network else VLLM_PORT
-    as_file = _token_as(container) == "file"
+    as_file = container.hf_token is not None and container.hf_token_as == "file"  # noqa: S105 - a way
+    secrets = [name for name in secrets_of(target) if name != _TOKEN or not as_file]
     labels = {MANAGED_LABEL: target.name}
     return with_hash(
         Launch(
@@ -55,7 +57,7 @@ def launch_of(target: Target, instance: str | None = None) -> Launch:
                 **({"HF_TOKEN_PATH": HF_TOKEN_TARGET} if as_file else {}),
                 **container.environment,
             },
-            secret_environment=tuple(_secret_variables(target, container)),
+            secret_environment=tuple(secrets),
             labels=labels if instance is None else labels | {INSTANCE_LABEL: instance},
             mounts=tuple(_mounts(container)),
             gpus=_gpus(container),
@@ -67,7 +69,7 @@ def launch_of(target: Target, instance: str | None = None) -> Launch:
             host_port=None if on_host_network else container.host_port or None,
             container_port=port,
             memory_bytes=container.memory_limit,
-            secret_files={"HF_TOKEN": HF_TOKEN_TARGET} if as_file else {},
+            secret_files={_TOKEN: HF_TOKEN_TARGET} if as_file else {},
         )
     )
 
@@ -75,25 +77,12 @@ def launch_of(target: Target, instance: str | None = None) -> Launch:
 def secrets_of(target: Target) -> dict[str, str]:
     """The value of each secret that the launch names."""
     container = container_of(target)
-    secrets = dict(container.secret_environment)
-    if container.hf_token is not None:
-        secrets["HF_TOKEN"] = container.hf_token
-    if target.api_key is not None:
-        secrets[_API_KEY] = target.api_key
-    return {name: value.get_secret_value() for name, value in secrets.items()}
-
-
-def _token_as(container: ContainerSettings) -> str | None:
-    """How the container gets the Hugging Face token; None where there is none."""
-    return None if container.hf_token is None else container.hf_token_as
-
-
-def _secret_variables(target: Target, container: ContainerSettings) -> Iterator[str]:
-    if _token_as(container) == "environment":
-        yield "HF_TOKEN"
-    yield from container.secret_environment
-    if target.api_key is not None:
-        yield _API_KEY
+    secrets = {
+        _TOKEN: container.hf_token,
+        **container.secret_environment,
+        _API_KEY: target.api_key,
+    }
+    return {name: text.get_secret_value() for name, text in secrets.items() if text is not None}
 
 
 def _vllm_command(container: ContainerSettings, port: int) -> Iterator[str]:

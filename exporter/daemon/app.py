@@ -75,24 +75,26 @@ class Daemon:
         )
         self._changing = asyncio.Lock()  # guards the lists and the fleet
         self._reloader = Reloader(self._reload, self._metrics.exporter.reloads, clock)
-        web_file = settings.web_config_file
-        web_config = None if web_file is None else web_access.read(web_file)
+        self._server, self._web = self._make_web(settings)
+
+    def _make_web(self, settings: Settings) -> tuple[HttpServer, web_access.WebAccess]:
+        """The HTTP server, with its TLS and passwords."""
+        file = settings.web_config_file
+        config = None if file is None else web_access.read(file)
         app = create_app(
             metrics=self._metrics,
             history=self._history,
-            clock=clock,
+            clock=self._clock,
             draw=session_picture,
             grafana_url=settings.page.grafana_url,
             http_sd_address=settings.metrics.http_sd_address,
         )
         app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
-        self._server = HttpServer(
-            app, web_config=web_config, grace_seconds=settings.shutdown.grace_seconds
-        )
-        self._web = web_access.WebAccess(
-            web_config,
-            self._server.apply,
-            heartbeat=LoopHeartbeat("web_config", self._metrics.exporter.loops, clock),
+        server = HttpServer(app, web_config=config, grace_seconds=settings.shutdown.grace_seconds)
+        return server, web_access.WebAccess(
+            config,
+            server.apply,
+            heartbeat=LoopHeartbeat("web_config", self._metrics.exporter.loops, self._clock),
             spawn=self._spawn,
             sink=self._metrics.exporter,
         )

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from exporter.daemon.target_context import TargetContext
     from exporter.engine.client.engine_client import EngineClient
     from exporter.loops import LoopHeartbeat
-    from exporter.model.engine import EngineView
-    from exporter.model.session import SessionResult
 
 # In these states the engine cannot answer yet, and the supervisor is bringing it up.
 _COMING_UP = frozenset(
@@ -62,7 +60,7 @@ class ContainerSupervision:
         self._heartbeat = heartbeat
         self._docker: tuple[str, float] | None
         self._docker = container.docker_host, container.docker_timeout_seconds
-        self._supervisor = Supervisor(
+        self.supervisor = Supervisor(
             SupervisorConfig(target, context.instance),
             context.docker.acquire(*self._docker),
             context.clock,
@@ -83,7 +81,7 @@ class ContainerSupervision:
 
     def start(self) -> None:
         self._responsible = True
-        self._task = self._context.spawn(self._heartbeat, self._supervisor.run)
+        self._task = self._context.spawn(self._heartbeat, self.supervisor.run)
 
     def continue_from(self, other: ContainerSupervision) -> None:
         """Continue with the container of `other`, of the same target, and with its counts.
@@ -91,18 +89,12 @@ class ContainerSupervision:
         If it is another container, nothing happens, and `other` stays responsible for its own.
         """
         if _container_key(self._target) == _container_key(other._target):
-            self._supervisor.continue_from(other._supervisor)
+            self.supervisor.continue_from(other.supervisor)
             self._responsible, other._responsible = True, False
 
     async def up(self) -> None:
         """Wait until the engine is ready, or until the supervisor is not bringing it up."""
         await self._up.wait()
-
-    def session_finished(self, result: SessionResult) -> None:
-        self._supervisor.session_finished(result)
-
-    def engine_read(self, view: EngineView) -> None:
-        self._supervisor.engine_read(view)
 
     def tasks(self) -> list[Task[None]]:
         return [] if self._task is None else [self._task]
@@ -112,7 +104,7 @@ class ContainerSupervision:
         responsible, self._responsible = self._responsible, False
         try:
             if responsible:
-                await self._supervisor.shutdown()
+                await self.supervisor.shutdown()
         finally:
             await self._client.close()
             docker, self._docker = self._docker, None

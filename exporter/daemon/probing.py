@@ -7,7 +7,6 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
-from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from exporter.config import ProbeSettings, Target
     from exporter.daemon.rules_file import RulesFile
     from exporter.loops import LoopHeartbeat, Round
-    from exporter.model.probe import PauseReason
     from exporter.probe.replicas import Observe
     from exporter.probe.sink import ProbeSink, SessionSink
     from exporter.scenario.model import ScenarioKind
@@ -101,12 +99,18 @@ class ProbeLoops:
         """`heartbeat` makes one for a kind of loop."""
         self._settings = settings
         self._scenarios = scenarios
-        self._sink = sink
         self._rules = rules
         self._heartbeat = heartbeat
         self._probe_heartbeat = heartbeat("probe")
         self._sessions: Periodic | None = None
-        admission = self._admission(target, client, observe, clock)
+        admission = Admission(
+            target,
+            settings,
+            observe,
+            sink=sink,
+            heartbeat=self._probe_heartbeat,
+            asleep_or_paused=client.asleep_or_paused,
+        )
         requests = EngineRequests(
             client,
             observe,
@@ -119,17 +123,6 @@ class ProbeLoops:
         self._context = ProbeContext(
             target, requests, admission, deadlines(settings), new_salt, sink
         )
-
-    def _admission(
-        self, target: str, client: EngineClient, observe: Observe, clock: Clock
-    ) -> Admission:
-        policy = LoadPolicy(
-            self._settings.tokens_per_hour,
-            self._settings.max_waiting_requests,
-            self._settings.max_kv_cache_usage_ratio,
-        )
-        publish, resting = self._admission_checked, client.asleep_or_paused
-        return Admission(target, policy, observe, clock, publish, asleep_or_paused=resting)
 
     @property
     def due_at(self) -> float | None:
@@ -187,8 +180,3 @@ class ProbeLoops:
         ratio = self._settings.jitter_ratio
         schedule = Schedule(delay, interval_seconds, lambda: random.uniform(1 - ratio, 1 + ratio))
         return Periodic(heartbeat, round_, schedule)
-
-    def _admission_checked(self, paused: PauseReason | None) -> None:
-        wait, clock = self._context.admission.wait_seconds, self._context.requests.clock
-        self._sink.admission_checked(paused, None if paused is None else clock.time() + wait)
-        self._probe_heartbeat.ran()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
+from exporter.web.reload_route import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _KEPT = "the old configuration stays in force"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a reload: an HTTP status and a text for the client."""
-
-    status: int
-    text: str
 
 
 ENDING = Outcome(503, "the exporter is stopping, so it does not reload\n")

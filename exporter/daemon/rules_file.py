@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,7 +30,10 @@ class LearnedOf:
     hits: tuple[Observation, ...]
 
 
-_FILE = TypeAdapter(dict[str, LearnedOf])  # by target
+@cache
+def _adapter() -> TypeAdapter[dict[str, LearnedOf]]:
+    """Of the file: what is known of each target. Only a daemon with a file pays for it."""
+    return TypeAdapter(dict[str, LearnedOf])
 
 
 class RulesFile:
@@ -45,7 +49,7 @@ class RulesFile:
         if path is None:
             return
         try:
-            self._known = _FILE.validate_json(path.read_bytes())
+            self._known = _adapter().validate_json(path.read_bytes())
         except FileNotFoundError:
             pass
         except (OSError, ValidationError) as error:
@@ -68,7 +72,7 @@ class RulesFile:
         self._known[target] = learned
         async with self._writing:
             try:
-                await asyncio.to_thread(_replace, self._path, _FILE.dump_json(self._known))
+                await asyncio.to_thread(_replace, self._path, _adapter().dump_json(self._known))
             except OSError as error:
                 log.warning("rules_file.not_written", file=str(self._path), error=str(error))
 

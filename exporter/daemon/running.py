@@ -212,13 +212,13 @@ class RunningTarget:
         self._context.history.add(result)
         self._state.session_finished(result)
         if self._supervision is not None:
-            self._supervision.session_finished(result)
+            self._supervision.supervisor.session_finished(result)
 
     def engine_scraped(self, view: EngineView) -> None:
         """Publish a scrape."""
         self._state.engine_scraped(view)
         if self._supervision is not None and not self._stopped:
-            self._supervision.engine_read(view)
+            self._supervision.supervisor.engine_read(view)
 
 
 def _once_up(supervision: ContainerSupervision, loop: Loop) -> Loop:

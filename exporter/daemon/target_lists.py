@@ -21,31 +21,29 @@ class TargetLists:
     and logged once.
     """
 
-    def __init__(self, static: Sequence[Target]) -> None:
+    def __init__(
+        self,
+        static: Sequence[Target],
+        found: Mapping[str, tuple[Target, ...]] | None = None,
+        logged: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         self._static = tuple(static)
-        self._found: dict[str, tuple[Target, ...]] = {}
-        self._logged = frozenset[tuple[str, str]]()
+        self._found = found or {}
+        self._logged = logged
 
     def with_static(self, static: Sequence[Target]) -> TargetLists:
         """These lists with new targets of the configuration."""
-        return self._other(tuple(static), self._found)
+        return TargetLists(static, self._found, self._logged)
 
     def with_found(self, source: str, targets: Sequence[Target]) -> TargetLists:
         """These lists with the targets that a source found. A new source comes last."""
-        return self._other(self._static, self._found | {source: tuple(targets)})
+        found = {**self._found, source: tuple(targets)}
+        return TargetLists(self._static, found, self._logged)
 
     def without(self, source: str) -> TargetLists:
         """These lists without a removed source."""
-        return self._other(
-            self._static, {each: found for each, found in self._found.items() if each != source}
-        )
-
-    def _other(
-        self, static: tuple[Target, ...], found: Mapping[str, tuple[Target, ...]]
-    ) -> TargetLists:
-        other = TargetLists(static)
-        other._found, other._logged = dict(found), self._logged
-        return other
+        found = {each: targets for each, targets in self._found.items() if each != source}
+        return TargetLists(self._static, found, self._logged)
 
     def merged(self) -> list[Target]:
         """All targets, each name once."""

@@ -55,16 +55,14 @@ def histogram(name: str, reader: Reader[StateT], meaning: str) -> Family[StateT]
     return Family(name, "histogram", reader, meaning)
 
 
-def one(value: Callable[[TargetState], Value]) -> Reader[TargetState]:
-    """One value per target."""
-    return Reader((), lambda target: [((), value(target))])
+def one(value: Callable[[StateT], Value]) -> Reader[StateT]:
+    """One value per state."""
+    return Reader((), lambda state: [((), value(state))])
 
 
-def by(
-    label: str, values: Callable[[TargetState], Mapping[LabelT, Value] | None]
-) -> Reader[TargetState]:
+def by(label: str, values: Callable[[StateT], Mapping[LabelT, Value] | None]) -> Reader[StateT]:
     """One value for each key of a mapping."""
-    return Reader((label,), lambda target: [((k,), v) for k, v in (values(target) or {}).items()])
+    return Reader((label,), lambda state: [((k,), v) for k, v in (values(state) or {}).items()])
 
 
 def last_session(value: Callable[[SessionResult], Value]) -> Reader[TargetState]:

@@ -42,17 +42,12 @@ class Metrics:
         self._whole_page_targets = whole_page_targets
         self._targets: dict[str, TargetState] = {}
         self._swaps = 0
-        self._exporter = ExporterState(exporter.__version__, platform.python_version())
+        self.exporter = ExporterState(exporter.__version__, platform.python_version())
 
     @property
     def targets(self) -> Mapping[str, TargetState]:
         """The state of each target by name. Add and remove by the methods below."""
         return MappingProxyType(self._targets)
-
-    @property
-    def exporter(self) -> ExporterState:
-        """What the exporter knows of itself."""
-        return self._exporter
 
     def add(self, target: TargetState) -> None:
         """Show a target from now on."""
@@ -93,12 +88,12 @@ class Metrics:
             target.turn_label_limit = turn_label_limit
 
     def _counted(self) -> None:
-        self._exporter.targets = len(self._targets)
+        self.exporter.targets = len(self._targets)
         if not self._swaps:
             self._decide_page(len(self._targets))
 
     def _decide_page(self, targets: int) -> None:
-        state, before = self._exporter, self._exporter.whole_page
+        state, before = self.exporter, self.exporter.whole_page
         state.whole_page = targets <= self._whole_page_targets
         if state.whole_page != before:
             say = log.info if state.whole_page else log.warning

@@ -30,8 +30,9 @@ from exporter.model.probe import PauseReason
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from exporter.clock import Clock
+    from exporter.loops import LoopHeartbeat
     from exporter.probe.replicas import Observe
+    from exporter.probe.sink import ProbeSink
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +55,9 @@ class Charge:
 class Admission:
     """Delays the probe while the budget or the engine's load forbids it.
 
-    `publish` gets the reason for which sessions wait at each check, None when they do not.
-    `asleep_or_paused` asks the engine, and only after a failure: /metrics shows sleep since vLLM
-    0.11, and a pause in no version.
+    `sink` gets the reason for which sessions wait at each check, None when they do not, and
+    `heartbeat` shows that the loop that waits is alive. `asleep_or_paused` asks the engine, and
+    only after a failure: /metrics shows sleep since vLLM 0.11, and a pause in no version.
     """
 
     def __init__(
@@ -64,16 +65,17 @@ class Admission:
         target: str,
         policy: LoadPolicy,
         observe: Observe,
-        clock: Clock,
-        publish: Callable[[PauseReason | None], None],
         *,
+        sink: ProbeSink,
+        heartbeat: LoopHeartbeat,
         asleep_or_paused: Callable[[], Awaitable[bool]] = _never,
     ) -> None:
         self._log = log.bind(target=target)
         self._policy = policy
         self._observe = observe
-        self._clock = clock
-        self._publish = publish
+        self._clock = heartbeat.clock
+        self._sink = sink
+        self._heartbeat = heartbeat
         self._asleep_or_paused = asleep_or_paused
         self._failed = False  # the last session failed
         self._paused_until = float("-inf")
@@ -82,13 +84,7 @@ class Admission:
         self._yielded = False  # the admitted session does not hold `_sending`
         self._budget = TokenBudget()
         self._logged: PauseReason | None = None
-        self._wait_seconds = 0.0
         self._standstill_logged = False
-
-    @property
-    def wait_seconds(self) -> float:
-        """How long the pause published last will take at least; 0 without a pause."""
-        return self._wait_seconds
 
     def pace_seconds(self, tokens: int) -> float:
         """The seconds in which the budget allows so many tokens; 0 without a limit."""
@@ -198,14 +194,18 @@ class Admission:
             pause = Pause(PauseReason.ASLEEP, RECHECK_SECONDS)
         return pause, standstill.after(view, pause, now)
 
+    def _publish(self, pause: Pause | None) -> None:
+        until = None if pause is None else self._clock.time() + pause.seconds
+        self._sink.admission_checked(pause.reason if pause else None, until)
+        self._heartbeat.ran()
+
     def _publish_pause(self, pause: Pause | None, last: PauseReason | None) -> None:
         """Publish the pause, and log its changes.
 
         Sessions that each wait for the budget are in one long pause: it ends when a session starts
         that did not wait for the budget.
         """
-        self._wait_seconds = pause.seconds if pause else 0.0
-        self._publish(pause.reason if pause else None)
+        self._publish(pause)
         if pause is not None and pause.reason is not self._logged:
             self._log.info("probe.paused", reason=pause.reason, seconds=round(pause.seconds, 1))
             self._logged = pause.reason
@@ -217,7 +217,6 @@ class Admission:
 
     def _publish_standstill(self, pause: Pause) -> None:
         """Publish that a session starts although the gauges show a busy engine."""
-        self._wait_seconds = 0.0
         self._publish(None)
         if not self._standstill_logged:
             self._log.warning("probe.engine_stalled", reason=pause.reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from exporter.errors import ConfigError
-from exporter.wording.session_json import SESSION
+from exporter.wording.session_json import session_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _session(file: str, where: str, document: Any) -> SessionResult:
             f"{file}: {where}interrupted is true: only complete sessions can be compared"
         )
     try:
-        session = SESSION.validate_json(json.dumps(document), strict=True)
+        session = session_adapter().validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = "".join(

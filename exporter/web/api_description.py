@@ -18,6 +18,12 @@ _TARGET = {
     "description": "Only this target. An unknown name is an error.",
     "schema": {"type": "string"},
 }
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "description": f"The maximum number of sessions; {MAX_LIMIT} without it.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+}
 
 _REF = "#/components/schemas/{model}"
 
@@ -50,45 +56,26 @@ def description() -> dict[str, Any]:
         },
         "servers": [{"url": "../.."}],
         "paths": {
-            "/api/v1/sessions": {
-                "get": {
-                    "operationId": "sessions",
-                    "summary": "The last sessions, newest first",
-                    "parameters": _session_parameters(),
-                    "responses": {
-                        "200": _answer("The remembered sessions.", schema["sessions"]),
-                        "400": refused,
-                    },
-                }
-            },
-            "/api/v1/targets": {
-                "get": {
-                    "operationId": "targets",
-                    "summary": "The current state of every target",
-                    "parameters": [_TARGET],
-                    "responses": {
-                        "200": _answer("The targets.", schema["targets"]),
-                        "400": refused,
-                    },
-                }
-            },
-            "/api/v1/http-sd": {
-                "get": {
-                    "operationId": "http_sd",
-                    "summary": "The pages of all targets, for Prometheus's http_sd",
-                    "responses": {
-                        "200": _answer("The pages.", schema["pages"]),
-                        "400": refused,
-                    },
-                }
-            },
-            "/api/v1/openapi.json": {
-                "get": {
-                    "operationId": "openapi",
-                    "summary": "This description",
-                    "responses": {"200": _answer("OpenAPI 3.1.", {"type": "object"})},
-                }
-            },
+            "/api/v1/sessions": _get(
+                "sessions",
+                "The last sessions, newest first",
+                {"200": _answer("The remembered sessions.", schema["sessions"]), "400": refused},
+                parameters=[_TARGET, _LIMIT],
+            ),
+            "/api/v1/targets": _get(
+                "targets",
+                "The current state of every target",
+                {"200": _answer("The targets.", schema["targets"]), "400": refused},
+                parameters=[_TARGET],
+            ),
+            "/api/v1/http-sd": _get(
+                "http_sd",
+                "The pages of all targets, for Prometheus's http_sd",
+                {"200": _answer("The pages.", schema["pages"]), "400": refused},
+            ),
+            "/api/v1/openapi.json": _get(
+                "openapi", "This description", {"200": _answer("OpenAPI 3.1.", {"type": "object"})}
+            ),
         },
         "components": {"schemas": schemas["$defs"]},
     }
@@ -112,16 +99,11 @@ def _as_published(document: dict[str, Any]) -> dict[str, Any]:
     return published
 
 
-def _session_parameters() -> list[dict[str, Any]]:
-    return [
-        _TARGET,
-        {
-            "name": "limit",
-            "in": "query",
-            "description": f"The maximum number of sessions; {MAX_LIMIT} without it.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-        },
-    ]
+def _get(
+    operation: str, summary: str, answers: dict[str, Any], **parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    described = {"operationId": operation, "summary": summary} | parameters
+    return {"get": described | {"responses": answers}}
 
 
 def _answer(words: str, schema: Any) -> dict[str, Any]:

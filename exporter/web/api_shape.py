@@ -16,35 +16,35 @@ from exporter.model.json_fields import JSON, JsonTime, Ratio
 from exporter.model.probe import PauseReason
 from exporter.model.session import FailureJson, Notice, SessionResult
 
-documented = with_config(JSON)
 Count = Annotated[int, Field(ge=0)]
 
 
-@documented
+@with_config(JSON)
+class _Json(TypedDict):
+    """The shapes below inherit this configuration."""
+
+
 class TargetFailureJson(FailureJson):
     """Why the last session of a target did not finish, and what to do."""
 
     advice: str
 
 
-@documented
-class NoticeJson(TypedDict):
+class NoticeJson(_Json):
     """What a reader of the last session's numbers must know."""
 
     notice: Notice
     advice: str
 
 
-@documented
-class ScrapeFailureJson(TypedDict):
+class ScrapeFailureJson(_Json):
     """Why the engine's own metrics cannot be read."""
 
     reason: str
     detail: str
 
 
-@documented
-class UsersJson(TypedDict):
+class UsersJson(_Json):
     """Tokens of all clients except this exporter, since the exporter started. Null is unknown."""
 
     queried_tokens: float | None
@@ -54,8 +54,7 @@ class UsersJson(TypedDict):
     """By window (1m, 5m, 1h). A window without their traffic is absent."""
 
 
-@documented
-class EngineJson(TypedDict):
+class EngineJson(_Json):
     """What an engine's /metrics, /version and /v1/models reported last."""
 
     up: bool
@@ -78,8 +77,7 @@ class EngineJson(TypedDict):
     restarts: Count
 
 
-@documented
-class DiagnosisJson(TypedDict):
+class DiagnosisJson(_Json):
     """Why a container is not ready."""
 
     cause: Cause
@@ -88,8 +86,7 @@ class DiagnosisJson(TypedDict):
     evidence: str
 
 
-@documented
-class ContainerJson(TypedDict):
+class ContainerJson(_Json):
     """A container that the exporter creates or watches."""
 
     state: LifecycleState
@@ -101,8 +98,7 @@ class ContainerJson(TypedDict):
     """By cause, since the exporter started."""
 
 
-@documented
-class CostJson(TypedDict):
+class CostJson(_Json):
     """The probe's token budget, the cost of a prompt token, and what caching saved."""
 
     paused: PauseReason | None
@@ -117,8 +113,7 @@ class CostJson(TypedDict):
     """The share of a prefix that is still cached, by the seconds that it was not used."""
 
 
-@documented
-class TargetJson(TypedDict):
+class TargetJson(_Json):
     """The current state of one target."""
 
     target: str
@@ -139,22 +134,19 @@ class TargetJson(TypedDict):
     """The condition of the target in one word; only `up` is healthy."""
 
 
-@documented
-class SessionsJson(TypedDict):
+class SessionsJson(_Json):
     """The stored sessions, newest first."""
 
     sessions: list[SessionResult]
 
 
-@documented
-class TargetsJson(TypedDict):
+class TargetsJson(_Json):
     """All targets."""
 
     targets: list[TargetJson]
 
 
-@documented
-class HttpSdGroupJson(TypedDict):
+class HttpSdGroupJson(_Json):
     """One page for Prometheus to scrape, in the format of http_sd."""
 
     targets: list[str]
@@ -163,8 +155,7 @@ class HttpSdGroupJson(TypedDict):
     """`target`, and the path and parameters of its page."""
 
 
-@documented
-class ErrorJson(TypedDict):
+class ErrorJson(_Json):
     """What is wrong with a request, and what is allowed."""
 
     error: str

@@ -198,10 +198,6 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def new(self, server: web.Server) -> Connection:
-        """The protocol of a new connection."""
-        return Connection(self, server)
-
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The outermost one: it marks a connection as busy while its request is answered."""

@@ -24,6 +24,10 @@ from exporter.metrics.writer import Writer, writer_for
 from exporter.web.parameters import BadRequestError, NoSuchTargetError, asked_target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from exporter.metrics.readers import Family, StateT
+    from exporter.metrics.state.exporter import ExporterState
     from exporter.metrics.state.target import TargetState
     from exporter.metrics.store import Metrics
     from exporter.metrics.writer import Names
@@ -71,9 +75,9 @@ class MetricsPage:
     async def page(self, target: str | None, kind: PageKind) -> bytes:
         """The page of an existing target; without one the whole page or that of the exporter."""
         if target is not None:
-            parts = _of_target(self._metrics.targets[target], kind)
+            parts = await _joined([_bodies(self._metrics.targets[target], kind)], kind)
         elif not self._metrics.exporter.whole_page:
-            parts = await self._joined(_no_lines(), kind)
+            parts = await self._with_exporter([], kind)
         else:
             return await self._shared(kind)
         return await _packed(parts, kind)
@@ -88,43 +92,18 @@ class MetricsPage:
 
     async def _whole(self, kind: PageKind) -> bytes:
         async with self._one_at_a_time:
-            bodies = _no_lines()
+            targets = []
             for name in tuple(self._metrics.targets):
                 state = self._metrics.targets.get(name)
                 if state is not None:  # not removed meanwhile
-                    for parts, body in zip(bodies, _bodies(state, kind), strict=True):
-                        parts.append(body)
+                    targets.append(_bodies(state, kind))
                     await asyncio.sleep(0)
-            return await _packed(await self._joined(bodies, kind), kind)
+            return await _packed(await self._with_exporter(targets, kind), kind)
 
-    async def _joined(self, bodies: list[list[str]], kind: PageKind) -> list[bytes]:
-        """The lines of the targets and of the exporter, each family under its head."""
-        about_targets, about_loops = bodies[: len(TARGET_FAMILIES)], bodies[len(TARGET_FAMILIES) :]
-        page = [kind.writer.foreign(PROCESS, kind.names).encode()]
-        for family, lines in zip(TARGET_FAMILIES, about_targets, strict=True):
-            head = kind.writer.head(family, "target")
-            page.append(_under(head, "".join(lines)))
-            if len(lines) > _MANY:
-                await asyncio.sleep(0)
-        page += self._of_exporter(kind)
-        for about, own, lines in zip(
-            LOOP_FAMILIES, self._own_loops(kind), about_loops, strict=True
-        ):
-            page.append(_under(kind.writer.head(about), own + "".join(lines)))
-        return [*page, kind.writer.end.encode()]
-
-    def _of_exporter(self, kind: PageKind) -> list[bytes]:
-        state, writer = self._metrics.exporter, kind.writer
-        return [
-            _under(writer.head(family), writer.body(family, family.reader.read(state), kind.names))
-            for family in EXPORTER_FAMILIES
-        ]
-
-    def _own_loops(self, kind: PageKind) -> list[str]:
-        loops = self._metrics.exporter.loops
-        return [
-            kind.writer.body(each, each.reader.read(loops), kind.names) for each in LOOP_FAMILIES
-        ]
+    async def _with_exporter(self, targets: list[list[str]], kind: PageKind) -> list[bytes]:
+        process = kind.writer.foreign(PROCESS, kind.names).encode()
+        own = _own_bodies(self._metrics.exporter, kind)
+        return [process, *await _joined([own, *targets], kind)]
 
     async def close(self) -> None:
         """Cancel the pages in progress."""
@@ -134,35 +113,52 @@ class MetricsPage:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _no_lines() -> list[list[str]]:
-    """For the lines of targets, by family."""
-    return [[] for _ in (*TARGET_FAMILIES, *LOOP_FAMILIES)]
-
-
-def _bodies(state: TargetState, kind: PageKind) -> list[str]:
-    """The current lines of a target, by family, and those of its loops."""
-    write, names = kind.writer.body, kind.names
+def _heads(kind: PageKind) -> list[str]:
+    """The heads of all families. Lists of lines by family have the same order."""
+    head = kind.writer.head
     return [
-        *(
-            write(family, family.reader.read(state), names, target=state.name)
-            for family in TARGET_FAMILIES
-        ),
-        *(write(family, family.reader.read(state.loops), names) for family in LOOP_FAMILIES),
+        *(head(family, "target") for family in TARGET_FAMILIES),
+        *map(head, EXPORTER_FAMILIES),
+        *map(head, LOOP_FAMILIES),
     ]
 
 
-def _of_target(state: TargetState, kind: PageKind) -> list[bytes]:
-    heads = (
-        *(kind.writer.head(family, "target") for family in TARGET_FAMILIES),
-        *(kind.writer.head(family) for family in LOOP_FAMILIES),
-    )
-    page = [_under(head, body) for head, body in zip(heads, _bodies(state, kind), strict=True)]
+def _bodies(state: TargetState, kind: PageKind) -> list[str]:
+    """The current lines of a target and of its loops, by family."""
+    return [
+        *_lines(TARGET_FAMILIES, state, kind, target=state.name),
+        *("" for _ in EXPORTER_FAMILIES),
+        *_lines(LOOP_FAMILIES, state.loops, kind),
+    ]
+
+
+def _own_bodies(state: ExporterState, kind: PageKind) -> list[str]:
+    return [
+        *("" for _ in TARGET_FAMILIES),
+        *_lines(EXPORTER_FAMILIES, state, kind),
+        *_lines(LOOP_FAMILIES, state.loops, kind),
+    ]
+
+
+def _lines(
+    families: Iterable[Family[StateT]], state: StateT, kind: PageKind, **leading: str
+) -> Iterator[str]:
+    write, names = kind.writer.body, kind.names
+    return (write(each, each.reader.read(state), names, **leading) for each in families)
+
+
+async def _joined(by_family: list[list[str]], kind: PageKind) -> list[bytes]:
+    """The lines of targets and of the exporter, each family under its head. Families without a
+    value are left out.
+    """
+    page = []
+    for head, *lines in zip(_heads(kind), *by_family, strict=True):
+        body = "".join(lines)
+        if body:
+            page.append((head + body).encode())
+        if len(lines) > _MANY:
+            await asyncio.sleep(0)
     return [*page, kind.writer.end.encode()]
-
-
-def _under(head: str, body: str) -> bytes:
-    """A family with its head; nothing where it has no value."""
-    return (head + body).encode() if body else b""
 
 
 async def _packed(parts: list[bytes], kind: PageKind) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -17,19 +18,15 @@ _OFF = (
 _FOREIGN = "403 a page of another site may not reload the configuration\n"
 
 
-class Answer(Protocol):
-    """The result of a reload."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a reload: an HTTP status and a text for the client."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-
-    @property
-    def text(self) -> str:
-        """For a person."""
+    status: int
+    text: str
 
 
-def routes(reload: Callable[[], Awaitable[Answer]] | None) -> list[web.RouteDef]:
+def routes(reload: Callable[[], Awaitable[Outcome]] | None) -> list[web.RouteDef]:
     """The route; `reload` reads the configuration again, None where that is not allowed."""
 
     async def answer(request: web.Request) -> web.Response:

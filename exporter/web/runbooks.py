@@ -33,7 +33,8 @@ def routes() -> list[web.RouteDef]:
 def sources() -> Mapping[str, str]:
     """The Markdown of each runbook by its name; that of the list is INDEX."""
     packaged = _HERE / "runbook_pages"
-    folder: Traversable = packaged if packaged.is_dir() else _checkout() / "docs" / "runbooks"
+    checkout = Path(__file__).parents[2]
+    folder: Traversable = packaged if packaged.is_dir() else checkout / "docs" / "runbooks"
     if not folder.is_dir():  # a package without them: everything else works
         return {}
     return {
@@ -41,10 +42,6 @@ def sources() -> Mapping[str, str]:
         for file in folder.iterdir()
         if file.name.endswith(".md")
     }
-
-
-def _checkout() -> Path:
-    return Path(__file__).parents[2]
 
 
 async def _index(_request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -18,22 +18,19 @@ from aiohttp import web
 from exporter.errors import ExporterError
 from exporter.web import api, http_sd, report_picture, runbooks
 from exporter.web.access.authentication import BasicAuth
-from exporter.web.connections import Connections, Limits
+from exporter.web.connections import Connection, Connections, Limits
 from exporter.web.metrics_page import MetricsPage
 from exporter.web.page import page
 from exporter.web.page.views.records import PageLinks
 from exporter.web.parameters import BadRequestError, some_of
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from aiohttp.typedefs import Handler
 
     from exporter.clock import Clock
     from exporter.metrics.history import History
     from exporter.metrics.store import Metrics
     from exporter.web.access.configuration import WebConfig
-    from exporter.web.connections import Connection
     from exporter.web.report_picture import Draw
 
 log = structlog.stdlib.get_logger(__name__)
@@ -69,17 +66,13 @@ def create_app(
     metrics_page = MetricsPage(metrics)
     app.on_cleanup.append(lambda _: metrics_page.close())
     links = PageLinks(grafana_url, pictures=draw is not None)
-    readiness = Readiness(metrics)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
 
-    async def ready(_request: web.Request) -> web.Response:
-        return readiness.answer()
-
     app.router.add_get("/metrics", metrics_page.answer)
     app.router.add_get("/-/healthy", healthy)
-    app.router.add_get("/-/ready", ready)
+    app.router.add_get("/-/ready", Readiness(metrics).answer)
     app.router.add_routes(page.routes(metrics, history, clock, links))
     app.router.add_routes(api.routes(metrics, history))
     app.router.add_routes(http_sd.routes(metrics, http_sd_address))
@@ -102,7 +95,7 @@ class Readiness:
         self._metrics = metrics
         self._ready = False
 
-    def answer(self) -> web.Response:
+    async def answer(self, _request: web.Request) -> web.Response:
         """200, or 503 with the names of the targets that have not been looked at."""
         waiting = []
         if not self._ready:
@@ -140,12 +133,6 @@ async def _set_headers(_request: web.Request, response: web.StreamResponse) -> N
         response.headers.setdefault(name, value)
     # aiohttp puts its own version and Python's here: do not publish them.
     response.headers.popall("Server", None)
-
-
-class _TlsArguments(TypedDict, total=False):
-    ssl: SSLContext
-    ssl_handshake_timeout: float
-    ssl_shutdown_timeout: float
 
 
 class HttpServer:
@@ -211,7 +198,8 @@ class HttpServer:
             self._new_connection, sock=twin, backlog=_BACKLOG, **self._tls()
         )
 
-    def _tls(self) -> _TlsArguments:
+    def _tls(self) -> dict[str, Any]:
+        """Arguments of `create_server`."""
         if self._web is None or self._web.tls is None:
             return {}
         seconds = self._connections.limits.handshake_seconds
@@ -225,7 +213,7 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise ConnectionAbortedError("the server has stopped")
-        return self._connections.new(server)
+        return Connection(self._connections, server)
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         if self._web is not None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from exporter.model.session import SessionResult
 
-SESSION = TypeAdapter(SessionResult)
-"""Writes a session as JSON and reads it back. Built at import: it takes 15 ms, which would delay
-the measurements of a running daemon.
-"""
+
+@cache
+def session_adapter() -> TypeAdapter[SessionResult]:
+    """Writes a session as JSON and reads it back.
+
+    The first call takes 15 ms and 1 MB, which most daemons never need.
+    """
+    return TypeAdapter(SessionResult)
 
 
 def session_json(result: SessionResult) -> dict[str, Any]:
@@ -19,7 +24,7 @@ def session_json(result: SessionResult) -> dict[str, Any]:
 
     Keys may be added at the end; none is ever renamed or removed.
     """
-    shape: dict[str, Any] = SESSION.dump_python(result, mode="json", by_alias=True)
+    shape: dict[str, Any] = session_adapter().dump_python(result, mode="json", by_alias=True)
     for turn in shape["turns"]:
         for key in _AFTER_COMPUTED:
             turn[key] = turn.pop(key)

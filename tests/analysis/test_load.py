@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from load_views import engine
+from load_views import engine, load_policy
 from publish_records import failed_engine_view, failed_session, session, turn
 
 from exporter.analysis.load import (
     UNKNOWN_TURN_TOKENS,
-    LoadPolicy,
     Pause,
     Standstill,
     TokenBudget,
@@ -22,7 +21,7 @@ from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason
 from exporter.model.session import Control, ControlOutcome
 
-POLICY = LoadPolicy(10_000, max_waiting_requests=2, max_kv_cache_usage_ratio=0.9)
+POLICY = load_policy(10_000, waiting=2, usage=0.9)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 from fake_clock import FakeClock
+from load_views import new_admission
 from probe_loops import ProbeLoops
 from probed_engine import ProbedEngine, shares
 
-from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
-from exporter.probe.admission import Admission
 from exporter.probe.request_scope import RequestScope
 from exporter.simulator.faults import faults
 
@@ -126,9 +125,7 @@ async def test_a_session_that_is_cut_off_leaves_one_unknown_request_and_none_in_
 
         at.client.chat = hangs_in_turn_3
         clock = FakeClock()
-        admission = Admission(
-            "t", LoadPolicy(0, 0, 1.0), probed.observe, clock, lambda _pause: None
-        )
+        admission = new_admission(probed.observe, clock)
         loops = ProbeLoops(clock, admission)
         loop = loops.sessions(probed.session_runner(ratio=0.0))
         task = asyncio.create_task(loop.run())

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("import rules")  # lint-imports runs once for all tests
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "exporter"
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -10,7 +10,10 @@ import pytest
 
 from bench import BEGIN, END, HERE, PARTS, SMALL
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.xdist_group("bench"),  # the parts are measured once for all tests
+]
 
 
 def bench(*arguments):

@@ -1,29 +1,26 @@
-"""`check` as a process: its output and exit code, also against a real vLLM if there is one."""
+"""`check`: its output and exit code, also against a real vLLM if there is one."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from commands import engine_beside, run_command
 
 from exporter.probe.check import TESTS
 from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 MOVING = Path(__file__).parent / "data" / "moving_system_prompt.jinja"
 
 
 async def check(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
+    """Exit code, standard output and standard error of a process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "exporter", "check", *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -40,14 +37,8 @@ async def verdicts(url: str) -> tuple[int, dict[str, dict[str, Any]]]:
     return code, {test["name"]: test for test in json.loads(output)["tests"]}
 
 
-@contextlib.asynccontextmanager
-async def simulator(**settings: object) -> AsyncIterator[Simulator]:
-    async with Simulator(SimulatorSettings(**{"port": 0, "time_scale": 0.0, **settings})) as one:
-        yield one
-
-
 async def test_a_healthy_engine_passes_in_eighty_columns_with_exit_code_0(tmp_path):
-    async with simulator() as engine:
+    async with Simulator(SimulatorSettings(port=0, time_scale=0.0)) as engine:
         code, output, errors = await check("--url", engine.url, cwd=tmp_path)
     assert (code, errors) == (0, "")
     lines = output.splitlines()
@@ -57,20 +48,20 @@ async def test_a_healthy_engine_passes_in_eighty_columns_with_exit_code_0(tmp_pa
     assert "SIMULATED" in lines[-1]
 
 
-async def test_a_failed_test_has_its_remedy_and_exit_code_1(tmp_path):
-    async with simulator(enable_prompt_tokens_details=False) as engine:
-        code, output, _ = await check("--url", engine.url, cwd=tmp_path)
-    assert code == 1
-    assert "-> Start vLLM with --enable-prompt-tokens-details." in output
+def test_a_failed_test_has_its_remedy_and_exit_code_1():
+    with engine_beside(enable_prompt_tokens_details=False) as engine:
+        done = run_command("check", "--url", engine.url)
+    assert done.code == 1
+    assert "-> Start vLLM with --enable-prompt-tokens-details." in done.output
 
 
-async def test_an_unknown_test_is_not_a_failure(tmp_path):
-    async with simulator() as engine:
+def test_an_unknown_test_is_not_a_failure():
+    with engine_beside() as engine:
         engine.inject(faults.NoTokenIds())
         engine.inject(faults.NoTokenize())
-        code, output, _ = await check("--url", engine.url, cwd=tmp_path)
-    assert code == 0
-    assert "unknown token_ids" in output
+        done = run_command("check", "--url", engine.url)
+    assert done.code == 0
+    assert "unknown token_ids" in done.output
 
 
 async def test_standard_output_has_only_the_json(tmp_path):
@@ -92,22 +83,25 @@ async def test_standard_output_has_only_the_json(tmp_path):
         (("--url", "http://127.0.0.1:9", "--simulated"), "not allowed with"),
     ],
 )
-async def test_wrong_usage_has_exit_code_2_and_says_what_is_allowed(tmp_path, arguments, words):
-    code, output, errors = await check(*arguments, cwd=tmp_path)
-    assert (code, output) == (2, "")
-    assert words in errors
+def test_wrong_usage_has_exit_code_2_and_says_what_is_allowed(
+    tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    done = run_command("check", *arguments)
+    assert (done.code, done.output) == (2, "")
+    assert words in done.errors
 
 
-async def test_a_configured_target_is_checked_by_its_name(tmp_path):
-    async with simulator() as engine:
+def test_a_configured_target_is_checked_by_its_name(tmp_path):
+    with engine_beside() as engine:
         config = tmp_path / "exporter.toml"
         config.write_text(
             '[[targets]]\nname = "one"\nurl = "http://127.0.0.1:9"\n'
             f'[[targets]]\nname = "two"\nurl = "{engine.url}"\n'
         )
-        code, output, _ = await check("--config", str(config), "--target", "two", cwd=tmp_path)
-    assert code == 0
-    assert f"{engine.url} answers" in output
+        done = run_command("check", "--config", str(config), "--target", "two")
+    assert done.code == 0
+    assert f"{engine.url} answers" in done.output
 
 
 @pytest.mark.vllm

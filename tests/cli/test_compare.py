@@ -1,4 +1,4 @@
-"""`compare` as a process: engines, saved results, cached against cold, Ctrl-C, wrong usage."""
+"""`compare`: engines, saved results, cached against cold, Ctrl-C, wrong usage."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import json
 import os
 import signal
 import sys
+import urllib.request
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
+from commands import engine_beside, run_command
 
 from exporter.cli.main import main
 from exporter.simulator.engine_kinds.table import settings_like
@@ -19,6 +20,7 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractContextManager
 
 PATIENCE = 120.0  # seconds; a bound for what takes a few
 FAST = ("--probe.max_tokens", "4")
@@ -72,26 +74,24 @@ async def test_two_engines_with_different_flags_differ(tmp_path):
     assert "session 6 of 6 on off: 0 % of prompts from cache" in errors
 
 
-async def test_engines_with_different_block_sizes_get_prompts_of_the_same_length():
-    async with simulator(block_size=16) as first, simulator(block_size=512) as other:
-        code, output, errors = await ran(
-            "compare", first.url, other.url, "--json", "--sessions", "2", *FAST
-        )
-    assert code == 0, errors
-    sides = json.loads(output)["sides"]
+def test_engines_with_different_block_sizes_get_prompts_of_the_same_length():
+    with engine_beside(block_size=16) as first, engine_beside(block_size=512) as other:
+        done = run_command("compare", first.url, other.url, "--json", "--sessions", "2", *FAST)
+    assert done.code == 0, done.errors
+    sides = json.loads(done.output)["sides"]
     lengths = [side["sessions"][0][0]["prompt_tokens"] for side in sides]
     assert min(lengths) >= 4096  # eight blocks of 512
     assert max(lengths) - min(lengths) < 0.02 * max(lengths)
 
 
-async def test_rounds_are_interleaved_in_an_order_and_its_reverse():
-    async with simulator() as first, simulator() as other:
-        code, _, errors = await ran(
-            "compare", first.url, other.url, "--sessions", "4", "--json", *FAST
-        )
-    assert code == 0, errors
+def test_rounds_are_interleaved_in_an_order_and_its_reverse():
+    with engine_beside() as first, engine_beside() as other:
+        done = run_command("compare", first.url, other.url, "--sessions", "4", "--json", *FAST)
+    assert done.code == 0, done.errors
     order = [
-        line.split()[5].rstrip(":") for line in errors.splitlines() if line.startswith("session")
+        line.split()[5].rstrip(":")
+        for line in done.errors.splitlines()
+        if line.startswith("session")
     ]
     assert order[2:4] == order[:2][::-1]
     assert order[6:8] == order[4:6][::-1]
@@ -115,32 +115,32 @@ async def test_cached_is_faster_than_cold_where_prefill_takes_time():
     assert penalty["seconds_per_token"] == pytest.approx(0.0001, rel=0.5)
 
 
-async def test_saved_results_are_compared_without_an_engine(tmp_path):
+def test_saved_results_are_compared_without_an_engine(tmp_path):
     files = []
-    async with simulator() as first, simulator(enable_prefix_caching=False) as other:
+    with engine_beside() as first, engine_beside(enable_prefix_caching=False) as other:
         for name, engine in (("a", first), ("b", other)):
-            code, output, errors = await ran("probe", "--url", engine.url, "--json", *FAST)
-            assert code == 0, errors
+            done = run_command("probe", "--url", engine.url, "--json", *FAST)
+            assert done.code == 0, done.errors
             file = tmp_path / f"{name}.json"
-            file.write_text(output)
+            file.write_text(done.output)
             files.append(str(file))
-    code, output, errors = await ran("compare", *files)
-    assert code == 0, errors
-    assert "not played in turn" in " ".join(output.split())
-    assert "1 pair of sessions cannot show a difference" in " ".join(output.split())
-    code, output, _ = await ran("compare", files[0])
-    assert code == 2
-    assert output == ""
+    done = run_command("compare", *files)
+    assert done.code == 0, done.errors
+    assert "not played in turn" in " ".join(done.output.split())
+    assert "1 pair of sessions cannot show a difference" in " ".join(done.output.split())
+    done = run_command("compare", files[0])
+    assert done.code == 2
+    assert done.output == ""
 
 
-async def test_a_saved_probe_with_controls_is_cached_against_cold(tmp_path):
+def test_a_saved_probe_with_controls_is_cached_against_cold(tmp_path):
     file = tmp_path / "cold.json"
-    async with simulator() as engine:
-        _, output, _ = await ran("probe", "--cold", "--url", engine.url, "--json", *FAST)
-    file.write_text(output)
-    code, output, errors = await ran("compare", "--cold", str(file), "--json")
-    assert code == 0, errors
-    assert [side["name"] for side in json.loads(output)["sides"]] == ["cached", "cold"]
+    with engine_beside() as engine:
+        done = run_command("probe", "--cold", "--url", engine.url, "--json", *FAST)
+    file.write_text(done.output)
+    done = run_command("compare", "--cold", str(file), "--json")
+    assert done.code == 0, done.errors
+    assert [side["name"] for side in json.loads(done.output)["sides"]] == ["cached", "cold"]
 
 
 @pytest.mark.parametrize("name", ["probe", "compare"])
@@ -152,21 +152,18 @@ def test_without_the_extra_a_chart_is_refused_before_the_first_session(
     assert "pip install 'vllm-cache-exporter[report]'" in capsys.readouterr().err
 
 
-async def test_probe_draws_its_session_beside_what_it_prints(tmp_path):
-    async with simulator(model="drawn") as engine:
-        code, output, errors = await ran(
+def test_probe_draws_its_session_beside_what_it_prints(tmp_path):
+    with engine_beside(model="drawn") as engine:
+        done = run_command(
             "probe", "--url", engine.url, "--chart", str(tmp_path / "chart.svg"), "--json", *FAST
         )
-    assert code == 0, errors
-    assert json.loads(output)["model"] == "drawn"
+    assert done.code == 0, done.errors
+    assert json.loads(done.output)["model"] == "drawn"
     assert "SIMULATED: drawn · vLLM 0.32.0" in (tmp_path / "chart.svg").read_text()
 
 
-@contextlib.asynccontextmanager
-async def like(name: str) -> AsyncIterator[Simulator]:
-    settings = settings_like(name, SimulatorSettings(port=0, time_scale=0.0))
-    async with Simulator(settings) as one:
-        yield one
+def like(name: str) -> AbstractContextManager[Simulator]:
+    return engine_beside(settings_like(name, SimulatorSettings(port=0, time_scale=0.0)))
 
 
 @pytest.mark.parametrize(
@@ -177,26 +174,24 @@ async def like(name: str) -> AsyncIterator[Simulator]:
         ("pd-decode", "Measure the prefill nodes"),
     ],
 )
-async def test_compare_cold_stops_after_the_turn_that_shows_that_controls_prove_nothing(
-    server, remedy
-):
-    async with like(server) as engine:
-        code, output, errors = await ran("compare", "--cold", engine.url, *FAST)
-        asked = await prompts_of(engine.url)
-    assert code == 1
-    text = " ".join(output.split())
+def test_compare_cold_stops_after_the_turn_that_shows_that_controls_prove_nothing(server, remedy):
+    with like(server) as engine:
+        done = run_command("compare", "--cold", engine.url, *FAST)
+        asked = prompts_of(engine.url)
+    assert done.code == 1
+    text = " ".join(done.output.split())
     assert "Whether cold is faster than cached is unknown" in text
     assert "Stopped after turn 2." in text
     assert remedy in text
-    assert "Turns 2 to 1" not in output
-    assert "session 1 of" not in errors
+    assert "Turns 2 to 1" not in done.output
+    assert "session 1 of" not in done.errors
     assert asked < 4 * 3000, "not six sessions of eight turns with their controls"
 
 
-async def prompts_of(url: str) -> float:
+def prompts_of(url: str) -> float:
     """Prompt tokens that the engine computed or served."""
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as answer:
-        page = await answer.text()
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        page = answer.read().decode()
     return sum(
         float(line.rpartition(" ")[2])
         for line in page.splitlines()
@@ -204,35 +199,35 @@ async def prompts_of(url: str) -> float:
     )
 
 
-async def test_probe_cold_stops_if_controls_prove_nothing_and_shows_the_turns_so_far():
-    async with simulator(enable_prompt_tokens_details=False) as engine:
-        code, output, errors = await ran("probe", "--cold", "--url", engine.url, "--json", *FAST)
-    told = json.loads(output)
-    assert (code, told["interrupted"], len(told["turns"])) == (1, True, 2)
-    text = " ".join(errors.split())
+def test_probe_cold_stops_if_controls_prove_nothing_and_shows_the_turns_so_far():
+    with engine_beside(enable_prompt_tokens_details=False) as engine:
+        done = run_command("probe", "--cold", "--url", engine.url, "--json", *FAST)
+    told = json.loads(done.output)
+    assert (done.code, told["interrupted"], len(told["turns"])) == (1, True, 2)
+    text = " ".join(done.errors.split())
     assert "--cold: only the number of cached tokens proves that a control was cold" in text
     assert "--enable-prompt-tokens-details" in text
 
 
 @pytest.mark.parametrize("server", ["vllm-0.17.1", "omits-empty"])
-async def test_an_engine_that_leaves_out_a_zero_can_be_compared(server):
-    async with like(server) as engine:
-        code, output, errors = await ran("compare", "--cold", engine.url, "--sessions", "2", *FAST)
-    assert code == 0, errors
-    assert "Turns 2 to 8; turn 1 is the same request on both sides." in output
-    assert "first TTFT" not in output
+def test_an_engine_that_leaves_out_a_zero_can_be_compared(server):
+    with like(server) as engine:
+        done = run_command("compare", "--cold", engine.url, "--sessions", "2", *FAST)
+    assert done.code == 0, done.errors
+    assert "Turns 2 to 8; turn 1 is the same request on both sides." in done.output
+    assert "first TTFT" not in done.output
 
 
-async def test_a_file_without_cold_controls_is_refused_with_advice(tmp_path):
-    async with simulator() as engine:
-        _, output, _ = await ran("probe", "--url", engine.url, "--json", *FAST)
+def test_a_file_without_cold_controls_is_refused_with_advice(tmp_path):
+    with engine_beside() as engine:
+        done = run_command("probe", "--url", engine.url, "--json", *FAST)
     file = tmp_path / "warm.json"
-    file.write_text(output)
-    code, output, errors = await ran("compare", "--cold", str(file))
-    assert (code, output) == (2, "")
+    file.write_text(done.output)
+    done = run_command("compare", "--cold", str(file))
+    assert (done.code, done.output) == (2, "")
     assert (
         f"{file}: its sessions have no cold controls. Play them with `probe --cold --json`"
-        in errors
+        in done.errors
     )
 
 
@@ -255,14 +250,14 @@ async def test_ctrl_c_shows_the_complete_rounds():
     assert len({len(side["sessions"]) for side in told["sides"]}) == 1
 
 
-async def test_an_unreachable_engine_ends_the_comparison_at_once():
-    async with simulator() as engine:
+def test_an_unreachable_engine_ends_the_comparison_at_once():
+    with engine_beside() as engine:
         gone = engine.url
-    async with simulator() as engine:
-        code, output, errors = await ran("compare", engine.url, f"gone={gone}", *FAST)
-    assert (code, output) == (1, "")
-    assert f"gone ({gone}): The session failed" in errors
-    assert "connection refused" in errors
+    with engine_beside() as engine:
+        done = run_command("compare", engine.url, f"gone={gone}", *FAST)
+    assert (done.code, done.output) == (1, "")
+    assert f"gone ({gone}): The session failed" in done.errors
+    assert "connection refused" in done.errors
 
 
 @pytest.mark.parametrize(

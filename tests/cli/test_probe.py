@@ -1,4 +1,4 @@
-"""`probe` as a process: in a terminal, in a pipe, interrupted, and without an engine."""
+"""`probe`: in a terminal, in a pipe, interrupted, and without an engine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import engine_beside, run_command
 
 from exporter.cli.main import main
 from exporter.simulator.faults import faults
@@ -226,13 +227,13 @@ async def test_a_pipe_gets_only_the_result_and_standard_error_the_progress():
     assert [line[:11] for line in errors.splitlines()] == [f"turn {n} of 8" for n in range(1, 9)]
 
 
-async def test_json_and_csv_have_the_same_turns():
-    async with simulator() as engine:
-        _, page, beside = await probe("--url", engine.url, "--json", "--cold")
-        code, table, _ = await probe("--url", engine.url, "--csv", "--cold")
-    shape, rows = json.loads(page), list(csv.DictReader(io.StringIO(table)))
-    assert code == 0
-    assert "Nothing to change" in " ".join(beside.split())
+def test_json_and_csv_have_the_same_turns():
+    with engine_beside() as engine:
+        first = run_command("probe", "--url", engine.url, "--json", "--cold")
+        second = run_command("probe", "--url", engine.url, "--csv", "--cold")
+    shape, rows = first.json, list(csv.DictReader(io.StringIO(second.output)))
+    assert second.code == 0
+    assert "Nothing to change" in first.said
     assert shape["interrupted"] is False
     exact = ("turn", "prompt_tokens", "cached_tokens", "ideal_cached_tokens", "completion_tokens")
     for turn, row in zip(shape["turns"], rows, strict=True):
@@ -243,29 +244,31 @@ async def test_json_and_csv_have_the_same_turns():
     assert (rows[0]["efficiency_ratio"], rows[1]["efficiency_ratio"]) == ("", "1.0")
 
 
-async def test_the_limits_set_the_exit_code():
-    async with simulator() as engine:
-        met = await probe("--url", engine.url, "--fail-under-efficiency", "1",
+def test_the_limits_set_the_exit_code():
+    with engine_beside() as engine:
+        met = run_command("probe", "--url", engine.url, "--fail-under-efficiency", "1",
                           "--fail-under-hit-ratio", "0.5")  # fmt: skip
         engine.inject(faults.Wedge())
-        missed = await probe("--url", engine.url, "--fail-under-efficiency", "0.9", "--json")
-    assert met[0] == 0
-    assert missed[0] == 1
-    assert "efficiency of 0 % is below --fail-under-efficiency 0.9." in missed[2]
-    assert "restart vLLM" in missed[2]
-    assert len(json.loads(missed[1])["turns"]) == 8
+        missed = run_command(
+            "probe", "--url", engine.url, "--fail-under-efficiency", "0.9", "--json"
+        )
+    assert met.code == 0
+    assert missed.code == 1
+    assert "efficiency of 0 % is below --fail-under-efficiency 0.9." in missed.errors
+    assert "restart vLLM" in missed.errors
+    assert len(missed.json["turns"]) == 8
 
 
-async def test_an_unknown_ratio_fails_its_limit_with_a_sentence():
-    async with simulator() as engine:
+def test_an_unknown_ratio_fails_its_limit_with_a_sentence():
+    with engine_beside() as engine:
         engine.inject(faults.NoUsage())
         engine.inject(faults.NoLogStats())
-        plain = await probe("--url", engine.url)
-        demanded = await probe("--url", engine.url, "--fail-under-hit-ratio", "0")
-    assert plain[0] == 0
-    assert demanded[0] == 1
+        plain = run_command("probe", "--url", engine.url)
+        demanded = run_command("probe", "--url", engine.url, "--fail-under-hit-ratio", "0")
+    assert plain.code == 0
+    assert demanded.code == 1
     sentence = "The session's hit ratio is unknown, so it does not reach --fail-under-hit-ratio 0."
-    assert sentence in " ".join(demanded[2].split())
+    assert sentence in demanded.said
 
 
 @pytest.mark.parametrize(
@@ -287,39 +290,37 @@ def test_wrong_usage_has_exit_code_2_and_what_is_allowed(arguments, said, capsys
     ("arguments", "said"),
     [(("--url", "gpu-box"), 'command line, --url = "gpu-box"'), ((), "--simulated")],
 )
-async def test_an_invalid_or_missing_url_is_wrong_usage_too(arguments, said):
-    code, output, errors = await probe(*arguments)
-    assert (code, output) == (2, "")
-    assert said in errors
-    assert "Traceback" not in errors
+def test_an_invalid_or_missing_url_is_wrong_usage_too(arguments, said):
+    done = run_command("probe", *arguments)
+    assert (done.code, done.output) == (2, "")
+    assert said in done.errors
+    assert "Traceback" not in done.errors
 
 
-async def test_without_an_engine_at_the_url_there_is_advice_and_nothing_is_simulated():
-    async with simulator() as engine:
+def test_without_an_engine_at_the_url_there_is_advice_and_nothing_is_simulated():
+    with engine_beside() as engine:
         url = engine.url
-    code, output, errors = await probe("--url", url, "--json")
-    said = " ".join(errors.split())
-    assert code == 1
-    assert json.loads(output)["failure"]["reason"] == "connection_refused"
-    assert json.loads(output)["simulated"] is False
-    assert "nothing listens at 127.0.0.1" in said
-    assert "vllm-cache-exporter probe --simulated" in said
+    done = run_command("probe", "--url", url, "--json")
+    assert done.code == 1
+    assert done.json["failure"]["reason"] == "connection_refused"
+    assert done.json["simulated"] is False
+    assert "nothing listens at 127.0.0.1" in done.said
+    assert "vllm-cache-exporter probe --simulated" in done.said
 
 
-async def test_a_wrong_model_is_reported_with_the_served_ones():
-    async with simulator() as engine:
-        code, output, errors = await probe("--url", engine.url, "--model", "gpt-9")
-    said = " ".join(errors.split())
-    assert (code, output) == (1, "")
-    assert "does not serve 'gpt-9', it serves simulated" in said
-    assert "Give --model a name that the server lists" in said
+def test_a_wrong_model_is_reported_with_the_served_ones():
+    with engine_beside() as engine:
+        done = run_command("probe", "--url", engine.url, "--model", "gpt-9")
+    assert (done.code, done.output) == (1, "")
+    assert "does not serve 'gpt-9', it serves simulated" in done.said
+    assert "Give --model a name that the server lists" in done.said
 
 
-async def test_for_a_server_without_details_the_output_names_the_flag(tmp_path):
-    async with simulator(enable_prompt_tokens_details=False) as engine:
-        code, output, _ = await probe("--url", engine.url)
-    assert code == 0
-    assert "--enable-prompt-tokens-details" in output
+def test_for_a_server_without_details_the_output_names_the_flag(tmp_path):
+    with engine_beside(enable_prompt_tokens_details=False) as engine:
+        done = run_command("probe", "--url", engine.url)
+    assert done.code == 0
+    assert "--enable-prompt-tokens-details" in done.output
 
 
 async def test_a_session_that_fails_after_some_turns_shows_them_and_the_reason():
@@ -338,10 +339,10 @@ async def test_a_session_that_fails_after_some_turns_shows_them_and_the_reason()
     assert "Before that, the cache served" in shown.text
 
 
-async def test_simulated_needs_no_engine_and_is_marked_twice():
-    code, output, _ = await probe("--simulated")
-    assert code == 0
-    assert output.count("SIMULATED") == 2
+def test_simulated_needs_no_engine_and_is_marked_twice():
+    done = run_command("probe", "--simulated")
+    assert done.code == 0
+    assert done.output.count("SIMULATED") == 2
 
 
 @pytest.mark.vllm

@@ -130,6 +130,19 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_recorded_words(name):
     assert (status, ours) == (400, real)
 
 
+REFUSED_MODEL = [name for name in RELEASES if (RECORDED / name / "unknown_model.txt").exists()]
+
+
+@pytest.mark.parametrize("name", REFUSED_MODEL)
+async def test_a_model_that_is_not_served_is_refused_in_the_recorded_shape(name):
+    real = json.loads(recorded(name, "unknown_model.txt"))
+    async with engine_of(name) as engine:
+        body = engine.body(opening(10), max_tokens=16, model="nope")
+        status, ours = await engine.post("/v1/chat/completions", body)
+    assert status == 404
+    assert shape(ours) == shape(real)
+
+
 def families(page):
     found = {}
     for family in text_string_to_metric_families(page):

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from served import LoopThread, Said
+from commands import LoopThread
+from served import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,49 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import re
-import sys
-import threading
 import urllib.request
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from commands import PATIENCE, run_command, simulated_engine
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import config, logs
-from exporter.cli.main import main
 from exporter.clock import SystemClock
 from exporter.daemon.app import Daemon
 from exporter.simulator.engine_kinds.table import settings_like
-from exporter.simulator.server import Simulator, SimulatorSettings
+from exporter.simulator.server import SimulatorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+
+    from commands import LoopThread, Result
 
     from exporter.clock import Clock
+    from exporter.simulator.server import Simulator
 
-PATIENCE = 500.0  # seconds; a bound for what takes a few
 RESTING = ("asleep", "paused", "paused-stream", "hung-queue")  # they answer no request
-
-
-class LoopThread:
-    """An event loop in a thread: servers that live on while a command has a loop of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
 
 
 def model_of(name: str) -> dict[str, str]:
@@ -58,38 +40,8 @@ def model_of(name: str) -> dict[str, str]:
 def serving(loop: LoopThread, name: str, **changed: Any) -> Iterator[Simulator]:
     """A server of that kind, which answers at once."""
     given = SimulatorSettings(**{"port": 0, "time_scale": 0.0, **changed})
-    simulator = Simulator(settings_like(name, given))
-    loop.run(simulator.start())
-    try:
+    with simulated_engine(loop, settings_like(name, given)) as simulator:
         yield simulator
-    finally:
-        loop.run(simulator.stop())
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one command ended with."""
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.output)
-        return told
-
-
-def run_command(*arguments: str) -> Result:
-    """A command in this process: `main` has a loop of its own."""
-    output, errors, given = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["vllm-cache-exporter", *arguments]
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            code = main(arguments)
-    finally:
-        sys.argv = given
-    return Result(code, output.getvalue(), errors.getvalue())
 
 
 class Said:

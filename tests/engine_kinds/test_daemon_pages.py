@@ -12,6 +12,7 @@ from served import RESTING, watch
 from exporter.clock import SystemClock
 from exporter.simulator.faults.behaviours import Asleep, PodGone
 
+pytestmark = pytest.mark.xdist_group("engine kinds")  # one daemon measures all of them
 HELD_BACK = ("frozen-queue",)
 PLAYED = [name for name in RIGHT if name not in (*RESTING, *HELD_BACK)]
 each_played = pytest.mark.parametrize("name", PLAYED)

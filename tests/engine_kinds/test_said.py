@@ -9,6 +9,7 @@ from served import Said
 from exporter.simulator.engine_kinds.table import PROFILES
 from exporter.simulator.faults.behaviours import DropLastUnit
 
+pytestmark = pytest.mark.xdist_group("engine kinds")  # each kind is asked once for all tests
 each_profile = pytest.mark.parametrize("name", RIGHT)
 
 

@@ -178,12 +178,12 @@ def test_each_growth_counts_at_the_cost_of_its_time():
     for result in measured(0.0002):
         state.session_finished(result)
     state.engine_scraped(saved(10_000.0))
-    assert state.prefill_seconds_saved == pytest.approx(2.0)
+    assert state.saved.seconds == pytest.approx(2.0)
     for result in measured(0.0004, sessions=40):
         state.session_finished(result)
-    assert state.prefill_seconds_saved == pytest.approx(2.0)
+    assert state.saved.seconds == pytest.approx(2.0)
     state.engine_scraped(saved(20_000.0))
-    assert state.prefill_seconds_saved == pytest.approx(6.0)
+    assert state.saved.seconds == pytest.approx(6.0)
 
 
 def test_another_process_or_model_is_measured_again():
@@ -209,8 +209,8 @@ def test_the_seconds_saved_never_fall(scrapes):
         for result in measured():
             state.session_finished(result)
         state.engine_scraped(saved(total, restarts))
-        assert (state.prefill_seconds_saved or 0.0) >= last
-        last = state.prefill_seconds_saved or 0.0
+        assert (state.saved.seconds or 0.0) >= last
+        last = state.saved.seconds or 0.0
 
 
 def test_a_failed_session_takes_the_cost_and_a_failed_scrape_the_savings_away(metrics):

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import structlog
 from fake_clock import FakeClock
-from load_views import engine
+from load_views import engine, load_policy, new_admission
 from probe_loops import ProbeLoops
 from publish_records import session, turn
+from recorded_sinks import RecordedProbe
 
-from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS
 from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason
-from exporter.probe.admission import Admission
 
 
 class Scene:
@@ -25,20 +25,23 @@ class Scene:
     def __init__(self, tokens_per_hour=10_000) -> None:
         self.clock = FakeClock(monotonic=0.0)
         self.view = engine()
-        self.published = []
+        self.sink = RecordedProbe()
         self.looks = 0
         self.works = False  # whether the engine generates tokens between readings
-        policy = LoadPolicy(tokens_per_hour, 0, 0.9)
         self.asleep = False
         self.asleep_asked = 0
-        self.admission = Admission(
-            "t",
-            policy,
+        self.admission = new_admission(
             self._observe,
             self.clock,
-            self.published.append,
+            load_policy(tokens_per_hour, usage=0.9),
+            sink=self.sink,
             asleep_or_paused=self._asleep_or_paused,
         )
+
+    @property
+    def published(self):
+        """The reasons."""
+        return [reason for reason, _ in self.sink.pauses]
 
     async def _asleep_or_paused(self):
         self.asleep_asked += 1
@@ -200,16 +203,17 @@ async def test_the_budget_is_waited_for_without_asking_the_engine():
     assert scene.published[-1] is None
 
 
-async def test_the_wait_for_the_budget_is_known_in_seconds():
+async def test_the_end_of_the_wait_for_the_budget_is_known():
     scene = Scene()
     await scene.pass_through(tokens=5_000)
-    assert scene.admission.wait_seconds == 0
+    assert scene.sink.pauses[-1] == (None, None)
+    until = scene.clock.time() + 1800
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
-    assert scene.admission.wait_seconds == pytest.approx(1800)
+    assert scene.sink.pauses[-1] == (PauseReason.BUDGET, pytest.approx(until))
     await scene.clock.advance(1801.0)
     await waiting
-    assert scene.admission.wait_seconds == 0
+    assert scene.sink.pauses[-1] == (None, None)
 
 
 async def test_a_long_pause_is_published_again_and_again_so_the_loop_is_seen_alive():

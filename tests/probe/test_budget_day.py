@@ -5,16 +5,15 @@ import random
 from contextlib import suppress
 
 from fake_clock import FakeClock
+from load_views import load_policy, new_admission
 from probe_loops import ProbeLoops
 from recorded_sinks import RecordedLoop
 
-from exporter.analysis.load import LoadPolicy
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
 from exporter.loops import Schedule
 from exporter.metrics.state.target import TargetState
-from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
@@ -49,9 +48,7 @@ class Day:
             heartbeat=RecordedLoop().heartbeat,
         )
         observe = scraper.refresh
-        admission = Admission(
-            "t", LoadPolicy(BUDGET, 0, 0.9), observe, self.clock, lambda _reason: None
-        )
+        admission = new_admission(observe, self.clock, load_policy(BUDGET, usage=0.9))
         requests = EngineRequests(client, observe, self.clock)
         control = ColdControl(0.125, random.Random(5).random, new_salt)
         plan = SessionPlan("t", CODING_AGENT, 8, DEADLINES)

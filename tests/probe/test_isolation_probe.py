@@ -7,24 +7,20 @@ import contextlib
 
 import structlog
 from fake_clock import FakeClock
-from load_views import engine
+from load_views import engine, load_policy, new_admission
 from probe_loops import ProbeLoops
 
-from exporter.analysis.load import LoadPolicy
 from exporter.loops import Schedule
 from exporter.model.probe import IsolationReading
-from exporter.probe.admission import Admission
 from exporter.simulator.faults import faults
 
 
 class Watched:
     """The loop over a bench, what it published, and its clock."""
 
-    def __init__(self, at, observe=None, policy=LoadPolicy(0, 0, 1.0)) -> None:  # noqa: B008 - frozen
+    def __init__(self, at, observe=None, policy=None) -> None:
         self.clock = FakeClock()
-        admission = Admission(
-            "t", policy, observe or at.requests.observe, self.clock, lambda _pause: None
-        )
+        admission = new_admission(observe or at.requests.observe, self.clock, policy)
         loops = ProbeLoops(self.clock, admission, at.requests, new_salt=at.new_salt, may_fail=True)
         self.loop = loops.isolation(Schedule(30.0, 600.0))
         self.readings, self.tokens = loops.sink.isolation, loops.sink.tokens
@@ -131,7 +127,7 @@ async def test_it_waits_for_admission_while_requests_wait_in_the_engines_queue(b
         async def observe():
             return queue.pop(0) if len(queue) > 1 else queue[0]
 
-        watched = Watched(at, observe, LoadPolicy(0, 0, 0.9))
+        watched = Watched(at, observe, load_policy(usage=0.9))
         async with running(watched):
             await watched.clock.until_asleep()
             await watched.clock.advance(30)

@@ -9,17 +9,16 @@ import structlog
 from fake_clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from load_views import load_policy, new_admission
 from probe_loops import ProbeLoops
 from scraper_bench import unheard_scraper
 
 from exporter.analysis import retention
-from exporter.analysis.load import LoadPolicy
 from exporter.analysis.reuse.repeated_prompt import most_cached
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Usage
 from exporter.model.probe import RetentionUnknown
-from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.scenario.retention_prefix import prefix_messages
 from exporter.simulator.faults import behaviours, faults
@@ -37,9 +36,7 @@ class Scene:
         self.clock = FakeClock(monotonic=0.0)
         scraper = unheard_scraper(client, self.clock)
         salts = iter(f"salt-{number}" for number in range(10_000))
-        self.admission = Admission(
-            "t", LoadPolicy(budget, 0, 1.0), scraper.refresh, self.clock, lambda _reason: None
-        )
+        self.admission = new_admission(scraper.refresh, self.clock, load_policy(budget))
         self.requests = EngineRequests(client, scraper.refresh, self.clock)
         loops = ProbeLoops(self.clock, self.admission, self.requests, new_salt=lambda: next(salts))
         self.loop = loops.retention(gaps)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import structlog
 from fake_clock import FakeClock
+from load_views import load_policy, new_admission
 from probe_loops import ProbeLoops
 from publish_records import session, turn
 
-from exporter.analysis.load import UNKNOWN_TURN_TOKENS, LoadPolicy
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS
 from exporter.loops import Schedule
 from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Control, ControlOutcome, Notice, SessionResult
@@ -55,8 +56,7 @@ class ScriptedRunner:
 
 
 def unlimited(clock: FakeClock, tokens_per_hour: int = 0) -> Admission:
-    policy = LoadPolicy(tokens_per_hour, 0, 1.0)
-    return Admission("t", policy, _idle_engine, clock, lambda _reason: None)
+    return new_admission(_idle_engine, clock, load_policy(tokens_per_hour))
 
 
 async def run_rounds(script, *, seconds=0.0, interval=60.0, jitter=1.0, tokens_per_hour=0):
@@ -226,7 +226,7 @@ async def test_a_cancelled_session_is_no_result_but_its_tokens_count():
     control = Control(ControlOutcome.COLD, False, 900, None, 0.1)
     turns = (replace(turn(1, 900, 0, 0), control=control), turn(2, 1100, 896, 896))
     runner = EndlessRunner(session(*turns, extra_tokens=33))
-    admission = Admission("t", LoadPolicy(3600, 0, 1.0), _idle_engine, clock, lambda _reason: None)
+    admission = unlimited(clock, 3600)
     loops = ProbeLoops(clock, admission)
     task = asyncio.create_task(loops.sessions(runner).run())
     await runner.begun.wait()

@@ -5,17 +5,16 @@ import secrets
 from contextlib import suppress
 
 import pytest
+from load_views import load_policy, new_admission
 from probe_loops import ProbeLoops
 from recorded_sinks import RecordedLoop
 
-from exporter.analysis.load import LoadPolicy
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
 from exporter.metrics.state.target import TargetState
 from exporter.model.session import ControlOutcome
-from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
@@ -25,10 +24,6 @@ from exporter.scenario.coding_agent import CODING_AGENT
 pytestmark = pytest.mark.vllm
 
 DEADLINES = Deadlines(first_token=120, between_tokens=60, whole=180)
-
-
-def nothing(*_arguments: object) -> None:
-    """Publishes nothing."""
 
 
 def new_salt() -> str:
@@ -71,7 +66,7 @@ async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):
     async with EngineClient(vllm_servers.get("details32"), timeout_seconds=30) as client:
         observe, clock = scraper_of(client).refresh, SystemClock()
         # Pauses are allowed, because other tests may use the same engine.
-        admission = Admission("t", LoadPolicy(0, 10_000, 1.0), observe, clock, nothing)
+        admission = new_admission(observe, clock, load_policy(waiting=10_000))
         requests = EngineRequests(client, observe, clock)
         loops = ProbeLoops(clock, admission, requests, new_salt=new_salt, deadlines=DEADLINES)
         loop, found = loops.retention((5.0, 10.0)), loops.sink.retention

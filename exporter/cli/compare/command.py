@@ -16,7 +16,7 @@ import uvloop
 from exporter import config
 from exporter.analysis.paired import LEAST_PAIRS
 from exporter.cli.cold import ColdUnprovenError
-from exporter.cli.compare.play import Player, play_rounds, players_of
+from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
     add_engine_arguments,
@@ -67,16 +67,6 @@ class Source:
         return self.place.startswith(("http://", "https://"))
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedSessions:
-    """The sides in the order given, and the number of the signal that stopped the sessions."""
-
-    sides: tuple[Side, ...]
-    started_time: float
-    interleaved: bool
-    signal: int | None = None
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources", nargs="*", metavar="SOURCE", help="two or more engines, or two or more files"
@@ -125,16 +115,16 @@ def main(options: argparse.Namespace) -> int:
         check_chart(options.chart)
     sources = sources_of(options.sources)
     if sources and not any(source.is_url for source in sources):
-        played = saved_sessions(sources, cold=options.cold)
+        comparison, number = _of_files(sources, cold=options.cold), None
     else:
         try:
-            played = uvloop.run(_play(options, sources))
+            comparison, number = uvloop.run(_play(options, sources))
         except ColdUnprovenError as error:
             if options.json:
                 raise
             console_on(sys.stdout).print(f"Whether cold is faster than cached is unknown: {error}")
             return 1
-    return write_result(played, options)
+    return _write_result(comparison, number, options)
 
 
 def sources_of(words: Sequence[str]) -> list[Source]:
@@ -161,10 +151,9 @@ def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"side{place + 1}"  # noqa: PLR2004 - letters
 
 
-def saved_sessions(sources: Sequence[Source], *, cold: bool) -> ComparedSessions:
-    """The sides in files. Raises `ConfigError` with file and field."""
+def _of_files(sources: Sequence[Source], *, cold: bool) -> Comparison:
+    """Compares the sessions in files. Raises `ConfigError` with file and field."""
     files = {source.place: _read(source.place) for source in sources}
-    started = min(session.started_time for held in files.values() for session in held)
     if cold:
         if len(files) != 1:
             raise ConfigError(
@@ -172,7 +161,7 @@ def saved_sessions(sources: Sequence[Source], *, cold: bool) -> ComparedSessions
             )
         file, sessions = next(iter(files.items()))
         _check_controls(file, sessions)
-        return ComparedSessions(cold_sides(file, sessions), started, interleaved=True)
+        return compare(cold_sides(file, sessions), interleaved=True, cold=True)
     if len(files) < 2:  # noqa: PLR2004 - two make a comparison
         place = sources[0].place
         number = len(files[place])
@@ -181,8 +170,8 @@ def saved_sessions(sources: Sequence[Source], *, cold: bool) -> ComparedSessions
             "second file, or --cold if the sessions have cold controls"
         )
     check_same_scenario(files)
-    sides = tuple(side_of(each.name, each.place, files[each.place]) for each in sources)
-    return ComparedSessions(sides, started, interleaved=False)
+    sides = [side_of(each.name, each.place, files[each.place]) for each in sources]
+    return compare(sides, interleaved=False)
 
 
 def _check_controls(file: str, sessions: Sequence[SessionResult]) -> None:
@@ -208,7 +197,10 @@ def _read(file: str) -> list[SessionResult]:
         raise ConfigError(f"{file}: not a text file in UTF-8") from error
 
 
-async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> ComparedSessions:
+async def _play(
+    options: argparse.Namespace, sources: Sequence[Source]
+) -> tuple[Comparison, int | None]:
+    """Plays and compares sessions. Also returns the number of the signal that stopped them."""
     async with AsyncExitStack() as stack:
         if options.cold or options.restart_without_caching:
             return await _play_one_engine(options, sources, stack)
@@ -218,18 +210,19 @@ async def _play(options: argparse.Namespace, sources: Sequence[Source]) -> Compa
             raise ConfigError(
                 "compare needs two or more engines or files, or --cold or --restart-without-caching"
             )
-        settings = _settings_of(options, sources)
+        add_targets(options, {f"side{n}": each.place for n, each in enumerate(sources, start=1)})
+        settings = load_settings(options).settings
+        quiet_logs(settings)
         names = [source.name for source in sources]
         targets = dict(zip(names, settings.targets, strict=True))
         players = await players_of(settings, targets, stack)
-        _, number = await until_signal(play_rounds(players, options.sessions, show_progress))
-        sides = tuple(side_of(each.name, each.url, _sessions_of(each, number)) for each in players)
-        return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
+        number = await _play_rounds(players, options.sessions)
+        return compare(_sides(players), interleaved=True), number
 
 
 async def _play_one_engine(
     options: argparse.Namespace, sources: Sequence[Source], stack: AsyncExitStack
-) -> ComparedSessions:
+) -> tuple[Comparison, int | None]:
     if len(sources) > 1 or (sources and (options.url or options.target or options.simulated)):
         raise ConfigError("compare: --cold and --restart-without-caching take one engine only")
     url = await simulated_url(stack) if options.simulated else options.url
@@ -237,16 +230,16 @@ async def _play_one_engine(
     if options.restart_without_caching:
         return await _play_restarted(settings, target, options.sessions)
     players = await players_of(settings, {"the engine": target}, stack, cold=True)
-    _, number = await until_signal(play_rounds(players, options.sessions, show_progress))
-    sides = cold_sides(players[0].url, _sessions_of(players[0], number))
-    return ComparedSessions(sides, _started(players), interleaved=True, signal=number)
+    number = await _play_rounds(players, options.sessions)
+    sides = cold_sides(players[0].url, players[0].sessions)
+    return compare(sides, interleaved=True, cold=True), number
 
 
-async def _play_restarted(settings: Settings, target: Target, sessions: int) -> ComparedSessions:
+async def _play_restarted(
+    settings: Settings, target: Target, sessions: int
+) -> tuple[Comparison, int | None]:
     players: list[Player] = []
-    work = play_restarted(
-        settings, target, sessions, SystemClock(), players=players, show=show_progress
-    )
+    work = play_restarted(settings, target, sessions, SystemClock(), players=players)
     try:
         _, number = await until_signal(work)
     except DockerError as error:
@@ -254,56 +247,34 @@ async def _play_restarted(settings: Settings, target: Target, sessions: int) -> 
     if sum(bool(player.sessions) for player in players) < 2:  # noqa: PLR2004 - with and without
         show_progress("interrupted before both sides had a session: there is nothing to show")
         raise KeyboardInterrupt
-    sides = tuple(side_of(each.name, each.url, each.sessions) for each in players)
-    return ComparedSessions(sides, _started(players), interleaved=False, signal=number)
+    return compare(_sides(players), interleaved=False), number
 
 
-def _started(players: Sequence[Player]) -> float:
-    return min(session.started_time for player in players for session in player.sessions)
-
-
-def _sessions_of(player: Player, number: int | None) -> list[SessionResult]:
-    """Its sessions. If a signal came before the first round was complete, nothing is shown."""
-    if number is not None and not player.sessions:
+async def _play_rounds(players: Sequence[Player], rounds: int) -> int | None:
+    """Returns the number of the signal that stopped the sessions."""
+    _, number = await until_signal(play_rounds(players, rounds))
+    if not players[0].sessions:
         show_progress("interrupted before the first round was complete: there is nothing to show")
         raise KeyboardInterrupt
-    return player.sessions
+    return number
 
 
-def _settings_of(options: argparse.Namespace, sources: Sequence[Source]) -> Settings:
-    """The settings with a target for each URL."""
-    add_targets(options, {f"side{n}": each.place for n, each in enumerate(sources, start=1)})
-    settings = load_settings(options).settings
-    quiet_logs(settings)
-    return settings
+def _sides(players: Sequence[Player]) -> list[Side]:
+    return [side_of(each.name, each.url, each.sessions) for each in players]
 
 
-def show_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _write_result(comparison: Comparison, number: int | None, options: argparse.Namespace) -> int:
+    """Write the comparison as the options say, and return the exit code.
 
-
-def write_result(played: ComparedSessions, options: argparse.Namespace) -> int:
-    """Write the comparison as the options say, and return the exit code."""
-    interrupted = played.signal is not None
-    comparison = compare(
-        played.sides,
-        started_time=played.started_time,
-        interleaved=played.interleaved,
-        cold=options.cold,
-    )
+    `number` is that of the signal that stopped the sessions.
+    """
+    interrupted = number is not None
     if options.json:
         print(json.dumps(comparison_json(comparison, interrupted=interrupted), indent=2))
     else:
         console_on(sys.stdout).print(comparison_report(comparison, interrupted=interrupted))
     if options.chart is not None:
         write_comparison_chart(options.chart, comparison)
-    if played.signal is not None:
-        return 128 + played.signal
-    return 0 if _whole(comparison) else 1
-
-
-def _whole(comparison: Comparison) -> bool:
-    """Whether every session finished and TTFT could be compared for every side."""
-    return not comparison.failed and all(
-        "ttft" in each.differences for each in comparison.contrasts
-    )
+    if number is not None:
+        return 128 + number
+    return 0 if comparison.whole else 1

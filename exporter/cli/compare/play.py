@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from exporter.wording import numbers
 from exporter.wording.verdict import failure_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AsyncExitStack
 
     from exporter.config import Settings, Target
@@ -77,7 +78,7 @@ async def _match_unit(scraper: Scraper) -> int | None:
     return cache.match_unit_tokens if cache else None
 
 
-async def play_rounds(players: Sequence[Player], rounds: int, show: Callable[[str], None]) -> None:
+async def play_rounds(players: Sequence[Player], rounds: int) -> None:
     """Play rounds and add the complete ones to the players' `sessions`.
 
     The first of two rounds has a random order, the second the reverse order, so that a drift, such
@@ -93,9 +94,13 @@ async def play_rounds(players: Sequence[Player], rounds: int, show: Callable[[st
             if number == 1 and result.failure is not None:
                 raise ExporterError(f"{player.name} ({player.url}): {failure_in_words(result)}")
             played[player.name] = result
-            show(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
+            show_progress(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
         for player in players:
             player.sessions.append(played[player.name])
+
+
+def show_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _in_short(result: SessionResult) -> str:

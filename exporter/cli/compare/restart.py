@@ -11,7 +11,7 @@ import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from exporter.cli.compare.play import Player, play_rounds, players_of
+from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
 from exporter.container.docker.engine import DockerEngine, DockerLimits
 from exporter.container.launching import container_of
@@ -23,7 +23,7 @@ from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.exporter import Loops
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from exporter.clock import Clock
     from exporter.config import Settings, Target
@@ -52,11 +52,11 @@ def variant(target: Target, *, caching: bool) -> Target:
         "on_shutdown": "remove",
         "hold_file": None,
     }
+    words = container.args if container.command is None else container.command
+    kept = tuple(word for word in words if word not in {_ON, _OFF})
     if container.command is None:
-        kept = tuple(word for word in container.args if word not in {_ON, _OFF})
         changes |= {"prefix_caching": caching, "args": kept}
     else:
-        kept = tuple(word for word in container.command if word not in {_ON, _OFF})
         changes["command"] = kept if caching else (*kept, _OFF)
     return target.model_copy(
         update={"name": f"{target.name}.compare", "container": container.model_copy(update=changes)}
@@ -101,9 +101,7 @@ async def _answers(client: EngineClient) -> bool:
 
 
 @asynccontextmanager
-async def started(
-    target: Target, door: DockerDoor, clock: Clock, show: Callable[[str], None]
-) -> AsyncIterator[None]:
+async def started(target: Target, door: DockerDoor, clock: Clock) -> AsyncIterator[None]:
     """Starts the engine of a `variant`, waits until it is ready, and removes it at the end.
 
     Raises `ExporterError` with the supervisor's diagnosis if it does not become ready.
@@ -122,7 +120,7 @@ async def started(
         )
         loop = asyncio.create_task(supervisor.run(), name="supervisor")
         try:
-            await _until_ready(views.queue, loop, target, show)
+            await _until_ready(views.queue, loop, target)
             loop.cancel()
             await asyncio.wait({loop})
             yield
@@ -143,10 +141,7 @@ class _Views:
 
 
 async def _until_ready(
-    views: asyncio.Queue[ContainerView],
-    loop: asyncio.Task[None],
-    target: Target,
-    show: Callable[[str], None],
+    views: asyncio.Queue[ContainerView], loop: asyncio.Task[None], target: Target
 ) -> None:
     state = None
     while True:
@@ -158,7 +153,7 @@ async def _until_ready(
         view = next_view.result()
         if view.state is not state:
             state = view.state
-            show(f"container {target.container_name}: {state}")
+            show_progress(f"container {target.container_name}: {state}")
         if state is LifecycleState.READY:
             return
         if view.diagnosis is not None:
@@ -173,13 +168,7 @@ async def _until_ready(
 
 
 async def play_restarted(
-    settings: Settings,
-    target: Target,
-    sessions: int,
-    clock: Clock,
-    *,
-    players: list[Player],
-    show: Callable[[str], None],
+    settings: Settings, target: Target, sessions: int, clock: Clock, *, players: list[Player]
 ) -> None:
     """Play the sessions with and without prefix caching, in random order.
 
@@ -193,12 +182,12 @@ async def play_restarted(
             await refuse_other_servers(door, target, client)
         for caching in random.sample([True, False], 2):
             one = sides[caching]
-            async with started(one, door, clock, show), AsyncExitStack() as stack:
+            async with started(one, door, clock), AsyncExitStack() as stack:
                 name = "caching" if caching else "no caching"
                 (player,) = await players_of(settings, {name: one}, stack)
                 await _check_caching(player, caching=caching)
                 players.insert(0 if caching else len(players), player)
-                await play_rounds([player], sessions, show)
+                await play_rounds([player], sessions)
     finally:
         await door.close()
 

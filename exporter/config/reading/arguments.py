@@ -1,9 +1,8 @@
 """The settings as command line flags, with the same names."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter.config.reading.load import Loaded, load
 from exporter.config.schema import keys
@@ -38,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_flag(group, leaf)
     group.add_argument(
         "--set",
-        action=_Assign,
+        action="append",
+        type=_assignment,
         dest=_DESTINATION,
         metavar="KEY=VALUE",
         help="any setting, such as targets[0].url=http://127.0.0.1:8000",
@@ -46,55 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
-    is_list = keys.is_list(keys.node_at(leaf.key))
+    key, is_list = keys.show(leaf.key), keys.is_list(keys.node_at(leaf.key))
     group.add_argument(
-        f"--{keys.show(leaf.key)}",
-        *_ALSO.get(keys.show(leaf.key), ()),
-        action=_Store,
+        f"--{key}",
+        *_ALSO.get(key, ()),
+        action="append",
+        type=lambda text: (key, text),
         dest=_DESTINATION,
         metavar="JSON" if is_list else "VALUE",
         help=keys.description(leaf.field).replace("%", "%%"),
     )
 
 
-class _Store(argparse.Action):
-    """Collects `--probe.interval_seconds 30` under its key."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's signature
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,  # noqa: ARG002 - can be an abbreviation
-    ) -> None:
-        _remember(namespace, self.option_strings[0].removeprefix("--"), str(values))
-
-
-class _Assign(argparse.Action):
-    """Collects `--set KEY=VALUE` under its key."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's signature
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,  # noqa: ARG002
-    ) -> None:
-        key, equals, value = str(values).partition("=")
-        if not equals:
-            raise argparse.ArgumentError(self, "must be KEY=VALUE")
-        _remember(namespace, key.strip(), value)
-
-
-def _remember(namespace: argparse.Namespace, key: str, value: str) -> None:
-    collected = dict(getattr(namespace, _DESTINATION, None) or {})
-    collected[key] = value
-    setattr(namespace, _DESTINATION, collected)
+def _assignment(text: str) -> tuple[str, str]:
+    """The key and the value of `--set KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("must be KEY=VALUE")
+    return key.strip(), value
 
 
 def collected(namespace: argparse.Namespace) -> dict[str, str]:
     """The settings of the command line as a map of key to text, for `load`'s `cli`."""
-    return dict(getattr(namespace, _DESTINATION, None) or {})
+    return dict(getattr(namespace, _DESTINATION, None) or ())
 
 
 def load_from(

@@ -28,6 +28,10 @@ from exporter.config.schema import keys
 from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.settings import Settings
 
+_NO_TARGETS = Mistake(
+    "", "at least one is required: set [[targets]] in a file, or VLLM_HOST", "targets"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -71,11 +75,7 @@ def load(
     mistakes = [*found.mistakes, *merged.mistakes]
     settings = _validated(merged, mistakes)
     if targets_required and not _has_targets(merged):
-        mistakes.append(
-            Mistake(
-                "", "at least one is required: set [[targets]] in a file, or VLLM_HOST", "targets"
-            )
-        )
+        mistakes.append(_NO_TARGETS)
     if mistakes or settings is None:
         raise config_error(mistakes)
     if settings.instance is None:

@@ -15,11 +15,11 @@ With several targets they are ignored, with a message.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from exporter.config.reading.merge import Merged
 from exporter.config.reading.origin import GivenValue, Mistake
-from exporter.config.reading.sources import PlainVariable, strongest_of_each
+from exporter.config.reading.sources import PlainVariable
 from exporter.config.schema.discovery import SOURCE_KINDS
 from exporter.config.schema.keys import Key
 from exporter.config.schema.reach import VLLM_PORT
@@ -37,16 +37,19 @@ _CONTAINER_KEYS = {
 
 
 def fill_in(plains: Sequence[PlainVariable], merged: Merged) -> tuple[str, ...]:
-    """Put the plain variables into the tree. Returns a message for each one without effect."""
-    found = {plain.name: plain for plain in strongest_of_each(plains)}
+    """Put the plain variables into the tree. Returns a message for each one without effect.
+
+    They come in order of rising priority, so the last one of a name counts.
+    """
+    found = {plain.name: plain for plain in plains}
     targets = merged.tree.get("targets", [])
     if isinstance(targets, list) and len(targets) > 1:
-        return _ignored(found, f"it can set only one target, and there are {len(targets)}")
+        return _ignored(found.values(), f"it can set only one target, and there are {len(targets)}")
     if not targets and "VLLM_HOST" not in found:
         if any(merged.get(("discovery", kind)) for kind in SOURCE_KINDS):
-            return _ignored(found, "it can set only one target, and discovery finds many")
+            return _ignored(found.values(), "it can set only one target, and discovery finds many")
         if "MODEL_ID" not in found:
-            return _ignored(found, "there is no target")
+            return _ignored(found.values(), "there is no target")
     _refuse_two_tokens(found, merged)
     if merged.get((*_TARGET, "mode")) == "managed":
         return _fill_managed(found, merged)
@@ -78,12 +81,10 @@ def _fill_other(
     elif "MODEL_ID" in found and is_new:
         _fill(merged, (*_TARGET, "url"), found["MODEL_ID"], _local_url(str(VLLM_PORT)))
     unused = {name: plain for name, plain in found.items() if name not in used}
-    return _ignored(
-        {name: plain for name, plain in unused.items() if name == "PORT"},
-        "url contains a port",
-    ) + _ignored(
-        {name: plain for name, plain in unused.items() if name != "PORT"},
-        'it applies only to mode "managed"',
+    port = [unused.pop("PORT")] if "PORT" in unused else []
+    return (
+        *_ignored(port, "url contains a port"),
+        *_ignored(unused.values(), 'it applies only to mode "managed"'),
     )
 
 
@@ -127,5 +128,5 @@ def _refuse_two_tokens(found: dict[str, PlainVariable], merged: Merged) -> None:
         merged.mistakes.append(Mistake(token.origin.text, message))
 
 
-def _ignored(plains: dict[str, PlainVariable], reason: str) -> tuple[str, ...]:
-    return tuple(f"{plain.origin.text} has no effect: {reason}" for plain in plains.values())
+def _ignored(plains: Iterable[PlainVariable], reason: str) -> tuple[str, ...]:
+    return tuple(f"{plain.origin.text} has no effect: {reason}" for plain in plains)

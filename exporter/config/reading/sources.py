@@ -7,7 +7,7 @@ JSON, not only the first; it reports unknown nested names; and it supports `TARG
 import io
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,36 +54,41 @@ class SourceValues:
     mistakes: list[Mistake] = field(default_factory=list)
     readable: bool = True  # False: a file could not be read, so do not check the rest
 
+    def unreadable(self, origin: str, message: str) -> None:
+        self.mistakes.append(Mistake(origin, message))
+        self.readable = False
+
 
 def read_toml(path: Path, into: SourceValues) -> None:
     origin = Origin(str(path), Priority.FILE)
-    into.readable = False
-    if not path.is_file():  # pydantic-settings would take it for an empty file
-        reason = "it is not a file" if path.exists() else "it does not exist"
-        into.mistakes.append(Mistake(origin.text, f"cannot be read: {reason}"))
+    data = _toml_of(path)
+    if isinstance(data, str):
+        into.unreadable(origin.text, data)
         return
+    folder = path.absolute().parent
+    into.givens += [
+        GivenValue((name,), _paths_from(folder, (name,), value), origin)
+        for name, value in data.items()
+    ]
+
+
+def _toml_of(path: Path) -> dict[str, Any] | str:
+    """The tables of a file, or what is wrong with it."""
+    if not path.is_file():  # pydantic-settings would take it for an empty file
+        return f"cannot be read: it {'is not a file' if path.exists() else 'does not exist'}"
     try:
         data = TomlConfigSettingsSource(Settings, toml_file=path).toml_data
     except OSError as error:
-        into.mistakes.append(Mistake(origin.text, f"cannot be read: {error.strerror}"))
+        return f"cannot be read: {error.strerror}"
     except tomllib.TOMLDecodeError as error:
-        into.mistakes.append(Mistake(origin.text, f"is not TOML: {error}"))
+        return f"is not TOML: {error}"
     except UnicodeDecodeError as error:
-        into.mistakes.append(Mistake(origin.text, f"is not UTF-8: byte {error.start + 1}"))
+        return f"is not UTF-8: byte {error.start + 1}"
     except ValueError:  # Python's own limit, 4300 digits
-        into.mistakes.append(Mistake(origin.text, "has a number with too many digits"))
+        return "has a number with too many digits"
     except RecursionError:
-        into.mistakes.append(Mistake(origin.text, "is nested too deeply"))
-    else:
-        if _is_deep(data):
-            into.mistakes.append(Mistake(origin.text, "is nested too deeply"))
-            return
-        folder = path.absolute().parent
-        into.givens += [
-            GivenValue((name,), _paths_from(folder, (name,), value), origin)
-            for name, value in data.items()
-        ]
-        into.readable = True
+        return "is nested too deeply"
+    return "is nested too deeply" if _is_deep(data) else data
 
 
 def _is_deep(value: Any) -> bool:
@@ -119,15 +124,11 @@ def read_dotenv(path: Path, into: SourceValues) -> None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        into.mistakes.append(Mistake(str(path), f"cannot be read: {reason}"))
-        into.readable = False
+        into.unreadable(str(path), f"cannot be read: {reason}")
         return
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            into.mistakes.append(
-                Mistake(f"{path}, line {binding.original.line}", "must be NAME=value")
-            )
-            into.readable = False
+            into.unreadable(f"{path}, line {binding.original.line}", "must be NAME=value")
     if into.readable:
         found = DotEnvSettingsSource(Settings, env_file=path, case_sensitive=True).env_vars
         pairs = [(name, value) for name, value in found.items() if value is not None]
@@ -239,13 +240,3 @@ def _take(key: Key, text: str, origin: Origin, into: SourceValues) -> None:
         into.mistakes.append(Mistake(origin.text, "is nested too deeply", keys.show(key)))
     else:
         into.givens.append(GivenValue(key, value, origin))
-
-
-def strongest_of_each(plains: Iterable[PlainVariable]) -> Iterator[PlainVariable]:
-    """Each plain variable from the source with the highest priority."""
-    strongest: dict[str, PlainVariable] = {}
-    for plain in plains:
-        there = strongest.get(plain.name)
-        if there is None or there.origin.priority < plain.origin.priority:
-            strongest[plain.name] = plain
-    yield from strongest.values()

@@ -1,5 +1,6 @@
 """The settings of a supervised vLLM container: how to create it and how to supervise it."""
 
+import operator
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ from exporter.config.schema.values import (
     Section,
     Text,
     check_with,
+    compared_with,
     keys_of,
     mistake,
     mistake_at,
@@ -70,7 +72,9 @@ class BackoffSettings(Section):
     """The wait after the first failure, in seconds. The default is short, because most first
     failures are temporary."""
 
-    max_seconds: Seconds = 300.0
+    max_seconds: Annotated[
+        Seconds, compared_with("initial_seconds", "must not be below", operator.ge)
+    ] = 300.0
     """The longest wait, in seconds. Each start loads tens of gigabytes, so a container that crashes
     again and again must wait long. Five minutes is still a short wait after the cause is fixed."""
 
@@ -83,18 +87,6 @@ class BackoffSettings(Section):
 
     reset_after_seconds: Seconds = 600.0
     """After this many seconds in `ready`, the next failure counts as a first failure."""
-
-    @field_validator("max_seconds")
-    @classmethod
-    def _not_below_initial(cls, value: float, info: ValidationInfo) -> float:
-        initial = info.data.get("initial_seconds")
-        if initial is not None and value < initial:
-            raise mistake(f"must not be below initial_seconds, which is {initial:g}")
-        return value
-
-
-def _key_for(name: str) -> str:
-    return _KEYS_FOR.get(name, "secret_environment")
 
 
 class LaunchSettings(Section):
@@ -205,7 +197,8 @@ class LaunchSettings(Section):
     @classmethod
     def _no_secrets(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         names = [name for name in keys_of(value) if name in _KEYS_FOR or _SECRET_NAME.search(name)]
-        found = [mistake_at(f"looks like a secret: use {_key_for(name)}", name) for name in names]
+        keys = {name: _KEYS_FOR.get(name, "secret_environment") for name in names}
+        found = [mistake_at(f"looks like a secret: use {key}", name) for name, key in keys.items()]
         return check_with(handler, value, found)
 
     @field_validator("secret_environment", mode="wrap")

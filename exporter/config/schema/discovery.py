@@ -1,10 +1,9 @@
 """The settings of discovery: DNS names of many replicas, and labels of containers."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationInfo, field_validator
 
 from exporter.config.schema.target import TargetTemplate
 from exporter.config.schema.values import (
@@ -21,8 +20,7 @@ from exporter.config.schema.values import (
     SourceName,
     TargetName,
     UrlPath,
-    check_with,
-    doubles,
+    distinct_names,
     mistake,
 )
 
@@ -134,10 +132,10 @@ class DiscoverySettings(Section):
     """The most targets that all sources together may add. More are left out and logged, so that a
     wrong name cannot fill the memory."""
 
-    dns: tuple[DnsDiscovery, ...] = ()
+    dns: Annotated[tuple[DnsDiscovery, ...], distinct_names(DnsDiscovery, "sources")] = ()
     """DNS names that resolve to many replicas."""
 
-    docker: tuple[DockerDiscovery, ...] = ()
+    docker: Annotated[tuple[DockerDiscovery, ...], distinct_names(DockerDiscovery, "sources")] = ()
     """Docker Engines, each with the label of the containers to measure."""
 
     def sources(self) -> Mapping[str, SourceSettings]:
@@ -146,27 +144,10 @@ class DiscoverySettings(Section):
             f"{kind}:{each.name}": each for kind in SOURCE_KINDS for each in getattr(self, kind)
         }
 
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _names_differ(
-        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
-    ) -> Any:
-        section = _source_section(cls.model_fields[str(info.field_name)])
-        if section is None:
-            return handler(value)
-        default = section.model_fields["name"].default
-        return check_with(handler, value, doubles(value, default, "sources"))
 
-
-def _source_section(field: FieldInfo) -> type[SourceSettings] | None:
-    """The settings of one source, if the field is a list of sources."""
-    section: type[SourceSettings] | None
-    section, *_ = get_args(field.annotation) or (None,)
-    return section
-
-
+# The lists of sources, each with the settings of one source.
 SOURCE_KINDS: Mapping[str, type[SourceSettings]] = {
-    name: section
+    name: get_args(field.annotation)[0]
     for name, field in DiscoverySettings.model_fields.items()
-    if (section := _source_section(field)) is not None
+    if get_args(field.annotation)
 }

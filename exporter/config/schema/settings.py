@@ -1,22 +1,18 @@
 """All settings, in groups. Each field says its unit and the reason for its default."""
 
-from typing import Annotated, Any, Literal
+import operator
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.config.schema.discovery import DiscoverySettings
-from exporter.config.schema.metrics_pages import MetricsSettings
 from exporter.config.schema.target import Target
 from exporter.config.schema.values import (
     ConfigPath,
     Count,
     CountOrZero,
+    HostAndPort,
     Listen,
     ListenAddress,
     PageUrl,
@@ -26,8 +22,8 @@ from exporter.config.schema.values import (
     SecondsOrZero,
     Section,
     TargetName,
-    check_with,
-    doubles,
+    compared_with,
+    distinct_names,
     mistake,
 )
 
@@ -137,7 +133,9 @@ class ScrapeSettings(Section):
     """Seconds from one scrape to the next. The default puts several scrapes into the shortest
     window (1m)."""
 
-    timeout_seconds: Seconds = 3.0
+    timeout_seconds: Annotated[
+        Seconds, compared_with("interval_seconds", "must not be above", operator.le)
+    ] = 3.0
     """The limit for one scrape, in seconds. Keep it well below the interval."""
 
     concurrency: Annotated[Count, Field(le=1000)] = 64
@@ -146,14 +144,6 @@ class ScrapeSettings(Section):
     hang cannot delay the others. The default is enough for 1000 engines scraped every 15 s, of
     which 150 hang for 3 s."""
 
-    @field_validator("timeout_seconds")
-    @classmethod
-    def _below_interval(cls, value: float, info: ValidationInfo) -> float:
-        interval = info.data.get("interval_seconds")
-        if interval is not None and value > interval:
-            raise mistake(f"must not be above interval_seconds, which is {interval:g}")
-        return value
-
 
 class HistorySettings(Section):
     """The last sessions of each target, kept in memory for the page and the API."""
@@ -161,17 +151,9 @@ class HistorySettings(Section):
     sessions: Annotated[Count, Field(le=10_000)] = 50
     """Sessions to keep per target. At one session a minute, the default covers most of an hour."""
 
-    failures: CountOrZero = 10
+    failures: Annotated[CountOrZero, compared_with("sessions", "must be below", operator.lt)] = 10
     """How many of these sessions are reserved for failed ones, so that newer good sessions do not
     push them out."""
-
-    @field_validator("failures")
-    @classmethod
-    def _fewer_than_sessions(cls, value: int, info: ValidationInfo) -> int:
-        sessions = info.data.get("sessions")
-        if sessions is not None and value >= sessions:
-            raise mistake(f"must be below sessions, which is {sessions}")
-        return value
 
 
 class PageSettings(Section):
@@ -182,6 +164,20 @@ class PageSettings(Section):
     it the page has no links."""
 
 
+class MetricsSettings(Section):
+    """The pages that Prometheus scrapes."""
+
+    whole_page_targets: CountOrZero = 100
+    """With more targets than this, `/metrics` shows only the exporter's own metrics, and each
+    target's metrics are at `/metrics?target=NAME`. A hundred targets are 30,000 series and 3 MB,
+    made in 45 ms, which is as much as one scrape should be. 0 always uses per-target pages; use it
+    with `/api/v1/http-sd`, so that no series is scraped twice."""
+
+    http_sd_address: HostAndPort | None = None
+    """The host and port at which Prometheus reaches these pages, for the answers of
+    `/api/v1/http-sd`. By default the address of the request."""
+
+
 class ShutdownSettings(Section):
     """How the daemon stops."""
 
@@ -190,19 +186,10 @@ class ShutdownSettings(Section):
     daemon should stop within 5 s, and Docker kills it after 10 s."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings, Section):
     """All settings. Each part of the program gets only the section that it needs."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        use_attribute_docstrings=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-        validate_default=True,
-        env_prefix="VLLM_EXPORTER_",
-        env_nested_delimiter="__",
-    )
+    model_config = SettingsConfigDict(env_prefix="VLLM_EXPORTER_", env_nested_delimiter="__")
 
     listen: Listen = ListenAddress("127.0.0.1", 9477)
     """The address of /metrics and the status page. The default is loopback, because the page shows
@@ -243,14 +230,8 @@ class Settings(BaseSettings):
 
     discovery: DiscoverySettings = DiscoverySettings()
 
-    targets: tuple[Target, ...] = ()
+    targets: Annotated[tuple[Target, ...], distinct_names(Target, "targets")] = ()
     """The engines to measure. `run` needs at least one, or a source under `discovery`."""
-
-    @field_validator("targets", mode="wrap")
-    @classmethod
-    def _names_are_unique(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        default = Target.model_fields["name"].default
-        return check_with(handler, value, doubles(value, default, "targets"))
 
     @classmethod
     def settings_customise_sources(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
-from exporter.config.schema.reach import Reach, contradictions
+from exporter.config.schema.reach import contradictions
 from exporter.config.schema.values import (
     BaseUrl,
     ConfigPath,
@@ -121,7 +121,8 @@ class Target(TargetTemplate, _Place):
             misfits += _unreachable(value)
         container = check_with(handler, value, misfits)
         if "url" in info.data and "name" in info.data:
-            wrong = contradictions(info.data["url"], _reach(info.data["name"], container))
+            container_name = _managed_name(info.data["name"], container)
+            wrong = contradictions(info.data["url"], container_name, container)
             check_with(handler, value, [mistake_at(text, key) for key, text in wrong])
         return container
 
@@ -167,17 +168,6 @@ class Target(TargetTemplate, _Place):
 
 def _managed_name(target: str, container: ContainerSettings) -> str:
     return container.name or f"vllm-{target}"
-
-
-def _reach(target: str, container: ContainerSettings) -> Reach:
-    return Reach(
-        name=_managed_name(target, container),
-        docker_host=container.docker_host,
-        host_ip=container.host_ip,
-        host_port=container.host_port,
-        network=container.network,
-        args=container.args if container.command is None else None,
-    )
 
 
 def _attached_misfits(container: Any) -> list[Any]:

@@ -17,7 +17,9 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
@@ -89,22 +91,24 @@ def _again(line: Any) -> InitErrorDetails:
     return details
 
 
-def doubles(listed: Any, default: str | None, others: str) -> list[InitErrorDetails]:
-    """A mistake for each repeated name in a list of sections.
+def distinct_names(section: type[Section], others: str) -> WrapValidator:
+    """Checks that no two sections of a list have one name. `others` is the plural for a message."""
+    default = section.model_fields["name"].default
 
-    `default` is the name of a section without one; `others` is the plural for the message.
-    """
-    each_one = listed if isinstance(listed, list | tuple) else []
-    names = [
-        each.get("name", default) if isinstance(each, dict) else getattr(each, "name", None)
-        for each in each_one
-    ]
-    first: dict[str, int] = {}
-    return [
-        mistake_at(f"must differ from the names of the other {others}", place, "name")
-        for place, name in enumerate(names)
-        if isinstance(name, str) and first.setdefault(name, place) < place
-    ]
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        names = [
+            each.get("name", default) if isinstance(each, dict) else getattr(each, "name", None)
+            for each in (value if isinstance(value, list | tuple) else ())
+        ]
+        first: dict[str, int] = {}
+        doubles = [
+            mistake_at(f"must differ from the names of the other {others}", place, "name")
+            for place, name in enumerate(names)
+            if isinstance(name, str) and first.setdefault(name, place) < place
+        ]
+        return check_with(handler, value, doubles)
+
+    return WrapValidator(check)
 
 
 def keys_of(value: Any) -> list[str]:
@@ -132,6 +136,21 @@ CountOrZero = Annotated[int, _Number, Field(ge=0)]
 Port = Annotated[int, _Number, Field(ge=1, le=65535)]
 PortOrZero = Annotated[int, _Number, Field(ge=0, le=65535)]
 ConfigPath = Annotated[Path, AfterValidator(Path.expanduser), InConfigFolder()]
+
+
+def compared_with(key: str, words: str, holds: Callable[[float, float], bool]) -> AfterValidator:
+    """Compares a number with that of `key`, an earlier field of the same section.
+
+    `words` says what must hold, such as "must be below".
+    """
+
+    def check(value: float, info: ValidationInfo) -> float:
+        other = info.data.get(key)
+        if other is not None and not holds(value, other):
+            raise mistake(f"{words} {key}, which is {other:g}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _matching(pattern: str, message: str) -> AfterValidator:
@@ -196,6 +215,13 @@ NetworkName = Annotated[
 ]
 ContainerLabel = Annotated[
     str, _matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')
+]
+HostAndPort = Annotated[
+    str,
+    _matching(
+        r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?",
+        'must be a host, with a port or without, such as "exporter.example:9477"',
+    ),
 ]
 EnvironmentName = Annotated[
     str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of an environment variable")

@@ -77,7 +77,8 @@ def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> 
         return "must be two entries: the flag and its value"
     if flag in _NEVER:
         return _NEVER[flag]
-    if flag == "--disable-log-requests" and _lacks_disable_log_requests(image):
+    version = version_of(image or "")
+    if flag == "--disable-log-requests" and version and version >= _LOG_REQUESTS_GONE:
         return (
             "is unknown to vLLM since 0.17, so the server would not start: "
             "use --no-enable-log-requests"
@@ -86,8 +87,3 @@ def _wrong_with(argument: str, image: str | None, own: Mapping[str, object]) -> 
     if key is not None and own.get(key) is not None:
         return f"contradicts the key {key}, which is also set: keep one of them"
     return None
-
-
-def _lacks_disable_log_requests(image: str | None) -> bool:
-    version = version_of(image) if image is not None else None
-    return version is not None and version >= _LOG_REQUESTS_GONE

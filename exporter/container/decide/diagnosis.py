@@ -120,10 +120,7 @@ _IN_START_LOG: tuple[_Rule, ...] = (
             r"Invalid repository ID or local directory specified",
         ),
     ),
-    (
-        Cause.MODEL_ACCESS_DENIED,
-        (r"40[13] Client Error",),
-    ),  # 401 also for a missing model
+    (Cause.MODEL_ACCESS_DENIED, (r"40[13] Client Error",)),  # 401 also for a missing model
     (
         Cause.HUB_UNREACHABLE,
         (
@@ -137,7 +134,7 @@ _IN_START_LOG: tuple[_Rule, ...] = (
         (
             r"No CUDA GPUs are available",
             r"Found no NVIDIA driver",
-            r"CountedFailure to infer device type",
+            r"Failed to infer device type",
             r"CUDA driver version is insufficient",
             r"no CUDA-capable device is detected",
         ),

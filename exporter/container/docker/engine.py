@@ -121,13 +121,9 @@ class DockerEngine:
 
     async def stop(self, container_id: str, grace_seconds: float) -> None:
         whole = math.ceil(grace_seconds)  # Docker counts in whole seconds
-        doing = f"stop {container_id}"
-        async with self._changes, self._own_worker("stop", self._limits.change) as worker:
-            await worker.run(
-                doing,
-                lambda at: at.api.stop(container_id, timeout=whole),
-                whole + 2 * self._limits.change,
-            )
+        await self._change(
+            f"stop {container_id}", lambda at: at.api.stop(container_id, timeout=whole), whole
+        )
 
     async def unpause(self, container_id: str) -> None:
         await self._change_unless(
@@ -143,10 +139,12 @@ class DockerEngine:
         )
 
     async def has_image(self, image: str) -> bool:
-        return await self._query(f"look for the image {image}", lambda at: _has_image(at, image))
+        doing = f"look for the image {image}"
+        return await self._query(doing, lambda at: _image(at, image) is not None)
 
     async def entrypoint(self, image: str) -> tuple[str, ...] | None:
-        return await self._query(f"inspect the image {image}", lambda at: _entrypoint(at, image))
+        doing = f"inspect the image {image}"
+        return await self._query(doing, lambda at: _entrypoint(_image(at, image)))
 
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -162,7 +160,7 @@ class DockerEngine:
                 if progress is not None and progress != last:
                     last = progress
                     loop.call_soon_threadsafe(on_progress, progress)
-            if not _has_image(at, image):  # a proxy can end the answer early
+            if _image(at, image) is None:  # a proxy can end the answer early
                 raise DockerError(
                     DockerProblem.API_ERROR, f"pull {image}: it ended, but the image is not there"
                 )
@@ -223,9 +221,11 @@ class DockerEngine:
     async def _query(self, doing: str, work: Callable[[DockerClient], T]) -> T:
         return await self._commands.run(doing, work, 2 * self._limits.query)
 
-    async def _change(self, doing: str, work: Callable[[DockerClient], T]) -> T:
+    async def _change(
+        self, doing: str, work: Callable[[DockerClient], T], more_seconds: float = 0.0
+    ) -> T:
         async with self._changes, self._own_worker("change", self._limits.change) as worker:
-            return await worker.run(doing, work, 2 * self._limits.change)
+            return await worker.run(doing, work, 2 * self._limits.change + more_seconds)
 
     async def _change_unless(
         self, doing: str, work: Callable[[DockerClient], object], already: str
@@ -287,20 +287,16 @@ def _inspect(at: DockerClient, reference: str) -> ContainerSnapshot | None:
         return None
 
 
-def _has_image(at: DockerClient, image: str) -> bool:
+def _image(at: DockerClient, image: str) -> Mapping[str, Any] | None:
     try:
-        at.api.inspect_image(image)  # type: ignore[no-untyped-call]
-    except docker.errors.ImageNotFound:
-        return False
-    return True
-
-
-def _entrypoint(at: DockerClient, image: str) -> tuple[str, ...] | None:
-    try:
-        config = at.api.inspect_image(image)["Config"]  # type: ignore[no-untyped-call]
+        found: Mapping[str, Any] = at.api.inspect_image(image)  # type: ignore[no-untyped-call]
     except docker.errors.ImageNotFound:
         return None
-    return tuple(config.get("Entrypoint") or ())
+    return found
+
+
+def _entrypoint(image: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    return None if image is None else tuple(image["Config"].get("Entrypoint") or ())
 
 
 def _log(at: DockerClient, container_id: str, query: Mapping[str, Any]) -> Iterator[LogLine]:

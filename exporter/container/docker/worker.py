@@ -36,10 +36,11 @@ class DockerWorker:
     """Runs calls to Docker one after the other, with its own thread and client."""
 
     def __init__(self, name: str, host: str, read_seconds: float) -> None:
+        self._name = name
         self._host = host
         self._read_seconds = read_seconds
         self._client = DockerClient(host, read_seconds)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"docker-{name}")
+        self._thread = self._new_thread()
         self._turn = asyncio.Lock()
         self._current: asyncio.Future[Any] | None = None
         self._closed: DockerError | None = None
@@ -115,12 +116,15 @@ class DockerWorker:
             self._hung = asyncio.get_running_loop().time(), detail
 
     def _submit(self, doing: str, work: Callable[[DockerClient], T]) -> Future[T]:
-        call = _Call(self._client, doing, work)
         try:
-            return self._thread.submit(call)
+            return self._thread.submit(_call, self._client, doing, work)
         except RuntimeError as exc:  # "can't start new thread"
-            call.dropped = True  # or it would run when a later call starts the thread
+            # This pool would do the work when a later call starts its thread.
+            self._thread = self._new_thread()
             raise DockerError(DockerProblem.NO_THREADS, f"{doing}: {exc}") from exc
+
+    def _new_thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix=f"docker-{self._name}")
 
     def _abort(self, submitted: Future[T]) -> None:
         submitted.cancel()  # works only if the thread has not started it
@@ -132,31 +136,18 @@ class DockerWorker:
             self._client = DockerClient(self._host, self._read_seconds)
 
 
-class _Call:
-    """One call for the thread; it can be dropped before it starts."""
-
-    def __init__(
-        self, client: DockerClient, doing: str, work: Callable[[DockerClient], Any]
-    ) -> None:
-        self.dropped = False
-        self._client = client
-        self._doing = doing
-        self._work = work
-
-    def __call__(self) -> Any:
-        if self.dropped:
-            return None
-        client = self._client
-        try:
-            with translated(self._doing):
-                return self._work(client)
-        except DockerError as exc:
-            if exc.problem in _PERHAPS_ANOTHER_DAEMON:
-                client.disconnect()
-            raise
-        finally:
-            if client.closed:
-                client.disconnect()
+def _call(client: DockerClient, doing: str, work: Callable[[DockerClient], T]) -> T:
+    """Do `work` on the thread."""
+    try:
+        with translated(doing):
+            return work(client)
+    except DockerError as exc:
+        if exc.problem in _PERHAPS_ANOTHER_DAEMON:
+            client.disconnect()
+        raise
+    finally:
+        if client.closed:
+            client.disconnect()
 
 
 def _read_exception(future: asyncio.Future[T]) -> None:

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Ranks(Enum):
@@ -70,21 +74,27 @@ DRAFTED = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 
 LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)
 
-VLLM_FAMILIES = (
-    QUERIED_TOKENS,
-    HIT_TOKENS,
-    CACHED_PROMPT_TOKENS,
-    PROMPT_TOKENS,
-    GENERATION_TOKENS,
-    ITERATION_TOKENS,
-    PREEMPTIONS,
-    KV_CACHE_USAGE,
-    REQUESTS_RUNNING,
-    REQUESTS_WAITING,
-    HIT_RATE,
-)
+# A value above 1 counts as unknown.
+RATIOS = (KV_CACHE_USAGE, HIT_RATE)
+
+# By the field of `EngineSnapshot` that it fills.
+FIELDS: Mapping[str, Family] = {
+    "queried_tokens": QUERIED_TOKENS,
+    "hit_tokens": HIT_TOKENS,
+    "cached_prompt_tokens": CACHED_PROMPT_TOKENS,
+    "prompt_tokens": PROMPT_TOKENS,
+    "generation_tokens": GENERATION_TOKENS,
+    "iteration_tokens": ITERATION_TOKENS,
+    "preemptions": PREEMPTIONS,
+    "kv_cache_usage_ratio": KV_CACHE_USAGE,
+    "requests_running": REQUESTS_RUNNING,
+    "requests_waiting": REQUESTS_WAITING,
+    "hit_rate_gauge": HIT_RATE,
+    "process_start_time": PROCESS_START,
+}
+VLLM_FAMILIES = tuple(family for family in FIELDS.values() if family is not PROCESS_START)
 
 _SINGLE = (CACHE_CONFIG, SLEEP_STATE, SPECULATION, DRAFTED)
 WANTED_NAMES: frozenset[str] = frozenset(
-    (*_SINGLE, *(name for family in (*VLLM_FAMILIES, PROCESS_START) for name in family.names))
+    (*_SINGLE, *(name for family in FIELDS.values() for name in family.names))
 )

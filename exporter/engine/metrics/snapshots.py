@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.engine.metrics import names
 from exporter.engine.metrics.names import Family, Ranks
 from exporter.model.engine import CacheConfig, EngineSnapshot, release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from prometheus_client.samples import Sample
 
@@ -52,8 +52,7 @@ def snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
     """One snapshot of all ranks, and of all engines if the page has several."""
     foreign = frozenset(
         label
-        for family in names.VLLM_FAMILIES
-        for sample in _newest(family, page.by_name)
+        for sample in _of_vllm(page.by_name)
         for label in sample.labels
         if label not in _OWN_LABELS
     )
@@ -89,103 +88,74 @@ def _by_engine(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
         for name, samples in page.by_name.items()
         if name != names.SLEEP_STATE and all(sample.value == 0 for sample in samples)
     )
-    engines = [
-        one
-        for one, families in by_name.items()
-        if any(_newest(family, families) for family in names.VLLM_FAMILIES)
-    ]
     return {
-        one: Page(by_name[one], configs.get(one, ()), page.lookups_help, None, unfilled)
-        for one in engines
+        one: Page(families, configs.get(one, ()), page.lookups_help, None, unfilled)
+        for one, families in by_name.items()
+        if _of_vllm(families)
     }
 
 
 def _sum_of_engines(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
     """The snapshots of several engines as one. A number that one of them lacks is unknown."""
-    first, *others = parts.values()
-    every = [first, *others]
-
-    def total(of: Callable[[EngineSnapshot], float | None]) -> float | None:
-        values = [value for one in every if (value := of(one)) is not None]
-        return math.fsum(values) if len(values) == len(every) else None
-
-    usage = total(lambda one: one.kv_cache_usage_ratio)
+    every = list(parts.values())
+    numbers: dict[str, Any] = {
+        field: _joint([getattr(one, field) for one in every], family.ranks)
+        for field, family in names.FIELDS.items()
+    }
     return EngineSnapshot(
-        at=first.at,
-        scrape_seconds=first.scrape_seconds,
+        at=every[0].at,
+        scrape_seconds=every[0].scrape_seconds,
         ranks=sum(one.ranks for one in every),
         model_names=tuple(sorted({name for one in every for name in one.model_names})),
-        process_start_time=None if others else first.process_start_time,
-        queried_tokens=total(lambda one: one.queried_tokens),
-        hit_tokens=total(lambda one: one.hit_tokens),
-        cached_prompt_tokens=total(lambda one: one.cached_prompt_tokens),
-        prompt_tokens=total(lambda one: one.prompt_tokens),
-        generation_tokens=total(lambda one: one.generation_tokens),
-        preemptions=total(lambda one: one.preemptions),
-        kv_cache_usage_ratio=None if usage is None else usage / len(every),
-        requests_running=total(lambda one: one.requests_running),
-        requests_waiting=total(lambda one: one.requests_waiting),
-        hit_rate_gauge=None if others else first.hit_rate_gauge,
         cache=_agreed_cache([one.cache for one in every]),
-        iteration_tokens=total(lambda one: one.iteration_tokens),
         asleep=_same([one.asleep for one in every]),
         lookup_step_tokens=max(one.lookup_step_tokens for one in every),
         parts=parts,
+        **numbers,
     )
 
 
 def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineSnapshot:
     by_name, configs = page.by_name, page.configs
-    engines = {
-        sample.labels["engine"]
-        for family in names.VLLM_FAMILIES
-        for sample in _newest(family, by_name)
-        if "engine" in sample.labels
-    }
+    own = _of_vllm(by_name)
+    engines = {sample.labels["engine"] for sample in own if "engine" in sample.labels}
     models = {
         sample.labels["model_name"]
         for samples in by_name.values()
         for sample in samples
         if "model_name" in sample.labels
     }
-    seen = bool(configs) or any(_newest(family, by_name) for family in names.VLLM_FAMILIES)
-
-    cache = _cache_config(configs, len(engines)) if configs else None
+    seen = bool(configs or own)
+    cache = _cache_config(configs, len(engines))
     step = _lookup_step(page, cache)
-
-    def value(family: Family) -> float | None:
-        samples = _newest(family, by_name)
-        if samples and samples[0].name in page.unfilled:
-            return None
-        return _combined(samples, engines, family.ranks)
-
-    def looked_up(family: Family) -> float | None:
-        counted = value(family)
-        return None if counted is None or step is None else counted * step
-
+    numbers: dict[str, Any] = {
+        field: _number(family, page, engines, step) for field, family in names.FIELDS.items()
+    }
     return EngineSnapshot(
         at=at,
         scrape_seconds=scrape_seconds,
         ranks=len(engines) or int(seen),
         model_names=tuple(sorted(models)),
-        process_start_time=value(names.PROCESS_START),
-        queried_tokens=looked_up(names.QUERIED_TOKENS),
-        hit_tokens=looked_up(names.HIT_TOKENS),
-        cached_prompt_tokens=value(names.CACHED_PROMPT_TOKENS),
-        prompt_tokens=value(names.PROMPT_TOKENS),
-        generation_tokens=value(names.GENERATION_TOKENS),
-        preemptions=value(names.PREEMPTIONS),
-        kv_cache_usage_ratio=_ratio(value(names.KV_CACHE_USAGE)),
-        requests_running=value(names.REQUESTS_RUNNING),
-        requests_waiting=value(names.REQUESTS_WAITING),
-        hit_rate_gauge=_ratio(value(names.HIT_RATE)),
         cache=cache,
-        iteration_tokens=value(names.ITERATION_TOKENS),
         asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
         lookup_step_tokens=step or 1,
         speculative=names.SPECULATION in by_name if seen else None,
-        draft_tokens=_draft_tokens(by_name.get(names.DRAFTED, ())),
+        draft_tokens=_draft_tokens(page.by_name.get(names.DRAFTED, ())),
+        **numbers,
     )
+
+
+def _number(family: Family, page: Page, engines: set[str], step: int | None) -> float | None:
+    """The number of a family on a page, the lookups in tokens."""
+    samples = _newest(family, page.by_name)
+    if samples and samples[0].name in page.unfilled:
+        return None
+    number = _combined(samples, engines, family.ranks)
+    if number is None or (family in names.RATIOS and number > 1):
+        return None
+    if family in names.LOOKUPS:
+        return None if step is None else number * step
+    return number
 
 
 def _draft_tokens(samples: Sequence[Sample]) -> int | None:
@@ -230,16 +200,24 @@ def _newest(family: Family, by_name: Mapping[str, Sequence[Sample]]) -> Sequence
     return next((by_name[name] for name in family.names if name in by_name), ())
 
 
+def _of_vllm(by_name: Mapping[str, Sequence[Sample]]) -> list[Sample]:
+    """The samples of all families of vLLM's engine."""
+    return [sample for family in names.VLLM_FAMILIES for sample in _newest(family, by_name)]
+
+
 def _combined(samples: Sequence[Sample], engines: set[str], ranks: Ranks) -> float | None:
-    """One number for all ranks; None if one of them is unknown."""
-    if not samples:
-        return None
+    """One number for all ranks; None if one of them is missing or unknown."""
     named = {sample.labels["engine"] for sample in samples if "engine" in sample.labels}
     series = {tuple(sorted(sample.labels.items())) for sample in samples}
-    values = [_known(sample.value) for sample in samples]
+    if not samples or len(series) < len(samples) or named not in (set(), engines):
+        return None
+    return _joint([_known(sample.value) for sample in samples], ranks)
+
+
+def _joint(values: Sequence[float | None], ranks: Ranks) -> float | None:
+    """One number for all ranks or engines; None if one of them is unknown."""
     known = [value for value in values if value is not None]
-    whole = len(known) == len(values) == len(series) and named in (set(), engines)
-    if not whole or (ranks is Ranks.ONLY and len(known) != 1):
+    if len(known) < len(values) or (ranks is Ranks.ONLY and len(known) > 1):
         return None
     total = math.fsum(known)
     return total / len(known) if ranks is Ranks.MEAN else total
@@ -254,44 +232,36 @@ def _known(value: float) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _ratio(value: float | None) -> float | None:
-    return value if value is not None and value <= 1 else None
-
-
-def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConfig:
-    """The values that are the same in the `cache_config_info` of all ranks.
+def _cache_config(ranks: Sequence[Mapping[str, str]], engines: int) -> CacheConfig | None:
+    """The values that are the same in the `cache_config_info` of all ranks; None without any.
 
     With data parallelism vLLM writes the blocks of all ranks on each rank's line, but
     `kv_cache_size_tokens` is that of one rank (0.32.0, `v1/engine/core_client.py`). Before 0.24
     there is no `kv_cache_size_tokens`, and the capacity is one rank's share of the blocks. That is
     too much for a model with several kinds of layers.
     """
+    cache = _agreed_cache([_cache_of_rank(labels) for labels in ranks])
+    if cache is None or any("kv_cache_size_tokens" in labels for labels in ranks):
+        return cache
+    if cache.num_blocks is None or cache.block_size is None:
+        return cache
+    blocks = cache.num_blocks // max(1, engines, len(ranks))
+    return replace(cache, capacity_tokens=blocks * cache.block_size or None)
 
-    def label(name: str) -> Callable[[Mapping[str, str]], int | None]:
-        return lambda labels: _positive_int(labels.get(name))
 
-    block_size = _agreed(ranks, label("block_size"))
-    num_blocks = _agreed(ranks, label("num_gpu_blocks"))
-    capacity = _agreed(ranks, label("kv_cache_size_tokens"))
-    labelled = any("kv_cache_size_tokens" in labels for labels in ranks)
-    if not labelled and num_blocks is not None and block_size is not None:
-        capacity = num_blocks // max(1, engines, len(ranks)) * block_size or None
+def _cache_of_rank(labels: Mapping[str, str]) -> CacheConfig:
     return CacheConfig(
-        match_unit_tokens=_agreed(ranks, _match_unit),
-        block_size=block_size,
-        prefix_caching=_agreed(ranks, _prefix_caching),
-        num_blocks=num_blocks,
-        capacity_tokens=capacity,
-        labels={
-            name: value
-            for name, value in ranks[0].items()
-            if name != "engine" and all(other.get(name) == value for other in ranks)
-        },
+        match_unit_tokens=_match_unit(labels),
+        block_size=_positive_int(labels.get("block_size")),
+        prefix_caching=_prefix_caching(labels),
+        num_blocks=_positive_int(labels.get("num_gpu_blocks")),
+        capacity_tokens=_positive_int(labels.get("kv_cache_size_tokens")),
+        labels={name: value for name, value in labels.items() if name != "engine"},
     )
 
 
 def _agreed_cache(caches: Sequence[CacheConfig | None]) -> CacheConfig | None:
-    """The values that are the same in the caches of several engines."""
+    """The values that are the same in the caches of several ranks or engines."""
     known = [cache for cache in caches if cache is not None]
     if not known or len(known) < len(caches):
         return None
@@ -308,13 +278,6 @@ def _agreed_cache(caches: Sequence[CacheConfig | None]) -> CacheConfig | None:
 
 def _same(values: Sequence[_T | None]) -> _T | None:
     return values[0] if len(set(values)) == 1 else None
-
-
-def _agreed(
-    ranks: Sequence[Mapping[str, str]], read: Callable[[Mapping[str, str]], _T]
-) -> _T | None:
-    answers = {read(labels) for labels in ranks}
-    return answers.pop() if len(answers) == 1 else None
 
 
 # From vLLM's `config/cache.py`: `cache_hit_alignment_tokens` is the "token granularity at which

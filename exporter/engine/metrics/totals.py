@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count, Lookups
@@ -21,10 +21,16 @@ _STARTS_KEPT = 32  # start times remembered; more replicas behind one URL are de
 
 
 class SavedSource(Enum):
-    """The counter of vLLM that counts the prompt tokens that were not computed."""
+    """The field of a snapshot that counts the prompt tokens that were not computed.
 
-    CACHED_PROMPT_TOKENS = auto()
-    HIT_TOKENS = auto()
+    It is `prompt_tokens_cached` if the engine has it (since 0.16), else the prefix cache's hits,
+    which do not contain hits in external caches. The choice is made when the engine is first seen
+    and again after each restart, because the version may have changed. It is never changed in
+    between: a total must not mix two counters.
+    """
+
+    CACHED_PROMPT_TOKENS = "cached_prompt_tokens"
+    HIT_TOKENS = "hit_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,48 +99,44 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     The counters start again from 0 if `process_start_time` changed, or if any of them fell: one
     process holds them all. A counter that falls while the start time stays the same is not a
     restart: vLLM makes new counters when it is scaled in place.
-
-    `saved_tokens` is `prompt_tokens_cached` if the engine has it (since 0.16), else the prefix
-    cache's hits, which do not contain hits in external caches. The choice is made when the engine
-    is first seen and again after each restart, because the version may have changed. It is never
-    changed in between: a total must not mix two counters.
-
-    Lookups that the prompts do not explain (lookups.py) are left out, and their hits, too.
     """
     before, now = history.process_start_time, snapshot.process_start_time
-    both_known = before is not None and now is not None
-    values = _values(snapshot, history.saved_source)
     has_fallen = _fell(history, snapshot)
-    restarted = before != now if both_known else has_fallen
+    restarted = has_fallen if before is None or now is None else before != now
     from_zero = restarted or has_fallen
     source = history.saved_source
     if source is None or from_zero:
         source = _source(snapshot)
-        values = _values(snapshot, source)
     lookups = (Lookups() if from_zero else history.lookups).after(snapshot)
-    held = {*_LOOKUPS, *(("saved_tokens",) if source is SavedSource.HIT_TOKENS else ())}
+    recounted = lookups.count is Count.RECOUNTED
+    ended = (before,) if restarted and before is not None else ()
     return EngineHistory(
         counts={
             name: history.counts.get(name, Carried()).after(
-                value, from_zero=from_zero, count=lookups.count if name in held else Count.KNOWN
+                value, from_zero=from_zero, count=_count_of(name, source, lookups)
             )
-            for name, value in values.items()
+            for name, value in _values(snapshot, source).items()
         },
         saved_source=source,
         # After a restart that only a fallen counter shows, the start time is unknown. The old one
         # would make a second restart of the new one once that is seen.
         process_start_time=before if now is None and not restarted else now,
-        earlier_starts=(
-            (*history.earlier_starts, before)[-_STARTS_KEPT:]
-            if restarted and before is not None
-            else history.earlier_starts
-        ),
+        earlier_starts=(*history.earlier_starts, *ended)[-_STARTS_KEPT:],
         restarts=history.restarts + restarted,
         fell_at=snapshot.at if has_fallen else history.fell_at,
         lookups=lookups,
-        recounted_at=snapshot.at if lookups.count is Count.RECOUNTED else history.recounted_at,
-        recounts=history.recounts + (lookups.count is Count.RECOUNTED),
+        recounted_at=snapshot.at if recounted else history.recounted_at,
+        recounts=history.recounts + recounted,
     )
+
+
+def _count_of(name: str, source: SavedSource | None, lookups: Lookups) -> Count:
+    """How far the growth of a total can be trusted.
+
+    Lookups that the prompts do not explain (lookups.py) are left out, and their hits, too.
+    """
+    of_hits = name == "saved_tokens" and source is SavedSource.HIT_TOKENS
+    return lookups.count if of_hits or name in _LOOKUPS else Count.KNOWN
 
 
 def came_back(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
@@ -177,16 +179,8 @@ def _source(snapshot: EngineSnapshot) -> SavedSource | None:
 
 
 def _values(snapshot: EngineSnapshot, source: SavedSource | None) -> dict[str, float | None]:
-    saved = {
-        None: None,
-        SavedSource.CACHED_PROMPT_TOKENS: snapshot.cached_prompt_tokens,
-        SavedSource.HIT_TOKENS: snapshot.hit_tokens,
-    }
+    saved = None if source is None else getattr(snapshot, source.value)
     return {
-        "queried_tokens": snapshot.queried_tokens,
-        "hit_tokens": snapshot.hit_tokens,
-        "saved_tokens": saved[source],
-        "prompt_tokens": snapshot.prompt_tokens,
-        "generation_tokens": snapshot.generation_tokens,
-        "preemptions": snapshot.preemptions,
+        each.name: saved if each.name == "saved_tokens" else getattr(snapshot, each.name)
+        for each in fields(EngineTotals)
     }

@@ -65,7 +65,7 @@ def _money(whose: _Whose) -> Reader[TargetState]:
     def read(target: TargetState) -> Iterator[Reading]:
         saved = whose(target)
         if saved is not None:
-            yield (target.cost.currency,), saved.money_at(target.cost.prices)
+            yield (target.cost.prices.currency or "",), saved.money_at(target.cost.prices)
 
     return Reader(("currency",), read)
 

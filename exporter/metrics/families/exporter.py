@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Reader, counter, gauge
+from exporter.metrics.readers import Reader, by, counter, gauge, one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from exporter.metrics.readers import Family
     from exporter.metrics.state.exporter import ExporterState, Loops
-
-
-def _one(value: Callable[[ExporterState], float | None]) -> Reader[ExporterState]:
-    return Reader((), lambda state: [((), value(state))])
-
-
-def _by_loop(values: Callable[[Loops], Mapping[str, float]]) -> Reader[Loops]:
-    return Reader(("loop",), lambda loops: [((k,), v) for k, v in values(loops).items()])
 
 
 EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
@@ -29,38 +19,35 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
     ),
     gauge(
         "vllm_exporter_targets",
-        _one(lambda state: state.targets),
+        one(lambda state: state.targets),
         "Targets that the exporter measures now.",
     ),
     gauge(
         "vllm_exporter_whole_page",
-        _one(lambda state: state.whole_page),
+        one(lambda state: state.whole_page),
         "1 when /metrics shows the families of every target. 0 when there are more targets than "
         "metrics.whole_page_targets; then only /metrics?target=NAME shows those of a target.",
     ),
     gauge(
         "vllm_exporter_web_config_in_force",
-        _one(lambda state: state.web_config_in_force),
+        one(lambda state: state.web_config_in_force),
         "1 when the current content of the web configuration's files is in force. 0 when a mistake "
         "in them keeps the old content in force. Absent without such a file.",
     ),
     gauge(
         "vllm_exporter_config_last_reload_successful",
-        _one(lambda state: state.reloads.last_successful),
+        one(lambda state: state.reloads.last_successful),
         "1 when the configuration that was last read is in force. 0 when a mistake in it keeps the "
         "old one in force.",
     ),
     gauge(
         "vllm_exporter_config_last_reload_success_timestamp_seconds",
-        _one(lambda state: state.reloads.last_success_time),
+        one(lambda state: state.reloads.last_success_time),
         "Unix time at which the configuration in force was read.",
     ),
     counter(
         "vllm_exporter_config_reloads_total",
-        Reader(
-            ("outcome",),
-            lambda state: [((k,), count) for k, count in state.reloads.outcomes.items()],
-        ),
+        by("outcome", lambda state: state.reloads.outcomes),
         "Reloads of the configuration, by outcome.",
     ),
 )
@@ -68,13 +55,13 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
 LOOPS: Final[tuple[Family[Loops], ...]] = (
     counter(
         "vllm_exporter_loop_failures_total",
-        _by_loop(lambda loops: loops.failures),
+        by("loop", lambda loops: loops.failures),
         "Rounds of a loop that ended in an unexpected exception. A loop of a target has the name "
         "KIND:TARGET, and is on the target's page.",
     ),
     gauge(
         "vllm_exporter_loop_last_run_timestamp_seconds",
-        _by_loop(lambda loops: loops.last_run),
+        by("loop", lambda loops: loops.last_run),
         "Unix time at which a loop last ended a round.",
     ),
 )

@@ -57,7 +57,6 @@ class Look(NamedTuple):
     counted: str  # the word in the summary, as in "2 targets: 1 up, 1 failing"
 
 
-_UP: Final = Look("Up", "good", "up")
 LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.FAILING: Look("Failing", "bad", "failing"),
     Condition.ADDRESS_WRONG: Look("Failing: wrong address", "bad", "failing"),
@@ -74,7 +73,7 @@ LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.NOT_ISOLATED: Look("Salts do not isolate", "warn", "with a warning"),
     Condition.SEVERAL_ENGINES: Look("Several engines answer", "warn", "with a warning"),
     Condition.CACHE_UNKNOWN: Look("Up, cache unknown", "warn", "with a warning"),
-    Condition.UP: _UP,
+    Condition.UP: Look("Up", "good", "up"),
     Condition.STARTING: Look("Starting", "waiting", "starting"),
     Condition.HELD: Look("Held by an operator", "waiting", "held"),
     Condition.ASLEEP: Look("Asleep or paused", "waiting", "asleep or paused"),

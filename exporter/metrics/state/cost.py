@@ -58,9 +58,10 @@ class Savings:
 class CostState:
     """One target. `budget_tokens_per_hour` is None without a limit.
 
-    `saved` sums each growth of the engine's saved tokens times the token's cost at that time.
-    Growth before a cost is known does not count. Money and joules use the price and the watts of
-    that time, so a new price does not change what was counted. `users_saved` is the part of users.
+    `saved` is of all traffic, with the exporter's own, and `users_saved` is the part of users. They
+    sum each growth of the engine's saved tokens times the token's cost at that time. Growth before
+    a cost is known does not count. Money and joules use the price and the watts of that time, so a
+    new price does not change what was counted.
     """
 
     budget_tokens_per_hour: int | None = None
@@ -124,13 +125,3 @@ class CostState:
         if self.prefill is not None:
             growth = 0.0 if before is None else max(0.0, now - before)
             self.saved.add(growth * self.prefill.seconds_per_token, self.prices)
-
-    @property
-    def currency(self) -> str:
-        """The currency of the price; empty if none is configured."""
-        return self.prices.currency or ""
-
-    @property
-    def prefill_seconds_saved(self) -> float | None:
-        """For all traffic, with the exporter's own."""
-        return self.saved.seconds

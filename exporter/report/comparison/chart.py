@@ -46,12 +46,8 @@ def _title(comparison: Comparison) -> str:
         for side in comparison.sides
     )
     names = " against ".join(one_line(side.name) for side in comparison.sides)
-    simulated = "SIMULATED: " if comparison.simulated else ""
-    return (
-        one_line(f"{simulated}{names}")
-        if len(engines) > 1
-        else (f"{simulated}{names} on {next(iter(engines))}")
-    )
+    title = f"{'SIMULATED: ' if comparison.simulated else ''}{names}"
+    return one_line(title) if len(engines) > 1 else f"{title} on {next(iter(engines))}"
 
 
 def _subtitle(comparison: Comparison) -> str:

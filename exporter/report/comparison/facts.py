@@ -39,6 +39,9 @@ class Reading:
     latency_seconds: float | None
 
 
+Round = tuple[Reading, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Penalty:
     """What a complete miss in a turn after the first costs: all its cached tokens computed again.
@@ -71,13 +74,14 @@ class Side:
     engine_version: str | None
     simulated: bool
     scenario: str
-    rounds: tuple[tuple[Reading, ...] | None, ...]
+    started_time: float
+    rounds: tuple[Round | None, ...]
     points: tuple[Point, ...] = ()
     failures: tuple[str, ...] = ()
     notices: frozenset[Notice] = frozenset()
 
     @cached_property
-    def finished(self) -> list[tuple[Reading, ...]]:
+    def finished(self) -> list[Round]:
         """The rounds that did not fail."""
         return [one for one in self.rounds if one is not None]
 
@@ -141,27 +145,39 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`sides` in the order given; `contrasts` has one for each side but the first. `rounds` counts
-    failed ones too.
+    """`sides` in the order given; `contrasts` has one for each side but the first.
 
     `cold`: the sides are the turns of one engine and their cold controls.
     """
 
     sides: tuple[Side, ...]
     contrasts: tuple[Contrast, ...]
-    rounds: int
-    turns: int
     interleaved: bool
-    started_time: float
     cold: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """With the failed ones."""
+        return max(len(side.rounds) for side in self.sides)
+
+    @property
+    def turns(self) -> int:
+        return max((r.turn for side in self.sides for one in side.finished for r in one), default=0)
+
+    @property
+    def started_time(self) -> float:
+        return min(side.started_time for side in self.sides)
 
     @property
     def simulated(self) -> bool:
         return any(side.simulated for side in self.sides)
 
     @property
-    def failed(self) -> bool:
-        return any(side.failures for side in self.sides)
+    def whole(self) -> bool:
+        """Whether every session finished and TTFT could be compared for every side."""
+        return not any(side.failures for side in self.sides) and all(
+            "ttft" in each.differences for each in self.contrasts
+        )
 
 
 def side_of(name: str, source: str, sessions: Sequence[SessionResult]) -> Side:
@@ -180,9 +196,7 @@ def cold_sides(source: str, sessions: Sequence[SessionResult]) -> tuple[Side, Si
     )
 
 
-def compare(
-    sides: Sequence[Side], *, started_time: float, interleaved: bool, cold: bool = False
-) -> Comparison:
+def compare(sides: Sequence[Side], *, interleaved: bool, cold: bool = False) -> Comparison:
     """Compare every side with the first. `cold`: the sides are those of `cold_sides`."""
     first, *others = sides
     raw = [_differences(first, side, cold=cold) for side in others]
@@ -200,15 +214,13 @@ def compare(
         )
         for place, (side, found) in enumerate(zip(others, raw, strict=True))
     ]
-    return Comparison(
-        sides=tuple(sides),
-        contrasts=tuple(contrasts),
-        rounds=max(len(side.rounds) for side in sides),
-        turns=max((r.turn for side in sides for one in side.finished for r in one), default=0),
-        interleaved=interleaved,
-        started_time=started_time,
-        cold=cold,
-    )
+    return Comparison(tuple(sides), tuple(contrasts), interleaved, cold)
+
+
+def paired_rounds(first: Side, other: Side) -> list[tuple[Round, Round]]:
+    """The rounds that finished on both sides."""
+    pairs = zip(first.rounds, other.rounds, strict=False)
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
 def later(readings: Sequence[Reading]) -> list[Reading]:
@@ -236,22 +248,20 @@ def _side(
         engine_version=named.engine_version,
         simulated=any(each.simulated for each in sessions),
         scenario=named.scenario,
+        started_time=min(each.started_time for each in sessions),
         rounds=tuple(
             None if each.failure is not None else tuple(map(read, filter(chosen, each.turns)))
             for each in sessions
         ),
         points=with_points((), [point for each in finished for point in points_of(each.turns)]),
-        failures=tuple(_failure(source, each) for each in sessions if each.failure is not None),
+        failures=tuple(
+            f"{source}: a session failed{in_failed_turn(each)}: "
+            f"{numbers.spaced(each.failure.reason)} ({each.failure.detail})"
+            for each in sessions
+            if each.failure is not None
+        ),
         notices=frozenset().union(*(each.notices for each in sessions)),
     )
-
-
-def _failure(source: str, session: SessionResult) -> str:
-    failure = session.failure
-    if failure is None:
-        return ""
-    where = in_failed_turn(session)
-    return f"{source}: a session failed{where}: {numbers.spaced(failure.reason)} ({failure.detail})"
 
 
 def _reading(turn: TurnFacts) -> Reading:
@@ -290,15 +300,10 @@ def _differences(first: Side, other: Side, *, cold: bool) -> dict[Quantity, Diff
 
 def _by_round(quantity: Quantity, first: Side, other: Side) -> tuple[float, ...]:
     """Other minus first, for each round that finished on both sides."""
-    pairs = zip(first.rounds, other.rounds, strict=False)
-    return tuple(
-        _known([_within(quantity, a, b) for a, b in pairs if a is not None and b is not None])
-    )
+    return tuple(_known([_within(quantity, a, b) for a, b in paired_rounds(first, other)]))
 
 
-def _within(
-    quantity: Quantity, one: tuple[Reading, ...], other: tuple[Reading, ...]
-) -> float | None:
+def _within(quantity: Quantity, one: Round, other: Round) -> float | None:
     """Other minus one in a round, over the turns that both have."""
     turns = {each.turn for each in one} & {each.turn for each in other}
     mine = [each for each in one if each.turn in turns]
@@ -334,13 +339,4 @@ def _miss(first: Side, other: Side, ttft: Difference | None) -> Difference | Non
     cached = {each.cached_tokens for side in (first, other) for each in side.later}
     if ttft is None or first.missed == other.missed or None in cached:
         return None
-    if other.missed:
-        return ttft
-    low, high = ttft.low, ttft.high
-    return Difference(
-        -ttft.estimate,
-        None if high is None else -high,
-        None if low is None else -low,
-        ttft.p,
-        ttft.pairs,
-    )
+    return ttft if other.missed else difference(_by_round("ttft", other, first))

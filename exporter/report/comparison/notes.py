@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from exporter.analysis.paired import LEAST_PAIRS
 from exporter.model.session import Notice
+from exporter.report.comparison.facts import paired_rounds
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE
 
@@ -28,13 +28,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             "The sessions of the sides were not played in turn, so any change on the machine or in "
             "its load in between is part of the difference."
         )
-    pairs = min(
-        (
-            sum(a is not None and b is not None for a, b in zip_longest(sides[0].rounds, r))
-            for r in (side.rounds for side in sides[1:])
-        ),
-        default=0,
-    )
+    pairs = min((len(paired_rounds(sides[0], side)) for side in sides[1:]), default=0)
     if pairs < LEAST_PAIRS:
         notes.append(
             f"{pairs} pair{'' if pairs == 1 else 's'} of sessions cannot show a difference at the "

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from exporter.analysis.paired import Difference
     from exporter.report.comparison.facts import Comparison, Contrast, Quantity, Side
 
 ALPHA = 0.05
@@ -112,6 +111,10 @@ def signed(quantity: Quantity, value: float) -> str:
     return f"{sign}{numbers.seconds(abs(value))}"
 
 
+def _interval(low: float, high: float) -> str:
+    return f"95 % interval {signed('ttft', low)} to {signed('ttft', high)}"
+
+
 def p_in_words(p: float) -> str:
     return f"p {p_value(p)}" if p < _LEAST_P else f"p = {p_value(p)}"
 
@@ -130,7 +133,7 @@ def penalty_lines(comparison: Comparison) -> list[str]:
             low, high = contrast.miss_seconds.low, contrast.miss_seconds.high
             interval = ""
             if low is not None and high is not None:
-                interval = f" (95 % interval {signed('ttft', low)} to {signed('ttft', high)})"
+                interval = f" ({_interval(low, high)})"
                 if low <= 0 <= high:
                     interval += ", which is no measurable difference"
             lines.append(
@@ -157,23 +160,20 @@ def verdict(comparison: Comparison, *, interrupted: bool) -> list[str]:
     lines = []
     if interrupted:
         lines.append(f"Interrupted: this is based on {comparison.rounds} complete rounds.")
+    if comparison.cold and comparison.sides[0].missed:
+        lines.append(
+            "The cache served nothing, so the turns and their cold controls are the same "
+            "requests: no time was saved."
+        )
+        return lines
     first = comparison.sides[0].name
-    for contrast in comparison.contrasts:
-        found = contrast.differences.get("ttft")
-        if comparison.cold and comparison.sides[0].missed:
-            lines.append(
-                "The cache served nothing, so the turns and their cold controls are the same "
-                "requests: no time was saved."
-            )
-            continue
-        if found is None:
-            lines.append(f"Whether {contrast.name} is faster than {first} is unknown.")
-            continue
-        lines.append(_sentence(first, contrast, found))
-    return lines
+    return lines + [_sentence(first, contrast) for contrast in comparison.contrasts]
 
 
-def _sentence(first: str, contrast: Contrast, found: Difference) -> str:
+def _sentence(first: str, contrast: Contrast) -> str:
+    found = contrast.differences.get("ttft")
+    if found is None:
+        return f"Whether {contrast.name} is faster than {first} is unknown."
     if found.estimate == 0:
         head = f"{contrast.name} takes as long to the first token as {first}"
     else:
@@ -186,7 +186,7 @@ def _sentence(first: str, contrast: Contrast, found: Difference) -> str:
         return f"{head} in {pairs}: too few to show whether that is more than chance."
     allowed = ", corrected for the number of engines" if p != found.p else ""
     said = f"({p_in_words(p)}{allowed})"
-    interval = f"95 % interval {signed('ttft', found.low)} to {signed('ttft', found.high)}"
+    interval = _interval(found.low, found.high)
     if p < ALPHA:
         return f"{head} in {pairs}: more than chance {said}, {interval}."
     return f"{head} in {pairs}, which may be chance {said}: no measurable difference, {interval}."

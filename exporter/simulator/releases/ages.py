@@ -55,7 +55,7 @@ PROMPT_TEXT = Span(since=(0, 22))
 FINGERPRINT = Span(since=(0, 22))
 ROUTED_EXPERTS = Span(since=(0, 22))
 TRANSFER_PARAMS = Span(since=(0, 9))
-ENCODER_PARAMS = Span(since=(0, 29))
+ENCODER_PARAMS = Span(since=(0, 27))
 OPENAI_FIELDS = Span(since=(0, 10))  # refusal, annotations, audio, service_tier…
 REASONING_CONTENT = Span(until=(0, 11))  # `reasoning` since
 EMPTY_TOOL_CALLS = Span(until=(0, 24))  # of a message without any
@@ -70,6 +70,7 @@ TOKENIZED_TOOLS = Span(since=(0, 9))
 REFUSES_PAUSED = Span(since=(0, 33))  # before, requests wait
 
 # Errors
+ERROR_PARAMS = Span(since=(0, 14))  # errors name the wrong field
 FLAT_ERRORS = Span(until=(0, 10, 2))  # {"object": "error", …} in place of {"error": …}
 
 # Counters

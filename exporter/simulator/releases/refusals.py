@@ -59,6 +59,9 @@ def too_long(age: Age, prompt: int, output: int, limit: int) -> tuple[str, int |
 
 def worded(age: Age, body: dict[str, Any]) -> dict[str, Any]:
     """A refusal in the JSON format of its release."""
-    if age in ages.FLAT_ERRORS and isinstance(body.get("error"), dict):
-        return {"object": "error", **body["error"]}
-    return body
+    error = body.get("error")
+    if not isinstance(error, dict):
+        return body
+    if age not in ages.ERROR_PARAMS:
+        error = error | {"param": None}
+    return {"object": "error", **error} if age in ages.FLAT_ERRORS else {"error": error}

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import bcrypt
 import structlog
 from aiohttp import web
 
@@ -133,6 +132,8 @@ def _is_correct(name: bytes, password: bytes, users: Mapping[bytes, bytes]) -> b
     highest cost d, checks of dummy hashes take the rest of the time:
     2^c + (2^c + … + 2^(d-1)) = 2^d.
     """
+    import bcrypt  # noqa: PLC0415 - most daemons ask for no password
+
     highest = max(_cost(each) for each in users.values())
     known = users.get(name)
     hashed = _dummy(highest) if known is None else known

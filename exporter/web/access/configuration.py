@@ -281,12 +281,11 @@ def _certificates(tls: _Tls, folder: Path) -> dict[str, Path]:
 def _context(
     tls: _Tls, files: Mapping[str, Path], mistakes: list[Mistake]
 ) -> ssl.SSLContext | None:
-    unreadable = [
+    mistakes += [
         Mistake("", f"cannot be read: {words}", f"tls_server_config.{name}")
         for name, path in files.items()
         if (words := _unreadable(path))
     ]
-    mistakes += unreadable
     if mistakes:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from exporter.errors import ConfigError, ExporterError
-from exporter.web.access.configuration import read_web_config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -24,10 +23,19 @@ INTERVAL_SECONDS = 5.0  # a certificate is renewed weeks before it ends; a user 
 
 def read(file: Path) -> WebConfig:
     """The web configuration in `file`. Raises `ConfigError` with its mistakes."""
-    config = read_web_config(file)
+    config = _load(file)
     if config.http2:
         log.info("web_config.http2_ignored", reason="this server speaks HTTP/1.1 only")
     return config
+
+
+def _load(file: Path) -> WebConfig:
+    # YAML and the types of the file take 2 MB.
+    from exporter.web.access.configuration import (  # noqa: PLC0415 - most daemons have no file
+        read_web_config,
+    )
+
+    return read_web_config(file)
 
 
 class WebConfigSink(Protocol):
@@ -40,7 +48,8 @@ class WebConfigSink(Protocol):
 class WebAccess:
     """Reads the files of the web configuration when they change, and `apply`s what they say.
 
-    A file with a mistake changes nothing: the configuration in force stays, and the log says why.
+    A file with a mistake changes nothing: the configuration in force stays in `config`, and the log
+    says why.
     """
 
     def __init__(
@@ -52,7 +61,7 @@ class WebAccess:
         spawn: Spawn,
         sink: WebConfigSink,
     ) -> None:
-        self._config = config
+        self.config = config
         self._apply = apply
         self._heartbeat = heartbeat
         self._spawn = spawn
@@ -61,14 +70,9 @@ class WebAccess:
         self._seen = fingerprint(() if config is None else config.files)
         self._refused = ""  # why the files are not in force
 
-    @property
-    def config(self) -> WebConfig | None:
-        """The configuration in force."""
-        return self._config
-
     def start(self) -> None:
         """Watch the files, if there are any."""
-        if self._config is not None:
+        if self.config is not None:
             self._task = self._spawn(self._heartbeat, self._run)
 
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -82,7 +86,7 @@ class WebAccess:
         The returned function raises `ExporterError` where the system refuses, and then the
         configuration of before stays.
         """
-        old = self._config
+        old = self.config
         if file == (None if old is None else old.file):
             return _nothing
         if file is None:
@@ -100,7 +104,7 @@ class WebAccess:
         except OSError as error:
             self.start()
             raise ExporterError(f"web_config_file: {_reason(error)}") from error
-        self._config, self._seen, self._refused = new, fingerprint(new.files), ""
+        self.config, self._seen, self._refused = new, fingerprint(new.files), ""
         self.start()
 
     async def _run(self) -> None:
@@ -110,10 +114,10 @@ class WebAccess:
 
     async def look(self) -> None:
         """Read the files if they have changed. A thread reads them, because a disk can be slow."""
-        if self._config is None:
+        if self.config is None:
             return
-        seen = await asyncio.to_thread(fingerprint, self._config.files)
-        if seen != self._seen and await self._read(self._config):
+        seen = await asyncio.to_thread(fingerprint, self.config.files)
+        if seen != self._seen and await self._read(self.config):
             self._seen = seen  # of before the reading, so that a later change is seen too
         self._sink.web_config_checked(in_force=not self._refused)
         self._heartbeat.ran()
@@ -121,7 +125,7 @@ class WebAccess:
     async def _read(self, old: WebConfig) -> bool:
         """Apply the files. False where the system refused: the next look tries again."""
         try:
-            new = await asyncio.to_thread(read_web_config, old.file)
+            new = await asyncio.to_thread(_load, old.file)
             keep_what_protects(old, new)
             await self._apply(new)
         except ConfigError as error:
@@ -130,7 +134,7 @@ class WebAccess:
         except OSError as error:  # for example no free file descriptor
             self._refuse(_reason(error))
             return False
-        self._config, self._refused = new, ""
+        self.config, self._refused = new, ""
         log.info("web_config.read", file=str(new.file), users=len(new.users))
         return True
 

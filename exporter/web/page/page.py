@@ -16,7 +16,6 @@ import exporter
 from exporter.model.json_fields import rfc3339
 from exporter.web.html_response import environment, html_response, policy, template_file
 from exporter.web.page.views import charts
-from exporter.web.page.views.records import PageQuery
 from exporter.web.page.views.sentences import by_cause
 from exporter.web.page.views.targets import page, page_count
 from exporter.web.parameters import BadRequestError, asked_target, whole_number
@@ -59,7 +58,7 @@ def routes(
             number = whole_number(request, "page", page_count(len(metrics.targets))) or 1
         except BadRequestError:
             raise web.HTTPNotFound from None
-        shown = page(metrics.targets, history, clock.time(), links, PageQuery(only, number))
+        shown = page(metrics.targets, history, clock.time(), links, only=only, number=number)
         return html_response(template.render(page=shown), _POLICY)
 
     return [web.get("/", status_page)]

@@ -85,6 +85,7 @@ def test_a_recorded_failure_is_named_by_its_root_cause(name, exit_code, cause, i
             Cause.MODEL_NOT_FOUND,
         ),
         ("RuntimeError: No CUDA GPUs are available", Cause.GPU_UNAVAILABLE),
+        ("RuntimeError: Failed to infer device type", Cause.GPU_UNAVAILABLE),
         ("OSError: [Errno 28] No space left on device", Cause.NO_SPACE),
         (
             "OSError: [Errno 28] No space left on device: '/psm_1a2b'",

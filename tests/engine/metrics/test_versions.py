@@ -1,7 +1,8 @@
-"""Recorded answers of real servers from vLLM 0.8.5 to 0.31.0, and what is read from them."""
+"""Recorded answers of real servers from vLLM 0.8.5 to 0.32.0, and what is read from them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from aiohttp.test_utils import TestServer
 from engine_pages import read
 
 from exporter.engine.client.engine_client import EngineClient
-from exporter.engine.wire.refusal import failure_of
+from exporter.engine.wire.answer import read_usage
+from exporter.engine.wire.refusal import failure_of, read_refusal
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.chat import Chat, Usage
 from exporter.model.failure import FailureReason
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[1] / "data" / "versions"
 ALL = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())
-NEWEST = ("0.24.0", "0.31.0")  # they tell a hit of 0 as well
+NEWEST = ("0.24.0", "0.27.1", "0.29.0", "0.31.0", "0.32.0")  # they tell a hit of 0 as well
 # Nobody tells cached tokens on a CPU with the V0 engine; the GPU's worker of 0.8.5 does.
 V0 = ("0.8.5", "0.9.2-v0")
 OLD = tuple(version for version in ALL if version not in (*NEWEST, *V0))
 WITH_IDS = ("0.10.2", "0.16.0", "0.17.1", "0.22.1", "0.23.0", *NEWEST)
+# Up to 0.22 the tokens of an engine's steps contain those that hit.
+COUNT_HITS = ("0.9.1", "0.9.2", "0.10.0", "0.10.2", "0.16.0", "0.17.1", "0.22.1")
 WITHOUT_IDS = ("0.8.5", "0.9.1", "0.9.2", "0.9.2-v0", "0.10.0")
 PROMPTS = {
     "0.8.5": 282,
@@ -39,7 +43,10 @@ PROMPTS = {
     "0.22.1": 283,
     "0.23.0": 280,
     "0.24.0": 279,
+    "0.27.1": 274,
+    "0.29.0": 276,
     "0.31.0": 281,
+    "0.32.0": 280,
 }
 
 
@@ -87,6 +94,12 @@ async def test_the_v0_engine_of_0_8_5_reports_no_cached_tokens_on_a_cpu():
         assert (await played("0.8.5", name)).usage == Usage(282, 16, None)
 
 
+@pytest.mark.parametrize("version", ALL)
+def test_an_answer_that_is_not_streamed_has_null_details_or_the_cached_tokens(version: str):
+    usage = read_usage(json.loads(file(version, "chat_plain.json"))["usage"])
+    assert usage == Usage(PROMPTS[version], 16, None if version in V0 else 256)
+
+
 # Token ids
 
 
@@ -132,6 +145,22 @@ def test_a_prompt_beyond_the_context_is_recognized_in_every_version(version: str
     assert failure_of(400, file(version, "too_long.txt")).reason is FailureReason.PROMPT_TOO_LONG
 
 
+UNKNOWN_MODEL = sorted(each.parent.name for each in DATA.glob("*/unknown_model.txt"))
+
+
+@pytest.mark.parametrize("version", UNKNOWN_MODEL)
+def test_a_model_that_is_not_served_is_recognized_in_both_shapes_of_an_error(version: str):
+    failure = failure_of(404, file(version, "unknown_model.txt"))
+    assert failure.reason is FailureReason.MODEL_NOT_FOUND
+    assert failure.detail.startswith("HTTP 404: The model `nope` does not exist.")
+
+
+def test_the_v0_engine_of_0_9_names_the_salt_that_it_refuses():
+    refusal = read_refusal(400, file("0.9.2-v0", "salt_refused.txt"))
+    assert refusal.failure.reason is FailureReason.BAD_REQUEST
+    assert refusal.names(("stream_options", "return_token_ids", "cache_salt")) == "cache_salt"
+
+
 @pytest.mark.parametrize("version", ALL)
 async def test_a_model_its_context_and_the_version_are_read_in_every_version(version: str):
     async def serve(request: web.Request) -> web.Response:
@@ -163,7 +192,10 @@ COUNTERS = {
     "0.22.1": (167274.0, 124704.0, 124704.0, 167274.0, 2099.0),
     "0.23.0": (167271.0, 124704.0, 124704.0, 167271.0, 2099.0),
     "0.24.0": (167263.0, 124704.0, 124704.0, 167263.0, 2099.0),
+    "0.27.1": (1370.0, 768.0, 768.0, 1370.0, 80.0),
+    "0.29.0": (126536.0, 89696.0, 89696.0, 126536.0, 1587.0),
     "0.31.0": (167261.0, 124704.0, 124704.0, 167261.0, 2099.0),
+    "0.32.0": (1400.0, 768.0, 768.0, 1400.0, 80.0),
 }
 
 
@@ -182,6 +214,26 @@ def test_the_counters_are_those_on_the_page_of_every_version(version: str):
     assert snapshot.preemptions == 0.0
     assert snapshot.kv_cache_usage_ratio == pytest.approx(0.0, abs=0.001)
     assert snapshot.hit_rate_gauge is None
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_the_lookups_of_every_recorded_version_count_tokens(version: str):
+    assert page(version).lookup_step_tokens == 1
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_steps_count_the_tokens_of_hits_too_until_0_22(version: str):
+    _, hit, _, prompt, generated = COUNTERS[version]
+    left_out = 0 if version in (*V0, *COUNT_HITS) else hit
+    assert page(version).iteration_tokens == prompt + generated - left_out
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_sleep_is_told_since_0_16_and_no_recorded_engine_speculates(version: str):
+    silent = version in (*V0, "0.9.1", "0.9.2", "0.10.0", "0.10.2")
+    snapshot = page(version)
+    assert snapshot.asleep is (None if silent else False)
+    assert snapshot.speculative is False
 
 
 @pytest.mark.parametrize("version", ALL)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from fake_clock import FakeClock
+from load_views import new_admission
 from probe_loops import ProbeLoops
 
-from exporter.analysis.load import LoadPolicy
 from exporter.analysis.own_share import OwnShare
 from exporter.clock import SystemClock
 from exporter.engine.metrics.exposition import parse
-from exporter.probe.admission import Admission
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
@@ -47,7 +46,7 @@ class ProbedEngine:
 
     async def retention(self, gaps=(1.0, 10.0)):
         clock = FakeClock(monotonic=0.0)
-        admission = Admission("t", LoadPolicy(0, 0, 1.0), self.observe, clock, lambda _pause: None)
+        admission = new_admission(self.observe, clock)
         loops = ProbeLoops(
             clock,
             admission,

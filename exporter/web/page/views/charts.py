@@ -21,9 +21,17 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 334, 12, 106
 _MAX_BAR = 26
 _LABELLED = 12  # up to so many turns, each has its number; of more, only the first and the last
 
+_SOURCES = {
+    "hit": "from cache",
+    "lost": "lost",
+    "new": "new",
+    "unsplit": "cached tokens unknown",
+}
+"""The sources of prompt tokens, in words."""
+
 _SQUARE = "M1 1h10v10h-10z"
 KEY_PATHS = {
-    **dict.fromkeys(("hit", "lost", "new", "unsplit"), _SQUARE),
+    **dict.fromkeys(_SOURCES, _SQUARE),
     "dot": "M6 6h0",
     "cold": "M3 6h6",
     "best": "M0 6h12",
@@ -133,28 +141,23 @@ def _tokens_chart(turns: Sequence[TurnFacts]) -> Chart | None:
     most = max((turn.prompt_tokens or 0 for turn in turns), default=0)
     if not most:
         return None
-    bars: dict[str, list[str]] = {"hit": [], "lost": [], "new": [], "unsplit": []}
-    for left, width, turn in _bars(turns):
+    bars = dict.fromkeys(_SOURCES, "")
+    place = _places(len(turns))
+    width = max(1, min(_MAX_BAR, round(0.7 * (_RIGHT - _LEFT) / len(turns))))
+    for n, turn in enumerate(turns):
         low = 0
         for kind, tokens in _split(turn):
+            bottom, top = _height(low, most), _height(low + tokens, most)
             if tokens:
-                bars[kind].append(
-                    _bar(left, width, _height(low, most), _height(low + tokens, most))
-                )
+                bars[kind] += f"M{place(n) - width // 2} {bottom}h{width}V{top}h-{width}z"
             low += tokens
-    words_of = {
-        "hit": "from cache",
-        "lost": "lost",
-        "new": "new",
-        "unsplit": "cached tokens unknown",
-    }
     return Chart(
         "tokens",
         "Prompt tokens by turn",
         "One bar for each turn, split by the source of its prompt. The table has the numbers.",
-        (Mark("grid", _grid()), *(Mark(kind, "".join(d)) for kind, d in bars.items() if d)),
+        (Mark("grid", _grid()), *(Mark(kind, path) for kind, path in bars.items() if path)),
         (*_scale(numbers.count(most)), *_turn_numbers(turns)),
-        tuple(Key(kind, words_of[kind]) for kind, d in bars.items() if d),
+        tuple(Key(kind, _SOURCES[kind]) for kind, path in bars.items() if path),
     )
 
 
@@ -220,16 +223,6 @@ def _turn_numbers(turns: Sequence[TurnFacts]) -> list[Label]:
 def _places(count: int) -> Callable[[int], int]:
     """The x of the middle of each of `count` equal slots."""
     return lambda n: round(_LEFT + (n + 0.5) * (_RIGHT - _LEFT) / count)
-
-
-def _bars(turns: Sequence[TurnFacts]) -> Iterable[tuple[int, int, TurnFacts]]:
-    place = _places(len(turns))
-    width = max(1, min(_MAX_BAR, round(0.7 * (_RIGHT - _LEFT) / max(1, len(turns)))))
-    return [(place(n) - width // 2, width, turn) for n, turn in enumerate(turns)]
-
-
-def _bar(left: int, width: int, low: int, high: int) -> str:
-    return f"M{left} {low}h{width}V{high}h-{width}z"
 
 
 def _height(value: float, most: float) -> int:

@@ -61,21 +61,17 @@ def _failures(state: TargetState) -> list[Problem]:
     last = state.last_session
     others = [each for each in state.scenarios.values() if each is not last]
     return [
-        _failure(each, each.failure, "The last session" if each is last else _last_of(each))
+        _failure(each, each.failure, f" of {each.scenario}" if each is not last else "")
         for each in (*([] if last is None else [last]), *others)
         if each.failure is not None
     ]
 
 
-def _last_of(result: SessionResult) -> str:
-    return f"The last session of {result.scenario}"
-
-
-def _failure(result: SessionResult, failure: Failure, which: str) -> Problem:
+def _failure(result: SessionResult, failure: Failure, of_scenario: str) -> Problem:
     turn = result.failed_turn
     place = "before its first turn" if turn is None else f"in turn {turn}"
     return Problem(
-        f"{which} failed {place}: {numbers.spaced(failure.reason)}",
+        f"The last session{of_scenario} failed {place}: {numbers.spaced(failure.reason)}",
         failure.detail,
         FAILURE_ADVICE[failure.reason],
         "probe-failing",

@@ -23,14 +23,6 @@ class PageLinks:
 
 
 @dataclass(frozen=True, slots=True)
-class PageQuery:
-    """Which targets to show: `only` one of them, or those of a page, by its `number` from 1."""
-
-    only: str | None = None
-    number: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Problem:
     """What is wrong, the evidence, and what to do; the last two may be empty.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from exporter.metrics.history import History
     from exporter.metrics.state.target import TargetState
-    from exporter.web.page.views.records import PageLinks, PageQuery
+    from exporter.web.page.views.records import PageLinks
 
 EARLIER_SESSIONS = 8
 SECTIONS = 4
@@ -37,10 +37,11 @@ def page(
     history: History,
     now: float,
     links: PageLinks,
-    query: PageQuery,
+    *,
+    only: str | None,
+    number: int,
 ) -> Page:
-    """The page at Unix time `now`. The target or the page that `query` names must exist."""
-    only, number = query.only, query.number
+    """The page at Unix time `now`: of `only` one target, or page `number`, from 1. Both exist."""
     wanted = list(targets.values()) if only is None else [targets[only]]
     conditions = {state.name: condition(state) for state in wanted}
     ranks = {state.name: _rank(state, conditions[state.name]) for state in wanted}
