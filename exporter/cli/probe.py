@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chart", metavar="FILE", help="draw a chart of the session into FILE (.png or .svg)"
     )
     for name, what in (
-        ("efficiency", "efficiency (served / ideal tokens)"),
+        ("efficiency", "efficiency (served / attainable tokens)"),
         ("hit-ratio", "hit ratio (cached / prompt tokens)"),
     ):
         parser.add_argument(

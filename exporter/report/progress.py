@@ -12,6 +12,7 @@ from rich.text import Text
 
 from exporter.report.session.table import turn_table
 from exporter.wording import numbers
+from exporter.wording.reuse_rules import GIVEN_UP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +61,11 @@ def turn_line(turn: TurnFacts, turns: int | None) -> str:
     """One line on a finished turn, for a log or a pipe."""
     cached, prompt = numbers.count(turn.cached_tokens), numbers.count(turn.prompt_tokens)
     lost = "" if turn.loss is None else f", {numbers.count(turn.loss.tokens)} lost"
+    given_up = sum(part.tokens for part in turn.rule_losses)
+    ruled = f", {numbers.count(given_up)} {GIVEN_UP}" if given_up else ""
     return (
         f"turn {turn.index} of {numbers.count(turns)}: {cached} of {prompt} prompt tokens cached "
-        f"({numbers.percent(turn.hit_ratio)}){lost}, "
+        f"({numbers.percent(turn.hit_ratio)}){lost}{ruled}, "
         f"first token {numbers.seconds(turn.ttft_seconds)}"
     )
 

@@ -22,7 +22,7 @@ _IN_ASCII = str.maketrans(
     | dict.fromkeys("\u2018\u2019", "'")
     | dict.fromkeys("\u201c\u201d\u00ab\u00bb", '"')
     | {"\u2026": "...", "\u00b7": ".", "\u2192": "->", "\u00d7": "x", "\u00a0": " "}
-    | {"\u2588": "#", "\u2501": "="}  # full block, heavy line
+    | {"\u2588": "#", "\u2501": "=", "\u2591": "="}  # full block, heavy line, light shade
 )
 
 

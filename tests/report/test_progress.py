@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from publish_records import TURNS
+from publish_records import TURNS, turn
 from rich.console import Console
 
 from exporter.report.progress import Running, SessionProgress, running_line, turn_line
@@ -97,3 +97,9 @@ def test_without_a_terminal_only_one_line_for_each_turn_is_written():
     one.stop()
     assert stream.getvalue().splitlines() == [turn_line(facts, 8) for facts in TURNS]
     assert "256 lost" in turn_line(TURNS[2], 8)
+
+
+def test_a_line_says_apart_what_was_lost_and_what_the_rule_gives_up():
+    both = turn(3, 1500, 1024, 1280, gives_up=32)
+    assert "(68.3 %), 224 lost, 32 given up by the engine's rule, first" in turn_line(both, 8)
+    assert "given up" not in turn_line(TURNS[2], 8)

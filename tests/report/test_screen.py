@@ -7,9 +7,10 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from publish_records import TURNS, session, turn
+from publish_records import EAGLE_TURNS, TURNS, session, turn
 
 from exporter.report.screen import accepts_utf8, console_on
+from exporter.report.session.table import turn_table
 from exporter.report.session.text import session_report
 
 UTF8 = {"LANG": "de_DE.UTF-8"}
@@ -57,6 +58,14 @@ def test_without_utf8_the_whole_report_is_ascii():
     assert "?" not in page.replace(" ? ", " ")  # only the mark of the unknown turn
     assert "# hit - lost . new" in page
     assert "SIMULATED" in page
+
+
+def test_without_utf8_what_the_rule_gives_up_has_a_sign_of_its_own():
+    stream = Stream("ascii")
+    console = console_on(stream, {"COLUMNS": "160"})
+    console.print(turn_table(EAGLE_TURNS, width=160, ascii_only=True))
+    assert "# hit - lost = rule . new" in stream.getvalue()
+    assert "#=." in stream.getvalue()
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))

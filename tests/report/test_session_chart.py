@@ -11,13 +11,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from publish_records import failed_session, session, turn
+from publish_records import EAGLE_TURNS, failed_session, session, turn
 
 from exporter.errors import ConfigError
 from exporter.model.session import Control, ControlOutcome, LossCause
 from exporter.report import charts
-from exporter.report.drawing import with_gaps
-from exporter.report.session.series import prompt_split, running_sum
+from exporter.report.drawing import SKY, with_gaps
+from exporter.report.session.series import PromptSplit, prompt_split, running_sum
 
 WARM = (
     turn(1, 1000, 0, 0, ttft=0.5),
@@ -54,6 +54,21 @@ def test_each_panel_names_what_it_shows():
         "Tokens served from cache, cumulative",
     ):
         assert text in said, text
+
+
+def test_what_the_rule_gives_up_has_a_name_and_a_colour_of_its_own():
+    def drawn(*turns):
+        return charts.session_picture(session(*turns), "svg").decode()
+
+    both = turn(4, 1700, 1024, 1504, gives_up=32, cause=LossCause.EVICTED)
+    said = texts(session(*EAGLE_TURNS, both))
+    assert said.count("attainable") == 2
+    assert "given up by the engine's rule" in said
+    assert "evicted" in said
+    assert SKY.lower() in drawn(*EAGLE_TURNS)
+    assert SKY.lower() not in drawn(*WARM)
+    assert "attainable" not in texts(session(*WARM))
+    assert "given up by the engine's rule" not in texts(session(*WARM))
 
 
 def test_a_loss_has_its_cause_and_the_sum_its_number():
@@ -142,14 +157,29 @@ def test_the_folder_of_a_chart_is_checked_before_the_session(tmp_path):
     cached=st.none() | st.integers(0, 10_000),
     ideal=st.none() | st.integers(0, 10_000),
     index=st.integers(1, 9),
+    gives_up=st.integers(0, 600),
+    known=st.booleans(),
 )
-def test_the_parts_of_a_prompt_add_up_to_it(prompt, cached, ideal, index):
+def test_the_parts_of_a_prompt_add_up_to_it(*, prompt, cached, ideal, index, gives_up, known):
     cached = None if cached is None else min(cached, prompt)
     ideal = None if ideal is None else min(ideal, prompt)
-    split = prompt_split(turn(index, prompt, cached, ideal))
-    assert split.cached + split.lost + split.new + split.unknown == prompt
-    assert min(split.cached, split.lost, split.new, split.unknown) >= 0
+    gives_up = min(gives_up, ideal or 0) if index > 1 else 0
+    facts = turn(index, prompt, cached, ideal, gives_up=gives_up)
+    if not known:
+        facts = replace(facts, attainable_cached_tokens=None, loss=None, rule_losses=())
+    split = prompt_split(facts)
+    parts = (split.cached, split.lost, split.given_up, split.new, split.unknown)
+    assert sum(parts) == prompt
+    assert min(parts) >= 0
+    assert split.given_up <= gives_up
     assert (split.unknown == prompt) == (cached is None) or cached == 0
+
+
+def test_a_prompt_is_split_into_what_hit_was_lost_was_given_up_and_is_new():
+    lost = turn(3, 1500, 1024, 1280, gives_up=32)
+    assert prompt_split(lost) == PromptSplit(1024, 224, 32, 220, 0)
+    open_rule = replace(lost, attainable_cached_tokens=None, loss=None, rule_losses=())
+    assert prompt_split(open_rule) == PromptSplit(1024, 0, 0, 220, 256)
 
 
 def test_a_prompt_of_unknown_length_is_not_split():

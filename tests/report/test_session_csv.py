@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from publish_records import TURNS, session, turn
+from publish_records import EAGLE_TURNS, TURNS, session, turn
 
 from exporter.report.session.csv import COLUMNS, session_csv
 from exporter.wording.session_json import session_json
@@ -34,6 +35,21 @@ def test_every_value_equals_that_of_the_json():
                 assert (None if row[name] == "" else float(row[name])) == value
     assert [row["loss_tokens"] for row in rows(session_csv(result))] == ["", "", "256"]
     assert rows(session_csv(result))[2]["loss_cause"] == "unexplained"
+
+
+def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones():
+    assert COLUMNS[-5:] == (
+        "cached_tokens_source",
+        "attainable_cached_tokens",
+        "rule_lost_speculative_decoding_tokens",
+        "rule_lost_answer_not_kept_tokens",
+        "rule_lost_unit_tokens",
+    )
+    unknown = replace(EAGLE_TURNS[2], attainable_cached_tokens=None, rule_losses=())
+    _, eagle, open_rule = rows(session_csv(session(*EAGLE_TURNS[:2], unknown)))
+    assert [eagle[name] for name in COLUMNS[-4:]] == ["960", "32", "0", "0"]
+    assert [open_rule[name] for name in COLUMNS[-4:]] == [""] * 4
+    assert eagle["loss_tokens"] == ""
 
 
 def test_unknown_is_empty_and_zero_is_zero():

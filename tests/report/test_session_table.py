@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from publish_records import TURNS, session, turn
+from publish_records import EAGLE_TURNS, TURNS, session, turn
 from rich.console import Console
 
 from exporter.model.session import Control, ControlOutcome
@@ -20,6 +20,10 @@ LONG = [
     replace(turn(n, 123_456, 123_000, 123_296, completion=32_000, ttft=12.5), control=COLD)
     for n in range(2, 13)
 ]
+
+
+OPEN_RULE = replace(turn(2, 1000, 500, 500), ideal_cached_tokens=1000,
+                    attainable_cached_tokens=None, efficiency_ratio=None)  # fmt: skip
 
 
 def drawn(turns, width=80, *, cold=False, colour=False) -> str:
@@ -69,6 +73,31 @@ def test_sums_wider_than_their_turns_are_written_in_millions(prompt, shown):
     assert drawn(turns, 160).rstrip().splitlines()[-1].split()[1] == f"{prompt:,}"
 
 
+@pytest.mark.parametrize("width", [80, 120, 138, 168])
+@pytest.mark.parametrize("cold", [False, True])
+def test_each_turn_of_an_engine_with_a_rule_is_one_line_that_fits(width, cold):
+    long = [
+        replace(turn(n, 123_456, 122_768, 123_296, gives_up=528, ttft=12.5), control=COLD)
+        for n in range(2, 13)
+    ]
+    lines = drawn([TURNS[0], *long], width, cold=cold).splitlines()
+    assert all(len(line) <= width for line in lines)
+    starts = [line.split()[0] for line in lines if line.strip()[:1].isdigit()]
+    assert starts == [str(n) for n in range(1, 13)]
+    assert all("122,768" in line and "full" in line for line in lines if "123,296" in line)
+
+
+def test_attainable_has_a_column_only_if_the_rule_gives_something_up():
+    last = drawn(EAGLE_TURNS).rstrip().splitlines()
+    assert last[0].split() == ["comple-", "hit", "attain-", "effi-"]
+    assert last[-1].split() == [
+        *("all", "3,750", "96", "2,208", "58.9", "%", "2,272", "2,208", "100", "%")
+    ]
+    assert "attain" not in drawn(TURNS)
+    assert "attainable" in drawn(EAGLE_TURNS, 140)
+    assert "attainable" not in drawn(TURNS, 140)
+
+
 def test_cold_ttft_has_a_column_only_with_cold():
     assert "cold\n" not in drawn(TURNS[1:])
     assert "812 ms" in drawn(LONG, cold=True)
@@ -86,6 +115,13 @@ def test_cold_ttft_has_a_column_only_with_cold():
         (turn(2, 1000, 479, 960), "low"),
         (turn(2, 1000, 0, 960), "MISS"),
         (turn(2, 1000, 0, 0), "none"),
+        (turn(2, 1000, 928, 960, gives_up=32), "full"),
+        (turn(2, 1000, 0, 960, gives_up=32), "MISS"),
+        (turn(2, 1000, 0, 960, gives_up=960), "none"),
+        (
+            replace(turn(2, 1000, 928, 928), attainable_cached_tokens=None, efficiency_ratio=None),
+            "?",
+        ),
         (turn(2, 1000, 960, None), "?"),
         (turn(2, 1000, None, 960), "?"),
         (turn(1, None, None, None), "?"),
@@ -145,10 +181,14 @@ def test_the_last_line_has_the_sums():
         (turn(2, 1000, 500, 1000), "█" * 12 + "▒" * 12),
         (turn(2, 1000, 0, 1), "▒" + "·" * 23),
         (turn(1, 1000, 0, 0), "·" * 24),
+        (turn(2, 1000, 500, 750, gives_up=250), "█" * 12 + "░" * 6 + "·" * 6),
+        (turn(2, 1000, 500, 1000, gives_up=250), "█" * 12 + "▒" * 6 + "░" * 6),
+        (turn(2, 1000, 990, 999, gives_up=9), "█" * 23 + "░"),
+        (OPEN_RULE, "█" * 12 + "?" * 12),
     ],
 )
 def test_on_a_wide_terminal_a_bar_is_full_only_if_all_was_served(facts, bar):
-    assert bar in drawn([facts], 160)
+    assert bar in drawn([facts], 168)
     assert bar not in drawn([facts], 80)
 
 

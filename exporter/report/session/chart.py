@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.report import drawing
-from exporter.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, VERMILLION, with_gaps
-from exporter.report.session.series import banner, one_line, prompt_split, running_sum, title
+from exporter.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, VERMILLION, with_gaps
+from exporter.report.session.series import (
+    attainable_differs,
+    banner,
+    one_line,
+    prompt_split,
+    running_sum,
+    title,
+)
 from exporter.wording import numbers
+from exporter.wording.reuse_rules import GIVEN_UP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +58,12 @@ def _hits(axes: Axes, turns: Turns) -> None:
     axes.axhline(_HALF, color=GREY, linewidth=1.2, linestyle=":", label="50 %")
     ideal = [turn.ideal_hit_ratio for turn in turns]
     hit = [turn.hit_ratio for turn in turns]
+    attainable = [turn.attainable_hit_ratio for turn in turns]
     _ideal(axes, turns, ideal)
+    _attainable(axes, turns, attainable)
     _line(axes, turns, hit, BLUE, "served", marker="o")
     _say_unknown(axes, turns, {"hit ratio": hit, "ideal": ideal[1:]})
-    axes.legend(loc="lower right", ncols=3)
+    axes.legend(loc="lower right", ncols=4)
 
 
 def _prompts(axes: Axes, turns: Turns) -> None:
@@ -64,11 +74,12 @@ def _prompts(axes: Axes, turns: Turns) -> None:
     for name, colour, hatch, heights in (
         ("cached", BLUE, "", [split.cached for _, split in known]),
         ("lost", VERMILLION, "///", [split.lost for _, split in known]),
+        (GIVEN_UP, SKY, "", [split.given_up for _, split in known]),
         ("new", PALE, "", [split.new for _, split in known]),
         ("unknown", "white", "...", [split.unknown for _, split in known]),
     ):
         unknown = name == "unknown"
-        if any(heights) or not unknown:
+        if any(heights) or name not in ("unknown", GIVEN_UP):
             axes.bar(
                 [turn.index for turn, _ in known],
                 with_gaps([height or None for height in heights]), 0.72, floor, color=colour,
@@ -110,6 +121,7 @@ def _served(axes: Axes, turns: Turns) -> None:
     axes.set_title("Tokens served from cache, cumulative")
     served = running_sum([turn.cached_tokens for turn in turns])
     _ideal(axes, turns, running_sum([turn.ideal_cached_tokens for turn in turns]))
+    _attainable(axes, turns, running_sum([turn.attainable_cached_tokens for turn in turns]))
     axes.fill_between(_numbers(turns), with_gaps(served), color=BLUE, alpha=0.18, linewidth=0)
     _line(axes, turns, served, BLUE, "served", marker="o")
     known = [pair for pair in zip(_numbers(turns), served, strict=True) if pair[1]]
@@ -121,7 +133,7 @@ def _served(axes: Axes, turns: Turns) -> None:
         )  # fmt: skip
     drawing.count_axis(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", ncols=2)
+        axes.legend(loc="upper left", ncols=3)
     else:
         axes.set_yticks([])
     if None in served:
@@ -136,14 +148,24 @@ def _numbers(turns: Turns) -> list[int]:
 
 
 def _ideal(axes: Axes, turns: Turns, values: Sequence[float | None]) -> None:
+    _band(axes, turns, values, GREEN, "ideal")
+
+
+def _attainable(axes: Axes, turns: Turns, values: Sequence[float | None]) -> None:
+    """Drawn only where the engine's reuse rule gives up tokens; else it is the ideal."""
+    if attainable_differs(turns):
+        _band(axes, turns, values, SKY, "attainable")
+
+
+def _band(axes: Axes, turns: Turns, values: Sequence[float | None], colour: str, name: str) -> None:
     """A broad band, which stays visible below the line of what was served.
 
-    The ideal of a first turn is 0 on every engine, so alone it is not drawn.
+    The value of a first turn is 0 on every engine, so alone it is not drawn.
     """
     if any(value is not None for value in values[1:]):
         axes.plot(
-            _numbers(turns), with_gaps(values), color=GREEN, alpha=0.4, linewidth=8,
-            solid_capstyle="round", label="ideal",
+            _numbers(turns), with_gaps(values), color=colour, alpha=0.4, linewidth=8,
+            solid_capstyle="round", label=name,
         )  # fmt: skip
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from exporter.model.reuse import RuleCause
 from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ _TURN = (
     *("cold_ttft_seconds", "ttft_saved_seconds"),
 )
 _LOSS = ("tokens", "cause", "evidence")
-_LATER = ("cached_tokens_source",)
-COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER)
+_LATER = ("cached_tokens_source", "attainable_cached_tokens")
+_RULE_LOSSES = tuple(f"rule_lost_{cause}_tokens" for cause in RuleCause)
+COLUMNS = (*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER, *_RULE_LOSSES)
 """Columns may be added at the end; none is ever renamed or removed."""
 
 
@@ -35,8 +37,15 @@ def session_csv(result: SessionResult) -> str:
     for turn in session["turns"]:
         loss: Mapping[str, object] = turn["loss"] or {}
         cells = [*_cells(turn, _TURN), *_cells(loss, _LOSS), *_cells(turn, _LATER)]
-        table.writerow([*head, *cells])
+        table.writerow([*head, *cells, *_rule_losses(turn)])
     return page.getvalue()
+
+
+def _rule_losses(turn: Mapping[str, Any]) -> list[object]:
+    """The tokens of each cause; 0 if the rule gives up none, empty while the rule is unknown."""
+    given_up = {part["cause"]: part["tokens"] for part in turn["rule_losses"]}
+    none = "" if turn["attainable_cached_tokens"] is None else 0
+    return [given_up.get(cause, none) for cause in RuleCause]
 
 
 def _cells(shape: Mapping[str, object], names: Sequence[str]) -> list[object]:

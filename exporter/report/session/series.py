@@ -9,6 +9,8 @@ from exporter.wording import numbers
 from exporter.wording.sentences import in_failed_turn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exporter.model.session import SessionResult, TurnFacts
 
 _LONGEST = 60
@@ -18,30 +20,43 @@ _LONGEST_DETAIL = 100
 
 @dataclass(frozen=True, slots=True)
 class PromptSplit:
-    """The tokens of one prompt: served from cache, lost, and new.
+    """The tokens of one prompt: served from cache, lost, given up by the engine's reuse rule, and
+    new.
 
     `unknown` are the tokens that cannot be assigned: all if the cached tokens are unknown, the
-    computed ones if the ideal is unknown.
+    computed ones if the ideal is unknown, those between hit and ideal if the rule is unknown.
     """
 
     cached: int
     lost: int
+    given_up: int
     new: int
     unknown: int
 
 
 def prompt_split(turn: TurnFacts) -> PromptSplit | None:
     """How a turn's prompt is made up; None if its length is unknown. A first turn loses nothing."""
-    prompt, cached = turn.prompt_tokens, turn.cached_tokens
+    prompt, cached, ideal = turn.prompt_tokens, turn.cached_tokens, turn.ideal_cached_tokens
     if prompt is None:
         return None
     if cached is None:
-        return PromptSplit(0, 0, 0, prompt)
+        return PromptSplit(0, 0, 0, 0, prompt)
     computed = max(0, prompt - cached)
-    if turn.ideal_cached_tokens is None and turn.index > 1:
-        return PromptSplit(cached, 0, 0, computed)
     lost = 0 if turn.loss is None else min(turn.loss.tokens, computed)
-    return PromptSplit(cached, lost, computed - lost, 0)
+    if turn.index == 1:
+        return PromptSplit(cached, lost, 0, computed - lost, 0)
+    if ideal is None:
+        return PromptSplit(cached, 0, 0, 0, computed)
+    below_ideal = min(max(0, ideal - cached - lost), computed - lost)
+    new = computed - lost - below_ideal
+    if turn.attainable_cached_tokens is None:
+        return PromptSplit(cached, lost, 0, new, below_ideal)
+    return PromptSplit(cached, lost, below_ideal, new, 0)
+
+
+def attainable_differs(turns: Sequence[TurnFacts]) -> bool:
+    """Whether the engine's reuse rule gives up tokens of at least one turn."""
+    return any(turn.rule_losses for turn in turns)
 
 
 def running_sum(values: list[int | None]) -> tuple[int | None, ...]:

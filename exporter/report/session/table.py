@@ -10,16 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.analysis.session_totals import session_totals
+from exporter.report.session.series import attainable_differs, prompt_split
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exporter.analysis.session_totals import SessionTotals
     from exporter.model.session import SessionResult, TurnFacts
 
 WIDE, WIDEST = 120, 150
 """Columns needed for whole words and a bar, and for more space around them."""
 _BAR, _LONG_BAR = 18, 24
+_RULE_WIDTH = 18  # what the column of attainable tokens and the longer legend need
 _RULE = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")  # two rules, nothing else
 _RULE_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 
@@ -32,8 +35,8 @@ class Mark(NamedTuple):
 
 
 def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
-    """`cold`: a first turn that hit nothing, as it should. `full` to `MISS`: the share of the ideal
-    that was served.
+    """`cold`: a first turn that hit nothing, as it should. `full` to `MISS`: the share of the
+    attainable tokens that was served.
 
     A prompt repeats the one `before` it. If the ideal is less than half of that prompt, their
     beginnings differ: `low ideal`.
@@ -46,7 +49,8 @@ def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
     if efficiency in {None, 1} and _low_ideal(turn, before):
         return Mark("low ideal", "yellow")
     if efficiency is None:
-        return Mark("none", "dim") if turn.ideal_cached_tokens == 0 else Mark("?", "magenta")
+        nothing = 0 in (turn.ideal_cached_tokens, turn.attainable_cached_tokens)
+        return Mark("none", "dim") if nothing else Mark("?", "magenta")
     if efficiency == 1:
         return Mark("full", "green")
     if efficiency == 0:
@@ -64,84 +68,124 @@ def _low_ideal(turn: TurnFacts, before: TurnFacts | None) -> bool:
 def turn_table(
     turns: Sequence[TurnFacts], *, width: int, ascii_only: bool, cold: bool = False
 ) -> Table:
-    """The turns, and below them the sums. `cold` adds a column with the controls' TTFT.
+    """The turns, and below them the sums. `cold` adds a column with the controls' TTFT. Where the
+    engine's reuse rule gives up tokens, a column has what it lets the engine serve.
 
     80 columns are enough. From `WIDE` columns on, each turn has a bar of its prompt.
     """
-    wide = width >= WIDE
-    names = [*(_NAMES if wide else _SHORT_NAMES)]
-    if not cold:
-        names.remove(names[_COLD])
+    ruled = attainable_differs(turns)
+    more = _RULE_WIDTH if ruled else 0
+    wide, widest = width >= WIDE + more, width >= WIDEST + more
+    columns = _columns(cold=cold, ruled=ruled, short_of_room=cold and ruled and not wide)
     table = Table(
         box=_RULE_ASCII if ascii_only else _RULE,
         show_edge=False,
         show_footer=True,
         pad_edge=False,
-        padding=(0, 1) if width >= WIDEST else 0,
+        padding=(0, 1) if widest else 0,
         header_style="bold",
         footer_style="bold",
     )
-    write = numbers.count if wide else _short_count
-    for name, footer in zip(names, _footers(turns, write, cold=cold), strict=True):
+    totals, write = session_totals(turns), numbers.count if wide else _short_count
+    for column in columns:
         # In a narrow terminal a number is wrapped, never cut.
+        name = column.name if wide else column.short or column.name
+        footer = column.sum(totals, write)
         table.add_column(name, footer=footer, justify="right", overflow="fold")
     table.columns[-1].justify = "left"
     if wide:
-        table.add_column(_bar_header(ascii_only=ascii_only))
+        table.add_column(_bar_header(ascii_only=ascii_only, ruled=ruled))
     for before, turn in pairwise([None, *turns]):
         if turn is None:
             continue
-        cells: list[str | Text] = [*_cells(turn, mark(turn, before), cold=cold)]
+        verdict = mark(turn, before)
+        cells = [_cell(column, turn, verdict) for column in columns]
         if wide:
-            cells.append(_bar(turn, _BAR if width < WIDEST else _LONG_BAR))
+            cells.append(_bar(turn, _LONG_BAR if widest else _BAR))
         table.add_row(*cells)
     return table
 
 
-_COLD = 8
-_SHORT_NAMES = (
-    *("turn", "prompt", "comple-\ntion", "cached", "hit\nratio", "ideal", "effi-\nciency"),
-    *("TTFT", "cold\nTTFT", "latency", "cache"),
+def _no_sum(_totals: SessionTotals, _write: Callable[[float | None], str]) -> str:
+    return ""
+
+
+class _Column(NamedTuple):
+    """`short` is the name in a narrow terminal, if that is another one. A `marked` column has the
+    colour of the turn's mark.
+    """
+
+    name: str
+    cell: Callable[[TurnFacts], str]
+    sum: Callable[[SessionTotals, Callable[[float | None], str]], str] = _no_sum
+    short: str = ""
+    marked: bool = False
+
+
+_COMPLETION = _Column(
+    "completion",
+    lambda turn: numbers.count(turn.completion_tokens),
+    lambda totals, write: write(totals.completion_tokens),
+    "comple-\ntion",
 )
-_NAMES = (
-    *("turn", "prompt", "completion", "cached", "hit ratio", "ideal", "efficiency"),
-    *("TTFT", "cold TTFT", "latency", "cache"),
+_ATTAINABLE = _Column(
+    "attainable",
+    lambda turn: numbers.count(turn.attainable_cached_tokens),
+    lambda totals, write: write(totals.attainable_tokens),
+    "attain-\nable",
+)
+_COLD = _Column(
+    "cold TTFT", lambda turn: numbers.seconds(turn.cold_ttft_seconds), short="cold\nTTFT"
+)
+_MARK = _Column("cache", lambda _turn: "", marked=True)
+_COLUMNS = (
+    _Column("turn", lambda turn: numbers.count(turn.index), lambda _totals, _write: "all"),
+    _Column(
+        "prompt",
+        lambda turn: numbers.count(turn.prompt_tokens),
+        lambda totals, write: write(totals.prompt_tokens),
+    ),
+    _COMPLETION,
+    _Column(
+        "cached",
+        lambda turn: numbers.count(turn.cached_tokens),
+        lambda totals, write: write(totals.cached_tokens),
+    ),
+    _Column(
+        "hit ratio",
+        lambda turn: numbers.percent(turn.hit_ratio),
+        lambda totals, _write: numbers.percent(totals.hit_ratio),
+        "hit\nratio",
+        marked=True,
+    ),
+    _Column(
+        "ideal",
+        lambda turn: numbers.count(turn.ideal_cached_tokens),
+        lambda totals, write: write(totals.ideal_tokens),
+    ),
+    _ATTAINABLE,
+    _Column(
+        "efficiency",
+        lambda turn: numbers.percent(turn.efficiency_ratio),
+        lambda totals, _write: numbers.percent(totals.efficiency_ratio),
+        "effi-\nciency",
+        marked=True,
+    ),
+    _Column("TTFT", lambda turn: numbers.seconds(turn.ttft_seconds)),
+    _COLD,
+    _Column("latency", lambda turn: numbers.seconds(turn.latency_seconds)),
+    _MARK,
 )
 
 
-def _cells(turn: TurnFacts, verdict: Mark, *, cold: bool) -> list[Text]:
-    plain = [
-        numbers.count(turn.index),
-        numbers.count(turn.prompt_tokens),
-        numbers.count(turn.completion_tokens),
-        numbers.count(turn.cached_tokens),
-    ]
-    controls = [numbers.seconds(turn.cold_ttft_seconds)] if cold else []
-    return [
-        *map(Text, plain),
-        Text(numbers.percent(turn.hit_ratio), verdict.style),
-        Text(numbers.count(turn.ideal_cached_tokens)),
-        Text(numbers.percent(turn.efficiency_ratio), verdict.style),
-        *map(Text, (numbers.seconds(turn.ttft_seconds), *controls)),
-        Text(numbers.seconds(turn.latency_seconds)),
-        Text(verdict.word, verdict.style),
-    ]
+def _columns(*, cold: bool, ruled: bool, short_of_room: bool) -> list[_Column]:
+    left_out = {_COLD: not cold, _ATTAINABLE: not ruled, _COMPLETION: short_of_room}
+    return [column for column in _COLUMNS if not left_out.get(column, False)]
 
 
-def _footers(
-    turns: Sequence[TurnFacts], write: Callable[[float | None], str], *, cold: bool
-) -> list[str]:
-    totals = session_totals(turns)
-    return [
-        "all",
-        write(totals.prompt_tokens),
-        write(totals.completion_tokens),
-        write(totals.cached_tokens),
-        numbers.percent(totals.hit_ratio),
-        write(totals.ideal_tokens),
-        numbers.percent(totals.efficiency_ratio),
-        *([""] * (4 if cold else 3)),
-    ]
+def _cell(column: _Column, turn: TurnFacts, verdict: Mark) -> Text:
+    text = verdict.word if column is _MARK else column.cell(turn)
+    return Text(text, verdict.style if column.marked else "")
 
 
 def _short_count(value: float | None) -> str:
@@ -152,23 +196,31 @@ def _short_count(value: float | None) -> str:
 
 
 def _bar(turn: TurnFacts, length: int) -> Text:
-    """The prompt: tokens from cache, tokens lost, new tokens. A dash if unknown."""
-    hit = turn.hit_ratio
-    if hit is None:
+    """The prompt: tokens from cache, lost, given up by the engine's reuse rule, unknown, new. A
+    dash if its cached tokens are unknown.
+    """
+    split, prompt = prompt_split(turn), turn.prompt_tokens
+    if split is None or turn.cached_tokens is None or not prompt:
         return Text(numbers.UNKNOWN)
-    ideal = max(hit, turn.ideal_hit_ratio or 0.0)
-    served = int(hit * length)  # rounded down, so that only a full hit fills the bar
-    reachable = max(int(ideal * length), served + (ideal > hit))
-    return Text.assemble(
-        ("█" * served, "green"),
-        ("▒" * (reachable - served), "red"),
-        ("·" * (length - reachable), "dim"),
-    )
+    bar, tokens = Text(), 0
+    for part, character, style in (
+        (split.cached, "█", "green"),
+        (split.lost, "▒", "red"),
+        (split.given_up, "░", "cyan"),
+        (split.unknown, "?", "magenta"),
+    ):
+        tokens += part
+        end = int(tokens / prompt * length)  # rounded down, so that only a full hit fills the bar
+        least = character != "█" and part > 0
+        bar.append(character * max(end - len(bar), least), style)
+    bar.append("·" * (length - len(bar)), "dim")
+    bar.truncate(length)
+    return bar
 
 
-def _bar_header(*, ascii_only: bool) -> str:
-    served, lost, new = "#-." if ascii_only else "█▒·"
-    return f"{served} hit {lost} lost {new} new"
+def _bar_header(*, ascii_only: bool, ruled: bool) -> str:
+    served, lost, rule, new = "#-=." if ascii_only else "█▒░·"
+    return f"{served} hit {lost} lost {f'{rule} rule ' if ruled else ''}{new} new"
 
 
 def heading(result: SessionResult, url: str) -> Text:
