@@ -12,7 +12,8 @@ from exporter.container.decide.records import Cause, LifecycleState
 from exporter.engine.metrics.scrape_reasons import ScrapeReason
 from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
 from exporter.model.probe import PauseReason
-from exporter.model.session import Notice
+from exporter.model.reuse import RuleCause
+from exporter.model.session import LossCause, Notice
 from exporter.web import runbooks
 
 ROOT = Path(__file__).parents[2]
@@ -136,10 +137,19 @@ def test_links_between_runbooks_lead_somewhere():
 
 def test_values_of_labels_exist():
     reasons = (*Cause, *PauseReason, *ScrapeReason)
-    for label, known in (("notice", Notice), ("state", LifecycleState), ("reason", reasons)):
+    causes = (*LossCause, *RuleCause)
+    by_label = {"notice": Notice, "state": LifecycleState, "reason": reasons, "cause": causes}
+    for label, known in by_label.items():
         told = re.findall(rf'\b{label}(?:=|!=|=~)"([^"]+)"', ALERTS + RECORDING)
         assert told
         assert {value for text in told for value in text.split("|")} <= {str(k) for k in known}
+
+
+@pytest.mark.parametrize("alert", ["VllmProbeHitRatioLow", "VllmCacheEfficiencyLow"])
+def test_an_alert_on_losses_counts_no_cause_of_the_reuse_rule(alert):
+    for left_out in re.findall(r'cause!~"([^"]+)"', BY_NAME[alert]):
+        assert {str(cause) for cause in RuleCause} <= set(left_out.split("|"))
+    assert 'cause!~"' in BY_NAME[alert]
 
 
 def test_alertmanager_names_only_existing_alerts():

@@ -1,4 +1,4 @@
-"""Alerts about scenarios in rotation, with the series that the real sink publishes."""
+"""Alerts about scenarios in rotation and about reuse rules, with the series that the real sink publishes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from samples_page import publish
 from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
+from exporter.model.session import LossCause, Notice
 
 pytestmark = pytest.mark.promtool
 
@@ -50,4 +51,34 @@ def test_a_target_that_fails_is_alerted_for_any_scenario(promtool, tmp_path):
     failed = [failed_session(scenario=name) for name in ("one", "two")]
     in_turn(*sound, *failed * 5, minutes=12).check(
         promtool, tmp_path, {110: (), 400: ["VllmProbeFailing"]}
+    )
+
+
+# The engine's reuse rule gives up a third of the ideal.
+BY_ITS_RULE = session(turn(1, 1000, 0, 0), turn(2, 1250, 656, 992, gives_up=336))
+AND_EVICTED = session(
+    turn(1, 1000, 0, 0), turn(2, 1250, 336, 992, gives_up=336, cause=LossCause.EVICTED)
+)
+
+
+def test_an_engine_that_loses_only_by_its_reuse_rule_raises_no_alert(promtool, tmp_path):
+    in_turn(BY_ITS_RULE, minutes=120).check(promtool, tmp_path, {600: (), 3600: (), 7100: ()})
+
+
+def test_a_loss_beside_what_the_reuse_rule_gives_up_is_alerted(promtool, tmp_path):
+    in_turn(AND_EVICTED, minutes=20).check(
+        promtool,
+        tmp_path,
+        {30: (), 1100: ["VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"]},
+    )
+
+
+def test_a_cache_that_is_off_is_alerted_although_its_reuse_rule_is_unknown(promtool, tmp_path):
+    off = session(
+        turn(1, 1000, 0, 0),
+        turn(2, 1250, 0, 992, gives_up=None, cause=LossCause.DISABLED),
+        notices=frozenset({Notice.REUSE_RULE_UNKNOWN}),
+    )
+    in_turn(off, minutes=20).check(
+        promtool, tmp_path, {1100: ["VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"]}
     )
