@@ -35,6 +35,13 @@ STATE_WORDS: Final = {
 }
 
 
+def _in_order(*columns: str) -> parts.Transformation:
+    """The labels of a series that is always 1, as columns."""
+    order = {name: index for index, name in enumerate(columns)}
+    hidden = {"Time": True, "Value": True}
+    return "organize", {"excludeByName": hidden, "indexByName": order, "renameByName": {}}
+
+
 def _states() -> list[statetimeline.Panel | stat.Panel]:
     diagnosis = promql.or_reason(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
@@ -153,18 +160,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             "none",
             (24, 4),
             rows("A", made_of),
-        ).transformations(
-            parts.transformations(
-                (
-                    "organize",
-                    {
-                        "excludeByName": {"Time": True, "Value": True},
-                        "indexByName": {"target": 0, "mode": 1, "name": 2, "image": 3},
-                        "renameByName": {},
-                    },
-                )
-            )
-        ),
+        ).transformations(parts.transformations(_in_order("target", "mode", "name", "image"))),
     ]
 
 
@@ -241,7 +237,8 @@ def _cache() -> list[timeseries.Panel]:
 def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
     labels = ("version", "model", "max_model_len", "ranks", "simulated", "prefix_caching")
     more = ("block_size", "match_unit", "num_blocks")
-    order = {name: index for index, name in enumerate(("target", *labels, *more))}
+    order = ("target", *labels, *more)
+    rule = ("target", "unit_tokens", "dropped_blocks", "answers_kept", "lookahead_tokens")
     return [
         dress(
             table.Panel(),
@@ -251,18 +248,18 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             "none",
             (24, 4),
             rows("A", promql.gauge("vllm_engine_info", by=", ".join(order))),
-        ).transformations(
-            parts.transformations(
-                (
-                    "organize",
-                    {
-                        "excludeByName": {"Time": True, "Value": True},
-                        "indexByName": order,
-                        "renameByName": {},
-                    },
-                )
-            )
-        ),
+        ).transformations(parts.transformations(_in_order(*order))),
+        dress(
+            table.Panel(),
+            "The reuse rule",
+            "How much of a known prefix the engine serves, as the exporter learned it from hits: "
+            "the unit that hits are multiples of, the units that it drops from the end of a hit, "
+            "whether it keeps the blocks of answers, and how many tokens at the end may not count. "
+            "A field is empty while it is unknown. No row: the rule is unknown.",
+            "none",
+            (24, 4),
+            rows("A", promql.gauge("vllm_engine_reuse_rule", by=", ".join(rule))),
+        ).transformations(parts.transformations(_in_order(*rule))),
         dress(
             kinds.figure(sparkline=False),
             "KV cache capacity",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from exporter.container.decide.records import LifecycleState
+from exporter.model.reuse import RuleCause
 
 TARGET: Final = 'target=~"$target"'
 SCENARIO: Final = 'scenario="$scenario"'
@@ -62,15 +63,26 @@ def ttft_mean(cache: str) -> str:
 PROBE_HIT_RATIO: Final = ratio(
     increase("vllm_probe_cached_tokens_total"), increase("vllm_probe_prompt_tokens_total")
 )
-PROBE_EFFICIENCY: Final = "1 - " + ratio(
-    increase("vllm_probe_lost_tokens_total"), increase("vllm_probe_ideal_cached_tokens_total")
+IDEAL_TOKENS: Final = increase("vllm_probe_ideal_cached_tokens_total")
+ATTAINABLE_TOKENS: Final = increase("vllm_probe_attainable_cached_tokens_total")
+"""What the engine's reuse rule lets it serve."""
+PROBE_EFFICIENCY: Final = ratio(
+    f"({IDEAL_TOKENS} - {increase('vllm_probe_lost_tokens_total')})", ATTAINABLE_TOKENS
 )
+"""Ideal minus lost tokens are the cached tokens of the turns whose attainable tokens are known."""
+GIVEN_UP: Final = "1 - " + ratio(ATTAINABLE_TOKENS, IDEAL_TOKENS)
+"""The share of the ideal that the reuse rule gives up."""
 USERS_HIT_RATIO: Final = ratio(
     increase("vllm_engine_users_prefix_cache_hit_tokens_total"),
     increase("vllm_engine_users_prefix_cache_queried_tokens_total"),
 )
 """Without the exporter's own requests."""
-LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", by="cause")
+_RULE_CAUSES: Final = "|".join(RuleCause)
+LOST: Final = f'cause!~"{_RULE_CAUSES}"'
+"""The causes of losses. The others are parts of the reuse rule."""
+GIVEN_UP_BY_RULE: Final = f'cause=~"{_RULE_CAUSES}"'
+LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", LOST, by="cause")
+GIVEN_UP_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="cause")
 
 # 1 if at least one engine is a simulator, 0 if all that answer are real, absent if none answers.
 SIMULATED: Final = (

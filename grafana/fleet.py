@@ -24,6 +24,7 @@ COLUMNS: Final = (
     ("container", "none", promql.CONTAINER_STATE),
     ("hit ratio (probe)", parts.RATIO, promql.PROBE_HIT_RATIO),
     ("efficiency", parts.RATIO, promql.PROBE_EFFICIENCY),
+    ("given up by its rule", parts.RATIO, promql.GIVEN_UP),
     ("hit ratio (users)", parts.RATIO, promql.USERS_HIT_RATIO),
     ("warm TTFT", parts.SECONDS, promql.ttft_mean("warm")),
     ("cold TTFT", parts.SECONDS, promql.ttft_mean("cold")),
@@ -44,8 +45,9 @@ def _table() -> table.Panel:
         table.Panel(),
         "Targets",
         "One row per target. Ratios and times are over the averaging window, tokens saved and "
-        "restarts over the dashboard's time range. An empty cell is not known, or the target has "
-        "no container. The name of a target links to its session.",
+        "restarts over the dashboard's time range. Efficiency is against what the engine's own "
+        "reuse rule lets it serve; what the rule gives up is beside it. An empty cell is not "
+        "known, or the target has no container. The name of a target links to its session.",
         "none",
         (24, 11),
         *(rows(ref, expr) for ref, (_, _, expr) in refs.items()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from grafana_foundation_sdk.builders import (
     barchart,
@@ -18,12 +18,19 @@ from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
+from exporter.model.reuse import RuleCause
 from grafana.parts import BLUE, GREY, by_threshold, thresholds, transformations, value_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from grafana.parts import Transformation
+
+_RULE_COLORS: Final = {
+    RuleCause.SPECULATIVE_DECODING: BLUE,
+    RuleCause.ANSWER_NOT_KEPT: "light-blue",
+    RuleCause.UNIT: "purple",
+}
 
 
 def in_order_of(field: str) -> tuple[Transformation, Transformation]:
@@ -65,6 +72,14 @@ def bars_over_time() -> timeseries.Panel:
         .line_width(0)
         .stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
     )
+
+
+def bars_of_rule_causes(unit: str) -> timeseries.Panel:
+    """What the reuse rule gives up, over time. No colour says that something is wrong."""
+    panel = bars_over_time()
+    for cause, colour in _RULE_COLORS.items():
+        panel = panel.override_by_name(*column(cause, unit, color(colour)))
+    return panel
 
 
 def figure(*, sparkline: bool = True) -> stat.Panel:

@@ -52,9 +52,8 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
                 parts.thresholds(((None, RED), (0.8, ORANGE), (0.95, GREEN)))
             ),
             "Efficiency of the probe",
-            "What the cache served, of the most that exact-prefix caching could have served. It is "
-            "100 % on a healthy server that reuses exact prefixes. Engines with speculative "
-            "decoding, sliding windows or linear layers reuse less by design.",
+            "What the cache served, of the most that the engine's own reuse rule lets it serve "
+            "(attainable). It is 100 % on a healthy server. Absent while the rule is unknown.",
             parts.RATIO,
             (5, 6),
             query("A", promql.PROBE_EFFICIENCY),
@@ -164,7 +163,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "Prompt tokens of users that came from the cache instead of being computed, in the "
             "dashboard's time range. Without the probe's own.",
             parts.TOKENS,
-            (4, 7),
+            (5, 7),
             now("A", promql.increase(saved, over="$__range")),
         ),
         dress(
@@ -174,7 +173,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "tokens saved times the measured seconds per token of this server. Absent until the "
             "seconds per token are known.",
             parts.SECONDS,
-            (4, 7),
+            (5, 7),
             now("A", promql.increase(seconds, over="$__range")),
         ),
         dress(
@@ -184,7 +183,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "same messages without the cache. Mean over the averaging window. It can be below 0 if "
             "chance is larger than the saving.",
             parts.SECONDS,
-            (4, 7),
+            (5, 7),
             query("A", ttft_saved),
         ),
         dress(
@@ -193,7 +192,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "Prompt tokens that came from the cache, over the averaging window: those of users, "
             "and those of the probe's own requests.",
             parts.TOKENS_PER_SECOND,
-            (6, 7),
+            (9, 7),
             query("A", promql.rate(saved, over="$window"), "{{target}} users"),
             query(
                 "B",
@@ -204,10 +203,21 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.bars_over_time(),
             "Tokens lost, by cause",
-            "Tokens that the cache could have served but did not, over the averaging window.",
+            "Tokens that this engine could have served from its cache but did not, over the "
+            "averaging window.",
             parts.TOKENS,
-            (6, 7),
+            (12, 7),
             query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
+        ),
+        dress(
+            kinds.bars_of_rule_causes(parts.TOKENS),
+            "Tokens that the reuse rule gives up, by cause",
+            "Tokens that exact-prefix caching could have served, and that the engine does not "
+            "serve by design: it drops the last block of a hit, does not keep answers, or reuses "
+            "in large units. This is no fault. A flag can change it, at a price.",
+            parts.TOKENS,
+            (12, 7),
+            query("A", promql.GIVEN_UP_BY_CAUSE, "{{cause}}"),
         ),
     ]
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import table
 from grafana import expressions as promql
 from grafana import kinds, parts
 from grafana.names import Uid
-from grafana.parts import BLUE, GREEN, ORANGE, RED, dress, query, rows
+from grafana.parts import BLUE, GREEN, GREY, ORANGE, RED, dress, query, rows
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import (
@@ -28,14 +28,17 @@ def _of_turn(family: str) -> str:
 
 
 IDEAL_TOKENS: Final = f"{_of_turn('ideal_hit_ratio')} * {_of_turn('prompt_tokens')}"
+ATTAINABLE_TOKENS: Final = f"{_of_turn('attainable_hit_ratio')} * {_of_turn('prompt_tokens')}"
 
 # The columns of the last session: name, unit, query.
 COLUMNS: Final = (
     ("prompt", parts.TOKENS, _of_turn("prompt_tokens")),
     ("ideal", parts.TOKENS, IDEAL_TOKENS),
+    ("attainable", parts.TOKENS, ATTAINABLE_TOKENS),
     ("cached", parts.TOKENS, _of_turn("tokens_saved")),
     ("hit ratio", parts.RATIO, _of_turn("hit_ratio")),
     ("ideal hit ratio", parts.RATIO, _of_turn("ideal_hit_ratio")),
+    ("attainable hit ratio", parts.RATIO, _of_turn("attainable_hit_ratio")),
     ("efficiency", parts.RATIO, _of_turn("efficiency_ratio")),
     ("TTFT", parts.SECONDS, _of_turn("ttft_seconds")),
     ("latency", parts.SECONDS, _of_turn("latency_seconds")),
@@ -52,16 +55,16 @@ def _columns(*wanted: str) -> tuple[list[prometheus.Dataquery], tuple[parts.Tran
 
 
 def _last_session() -> list[barchart.Panel | trend.Panel]:
-    tokens, in_tokens = _columns("prompt", "ideal", "cached")
-    ratios, in_ratios = _columns("hit ratio", "ideal hit ratio")
+    tokens, in_tokens = _columns("prompt", "ideal", "attainable", "cached")
+    ratios, in_ratios = _columns("hit ratio", "ideal hit ratio", "attainable hit ratio")
     times, in_times = _columns("TTFT", "latency")
     return [
         dress(
             kinds.bars_by("turn", *in_tokens),
-            "Tokens by turn: prompt, ideal, cached",
+            "Tokens by turn: prompt, ideal, attainable, cached",
             "For each turn of the scenario's last session: the tokens of the prompt, how many of "
-            "them exact-prefix caching could have served (ideal), and how many came from the "
-            "cache.",
+            "them exact-prefix caching could have served (ideal), how many the engine's own reuse "
+            "rule lets it serve (attainable), and how many came from the cache.",
             parts.TOKENS,
             (8, 9),
             *tokens,
@@ -71,12 +74,16 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
             .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
             .thresholds_style(kinds.lines_at_thresholds())
             .color_scheme(parts.fixed(BLUE))
-            .override_by_name(*kinds.column("ideal hit ratio", parts.RATIO, kinds.color(GREEN)))
+            .override_by_name(*kinds.column("ideal hit ratio", parts.RATIO, kinds.color(GREY)))
+            .override_by_name(
+                *kinds.column("attainable hit ratio", parts.RATIO, kinds.color(GREEN))
+            )
             .min(0)
             .max(1),
             "Hit ratio by turn",
-            "Cached / prompt tokens of each turn of the last session, beside the ideal, with lines "
-            "at 0.4 and 0.5. The first turn is always 0, because its salt is new.",
+            "Cached / prompt tokens of each turn of the last session, beside the ideal and what "
+            "the engine's reuse rule lets it serve, with lines at 0.4 and 0.5. The first turn is "
+            "always 0, because its salt is new.",
             parts.RATIO,
             (8, 9),
             *ratios,
@@ -112,10 +119,13 @@ def _all_values() -> table.Panel:
 
 
 def _ratios_over_time() -> list[timeseries.Panel]:
-    ideal = promql.increase("vllm_probe_ideal_cached_tokens_total")
-    lost = (
-        promql.increase("vllm_probe_lost_tokens_total", by="target, cause")
-        + f" / on (target) group_left () ({ideal} > 0)"
+    lost, given_up = (
+        promql.increase("vllm_probe_lost_tokens_total", causes, by="target, cause")
+        + f" / on (target) group_left () ({whole} > 0)"
+        for causes, whole in (
+            (promql.LOST, promql.ATTAINABLE_TOKENS),
+            (promql.GIVEN_UP_BY_RULE, promql.IDEAL_TOKENS),
+        )
     )
     return [
         dress(
@@ -128,17 +138,27 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             "The same turn from session to session, with lines at 0.4 and 0.5. A gap means that a "
             "session failed, or that the server did not report cached tokens.",
             parts.RATIO,
-            (12, 9),
+            (8, 9),
             query("A", _of_turn("hit_ratio"), "turn {{turn}}"),
         ),
         dress(
             kinds.bars_over_time(),
-            "Share of the ideal that was lost, by cause",
-            "Tokens that the cache could have served but did not, as a share of all that it could "
-            "have served, over the averaging window.",
+            "Share of the attainable tokens that was lost, by cause",
+            "Tokens that this engine could have served but did not, as a share of all that it "
+            "could have served, over the averaging window.",
             parts.RATIO,
-            (12, 9),
+            (8, 9),
             query("A", lost, "{{cause}}"),
+        ),
+        dress(
+            kinds.bars_of_rule_causes(parts.RATIO),
+            "Share of the ideal that the reuse rule gives up, by cause",
+            "Tokens that exact-prefix caching could have served, and that the engine does not "
+            "serve by design, as a share of the ideal, over the averaging window. This is no "
+            "fault.",
+            parts.RATIO,
+            (8, 9),
+            query("A", given_up, "{{cause}}"),
         ),
     ]
 
@@ -267,9 +287,7 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
             (8, 7),
             query("A", consumed, "probe"),
             query("B", f"{budget} / 3600", "budget"),
-        ).override_by_name(
-            *kinds.column("budget", parts.TOKENS_PER_SECOND, kinds.color(parts.GREY))
-        ),
+        ).override_by_name(*kinds.column("budget", parts.TOKENS_PER_SECOND, kinds.color(GREY))),
     ]
 
 

@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from exporter.container.decide.records import LifecycleState
 from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
+from exporter.model.reuse import RuleCause
 from grafana.build import DASHBOARDS_FOLDER, dashboards, render, without_placement, write
 from grafana.names import DATASOURCE_UID, TAG, Uid
 
@@ -239,3 +240,26 @@ def test_the_banner_stands_first_and_says_simulated():
     words = banner["fieldConfig"]["defaults"]["mappings"][0]["options"]
     assert words["1"]["text"].startswith("SIMULATED")
     assert banner["gridPos"] | {"h": 0} == {"x": 0, "y": 0, "w": 24, "h": 0}
+
+
+def test_what_the_reuse_rule_gives_up_is_never_among_the_losses():
+    rule = "|".join(RuleCause)
+    for question in every_query():
+        if "vllm_probe_lost_tokens_total" in question.expr and "cause" in question.expr:
+            assert re.search(rf'cause(!~|=~)"{re.escape(rule)}"', question.expr), str(question)
+
+
+def test_what_the_reuse_rule_gives_up_is_not_red():
+    for name, title in (
+        ("overview", "Tokens that the reuse rule gives up, by cause"),
+        ("session", "Share of the ideal that the reuse rule gives up, by cause"),
+    ):
+        overrides = panel(name, title)["fieldConfig"]["overrides"]
+        colours = {
+            one["matcher"]["options"]: value["value"]["fixedColor"]
+            for one in overrides
+            for value in one["properties"]
+            if value["id"] == "color"
+        }
+        assert set(colours) == set(RuleCause)
+        assert not {"red", "orange"} & set(colours.values())
