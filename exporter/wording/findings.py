@@ -374,6 +374,8 @@ def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str)
     text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
     if test.mixed or (session is not None and Notice.MIXED in session.notices):
         return unknown(name, f"{text}; several engines answer at this URL")
+    if test.ranks is not None and test.ranks > 1:
+        return unknown(name, f"{text}; it ran on another of the {test.ranks} ranks")
     why = _EMPTIED if test.hit_before else _LATE
     return unknown(
         name,

@@ -9,12 +9,23 @@ OPENING = frozenset({"simulated", "opening_short", "scenario_shortened"})
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """The parts of a reuse rule, by their names in JSON."""
+
+    unit_tokens: int = 16
+    dropped_blocks: int | None = 0
+    answers_kept: bool | None = True
+    lookahead_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Right:
     """Of `check`: the tests that fail and those that are unknown. Of `probe`: why it fails, what
     is known of cached tokens, and the causes of losses. `never` stands nowhere in any words.
 
-    `cached`: "ideal" on each turn, or only at the end; "less" on some, all known; "unknown" on all;
-    "hidden" after the first; "some" are not known.
+    `cached`: "ideal" on each turn; "attainable" on each turn, by the rule; "less" on some, all
+    known; "unknown" on all; "hidden" after the first; "some" are not known.
+    `rule` is the reuse rule that a session finds, `gives_up` the causes of what it gives up.
     `alarms` may fire, and no other. `state` is what the page calls the target.
     """
 
@@ -23,6 +34,8 @@ class Right:
     failure: str | None = None
     cached: str = "ideal"
     causes: frozenset[str] = frozenset()
+    rule: Rule | None = Rule()
+    gives_up: frozenset[str] = frozenset()
     notices: frozenset[str] = frozenset()
     never: tuple[str, ...] = ()
     alarms: frozenset[str] = frozenset()
@@ -37,12 +50,28 @@ _EVICTED = ("evicted", "--gpu-memory-utilization")
 _NOTHING_KNOWN = _set(
     "awake",
     *("one_engine", "usage_details", "token_ids", "cold_start", "second_turn", "prefix_stable"),
-    *("isolation", "wedge"),
+    *("isolation", "wedge", "reuse_rule"),
 )
-_OWN_RULE = Right(
-    cached="less", causes=_set("unexplained"), never=_EVICTED, unknown=_set("second_turn")
+_RESTING = Right(unknown=_NOTHING_KNOWN, rule=None)
+_EAGLE = Right(
+    cached="attainable",
+    rule=Rule(dropped_blocks=1),
+    gives_up=_set("speculative_decoding"),
+    never=_EVICTED,
+)
+_SLIDING = Right(
+    cached="attainable",
+    rule=Rule(answers_kept=False),
+    gives_up=_set("answer_not_kept"),
+    never=_EVICTED,
 )
 _UNIT = _set("match_unit_differs")
+_LARGER_UNIT = Right(cached="attainable", gives_up=_set("unit"), notices=_UNIT, never=_EVICTED)
+_SALTS_IGNORED = Right(
+    state="not_isolated",
+    fails=_set("isolation"),
+    alarms=_set("VllmCacheIsolationLeak", "VllmIsolationTestLeaked"),
+)
 _RECOVERED = Right(notices=_set("token_ids_recovered"))
 _TRANSFER = Right(
     cached="unknown",
@@ -76,9 +105,11 @@ _ROUTED = replace(
     _MIXED,
     fails=_set("one_engine"),
     unknown=_set(
-        *("version", "flags", "prefix_caching", "match_unit", "second_turn", "isolation", "wedge")
+        *("version", "flags", "prefix_caching", "match_unit", "second_turn", "isolation", "wedge"),
+        "reuse_rule",
     ),
     notices=_set("mixed", "match_unit_unknown"),
+    rule=None,
 )
 
 RIGHT: dict[str, Right] = {
@@ -93,7 +124,8 @@ RIGHT: dict[str, Right] = {
     "vllm-0.8.5": Right(
         state="cache_unknown",
         fails=_set("usage_details"),
-        unknown=_set("cold_start", "second_turn", "isolation", "wedge"),
+        unknown=_set("cold_start", "second_turn", "isolation", "wedge", "reuse_rule"),
+        rule=None,
         cached="unknown",
         notices=_set("usage_details_missing", "token_ids_recovered"),
         alarms=_set("VllmUsageDetailsMissing"),
@@ -104,16 +136,51 @@ RIGHT: dict[str, Right] = {
         notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
         alarms=_set("VllmCacheIsolationLeak", "VllmIsolationTestLeaked"),
     ),
-    "eagle": _OWN_RULE,
-    "eagle-hybrid": replace(_OWN_RULE, notices=_UNIT),
-    "sliding-window": _OWN_RULE,
-    "hybrid-528": Right(cached="ideal at the end", notices=_UNIT, never=_EVICTED),
-    "label-4": Right(cached="ideal at the end", notices=_UNIT, never=_EVICTED),
+    "plain": Right(),
+    "mla": Right(rule=Rule(128)),
+    "gemma3-dense": Right(),
+    "draft": Right(rule=Rule(lookahead_tokens=4)),  # so it could be with these counters
+    "api2": Right(),
+    "bos": Right(),
+    "reasoning": Right(),
+    "eagle": _EAGLE,
+    "eagle-2048": replace(_EAGLE, rule=Rule(2048, dropped_blocks=1)),
+    "eagle-hybrid": replace(
+        _EAGLE,
+        rule=Rule(528, dropped_blocks=1),
+        gives_up=_set("speculative_decoding", "unit"),
+        notices=_UNIT,
+    ),
+    "mtp-0.33": replace(_EAGLE, rule=Rule(lookahead_tokens=4)),
+    "ngram": replace(_EAGLE, rule=Rule(lookahead_tokens=6)),
+    "sliding-window": _SLIDING,
+    "gemma3": _SLIDING,
+    "gemma4": replace(
+        _SLIDING,
+        rule=Rule(64, answers_kept=False),
+        gives_up=_set("answer_not_kept", "unit"),
+        notices=_UNIT,
+    ),
+    "qwen3-next": replace(_SLIDING, rule=Rule(256, answers_kept=False)),
+    "qwen3-next-32": replace(_SLIDING, rule=Rule(32, answers_kept=False)),
+    "hybrid-528": replace(_LARGER_UNIT, rule=Rule(528)),
+    "label-4": replace(_LARGER_UNIT, rule=Rule(256)),
     "late-hits": Right(
-        unknown=_set("second_turn", "isolation", "wedge"),
+        unknown=_set("one_engine", "second_turn", "reuse_rule", "isolation", "wedge"),
         cached="less",
-        causes=_set("never_hit", "unexplained"),
-        never=(*_EVICTED, "had been emptied", "Restart vLLM."),
+        rule=None,
+        notices=_set("reuse_rule_unknown"),
+        never=(*_EVICTED, "had been emptied", "Restart vLLM.", "efficiency 100"),
+    ),
+    "external": _SALTS_IGNORED,
+    "external-chunks": _SALTS_IGNORED,
+    "dp2": Right(
+        fails=_set("second_turn"),
+        unknown=_set("isolation", "wedge"),
+        cached="less",
+        causes=_set("other_rank"),
+        never=(*_EVICTED, "Restart vLLM", "serves a prompt only after"),
+        alarms=_set("VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"),
     ),
     "pd-decode": _TRANSFER,
     "pd-decode-all": _TRANSFER,
@@ -166,19 +233,33 @@ RIGHT: dict[str, Right] = {
     ),
     "lora": Right(),
     "bare-model-card": Right(),
-    "asleep": Right(unknown=_NOTHING_KNOWN, failure="asleep", never=("hangs",)),
-    "paused": Right(unknown=_NOTHING_KNOWN, failure="paused", never=("rate limit",)),
-    "paused-stream": Right(unknown=_NOTHING_KNOWN, failure="paused", never=("may have died",)),
+    "clock": Right(),
+    "no-template": Right(
+        fails=_set("second_turn"),
+        unknown=_NOTHING_KNOWN - {"second_turn", "awake"},
+        failure="bad_request",
+        rule=None,
+        alarms=_set("VllmProbeFailing"),
+    ),
+    "asleep": replace(_RESTING, failure="asleep", never=("hangs",)),
+    "paused": replace(_RESTING, failure="paused", never=("rate limit",)),
+    "paused-stream": replace(_RESTING, failure="paused", never=("may have died",)),
     "frozen-queue": Right(),
     "hung-queue": Right(
         fails=_set("second_turn"),
         unknown=_NOTHING_KNOWN - {"second_turn"},
         failure="first_token_timeout",
+        rule=None,
         alarms=_set("VllmProbeFailing"),
     ),
     "router": _ROUTED,
     "old-router": _ROUTED,
-    "merged-pages": replace(_MIXED, unknown=_set("version", "isolation", "wedge")),
+    "merged-pages": replace(
+        _MIXED,
+        unknown=_set("version", "reuse_rule", "isolation", "wedge"),
+        rule=None,
+        notices=_set("mixed", "reuse_rule_unknown"),
+    ),
     "shuffled-replicas": replace(_MIXED, unknown=_set("isolation", "wedge")),
     "shuffling-gateway": replace(
         _ROUTED,

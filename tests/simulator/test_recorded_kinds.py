@@ -1,0 +1,61 @@
+"""Each profile's cache against a recording of the real kind of engine (vLLM 0.32.0).
+
+data/recorded_kinds.json has three sessions of `probe` with each kind: by request its session, the
+tokens of prompt and answer, the earlier request that it shares most with and how many tokens, and
+the cached tokens that usage reported.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import pytest
+from test_cache import play
+
+from exporter.simulator.cache import PrefixCache
+from exporter.simulator.engine_kinds.reuse import rule_of
+from exporter.simulator.engine_kinds.table import PROFILES
+from exporter.simulator.faults.faults import ActiveFaults
+
+RECORDED = json.loads((Path(__file__).parent / "data" / "recorded_kinds.json").read_text("utf-8"))
+SAME = {"swa": "sliding-window", "clock-us": "clock-in-template"}
+"""Real kinds whose profile has another name."""
+ROOM = 20_000_000  # tokens; nothing is evicted
+
+
+def cache_like(name: str, block_size: int) -> PrefixCache:
+    """The cache of a profile; with the recorded block size, if the profile names none."""
+    profile, active = PROFILES[name], ActiveFaults()
+    for one in profile.behaviours:
+        active.set(one)
+    size = profile.settings.get("block_size", block_size)
+    cache = PrefixCache(min(ROOM // size, 50_000), size)
+    cache.rule = rule_of(active)
+    return cache
+
+
+def replayed(cache: PrefixCache, rows: list[list[object]]) -> list[int]:
+    """What the cache serves of the recorded prompts, with other ids that share as much."""
+    fresh, sequences, cached = count(1), [], []
+    for session, prompt, answer, shared, _ in rows:
+        before = sequences[shared[0]][: shared[1]] if shared else []
+        ids = before + [next(fresh) for _ in range(prompt - len(before))]
+        said = [next(fresh) for _ in range(answer)]
+        cached.append(play(cache, ids, said, str(session)))
+        sequences.append(ids + said[:-1])
+    return cached
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_a_profile_serves_what_the_real_engine_served(kind):
+    recorded = RECORDED[kind]
+    cache = cache_like(SAME.get(kind, kind), recorded["block_size"])
+    assert replayed(cache, recorded["rows"]) == [row[-1] for row in recorded["rows"]]
+
+
+def test_the_recording_would_tell_another_rule_from_the_right_one():
+    for kind, other in (("eagle", "plain"), ("gemma3", "plain"), ("gemma4", "gemma3")):
+        rows = RECORDED[kind]["rows"]
+        assert replayed(cache_like(other, 32), rows) != [row[-1] for row in rows]
