@@ -22,10 +22,12 @@ from exporter.engine.metrics import names
 from exporter.metrics.state.target import TargetState
 from exporter.metrics.store import Metrics
 from exporter.model.failure import FailureReason
+from exporter.model.reuse import RuleCause
 from exporter.model.session import BreakReason, LossCause, Notice, TurnFacts
 from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.faults.fault_fields import Fault
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, LOSS_ADVICE
+from exporter.wording.reuse_rules import RULE_ADVICE
 
 ROOT = Path(__file__).parents[2]
 WORDING = "exporter/wording/notices.py"
@@ -40,6 +42,12 @@ def page(name: str) -> str:
 def test_a_loss_cause_has_a_rule_an_advice_and_a_row_in_the_docs(cause):
     assert len(RULES) == len(LossCause), "exporter/analysis/loss/causes.py: RULES lacks a rule"
     assert cause in LOSS_ADVICE, f"{WORDING}: LOSS_ADVICE lacks {cause}"
+    assert f"| `{cause}` |" in page("loss-causes.md"), f"docs/loss-causes.md lacks {cause}"
+
+
+@pytest.mark.parametrize("cause", RuleCause)
+def test_a_cause_of_the_reuse_rule_has_an_advice_and_a_row_in_the_docs(cause):
+    assert cause in RULE_ADVICE, f"exporter/wording/reuse_rules.py: RULE_ADVICE lacks {cause}"
     assert f"| `{cause}` |" in page("loss-causes.md"), f"docs/loss-causes.md lacks {cause}"
 
 

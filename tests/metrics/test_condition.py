@@ -35,7 +35,17 @@ HIDDEN_AND_UNKNOWN = replace(
     turn(2, 1250, None, 992), loss=Loss(992, LossCause.UNREPORTED, "hidden")
 )
 HIDDEN = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.UNREPORTED))
-OWN_RULE = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.UNEXPLAINED))
+UNEXPLAINED = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, cause=LossCause.UNEXPLAINED))
+BY_ITS_RULE = (turn(1, 1000, 0, 0), turn(2, 1250, 496, 992, gives_up=496))
+NOTHING_ATTAINABLE = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, gives_up=992))
+LOST_BESIDE_ITS_RULE = (
+    turn(1, 1000, 0, 0),
+    turn(2, 1250, 346, 992, gives_up=496, cause=LossCause.EVICTED),  # 15 % of the ideal
+)
+LOST_WITHOUT_A_RULE = (
+    turn(1, 1000, 0, 0),
+    turn(2, 1250, 496, 992, gives_up=None, cause=LossCause.EVICTED),
+)
 UNTOLD = (turn(1, 1000, None, 0), turn(2, 1250, None, 992))
 WEDGED = (turn(1, 1000, 0, 0), turn(2, 1250, 0, 992, cause=LossCause.WEDGED))
 
@@ -114,7 +124,11 @@ def unreadable():
         (target(session(*HALF)), Condition.LOSING),
         (target(session(*HIDDEN)), Condition.HITS_HIDDEN),
         (target(session(TURNS[0], HIDDEN_AND_UNKNOWN)), Condition.HITS_HIDDEN),
-        (target(session(*OWN_RULE)), Condition.UP),
+        (target(session(*UNEXPLAINED)), Condition.UP),
+        (target(session(*BY_ITS_RULE)), Condition.UP),
+        (target(session(*NOTHING_ATTAINABLE)), Condition.UP),
+        (target(session(*LOST_BESIDE_ITS_RULE)), Condition.LOSING),
+        (target(session(*LOST_WITHOUT_A_RULE)), Condition.LOSING),
         (target(session(*UNTOLD)), Condition.CACHE_UNKNOWN),
         (target(session(TURNS[0])), Condition.UP),
         (noticed(Notice.PREFIX_CACHING_DISABLED), Condition.CACHING_OFF),

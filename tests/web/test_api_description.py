@@ -25,7 +25,15 @@ from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
 from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason, RetentionReading
+from exporter.model.reuse import ReuseRule
 from exporter.model.session import Notice
+
+RULE = ReuseRule(unit_tokens=16, dropped_blocks=1, answers_kept=None, lookahead_tokens=0)
+EAGLE = (
+    turn(1, 1000, 0, 0),
+    turn(2, 1250, 976, 992, gives_up=16),
+    turn(3, 1500, 1200, 1280, gives_up=16),
+)
 
 
 @pytest.fixture
@@ -46,6 +54,7 @@ def well(published):
     for result in measured():
         published.session_finished(result)
     published.session_finished(session(*TURNS, notices=frozenset(Notice)))
+    published.session_finished(session(*EAGLE, reuse_rule=RULE))
 
 
 def unwell(published):
@@ -84,6 +93,36 @@ async def test_any_answer_matches_the_description(client, published, description
     assert faults(description, path, body) == []
 
 
+async def test_a_session_has_its_reuse_rule_and_what_that_gives_up(client, published):
+    published.session_finished(session(*EAGLE, reuse_rule=RULE))
+    published.session_finished(session(turn(1, 1000, 0, 0), turn(2, 1250, 976, 992, gives_up=None)))
+    body = await (await client.get("/api/v1/sessions")).json()
+    unknown, eagle = body["sessions"]
+    assert eagle["reuse_rule"] == {
+        "unit_tokens": 16,
+        "dropped_blocks": 1,
+        "answers_kept": None,
+        "lookahead_tokens": 0,
+    }
+    third = eagle["turns"][2]
+    assert (third["ideal_cached_tokens"], third["attainable_cached_tokens"]) == (1280, 1264)
+    assert third["rule_losses"] == [{"tokens": 16, "cause": "speculative_decoding"}]
+    assert third["loss"]["tokens"] == 64
+    assert third["efficiency_ratio"] == 1200 / 1264
+    assert unknown["reuse_rule"] is None
+    second = unknown["turns"][1]
+    assert second["attainable_cached_tokens"] is second["efficiency_ratio"] is None
+    assert second["rule_losses"] == []
+
+
+async def test_the_description_says_what_is_attainable_and_what_the_rule_gives_up(description):
+    turn_keys = description["components"]["schemas"]["TurnJson"]["properties"]
+    assert "reuse rule" in turn_keys["attainable_cached_tokens"]["description"]
+    assert "attainable" in turn_keys["efficiency_ratio"]["description"]
+    causes = description["components"]["schemas"]["RuleCause"]["enum"]
+    assert set(causes) == {"speculative_decoding", "answer_not_kept", "unit"}
+
+
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/api/v1/targets"])
 async def test_an_error_matches_the_description(client, description, path):
     answer = await client.get(f"{path}?nonsense=1")
@@ -99,12 +138,14 @@ async def test_an_error_matches_the_description(client, description, path):
         (lambda session: session.update(started="yesterday"), "is not a 'date-time'"),
         (lambda session: session["turns"][1].update(hit_ratio=1.5), "turns[1].hit_ratio"),
         (lambda session: session["turns"][2]["loss"].update(cause="fate"), "turns[2].loss"),
+        (lambda session: session["reuse_rule"].update(unit_tokens=0), "reuse_rule"),
+        (lambda session: session["turns"][1]["rule_losses"][0].pop("cause"), "rule_losses[0]"),
     ],
 )
 async def test_the_check_finds_an_answer_that_does_not_match(
     client, published, description, spoil, where
 ):
-    published.session_finished(session(*TURNS))
+    published.session_finished(session(*EAGLE, reuse_rule=RULE))
     body = await (await client.get("/api/v1/sessions")).json()
     spoil(body["sessions"][0])
     [fault] = faults(description, "/api/v1/sessions", body)
