@@ -76,6 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str | None:
+    if item.path.name == "test_real_kinds.py":
+        return "engine kinds"
     if item.get_closest_marker("vllm"):
         return "vllm"  # the servers of the fixture vllm_servers
     if item.get_closest_marker("vllm_image"):

@@ -2,6 +2,9 @@
 
 TEST_VLLM_COMMAND is a command line that serves vLLM; `--host`, `--port` and the flags of the set
 are appended to it. TEST_VLLM_URL_<SET> names a server that runs already, to save its start.
+
+TEST_ENGINE_KIND_COMMAND is a command line that serves a kind of engine: the kind, such as `eagle`,
+and vLLM's flags are appended to it. It takes the address from the variables HOST and PORT.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ KEPT_ALIVE = 4  # each takes 1 to 2.5 GB
 HOW = (
     "no real vLLM: set TEST_VLLM_COMMAND to a command line that serves one, for example "
     "'vllm serve MODEL --served-model-name tiny --max-model-len 8192'"
+)
+HOW_KINDS = (
+    "no real engines of other kinds: set TEST_ENGINE_KIND_COMMAND to a command line that serves one"
 )
 
 
@@ -89,16 +95,22 @@ class VllmServers:
 
     def start(self, *flags: str, port: int | None = None) -> Server:
         """A new server, ready to answer. The caller stops it."""
-        command = os.environ.get("TEST_VLLM_COMMAND")
-        if not command:
-            if os.environ.get("CI") == "true":
-                pytest.fail(HOW)
-            pytest.skip(HOW)
+        command = _command("TEST_VLLM_COMMAND", HOW)
         port = port or _free_port()
+        return self._start([*command, "--host", "127.0.0.1", "--port", str(port), *flags], port)
+
+    def start_kind(self, kind: str, *flags: str, port: int | None = None, **env: str) -> Server:
+        """A new server of a kind of engine, ready to answer. The caller stops it."""
+        command = _command("TEST_ENGINE_KIND_COMMAND", HOW_KINDS)
+        port = port or _free_port()
+        return self._start([*command, kind, *flags], port, PORT=str(port), HOST="127.0.0.1", **env)
+
+    def _start(self, command: list[str], port: int, **env: str) -> Server:
         log = self.folder / f"{port}-{time.monotonic_ns()}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*shlex.split(command), "--host", "127.0.0.1", "--port", str(port), *flags],
+                command,
+                env=os.environ | env,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -115,6 +127,15 @@ class VllmServers:
         for server in self._running.values():
             server.stop()
         self._running.clear()
+
+
+def _command(variable: str, how: str) -> list[str]:
+    command = os.environ.get(variable)
+    if not command:
+        if os.environ.get("CI") == "true":
+            pytest.fail(how)
+        pytest.skip(how)
+    return shlex.split(command)
 
 
 def _free_port() -> int:
