@@ -39,6 +39,8 @@ def write_obstacle(usage: Usage | None, possible: int | None) -> RetentionUnknow
         return RetentionUnknown.UNREPORTED
     if usage.cached_tokens > 0:
         return RetentionUnknown.NOT_COLD
+    if possible is None:
+        return RetentionUnknown.RULE_UNKNOWN
     return None if possible else RetentionUnknown.TOO_SHORT
 
 

@@ -36,6 +36,7 @@ class RetentionUnknown(StrEnum):
     BLOCK_UNKNOWN = "block_unknown"
     UNREPORTED = "unreported"  # the server does not say how many tokens were cached
     NOT_COLD = "not_cold"  # the prefix was cached before it was written
+    RULE_UNKNOWN = "rule_unknown"  # what an identical prompt can hit is not known
     TOO_SHORT = "too_short"  # not one whole block fits the model's context
     NEVER_HIT = "never_hit"  # nothing hit, and this process never hit a repeated prompt
     TRANSFER = "transfer"  # usage counts as cached what came from another engine

@@ -27,7 +27,7 @@ class ReuseRule:
     A part is null while what was seen allows both.
     """
 
-    unit_tokens: Annotated[int, Field(ge=1)]
+    unit_tokens: Annotated[int, Field(ge=1)] | None
     """Hits are multiples of this."""
     dropped_blocks: Annotated[int, Field(ge=0)] | None
     """Units that the engine drops from the end of each hit, as with EAGLE and MTP."""

@@ -99,13 +99,13 @@ def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Fin
     if cache is None or cache.match_unit_tokens is None:
         return unknown(name, "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN])
     label = cache.match_unit_tokens
-    if rule is None or rule.unit_tokens == label:
+    if rule is None or rule.unit_tokens in (None, label):
         return passed(name, f"by vllm:cache_config_info a hit is a multiple of {label} tokens")
     text = (
         f"hits are multiples of {rule.unit_tokens} tokens, although vllm:cache_config_info says "
         f"{label}"
     )
-    larger = rule.unit_tokens % label == 0
+    larger = (rule.unit_tokens or 1) % label == 0
     return passed(name, f"{text}. {rule_advice(RuleCause.UNIT, rule)}" if larger else text)
 
 

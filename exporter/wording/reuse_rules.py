@@ -49,12 +49,15 @@ _LOOKAHEAD = "Speculative decoding gives up"
 
 def rule_in_words(rule: ReuseRule) -> str:
     """What an engine with this rule serves of a known prefix."""
-    parts = [f"hits are multiples of {numbers.tokens(rule.unit_tokens)}"]
+    unit = rule.unit_tokens
+    parts = [
+        "the unit that hits are multiples of is not known yet"
+        if unit is None
+        else f"hits are multiples of {numbers.tokens(unit)}"
+    ]
     if rule.dropped_blocks:
-        parts.append(
-            f"the last {numbers.tokens(rule.dropped_blocks * rule.unit_tokens)} of each hit are "
-            "dropped, as with EAGLE or MTP"
-        )
+        last = "unit" if unit is None else numbers.tokens(rule.dropped_blocks * unit)
+        parts.append(f"the last {last} of each hit are dropped, as with EAGLE or MTP")
     if rule.dropped_blocks is None:
         parts.append("whether the last unit of each hit is dropped is not known yet")
     if rule.answers_kept is False:

@@ -298,16 +298,18 @@ def test_a_prefix_stays_within_half_of_the_context(match_unit, max_model_len):
 def test_the_share_retained_is_a_ratio_and_whole_only_if_all_was(prompt, unit, cached):
     usage = Usage(prompt, 1, cached)
     most = most_cached(prompt, unit)
-    share = retention.retention_ratio(usage, unit)
+    share = retention.retention_ratio(usage, most)
     assert (share is None) == (most == 0)
     if share is not None:
         assert 0 <= share <= 1
         assert (share == 1) == (cached >= most)
-    assert retention.retention_ratio(replace(usage, cached_tokens=None), unit) is None
+    assert retention.retention_ratio(replace(usage, cached_tokens=None), most) is None
+    assert retention.retention_ratio(usage, None) is None
 
 
 def test_a_prefix_that_hits_when_it_is_written_is_not_new():
-    assert retention.write_obstacle(Usage(200, 1, 16), 16) is RetentionUnknown.NOT_COLD
-    assert retention.write_obstacle(Usage(200, 1, 0), 16) is None
-    assert retention.write_obstacle(Usage(16, 1, 0), 16) is RetentionUnknown.TOO_SHORT
+    assert retention.write_obstacle(Usage(200, 1, 16), 192) is RetentionUnknown.NOT_COLD
+    assert retention.write_obstacle(Usage(200, 1, 0), 192) is None
+    assert retention.write_obstacle(Usage(16, 1, 0), 0) is RetentionUnknown.TOO_SHORT
+    assert retention.write_obstacle(Usage(200, 1, 0), None) is RetentionUnknown.RULE_UNKNOWN
     assert retention.write_obstacle(None, 16) is RetentionUnknown.UNREPORTED

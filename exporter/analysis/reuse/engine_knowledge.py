@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
 from exporter.analysis.reuse.learning import Hints, learn
-from exporter.analysis.reuse.rule import Rule, repeat_hit
+from exporter.analysis.reuse.rule import Earlier, Prefix
 
 if TYPE_CHECKING:
     from exporter.analysis.reuse.learning import Learned, Observation
@@ -88,13 +88,13 @@ class EngineKnowledge:
         if label is None:
             return False
         if self._learned is not None:
-            return self._learned.rule.unit_tokens != label
+            return self._learned.told.unit_tokens not in (None, label)
         return any(one.cached % label for one in self._seen)
 
     def repeat_hit(self, prompt: int) -> int | None:
-        """The tokens that an identical prompt must hit; None where the unit is unknown."""
-        rule = self._learned.rule if self._learned else self.label and Rule(self.label)
-        return repeat_hit(rule, prompt) if rule else None
+        """The tokens that an identical prompt must hit; None while the rule is unknown."""
+        same = Prefix(prompt, (Earlier(prompt, prompt),))
+        return self._learned.span(same).least if self._learned else None
 
     def observe(self, seen: Observation) -> None:
         """Learn from what a prompt hit. A prompt without a hit says nothing of the rule.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from exporter.analysis.reuse.rule import Prefix, Rule, Span, served, span_of
 from exporter.model.reuse import ReuseRule
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from exporter.model.engine import EngineSnapshot
+
+_T = TypeVar("_T")
 
 _HITS = 3
 """Hits that a rule must explain if /metrics leaves other rules open: two agree by chance too often,
@@ -116,13 +118,16 @@ class Learned:
     def told(self) -> ReuseRule:
         """The rule for publication: what is open is None."""
         rules = (self.rule, *self.others)
-        dropped, kept = {r.dropped_blocks for r in rules}, {r.answers_kept for r in rules}
         return ReuseRule(
-            unit_tokens=self.rule.unit_tokens,
-            dropped_blocks=self.rule.dropped_blocks if len(dropped) == 1 else None,
-            answers_kept=self.rule.answers_kept if len(kept) == 1 else None,
+            unit_tokens=_same({rule.unit_tokens for rule in rules}),
+            dropped_blocks=_same({rule.dropped_blocks for rule in rules}),
+            answers_kept=_same({rule.answers_kept for rule in rules}),
             lookahead_tokens=max(rule.lookahead_tokens for rule in rules),
         )
+
+
+def _same(values: set[_T]) -> _T | None:
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def learn(observations: Sequence[Observation], hints: Hints) -> Learned | None:

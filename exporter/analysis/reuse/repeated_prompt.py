@@ -96,8 +96,8 @@ def _why_unclear(repeat: Repeat, by: RepeatConditions) -> str | None:
     traffic, unit = repeat.traffic, by.match_unit
     full = pressed(traffic, by.room)
     hidden = traffic is None or traffic.hits_beyond is None
-    if traffic is not None and traffic.hits_beyond is not None and by.repeat_hit is not None:
-        hidden = traffic.hits_beyond >= by.repeat_hit
+    if traffic is not None and traffic.hits_beyond is not None:
+        hidden = traffic.hits_beyond >= (by.repeat_hit or 1)
     reasons = {
         "prefix caching is off": by.prefix_caching is False,
         "several engines answer at this URL": by.several
