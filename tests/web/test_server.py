@@ -34,6 +34,7 @@ from exporter.metrics.families.tables import (
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
 from exporter.model.probe import RetentionReading
+from exporter.model.reuse import ReuseRule
 from exporter.web.server import HttpServer
 
 PROMETHEUS_ACCEPT = (
@@ -41,6 +42,8 @@ PROMETHEUS_ACCEPT = (
     "application/openmetrics-text;version=0.0.1;q=0.5,"
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
+
+RULE = ReuseRule(unit_tokens=16, dropped_blocks=0, answers_kept=True, lookahead_tokens=0)
 
 
 def after_users_asked(view):
@@ -63,7 +66,7 @@ def full(published):
         OwnShare(requests=1, settled=1, queried_tokens=900)
     )
     for result in (*measured(), session(*TURNS), *measured()):
-        published.session_finished(result)
+        published.session_finished(replace(result, reuse_rule=RULE))
     publish(published.metrics, engine_view())
     publish(published.metrics, after_users_asked(engine_view()))
     publish(published.metrics, container_view())
