@@ -77,7 +77,9 @@ def _session(file: str, where: str, document: Any) -> SessionResult:
             f"{file}: {where}interrupted is true: only complete sessions can be compared"
         )
     try:
-        session = session_adapter().validate_json(json.dumps(document), strict=True)
+        session = session_adapter().validate_json(
+            json.dumps(_without_old_efficiency(document)), strict=True
+        )
     except ValidationError as error:
         first = error.errors()[0]
         field = "".join(
@@ -87,6 +89,23 @@ def _session(file: str, where: str, document: Any) -> SessionResult:
     if any(turn.index > _MOST_TURNS for turn in session.turns):
         raise ConfigError(f"{file}: {where}turns: a turn has a number above {_MOST_TURNS:,}")
     return session
+
+
+def _without_old_efficiency(document: dict[str, Any]) -> dict[str, Any]:
+    """In a result from before reuse rules were known, efficiency is cached / ideal, and losses are
+    against the ideal. By the rule of its engine both can be others, and the file does not tell that
+    rule. So they are unknown, not wrong.
+    """
+    turns, unknown = document["turns"], {"efficiency_ratio": None, "loss": None}
+    if not isinstance(turns, list):
+        return document
+    told = [
+        turn | unknown
+        if isinstance(turn, dict) and "attainable_cached_tokens" not in turn
+        else turn
+        for turn in turns
+    ]
+    return document | {"turns": told}
 
 
 def _one_of(file: str, field: str, values: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from comparison_records import LENGTHS, played, with_controls
 from hypothesis import given
 from hypothesis import strategies as st
-from publish_records import failed_session
+from publish_records import EAGLE, failed_session, turn
 from rich.console import Console
 
 from exporter.model.session import Notice
@@ -233,6 +233,51 @@ def test_the_json_has_every_reading():
     assert len(told["sides"][0]["sessions"][0]) == len(LENGTHS)
     assert told["contrasts"][0]["differences"]["ttft"]["p"] == 0.03125
     assert told["contrasts"][0]["minus"] == "A"
+
+
+def with_eagle(one):
+    """The session on an engine that drops the last 16 tokens of each hit."""
+    return replace(
+        one,
+        reuse_rule=replace(EAGLE, unit_tokens=16),
+        turns=tuple(
+            each
+            if each.index == 1
+            else turn(
+                each.index,
+                each.prompt_tokens,
+                each.cached_tokens - 16,
+                each.ideal_cached_tokens,
+                gives_up=16,
+                ttft=each.ttft_seconds,
+            )
+            for each in one.turns
+        ),
+    )
+
+
+def test_a_note_says_what_the_rule_of_one_engine_gives_up():
+    plain, eagle = [played(n) for n in SIX], [with_eagle(played(n)) for n in SIX]
+    note = (
+        "By its reuse rule B gives up about 16 tokens a turn (hits are multiples of 16 tokens; the "
+        "last 16 tokens of each hit are dropped, as with EAGLE or MTP). That is part of the "
+        "difference in hit ratio, and no loss."
+    )
+    assert note in flat(said(two(plain, eagle)))
+    assert "reuse rule" not in flat(said(two(eagle, eagle)))
+    assert "reuse rule" not in flat(said(two(plain, plain)))
+
+
+def test_the_json_has_the_rule_of_each_side_and_what_it_gives_up():
+    comparison = two([played(n) for n in SIX], [with_eagle(played(n)) for n in SIX])
+    told = json.loads(json.dumps(comparison_json(comparison, interrupted=False)))
+    plain, eagle = told["sides"]
+    assert plain["reuse_rule"] is None
+    assert eagle["reuse_rule"]["dropped_blocks"] == 1
+    later = eagle["sessions"][0][1]
+    assert (later["cached_tokens"], later["attainable_cached_tokens"]) == (976, 976)
+    assert later["rule_losses"] == [{"tokens": 16, "cause": "speculative_decoding"}]
+    assert plain["sessions"][0][1]["rule_losses"] == []
 
 
 def test_the_chart_names_sides_distributions_and_the_difference():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from comparison_records import played, with_controls
-from publish_records import failed_session
+from publish_records import EAGLE, EAGLE_TURNS, failed_session, session
 
 from exporter.errors import ConfigError
 from exporter.report.comparison.facts import cold_sides, side_of
@@ -19,12 +19,16 @@ def text_of(*sessions) -> str:
     return "\n".join(json.dumps(session_json(one), indent=2) for one in sessions)
 
 
-@pytest.mark.parametrize("session", [played(), with_controls(played()), failed_session()])
-def test_a_result_read_back_compares_like_the_original(session):
-    (read,) = read_sessions("a.json", text_of(session))
-    assert side_of("A", "a", [read]) == side_of("A", "a", [session])
-    assert cold_sides("a", [read]) == cold_sides("a", [session])
-    assert read.failure == session.failure
+@pytest.mark.parametrize(
+    "one",
+    [played(), with_controls(played()), failed_session(), session(*EAGLE_TURNS, reuse_rule=EAGLE)],
+)
+def test_a_result_read_back_compares_like_the_original(one):
+    (read,) = read_sessions("a.json", text_of(one))
+    assert side_of("A", "a", [read]) == side_of("A", "a", [one])
+    assert cold_sides("a", [read]) == cold_sides("a", [one])
+    assert read.failure == one.failure
+    assert read.reuse_rule == one.reuse_rule
 
 
 def test_a_file_may_hold_several_results_one_after_another():
@@ -42,6 +46,21 @@ def test_the_answer_of_the_api_is_a_valid_file():
 def test_unknown_keys_of_a_later_version_are_ignored():
     told = session_json(played()) | {"something": "new"}
     assert len(read_sessions("a.json", json.dumps(told))) == 1
+
+
+def test_a_result_from_before_reuse_rules_has_an_unknown_efficiency():
+    told = session_json(played())
+    del told["reuse_rule"]
+    for place, each in enumerate(told["turns"]):
+        del each["attainable_cached_tokens"], each["rule_losses"]
+        each |= {"efficiency_ratio": 0.98 if place else None}
+        each["loss"] = {"tokens": 16, "cause": "evicted", "evidence": "by the ideal"}
+    (read,) = read_sessions("a.json", json.dumps(told))
+    assert read.reuse_rule is None
+    assert {turn.attainable_cached_tokens for turn in read.turns} == {None}
+    assert {(turn.efficiency_ratio, turn.loss) for turn in read.turns} == {(None, None)}
+    assert [turn.ideal_cached_tokens for turn in read.turns[1:]] == [992, 1232, 1488]
+    assert side_of("A", "a", [read]).spreads == side_of("A", "a", [played()]).spreads
 
 
 def changed(**fields) -> str:

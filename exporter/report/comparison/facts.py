@@ -20,6 +20,7 @@ from exporter.wording.sentences import in_failed_turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exporter.model.reuse import ReuseRule, RuleLoss
     from exporter.model.session import Notice, SessionResult, TurnFacts
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Reading:
     hit_ratio: float | None
     ttft_seconds: float | None
     latency_seconds: float | None
+    attainable_cached_tokens: int | None = None
+    rule_losses: tuple[RuleLoss, ...] = ()
 
 
 Round = tuple[Reading, ...]
@@ -63,7 +66,8 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison. A failed round is None, and `failures` says why.
+    """One side of a comparison. A failed round is None, and `failures` says why. `reuse_rule` is
+    the latest that a session showed.
 
     The prefill cost is fitted to `points`. No slots: the properties are computed once.
     """
@@ -79,6 +83,7 @@ class Side:
     points: tuple[Point, ...] = ()
     failures: tuple[str, ...] = ()
     notices: frozenset[Notice] = frozenset()
+    reuse_rule: ReuseRule | None = None
 
     @cached_property
     def finished(self) -> list[Round]:
@@ -121,6 +126,12 @@ class Side:
         """Of the first turn, in the median."""
         prompts = _known([r.prompt_tokens for one in self.finished for r in one if r.turn == 1])
         return round(median(prompts)) if prompts else None
+
+    @cached_property
+    def given_up(self) -> float:
+        """What the reuse rule gives up in a turn after the first, in the mean."""
+        tokens = [part.tokens for each in self.later for part in each.rule_losses]
+        return sum(tokens) / max(1, len(self.later))
 
     @property
     def missed(self) -> bool:
@@ -261,6 +272,7 @@ def _side(
             if each.failure is not None
         ),
         notices=frozenset().union(*(each.notices for each in sessions)),
+        reuse_rule=next((each.reuse_rule for each in reversed(sessions) if each.reuse_rule), None),
     )
 
 
@@ -272,6 +284,8 @@ def _reading(turn: TurnFacts) -> Reading:
         turn.hit_ratio,
         turn.ttft_seconds,
         turn.latency_seconds,
+        turn.attainable_cached_tokens,
+        turn.rule_losses,
     )
 
 

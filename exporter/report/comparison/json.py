@@ -52,6 +52,7 @@ def _side(side: Side) -> dict[str, Any]:
         "sessions": [
             None if one is None else [asdict(reading) for reading in one] for one in side.rounds
         ],
+        "reuse_rule": None if side.reuse_rule is None else asdict(side.reuse_rule),
     }
 
 

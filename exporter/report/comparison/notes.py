@@ -9,6 +9,7 @@ from exporter.model.session import Notice
 from exporter.report.comparison.facts import paired_rounds
 from exporter.wording import numbers
 from exporter.wording.notices import ADVICE
+from exporter.wording.reuse_rules import rule_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,24 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             f"5 % level: at least {LEAST_PAIRS} are needed."
         )
     notes += _length_notes(sides)
+    notes += _rule_notes(comparison)
     for side in sides:
         notices = sorted(side.notices - {Notice.SIMULATED})
         notes += [f"{side.source}: {ADVICE[notice]}" for notice in notices]
     return list(dict.fromkeys(notes))
+
+
+def _rule_notes(comparison: Comparison) -> list[str]:
+    """What the engines' reuse rules give up, if they differ: it is part of the hit ratio."""
+    if comparison.cold or len({round(side.given_up) for side in comparison.sides}) == 1:
+        return []
+    return [
+        f"By its reuse rule {side.name} gives up about "
+        f"{numbers.tokens(max(1, round(side.given_up)))} a turn ({rule_in_words(side.reuse_rule)})."
+        " That is part of the difference in hit ratio, and no loss."
+        for side in comparison.sides
+        if side.given_up and side.reuse_rule is not None
+    ]
 
 
 def _length_notes(sides: Sequence[Side]) -> list[str]:
