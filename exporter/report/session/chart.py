@@ -71,19 +71,19 @@ def _prompts(axes: Axes, turns: Turns) -> None:
     splits = [prompt_split(turn) for turn in turns]
     known = [(turn, split) for turn, split in zip(turns, splits, strict=True) if split is not None]
     floor = [0] * len(known)
-    for name, colour, hatch, heights in (
-        ("cached", BLUE, "", [split.cached for _, split in known]),
-        ("lost", VERMILLION, "///", [split.lost for _, split in known]),
-        (GIVEN_UP, SKY, "", [split.given_up for _, split in known]),
-        ("new", PALE, "", [split.new for _, split in known]),
-        ("unknown", "white", "...", [split.unknown for _, split in known]),
+    for name, colour, hatch, edge, heights in (
+        ("cached", BLUE, "", "white", [split.cached for _, split in known]),
+        ("lost", VERMILLION, "///", "white", [split.lost for _, split in known]),
+        # A white edge would hide a block of 16 tokens.
+        (GIVEN_UP, SKY, "", SKY, [split.given_up for _, split in known]),
+        ("new", PALE, "", "white", [split.new for _, split in known]),
+        ("unknown", "white", "...", GREY, [split.unknown for _, split in known]),
     ):
-        unknown = name == "unknown"
         if any(heights) or name not in ("unknown", GIVEN_UP):
             axes.bar(
                 [turn.index for turn, _ in known],
                 with_gaps([height or None for height in heights]), 0.72, floor, color=colour,
-                hatch=hatch, label=name, edgecolor=GREY if unknown else "white",
+                hatch=hatch, label=name, edgecolor=edge,
             )  # fmt: skip
         floor = [low + height for low, height in zip(floor, heights, strict=True)]
     for turn, split in known:
@@ -94,8 +94,9 @@ def _prompts(axes: Axes, turns: Turns) -> None:
             )  # fmt: skip
     drawing.count_axis(axes)
     if known:
-        axes.set_ylim(0, max(*floor, 1) * 1.22)
-        axes.legend(loc="upper left", ncols=4)
+        two_rows = attainable_differs(turns)  # the longer legend needs them
+        axes.set_ylim(0, max(*floor, 1) * (1.34 if two_rows else 1.22))
+        axes.legend(loc="upper left", ncols=3 if two_rows else 4)
     if turns and len(known) < len(turns):
         drawing.message(axes, _unknown_sentence("prompt tokens", splits, turns))
 

@@ -20,6 +20,7 @@ from exporter.web.page.views.sentences import by_cause
 from exporter.web.page.views.targets import page, page_count
 from exporter.web.parameters import BadRequestError, asked_target, whole_number
 from exporter.wording import numbers
+from exporter.wording.reuse_rules import GIVEN_UP
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -76,5 +77,6 @@ def _template() -> Template:
         "height": charts.HEIGHT,
         "key_paths": charts.KEY_PATHS,
         "unknown": numbers.UNKNOWN,
+        "given_up": GIVEN_UP,
     }
     return made.get_template("status.html")

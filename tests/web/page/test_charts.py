@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ sessions = st.sampled_from([0, 1, 2, 5, 13]).flatmap(
     lambda count: st.tuples(*(facts(index) for index in range(1, count + 1)))
 )
 ratios = st.none() | st.floats(0, 1)
-points = st.lists(st.builds(SessionPoint, ratios, ratios, st.booleans()), max_size=20)
+points = st.lists(st.builds(SessionPoint, ratios, ratios, st.booleans(), ratios), max_size=20)
 
 
 def heights(path: str) -> list[int]:
@@ -76,6 +77,33 @@ def test_a_bar_is_split_in_proportion_to_cached_lost_and_new_tokens():
     assert third == [106, round(106 - whole * 1024 / 1500)]
     assert heights(paths["lost"]) == [third[1], round(106 - whole * 1280 / 1500)]
     assert heights(paths["new"])[-2:] == [round(106 - whole * 1280 / 1500), 12]
+
+
+def test_what_the_rule_gives_up_is_a_part_of_the_bar_between_lost_and_new():
+    chart, _ = turn_charts([turn(2, 1000, 500, 900, gives_up=300)])
+    paths = {mark.kind: heights(mark.path) for mark in chart.marks if mark.kind != "grid"}
+    whole = 106 - 12
+    at = [round(106 - whole * tokens / 1000) for tokens in (0, 500, 600, 900, 1000)]
+    assert [paths[kind] for kind in ("hit", "lost", "rule", "new")] == [
+        [at[n], at[n + 1]] for n in range(4)
+    ]
+    assert "given up by the engine's rule" in {key.text for key in chart.keys}
+    assert "rule" not in {mark.kind for mark in turn_charts(TURNS)[0].marks}
+
+
+def test_while_the_rule_is_unknown_the_tokens_below_the_ideal_are_neither_lost_nor_new():
+    open_rule = replace(turn(2, 1000, 500, 900), attainable_cached_tokens=None, loss=None)
+    chart, _ = turn_charts([open_rule])
+    paths = {mark.kind: heights(mark.path) for mark in chart.marks if mark.kind != "grid"}
+    assert paths["unsplit"] == [59, round(106 - 94 * 0.9)]
+    assert paths["new"] == [round(106 - 94 * 0.9), 12]
+
+
+def test_a_trend_shows_what_was_attainable_only_where_it_is_not_the_ideal():
+    plain = [SessionPoint(0.7, 0.8, failed=False, attainable_ratio=0.8)] * 2
+    eagle = [SessionPoint(0.7, 0.8, failed=False, attainable_ratio=0.75)] * 2
+    assert "attainable" not in {key.text for key in trend_chart(plain).keys}
+    assert "attainable" in {key.text for key in trend_chart(eagle).keys}
 
 
 def test_unknown_cached_tokens_are_neither_drawn_as_cached_nor_as_new():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.wording import numbers
+from exporter.wording.reuse_rules import GIVEN_UP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +25,9 @@ _LABELLED = 12  # up to so many turns, each has its number; of more, only the fi
 _SOURCES = {
     "hit": "from cache",
     "lost": "lost",
+    "rule": GIVEN_UP,
     "new": "new",
-    "unsplit": "cached tokens unknown",
+    "unsplit": "unknown",
 }
 """The sources of prompt tokens, in words."""
 
@@ -35,6 +37,7 @@ KEY_PATHS = {
     "dot": "M6 6h0",
     "cold": "M3 6h6",
     "best": "M0 6h12",
+    "reach": "M0 6h12",
     "cross": "M3 3l6 6m0-6l-6 6",
 }
 """The path of each kind in a legend, in a box of 12 by 12."""
@@ -85,6 +88,7 @@ class SessionPoint:
     hit_ratio: float | None
     ideal_ratio: float | None
     failed: bool
+    attainable_ratio: float | None = None
 
 
 def bar_width(ratio: float) -> float:
@@ -107,6 +111,7 @@ def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
     place = _places(len(points))
     heights = [None if one.hit_ratio is None else _height(one.hit_ratio, 1) for one in points]
     ideals = [None if one.ideal_ratio is None else _height(one.ideal_ratio, 1) for one in points]
+    reach = _reach(points)
     crosses = "".join(
         f"M{place(n) - 3} {_BOTTOM - 7}l6 6m0-6l-6 6" for n, one in enumerate(points) if one.failed
     )
@@ -114,12 +119,14 @@ def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
         Mark("grid", _grid()),
         Mark("half", f"M{_LEFT} {_height(0.5, 1)}H{_RIGHT}"),
         Mark("best", _line(place, ideals)),
+        Mark("reach", _line(place, reach)),
         Mark("line", _line(place, heights)),
         Mark("dot", _dots(place, heights)),
         Mark("cross", crosses),
     )
     keys = [Key("dot", "hit ratio")]
     keys += [Key("best", "ideal")] if any(one is not None for one in ideals) else []
+    keys += [Key("reach", "attainable")] if any(one is not None for one in reach) else []
     keys += [Key("cross", "failed")] if failed else []
     return Chart(
         "trend",
@@ -135,6 +142,14 @@ def trend_chart(points: Sequence[SessionPoint]) -> Chart | None:
         ),
         tuple(keys),
     )
+
+
+def _reach(points: Sequence[SessionPoint]) -> list[int | None]:
+    """The heights of what was attainable; none where that is the ideal in every session."""
+    if all(one.attainable_ratio in (None, one.ideal_ratio) for one in points):
+        return [None] * len(points)
+    known = [one.attainable_ratio for one in points]
+    return [None if ratio is None else _height(ratio, 1) for ratio in known]
 
 
 def _tokens_chart(turns: Sequence[TurnFacts]) -> Chart | None:
@@ -168,7 +183,18 @@ def _split(turn: TurnFacts) -> list[tuple[str, int]]:
     if cached is None:
         return [("unsplit", prompt)]
     lost = 0 if turn.loss is None else turn.loss.tokens
-    return [("hit", cached), ("lost", lost), ("new", max(0, prompt - cached - lost))]
+    rule = sum(part.tokens for part in turn.rule_losses)
+    new = max(0, prompt - cached - lost - rule)
+    unsplit = min(new, _unknown_part(turn, cached + lost))
+    parts = {"hit": cached, "lost": lost, "rule": rule, "unsplit": unsplit, "new": new - unsplit}
+    return list(parts.items())
+
+
+def _unknown_part(turn: TurnFacts, known: int) -> int:
+    """The tokens below the ideal that may be lost or given up: the reuse rule is unknown."""
+    if turn.ideal_cached_tokens is None or turn.attainable_cached_tokens is not None:
+        return 0
+    return max(0, turn.ideal_cached_tokens - known)
 
 
 def _ttft_chart(turns: Sequence[TurnFacts]) -> Chart | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from exporter.metrics.state.condition import Look
     from exporter.metrics.state.target import TargetState
     from exporter.model.engine import EngineView
+    from exporter.model.reuse import RuleCause
     from exporter.model.session import LossCause, SessionResult, TurnFacts
     from exporter.web.page.views.charts import Chart
 
@@ -43,12 +44,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
-    """Tokens lost by one cause: in the last session, and since the exporter started.
+    """Tokens lost by one cause, or given up by one part of the reuse rule: in the last session, and
+    since the exporter started.
 
-    `share` is the total as a ratio of the ideal.
+    `share` is the total as a ratio of the attainable tokens; for a part of the rule, of the ideal.
     """
 
-    cause: LossCause
+    cause: LossCause | RuleCause
     last: int
     total: int
     share: float | None
@@ -57,13 +59,17 @@ class LossRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionSection:
-    """The last session: `turns` are those shown, `first_losses` the first turn of each cause."""
+    """The last session: `turns` are those shown, `first_losses` the first turn of each cause.
+
+    `attainable_differs`: the engine's reuse rule gives up tokens of one of these turns.
+    """
 
     result: SessionResult
     verdict: str
     turns: tuple[TurnFacts, ...]
     charts: tuple[Chart, ...]
     first_losses: tuple[TurnFacts, ...]
+    attainable_differs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,9 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class TargetSection:
-    """One target in full. `engine` is its last view, unless that failed."""
+    """One target in full. `engine` is its last view, unless that failed. `reuse_rule` is that of
+    its process in words, None while it is unknown.
+    """
 
     state: TargetState
     look: Look
@@ -87,6 +95,8 @@ class TargetSection:
     time_saved: str | None
     session: SessionSection | None
     losses: tuple[LossRow, ...]
+    rule_losses: tuple[LossRow, ...]
+    reuse_rule: str | None
     trend: Chart | None
     earlier: tuple[SessionRow, ...]
     links: tuple[Link, ...]

@@ -13,8 +13,15 @@ from exporter.model.session import Notice
 from exporter.web.page.views.problems import problems_of
 from exporter.web.page.views.records import Link, OverviewRow, Page, TargetSection
 from exporter.web.page.views.sentences import probe_waits, time_saved
-from exporter.web.page.views.sessions import loss_rows, session_rows, session_section, trend
+from exporter.web.page.views.sessions import (
+    loss_rows,
+    rule_rows,
+    session_rows,
+    session_section,
+    trend,
+)
 from exporter.wording.notices import ADVICE
+from exporter.wording.reuse_rules import rule_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,7 +194,16 @@ def _section(
         probe_waits=probe_waits(state.cost, now),
         time_saved=time_saved(sessions),
         session=None if last is None else session_section(last, totals, alone=alone),
-        losses=loss_rows(totals.lost_by, state.sums.lost_tokens, state.sums.ideal_cached_tokens),
+        losses=loss_rows(
+            totals.lost_by, state.sums.lost_tokens, state.sums.attainable_cached_tokens
+        ),
+        rule_losses=rule_rows(
+            totals.rule_lost_by,
+            state.sums.rule_lost_tokens,
+            state.sums.ideal_cached_tokens,
+            state.reuse_rule,
+        ),
+        reuse_rule=None if state.reuse_rule is None else rule_in_words(state.reuse_rule),
         trend=trend(rows),
         earlier=rows[1 : EARLIER_SESSIONS + 1],
         links=_target_links(state, links),
