@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _KEPT = 32
 """Hits that are kept: about the last four sessions."""
+_CONFIRMED = 3
+"""Hits below a known rule that make another rule, which explains all hits, the known one."""
 _FRESH = 8
 """If no rule explains all hits, and none is known, the latest ones alone may show one."""
 
@@ -39,6 +41,7 @@ class EngineKnowledge:
         self.asked = False
         self._seen: deque[Observation] = deque(maxlen=_KEPT)
         self._short: deque[Observation] = deque(maxlen=_FRESH)  # below the rule
+        self._missed: deque[Observation] = deque(maxlen=_KEPT)
         self._hints = hints
         self._learned = learn((), hints)
 
@@ -51,7 +54,7 @@ class EngineKnowledge:
     def hints(self, hints: Hints) -> None:
         if hints != self._hints:
             self._hints = hints
-            self._learned = self._learn(tuple(self._seen))
+            self._learned = self._by_all() or self._by_latest()
 
     @property
     def learned(self) -> Learned | None:
@@ -60,8 +63,8 @@ class EngineKnowledge:
 
     @property
     def seen(self) -> tuple[Observation, ...]:
-        """The hits that the rule was learned from, oldest first."""
-        return tuple(self._seen)
+        """The hits that the rule was learned from, and after them those below it."""
+        return (*self._seen, *self._short)
 
     @property
     def label(self) -> int | None:
@@ -97,32 +100,43 @@ class EngineKnowledge:
         return self._learned.span(same).least if self._learned else None
 
     def observe(self, seen: Observation) -> None:
-        """Learn from what a prompt hit. A prompt without a hit says nothing of the rule.
+        """Learn from what a prompt hit.
 
-        A hit below a rule that is known is a loss. It changes the rule only if another one explains
-        this hit and all before it. A hit above the rule disproves the rule.
+        A hit below a known rule is a loss, unless another rule explains this hit and all others.
+        Such a rule holds until a hit disproves it, and for good after several short hits: then one
+        loss is not taken for a rule. A hit above the rule disproves the rule. A miss alone shows no
+        rule, but tells some apart.
         """
         if seen.cached <= 0:
+            if not seen.disturbed:
+                self._missed.append(seen)
+                self._learned = self._by_all() or self._learned
             return
         known = self._learned
-        every = (*self._seen, *self._short, seen)
-        found = learn(every, self._hints)
-        if found is not None:
+        short = known is not None and seen.cached < known.span(seen.prefix).least
+        (self._short if short else self._seen).append(seen)
+        found = self._by_all()
+        if found is not None and len(self._short) >= _CONFIRMED:
             self._seen.extend(self._short)
             self._short.clear()
-        elif known is not None:
-            span = known.span(seen.prefix)
-            found = learn((*self._seen, seen), self._hints)
-            if found is None and seen.cached < span.least:
-                self._short.append(seen)
-                return
-            if found is None and seen.cached <= span.most:
-                found = known
-        self._seen.append(seen)
-        self._learned = found or self._learn(tuple(self._seen))
+        self._learned = found or (known if short else self._without_losses(seen))
 
-    def _learn(self, seen: tuple[Observation, ...]) -> Learned | None:
-        return learn(seen, self._hints) or learn(seen[-_FRESH:], self._hints)
+    def _by_all(self) -> Learned | None:
+        return learn((*self._seen, *self._short, *self._missed), self._hints)
+
+    def _without_losses(self, last: Observation) -> Learned | None:
+        """The rule where no rule explains all hits: some hits below it are losses."""
+        known = self._learned
+        by_rule = [one for one in self._short if known is not None and one.fits(known.rule)]
+        for short in (by_rule, []):
+            found = learn((*self._seen, *short, *self._missed), self._hints)
+            if found is not None:
+                return found
+        within = known is not None and last.cached <= known.span(last.prefix).most
+        return known if within else self._by_latest()
+
+    def _by_latest(self) -> Learned | None:
+        return learn(tuple(self._seen)[-_FRESH:], self._hints)
 
     def usage_of_new_prompt(self, usage: Usage | None) -> Usage | None:
         """The usage of a prompt that begins with a nonce, so no client sent it before."""

@@ -8,7 +8,7 @@ taken only on enough evidence, so that a loss is not taken for a rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from math import gcd, isqrt
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +26,7 @@ _HITS = 3
 """Hits that a rule must explain if /metrics leaves other rules open: two agree by chance too often,
 as their common divisor is often twice the unit."""
 _SHORT_HITS = 3
-"""Hits shorter than a plain engine's that a rule must explain if /metrics does not point to it."""
+"""Hits that no rule within the hints explains, before a rule beyond the hints is taken."""
 _RETENTION_LABEL = "prefix_cache_retention_interval"
 
 
@@ -133,24 +133,38 @@ def _same(values: set[_T]) -> _T | None:
 def learn(observations: Sequence[Observation], hints: Hints) -> Learned | None:
     """The rule of a process; None while it is unknown, or if no rule explains all hits.
 
-    Hits that no rule within the hints explains can disprove the hints, on more evidence.
+    Misses choose between rules that explain all hits: a prompt shorter than a large unit hits
+    nothing. Hits that no rule within the hints explains can disprove the hints, on more evidence.
     """
     if hints.block is None:
         return None
     hits = [one for one in observations if one.cached > 0]
-    found = _simplest(hits, hints, hints.block)
-    if found is not None:
-        return found if hints.plain or len(hits) >= _HITS else None
-    found = _simplest(hits, Hints(hints.block, draft_tokens=hints.draft_tokens), hints.block)
-    plain = Rule(hints.block)
-    short = sum(not one.fits(plain) for one in hits)
-    return found if found is not None and short >= _SHORT_HITS else None
+    misses = [one for one in observations if one.cached <= 0]
+    for allowed in (hints, Hints(hints.block, draft_tokens=hints.draft_tokens)):
+        rules = list(_family(hits, allowed, hints.block))
+        explaining = [rule for rule in rules if all(hit.fits(rule) for hit in hits)]
+        if explaining:
+            found = _simplest(_by_misses(explaining, misses), allowed, hints.block)
+            return found if hints.plain or len(hits) >= _HITS else None
+        if any(_few_unexplained(rule, hits) for rule in rules):
+            return None
+    return None
 
 
-def _simplest(hits: Sequence[Observation], hints: Hints, block: int) -> Learned | None:
-    open_rules = [rule for rule in _family(hits, hints, block) if all(h.fits(rule) for h in hits)]
-    if not open_rules:
-        return None
+def _few_unexplained(rule: Rule, hits: Sequence[Observation]) -> bool:
+    """Whether fewer hits contradict the rule than it takes to disprove what /metrics tells."""
+    unexplained = (hit for hit in hits if not hit.fits(rule))
+    return len(list(islice(unexplained, _SHORT_HITS))) < _SHORT_HITS
+
+
+def _by_misses(rules: Sequence[Rule], misses: Sequence[Observation]) -> list[Rule]:
+    """The rules that explain as many of the misses as possible."""
+    wrong = [sum(not miss.fits(rule) for miss in misses) for rule in rules]
+    fewest = min(wrong)
+    return [rule for rule, count in zip(rules, wrong, strict=True) if count == fewest]
+
+
+def _simplest(open_rules: Sequence[Rule], hints: Hints, block: int) -> Learned:
     least = min(_parts(rule, block) for rule in open_rules)
     rule, *others = [one for one in open_rules if _parts(one, block) == least]
     pointed_at = [

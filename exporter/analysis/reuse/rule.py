@@ -12,7 +12,7 @@ answer's last step: both are `lookahead_tokens`, which has two bounds as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.model.reuse import RuleCause, RuleLoss
@@ -78,10 +78,9 @@ def served(rule: Rule, prefix: Prefix) -> Span:
     """The tokens that an undisturbed engine with this rule serves of the prompt."""
     last = max(0, prefix.prompt - 1)  # the last token's logits are needed, so it is computed
     most = max((_reach(rule, one, min(one.shared, last)) for one in prefix.earlier), default=0)
-    sure = replace(rule, lookahead_tokens=0)
     least = max(
         (
-            _boundary(sure, one, min(max(0, one.shared - rule.lookahead_tokens), last))
+            _boundary(rule, one, min(max(0, one.shared - rule.lookahead_tokens), last))
             for one in prefix.earlier
         ),
         default=0,

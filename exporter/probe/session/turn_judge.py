@@ -116,7 +116,7 @@ class TurnJudge:
     def _learn(self, turn: Chat, shared: Reusable | None, evidence: Evidence | None) -> None:
         """Remember what the turn's hit shows of this process."""
         earlier, cached = self._record.turns, turn.cached_tokens
-        if not cached or not earlier or self._replicas.proof is not None:
+        if cached is None or not earlier or self._replicas.proof is not None:
             return
         if shared is not None and shared.exact is not None:
             disturbed = evidence is not None and _disturbed(evidence)
