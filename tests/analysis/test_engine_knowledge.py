@@ -1,0 +1,202 @@
+"""What one engine process showed: its rule stays, losses do not become a rule, a restart forgets."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from reuse_sessions import (
+    also_explaining,
+    facts_of,
+    hints_for,
+    hits_of,
+    learned_from,
+    rules,
+    sessions,
+)
+
+from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+from exporter.analysis.reuse.learning import Hints, Observation
+from exporter.analysis.reuse.rule import Earlier, Prefix, Rule, served
+
+SESSION = [
+    Prefix(p + 400, (Earlier(p, p + 150),)) for p in (1000, 1431, 1777, 2290, 2801, 3333, 3999)
+]
+
+
+def hits(rule):
+    return [Observation(prefix, served(rule, prefix).least) for prefix in SESSION]
+
+
+def short_by(tokens, seen, *, disturbed=False):
+    return replace(seen, cached=seen.cached - tokens, disturbed=disturbed)
+
+
+@given(labelled=rules(), data=st.data())
+def test_one_session_of_a_sound_engine_gives_a_rule_that_explains_every_turn(labelled, data):
+    label, rule = labelled
+    hints = data.draw(hints_for(label, rule))
+    seen = data.draw(hits_of(rule, data.draw(sessions(rule.unit_tokens))))
+    knowledge = learned_from(seen, hints)
+    if knowledge.learned is None:
+        assert sum(one.cached > 0 for one in seen) < 3
+        return
+    for one in seen:
+        facts = facts_of(one, knowledge)
+        assert facts.attainable_cached_tokens == one.cached
+        assert facts.attainable_cached_tokens <= facts.ideal_cached_tokens
+        given_up = sum(part.tokens for part in facts.rule_losses)
+        assert given_up == facts.ideal_cached_tokens - one.cached
+        assert all(part.tokens > 0 for part in facts.rule_losses)
+    if not also_explaining(rule, label, seen):
+        assert (knowledge.learned.rule, knowledge.learned.others) == (rule, ())
+
+
+@given(labelled=rules(), data=st.data(), seed=st.randoms())
+def test_the_order_of_undisturbed_sessions_does_not_matter(labelled, data, seed):
+    label, rule = labelled
+    hints = data.draw(hints_for(label, rule))
+    played = [
+        data.draw(hits_of(rule, data.draw(sessions(rule.unit_tokens, (5, 8))))) for _ in range(3)
+    ]
+    shuffled = list(played)
+    seed.shuffle(shuffled)
+    one, other = (
+        learned_from([hit for session in order for hit in session], hints)
+        for order in (played, shuffled)
+    )
+    assert one.learned == other.learned
+
+
+@given(labelled=rules(), data=st.data())
+def test_the_losses_of_a_sick_engine_never_change_a_rule_that_sound_hits_told(labelled, data):
+    """Evictions of the tail, half of the units, all: whether or not they count as disturbed."""
+    label, rule = labelled
+    hints = data.draw(hints_for(label, rule))
+    played = data.draw(hits_of(rule, data.draw(sessions(rule.unit_tokens, (9, 12)))))
+    sound, later = played[:6], played[6:]
+    assume(sum(one.cached > 0 for one in sound) >= 3)
+    assume(not also_explaining(rule, label, sound))
+    knowledge = learned_from(sound, hints)
+    for one in later:
+        units = served(rule, one.prefix).least // rule.unit_tokens
+        left = data.draw(st.sampled_from([0, units // 2, max(0, units - 1), units]))
+        disturbed = data.draw(st.booleans())
+        lost = Observation(one.prefix, left * rule.unit_tokens, disturbed)
+        knowledge.observe(lost)
+        assert (knowledge.learned.rule, knowledge.learned.others) == (rule, ())
+        facts = facts_of(lost, knowledge)
+        assert facts.attainable_cached_tokens == units * rule.unit_tokens
+    for one in sound:
+        assert facts_of(one, knowledge).attainable_cached_tokens == one.cached
+
+
+@pytest.mark.parametrize("hints", [Hints(16), Hints(16, uneven=False, speculative=False)])
+@pytest.mark.parametrize("disturbed", [True, False])
+@pytest.mark.parametrize("left", [0, 0.5, 0.9])
+def test_an_engine_that_is_sick_from_its_first_turn_blames_no_sound_turn(hints, disturbed, left):
+    sick = [
+        Observation(one.prefix, int(one.cached * left) // 16 * 16, disturbed)
+        for one in hits(Rule(16))
+    ]
+    knowledge = learned_from(sick, hints)
+    if hints.plain:
+        lost = [facts_of(one, knowledge).attainable_cached_tokens - one.cached for one in sick]
+        assert all(tokens > 0 for tokens in lost), "none of the losses is hidden"
+    for one in [*hits(Rule(16)), *hits(Rule(16))]:
+        knowledge.observe(one)
+        assert facts_of(one, knowledge).attainable_cached_tokens in (None, one.cached)
+    assert knowledge.learned.rule == Rule(16)
+
+
+def test_one_loss_that_another_rule_explains_does_not_stay_a_rule():
+    """No sound hit of this session tells whether answers are kept."""
+    prefixes = [Prefix(p + 400, (Earlier(p, p + 20),)) for p in (1000, 1330, 1700, 2330, 2850)]
+    sound = [Observation(one, served(Rule(256), one).least) for one in prefixes]
+    telling = Observation(Prefix(3500, (Earlier(3000, 3200),)), 3072)
+    lost = replace(telling, cached=2816)
+    knowledge = learned_from([*sound, lost], Hints(256))
+    assert knowledge.learned.rule == Rule(256, answers_kept=False)
+    knowledge.observe(telling)
+    assert (knowledge.learned.rule, knowledge.learned.others) == (Rule(256), ())
+    facts = facts_of(lost, knowledge)
+    assert facts.attainable_cached_tokens - facts.cached_tokens == 256
+
+
+@pytest.mark.parametrize("rule", [Rule(16, 1), Rule(528), Rule(16, answers_kept=False)])
+def test_counters_that_are_hidden_delay_the_rule_by_three_short_hits(rule):
+    knowledge = EngineKnowledge(Hints(16, uneven=False, speculative=False))
+    known = []
+    for one in hits(rule):
+        knowledge.observe(one)
+        known.append(knowledge.learned.rule)
+    assert known[0] == Rule(16)
+    assert known[-1] == rule
+    assert all(
+        facts_of(one, knowledge).attainable_cached_tokens == one.cached for one in hits(rule)
+    )
+
+
+def test_a_hit_above_the_rule_disproves_it():
+    knowledge = learned_from(hits(Rule(16, 1))[:3], Hints(16))
+    assert knowledge.learned.rule == Rule(16, 1)
+    knowledge.observe(hits(Rule(16))[3])
+    assert knowledge.learned is None
+    for one in [*hits(Rule(16)), hits(Rule(16))[0]]:
+        knowledge.observe(one)
+    assert knowledge.learned.rule == Rule(16), "the latest hits alone tell the rule"
+
+
+def test_a_new_process_knows_nothing_of_the_one_before():
+    before = learned_from(hits(Rule(528)), Hints(16))
+    assert (before.unit, before.label_is_wrong) == (528, True)
+    after = EngineKnowledge(Hints(16))
+    assert (after.learned, after.unit, after.label_is_wrong) == (None, 16, False)
+    assert after.seen == ()
+
+
+def test_what_was_seen_gives_the_same_rule_again():
+    first = learned_from([*hits(Rule(16))[:4], short_by(160, hits(Rule(16))[4])], Hints(16))
+    again = learned_from(first.seen, Hints(16))
+    assert again.learned == first.learned
+    assert again.seen == first.seen
+
+
+def test_hints_that_come_later_settle_what_hits_left_open():
+    knowledge = learned_from(hits(Rule(16))[:1], Hints())
+    assert knowledge.learned is None
+    knowledge.hints = Hints(16, uneven=False, speculative=False)
+    assert knowledge.learned.rule == Rule(16)
+
+
+def test_the_unit_of_lengths_is_the_label_until_hits_settle_it():
+    knowledge = EngineKnowledge(Hints(16))
+    seen = hits(Rule(528))
+    knowledge.observe(seen[0])
+    assert (knowledge.learned, knowledge.unit, knowledge.label_is_wrong) == (None, 16, False)
+    for one in seen[1:]:
+        knowledge.observe(one)
+    assert (knowledge.unit, knowledge.block, knowledge.label_is_wrong) == (528, 16, True)
+
+
+def test_a_label_that_hits_are_no_multiples_of_is_not_the_unit_of_the_ideal():
+    knowledge = EngineKnowledge(Hints(528))
+    seen = hits(Rule(16))
+    knowledge.observe(seen[0])
+    assert (knowledge.block, knowledge.label_is_wrong) == (None, True)
+    for one in seen[1:]:
+        knowledge.observe(one)
+    assert (knowledge.block, knowledge.unit) == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("hints", "seen", "hit"),
+    [
+        (Hints(), [], None),
+        (Hints(16), [], 992),  # the label until the rule is known
+        (Hints(16), hits(Rule(528)), 528),
+        (Hints(16), hits(Rule(16, 1)), 976),
+    ],
+)
+def test_what_a_repeat_must_hit_is_by_the_rule(hints, seen, hit):
+    assert learned_from(seen, hints).repeat_hit(1000) == hit
