@@ -112,6 +112,16 @@ _ROUTED = replace(
     rule=None,
 )
 
+_CLOCK = Right(
+    state="prefix_unstable",
+    fails=_set("second_turn", "prefix_stable"),
+    unknown=_set("isolation", "wedge"),
+    cached="less",
+    notices=_set("prefix_unstable"),
+    never=("Restart vLLM",),
+    alarms=_set("VllmPrefixUnstable", "VllmProbeHitRatioLow"),
+)
+
 RIGHT: dict[str, Right] = {
     "vllm-0.22.1": Right(never=("--enable-prompt-tokens-details",)),
     "vllm-0.17.1": Right(never=("--enable-prompt-tokens-details",)),
@@ -222,18 +232,10 @@ RIGHT: dict[str, Right] = {
     ),
     "no-stream-options": replace(_TOKENS_UNKNOWN, notices=_set("usage_missing")),
     "no-system-role": Right(notices=_set("system_role_refused")),
-    "clock-in-template": Right(
-        state="prefix_unstable",
-        fails=_set("second_turn", "prefix_stable"),
-        unknown=_set("isolation", "wedge"),
-        cached="less",
-        notices=_set("prefix_unstable"),
-        never=("Restart vLLM",),
-        alarms=_set("VllmPrefixUnstable", "VllmProbeHitRatioLow"),
-    ),
+    "clock-in-template": _CLOCK,
     "lora": Right(),
     "bare-model-card": Right(),
-    "clock": Right(),
+    "clock": _CLOCK,
     "no-template": Right(
         fails=_set("second_turn"),
         unknown=_NOTHING_KNOWN - {"second_turn", "awake"},

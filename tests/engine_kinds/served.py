@@ -36,11 +36,23 @@ def model_of(name: str) -> dict[str, str]:
     return {"model": "simulated-lora"} if name == "lora" else {}
 
 
+class EverLater(SystemClock):
+    """A clock that is a second later each time it is read, as between the turns of a session."""
+
+    def __init__(self) -> None:
+        self._reads = 0
+
+    def time(self) -> float:
+        self._reads += 1
+        return super().time() + self._reads
+
+
 @contextlib.contextmanager
 def serving(loop: LoopThread, name: str, **changed: Any) -> Iterator[Simulator]:
     """A server of that kind, which answers at once."""
     given = SimulatorSettings(**{"port": 0, "time_scale": 0.0, **changed})
-    with simulated_engine(loop, settings_like(name, given)) as simulator:
+    clock = EverLater() if name == "clock" else None
+    with simulated_engine(loop, settings_like(name, given), clock) as simulator:
         yield simulator
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import pytest
 from alarms import firing
@@ -14,9 +15,13 @@ from exporter.simulator.faults.behaviours import Asleep, PodGone
 
 pytestmark = pytest.mark.xdist_group("engine kinds")  # one daemon measures all of them
 HELD_BACK = ("frozen-queue",)
-PLAYED = [name for name in RIGHT if name not in (*RESTING, *HELD_BACK)]
+PLAYED = [
+    name
+    for name, right in RIGHT.items()
+    if name not in HELD_BACK and name not in RESTING and right.failure is None
+]
 each_played = pytest.mark.parametrize("name", PLAYED)
-SESSIONS = 2
+SESSIONS = 3
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,25 @@ def test_hit_ratios_are_there_where_cached_tokens_are_known(watched, name):
 @each_played
 def test_lost_tokens_have_the_causes_of_the_kind(watched, name):
     causes = watched.last.counted("vllm_probe_lost_tokens_total", name, "cause")
-    assert causes <= RIGHT[name].causes
+    assert causes <= RIGHT[name].causes | RIGHT[name].gives_up
+
+
+@each_played
+def test_three_sessions_of_one_process_hit_all_that_its_rule_allows(watched, name):
+    right = RIGHT[name]
+    if right.cached not in ("ideal", "attainable"):
+        return
+    sessions = [each for each in watched.sessions if each["target"] == name]
+    assert len(sessions) >= SESSIONS
+    for session in sessions:
+        for turn in session["turns"][1:]:
+            recovered = "token_ids_recovered" in right.notices  # on a busy machine not always
+            if not (recovered and turn["ideal_cached_tokens"] is None):
+                assert (turn["efficiency_ratio"], turn["loss"]) == (1.0, None)
+        # Answers much shorter than a unit do not show whether they are kept.
+        known = {part: value for part, value in session["reuse_rule"].items() if value is not None}
+        assert known == {part: asdict(right.rule)[part] for part in known}
+        assert "unit_tokens" in known
 
 
 @each_played

@@ -21,6 +21,8 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
+    from exporter.clock import Clock
+
 PATIENCE = 500.0  # seconds; a bound for what takes a few
 AT_ONCE = SimulatorSettings(port=0, time_scale=0.0)
 """An engine that answers at once."""
@@ -44,9 +46,11 @@ class LoopThread:
 
 
 @contextlib.contextmanager
-def simulated_engine(loop: LoopThread, settings: SimulatorSettings) -> Iterator[Simulator]:
+def simulated_engine(
+    loop: LoopThread, settings: SimulatorSettings, clock: Clock | None = None
+) -> Iterator[Simulator]:
     """A simulated engine in the thread of `loop`."""
-    simulator = Simulator(settings)
+    simulator = Simulator(settings, clock=clock)
     loop.run(simulator.start())
     try:
         yield simulator
