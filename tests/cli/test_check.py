@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import engine_beside, run_command
+from commands import AT_ONCE, engine_beside, run_command
 
 from exporter.probe.check import TESTS
+from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -53,6 +54,19 @@ def test_a_failed_test_has_its_remedy_and_exit_code_1():
         done = run_command("check", "--url", engine.url)
     assert done.code == 1
     assert "-> Start vLLM with --enable-prompt-tokens-details." in done.output
+
+
+def test_an_engine_with_a_reuse_rule_passes_with_what_the_rule_gives_up():
+    with engine_beside(settings_like("eagle-hybrid", AT_ONCE)) as engine:
+        done = run_command("check", "--url", engine.url, "--json")
+    tests = {test["name"]: test for test in done.json["tests"]}
+    assert done.code == 0
+    assert {test["verdict"] for test in tests.values()} == {"pass"}
+    assert "the last 528 tokens of each hit are dropped" in tests["reuse_rule"]["evidence"]
+    assert "disable_eagle_block_drop" in tests["reuse_rule"]["evidence"]
+    assert "EAGLE or MTP gives up 528 tokens a turn" in tests["second_turn"]["evidence"]
+    assert "A match unit larger than the cache block gives up" in tests["second_turn"]["evidence"]
+    assert tests["wedge"]["evidence"].endswith(" hit 1056 of 1056 possible")
 
 
 def test_an_unknown_test_is_not_a_failure():

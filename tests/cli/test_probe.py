@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import engine_beside, run_command
+from commands import AT_ONCE, engine_beside, run_command
 
 from exporter.cli.main import main
+from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
@@ -257,6 +258,23 @@ def test_the_limits_set_the_exit_code():
     assert "efficiency of 0 % is below --fail-under-efficiency 0.9." in missed.errors
     assert "restart vLLM" in missed.errors
     assert len(missed.json["turns"]) == 8
+
+
+def test_an_engine_that_gives_up_tokens_by_its_rule_meets_the_limit_and_is_told_the_flag():
+    with engine_beside(settings_like("eagle", AT_ONCE)) as engine:
+        shown = run_command("probe", "--url", engine.url, "--fail-under-efficiency", "1")
+        told = run_command("probe", "--url", engine.url, "--csv")
+    assert shown.code == 0
+    words = " ".join(shown.output.split())
+    assert "all that the engine's reuse rule allows." in words
+    assert "EAGLE or MTP gives up 16 tokens a turn, 0.5 % of this session's prompt tokens." in words
+    assert "disable_eagle_block_drop" in words
+    assert "Nothing to change" not in words
+    assert "attain-" in shown.output
+    assert "16 given up by the engine's rule" in shown.errors
+    rows = list(csv.DictReader(io.StringIO(told.output)))
+    assert [row["rule_lost_speculative_decoding_tokens"] for row in rows] == ["0", *["16"] * 7]
+    assert {row["loss_cause"] for row in rows} == {""}
 
 
 def test_an_unknown_ratio_fails_its_limit_with_a_sentence():
