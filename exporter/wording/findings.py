@@ -218,7 +218,7 @@ def of_second_turn(session: SessionResult) -> Finding:
         f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
         "from cache"
     )
-    rule = _given_up(session)
+    rule = "".join(f". {amount}" for amount in amounts_given_up(session).values())
     if totals.lost_by:
         return _of_losses(served, session, totals, rule)
     if Notice.BLOCK_TOO_LARGE in session.notices:
@@ -239,15 +239,11 @@ def _of_served(served: str, session: SessionResult, totals: SessionTotals, rule:
     if totals.ideal_tokens is None:
         return passed(name, f"{served}; the ideal is unknown")
     if totals.attainable_tokens is None:
-        return passed(name, f"{served}; what could have is unknown, see reuse_rule")
+        text = f"{served}; what could have is unknown, see reuse_rule"
+        drop = _unexplained_drop(session, by_rule=True)
+        return passed(name, text) if drop is None else unknown(name, f"{text}; {drop}")
     could = ALL_BY_RULE if totals.rule_lost_by else "all that could have"
     return passed(name, f"{served}, {could} (efficiency 100 %){rule}")
-
-
-def _given_up(session: SessionResult) -> str:
-    """What the reuse rule gives up, as sentences after another one; empty if that is nothing."""
-    amounts = amounts_given_up(session_totals(session.turns), session.reuse_rule)
-    return "".join(f". {amount}" for amount in amounts.values())
 
 
 def _of_losses(served: str, session: SessionResult, totals: SessionTotals, rule: str) -> Finding:
@@ -264,8 +260,9 @@ def _of_losses(served: str, session: SessionResult, totals: SessionTotals, rule:
     return (unknown if harmless else failed)(CheckTest.SECOND_TURN, text, LOSS_ADVICE[worst])
 
 
-def _unexplained_drop(session: SessionResult) -> str | None:
-    """A turn that hit less than an earlier one although nothing says why; None without one.
+def _unexplained_drop(session: SessionResult, *, by_rule: bool = False) -> str | None:
+    """A turn of unknown ideal that hit less than an earlier one although nothing says why; None
+    without one. `by_rule`: also a turn of which only the attainable tokens are unknown.
 
     Each prompt repeats the turn before, so hits only grow on one healthy engine.
     """
@@ -274,7 +271,8 @@ def _unexplained_drop(session: SessionResult) -> str | None:
     for turn in session.turns[1:] if stable else ():
         cached = turn.cached_tokens
         others = any(one.cached_tokens for one in session.turns[1:])
-        if cached is None or turn.attainable_cached_tokens is not None or turn.loss is not None:
+        could = turn.attainable_cached_tokens if by_rule else turn.ideal_cached_tokens
+        if cached is None or could is not None:
             continue
         if cached < most or (cached == 0 and others):
             return f"turn {turn.index} hit {cached} of {turn.prompt_tokens} tokens"
@@ -351,8 +349,9 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
     if wedged is False:
         if outcome is RepeatOutcome.UNREPORTED:
             return passed(name, f"{text} by usage, but {why}: the cache works")
-        most = "" if test.possible is None else f" of {test.possible} possible"
-        return passed(name, text + most)
+        expected = test.possible  # the least by the rule: a hit may be longer
+        of_possible = expected is not None and (test.same_salt_cached or 0) <= expected
+        return passed(name, f"{text} of {expected} possible" if of_possible else text)
     if test.third_cached or (test.overlap_cached and outcome is not RepeatOutcome.UNKNOWN):
         return _of_later_hit(test, session, text)
     if outcome is RepeatOutcome.UNKNOWN:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.analysis.session_totals import session_totals
 from exporter.model.reuse import RuleCause
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
     from exporter.analysis.session_totals import SessionTotals
     from exporter.model.reuse import ReuseRule
+    from exporter.model.session import SessionResult
 
 RULE_ADVICE: dict[RuleCause, str] = {
     RuleCause.SPECULATIVE_DECODING: (
@@ -77,13 +79,16 @@ def given_up_in_words(totals: SessionTotals, rule: ReuseRule | None) -> list[str
     largest comes first.
     """
     return [
-        f"{amount}. {rule_advice(cause, rule)}"
-        for cause, amount in amounts_given_up(totals, rule).items()
+        f"{amount}. {rule_advice(cause, rule)}" for cause, amount in _amounts(totals, rule).items()
     ]
 
 
-def amounts_given_up(totals: SessionTotals, rule: ReuseRule | None) -> dict[RuleCause, str]:
+def amounts_given_up(session: SessionResult) -> dict[RuleCause, str]:
     """How much each part of the rule gives up, the largest first."""
+    return _amounts(session_totals(session.turns), session.reuse_rule)
+
+
+def _amounts(totals: SessionTotals, rule: ReuseRule | None) -> dict[RuleCause, str]:
     return {
         cause: f"{_what(cause, rule)} {_a_turn(tokens, totals)}{_share(tokens, totals)}"
         for cause, tokens in totals.rule_lost_by.items()

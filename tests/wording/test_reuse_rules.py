@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from publish_records import EAGLE, EAGLE_TURNS, TURNS, engine_view, session, turn
 
+from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.session_totals import session_totals
 from exporter.model.reuse import ReuseRule, RuleCause, RuleLoss
 from exporter.model.session import LossCause
 from exporter.wording.engine_findings import of_match_unit, of_reuse_rule
-from exporter.wording.findings import Verdict, of_engines, of_second_turn
+from exporter.wording.findings import Verdict, of_engines, of_second_turn, of_wedge
 from exporter.wording.notices import LOSS_ADVICE
 from exporter.wording.reuse_rules import RULE_ADVICE, given_up_in_words, rule_in_words
 from exporter.wording.verdict import verdict
@@ -126,8 +127,23 @@ def test_with_an_unknown_rule_a_turn_that_hits_less_than_one_before_is_no_pass()
     less = replace(turn(3, 1500, 0, 0), ideal_cached_tokens=1280, attainable_cached_tokens=None)
     result = session(*EAGLE_TURNS[:2], less)
     assert of_second_turn(result).verdict is Verdict.UNKNOWN
-    assert of_engines(result).verdict is Verdict.UNKNOWN
+    assert of_engines(result).verdict is Verdict.PASS
     assert "turn 3 hit 0 of 1500 tokens" in of_second_turn(result).evidence
+
+
+@pytest.mark.parametrize(
+    ("hit", "said"),
+    [(1792, "hit 1792 of 1792 possible"), (1808, "hit 1808"), (16, "hit 16 of 1792")],
+)
+def test_a_repeat_that_hits_more_than_the_rule_promises_is_not_set_against_less(hit, said):
+    repeated = IsolationTest(
+        prompt_tokens=1813, first_cached=0, same_salt_cached=hit, other_salt_cached=0,
+        match_unit=16, possible=1792,
+    )  # fmt: skip
+    found = of_wedge(repeated)
+    assert found.verdict is Verdict.PASS
+    assert said in found.evidence
+    assert "1808 of" not in found.evidence
 
 
 @pytest.mark.parametrize(

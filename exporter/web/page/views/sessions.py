@@ -105,7 +105,7 @@ def _rows(
 
 def _verdict(result: SessionResult, totals: SessionTotals) -> str:
     if result.failure is None:
-        given_up = amounts_given_up(totals, result.reuse_rule).values()
+        given_up = amounts_given_up(result).values()
         return " ".join([served_and_lost(totals), *(f"{amount}." for amount in given_up)])
     return {0: "No turn finished.", 1: "One turn finished."}.get(
         totals.turns, f"{totals.turns} turns finished."
