@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.reuse.cache_math import ideal_tokens
 from exporter.analysis.reuse.rule import given_up
-from exporter.model.session import LossCause, TurnFacts
+from exporter.model.session import Loss, LossCause, TurnFacts
 
 if TYPE_CHECKING:
     from exporter.analysis.loss.causes import Evidence
@@ -46,14 +46,7 @@ def turn_facts(turn: Chat, basis: TurnBasis, knowledge: EngineKnowledge) -> Turn
     if beyond_ideal(cached, ideal):
         ideal = None
     attainable = None if ideal is None else _attainable(basis, knowledge, cached)
-    expected = ideal if attainable is None else attainable
-    lost = None
-    if basis.evidence is not None and expected is not None and cached is not None:
-        lost = loss(
-            basis.evidence.judged_by(
-                knowledge, cached=cached, expected=expected, rule_known=attainable is not None
-            )
-        )
+    lost = _loss(basis, knowledge, cached, ideal, attainable)
     if lost is not None and lost.cause is LossCause.UNREPORTED:
         cached = None
     prompt = usage.prompt_tokens if usage else None
@@ -106,6 +99,32 @@ def _attainable(basis: TurnBasis, knowledge: EngineKnowledge, cached: int | None
     if cached is not None:
         return span.nearest(cached)
     return span.least if span.least == span.most else None
+
+
+def _loss(
+    basis: TurnBasis,
+    knowledge: EngineKnowledge,
+    cached: int | None,
+    ideal: int | None,
+    attainable: int | None,
+) -> Loss | None:
+    expected = ideal if attainable is None else attainable
+    if cached is None or expected is None:
+        return None
+    if basis.evidence is not None:
+        known = attainable is not None
+        return loss(
+            basis.evidence.judged_by(knowledge, cached=cached, expected=expected, rule_known=known)
+        )
+    if attainable is None or cached >= attainable:
+        return None
+    return Loss(attainable - cached, LossCause.UNEXPLAINED, _SEEN_LATE)
+
+
+_SEEN_LATE = (
+    "the turn hit all that was expected then; the hits of later turns showed that this engine "
+    "serves more"
+)
 
 
 def _rule_losses(
