@@ -104,7 +104,7 @@ class PrefixCache:
         served = self.rule.served(len(found) * self.block_size, self.block_size)
         if not self.rule.dense:
             full, served = served, self._hit_of_sparse_groups(holding, served)
-            holding.junction = full if full > served else 0
+            holding.junction = full if full > served and self.rule.full else 0
         return found[: served // self.block_size]
 
     def _hit_of_sparse_groups(self, holding: Holding, most: int) -> int:

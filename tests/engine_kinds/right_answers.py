@@ -164,6 +164,11 @@ RIGHT: dict[str, Right] = {
     "mtp-0.33": replace(_EAGLE, rule=Rule(lookahead_tokens=4)),
     "ngram": replace(_EAGLE, rule=Rule(lookahead_tokens=6)),
     "sliding-window": _SLIDING,
+    "sliding-eagle": replace(
+        _SLIDING,
+        rule=Rule(dropped_blocks=1, answers_kept=False),
+        gives_up=_set("answer_not_kept", "speculative_decoding"),
+    ),
     "gemma3": _SLIDING,
     "gemma4": replace(
         _SLIDING,

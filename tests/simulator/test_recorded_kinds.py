@@ -2,7 +2,9 @@
 
 data/recorded_kinds.json has three sessions of `probe` with each kind: by request its session, the
 tokens of prompt and answer, the earlier request that it shares most with and how many tokens, and
-the cached tokens that usage reported.
+the cached tokens that usage reported. data/vllm_cache_manager.json has the same of requests at
+random that were played through vLLM's own `KVCacheManager` without a model, with blocks of 16 and
+prefix_cache_retention_interval 0.
 """
 
 from __future__ import annotations
@@ -15,11 +17,24 @@ import pytest
 from test_cache import play
 
 from exporter.simulator.cache import PrefixCache
-from exporter.simulator.engine_kinds.reuse import rule_of
+from exporter.simulator.engine_kinds.reuse import ReuseRule, rule_of
 from exporter.simulator.engine_kinds.table import PROFILES
 from exporter.simulator.faults.faults import ActiveFaults
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "recorded_kinds.json").read_text("utf-8"))
+DATA = Path(__file__).parent / "data"
+RECORDED = json.loads((DATA / "recorded_kinds.json").read_text("utf-8"))
+PLAYED = json.loads((DATA / "vllm_cache_manager.json").read_text("utf-8"))
+RULES = {
+    "full": ReuseRule(),
+    "full, eagle": ReuseRule(drops_last=True),
+    "window 64": ReuseRule(dense=False, window=64, full=False),
+    "window 64, eagle": ReuseRule(dense=False, window=64, full=False, drops_last=True),
+    "full and window 64": ReuseRule(dense=False, window=64),
+    "full and window 64, eagle": ReuseRule(dense=False, window=64, drops_last=True),
+    "full and window 64 in blocks of 32": ReuseRule(dense=False, window=64, unit=32),
+    "full and linear": ReuseRule(dense=False),
+    "full and linear, eagle": ReuseRule(dense=False, drops_last=True),
+}
 SAME = {"swa": "sliding-window", "clock-us": "clock-in-template"}
 """Real kinds whose profile has another name."""
 ROOM = 20_000_000  # tokens; nothing is evicted
@@ -53,6 +68,13 @@ def test_a_profile_serves_what_the_real_engine_served(kind):
     recorded = RECORDED[kind]
     cache = cache_like(SAME.get(kind, kind), recorded["block_size"])
     assert replayed(cache, recorded["rows"]) == [row[-1] for row in recorded["rows"]]
+
+
+@pytest.mark.parametrize("groups", PLAYED)
+def test_a_rule_serves_what_vllms_cache_manager_serves(groups):
+    cache = PrefixCache(50_000, 16)
+    cache.rule = RULES[groups]
+    assert replayed(cache, PLAYED[groups]) == [row[-1] for row in PLAYED[groups]]
 
 
 def test_the_recording_would_tell_another_rule_from_the_right_one():

@@ -90,6 +90,13 @@ OTHER_CACHES = (
         (be.ForgetAnswers(256, groups=1, full_groups=0),),
     ),
     Profile(
+        "sliding-eagle",
+        "Sliding and full layers with EAGLE (gpt-oss): each hit lacks a unit, and answers are not "
+        "kept.",
+        "As `sliding-window` and `eagle`.",
+        (be.ForgetAnswers(128, groups=1), be.DropLastUnit(), be.Drafts(3)),
+    ),
+    Profile(
         "gemma3",
         "Sliding and full layers: the blocks of answers are never kept.",
         "As `sliding-window`.",

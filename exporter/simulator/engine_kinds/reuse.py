@@ -23,13 +23,15 @@ class ReuseRule:
 
     `dense`: every group keeps every block. Otherwise sliding or linear groups keep the blocks that
     a hit at a *replay boundary* needs: those of the `window` before it, or the last one if the
-    window is None. `look_ahead`: a block hits only with this many tokens after it.
+    window is None. `full`: full-attention groups are beside them. `look_ahead`: a block hits only
+    with this many tokens after it.
     """
 
     unit: int | None = None
     drops_last: bool = False  # from the end of each hit, one unit
     dense: bool = True
     window: int | None = None
+    full: bool = True
     look_ahead: int = 0
     sightings: int = 2  # a prefix hits at this occurrence
 
@@ -42,7 +44,8 @@ class ReuseRule:
         The last token is always computed. If several groups are looked up, vLLM matches a block
         more for each one that drops it again.
         """
-        return prompt if self.drops_last and not self.dense else prompt - 1
+        several = not self.dense and self.full
+        return prompt if self.drops_last and several else prompt - 1
 
     def served(self, tokens: int, block: int) -> int:
         """How many of `tokens` matching tokens full-attention groups serve."""
@@ -82,6 +85,7 @@ def rule_of(faults: ActiveFaults) -> ReuseRule:
         drops_last=faults.get(behaviours.DropLastUnit) is not None,
         dense=sparse is None,
         window=None if sparse is None else sparse.window,
+        full=sparse is None or sparse.full_groups > 0,
         look_ahead=0 if ahead is None else ahead.tokens,
         sightings=2 if late is None else late.sightings,
     )
