@@ -147,6 +147,15 @@ def test_a_hit_above_the_rule_disproves_it():
     assert knowledge.learned.rule == Rule(16), "the latest hits alone tell the rule"
 
 
+def test_a_hit_on_more_than_was_sent_before_shows_no_rule():
+    """As where salts do nothing, or an external store has the prompt."""
+    knowledge = EngineKnowledge(Hints(16, uneven=False, speculative=False))
+    for prefix in SESSION:
+        knowledge.observe(Observation(prefix, prefix.prompt - 16))
+    assert knowledge.learned.rule == Rule(16)
+    assert knowledge.seen == ()
+
+
 def test_a_new_process_knows_nothing_of_the_one_before():
     before = learned_from(hits(Rule(528)), Hints(16))
     assert (before.unit, before.label_is_wrong) == (528, True)
@@ -193,7 +202,8 @@ def test_a_label_that_hits_are_no_multiples_of_is_not_the_unit_of_the_ideal():
     ("hints", "seen", "hit"),
     [
         (Hints(), [], None),
-        (Hints(16), [], 992),  # the label until the rule is known
+        (Hints(16), [], None),
+        (Hints(16, uneven=False, speculative=False), [], 992),
         (Hints(16), hits(Rule(528)), 528),
         (Hints(16), hits(Rule(16, 1)), 976),
     ],

@@ -105,8 +105,11 @@ class EngineKnowledge:
         A hit below a known rule is a loss, unless another rule explains this hit and all others.
         Such a rule holds until a hit disproves it, and for good after several short hits: then one
         loss is not taken for a rule. A hit above the rule disproves the rule. A miss alone shows no
-        rule, but tells some apart.
+        rule, but tells some apart. A hit on more than was sent before shows nothing: another
+        client or another engine computed it.
         """
+        if seen.cached > seen.prefix.known:
+            return
         if seen.cached <= 0:
             if not seen.disturbed:
                 self._missed.append(seen)

@@ -48,6 +48,11 @@ class Prefix:
     prompt: int
     earlier: tuple[Earlier, ...]
 
+    @property
+    def known(self) -> int:
+        """The first tokens of the prompt that were computed before, without its last token."""
+        return max(0, min(self.prompt - 1, max((one.shared for one in self.earlier), default=0)))
+
 
 def prefix_of(prompt: int, earlier: Sequence[Earlier]) -> Prefix:
     """The prefix, without earlier requests that a later one is as good as under every rule."""

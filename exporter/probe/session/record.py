@@ -121,6 +121,7 @@ class SessionRecord:
             turn.ideal_cached_tokens
             and turn.cached_tokens is not None
             and turn.attainable_cached_tokens is None
+            and turn.loss is None
             for turn in self.facts
         )
 
