@@ -133,13 +133,16 @@ async def test_an_old_engine_gets_the_same_findings_as_a_new_one(bench, version,
     _, old = await played(bench, version, act, **settings)
     _, new = await played(bench, NEW, act, **settings)
     assert of_each_turn(old) == of_each_turn(new)
-    assert old.notices == new.notices
+    # Without kv_cache_size_tokens three hits tell the rule; this cache is emptied before that.
+    open_rule = {Notice.REUSE_RULE_UNKNOWN} if act is reset_all_the_time else set()
+    assert old.notices == new.notices | open_rule
     # A miss by the counters gets no overlapping repeats.
     more = new.extra_tokens - old.extra_tokens
     assert more == 0 or (act is wedged and old.extra_tokens > 0)
     assert {turn.control.outcome for turn in old.turns[1:]} == {ControlOutcome.COLD}
-    consumed = (sums(old).consumed_tokens or 0) + more
-    assert replace(sums(old), consumed_tokens=consumed) == sums(new)
+    if not open_rule:
+        consumed = (sums(old).consumed_tokens or 0) + more
+        assert replace(sums(old), consumed_tokens=consumed) == sums(new)
 
 
 @pytest.mark.parametrize("version", OLD)
@@ -163,7 +166,12 @@ async def test_a_healthy_old_engine_has_every_figure_and_no_notice(bench, versio
 
 
 async def test_a_cache_that_is_emptied_all_the_time_has_its_true_ratio(bench):
-    probed, result = await played(bench, "0.22.1", reset_all_the_time)
+    async with bench(version="0.22.1") as at:
+        probed = ProbedEngine(at)
+        at.runner = probed.session_runner()
+        await at.play()  # tells the reuse rule
+        reset_all_the_time(at)
+        result = await at.play()
     total = sums(result)
     assert total.prompt_tokens == sum(turn.prompt_tokens for turn in result.turns)
     assert total.cached_tokens / total.prompt_tokens < 0.35
