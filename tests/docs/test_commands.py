@@ -152,7 +152,7 @@ def place(tmp_path) -> Iterator[Place]:
         yield Place(tmp_path, simulator.url)
 
 
-# `compare` plays many sessions against several engines: tests/daemon/test_compare.py runs it.
+# `compare` plays many sessions against several engines: tests/cli/test_compare.py runs it.
 ENDS = unique("vllm-cache-exporter", "probe", "check", "config", "launch")
 STAYS = unique("vllm-cache-exporter", "run", "simulate")
 
