@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from real_engines.counters import EnginePage, engine_page, exporter_counters
 from real_engines.wire import told_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 SESSIONS = 3
-_INTERVAL_SECONDS = 20
-_TARGET = "engine"
-_SCRAPE_SECONDS = 1
-_QUIET_TRIES = 60
+_OFTEN_SECONDS = 5.0
+_ONCE_SECONDS = 86400.0
+_SCRAPE_SECONDS = 2  # also the limit of a scrape; a busy engine takes a second
+_READY_SECONDS = 60.0
+_REST_SECONDS = 300.0
 _SESSION_SECONDS = 900.0  # for all sessions; a tiny model on a busy CPU takes minutes
 _CONFIG = """\
 listen = "127.0.0.1:{port}"
@@ -35,7 +37,7 @@ interval_seconds = {scrape}
 timeout_seconds = {scrape}
 
 [[targets]]
-name = "{name}"
+name = "engine"
 url = "{url}"
 {model}
 """
@@ -57,44 +59,53 @@ class Measured:
 
 
 def measure(url: str, folder: Path, model: str | None = None, sessions: int = SESSIONS) -> Measured:
-    """Play sessions and run `check`; logs go to `folder`."""
+    """Compare the counters, play sessions and run `check`; logs go to `folder`.
+
+    The counters are compared after a daemon has played one session and plays no more. That comes
+    first: a request that is cancelled when a daemon stops counts as a lookup, but not as a prompt.
+    """
     told = told_tokens(url, model)
-    port = programs.free_port()
-    config = folder / "exporter.toml"
-    config.write_text(
-        _CONFIG.format(
-            port=port,
-            interval=_INTERVAL_SECONDS,
-            scrape=_SCRAPE_SECONDS,
-            name=_TARGET,
-            url=url,
-            model="" if model is None else f'model = "{model}"',
-        ),
-        "utf-8",
-    )
-    base = f"http://127.0.0.1:{port}"
-    command = [*programs.EXPORTER, "run", "--config", str(config)]
-    with programs.running(command, folder / "exporter.log") as runs:
-
-        def played() -> bool:
-            if not runs():
-                raise programs.EngineError(f"the exporter ended; see {folder / 'exporter.log'}")
-            return programs.answers(f"{base}/-/ready") and len(_sessions(base)) >= sessions
-
-        programs.wait_until(played, _SESSION_SECONDS, "the sessions")
-        engine, exporter = _at_rest(url, base)
-        finished = _sessions(base)[:sessions]
+    with _daemon(url, folder, model, _ONCE_SECONDS) as base:
+        _first_sessions(base, 1)
+        own, published = _at_rest(url, base)
+    with _daemon(url, folder, model, _OFTEN_SECONDS) as base:
+        played = _first_sessions(base, sessions)
     chosen = [] if model is None else ["--model", model]
     code, report = programs.command_json("check", "--url", url, "--json", *chosen)
-    return Measured(told, finished, code, report, engine, exporter)
+    return Measured(told, played, code, report, own, published)
 
 
-def _sessions(base: str) -> list[Mapping[str, Any]]:
-    """The finished sessions, the oldest first."""
-    sessions: list[Mapping[str, Any]] = json.loads(programs.read(f"{base}/api/v1/sessions"))[
-        "sessions"
-    ]
-    return sorted(sessions, key=lambda session: str(session["started"]))
+@contextmanager
+def _daemon(url: str, folder: Path, model: str | None, interval: float) -> Iterator[str]:
+    """The URL of a daemon that plays a session every `interval` seconds, the first one at once."""
+    port = programs.free_port()
+    base = f"http://127.0.0.1:{port}"
+    config, log = folder / "exporter.toml", folder / "exporter.log"
+    chosen = "" if model is None else f'model = "{model}"'
+    text = _CONFIG.format(
+        port=port, interval=interval, scrape=_SCRAPE_SECONDS, url=url, model=chosen
+    )
+    config.write_text(text, "utf-8")
+    with programs.running([*programs.EXPORTER, "run", "--config", str(config)], log) as exporter:
+
+        def ready() -> bool:
+            if exporter.poll() is not None:
+                raise programs.EngineError(f"the exporter ended; see {log}")
+            return programs.answers(f"{base}/-/ready")
+
+        programs.wait_until(ready, _READY_SECONDS, "the exporter")
+        yield base
+
+
+def _first_sessions(base: str, count: int) -> list[Mapping[str, Any]]:
+    """The first sessions, once so many have ended."""
+
+    def ended() -> list[Mapping[str, Any]]:
+        answer = json.loads(programs.read(f"{base}/api/v1/sessions"))
+        return sorted(answer["sessions"], key=lambda session: str(session["started"]))
+
+    programs.wait_until(lambda: len(ended()) >= count, _SESSION_SECONDS, "the sessions")
+    return ended()[:count]
 
 
 def _at_rest(url: str, base: str) -> tuple[EnginePage, dict[str, float | None]]:
@@ -102,7 +113,8 @@ def _at_rest(url: str, base: str) -> tuple[EnginePage, dict[str, float | None]]:
 
     Raises `EngineError` if the engine never rests.
     """
-    for _ in range(_QUIET_TRIES):
+    deadline = time.monotonic() + _REST_SECONDS
+    while time.monotonic() < deadline:
         before = engine_page(programs.read(f"{url}/metrics"))
         time.sleep(2.5 * _SCRAPE_SECONDS)  # the exporter has scraped again
         exporter = exporter_counters(programs.read(f"{base}/metrics"))

@@ -55,11 +55,10 @@ def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[Callable[[], bool]]:
-    """A program in a process group of its own, which ends with the context.
-
-    Gives a function that says whether it still runs.
-    """
+def running(
+    command: Sequence[str], log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in a process group of its own, which ends with the context."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -70,7 +69,7 @@ def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[C
             start_new_session=True,
         )
     try:
-        yield lambda: process.poll() is None
+        yield process
     finally:
         _stop_group(process)
 
@@ -93,10 +92,10 @@ def served(recipe: Recipe, log: Path) -> Iterator[str]:
         return
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with running(recipe.words(port), log, **recipe.environment) as runs:
+    with running(recipe.words(port), log, **recipe.environment) as process:
 
         def ready() -> bool:
-            if not runs():
+            if process.poll() is not None:
                 raise EngineError(f"{recipe.name} ended before it was ready; see {log}")
             return answers(f"{url}/health")
 
