@@ -148,7 +148,7 @@ def _rule(record: Record) -> str:
     if not rules:
         return UNKNOWN
     rule = rules[-1]
-    parts = [f"unit {rule['unit_tokens']}"]
+    parts = [f"unit {rule['unit_tokens'] or UNKNOWN}"]
     if (dropped := rule["dropped_blocks"]) != 0:
         blocks = "block" if dropped == 1 else f"{dropped} blocks"
         parts.append(f"lacks the last {blocks}" if dropped else "may lack the last block")

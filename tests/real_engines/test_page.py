@@ -82,9 +82,11 @@ def test_a_part_of_the_rule_that_is_not_clear_is_said(record):
     record["sessions"][0]["reuse_rule"] = parts
     _, reused, _ = rows(record)
     assert reused[2] == "unit 32, may lack the last block, answers may not be kept"
-    record["sessions"][0]["reuse_rule"] = parts | {"dropped_blocks": 0, "answers_kept": True}
-    _, reused, _ = rows(record)
-    assert reused[2] == "unit 32"
+    clear = {"dropped_blocks": 0, "answers_kept": True}
+    for unit, said in ((32, "unit 32"), (None, "unit unknown")):
+        record["sessions"][0]["reuse_rule"] = parts | clear | {"unit_tokens": unit}
+        _, reused, _ = rows(record)
+        assert reused[2] == said
 
 
 @pytest.mark.parametrize(
