@@ -96,9 +96,9 @@ def _ids(record: Record) -> str:
 def _salts(record: Record) -> str:
     notices = _notices(record)
     if "salt_refused" in notices:
-        return "refused; random text isolates"
+        return "refused; random text instead"
     if "salt_ignored" in notices:
-        return "ignored; random text isolates"
+        return "ignored; random text instead"
     found = _test(record, "isolation")["verdict"]
     return {"pass": "isolate", "fail": "do not isolate"}.get(found, UNKNOWN)
 

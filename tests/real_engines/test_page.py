@@ -92,8 +92,8 @@ def test_a_part_of_the_rule_that_is_not_clear_is_said(record):
 @pytest.mark.parametrize(
     ("notice", "column", "said"),
     [
-        ("salt_ignored", 5, "ignored; random text isolates"),
-        ("salt_refused", 5, "refused; random text isolates"),
+        ("salt_ignored", 5, "ignored; random text instead"),
+        ("salt_refused", 5, "refused; random text instead"),
         ("token_ids_missing", 4, "missing"),
         ("token_ids_recovered", 4, "`/tokenize` and logprobs"),
         ("transfer", 2, "a transfer, no hit"),
