@@ -14,7 +14,7 @@ TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill soak fuzz lock release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz lock release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -56,6 +56,12 @@ bench-page: install  ## the same, and write the baseline and the table of docs/p
 
 bench-prefill: install  ## check whether the measured prefill cost predicts the TTFT of other prompts
 	$(BIN)/python bench/bench_prefill_cost.py --sessions 4
+
+engines: install  ## measure real engines, listed in ENGINES=FILE, and write docs/engines.md
+	$(BIN)/python -m real_engines $(ENGINES)
+
+engines-page: install  ## write docs/engines.md from the records again
+	$(BIN)/python -m real_engines --page
 
 soak: install  ## run 100,000 sessions without a pause (SOAK_SESSIONS=N); fails when memory or other resources grow
 	$(BIN)/python soak/soak.py --sessions $(SOAK_SESSIONS)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SCRAPE_SECONDS, PROBE_SECONDS = 15, 600
 SERVERS, PROCESSES = 20, 2  # simulated engines per process, and processes
 LAG_GOAL_MS, RSS_GOAL_MB, ONE_PAGE_GOAL_MS = 20.0, 400.0, 3.0
-IDLE_GOAL_MB = 75.0
+IDLE_GOAL_MB = 70.0
 PART_SECONDS = 5.0
 """The length of one part of a measurement. Each part gives one value; the parts give the spread."""
 

@@ -10,6 +10,7 @@ from exporter.container.decide.records import LifecycleState
 from exporter.container.launching import container_of
 from exporter.container.supervisor import Supervisor
 from exporter.container.supervisor_config import SupervisorConfig
+from exporter.metrics.state.cost import PRICES
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -28,8 +29,6 @@ _COMING_UP = frozenset(
         *(LifecycleState.STOPPING, LifecycleState.BACKING_OFF),
     }
 )
-PRICES = frozenset({"price_per_hour", "currency", "watts"})
-"""Settings of a target that no loop reads, so that they can change while it runs."""
 
 
 class ContainerSupervision:

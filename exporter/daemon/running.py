@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.daemon.container_supervision import PRICES, ContainerSupervision
 from exporter.daemon.probing import ProbeLoops, engine_client
 from exporter.engine.scraper import Scraper
 from exporter.loops import LoopHeartbeat
-from exporter.metrics.state.cost import Prices
+from exporter.metrics.state.cost import PRICES, Prices
 from exporter.metrics.state.target import TargetState
 
 if TYPE_CHECKING:
     from exporter.config import Target
+    from exporter.daemon.container_supervision import ContainerSupervision
     from exporter.daemon.shared_settings import SharedSettings
     from exporter.daemon.target_context import TargetContext
     from exporter.loops import Loop
@@ -99,6 +99,11 @@ class RunningTarget:
         """None also if the supervision of `before` stays; see `continue_container_of`."""
         if self.target.container is None or self._can_keep(before):
             return None
+        # The supervisor takes 1 MB.
+        from exporter.daemon.container_supervision import (  # noqa: PLC0415 - only for containers
+            ContainerSupervision,
+        )
+
         client = engine_client(self.target, self.target.container.health_timeout_seconds)
         return ContainerSupervision(
             self.target,

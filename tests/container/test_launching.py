@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from commands import run_command
 
 from exporter.config import Target
 from exporter.container.decide.launch import docker_run_line
@@ -155,10 +153,6 @@ def test_the_line_that_launch_prints_fits_the_tag_where_docker_has_no_image(tmp_
         f"[[targets]]\nmode = 'managed'\n[targets.container]\nmodel = 'org/model'\n"
         f"image = 'vllm/vllm-openai:{tag}'\ndocker_host = 'unix://{tmp_path}/none.sock'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "exporter", "launch", "--print", "--config", str(file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert words in done.stdout
+    done = run_command("launch", "--print", "--config", str(file))
+    assert done.code == 0, done.errors
+    assert words in done.output

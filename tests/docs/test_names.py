@@ -30,7 +30,7 @@ def test_relative_links_and_anchors_lead_somewhere(page):
 @pytest.mark.parametrize("page", READ, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_of_the_repository_that_are_named_exist(page):
     for path in re.findall(
-        r"`((?:exporter|tests|docs|bench|fuzz|soak|release)/[\w./-]*)", prose(page)
+        r"`((?:exporter|tests|docs|bench|fuzz|soak|release|real_engines)/[\w./-]*)", prose(page)
     ):
         made = path.startswith("fuzz/findings/")
         assert made or (ROOT / path).exists(), f"{page.name} names {path}"

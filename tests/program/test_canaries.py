@@ -6,15 +6,14 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 from canaries import ECHOES, PASSWORD, PLANTED, configuration, echo_engine, seen_in
+from commands import LoopThread, run_command
 from fake_clock import FakeClock
 
 from exporter.metrics.history import History
@@ -76,6 +75,15 @@ async def engine():
         yield await echo_engine(stack)
 
 
+@pytest.fixture
+def engine_beside():
+    """The same in a thread, for the commands of this process."""
+    loop, stack = LoopThread(), contextlib.AsyncExitStack()
+    yield loop.run(echo_engine(stack))
+    loop.run(stack.aclose())
+    loop.close()
+
+
 async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
     engine, daemon, tmp_path
 ):
@@ -134,28 +142,18 @@ COMMANDS = [
 ]
 
 
-async def test_no_output_of_a_command_contains_a_secret_or_a_conversation(engine, tmp_path):
-    file = configuration(tmp_path, engine)
+def test_no_output_of_a_command_contains_a_secret_or_a_conversation(
+    engine_beside, tmp_path, monkeypatch
+):
+    file = configuration(tmp_path, engine_beside)
+    monkeypatch.chdir(tmp_path)
     bad = f"basic_auth_users: {{alice: {PASSWORD}, bob: {{{PASSWORD}: x}}}}\n"
     (tmp_path / "bad.yml").write_text(bad, encoding="utf-8")
-    at_a_time = asyncio.Semaphore(3)
-
-    async def said_by(arguments):
-        async with at_a_time:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "exporter", *arguments),
-                *("--config", str(file), "--log.level", "debug"),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd=tmp_path,
-                env={"PATH": os.environ["PATH"], **ENVIRONMENT},
-            )
-            said = (await process.communicate())[0].decode()
-        return process.returncode, said
-
-    results = dict(
-        zip(COMMANDS, await asyncio.gather(*(said_by(each) for each in COMMANDS)), strict=True)
-    )
+    results = {}
+    for each in COMMANDS:
+        words = (*each, "--config", str(file), "--log.level", "debug")
+        done = run_command(*words, **ENVIRONMENT)
+        results[each] = done.code, done.output + done.errors
     found = {each: seen for each, (_, said) in results.items() if (seen := seen_in(said))}
     assert found == {}
     assert not [each for each, (_, said) in results.items() if "Traceback" in said]

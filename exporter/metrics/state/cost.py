@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from exporter.analysis.prefill_cost import Point, PrefillCost, points_of, prefill_cost, with_points
@@ -23,6 +23,10 @@ class Prices:
     price_per_hour: float | None = None
     currency: str | None = None
     watts: float | None = None
+
+
+PRICES = frozenset(each.name for each in fields(Prices))
+"""Settings of a target that no loop reads, so that they can change while it runs."""
 
 
 @dataclass(slots=True)

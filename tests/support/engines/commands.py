@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import sys
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from exporter.cli.main import main
 from exporter.simulator.server import Simulator, SimulatorSettings
@@ -99,15 +101,21 @@ class _Pipe(io.TextIOWrapper):
         return self.read()
 
 
-def run_command(*arguments: str) -> Result:
-    """A command in this process: `main` has a loop of its own."""
-    output, errors, given = _Pipe(), _Pipe(), sys.argv
-    sys.argv = ["vllm-cache-exporter", *arguments]
+def run_command(*arguments: str, **variables: str) -> Result:
+    """A command in this process: `main` has a loop of its own.
+
+    Of the environment's variables it sees none for vLLM or the exporter, except `variables`.
+    """
+    output, errors = _Pipe(), _Pipe()
+    others = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        with (
+            mock.patch.dict(os.environ, others | variables, clear=True),
+            mock.patch.object(sys, "argv", ["vllm-cache-exporter", *arguments]),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
             code = main(arguments)
     except SystemExit as ended:  # argparse's own
         code = int(ended.code or 0)
-    finally:
-        sys.argv = given
     return Result(code, output.read_all(), errors.read_all())

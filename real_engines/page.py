@@ -1,0 +1,258 @@
+"""The tables of docs/engines.md, from the records. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    Record = Mapping[str, Any]
+
+BEGIN = "<!-- engines: begin (make engines-page) -->"
+END = "<!-- engines: end -->"
+UNKNOWN = "unknown"
+_PLAIN = "plain"
+
+
+def renewed(page: str, records: Iterable[Record]) -> str:
+    """The page with its tables written again. Raises `ValueError` if it lacks the marks."""
+    before, mark, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{tables(records)}\n{END}{after}"
+
+
+def tables(records: Iterable[Record]) -> str:
+    """All tables: plain engines by version, then the other kinds."""
+    rows = sorted(records, key=_place)
+    return "\n".join(f"{title}\n\n{_table(rows, columns)}" for title, columns in _TABLES.items())
+
+
+def _place(record: Record) -> tuple[bool, str, list[int], str]:
+    plain = record["kind"].startswith(_PLAIN)
+    release = [int(part) for part in re.findall(r"\d+", record["version"] or "")]
+    return (not plain, "" if plain else record["kind"], release, record["name"])
+
+
+def _table(records: Sequence[Record], columns: Mapping[str, Callable[[Record], str]]) -> str:
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[cell(record).replace("|", "\\|") for cell in columns.values()] for record in records]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+# What is known
+
+
+def _version(record: Record) -> str:
+    return str(record["version"] or UNKNOWN)
+
+
+def _kind(record: Record) -> str:
+    return str(record["kind"])
+
+
+def _turns(record: Record) -> list[Mapping[str, Any]]:
+    """All turns of all sessions."""
+    return [turn for session in record["sessions"] for turn in session["turns"]]
+
+
+def _notices(record: Record) -> set[str]:
+    return {notice for session in record["sessions"] for notice in session["notices"]}
+
+
+_SOURCES = {"usage": "usage", "counters": "counters", "no_hits": "usage; 0 from counters"}
+
+
+def _cached_from(record: Record) -> str:
+    found = {turn["cached_tokens_source"] for turn in _turns(record)}
+    if "transfer" in _notices(record):
+        return "a transfer, no hit"
+    if found == {None}:
+        return UNKNOWN
+    order = ("counters", "no_hits", "usage")
+    words = _SOURCES[next(source for source in order if source in found)]
+    return words if None not in found else f"{words}; not at every turn"
+
+
+def _zero(record: Record) -> str:
+    """Whether a stream reports a hit of 0, by the answers to a new and a repeated prompt."""
+    told = record["told"]
+    if told["new"] == 0:
+        return "reported"
+    return "left out" if told["new"] is None and told["repeated"] else UNKNOWN
+
+
+def _ids(record: Record) -> str:
+    notices = _notices(record)
+    if "token_ids_missing" in notices:
+        return "missing"
+    recovered = "token_ids_recovered" in notices
+    return "`/tokenize` and logprobs" if recovered else "in the answer"
+
+
+def _salts(record: Record) -> str:
+    notices = _notices(record)
+    if "salt_refused" in notices:
+        return "refused; random text instead"
+    if "salt_ignored" in notices:
+        return "ignored; random text instead"
+    found = _test(record, "isolation")["verdict"]
+    return {"pass": "isolate", "fail": "do not isolate"}.get(found, UNKNOWN)
+
+
+def _test(record: Record, name: str) -> Mapping[str, Any]:
+    missing = {"name": name, "verdict": UNKNOWN, "evidence": "the test was not made"}
+    return next((test for test in record["check"]["tests"] if test["name"] == name), missing)
+
+
+_COUNTERS = {
+    "queried_tokens": "queried",
+    "hit_tokens": "hit",
+    "prompt_tokens": "prompt",
+    "generation_tokens": "generated",
+}
+
+
+def _counters(record: Record) -> str:
+    """Which of the exporter's counters are within a token of the engine's own."""
+    differ, absent = [], []
+    for name, word in _COUNTERS.items():
+        engine, exporter = (record["counters"][name][of] for of in ("engine", "exporter"))
+        if engine is None and exporter is None:
+            absent.append(word)
+        elif engine is None or exporter is None or abs(engine - exporter) > 1:
+            differ.append(f"{word} {_number(exporter)} for {_number(engine)}")
+    if differ:
+        return "differ: " + ", ".join(differ)
+    return f"equal; no {', no '.join(absent)} tokens" if absent else "equal"
+
+
+def _number(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:,.0f}"
+
+
+def _check(record: Record) -> str:
+    failed = [f"`{t['name']}`" for t in record["check"]["tests"] if t["verdict"] == "fail"]
+    code = str(record["check"]["exit_code"])
+    return f"{code}: {', '.join(failed)} failed" if failed else code
+
+
+# What is reused
+
+
+def _rule(record: Record) -> str:
+    rules = [session["reuse_rule"] for session in record["sessions"] if session.get("reuse_rule")]
+    if not rules:
+        return UNKNOWN
+    rule = rules[-1]
+    parts = [f"unit {rule['unit_tokens'] or UNKNOWN}"]
+    if (dropped := rule["dropped_blocks"]) != 0:
+        blocks = "block" if dropped == 1 else f"{dropped} blocks"
+        parts.append(f"lacks the last {blocks}" if dropped else "may lack the last block")
+    if (kept := rule["answers_kept"]) is not True:
+        parts.append("answers may not be kept" if kept is None else "answers are not kept")
+    if rule["lookahead_tokens"]:
+        parts.append(f"up to {rule['lookahead_tokens']} tokens before the end do not count")
+    return ", ".join(parts)
+
+
+def _last(record: Record) -> Sequence[Mapping[str, Any]]:
+    """The turns of the last session, in which most is known."""
+    turns: Sequence[Mapping[str, Any]] = (
+        record["sessions"][-1]["turns"] if record["sessions"] else ()
+    )
+    return turns
+
+
+def _sum_of(key: str) -> Callable[[Record], str]:
+    def cell(record: Record) -> str:
+        values = [turn.get(key) for turn in _last(record)]
+        known = [value for value in values if value is not None]
+        if not known:
+            return UNKNOWN
+        missing = len(values) - len(known)
+        return f"{sum(known):,}" + (f" ({missing} turns {UNKNOWN})" if missing else "")
+
+    return cell
+
+
+def _efficiency(record: Record) -> str:
+    """Of each turn of the last session after the first, which has nothing to hit."""
+    turns = _last(record)[1:]
+    ratios = [turn["efficiency_ratio"] for turn in turns]
+    words = [UNKNOWN if ratio is None else f"{100 * ratio:.4g} %" for ratio in ratios]
+    if not words:
+        return UNKNOWN
+    if len(set(words)) == 1:
+        return words[0] if words[0] == UNKNOWN else f"{words[0]} at each turn"
+    return ", ".join(words)
+
+
+def _losses(record: Record) -> str:
+    return _by_cause(turn["loss"] for turn in _turns(record) if turn["loss"])
+
+
+def _given_up(record: Record) -> str:
+    return _by_cause(loss for turn in _turns(record) for loss in turn.get("rule_losses", ()))
+
+
+def _by_cause(losses: Iterable[Mapping[str, Any]]) -> str:
+    """Tokens of all sessions, by cause."""
+    lost: dict[str, int] = {}
+    for loss in losses:
+        lost[loss["cause"]] = lost.get(loss["cause"], 0) + loss["tokens"]
+    return ", ".join(f"`{cause}` {tokens:,}" for cause, tokens in sorted(lost.items())) or "none"
+
+
+def _said(record: Record) -> str:
+    return ", ".join(f"`{notice}`" for notice in sorted(_notices(record))) or "none"
+
+
+# What is not known
+
+
+def _gaps(record: Record) -> str:
+    """The tests of `check` that are not passed, and the first turn without an ideal, in words."""
+    parts = [
+        f"`{test['name']}` {test['verdict']}: {test['evidence']}."
+        for test in record["check"]["tests"]
+        if test["verdict"] != "pass"
+    ]
+    ended = [session["failure"] for session in record["sessions"] if session["failure"]]
+    parts += [f"A session failed: {failure['detail']}." for failure in ended[:1]]
+    number = len(record["sessions"])
+    for key, words in (("cached_tokens", "cached tokens"), ("ideal_cached_tokens", "ideal")):
+        missing = sum(turn.get(key) is None for turn in _turns(record))
+        if missing:
+            parts.append(f"The {words} of {missing} turns in {number} sessions.")
+    return " ".join(parts).replace("..", ".") or "nothing"
+
+
+_TABLES: Mapping[str, Mapping[str, Callable[[Record], str]]] = {
+    "### What is known": {
+        "vLLM": _version,
+        "kind": _kind,
+        "cached tokens from": _cached_from,
+        "a hit of 0": _zero,
+        "token ids": _ids,
+        "salts": _salts,
+        "counters": _counters,
+        "`check`": _check,
+    },
+    "### What is reused": {
+        "vLLM": _version,
+        "kind": _kind,
+        "rule": _rule,
+        "cached": _sum_of("cached_tokens"),
+        "attainable": _sum_of("attainable_cached_tokens"),
+        "ideal": _sum_of("ideal_cached_tokens"),
+        "efficiency": _efficiency,
+        "given up by the rule": _given_up,
+        "lost": _losses,
+        "notices": _said,
+    },
+    "### What is not known, and why": {"vLLM": _version, "kind": _kind, "not known": _gaps},
+}

@@ -1,0 +1,71 @@
+"""The record of one engine: what it showed, without what differs from run to run. Pure.
+
+A record holds what the exporter said, word for word, so that the page can be written again from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from real_engines.measuring import Measured
+    from real_engines.recipes import Recipe
+
+_SESSION = ("failure", "notices", "prefix", "reuse_rule", "nonce_in_prompt")
+_TURN = (
+    *("turn", "prompt_tokens", "completion_tokens", "cached_tokens", "cached_tokens_source"),
+    *("ideal_cached_tokens", "attainable_cached_tokens", "efficiency_ratio", "loss", "rule_losses"),
+)
+_CACHE = (
+    *("block_size", "num_gpu_blocks", "kv_cache_size_tokens", "prefix_match_unit"),
+    *("effective_attention_block_size", "sliding_window", "enable_prefix_caching"),
+)
+_FINDING = ("name", "verdict", "evidence", "remedy")
+
+
+def record_of(recipe: Recipe, measured: Measured) -> dict[str, Any]:
+    """The record. A key that this version of the exporter does not know yet is missing."""
+    report = measured.check
+    return {
+        "name": recipe.name,
+        "kind": recipe.kind,
+        "version": report["engine_version"],
+        "measured": report["started"][:10],
+        "cache": _picked(measured.engine.cache, *_CACHE),
+        "told": dict(measured.told),
+        "counters": {
+            name: {"engine": own, "exporter": measured.exporter[name]}
+            for name, own in measured.engine.counters.items()
+        },
+        "sessions": [
+            _picked(session, *_SESSION)
+            | {"turns": [_picked(turn, *_TURN) for turn in session["turns"]]}
+            for session in measured.sessions
+        ],
+        "check": {
+            "exit_code": measured.check_code,
+            "tests": [_picked(_anonymous(test), *_FINDING) for test in report["tests"]],
+        },
+    }
+
+
+def _picked(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}
+
+
+def _anonymous(test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the address at which the engine was served."""
+    words = re.sub(r"http://127\.0\.0\.1:\d+", "http://ENGINE", json.dumps(test))
+    anonymous: Mapping[str, Any] = json.loads(words)
+    return anonymous
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """The record as JSON, with one line for each turn and each test."""
+    pretty = json.dumps(record, indent=1, ensure_ascii=False)
+    held = re.compile(r'\{\s*"(?:turn|name)": (?!"[^"]*",\s*"kind")[^{}]*(?:\{[^{}]*\}[^{}]*)?\}')
+    return held.sub(lambda found: " ".join(found[0].split()), pretty) + "\n"
