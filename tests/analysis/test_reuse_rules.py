@@ -3,8 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_caches import PLAYED, requests_of
 from reuse_sessions import rules, sessions
 
+from exporter.analysis.reuse.cache_math import common_prefix
 from exporter.analysis.reuse.rule import (
     Earlier,
     Prefix,
@@ -151,3 +153,26 @@ def test_what_a_rule_gives_up_adds_up_to_ideal_minus_attainable(labelled, data):
         assert sum(one.tokens for one in found) == ideal - attainable
         assert all(one.tokens > 0 for one in found)
         assert len({one.cause for one in found}) == len(found)
+
+
+VLLM_RULES = {
+    "full": Rule(16),
+    "full, eagle": Rule(16, 1),
+    "window 64": Rule(16, answers_kept=False),
+    "window 64, eagle": Rule(16, 1, answers_kept=False),
+    "full and window 64": Rule(16, answers_kept=False),
+    "full and window 64, eagle": Rule(16, 1, answers_kept=False),
+    "full and window 64 in blocks of 32": Rule(32, answers_kept=False),
+    "full and linear": Rule(16, answers_kept=False),
+    "full and linear, eagle": Rule(16, 1, answers_kept=False),
+}
+
+
+@pytest.mark.parametrize("groups", PLAYED)
+def test_vllms_own_cache_manager_serves_what_the_rule_says(groups):
+    earlier: list[tuple[int, list[int]]] = []
+    for one in requests_of(PLAYED[groups]):
+        shared = [Earlier(n, common_prefix(one.prompt, ids)) for n, ids in earlier]
+        span = served(VLLM_RULES[groups], prefix_of(len(one.prompt), shared))
+        assert span.least <= one.cached <= span.most
+        earlier.append((len(one.prompt), one.prompt + one.answer[:-1]))

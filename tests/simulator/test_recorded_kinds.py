@@ -1,19 +1,9 @@
-"""Each profile's cache against a recording of the real kind of engine (vLLM 0.32.0).
-
-data/recorded_kinds.json has three sessions of `probe` with each kind: by request its session, the
-tokens of prompt and answer, the earlier request that it shares most with and how many tokens, and
-the cached tokens that usage reported. data/vllm_cache_manager.json has the same of requests at
-random that were played through vLLM's own `KVCacheManager` without a model, with blocks of 16 and
-prefix_cache_retention_interval 0.
-"""
+"""Each profile's cache against a recording of the real kind of engine (recorded_caches.py)."""
 
 from __future__ import annotations
 
-import json
-from itertools import count
-from pathlib import Path
-
 import pytest
+from recorded_caches import PLAYED, RECORDED, requests_of
 from test_cache import play
 
 from exporter.simulator.cache import PrefixCache
@@ -21,9 +11,6 @@ from exporter.simulator.engine_kinds.reuse import ReuseRule, rule_of
 from exporter.simulator.engine_kinds.table import PROFILES
 from exporter.simulator.faults.faults import ActiveFaults
 
-DATA = Path(__file__).parent / "data"
-RECORDED = json.loads((DATA / "recorded_kinds.json").read_text("utf-8"))
-PLAYED = json.loads((DATA / "vllm_cache_manager.json").read_text("utf-8"))
 RULES = {
     "full": ReuseRule(),
     "full, eagle": ReuseRule(drops_last=True),
@@ -51,16 +38,9 @@ def cache_like(name: str, block_size: int) -> PrefixCache:
     return cache
 
 
-def replayed(cache: PrefixCache, rows: list[list[object]]) -> list[int]:
-    """What the cache serves of the recorded prompts, with other ids that share as much."""
-    fresh, sequences, cached = count(1), [], []
-    for session, prompt, answer, shared, _ in rows:
-        before = sequences[shared[0]][: shared[1]] if shared else []
-        ids = before + [next(fresh) for _ in range(prompt - len(before))]
-        said = [next(fresh) for _ in range(answer)]
-        cached.append(play(cache, ids, said, str(session)))
-        sequences.append(ids + said[:-1])
-    return cached
+def replayed(cache: PrefixCache, rows: list[object]) -> list[int]:
+    """What the cache serves of the recorded prompts."""
+    return [play(cache, one.prompt, one.answer, one.session) for one in requests_of(rows)]
 
 
 @pytest.mark.parametrize("kind", RECORDED)

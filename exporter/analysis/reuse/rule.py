@@ -82,7 +82,9 @@ class Span:
 def served(rule: Rule, prefix: Prefix) -> Span:
     """The tokens that an undisturbed engine with this rule serves of the prompt."""
     last = max(0, prefix.prompt - 1)  # the last token's logits are needed, so it is computed
-    most = max((_reach(rule, one, min(one.shared, last)) for one in prefix.earlier), default=0)
+    # Beside sliding or linear groups vLLM matches the unit that it drops up to the prompt's end.
+    longest = prefix.prompt if rule.dropped_blocks and not rule.answers_kept else last
+    most = max((_reach(rule, one, min(one.shared, longest)) for one in prefix.earlier), default=0)
     least = max(
         (
             _boundary(rule, one, min(max(0, one.shared - rule.lookahead_tokens), last))
