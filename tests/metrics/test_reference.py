@@ -15,6 +15,7 @@ from exporter.metrics.families.tables import (
     TARGET_FAMILIES,
 )
 from exporter.metrics.reference import RATIOS, render
+from exporter.model.reuse import ReuseRule
 
 FOLDER = Path(families.__file__).parent
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -61,14 +62,16 @@ def test_the_promised_names_exist():
             "up sessions_total session_failures_total last_success_timestamp_seconds "
             "turn_hit_ratio turn_tokens_saved turn_ttft_seconds turn_latency_seconds "
             "turn_prompt_tokens turn_completion_tokens turn_ideal_hit_ratio "
-            "turn_efficiency_ratio prompt_tokens_total cached_tokens_total "
-            "ideal_cached_tokens_total completion_tokens_total lost_tokens_total ttft_seconds "
+            "turn_attainable_hit_ratio turn_efficiency_ratio prompt_tokens_total "
+            "cached_tokens_total ideal_cached_tokens_total attainable_cached_tokens_total "
+            "completion_tokens_total lost_tokens_total ttft_seconds "
             "inter_token_seconds prefix_stable cache_wedged isolation_leaks_total"
         ),
         "engine": (
             "up scrape_duration_seconds prefix_cache_queried_tokens_total "
             "prefix_cache_hit_tokens_total prefix_cache_hit_ratio tokens_saved_total "
             "kv_cache_usage_ratio requests_running requests_waiting preemptions_total info "
+            "reuse_rule "
             "users_prefix_cache_queried_tokens_total users_prefix_cache_hit_tokens_total "
             "users_prefix_cache_hit_ratio users_tokens_saved_total "
             "users_prefill_seconds_saved_total users_prefill_cost_saved_total "
@@ -95,4 +98,5 @@ def test_labels_are_those_of_the_contract():
     assert labels["vllm_probe_ttft_seconds"] == ("cache",)
     assert labels["vllm_engine_prefix_cache_hit_ratio"] == ("window",)
     assert labels["vllm_engine_info"][:2] == ("version", "model")
+    assert labels["vllm_engine_reuse_rule"] == tuple(ReuseRule.__dataclass_fields__)
     assert labels["vllm_exporter_loop_failures_total"] == ("loop",)
