@@ -6,6 +6,7 @@ TEST_ENGINE_KINDS names the kinds, separated by spaces; the default is one of ea
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import urllib.request
@@ -45,6 +46,12 @@ RULES = {
 }
 """The parts of the rule of each kind that a session of short answers shows."""
 KINDS = os.environ.get("TEST_ENGINE_KINDS", "eagle gemma3 qwen3-next").split()
+RESTARTED_KINDS = KINDS if "TEST_ENGINE_KINDS" in os.environ else ["eagle"]
+"""Each takes two more starts of a minute."""
+SMALL_CACHE = {"gemma3": "160", "gemma4": "160", "swa": "96", "qwen3-next": "64"}
+"""Blocks that hold one prompt of the small context and not much more; 64 where layers are alike."""
+SMALL_CONTEXT = 1984
+FOREIGN_TOKENS = 1800
 RESET_BEFORE = 5  # the turn before which the cache is emptied
 
 
@@ -115,6 +122,69 @@ async def test_a_cache_emptied_between_two_turns_is_a_loss_beside_what_the_rule_
     others = [turn for turn in result.turns[1:] if turn.index != RESET_BEFORE]
     assert all(turn.cached_tokens == turn.attainable_cached_tokens for turn in others)
     assert {part.cause for turn in result.turns for part in turn.rule_losses} <= set(RuleCause)
+
+
+@pytest.mark.parametrize("restarted", RESTARTED_KINDS)
+async def test_a_restart_between_two_turns_is_a_loss_of_all_that_the_rule_let_it_serve(
+    vllm_servers, restarted
+):
+    server = vllm_servers.start_kind(restarted)
+    port = int(server.url.rsplit(":", 1)[1])
+    servers = [server]
+
+    def before_turn(index: int, _turns: int) -> None:
+        if index == RESET_BEFORE:
+            servers[0].stop()
+            servers[0] = vllm_servers.start_kind(restarted, port=port)
+
+    try:
+        async with runner_of(server.url) as runner:
+            await runner.play()
+            result = await runner.play(SessionHooks(on_turn_start=before_turn))
+    finally:
+        servers[0].stop()
+    assert result.failure is None
+    (lost,) = [turn for turn in result.turns if turn.loss is not None]
+    assert lost.index == RESET_BEFORE
+    assert lost.loss is not None
+    assert lost.loss.cause is LossCause.RESTART
+    assert lost.cached_tokens == 0
+
+
+@pytest.mark.parametrize("small", RESTARTED_KINDS)
+async def test_a_cache_that_others_fill_is_a_loss_by_eviction_beside_what_the_rule_gives_up(
+    vllm_servers, small
+):
+    blocks = SMALL_CACHE.get(small, "64")
+    server = vllm_servers.start_kind(
+        small, "--num-gpu-blocks-override", blocks, MAX_LEN=str(SMALL_CONTEXT)
+    )
+
+    def before_turn(index: int, turns: int) -> None:
+        if index == turns:
+            ask(server.url, [100 + token % 1000 for token in range(FOREIGN_TOKENS)])
+
+    try:
+        async with runner_of(server.url) as runner:
+            sound = await runner.play()
+            result = await runner.play(SessionHooks(on_turn_start=before_turn))
+    finally:
+        server.stop()
+    assert [turn.loss for turn in sound.turns] == [None] * len(sound.turns)
+    *others, last = result.turns
+    assert [turn.loss for turn in others] == [None] * len(others)
+    assert last.loss is not None
+    assert last.loss.cause is LossCause.EVICTED
+    assert "other requests used 0" not in last.loss.evidence
+
+
+def ask(url: str, prompt: list[int]) -> None:
+    """A request of another client, as token ids, answered with one token."""
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 1}
+    asked = urllib.request.Request(
+        f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(asked, timeout=300).close()
 
 
 def test_check_finds_nothing_wrong_and_shows_the_rule(engine, kind):
