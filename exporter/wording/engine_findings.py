@@ -8,7 +8,7 @@ from exporter.model.failure import FailureReason
 from exporter.model.reuse import RuleCause
 from exporter.model.session import Notice
 from exporter.wording.findings import CheckTest, failed, passed, unknown
-from exporter.wording.notices import ADVICE, FAILURE_ADVICE
+from exporter.wording.notices import ADVICE, CACHING_ON, FAILURE_ADVICE
 from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def of_prefix_caching(view: EngineView | None) -> Finding:
     text = f'enable_prefix_caching="{cache.prefix_caching}" in vllm:cache_config_info'
     if cache.prefix_caching:
         return passed(name, text)
-    return failed(name, text, "Start vLLM without --no-enable-prefix-caching.")
+    return failed(name, text, CACHING_ON)
 
 
 def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Finding:

@@ -10,6 +10,12 @@ from exporter.model.session import BreakReason, LossCause, Notice
 if TYPE_CHECKING:
     from exporter.model.session import PrefixBreak
 
+CACHING_ON = (
+    "Start vLLM without --no-enable-prefix-caching. If that flag is not set, vLLM itself turned "
+    "caching off for this model or platform, and its log says why."
+)
+"""The remedy where `enable_prefix_caching` is False, as vLLM sets it for MLA on a CPU."""
+
 ADVICE: dict[Notice, str] = {
     Notice.SIMULATED: (
         "The engine is SIMULATED: these numbers describe a simulator, not a model server."
@@ -35,8 +41,7 @@ ADVICE: dict[Notice, str] = {
         "Look for a proxy between this exporter and vLLM that rewrites answers."
     ),
     Notice.PREFIX_CACHING_DISABLED: (
-        "Prefix caching is off on this server, so every prompt is computed in full. "
-        "Start vLLM without --no-enable-prefix-caching."
+        f"Prefix caching is off on this server, so every prompt is computed in full. {CACHING_ON}"
     ),
     Notice.TOKEN_IDS_MISSING: (
         "Token ids are missing, so an ideal and an efficiency that depend on them are unknown. "
@@ -248,7 +253,7 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
 }
 
 LOSS_ADVICE: dict[LossCause, str] = {
-    LossCause.DISABLED: "Start vLLM without --no-enable-prefix-caching.",
+    LossCause.DISABLED: CACHING_ON,
     LossCause.MIXED: (
         "Let the load balancer keep a conversation on one replica, as a prefix-aware router does, "
         "and make each replica a target of its own."
