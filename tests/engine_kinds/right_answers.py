@@ -265,7 +265,6 @@ RIGHT: dict[str, Right] = {
         _MIXED,
         unknown=_set("version", "reuse_rule", "isolation", "wedge"),
         rule=None,
-        notices=_set("mixed", "reuse_rule_unknown"),
     ),
     "shuffled-replicas": replace(_MIXED, unknown=_set("isolation", "wedge")),
     "shuffling-gateway": replace(
