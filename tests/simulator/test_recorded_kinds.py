@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 from recorded_caches import PLAYED, RECORDED, requests_of
 from test_cache import play
@@ -38,26 +40,30 @@ def cache_like(name: str, block_size: int) -> PrefixCache:
     return cache
 
 
-def replayed(cache: PrefixCache, rows: list[object]) -> list[int]:
-    """What the cache serves of the recorded prompts."""
-    return [play(cache, one.prompt, one.answer, one.session) for one in requests_of(rows)]
+def replayed(caches: list[PrefixCache], rows: list[object]) -> list[int]:
+    """What the caches serve of the recorded prompts, in turn."""
+    return [
+        play(cache, one.prompt, one.answer, one.session)
+        for one, cache in zip(requests_of(rows), cycle(caches), strict=False)
+    ]
 
 
 @pytest.mark.parametrize("kind", RECORDED)
 def test_a_profile_serves_what_the_real_engine_served(kind):
-    recorded = RECORDED[kind]
-    cache = cache_like(SAME.get(kind, kind), recorded["block_size"])
-    assert replayed(cache, recorded["rows"]) == [row[-1] for row in recorded["rows"]]
+    recorded, name = RECORDED[kind], SAME.get(kind, kind)
+    ranks = PROFILES[name].settings.get("engine_ranks", 1)
+    caches = [cache_like(name, recorded["block_size"]) for _ in range(ranks)]
+    assert replayed(caches, recorded["rows"]) == [row[-1] for row in recorded["rows"]]
 
 
 @pytest.mark.parametrize("groups", PLAYED)
 def test_a_rule_serves_what_vllms_cache_manager_serves(groups):
     cache = PrefixCache(50_000, 16)
     cache.rule = RULES[groups]
-    assert replayed(cache, PLAYED[groups]) == [row[-1] for row in PLAYED[groups]]
+    assert replayed([cache], PLAYED[groups]) == [row[-1] for row in PLAYED[groups]]
 
 
 def test_the_recording_would_tell_another_rule_from_the_right_one():
     for kind, other in (("eagle", "plain"), ("gemma3", "plain"), ("gemma4", "gemma3")):
         rows = RECORDED[kind]["rows"]
-        assert replayed(cache_like(other, 32), rows) != [row[-1] for row in rows]
+        assert replayed([cache_like(other, 32)], rows) != [row[-1] for row in rows]

@@ -156,9 +156,10 @@ OTHER_CACHES = (
     ),
     Profile(
         "dp2",
-        "Two data-parallel ranks behind one port: the turns of a session change ranks.",
+        "Two data-parallel ranks behind one port: the turns of a session change ranks. /metrics "
+        "lacks `process_start_time_seconds`.",
         "Two ranks, each with a cache of its own: losses are `other_rank`.",
-        (be.Spread("in_turn"),),
+        (be.Spread("in_turn"), be.NoStartTime()),
         {"engine_ranks": 2},
     ),
     Profile(
