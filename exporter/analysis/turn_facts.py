@@ -81,10 +81,14 @@ def ideal_of(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
 
 
 def expected_tokens(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
-    """What a turn should hit at least: by the reuse rule, or the ideal while that is unknown."""
+    """What a turn should hit: by the reuse rule, or the ideal while that is unknown.
+
+    While rules are open it is the most of them. A shorter hit decides between them only if nothing
+    disturbed it, so it needs evidence.
+    """
     if basis.shared is not None and knowledge.learned is not None and not basis.first:
         span = basis.shared.span(knowledge.learned)
-        return None if span is None else span.least
+        return None if span is None else span.most
     return ideal_of(basis, knowledge)
 
 
