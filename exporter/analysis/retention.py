@@ -51,6 +51,11 @@ def retention_ratio(usage: Usage | None, possible: int | None) -> float | None:
     return min(1.0, usage.cached_tokens / possible)
 
 
+def other_rank(ratio: float | None, snapshot: EngineSnapshot | None) -> bool:
+    """Whether a read that hit less than it could may have run on another rank."""
+    return ratio is not None and ratio < 1 and snapshot is not None and snapshot.ranks > 1
+
+
 def too_late(gap_seconds: float, waited_seconds: float) -> bool:
     """Whether the read came too long after the gap to say anything about this gap."""
     return waited_seconds > gap_seconds * (1 + _LATE_RATIO) + _LATE_SECONDS

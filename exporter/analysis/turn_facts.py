@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TurnBasis:
-    """What a turn is judged by. `shared` is None where token ids are unknown, `evidence` where the
-    turn hit all that could be expected.
+    """What a turn is judged by. `knowledge` is that of the process whose cache the turn could have
+    hit. `shared` is None where token ids are unknown, `evidence` where the turn hit all that could
+    be expected.
     """
 
     first: bool
+    knowledge: EngineKnowledge
     shared: Reusable | None = None
     evidence: Evidence | None = None
 
 
-def turn_facts(turn: Chat, basis: TurnBasis, knowledge: EngineKnowledge) -> TurnFacts:
+def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
     """The facts of one turn by all that is known of its engine now. Unknown values are None.
 
     A turn that hit more than its ideal shows that the ideal is wrong for this engine. Then the
@@ -42,11 +44,11 @@ def turn_facts(turn: Chat, basis: TurnBasis, knowledge: EngineKnowledge) -> Turn
     """
     usage = turn.usage
     cached = usage.cached_tokens if usage else None
-    ideal = ideal_of(basis, knowledge)
+    ideal = ideal_of(basis)
     if beyond_ideal(cached, ideal):
         ideal = None
-    attainable = None if ideal is None else _attainable(basis, knowledge, cached)
-    lost = _loss(basis, knowledge, cached, ideal, attainable)
+    attainable = None if ideal is None else _attainable(basis, cached)
+    lost = _loss(basis, cached, ideal, attainable)
     if lost is not None and lost.cause is LossCause.UNREPORTED:
         cached = None
     prompt = usage.prompt_tokens if usage else None
@@ -64,12 +66,12 @@ def turn_facts(turn: Chat, basis: TurnBasis, knowledge: EngineKnowledge) -> Turn
         latency_seconds=turn.latency_seconds,
         inter_token_seconds=turn.inter_token_seconds,
         loss=lost,
-        rule_losses=_rule_losses(basis, knowledge, ideal, attainable),
+        rule_losses=_rule_losses(basis, ideal, attainable),
         cached_tokens_source=None if cached is None else _source(usage),
     )
 
 
-def ideal_of(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
+def ideal_of(basis: TurnBasis) -> int | None:
     """The ideal of a turn, even if the hit is longer; None is unknown.
 
     A label that no unit of the engine is a multiple of is wrong. Then the ideal is in units of the
@@ -77,27 +79,28 @@ def ideal_of(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
     """
     if basis.first:
         return 0
-    return ideal_tokens(basis.shared, knowledge.block)
+    return ideal_tokens(basis.shared, basis.knowledge.block)
 
 
-def expected_tokens(basis: TurnBasis, knowledge: EngineKnowledge) -> int | None:
+def expected_tokens(basis: TurnBasis) -> int | None:
     """What a turn should hit: by the reuse rule, or the ideal while that is unknown.
 
     While rules are open it is the most of them. A shorter hit decides between them only if nothing
     disturbed it, so it needs evidence.
     """
-    if basis.shared is not None and knowledge.learned is not None and not basis.first:
-        span = basis.shared.span(knowledge.learned)
+    known = basis.knowledge.learned
+    if basis.shared is not None and known is not None and not basis.first:
+        span = basis.shared.span(known)
         return None if span is None else span.most
-    return ideal_of(basis, knowledge)
+    return ideal_of(basis)
 
 
-def _attainable(basis: TurnBasis, knowledge: EngineKnowledge, cached: int | None) -> int | None:
+def _attainable(basis: TurnBasis, cached: int | None) -> int | None:
     if basis.first:
         return 0
-    if basis.shared is None or knowledge.learned is None:
+    if basis.shared is None or basis.knowledge.learned is None:
         return None
-    span = basis.shared.span(knowledge.learned)
+    span = basis.shared.span(basis.knowledge.learned)
     if span is None or (cached is not None and cached > span.most):
         return None
     if cached is not None:
@@ -106,11 +109,7 @@ def _attainable(basis: TurnBasis, knowledge: EngineKnowledge, cached: int | None
 
 
 def _loss(
-    basis: TurnBasis,
-    knowledge: EngineKnowledge,
-    cached: int | None,
-    ideal: int | None,
-    attainable: int | None,
+    basis: TurnBasis, cached: int | None, ideal: int | None, attainable: int | None
 ) -> Loss | None:
     expected = ideal if attainable is None else attainable
     if cached is None or expected is None:
@@ -118,7 +117,9 @@ def _loss(
     if basis.evidence is not None:
         known = attainable is not None
         return loss(
-            basis.evidence.judged_by(knowledge, cached=cached, expected=expected, rule_known=known)
+            basis.evidence.judged_by(
+                basis.knowledge, cached=cached, expected=expected, rule_known=known
+            )
         )
     if attainable is None or cached >= attainable:
         return None
@@ -132,9 +133,9 @@ _SEEN_LATE = (
 
 
 def _rule_losses(
-    basis: TurnBasis, knowledge: EngineKnowledge, ideal: int | None, attainable: int | None
+    basis: TurnBasis, ideal: int | None, attainable: int | None
 ) -> tuple[RuleLoss, ...]:
-    known, block = knowledge.learned, knowledge.block
+    known, block = basis.knowledge.learned, basis.knowledge.block
     if ideal is None or attainable is None or known is None or block is None:
         return ()
     prefix = basis.shared.least if basis.shared else None

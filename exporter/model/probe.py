@@ -42,6 +42,7 @@ class RetentionUnknown(StrEnum):
     TRANSFER = "transfer"  # usage counts as cached what came from another engine
     RESTARTED = "restarted"  # another process answered, with an empty cache
     MIXED = "mixed"  # several engines answer at this URL; the read may have met another one
+    OTHER_RANK = "other_rank"  # another rank, with a cache of its own, may have answered the read
     LATE = "late"  # the prefix was read too long after the gap
 
 

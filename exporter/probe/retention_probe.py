@@ -162,6 +162,8 @@ class RetentionProbe:
             unknown = RetentionUnknown.RESTARTED
         elif view is not None and view.mixed:
             unknown = RetentionUnknown.MIXED
+        elif retention.other_rank(ratio, view.snapshot if view else None):
+            unknown = RetentionUnknown.OTHER_RANK
         elif ratio is None or engine.obstacle(prefix) is not None:
             unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
         elif not ratio and not knowledge.hit:

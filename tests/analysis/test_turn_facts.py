@@ -1,5 +1,7 @@
 """The facts of one turn: ideal, attainable, what the rule gives up, and the loss against it."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from exporter.analysis.reuse.rule import Earlier, Prefix, Rule, served
 from exporter.analysis.turn_facts import TurnBasis, expected_tokens, ideal_of, turn_facts
 from exporter.model.chat import Chat, Usage
 from exporter.model.reuse import RuleCause, RuleLoss
-from exporter.model.session import LossCause
+from exporter.model.session import LossCause, TurnFacts
 
 SESSION = [Prefix(p + 400, (Earlier(p, p + 150),)) for p in (1000, 1431, 1777, 2290, 2801)]
 PREFIX = Prefix(1500, (Earlier(1000, 1200),))
@@ -41,7 +43,17 @@ def basis(prefix=PREFIX, most=None, **evidence):
     lost = evidence and Evidence(
         **{"cached": 0, "expected": 1, "prompt": 1500, "match_unit": 16, **evidence}
     )
-    return TurnBasis(first=False, shared=Reusable(prefix, most or prefix), evidence=lost or None)
+    shared = Reusable(prefix, most or prefix)
+    return TurnBasis(first=False, knowledge=EngineKnowledge(), shared=shared, evidence=lost or None)
+
+
+def of(basis: TurnBasis, known: EngineKnowledge) -> TurnBasis:
+    """The basis for an engine of which this is known."""
+    return replace(basis, knowledge=known)
+
+
+def judged(one: Chat, basis: TurnBasis, known: EngineKnowledge) -> TurnFacts:
+    return turn_facts(one, of(basis, known))
 
 
 def sound(**changes):
@@ -56,7 +68,7 @@ def sound(**changes):
 
 
 def test_a_turn_has_all_facts_that_follow_from_its_usage():
-    facts = turn_facts(turn(900), basis(**sound()), knowledge())
+    facts = judged(turn(900), basis(**sound()), knowledge())
     assert (facts.hit_ratio, facts.tokens_saved) == (0.6, 900)
     assert (facts.ideal_cached_tokens, facts.attainable_cached_tokens) == (1200, 1200)
     assert (facts.ideal_hit_ratio, facts.attainable_hit_ratio) == (0.8, 0.8)
@@ -76,7 +88,7 @@ def test_a_turn_has_all_facts_that_follow_from_its_usage():
     ],
 )
 def test_efficiency_is_against_what_the_rule_lets_the_engine_serve(rule, attainable, given_up):
-    facts = turn_facts(turn(attainable), basis(), knowledge(rule))
+    facts = judged(turn(attainable), basis(), knowledge(rule))
     assert (facts.ideal_cached_tokens, facts.attainable_cached_tokens) == (1200, attainable)
     assert (facts.efficiency_ratio, facts.loss) == (1.0, None)
     assert facts.rule_losses == given_up
@@ -85,14 +97,14 @@ def test_efficiency_is_against_what_the_rule_lets_the_engine_serve(rule, attaina
 @pytest.mark.parametrize("rule", [Rule(16, 1), Rule(528), Rule(16, answers_kept=False)])
 def test_a_loss_counts_beside_what_the_rule_gives_up(rule):
     attainable = served(rule, PREFIX).least
-    facts = turn_facts(turn(320), basis(**sound()), knowledge(rule))
+    facts = judged(turn(320), basis(**sound()), knowledge(rule))
     assert facts.loss.tokens == attainable - 320
     assert sum(part.tokens for part in facts.rule_losses) == 1200 - attainable
     assert facts.efficiency_ratio == 320 / attainable
 
 
 def test_while_the_rule_is_unknown_nothing_is_attainable_and_nothing_is_lost():
-    facts = turn_facts(turn(992), basis(**sound()), knowledge(hints=Hints(16)))
+    facts = judged(turn(992), basis(**sound()), knowledge(hints=Hints(16)))
     assert (facts.ideal_cached_tokens, facts.ideal_hit_ratio) == (1200, 0.8)
     assert facts.attainable_cached_tokens is facts.efficiency_ratio is facts.loss is None
     assert facts.rule_losses == ()
@@ -108,42 +120,42 @@ def test_while_the_rule_is_unknown_nothing_is_attainable_and_nothing_is_lost():
     ],
 )
 def test_a_loss_that_no_rule_explains_is_named_also_before_the_rule_is_known(changes, cause):
-    facts = turn_facts(turn(0), basis(**sound(**changes)), knowledge(hints=Hints(16)))
+    facts = judged(turn(0), basis(**sound(**changes)), knowledge(hints=Hints(16)))
     assert (facts.loss.cause, facts.loss.tokens) == (cause, 1200)
     assert facts.attainable_cached_tokens is None
 
 
 def test_the_loss_that_was_found_while_the_rule_was_unknown_is_measured_again_by_the_rule():
     evidence = basis(**sound(expected=1200, cached=320))
-    before = turn_facts(turn(320), evidence, knowledge(hints=Hints(16)))
-    after = turn_facts(turn(320), evidence, knowledge(Rule(16, 1)))
+    before = judged(turn(320), evidence, knowledge(hints=Hints(16)))
+    after = judged(turn(320), evidence, knowledge(Rule(16, 1)))
     assert before.loss is None
     assert after.loss.tokens == 1184 - 320
 
 
 def test_an_unknown_cached_count_leaves_everything_unknown_that_needs_it():
-    facts = turn_facts(turn(None), basis(**sound()), knowledge())
+    facts = judged(turn(None), basis(**sound()), knowledge())
     assert (facts.hit_ratio, facts.tokens_saved, facts.efficiency_ratio) == (None, None, None)
     assert facts.loss is None
     assert (facts.ideal_hit_ratio, facts.attainable_cached_tokens) == (0.8, 1200)
 
 
 def test_a_turn_without_usage_still_has_its_times():
-    facts = turn_facts(turn(0, usage=None, token_times=()), basis(), knowledge())
+    facts = judged(turn(0, usage=None, token_times=()), basis(), knowledge())
     assert (facts.prompt_tokens, facts.hit_ratio, facts.ideal_hit_ratio) == (None, None, None)
     assert (facts.ttft_seconds, facts.latency_seconds) == (None, 2.0)
 
 
 def test_a_first_turn_has_nothing_to_reuse_on_any_engine():
-    first = TurnBasis(first=True)
+    first = TurnBasis(first=True, knowledge=EngineKnowledge())
     for known in (knowledge(), knowledge(hints=Hints()), knowledge(Rule(528))):
-        facts = turn_facts(turn(0), first, known)
+        facts = judged(turn(0), first, known)
         assert (facts.ideal_cached_tokens, facts.attainable_cached_tokens) == (0, 0)
         assert facts.efficiency_ratio is None
 
 
 def test_token_ids_that_are_unknown_leave_ideal_and_attainable_unknown():
-    facts = turn_facts(turn(992), TurnBasis(first=False), knowledge())
+    facts = judged(turn(992), TurnBasis(first=False, knowledge=EngineKnowledge()), knowledge())
     assert facts.ideal_cached_tokens is facts.attainable_cached_tokens is None
     assert facts.hit_ratio is not None
 
@@ -151,15 +163,15 @@ def test_token_ids_that_are_unknown_leave_ideal_and_attainable_unknown():
 def test_an_answer_with_unknown_ids_makes_attainable_unknown_only_if_it_may_change_it():
     """The prompt shares 1000 to 1200 tokens. The boundary of its prompt does not move."""
     shared = {"prefix": Prefix(1500, (Earlier(1000, 1000),)), "most": PREFIX}
-    kept = turn_facts(turn(992), basis(**shared), knowledge())
+    kept = judged(turn(992), basis(**shared), knowledge())
     assert kept.ideal_cached_tokens is kept.attainable_cached_tokens is None
     without = Rule(16, answers_kept=False)
-    expected = expected_tokens(basis(**shared), knowledge(without))
+    expected = expected_tokens(of(basis(**shared), knowledge(without)))
     assert expected == 992
 
 
 def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_above_one():
-    facts = turn_facts(turn(1216), basis(**sound()), knowledge())
+    facts = judged(turn(1216), basis(**sound()), knowledge())
     assert (facts.ideal_cached_tokens, facts.attainable_cached_tokens) == (None, None)
     assert facts.efficiency_ratio is None
     assert facts.hit_ratio == 1216 / 1500
@@ -167,7 +179,7 @@ def test_a_hit_beyond_the_ideal_makes_the_ideal_unknown_and_not_the_efficiency_a
 
 
 def test_a_hit_beyond_what_the_rule_serves_is_not_judged_by_the_rule():
-    facts = turn_facts(turn(1200), basis(), knowledge(Rule(528)))
+    facts = judged(turn(1200), basis(), knowledge(Rule(528)))
     assert facts.ideal_cached_tokens == 1200
     assert facts.attainable_cached_tokens is facts.efficiency_ratio is None
 
@@ -180,15 +192,15 @@ def test_a_rule_with_two_bounds_is_attained_between_them_and_lost_below():
         known.observe(Observation(prefix, served(Rule(16, lookahead_tokens=8), prefix).least))
     assert known.learned.rule == Rule(16, lookahead_tokens=8)
     for cached in (1184, 1200):
-        facts = turn_facts(turn(cached), basis(), known)
+        facts = judged(turn(cached), basis(), known)
         assert (facts.attainable_cached_tokens, facts.efficiency_ratio) == (cached, 1.0)
-    facts = turn_facts(turn(1168), basis(**sound()), known)
+    facts = judged(turn(1168), basis(**sound()), known)
     assert (facts.attainable_cached_tokens, facts.loss.tokens) == (1184, 16)
 
 
 def test_usage_that_hides_hits_makes_cached_tokens_unknown():
     hidden = Traffic(0, alone=True, unreported_hits=1200, hits_beyond=1200)
-    facts = turn_facts(turn(0), basis(**sound(traffic=hidden)), knowledge())
+    facts = judged(turn(0), basis(**sound(traffic=hidden)), knowledge())
     assert facts.loss.cause is LossCause.UNREPORTED
     assert facts.cached_tokens is facts.hit_ratio is facts.efficiency_ratio is None
 
@@ -204,13 +216,13 @@ def test_usage_that_hides_hits_makes_cached_tokens_unknown():
     ],
 )
 def test_a_turn_is_expected_to_hit_what_its_rule_serves_at_least(rule, hints, expected):
-    assert expected_tokens(basis(), knowledge(rule, hints)) == expected
+    assert expected_tokens(of(basis(), knowledge(rule, hints))) == expected
 
 
 def test_the_ideal_is_in_units_of_the_label_unless_hits_disprove_it():
-    assert ideal_of(basis(), knowledge(Rule(528))) == 1200
-    assert ideal_of(basis(), knowledge(Rule(16), Hints(528))) == 1200
-    assert ideal_of(basis(), EngineKnowledge(Hints(528))) == 1056
+    assert ideal_of(of(basis(), knowledge(Rule(528)))) == 1200
+    assert ideal_of(of(basis(), knowledge(Rule(16), Hints(528)))) == 1200
+    assert ideal_of(of(basis(), EngineKnowledge(Hints(528)))) == 1056
 
 
 @given(
@@ -225,7 +237,7 @@ def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data
     prefix = Prefix(prompt, (Earlier(before, data.draw(st.integers(0, prompt))),))
     times = () if first is None else (1 + first,)
     one = turn(cached, prompt=prompt, sent_at=1.0, token_times=times)
-    facts = turn_facts(one, basis(prefix, **sound(prompt=prompt)), knowledge(rule))
+    facts = judged(one, basis(prefix, **sound(prompt=prompt)), knowledge(rule))
     ratios = (facts.hit_ratio, facts.ideal_hit_ratio, facts.attainable_hit_ratio)
     for ratio in (*ratios, facts.efficiency_ratio):
         assert ratio is None or 0 <= ratio <= 1

@@ -50,12 +50,16 @@ class Engine:
             played.append(
                 Chat(0.0, (0.1,), 1.0, Usage(prompt, answer, cached), "stop", index=index)
             )
-            bases.append(self._judged(TurnBasis(not earlier, Reusable(prefix, prefix)), cached))
+            bases.append(
+                self._judged(
+                    TurnBasis(not earlier, self.knowledge, Reusable(prefix, prefix)), cached
+                )
+            )
             if cached:
                 self.knowledge.observe(Observation(prefix, cached, lost or self._disturbed()))
             earlier.append(Earlier(prompt, prompt + answer - 1))
             prompt += answer + self.random.randint(20, 300)
-        return [turn_facts(*both, self.knowledge) for both in zip(played, bases, strict=True)]
+        return [turn_facts(*both) for both in zip(played, bases, strict=True)]
 
     def _hit(self, prefix) -> tuple[int, bool]:
         whole = served(self.rule, prefix).least
@@ -65,7 +69,7 @@ class Engine:
         return self.random.randint(0, units) * self.rule.unit_tokens, True
 
     def _judged(self, basis: TurnBasis, cached: int) -> TurnBasis:
-        expected = expected_tokens(basis, self.knowledge)
+        expected = expected_tokens(basis)
         if not expected or cached >= expected:
             return basis
         unit = self.knowledge.unit or 1
@@ -73,7 +77,7 @@ class Engine:
         evidence = Evidence(
             cached, expected, prompt, unit, prefix_caching=True, restarted=False, ranks=1
         )
-        return TurnBasis(basis.first, basis.shared, evidence)
+        return TurnBasis(basis.first, self.knowledge, basis.shared, evidence)
 
     def _disturbed(self) -> bool:
         return self.random.random() < 0.2

@@ -191,3 +191,7 @@ async def test_a_restart_within_a_session_forgets_the_rule_and_is_the_cause(benc
         result = await at.play()
     assert result.turns[4].loss.cause is LossCause.RESTART
     assert [turn.index for turn in result.turns if turn.loss] == [5]
+    # Turns before the restart keep what the process before could serve; turn 5 lost that.
+    assert attainable(result)[:3] == cached(result)[:3]
+    assert None not in attainable(result)[:4]
+    assert result.turns[4].loss.tokens == result.turns[4].attainable_cached_tokens > 0

@@ -78,9 +78,7 @@ class SessionRecord:
         usage = self.scope.settled(turn.usage) if self.scope and turn.usage else turn.usage
         if usage is not turn.usage:
             turn = self.turns[place] = replace(turn, usage=usage)
-        if self.knowledge is None:
-            return facts
-        return replace(turn_facts(turn, self.basis[place], self.knowledge), control=facts.control)
+        return replace(turn_facts(turn, self.basis[place]), control=facts.control)
 
     def _settled_control(self, facts: TurnFacts) -> TurnFacts:
         control, usage = facts.control, self.control_usage.get(facts.index)

@@ -56,9 +56,10 @@ class TurnJudge:
         record, earlier = self._record, self._record.turns
         turn = self._without_transfer(turn)
         self._evidence.add_turn(turn)
-        shared = reusable(turn, earlier)
+        shared, before = reusable(turn, earlier), self._knowledge
         evidence = await self._evidence_about(turn, shared, resend)
-        if evidence is not None and evidence.restarted:
+        restarted = evidence is not None and evidence.restarted is True
+        if restarted:
             self._requests.forget()
         if _hit_at_once(evidence, shared):
             self._knowledge.hit = True
@@ -66,14 +67,14 @@ class TurnJudge:
             evidence = replace(evidence, hit_before=self._knowledge.hit)
         self._learn(turn, shared, evidence)
         await self._tell_rules_apart(turn, resend)
-        basis = TurnBasis(not earlier, shared, evidence)
-        facts = turn_facts(turn, basis, self._knowledge)
+        # A restart took what the process before could have served.
+        basis = TurnBasis(not earlier, before if restarted else self._knowledge, shared, evidence)
+        facts = turn_facts(turn, basis)
         record.turns.append(turn)
         record.facts.append(facts)
         record.basis.append(basis)
         record.knowledge = self._knowledge
-        ideal = ideal_of(basis, self._knowledge)
-        record.notices |= turn_notices(turn, ideal, self._circumstances())
+        record.notices |= turn_notices(turn, ideal_of(basis), self._circumstances())
         if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
             self._replicas.proof = facts.loss.evidence  # holds for the rest of the session
         if self._replicas.proof is not None:
@@ -101,7 +102,7 @@ class TurnJudge:
         self, turn: Chat, shared: Reusable | None, resend: Resend
     ) -> Evidence | None:
         record, unit = self._record, self._knowledge.unit
-        expected = expected_tokens(TurnBasis(not record.turns, shared), self._knowledge)
+        expected = expected_tokens(TurnBasis(not record.turns, self._knowledge, shared))
         if not expected or not unit or record.hides(turn.usage):
             return None
         return await self._evidence.about(turn, expected, unit, record.turns, resend)

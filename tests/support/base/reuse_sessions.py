@@ -85,7 +85,7 @@ def facts_of(seen, knowledge, evidence=None):
     usage = Usage(seen.prefix.prompt, 8, seen.cached)
     turn = Chat(index=2, sent_at=0, token_times=(), finished_at=1, usage=usage, finish_reason=None)
     shared = Reusable(seen.prefix, seen.prefix)
-    return turn_facts(turn, TurnBasis(first=False, shared=shared, evidence=evidence), knowledge)
+    return turn_facts(turn, TurnBasis(False, knowledge, shared, evidence))
 
 
 def also_explaining(rule, label, seen):
