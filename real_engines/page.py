@@ -127,7 +127,7 @@ def _counters(record: Record) -> str:
             differ.append(f"{word} {_number(exporter)} for {_number(engine)}")
     if differ:
         return "differ: " + ", ".join(differ)
-    return f"equal; no {', no '.join(absent)} tokens" if absent else "equal"
+    return f"equal; it does not count {' and '.join(absent)}" if absent else "equal"
 
 
 def _number(value: float | None) -> str:
@@ -215,19 +215,19 @@ def _said(record: Record) -> str:
 
 
 def _gaps(record: Record) -> str:
-    """The tests of `check` that are not passed, and the first turn without an ideal, in words."""
-    parts = [
-        f"`{test['name']}` {test['verdict']}: {test['evidence']}."
-        for test in record["check"]["tests"]
-        if test["verdict"] != "pass"
-    ]
+    """The tests of `check` that are not passed by their evidence, and the turns with gaps."""
+    tests: dict[tuple[str, str], list[str]] = {}
+    for test in record["check"]["tests"]:
+        if test["verdict"] != "pass":
+            tests.setdefault((test["verdict"], test["evidence"]), []).append(f"`{test['name']}`")
+    parts = [f"{', '.join(found)} {key[0]}: {key[1]}." for key, found in tests.items()]
     ended = [session["failure"] for session in record["sessions"] if session["failure"]]
     parts += [f"A session failed: {failure['detail']}." for failure in ended[:1]]
-    number = len(record["sessions"])
+    turns = _turns(record)
     for key, words in (("cached_tokens", "cached tokens"), ("ideal_cached_tokens", "ideal")):
-        missing = sum(turn.get(key) is None for turn in _turns(record))
+        missing = sum(turn.get(key) is None for turn in turns)
         if missing:
-            parts.append(f"The {words} of {missing} turns in {number} sessions.")
+            parts.append(f"The {words} of {missing} of {len(turns)} turns.")
     return " ".join(parts).replace("..", ".") or "nothing"
 
 

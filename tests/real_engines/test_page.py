@@ -137,7 +137,7 @@ def test_counters_are_equal_within_a_token(record):
     record["counters"]["hit_tokens"]["exporter"] += 1
     assert rows(record)[0][6] == "differ: hit 4,290 for 4,288"
     record["counters"]["hit_tokens"] = {"engine": None, "exporter": None}
-    assert rows(record)[0][6] == "equal; no hit tokens"
+    assert rows(record)[0][6] == "equal; it does not count hit"
     record["counters"]["hit_tokens"] = {"engine": 5.0, "exporter": None}
     assert rows(record)[0][6] == "differ: hit nothing for 5"
 
@@ -148,6 +148,7 @@ def test_what_is_not_known_has_its_reason(record):
         "tests": [
             {"name": "usage_details", "verdict": "fail", "evidence": "no details", "remedy": "a"},
             {"name": "wedge", "verdict": "unknown", "evidence": "no hits", "remedy": None},
+            {"name": "second_turn", "verdict": "unknown", "evidence": "no hits", "remedy": None},
         ],
     }
     record["sessions"][0]["turns"][1]["ideal_cached_tokens"] = None
@@ -155,8 +156,8 @@ def test_what_is_not_known_has_its_reason(record):
     known, _, gaps = rows(record)
     assert (known[5], known[7]) == ("unknown", "1: `usage_details` failed")
     assert gaps[2] == (
-        "`usage_details` fail: no details. `wedge` unknown: no hits. A session failed: HTTP 500: "
-        "no. The ideal of 1 turns in 1 sessions."
+        "`usage_details` fail: no details. `wedge`, `second_turn` unknown: no hits. A session "
+        "failed: HTTP 500: no. The ideal of 1 of 3 turns."
     )
 
 
