@@ -215,7 +215,7 @@ def _said(record: Record) -> str:
 
 
 def _gaps(record: Record) -> str:
-    """The tests of `check` that are not passed by their evidence, and the turns with gaps."""
+    """The tests of `check` that are not passed by their evidence, the turns with gaps, the note."""
     tests: dict[tuple[str, str], list[str]] = {}
     for test in record["check"]["tests"]:
         if test["verdict"] != "pass":
@@ -228,6 +228,8 @@ def _gaps(record: Record) -> str:
         missing = sum(turn.get(key) is None for turn in turns)
         if missing:
             parts.append(f"The {words} of {missing} of {len(turns)} turns.")
+    if record.get("note"):
+        parts.append(record["note"])
     return " ".join(parts).replace("..", ".") or "nothing"
 
 
@@ -254,5 +256,9 @@ _TABLES: Mapping[str, Mapping[str, Callable[[Record], str]]] = {
         "lost": _losses,
         "notices": _said,
     },
-    "### What is not known, and why": {"vLLM": _version, "kind": _kind, "not known": _gaps},
+    "### What failed or is not known, and why": {
+        "vLLM": _version,
+        "kind": _kind,
+        "failed or not known": _gaps,
+    },
 }

@@ -7,6 +7,7 @@
     environment = { VLLM_CPU_KVCACHE_SPACE = "1" }
     start_seconds = 600         # how long it may take until /health answers
     model = "adapter"           # if the first model that it serves is not the one to measure
+    note = "why something is not known here"
 
 With `url` in place of `command` the engine runs already.
 """
@@ -40,6 +41,7 @@ class Recipe:
     environment: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = _START_SECONDS
     model: str | None = None
+    note: str | None = None
 
     def words(self, port: int) -> list[str]:
         """The command line, with the port."""

@@ -33,6 +33,7 @@ def record_of(recipe: Recipe, measured: Measured) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "kind": recipe.kind,
+        "note": recipe.note,
         "version": report["engine_version"],
         "measured": report["started"][:10],
         "cache": _picked(measured.engine.cache, *_CACHE),

@@ -36,6 +36,7 @@ def record():
     return {
         "name": "one",
         "kind": "plain",
+        "note": None,
         "version": "0.32.0",
         "told": {"new": 0, "repeated": 2048},
         "counters": counters,

@@ -151,13 +151,14 @@ def test_what_is_not_known_has_its_reason(record):
             {"name": "second_turn", "verdict": "unknown", "evidence": "no hits", "remedy": None},
         ],
     }
+    record["note"] = "It is old."
     record["sessions"][0]["turns"][1]["ideal_cached_tokens"] = None
     record["sessions"][0]["failure"] = {"reason": "x", "detail": "HTTP 500: no", "turn": 4}
     known, _, gaps = rows(record)
     assert (known[5], known[7]) == ("unknown", "1: `usage_details` failed")
     assert gaps[2] == (
         "`usage_details` fail: no details. `wedge`, `second_turn` unknown: no hits. A session "
-        "failed: HTTP 500: no. The ideal of 1 of 3 turns."
+        "failed: HTTP 500: no. The ideal of 1 of 3 turns. It is old."
     )
 
 
