@@ -155,7 +155,9 @@ def _rule(record: Record) -> str:
     if (kept := rule["answers_kept"]) is not True:
         parts.append("answers may not be kept" if kept is None else "answers are not kept")
     if rule["lookahead_tokens"]:
-        parts.append(f"up to {rule['lookahead_tokens']} tokens at the end of a prefix may not count")
+        parts.append(
+            f"up to {rule['lookahead_tokens']} tokens at the end of a prefix may not count"
+        )
     return ", ".join(parts)
 
 

@@ -69,8 +69,8 @@ def test_a_rule_and_what_it_takes_are_in_words(record):
         ]
     _, reused, _ = rows(record)
     assert reused[2] == (
-        "unit 32, lacks the last block, answers are not kept, up to 2 tokens before the end do not "
-        "count"
+        "unit 32, lacks the last block, answers are not kept, up to 2 tokens at the end of a prefix "
+        "may not count"
     )
     assert reused[4] == "4,224 (1 turns unknown)"
     assert reused[7] == "`speculative_decoding` 64, `unit` 2"
