@@ -66,27 +66,33 @@ async def run_isolation_test(
     knowledge.hit = knowledge.hit or bool(test.same_salt_cached) or bool(test.overlap_cached)
     earlier, now = (view.snapshot if view else None for view in (before, after))
     traffic = traffic_between(earlier, now, own)
-    room = room_beside(test.prompt_tokens or 0, earlier, now)
-    ranks = now.ranks if now else None
-    if same_ids and test.prompt_tokens and not replicas.proof:
-        whole = Prefix(test.prompt_tokens, (Earlier(test.prompt_tokens, test.prompt_tokens),))
-        disturbed = pressed(traffic, room) is not False or ranks != 1
-        knowledge.observe(Observation(whole, test.same_salt_cached or 0, disturbed))
-    return replace(
+    test = replace(
         test,
         match_unit=unit,
-        possible=knowledge.repeat_hit(test.prompt_tokens or 0),
-        ranks=ranks,
+        ranks=now.ranks if now else None,
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
         tokens=scope.sent_tokens,
         traffic=traffic,
-        room=room,
+        room=room_beside(test.prompt_tokens or 0, earlier, now),
         same_ids=same_ids,
         hit_before=hit_before or bool(test.overlap_cached),
         transfer=knowledge.transfers,
         salt_refused=refused,
         mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
     )
+    seen = _repeat_of(test)
+    if seen is not None:
+        knowledge.observe(seen)
+    return replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
+
+
+def _repeat_of(test: IsolationTest) -> Observation | None:
+    """What the repeat shows of the reuse rule; None if the two prompts may have differed."""
+    prompt, cached = test.prompt_tokens, test.same_salt_cached
+    if prompt is None or cached is None or not test.same_ids or test.mixed or not test.comparable:
+        return None
+    disturbed = pressed(test.traffic, test.room) is not False or test.ranks != 1
+    return Observation(Prefix(prompt, (Earlier(prompt, prompt),)), cached, disturbed)
 
 
 class _Prompt:

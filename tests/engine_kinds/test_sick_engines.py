@@ -91,9 +91,13 @@ def losses_of(sessions):
 
 
 def check_rule(sessions, name):
-    """The rule of each session is that of the healthy engine, and its part is beside the loss."""
+    """The rule of each session is that of the healthy engine, and its part is beside the loss.
+
+    A part may still be open in a session whose hits others cut short.
+    """
     for session in sessions:
-        assert session["reuse_rule"] == asdict(RIGHT[name].rule)
+        right = asdict(RIGHT[name].rule)
+        assert {k: v for k, v in session["reuse_rule"].items() if v not in (None, right[k])} == {}
         parts = {part["cause"] for turn in session["turns"] for part in turn["rule_losses"]}
         assert parts <= RIGHT[name].gives_up
     parts = [part for s in sessions for turn in s["turns"] for part in turn["rule_losses"]]
