@@ -70,7 +70,7 @@ def _cached_from(record: Record) -> str:
     found = {turn["cached_tokens_source"] for turn in _turns(record)}
     if "transfer" in _notices(record):
         return "a transfer, no hit"
-    if found == {None}:
+    if found <= {None}:
         return UNKNOWN
     order = ("counters", "no_hits", "usage")
     words = _SOURCES[next(source for source in order if source in found)]
@@ -86,6 +86,8 @@ def _zero(record: Record) -> str:
 
 
 def _ids(record: Record) -> str:
+    if not _turns(record):
+        return UNKNOWN
     notices = _notices(record)
     if "token_ids_missing" in notices:
         return "missing"

@@ -169,3 +169,11 @@ def test_plain_engines_come_first_by_version(record):
     given = [like("0.32.0", "EAGLE"), like("0.10.2", "plain"), like("0.9.2.post2", "plain")]
     shown = [row[:2] for row in rows(*given)[:3]]
     assert shown == [["0.9.2.post2", "plain"], ["0.10.2", "plain"], ["0.32.0", "EAGLE"]]
+
+
+def test_an_engine_that_answers_no_session_shows_nothing_as_known(record):
+    for session in record["sessions"]:
+        session["turns"] = []
+    known, reused, _ = rows(record)
+    assert known[2:5] == ["unknown", "reported", "unknown"]
+    assert reused[3:7] == ["unknown"] * 4
