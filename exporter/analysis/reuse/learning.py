@@ -197,15 +197,13 @@ def _family(hits: Sequence[Observation], hints: Hints, block: int) -> Iterator[R
     """Every rule that the hints allow, the smallest unit first."""
     may_speculate, may_forget = hints.speculative is not False, hints.uneven is not False
     kept = (True, False) if may_forget and hints.dense is not True else (True,)
-    # A prompt's end can be as far from a kept block as one step is long: the draft and one more.
-    steps = (0, (hints.draft_tokens or 0) + 1) if hints.draft_tokens else (0,)
+    # The end of an answer that is not kept is as long as one step: the draft and one more token.
+    step = 0 if hints.draft_tokens is None else hints.draft_tokens + 1
     units = _units(hits, block) if may_forget else [block]
     for unit, keeps, dropped in product(units, kept, (0, 1) if may_speculate else (0,)):
         yield Rule(unit, dropped, keeps)
-        if not dropped and may_speculate:
-            for step in steps:
-                if 0 < step < unit:
-                    yield Rule(unit, 0, keeps, step)
+        if not dropped and may_speculate and 0 < step < unit:
+            yield Rule(unit, 0, keeps, step)
 
 
 def _units(hits: Sequence[Observation], block: int) -> list[int]:
