@@ -1,7 +1,7 @@
 """Whether the prefix cache is wedged: it served this engine process before, and serves nothing now.
 
 Everything that says so asks here: the gauge, the notice of a session, the isolation test, `check`.
-The evidence is always a repeat that missed (cache/repeated_prompt.py).
+The evidence is always a repeat that missed (reuse/repeated_prompt.py).
 """
 
 from __future__ import annotations

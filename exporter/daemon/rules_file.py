@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_MOST_TARGETS = 2000
+"""Targets that discovery found long ago must not make the file grow without end."""
+
 
 @dataclass(frozen=True, slots=True)
 class LearnedOf:
@@ -45,6 +48,7 @@ class RulesFile:
         """
         self._path = path
         self._known: dict[str, LearnedOf] = {}
+        self._written = True
         self._writing = asyncio.Lock()
         if path is None:
             return
@@ -67,13 +71,18 @@ class RulesFile:
     ) -> None:
         """Keep the hits, and write the file if they are new. A failed write is logged."""
         learned = LearnedOf(process_start_time, hits)
-        if self._path is None or self._known.get(target) == learned:
+        if self._path is None or (self._written and self._known.get(target) == learned):
             return
+        self._known.pop(target, None)
         self._known[target] = learned
+        while len(self._known) > _MOST_TARGETS:
+            del self._known[next(iter(self._known))]  # the one that was written longest ago
         async with self._writing:
             try:
                 await asyncio.to_thread(_replace, self._path, _adapter().dump_json(self._known))
+                self._written = True
             except OSError as error:
+                self._written = False  # the next session tries again
                 log.warning("rules_file.not_written", file=str(self._path), error=str(error))
 
 

@@ -102,7 +102,7 @@ class Check:
             findings.of_usage_details(session),
             findings.of_token_ids(session),
             findings.of_first_turn(session),
-            engine_findings.of_reuse_rule(session.reuse_rule),
+            engine_findings.of_reuse_rule(session.reuse_rule, view),
             findings.of_second_turn(session),
             findings.of_prefix(session),
         )

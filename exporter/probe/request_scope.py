@@ -51,10 +51,12 @@ class RequestScope:
         self._reports = UsageReports()  # of this scope alone
         self._given: dict[int, _Given] = {}  # by the identity of the usage
         self._pending: list[tuple[Usage, Identity]] = []  # no reading succeeded after them yet
+        snapshot = view.snapshot if view else None
+        if snapshot is not None and snapshot.cache is not None:
+            requests.knowledge.hints = hints_of(snapshot)  # before hits are recalled
         self._process = self._known = requests.note_process(view)
         self.sent_tokens = 0
         requests.client.note_process(requests.process)
-        requests.knowledge.hints = hints_of(view.snapshot if view else None)
 
     async def chat(
         self,

@@ -109,9 +109,11 @@ def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Fin
     return passed(name, f"{text}. {rule_advice(RuleCause.UNIT, rule)}" if larger else text)
 
 
-def of_reuse_rule(rule: ReuseRule | None) -> Finding:
+def of_reuse_rule(rule: ReuseRule | None, view: EngineView | None = None) -> Finding:
     """What the engine serves of a known prefix, by the hits and by /metrics."""
-    name = CheckTest.REUSE_RULE
+    name, cache = CheckTest.REUSE_RULE, _cache(view)
+    if cache is not None and cache.prefix_caching is False:
+        return unknown(name, "prefix caching is off, so nothing hits")
     if rule is None:
         return unknown(name, "the hits so far do not show it", ADVICE[Notice.REUSE_RULE_UNKNOWN])
     gives_up = {

@@ -210,3 +210,45 @@ def test_a_label_that_hits_are_no_multiples_of_is_not_the_unit_of_the_ideal():
 )
 def test_what_a_repeat_must_hit_is_by_the_rule(hints, seen, hit):
     assert learned_from(seen, hints).repeat_hit(1000) == hit
+
+
+UNEVEN = Hints(16, uneven=True, speculative=False)
+OF_528 = [Prefix(p + 150, (Earlier(p, p + 31),)) for p in range(2000, 6000, 211)]
+
+
+def hit_of(prefix, cached=None, *, disturbed=False):
+    rule = Rule(528)
+    return Observation(prefix, served(rule, prefix).most if cached is None else cached, disturbed)
+
+
+def test_hits_that_others_may_have_cut_short_show_no_rule():
+    knowledge = EngineKnowledge(UNEVEN)
+    for prefix in OF_528:
+        knowledge.observe(hit_of(prefix, disturbed=True))
+    assert knowledge.learned is None
+
+
+def test_evictions_never_push_out_the_hits_that_showed_the_rule():
+    knowledge = EngineKnowledge(UNEVEN)
+    for prefix in OF_528[:8]:
+        knowledge.observe(hit_of(prefix))
+    before = knowledge.learned
+    assert before is not None
+    assert before.told.unit_tokens == 528
+    for _ in range(10):
+        for prefix in OF_528:
+            knowledge.observe(hit_of(prefix, 528, disturbed=True))
+    assert knowledge.learned.rule == before.rule
+
+
+def test_losses_of_a_sick_process_are_not_recalled_as_its_rule():
+    knowledge = EngineKnowledge(Hints(16, uneven=False, speculative=False))
+    sound = [Prefix(p + 150, (Earlier(p, p + 31),)) for p in range(3200, 4400, 157)]
+    for prefix in sound:
+        knowledge.observe(Observation(prefix, served(Rule(16), prefix).most))
+    for prefix in sound[:2]:
+        knowledge.observe(Observation(prefix, 3200))
+    again = EngineKnowledge(Hints(16, uneven=False, speculative=False))
+    for seen in knowledge.seen:
+        again.observe(seen)
+    assert again.learned.rule == Rule(16)

@@ -70,7 +70,7 @@ _LARGER_UNIT = Right(cached="attainable", gives_up=_set("unit"), notices=_UNIT, 
 _SALTS_IGNORED = Right(
     state="not_isolated",
     fails=_set("isolation"),
-    alarms=_set("VllmCacheIsolationLeak", "VllmIsolationTestLeaked"),
+    alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
 )
 _RECOVERED = Right(notices=_set("token_ids_recovered"))
 _TRANSFER = Right(
@@ -144,7 +144,7 @@ RIGHT: dict[str, Right] = {
         state="not_isolated",
         fails=_set("isolation"),
         notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
-        alarms=_set("VllmCacheIsolationLeak", "VllmIsolationTestLeaked"),
+        alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
     ),
     "plain": Right(),
     "mla": Right(rule=Rule(128)),

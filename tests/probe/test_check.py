@@ -105,7 +105,7 @@ async def test_a_sound_engine_passes_every_test_and_the_findings_come_in_order(b
         (
             faults.NoPrefixCaching(),
             {"prefix_caching", "second_turn"},
-            {"isolation", "wedge"},
+            {"reuse_rule", "isolation", "wedge"},
             "without --no-enable-prefix-caching",
         ),
         (
@@ -189,7 +189,7 @@ async def test_the_twice_sent_prompt_spans_three_match_units_of_any_size(bench, 
     assert finding(report, "wedge").verdict is PASS
     assert "never" not in finding(report, "wedge").evidence
     assert finding(wedged, "wedge").verdict is UNKNOWN
-    assert "has not served a prompt of the probe from cache" in finding(wedged, "wedge").evidence
+    assert "no prompt of the probe is known to have hit" in finding(wedged, "wedge").evidence
 
 
 async def test_a_cache_that_stops_during_the_check_is_wedged_in_every_finding(bench):

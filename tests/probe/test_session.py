@@ -1,7 +1,6 @@
 """Whole sessions over HTTP: what is found on a sound engine, and with each fault."""
 
 import gc
-from dataclasses import replace
 
 import pytest
 
@@ -118,12 +117,16 @@ def of_fault(fault) -> Deadlines:
 )
 async def test_a_session_that_fails_has_a_reason_and_keeps_the_turns_before(bench, fault, reason):
     async with bench() as at:
+        chat = at.client.chat
+
+        async def with_short_deadline(request, _deadlines, *arguments):
+            return await chat(request, of_fault(fault), *arguments)
 
         def break_it(facts):
             if facts.index == 2:
                 at.simulator.inject(fault)
                 # Only now: a slow machine must not miss a deadline before the fault.
-                at.runner._plan = replace(at.runner._plan, deadlines=of_fault(fault))
+                at.client.chat = with_short_deadline
 
         result = await at.play(break_it)
     assert result.failure.reason is reason

@@ -198,7 +198,8 @@ def _evicted(evidence: Evidence) -> Verdict:
         text = f"{_used(traffic)} {since}, and the cache had room for {_tokens(room)} beside it"
         return LossCause.EVICTED, text
     unsure = evidence.total or not evidence.rule_known or evidence.ranks != 1
-    if unsure or (traffic is not None and not traffic.taken):
+    lost = evidence.expected - evidence.cached
+    if unsure or (traffic is not None and traffic.taken < lost):
         return None
     used = "how much others used is unknown" if traffic is None else f"{_used(traffic)} {since}"
     text = (

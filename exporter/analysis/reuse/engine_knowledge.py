@@ -42,6 +42,7 @@ class EngineKnowledge:
         self._seen: deque[Observation] = deque(maxlen=_KEPT)
         self._short: deque[Observation] = deque(maxlen=_FRESH)  # below the rule
         self._missed: deque[Observation] = deque(maxlen=_KEPT)
+        self._disturbed: deque[Observation] = deque(maxlen=_FRESH)
         self._hints = hints
         self._learned = learn((), hints)
 
@@ -63,8 +64,8 @@ class EngineKnowledge:
 
     @property
     def seen(self) -> tuple[Observation, ...]:
-        """The hits that the rule was learned from, and after them those below it."""
-        return (*self._seen, *self._short)
+        """The undisturbed hits that the rule was learned from, oldest first."""
+        return tuple(self._seen)
 
     @property
     def label(self) -> int | None:
@@ -115,6 +116,10 @@ class EngineKnowledge:
                 self._missed.append(seen)
                 self._learned = self._by_all() or self._learned
             return
+        if seen.disturbed:
+            self._disturbed.append(seen)
+            self._learned = self._by_all() or self._without_losses(seen)
+            return
         known = self._learned
         short = known is not None and seen.cached < known.span(seen.prefix).least
         (self._short if short else self._seen).append(seen)
@@ -125,14 +130,15 @@ class EngineKnowledge:
         self._learned = found or (known if short else self._without_losses(seen))
 
     def _by_all(self) -> Learned | None:
-        return learn((*self._seen, *self._short, *self._missed), self._hints)
+        every = (*self._seen, *self._short, *self._missed, *self._disturbed)
+        return learn(every, self._hints)
 
     def _without_losses(self, last: Observation) -> Learned | None:
         """The rule where no rule explains all hits: some hits below it are losses."""
         known = self._learned
         by_rule = [one for one in self._short if known is not None and one.fits(known.rule)]
         for short in (by_rule, []):
-            found = learn((*self._seen, *short, *self._missed), self._hints)
+            found = learn((*self._seen, *short, *self._missed, *self._disturbed), self._hints)
             if found is not None:
                 return found
         within = known is not None and last.cached <= known.span(last.prefix).most

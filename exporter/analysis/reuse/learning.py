@@ -133,19 +133,22 @@ def _same(values: set[_T]) -> _T | None:
 def learn(observations: Sequence[Observation], hints: Hints) -> Learned | None:
     """The rule of a process; None while it is unknown, or if no rule explains all hits.
 
-    Misses choose between rules that explain all hits: a prompt shorter than a large unit hits
-    nothing. Hits that no rule within the hints explains can disprove the hints, on more evidence.
+    A disturbed hit is only a lower bound of what the rule lets the engine serve: it rules a rule
+    out, but shows none. Misses choose between rules that explain all hits: a prompt shorter than a
+    large unit hits nothing. Hits that no rule within the hints explains can disprove the hints, on
+    more evidence.
     """
     if hints.block is None:
         return None
     hits = [one for one in observations if one.cached > 0]
+    sure = [one for one in hits if not one.disturbed]
     misses = [one for one in observations if one.cached <= 0]
     for allowed in (hints, Hints(hints.block, draft_tokens=hints.draft_tokens)):
         rules = list(_family(hits, allowed, hints.block))
         explaining = [rule for rule in rules if all(hit.fits(rule) for hit in hits)]
         if explaining:
             found = _simplest(_by_misses(explaining, misses), allowed, hints.block)
-            return found if hints.plain or len(hits) >= _HITS else None
+            return found if hints.plain or len(sure) >= _HITS else None
         if any(_few_unexplained(rule, hits) for rule in rules):
             return None
     return None

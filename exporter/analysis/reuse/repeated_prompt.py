@@ -86,7 +86,7 @@ def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, s
     if not by.hit_before:
         return (
             RepeatOutcome.NEVER_HIT,
-            "this engine process has not served a prompt of the probe from cache",
+            "no prompt of the probe is known to have hit in this engine process",
         )
     return RepeatOutcome.WEDGED, "this engine process had hit before"
 

@@ -116,7 +116,7 @@ class LossEvidence:
         if usage is None or usage.cached_tokens is None:
             return None
         full = pressed(traffic, room_beside(turn.tokens, before, now))
-        gone = self._restarted(now) is not False
+        gone = self._restarted(now) is True or traffic is None
         return usage.cached_tokens, gone or full is not False or now is None or now.ranks != 1
 
     async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:

@@ -46,6 +46,7 @@ class TurnJudge:
         self._replicas = replicas
         self._cache = before.snapshot.cache if before and before.snapshot else None
         self._evidence = LossEvidence(replicas, before, requests)
+        self._before = requests.knowledge  # of the process that answered the turn before
 
     @property
     def _knowledge(self) -> EngineKnowledge:
@@ -56,8 +57,9 @@ class TurnJudge:
         record, earlier = self._record, self._record.turns
         turn = self._without_transfer(turn)
         self._evidence.add_turn(turn)
-        shared, before = reusable(turn, earlier), self._knowledge
-        evidence = await self._evidence_about(turn, shared, resend)
+        shared, before = reusable(turn, earlier), self._before
+        expected = expected_tokens(TurnBasis(not earlier, self._knowledge, shared))
+        evidence = await self._evidence_about(turn, expected, resend)
         restarted = evidence is not None and evidence.restarted is True
         if restarted:
             self._requests.forget()
@@ -65,7 +67,9 @@ class TurnJudge:
             self._knowledge.hit = True
         if evidence is not None:
             evidence = replace(evidence, hit_before=self._knowledge.hit)
-        self._learn(turn, shared, evidence)
+        sound = evidence is None and (turn.cached_tokens or 0) >= (expected or 0)
+        disturbed = _disturbed(evidence) if evidence is not None else not sound
+        self._learn(turn, shared, disturbed=disturbed)
         await self._tell_rules_apart(turn, resend)
         # A restart took what the process before could have served.
         basis = TurnBasis(not earlier, before if restarted else self._knowledge, shared, evidence)
@@ -73,7 +77,7 @@ class TurnJudge:
         record.turns.append(turn)
         record.facts.append(facts)
         record.basis.append(basis)
-        record.knowledge = self._knowledge
+        record.knowledge = self._before = self._knowledge
         record.notices |= turn_notices(turn, ideal_of(basis), self._circumstances())
         if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
             self._replicas.proof = facts.loss.evidence  # holds for the rest of the session
@@ -99,10 +103,9 @@ class TurnJudge:
         return replace(turn, usage=self._knowledge.usage_of_new_prompt(usage))
 
     async def _evidence_about(
-        self, turn: Chat, shared: Reusable | None, resend: Resend
+        self, turn: Chat, expected: int | None, resend: Resend
     ) -> Evidence | None:
         record, unit = self._record, self._knowledge.unit
-        expected = expected_tokens(TurnBasis(not record.turns, self._knowledge, shared))
         if not expected or not unit or record.hides(turn.usage):
             return None
         return await self._evidence.about(turn, expected, unit, record.turns, resend)
@@ -114,13 +117,12 @@ class TurnJudge:
             label_is_wrong=self._knowledge.label_is_wrong,
         )
 
-    def _learn(self, turn: Chat, shared: Reusable | None, evidence: Evidence | None) -> None:
+    def _learn(self, turn: Chat, shared: Reusable | None, *, disturbed: bool) -> None:
         """Remember what the turn's hit shows of this process."""
         earlier, cached = self._record.turns, turn.cached_tokens
         if cached is None or not earlier or self._replicas.proof is not None:
             return
         if shared is not None and shared.exact is not None:
-            disturbed = evidence is not None and _disturbed(evidence)
             self._knowledge.observe(Observation(shared.exact, cached, disturbed))
         # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
@@ -157,5 +159,7 @@ def _hit_at_once(evidence: Evidence | None, shared: Reusable | None) -> bool:
 
 def _disturbed(evidence: Evidence) -> bool:
     """Whether something other than the reuse rule may have made a hit shorter."""
-    gone = evidence.restarted is not False or evidence.several is not None
+    # Counters that only grew show that no restart came between.
+    restarted = evidence.restarted is True or evidence.traffic is None
+    gone = restarted or evidence.several is not None
     return gone or evidence.pressed is not False or evidence.ranks != 1
