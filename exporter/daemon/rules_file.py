@@ -69,12 +69,15 @@ class RulesFile:
     async def remember(
         self, target: str, process_start_time: float, hits: tuple[Observation, ...]
     ) -> None:
-        """Keep the hits, and write the file if they are new. A failed write is logged."""
-        learned = LearnedOf(process_start_time, hits)
-        if self._path is None or (self._written and self._known.get(target) == learned):
+        """Keep the hits, and write the file if they are more than before. A failed write is logged.
+
+        As many hits of the same process show the same rule, so a fleet does not write all the time.
+        """
+        fewer = len(self.recall(target, process_start_time)) < len(hits)
+        if self._path is None or (self._written and not fewer):
             return
         self._known.pop(target, None)
-        self._known[target] = learned
+        self._known[target] = LearnedOf(process_start_time, hits)
         while len(self._known) > _MOST_TARGETS:
             del self._known[next(iter(self._known))]  # the one that was written longest ago
         async with self._writing:

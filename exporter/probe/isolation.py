@@ -15,7 +15,7 @@ from exporter.analysis.hits.traffic import OwnTraffic, pressed, room_beside, tra
 from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.reuse.learning import Observation
 from exporter.analysis.reuse.repeated_prompt import WEDGE_UNITS
-from exporter.analysis.reuse.rule import Earlier, Prefix
+from exporter.analysis.reuse.rule import sent_again
 from exporter.engine.wire.request import ChatRequest
 from exporter.errors import ScenarioError
 from exporter.model.chat import CachedTokensSource
@@ -92,7 +92,7 @@ def _repeat_of(test: IsolationTest) -> Observation | None:
     if prompt is None or cached is None or not test.same_ids or test.mixed or not test.comparable:
         return None
     disturbed = pressed(test.traffic, test.room) is not False or test.ranks != 1
-    return Observation(Prefix(prompt, (Earlier(prompt, prompt),)), cached, disturbed)
+    return Observation(sent_again(prompt), cached, disturbed)
 
 
 class _Prompt:

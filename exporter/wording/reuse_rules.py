@@ -59,7 +59,8 @@ def rule_in_words(rule: ReuseRule) -> str:
     ]
     if rule.dropped_blocks:
         last = "unit" if unit is None else numbers.tokens(rule.dropped_blocks * unit)
-        parts.append(f"the last {last} of each hit are dropped, as with EAGLE or MTP")
+        are = "is" if unit is None else "are"
+        parts.append(f"the last {last} of each hit {are} dropped, as with EAGLE or MTP")
     if rule.dropped_blocks is None:
         parts.append("whether the last unit of each hit is dropped is not known yet")
     if rule.answers_kept is False:

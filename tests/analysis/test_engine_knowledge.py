@@ -252,3 +252,10 @@ def test_losses_of_a_sick_process_are_not_recalled_as_its_rule():
     for seen in knowledge.seen:
         again.observe(seen)
     assert again.learned.rule == Rule(16)
+
+
+def test_a_hit_that_is_no_multiple_of_the_label_disproves_it_also_when_others_cut_it_short():
+    knowledge = EngineKnowledge(Hints(512, uneven=True))
+    knowledge.observe(hit_of(OF_528[0], 528, disturbed=True))
+    assert knowledge.label_is_wrong
+    assert knowledge.block is None

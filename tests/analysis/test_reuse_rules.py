@@ -14,7 +14,7 @@ from exporter.analysis.reuse.rule import (
     Span,
     given_up,
     prefix_of,
-    repeat_hit,
+    sent_again,
     served,
     span_of,
 )
@@ -97,7 +97,7 @@ def test_a_rule_that_does_not_tell_one_number_has_two_bounds(rule, prefix, span)
     ],
 )
 def test_an_identical_prompt_hits_at_most_by_the_rule(rule, prompt, hit):
-    assert repeat_hit(rule, prompt) == hit
+    assert served(rule, sent_again(prompt)).most == hit
 
 
 def test_the_best_of_the_earlier_requests_counts():

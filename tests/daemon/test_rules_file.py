@@ -61,6 +61,19 @@ async def test_a_folder_that_cannot_be_written_loses_nothing_but_the_file(tmp_pa
     assert "rules_file.not_written" in told.out + told.err
 
 
+async def test_as_many_hits_of_the_same_process_are_not_written_again(tmp_path):
+    path = tmp_path / "rules.json"
+    file = RulesFile(path)
+    await file.remember("a", 1.0, HITS[:2])
+    path.unlink()
+    await file.remember("a", 1.0, HITS[1:])
+    assert not path.exists()
+    await file.remember("a", 1.0, HITS)
+    assert RulesFile(path).recall("a", 1.0) == HITS
+    await file.remember("a", 2.0, HITS[:1])
+    assert RulesFile(path).recall("a", 2.0) == HITS[:1]
+
+
 async def test_without_a_file_nothing_is_kept(tmp_path):
     file = RulesFile()
     await file.remember("a", 1.0, HITS)

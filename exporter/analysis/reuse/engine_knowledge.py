@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
 from exporter.analysis.reuse.learning import Hints, learn
-from exporter.analysis.reuse.rule import Earlier, Prefix
+from exporter.analysis.reuse.rule import sent_again
 
 if TYPE_CHECKING:
     from exporter.analysis.reuse.learning import Learned, Observation
@@ -81,7 +81,7 @@ class EngineKnowledge:
     def block(self) -> int | None:
         """The unit of the ideal: the label, unless hits that are no multiples of it disprove it."""
         label, known = self.label, self._learned
-        if label is None or all(one.cached % label == 0 for one in self._seen):
+        if label is None or not self._hits_beside(label):
             return label
         return known.rule.unit_tokens if known else None
 
@@ -93,12 +93,15 @@ class EngineKnowledge:
             return False
         if self._learned is not None:
             return self._learned.told.unit_tokens not in (None, label)
-        return any(one.cached % label for one in self._seen)
+        return self._hits_beside(label)
+
+    def _hits_beside(self, unit: int) -> bool:
+        """Whether a hit is no multiple of `unit`. What cuts a hit short cuts whole units off."""
+        return any(one.cached % unit for one in (*self._seen, *self._short, *self._disturbed))
 
     def repeat_hit(self, prompt: int) -> int | None:
         """The tokens that an identical prompt must hit; None while the rule is unknown."""
-        same = Prefix(prompt, (Earlier(prompt, prompt),))
-        return self._learned.span(same).least if self._learned else None
+        return self._learned.span(sent_again(prompt)).least if self._learned else None
 
     def observe(self, seen: Observation) -> None:
         """Learn from what a prompt hit.

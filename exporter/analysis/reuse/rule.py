@@ -54,6 +54,11 @@ class Prefix:
         return max(0, min(self.prompt - 1, max((one.shared for one in self.earlier), default=0)))
 
 
+def sent_again(prompt: int) -> Prefix:
+    """The prefix of a prompt of that length that was sent before."""
+    return Prefix(prompt, (Earlier(prompt, prompt),))
+
+
 def prefix_of(prompt: int, earlier: Sequence[Earlier]) -> Prefix:
     """The prefix, without earlier requests that a later one is as good as under every rule."""
     kept: list[Earlier] = []
@@ -93,11 +98,6 @@ def served(rule: Rule, prefix: Prefix) -> Span:
         default=0,
     )
     return Span(min(least, most), most)
-
-
-def repeat_hit(rule: Rule, prompt: int) -> int:
-    """The most tokens that an identical prompt, sent again, can hit."""
-    return served(rule, Prefix(prompt, (Earlier(prompt, prompt),))).most
 
 
 def _reach(rule: Rule, earlier: Earlier, tokens: int) -> int:

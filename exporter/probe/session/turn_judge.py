@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.cache_math import EngineCircumstances, reusable
 from exporter.analysis.reuse.learning import Observation
-from exporter.analysis.reuse.rule import Earlier, Prefix
+from exporter.analysis.reuse.rule import sent_again
 from exporter.analysis.turn_facts import TurnBasis, expected_tokens, ideal_of, turn_facts
 from exporter.analysis.turn_notices import turn_notices
 from exporter.model.session import LossCause, Notice
@@ -140,7 +140,7 @@ class TurnJudge:
         if knowledge.asked or known is None or self._replicas.proof is not None:
             return
         prompt = len(turn.prompt_token_ids or ())
-        again = Prefix(prompt, (Earlier(prompt, prompt),))
+        again = sent_again(prompt)
         if not known.told_apart_by(again):
             return
         knowledge.asked = True
