@@ -72,6 +72,16 @@ async def test_one_repeat_in_a_process_tells_a_dropped_block_from_an_answer_that
     assert all(attainable(result) == cached(result) for result in results)
 
 
+async def test_a_repeat_that_tells_nothing_is_not_sent_once_more(bench):
+    async with bench(like="eagle", version=OLD, max_tokens=17, **LARGE) as at:
+        serve(at, lambda request, _prompt, hit: None if request.max_tokens == 1 else hit)
+        sent = count(at)
+        for _ in range(2):
+            await at.play()
+    assert repeats(sent) == 1
+    assert at.requests.knowledge.learned.others
+
+
 async def test_nothing_is_sent_again_where_metrics_tell_the_rules_apart(bench):
     async with bench(like="eagle", max_tokens=17, **LARGE) as at:
         sent = count(at)
