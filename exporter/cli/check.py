@@ -18,7 +18,7 @@ from exporter.report.check import check_report_json, closing_line, finding_lines
 if TYPE_CHECKING:
     import argparse
 
-    from exporter.wording.findings import CheckReport, Finding
+    from exporter.wording.findings.finding import CheckReport, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

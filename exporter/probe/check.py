@@ -10,8 +10,15 @@ from exporter.model.failure import FailureReason
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner
-from exporter.wording import engine_findings, findings
-from exporter.wording.findings import CheckReport, CheckTest, Finding
+from exporter.wording.findings import engine, isolation, session
+from exporter.wording.findings.finding import (
+    CheckReport,
+    CheckTest,
+    Finding,
+    failed,
+    passed,
+    unknown,
+)
 from exporter.wording.notices import FAILURE_ADVICE
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ class Check:
         except EngineUnavailableError as error:
             self._refused(error)
         else:
-            self._add(findings.passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
+            self._add(passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
             info = await self._test(info)
         return CheckReport(
             url=self._client.url,
@@ -77,36 +84,34 @@ class Check:
         view = await self._requests.observe()
         info = own_info(info, view)
         self._add(
-            engine_findings.of_model(info),
-            engine_findings.of_version(info, view),
-            engine_findings.of_metrics(view),
-            engine_findings.of_flags(view),
-            engine_findings.of_prefix_caching(view),
+            engine.of_model(info),
+            engine.of_version(info, view),
+            engine.of_metrics(view),
+            engine.of_flags(view),
+            engine.of_prefix_caching(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
         if asleep or await self._client.asleep_or_paused():
-            self._add(
-                engine_findings.of_match_unit(view), engine_findings.resting(asleep=asleep is True)
-            )
+            self._add(engine.of_match_unit(view), engine.resting(asleep=asleep is True))
             self._not_tried("not tried: the engine sleeps or is paused")
             return info
         # First: its second request hits on a healthy engine. From then on it is known what an
         # answer without cached tokens means.
         test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
-        session = await SessionRunner(self._plan, self._requests, self._new_salt).play()
+        played = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         knowledge = self._requests.knowledge
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
         self._add(
-            engine_findings.of_match_unit(view, session.reuse_rule),
-            findings.of_engines(session),
-            findings.of_usage_details(session),
-            findings.of_token_ids(session),
-            findings.of_first_turn(session),
-            engine_findings.of_reuse_rule(session.reuse_rule, view),
-            findings.of_second_turn(session),
-            findings.of_prefix(session),
+            engine.of_match_unit(view, played.reuse_rule),
+            session.of_engines(played),
+            session.of_usage_details(played),
+            session.of_token_ids(played),
+            session.of_first_turn(played),
+            engine.of_reuse_rule(played.reuse_rule, view),
+            session.of_second_turn(played),
+            session.of_prefix(played),
         )
-        self._add(findings.of_isolation(test), findings.of_wedge(test, session))
+        self._add(isolation.of_isolation(test), isolation.of_wedge(test, played))
         return info
 
     def _refused(self, error: EngineUnavailableError) -> None:
@@ -114,15 +119,15 @@ class Check:
         reason = FailureReason(error.reason)
         advice = FAILURE_ADVICE[reason]
         if reason in _ANSWERED:
-            self._add(findings.passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
-            self._add(findings.failed(CheckTest.MODEL, error.detail, advice))
+            self._add(passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
+            self._add(failed(CheckTest.MODEL, error.detail, advice))
         else:
-            self._add(findings.failed(CheckTest.REACHABLE, error.detail, advice))
+            self._add(failed(CheckTest.REACHABLE, error.detail, advice))
         self._not_tried("not tried")
 
     def _not_tried(self, why: str) -> None:
         done = {one.name for one in self._found}
-        self._add(*(findings.unknown(name, why) for name in TESTS if name not in done))
+        self._add(*(unknown(name, why) for name in TESTS if name not in done))
 
     def _add(self, *found: Finding) -> None:
         for one in found:

@@ -10,13 +10,14 @@ from exporter.analysis.wedge import wedged_by
 from exporter.errors import EngineUnavailableError
 from exporter.model.probe import IsolationReading
 from exporter.probe.isolation import run_isolation_test
-from exporter.wording.findings import Verdict, of_isolation, of_wedge
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.isolation import of_isolation, of_wedge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.probe.context import ProbeContext
-    from exporter.wording.findings import Finding
+    from exporter.wording.findings.finding import Finding
 
 log = structlog.get_logger(__name__)
 

@@ -6,10 +6,10 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from exporter.model.json_fields import rfc3339
-from exporter.wording.findings import Verdict
+from exporter.wording.findings.finding import Verdict
 
 if TYPE_CHECKING:
-    from exporter.wording.findings import CheckReport, Finding
+    from exporter.wording.findings.finding import CheckReport, Finding
 
 WIDTH = 80
 _WORDS = {Verdict.PASS: "pass", Verdict.FAIL: "FAIL", Verdict.UNKNOWN: "unknown"}

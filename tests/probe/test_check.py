@@ -16,7 +16,8 @@ from exporter.probe.check import TESTS, Check
 from exporter.probe.engine_requests import EngineRequests
 from exporter.simulator.faults import faults
 from exporter.simulator.text import tokens
-from exporter.wording.findings import Verdict, of_isolation, of_wedge
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.isolation import of_isolation, of_wedge
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 

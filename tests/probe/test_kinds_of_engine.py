@@ -19,7 +19,9 @@ from exporter.probe.check import Check
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
 from exporter.simulator.faults import faults
-from exporter.wording.findings import Verdict, of_engines, of_isolation, of_second_turn, of_wedge
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.isolation import of_isolation, of_wedge
+from exporter.wording.findings.session import of_engines, of_second_turn
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 SMALL = {"num_blocks": 20_000}  # enough for a label of 4 tokens, too

@@ -14,7 +14,8 @@ from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
 from exporter.simulator.faults import faults
-from exporter.wording.findings import Verdict, of_prefix
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.session import of_prefix
 from exporter.wording.session_json import session_json
 
 

@@ -14,7 +14,8 @@ from exporter.model.chat import CachedTokensSource
 from exporter.model.probe import RetentionUnknown
 from exporter.model.session import ControlOutcome, LossCause, Notice
 from exporter.simulator.faults import behaviours, faults
-from exporter.wording.findings import of_isolation, of_usage_details, of_wedge
+from exporter.wording.findings.isolation import of_isolation, of_wedge
+from exporter.wording.findings.session import of_usage_details
 
 OLD = ("0.9.2", "0.10.2", "0.17.1", "0.22.1", "0.23.0")
 NEW = "0.24.0"

@@ -21,7 +21,8 @@ from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.runner import SessionRunner
 from exporter.simulator.engine_kinds.settings import SimulatorSettings
-from exporter.wording.findings import Verdict, of_isolation, of_wedge
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.isolation import of_isolation, of_wedge
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 

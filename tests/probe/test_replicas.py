@@ -23,7 +23,7 @@ from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
-from exporter.wording.findings import Verdict
+from exporter.wording.findings.finding import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.model.engine import EngineInfo
 from exporter.report.check import WIDTH, check_report_json, closing_line, finding_lines
-from exporter.wording.findings import CheckReport, Finding, Verdict
+from exporter.wording.findings.finding import CheckReport, Finding, Verdict
 
 INFO = EngineInfo("tiny", 8192, "0.32.0", simulated=True)
 FAILED = Finding("usage_details", Verdict.FAIL, "usage has none", "Start with --enable-it.")

@@ -11,8 +11,10 @@ from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.session_totals import session_totals
 from exporter.model.reuse import ReuseRule, RuleCause, RuleLoss
 from exporter.model.session import LossCause
-from exporter.wording.engine_findings import of_match_unit, of_reuse_rule
-from exporter.wording.findings import Verdict, of_engines, of_second_turn, of_wedge
+from exporter.wording.findings.engine import of_match_unit, of_reuse_rule
+from exporter.wording.findings.finding import Verdict
+from exporter.wording.findings.isolation import of_wedge
+from exporter.wording.findings.session import of_engines, of_second_turn
 from exporter.wording.notices import LOSS_ADVICE
 from exporter.wording.reuse_rules import RULE_ADVICE, given_up_in_words, rule_in_words
 from exporter.wording.verdict import verdict

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from exporter.model.failure import FailureReason
 from exporter.model.reuse import RuleCause
 from exporter.model.session import Notice
-from exporter.wording.findings import CheckTest, failed, passed, unknown
+from exporter.wording.findings.finding import CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, CACHING_ON, FAILURE_ADVICE
 from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
 if TYPE_CHECKING:
     from exporter.model.engine import CacheConfig, EngineInfo, EngineView
     from exporter.model.reuse import ReuseRule
-    from exporter.wording.findings import Finding
+    from exporter.wording.findings.finding import Finding
 
 
 def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:

@@ -1,17 +1,22 @@
-"""What `check` found: each test passed, failed or is unknown, with evidence and a remedy. Pure."""
+"""What `check` found of a session: what the turns were served, lost and reported. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from exporter.analysis.reuse.repeated_prompt import RepeatOutcome
 from exporter.analysis.session_totals import session_totals
-from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import LossCause, Notice
 from exporter.wording import numbers
+from exporter.wording.findings.finding import (
+    TRANSFER,
+    UNREPORTED,
+    CheckTest,
+    Finding,
+    failed,
+    passed,
+    unknown,
+)
 from exporter.wording.notices import (
     ADVICE,
     BREAK_ADVICE,
@@ -23,82 +28,8 @@ from exporter.wording.reuse_rules import amounts_given_up
 from exporter.wording.sentences import ALL_BY_RULE, in_failed_turn
 
 if TYPE_CHECKING:
-    from exporter.analysis.isolation import IsolationTest
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model.engine import EngineInfo
     from exporter.model.session import Loss, SessionResult
-
-
-class CheckTest(StrEnum):
-    """The tests of `check`, in the order of its output."""
-
-    REACHABLE = "reachable"
-    MODEL = "model"
-    VERSION = "version"
-    METRICS = "metrics"
-    FLAGS = "flags"
-    PREFIX_CACHING = "prefix_caching"
-    MATCH_UNIT = "match_unit"
-    AWAKE = "awake"  # only for an engine that sleeps or is paused
-    ONE_ENGINE = "one_engine"
-    USAGE_DETAILS = "usage_details"
-    TOKEN_IDS = "token_ids"  # noqa: S105 - a test, not a secret
-    COLD_START = "cold_start"
-    REUSE_RULE = "reuse_rule"
-    SECOND_TURN = "second_turn"
-    PREFIX_STABLE = "prefix_stable"
-    ISOLATION = "isolation"
-    WEDGE = "wedge"
-
-
-class Verdict(StrEnum):
-    """Unknown is no failure: the test could not be made, and the evidence says why."""
-
-    PASS = "pass"  # noqa: S105 - a verdict, not a secret
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One test. `remedy` says what to do; None if it passed or no remedy is known."""
-
-    name: CheckTest
-    verdict: Verdict
-    evidence: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """All tests of one engine. `started_time` is Unix time."""
-
-    url: str
-    started_time: float
-    duration_seconds: float
-    info: EngineInfo | None
-    findings: tuple[Finding, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether no test failed."""
-        return not any(one.verdict is Verdict.FAIL for one in self.findings)
-
-
-def passed(name: CheckTest, evidence: str) -> Finding:
-    return Finding(name, Verdict.PASS, evidence)
-
-
-def failed(name: CheckTest, evidence: str, remedy: str | None = None) -> Finding:
-    return Finding(name, Verdict.FAIL, evidence, remedy)
-
-
-def unknown(name: CheckTest, evidence: str, remedy: str | None = None) -> Finding:
-    return Finding(name, Verdict.UNKNOWN, evidence, remedy)
-
-
-_UNREPORTED = "the server does not report how many tokens were cached"
-_TRANSFER = "usage counts tokens from another engine as cached"
 
 
 def of_engines(session: SessionResult) -> Finding:
@@ -127,7 +58,7 @@ def of_usage_details(session: SessionResult) -> Finding:
     if hidden is not None:
         return failed(name, hidden.evidence, LOSS_ADVICE[LossCause.UNREPORTED])
     if Notice.TRANSFER in session.notices:
-        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
+        return unknown(name, TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.USAGE_DETAILS_MISSING in session.notices:
         return failed(
             name,
@@ -176,7 +107,7 @@ def of_first_turn(session: SessionResult) -> Finding:
     """Whether the engine computed the whole first turn, which has a new salt."""
     name = CheckTest.COLD_START
     if Notice.TRANSFER in session.notices:
-        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
+        return unknown(name, TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.SALT_REFUSED in session.notices:
         return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
     if session.nonce_in_prompt:
@@ -191,7 +122,7 @@ def of_first_turn(session: SessionResult) -> Finding:
     if first is None:
         return unknown(name, _no_turn(session))
     if first.cached_tokens is None:
-        return unknown(name, _UNREPORTED)
+        return unknown(name, UNREPORTED)
     return passed(name, "the first turn, with a new salt, hit nothing")
 
 
@@ -211,8 +142,8 @@ def of_second_turn(session: SessionResult) -> Finding:
         return failed(name, text, LOSS_ADVICE[hidden.cause])
     if not later or totals.cached_tokens is None:
         if Notice.TRANSFER in session.notices:
-            return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
-        return unknown(name, _UNREPORTED)
+            return unknown(name, TRANSFER, ADVICE[Notice.TRANSFER])
+        return unknown(name, UNREPORTED)
     prompt = sum(turn.prompt_tokens or 0 for turn in later)
     served = (
         f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
@@ -297,100 +228,6 @@ def of_prefix(session: SessionResult) -> Finding:
     if prefix.stable:
         return passed(name, f"{text} {BREAK_ADVICE[found.reason]}")
     return failed(name, text, BREAK_ADVICE[found.reason])
-
-
-def of_isolation(test: IsolationTest) -> Finding:
-    name = CheckTest.ISOLATION
-    if (gone := _not_run(name, test)) is not None:
-        return gone
-    if test.salt_refused:
-        return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
-    if test.leaked:
-        return failed(
-            name,
-            f"a prompt with a new salt was served {test.leaked} tokens from cache",
-            "This engine, or a KV store behind it, ignores cache_salt. Upgrade vLLM, or give each "
-            "tenant that must not share a cache its own server.",
-        )
-    if test.leaked is None or test.same_salt_cached is None:
-        return unknown(name, _UNREPORTED)
-    same = test.same_salt_cached or test.third_cached or test.overlap_cached
-    if not same:
-        return unknown(name, "the same salt did not hit either, so another salt proves nothing")
-    text = f"the same salt hit {same} tokens, another salt none"
-    if test.mixed:
-        return unknown(name, f"{text}; but several engines answer at this URL")
-    if test.ranks is not None and test.ranks > 1:
-        text = f"{text}; but the request may have run on another of the {test.ranks} ranks"
-        return unknown(name, text)
-    return passed(name, text)
-
-
-_EMPTIED = "something emptied the cache in between"
-_LATE = "this engine serves a prompt only after it computed it twice"
-
-
-def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Finding:
-    """Whether the cache still hits, by the same rule as that of a session's losses; `session` was
-    played after the test.
-    """
-    name = CheckTest.WEDGE
-    stopped = None if session is None else wedge_of(session.turns)
-    if stopped is not None:
-        return failed(name, stopped.evidence, LOSS_ADVICE[LossCause.WEDGED])
-    if (gone := _not_run(name, test)) is not None:
-        return gone
-    found, wedged = test.outcome, wedged_by(test)
-    if found is None:
-        return unknown(name, _UNREPORTED)
-    outcome, why = found
-    sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
-    text = f"{sent} {test.same_salt_cached}"
-    if wedged is False:
-        if outcome is RepeatOutcome.UNREPORTED:
-            return passed(name, f"{text} by usage, but {why}: the cache works")
-        expected = test.possible  # the least by the rule: a hit may be longer
-        of_possible = expected is not None and (test.same_salt_cached or 0) <= expected
-        return passed(name, f"{text} of {expected} possible" if of_possible else text)
-    if test.third_cached or (test.overlap_cached and outcome is not RepeatOutcome.UNKNOWN):
-        return _of_later_hit(test, session, text)
-    if outcome is RepeatOutcome.UNKNOWN:
-        return unknown(name, f"{text}; {why}")
-    text = f"{text} of {test.possible} possible, with room in the cache; {why}"
-    if wedged:
-        return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
-    return unknown(
-        name, f"{text}: nothing shows that the cache has stopped", LOSS_ADVICE[LossCause.NEVER_HIT]
-    )
-
-
-def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str) -> Finding:
-    """Of a prompt that hit nothing when it was sent again, and hit later."""
-    name = CheckTest.WEDGE
-    if test.overlap_cached:
-        text = f"{text}, and {test.overlap_cached} while it was being answered: nothing has stopped"
-        return unknown(name, f"{text}; {_EMPTIED}", LOSS_ADVICE[LossCause.RESET])
-    text = f"{text}, and {test.third_cached} when it was sent a third time: nothing has stopped"
-    if test.mixed or (session is not None and Notice.MIXED in session.notices):
-        return unknown(name, f"{text}; several engines answer at this URL")
-    if test.ranks is not None and test.ranks > 1:
-        return unknown(name, f"{text}; it ran on another of the {test.ranks} ranks")
-    why = _EMPTIED if test.hit_before else _LATE
-    return unknown(
-        name,
-        f"{text}; {why}, or several engines answer at this URL",
-        LOSS_ADVICE[LossCause.RESET if test.hit_before else LossCause.NEVER_HIT],
-    )
-
-
-def _not_run(name: CheckTest, test: IsolationTest) -> Finding | None:
-    if test.too_long is not None:
-        return unknown(name, test.too_long)
-    if test.failure is not None:
-        return unknown(name, f"a request failed: {test.failure.reason}: {test.failure.detail}")
-    if test.transfer:
-        return unknown(name, _TRANSFER, ADVICE[Notice.TRANSFER])
-    return None
 
 
 def _no_turn(session: SessionResult) -> str:
