@@ -168,11 +168,12 @@ class ProbeLoops:
         return loops
 
     async def _remember(self) -> None:
-        """Keep what the sessions have shown of the engine's reuse rule."""
+        """Keep what the sessions have shown of the engine's cache."""
         requests = self._context.requests
         start = requests.process[0] if requests.process is not None else None
-        if start is not None and requests.knowledge.seen:
-            await self._rules.remember(self._context.target, start, requests.knowledge.seen)
+        if start is not None:
+            known = requests.knowledge.remembered(start)
+            await self._rules.remember(self._context.target, known)
 
     def _loop(
         self, heartbeat: LoopHeartbeat, round_: Round, interval_seconds: float, delay: float

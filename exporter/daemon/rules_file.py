@@ -1,20 +1,19 @@
-"""Keeps what was learned of each engine's reuse rule over a restart of the exporter.
+"""Keeps what was learned of each engine's cache over a restart of the exporter.
 
-The file holds hits, not the rule, so a later release judges them by its own rules. What it says of
-a target counts only for the engine process that it is about.
+The file holds hits, not the reuse rule, so a later release judges them by its own rules. What it
+says of a target counts only for the engine process that it is about.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from exporter.analysis.reuse.learning import Observation  # noqa: TC001 - pydantic reads it
+from exporter.analysis.reuse.engine_knowledge import Remembered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,29 +24,21 @@ _MOST_TARGETS = 2000
 """Targets that discovery found long ago must not make the file grow without end."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedOf:
-    """The hits of one engine process. `process_start_time` is Unix time, as on its /metrics."""
-
-    process_start_time: float
-    hits: tuple[Observation, ...]
-
-
 @cache
-def _adapter() -> TypeAdapter[dict[str, LearnedOf]]:
+def _adapter() -> TypeAdapter[dict[str, Remembered]]:
     """Of the file: what is known of each target. Only a daemon with a file pays for it."""
-    return TypeAdapter(dict[str, LearnedOf])
+    return TypeAdapter(dict[str, Remembered])
 
 
 class RulesFile:
-    """The hits of all targets. Without a path nothing is kept."""
+    """What is known of all targets. Without a path nothing is kept."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Read the file, which may block. A file that cannot be read is an empty one, with a
         warning in the log.
         """
         self._path = path
-        self._known: dict[str, LearnedOf] = {}
+        self._known: dict[str, Remembered] = {}
         self._written = True
         self._writing = asyncio.Lock()
         if path is None:
@@ -60,24 +51,25 @@ class RulesFile:
             meaning = "the reuse rules are learned again in the first session of each target"
             log.warning("rules_file.unreadable", file=str(path), error=str(error), meaning=meaning)
 
-    def recall(self, target: str, process_start_time: float) -> tuple[Observation, ...]:
-        """The hits of this process of the target; none if they are of another one."""
+    def recall(self, target: str, process_start_time: float) -> Remembered | None:
+        """What is known of this process of the target; None if it is another one."""
         known = self._known.get(target)
         same = known is not None and known.process_start_time == process_start_time
-        return known.hits if known is not None and same else ()
+        return known if same else None
 
-    async def remember(
-        self, target: str, process_start_time: float, hits: tuple[Observation, ...]
-    ) -> None:
-        """Keep the hits, and write the file if they are more than before. A failed write is logged.
+    async def remember(self, target: str, now: Remembered) -> None:
+        """Keep what is known, and write the file if it is more than before. A failed write is
+        logged.
 
         As many hits of the same process show the same rule, so a fleet does not write all the time.
         """
-        fewer = len(self.recall(target, process_start_time)) < len(hits)
-        if self._path is None or (self._written and not fewer):
+        before = self.recall(target, now.process_start_time)
+        kept = (0, False) if before is None else (len(before.hits), before.hit)
+        more = len(now.hits) > kept[0] or now.hit > kept[1]
+        if self._path is None or (self._written and not more):
             return
         self._known.pop(target, None)
-        self._known[target] = LearnedOf(process_start_time, hits)
+        self._known[target] = now
         while len(self._known) > _MOST_TARGETS:
             del self._known[next(iter(self._known))]  # the one that was written longest ago
         async with self._writing:

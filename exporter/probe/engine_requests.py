@@ -16,9 +16,9 @@ from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
-    from exporter.analysis.reuse.learning import Observation
+    from exporter.analysis.reuse.engine_knowledge import Remembered
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.wire.request import ChatRequest, Deadlines
@@ -71,9 +71,9 @@ class EngineRequests:
         from_counters: bool = False,
         publish: Callable[[OwnShare], None] = lambda _change: None,
         yield_turn: Callable[[], Awaitable[None]] = _no_admission,
-        recall: Callable[[float], Iterable[Observation]] = lambda _start: (),
+        recall: Callable[[float], Remembered | None] = lambda _start: None,
     ) -> None:
-        """`recall` gives the hits that are known of a process, by its start time."""
+        """`recall` gives what was kept of a process, by its start time."""
         self.client = client
         self.observe = observe
         self.clock = clock
@@ -134,8 +134,9 @@ class EngineRequests:
             self.process, self.reports, self.counters_lag = process, UsageReports(), False
             self._base = None
             self.forget()
-            for hit in self._recall(start) if start is not None else ():
-                self.knowledge.observe(hit)
+            known = None if start is None else self._recall(start)
+            if known is not None:
+                self.knowledge.recall(known)
         self._check_complete(snapshot)
         return process
 

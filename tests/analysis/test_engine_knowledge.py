@@ -153,7 +153,7 @@ def test_a_hit_on_more_than_was_sent_before_shows_no_rule():
     for prefix in SESSION:
         knowledge.observe(Observation(prefix, prefix.prompt - 16))
     assert knowledge.learned.rule == Rule(16)
-    assert knowledge.seen == ()
+    assert knowledge.remembered(1.0).hits == ()
 
 
 def test_a_new_process_knows_nothing_of_the_one_before():
@@ -161,14 +161,14 @@ def test_a_new_process_knows_nothing_of_the_one_before():
     assert (before.unit, before.label_is_wrong) == (528, True)
     after = EngineKnowledge(Hints(16))
     assert (after.learned, after.unit, after.label_is_wrong) == (None, 16, False)
-    assert after.seen == ()
+    assert after.remembered(1.0).hits == ()
 
 
 def test_what_was_seen_gives_the_same_rule_again():
     first = learned_from([*hits(Rule(16))[:4], short_by(160, hits(Rule(16))[4])], Hints(16))
-    again = learned_from(first.seen, Hints(16))
+    again = learned_from(first.remembered(1.0).hits, Hints(16))
     assert again.learned == first.learned
-    assert again.seen == first.seen
+    assert again.remembered(1.0).hits == first.remembered(1.0).hits
 
 
 def test_hints_that_come_later_settle_what_hits_left_open():
@@ -249,8 +249,7 @@ def test_losses_of_a_sick_process_are_not_recalled_as_its_rule():
     for prefix in sound[:2]:
         knowledge.observe(Observation(prefix, 3200))
     again = EngineKnowledge(Hints(16, uneven=False, speculative=False))
-    for seen in knowledge.seen:
-        again.observe(seen)
+    again.recall(knowledge.remembered(1.0))
     assert again.learned.rule == Rule(16)
 
 

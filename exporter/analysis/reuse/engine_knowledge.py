@@ -6,14 +6,15 @@ A new process gets a new one: it may be another version with other flags.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
-from exporter.analysis.reuse.learning import Hints, learn
+from exporter.analysis.reuse.learning import Hints, Observation, learn
 from exporter.analysis.reuse.rule import sent_again
 
 if TYPE_CHECKING:
-    from exporter.analysis.reuse.learning import Learned, Observation
+    from exporter.analysis.reuse.learning import Learned
     from exporter.model.chat import Usage
 
 _KEPT = 32
@@ -22,6 +23,20 @@ _CONFIRMED = 3
 """Hits below a known rule that make another rule, which explains all hits, the known one."""
 _FRESH = 8
 """If no rule explains all hits, and none is known, the latest ones alone may show one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is kept of an engine process over a restart of the exporter.
+
+    `process_start_time` is Unix time, as on its /metrics. `hits` are undisturbed. `hit` is that of
+    `EngineKnowledge`: the hits do not show it, since some engines serve only what they computed
+    twice.
+    """
+
+    process_start_time: float
+    hits: tuple[Observation, ...]
+    hit: bool = False
 
 
 class EngineKnowledge:
@@ -63,11 +78,6 @@ class EngineKnowledge:
         return self._learned
 
     @property
-    def seen(self) -> tuple[Observation, ...]:
-        """The undisturbed hits that the rule was learned from, oldest first."""
-        return tuple(self._seen)
-
-    @property
     def label(self) -> int | None:
         """The match unit on /metrics."""
         return self._hints.block
@@ -98,6 +108,16 @@ class EngineKnowledge:
     def _hits_beside(self, unit: int) -> bool:
         """Whether a hit is no multiple of `unit`. What cuts a hit short cuts whole units off."""
         return any(one.cached % unit for one in (*self._seen, *self._short, *self._disturbed))
+
+    def remembered(self, process_start_time: float) -> Remembered:
+        """What to keep of the process: the hits that the rule was learned from, oldest first."""
+        return Remembered(process_start_time, tuple(self._seen), self.hit)
+
+    def recall(self, known: Remembered) -> None:
+        """Take what was kept of the same process."""
+        self.hit = self.hit or known.hit
+        for seen in known.hits:
+            self.observe(seen)
 
     def repeat_hit(self, prompt: int) -> int | None:
         """The tokens that an identical prompt must hit; None while the rule is unknown."""

@@ -210,9 +210,10 @@ class Settings(BaseSettings, Section):
     default, because everyone who can reach the page could trigger reloads."""
 
     reuse_rules_file: ConfigPath | None = None
-    """A file that the exporter writes, so that it knows each engine's reuse rule after a restart of
-    the exporter. What it says of an engine counts only while the engine's process is the same.
-    Without it the first session of each target shows the rule again."""
+    """A file that the exporter writes, so that after a restart of the exporter it knows each
+    engine's reuse rule, and whether the cache had hits. What it says of an engine counts only while
+    the engine's process is the same. Without it the first session of each target shows the rule
+    again, and a cache that stopped meanwhile is `never_hit` and not `wedged`."""
 
     log: LogSettings = LogSettings()
 
