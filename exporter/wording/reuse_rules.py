@@ -38,6 +38,12 @@ RULE_ADVICE: dict[RuleCause, str] = {
 NO_FLAG = "No flag changes this while the engine decodes speculatively."
 """In place of the flag where speculation needs the last tokens and drops no block (vLLM 0.33)."""
 
+PART_OPEN = (
+    "Which part of the rule does this, and which flag changes it, is not known yet. More hits show "
+    "it."
+)
+"""In place of the flag while the hits leave that part of the rule open."""
+
 GIVEN_UP = "given up by the engine's rule"
 """The name of these tokens in tables and charts."""
 
@@ -47,6 +53,7 @@ _GIVES_UP = {
     RuleCause.UNIT: "A match unit larger than the cache block gives up",
 }
 _LOOKAHEAD = "Speculative decoding gives up"
+_OPEN = "The engine's reuse rule gives up"
 
 
 def rule_in_words(rule: ReuseRule) -> str:
@@ -97,12 +104,28 @@ def _amounts(totals: SessionTotals, rule: ReuseRule | None) -> dict[RuleCause, s
 
 
 def rule_advice(cause: RuleCause, rule: ReuseRule | None) -> str:
-    """The flag that changes this part of the rule, and what that costs."""
+    """The flag that changes this part of the rule, and what that costs, if the part is known."""
+    if _is_open(cause, rule):
+        return PART_OPEN
     return NO_FLAG if _only_looks_ahead(cause, rule) else RULE_ADVICE[cause]
 
 
 def _what(cause: RuleCause, rule: ReuseRule | None) -> str:
+    if _is_open(cause, rule):
+        return _OPEN
     return _LOOKAHEAD if _only_looks_ahead(cause, rule) else _GIVES_UP[cause]
+
+
+def _is_open(cause: RuleCause, rule: ReuseRule | None) -> bool:
+    """Whether the hits leave open what the rule's part of this cause is."""
+    if rule is None:
+        return True
+    parts = {
+        RuleCause.SPECULATIVE_DECODING: rule.dropped_blocks,
+        RuleCause.ANSWER_NOT_KEPT: rule.answers_kept,
+        RuleCause.UNIT: rule.unit_tokens,
+    }
+    return parts[cause] is None
 
 
 def _only_looks_ahead(cause: RuleCause, rule: ReuseRule | None) -> bool:

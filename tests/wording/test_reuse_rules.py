@@ -178,6 +178,32 @@ def test_an_unknown_rule_is_unknown_and_an_open_part_is_called_so():
     assert "--" not in of_reuse_rule(open_rule).evidence
 
 
+OPEN = {
+    RuleCause.SPECULATIVE_DECODING: replace(EAGLE, dropped_blocks=None, lookahead_tokens=4),
+    RuleCause.ANSWER_NOT_KEPT: replace(WINDOW, answers_kept=None),
+    RuleCause.UNIT: replace(EAGLE, unit_tokens=None, dropped_blocks=0),
+}
+
+
+@pytest.mark.parametrize("cause", RuleCause)
+@pytest.mark.parametrize("rule_known", [True, False])
+def test_no_flag_and_no_part_is_named_while_that_part_of_the_rule_is_open(cause, rule_known):
+    rule = OPEN[cause] if rule_known else None
+    lost = turn(2, 1250, 960, 992, gives_up=32, rule=cause)
+    (sentence,) = given_up_in_words(session_totals((TURNS[0], lost)), rule)
+    assert sentence.startswith("The engine's reuse rule gives up 32 tokens a turn")
+    assert "not known yet" in sentence
+    assert not any(flag in sentence for flag in FLAGS.values())
+    assert of_reuse_rule(rule).evidence.count("--") == 0
+
+
+def test_the_unit_of_an_open_rule_is_named_with_its_flag_where_it_is_known():
+    lost = turn(2, 1250, 960, 992, gives_up=32, rule=RuleCause.UNIT)
+    rule = replace(EAGLE, dropped_blocks=None, answers_kept=None)
+    (sentence,) = given_up_in_words(session_totals((TURNS[0], lost)), rule)
+    assert FLAGS[RuleCause.UNIT] in sentence
+
+
 def test_a_unit_that_is_larger_than_the_label_comes_with_its_flag():
     view = engine_view()
     assert "--prefix-match-unit" in of_match_unit(view, replace(EAGLE, unit_tokens=64)).evidence
