@@ -1,5 +1,7 @@
 """`python -m real_engines FILE [NAME …]` measures the engines of a file, one after the other.
 
+With `--faults` it only plays the faults, and adds them to the records that exist.
+
 `python -m real_engines --page` writes docs/engines.md from the records again.
 """
 
@@ -12,11 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from real_engines.faults import play_faults
 from real_engines.measuring import measure
 from real_engines.page import renewed
 from real_engines.programs import EngineError, served
 from real_engines.recipes import Recipe, RecipeError, read
-from real_engines.record import as_text, record_of
+from real_engines.record import as_text, faults_of, record_of
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -28,7 +31,7 @@ def main() -> int:
     failed = 0
     for recipe in _chosen(options):
         print(f"{recipe.name}: {recipe.kind}", flush=True)
-        failed += not _keep_record(recipe)
+        failed += not (_keep_faults if options.faults else _keep_record)(recipe)
     write_page()
     return 1 if failed else 0
 
@@ -37,6 +40,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m real_engines", description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", help="the engines, as TOML")
     parser.add_argument("names", nargs="*", help="only these engines of the file")
+    parser.add_argument(
+        "--faults", action="store_true", help="only play the faults, for records that exist"
+    )
     parser.add_argument("--page", action="store_true", help="only write the page again")
     options = parser.parse_args()
     if options.page == (options.file is not None):
@@ -67,8 +73,31 @@ def _keep_record(recipe: Recipe) -> bool:
         print(f"  {error}", file=sys.stderr)
         return False
     RECORDS.mkdir(exist_ok=True)
-    (RECORDS / f"{recipe.name}.json").write_text(as_text(record), "utf-8")
+    _file_of(recipe).write_text(as_text(record), "utf-8")
+    return _keep_faults(recipe)
+
+
+def _keep_faults(recipe: Recipe) -> bool:
+    """Add the faults to a record that exists; True if the recipe says nothing of them."""
+    folder = Path(tempfile.mkdtemp(prefix=f"faults-{recipe.name}-"))
+    try:
+        if recipe.small_cache is not None:
+            played = play_faults(recipe, recipe.small_cache, folder)
+            found = faults_of(recipe.small_cache, played)
+        elif recipe.no_faults is not None:
+            found = {"reason": recipe.no_faults}
+        else:
+            return True
+        record = json.loads(_file_of(recipe).read_text("utf-8"))
+    except (EngineError, OSError) as error:
+        print(f"  {error}", file=sys.stderr)
+        return False
+    _file_of(recipe).write_text(as_text(record | {"faults": found}), "utf-8")
     return True
+
+
+def _file_of(recipe: Recipe) -> Path:
+    return RECORDS / f"{recipe.name}.json"
 
 
 def records() -> list[dict[str, Any]]:

@@ -28,7 +28,10 @@ def renewed(page: str, records: Iterable[Record]) -> str:
 def tables(records: Iterable[Record]) -> str:
     """All tables: plain engines by version, then the other kinds."""
     rows = sorted(records, key=_place)
-    return "\n".join(f"{title}\n\n{_table(rows, columns)}" for title, columns in _TABLES.items())
+    faults = [row for record in rows for row in _fault_rows(record)]
+    shown = {title: (rows, columns) for title, columns in _TABLES.items()}
+    shown["### Faults"] = (faults, _FAULTS)
+    return "\n".join(f"{title}\n\n{_table(*table)}" for title, table in shown.items())
 
 
 def _place(record: Record) -> tuple[bool, str, list[int], str]:
@@ -237,6 +240,94 @@ def _gaps(record: Record) -> str:
     return " ".join(parts).replace("..", ".") or "nothing"
 
 
+# Faults
+
+
+def _fault_rows(record: Record) -> list[Record]:
+    """One row for each session with a fault, or one with the reason why there is none."""
+    engine = {key: record[key] for key in ("version", "kind")}
+    faults = record.get("faults", {"sessions": ()})
+    if "reason" in faults:
+        return [engine | {"fault": None, "reason": faults["reason"]}]
+    cache = {"blocks": faults.get("blocks")}
+    played = [session for session in faults["sessions"] if session["before_turn"]]
+    return [engine | cache | session for session in played]
+
+
+_FAULT_WORDS = {
+    "reset": "`/reset_prefix_cache`",
+    "restart": "restart",
+    "eviction": "another client, cache of {blocks} blocks",
+}
+
+
+def _fault(row: Record) -> str:
+    if row["fault"] is None:
+        return f"not played: {row['reason']}"
+    words = _FAULT_WORDS[row["fault"]].format(blocks=row["blocks"])
+    return f"{words}, before turn {row['before_turn']}"
+
+
+def _of_session(cell: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A cell that is empty where no session was played."""
+    return lambda row: "" if row["fault"] is None else cell(row)
+
+
+def _hit_turn(row: Record) -> Mapping[str, Any]:
+    """The turn that the fault preceded; empty if the session ended before it."""
+    return next((turn for turn in row["turns"] if turn["turn"] == row["before_turn"]), {})
+
+
+def _lost(row: Record) -> str:
+    turn = _hit_turn(row)
+    attainable, loss = turn.get("attainable_cached_tokens"), turn.get("loss")
+    if attainable is None or turn["cached_tokens"] is None:
+        return UNKNOWN
+    return f"{loss['tokens'] if loss else 0:,} of {attainable:,}"
+
+
+def _cause(row: Record) -> str:
+    loss = _hit_turn(row).get("loss")
+    return f"`{loss['cause']}`" if loss else "none"
+
+
+def _given_up_there(row: Record) -> str:
+    return _by_cause(_hit_turn(row).get("rule_losses", ()))
+
+
+def _given_up_in_all(row: Record) -> str:
+    return _by_cause(loss for turn in row["turns"] for loss in turn["rule_losses"])
+
+
+def _lost_elsewhere(row: Record) -> str:
+    others = [turn for turn in row["turns"] if turn["turn"] != row["before_turn"]]
+    return _by_cause(turn["loss"] for turn in others if turn["loss"])
+
+
+def _rule_after(row: Record) -> str:
+    """Whether each part of the rule that was known before is the same after the session."""
+    before, after = row["rule_before"], row["reuse_rule"]
+    if before is None or after is None:
+        return UNKNOWN
+    differ = [part for part, value in before.items() if value not in (None, after[part])]
+    if any(after[part] is not None for part in differ):
+        return f"another: {', '.join(differ)}"
+    if differ:
+        return f"no longer known: {', '.join(differ)}"
+    return "found again" if row["fault"] == "restart" else "stays"
+
+
+_FAULTS: Mapping[str, Callable[[Record], str]] = {
+    "vLLM": _version,
+    "kind": _kind,
+    "fault": _fault,
+    "lost": _of_session(_lost),
+    "cause": _of_session(_cause),
+    "given up by the rule there": _of_session(_given_up_there),
+    "given up in the session": _of_session(_given_up_in_all),
+    "rule": _of_session(_rule_after),
+    "lost at other turns": _of_session(_lost_elsewhere),
+}
 _TABLES: Mapping[str, Mapping[str, Callable[[Record], str]]] = {
     "### What is known": {
         "vLLM": _version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,16 +12,18 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from real_engines.recipes import Recipe
 
 EXPORTER = (sys.executable, "-m", "exporter")
 _STOP_SECONDS = 30.0
+_PORTS = range(20000, 32000)
 
 
 class EngineError(RuntimeError):
@@ -28,8 +31,17 @@ class EngineError(RuntimeError):
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that is free now, below those that the system gives to outgoing connections.
+
+    vLLM binds it half a minute later, and again after a restart.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise EngineError(f"no free port from {_PORTS.start} to {_PORTS.stop}")
 
 
 def read(url: str) -> str:
@@ -85,14 +97,21 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def served(recipe: Recipe, log: Path) -> Iterator[str]:
-    """The URL of the engine, once /health answers."""
+def served(
+    recipe: Recipe,
+    log: Path,
+    port: int | None = None,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
+    """The URL of the engine, once /health answers. Without a port it gets a free one."""
     if recipe.url is not None:
         yield recipe.url.rstrip("/")
         return
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    with running(recipe.words(port), log, **recipe.environment) as process:
+    variables = {**recipe.environment, **environment}
+    with running([*recipe.words(port), *flags], log, **variables) as process:
 
         def ready() -> bool:
             if process.poll() is not None:

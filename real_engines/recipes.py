@@ -8,8 +8,11 @@
     start_seconds = 600         # how long it may take until /health answers
     model = "adapter"           # if the first model that it serves is not the one to measure
     note = "why something is not known here"
+    small_cache = { context_tokens = 1984, blocks = 64 }   # to play faults (faults.py)
+    no_faults = "why faults cannot be shown here"          # or the reason
 
-With `url` in place of `command` the engine runs already.
+With `url` in place of `command` the engine runs already, and no faults are played. vLLM's own flags
+are appended to a command whose faults are played.
 """
 
 from __future__ import annotations
@@ -31,6 +34,32 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class SmallCache:
+    """A context in which sessions are short, and the blocks of a cache that holds one such prompt.
+
+    Sliding and linear layers need more blocks for it than full attention does.
+    """
+
+    context_tokens: int
+    blocks: int
+
+    @property
+    def context_flags(self) -> list[str]:
+        """The flags of vLLM for the context alone."""
+        return ["--max-model-len", str(self.context_tokens)]
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of vLLM for the context and the cache."""
+        return [*self.context_flags, "--num-gpu-blocks-override", str(self.blocks)]
+
+    @property
+    def foreign_tokens(self) -> int:
+        """The prompt of another client that leaves a session little room."""
+        return self.context_tokens * 9 // 10
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One engine: a URL, or a command that serves it at `{port}`."""
 
@@ -42,6 +71,8 @@ class Recipe:
     start_seconds: float = _START_SECONDS
     model: str | None = None
     note: str | None = None
+    small_cache: SmallCache | None = None
+    no_faults: str | None = None
 
     def words(self, port: int) -> list[str]:
         """The command line, with the port."""
@@ -60,9 +91,12 @@ def read(file: Path) -> list[Recipe]:
 
 def _recipe(table: Mapping[str, Any]) -> Recipe:
     try:
-        recipe = Recipe(**table)
+        small = table.get("small_cache")
+        recipe = Recipe(**dict(table) | {"small_cache": SmallCache(**small) if small else None})
     except TypeError as error:
         raise RecipeError(f"an engine of the file: {error}") from error
     if (recipe.url is None) == (recipe.command is None):
         raise RecipeError(f"{recipe.name}: give a url or a command")
+    if recipe.small_cache is not None and (recipe.command is None or recipe.no_faults):
+        raise RecipeError(f"{recipe.name}: faults need a command, and no reason to leave them out")
     return recipe

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from exporter.wording.session_json import session_json
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.model.reuse import ReuseRule
+    from real_engines.faults import Played
     from real_engines.measuring import Measured
-    from real_engines.recipes import Recipe
+    from real_engines.recipes import Recipe, SmallCache
 
 _SESSION = ("failure", "notices", "prefix", "reuse_rule", "nonce_in_prompt")
 _TURN = (
@@ -42,16 +47,36 @@ def record_of(recipe: Recipe, measured: Measured) -> dict[str, Any]:
             name: {"engine": own, "exporter": measured.exporter[name]}
             for name, own in measured.engine.counters.items()
         },
-        "sessions": [
-            _picked(session, *_SESSION)
-            | {"turns": [_picked(turn, *_TURN) for turn in session["turns"]]}
-            for session in measured.sessions
-        ],
+        "sessions": [_session(session) for session in measured.sessions],
         "check": {
             "exit_code": measured.check_code,
             "tests": [_picked(_anonymous(test), *_FINDING) for test in report["tests"]],
         },
     }
+
+
+def faults_of(small: SmallCache, played: Sequence[Played]) -> dict[str, Any]:
+    """What the exporter said of each session, with a fault or without one."""
+    sessions = [session_json(one.result) for one in played]
+    return {
+        "measured": sessions[0]["started"][:10],
+        "context_tokens": small.context_tokens,
+        "blocks": small.blocks,
+        "sessions": [
+            {"fault": one.fault, "before_turn": one.turn, "rule_before": _plain(one.known)}
+            | _session(session)
+            for one, session in zip(played, sessions, strict=True)
+        ],
+    }
+
+
+def _plain(rule: ReuseRule | None) -> dict[str, Any] | None:
+    return None if rule is None else asdict(rule)
+
+
+def _session(session: Mapping[str, Any]) -> dict[str, Any]:
+    turns = [_picked(turn, *_TURN) for turn in session["turns"]]
+    return _picked(session, *_SESSION) | {"turns": turns}
 
 
 def _picked(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -68,5 +93,5 @@ def _anonymous(test: Mapping[str, Any]) -> Mapping[str, Any]:
 def as_text(record: Mapping[str, Any]) -> str:
     """The record as JSON, with one line for each turn and each test."""
     pretty = json.dumps(record, indent=1, ensure_ascii=False)
-    held = re.compile(r'\{\s*"(?:turn|name)": (?!"[^"]*",\s*"kind")[^{}]*(?:\{[^{}]*\}[^{}]*)?\}')
+    held = re.compile(r'\{\s*"(?:turn|name)": (?!"[^"]*",\s*"kind")[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
     return held.sub(lambda found: " ".join(found[0].split()), pretty) + "\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WORDS = "A block holds the keys and values of some tokens. " * 60
-_PATIENCE = 300
+PATIENCE = 300
 
 
 def told_tokens(url: str, model: str | None) -> dict[str, int | None]:
@@ -22,7 +22,7 @@ def told_tokens(url: str, model: str | None) -> dict[str, int | None]:
 
     None: usage has none, or the engine refused the request.
     """
-    served = model or json.loads(read(f"{url}/v1/models"))["data"][0]["id"]
+    served = model or first_model(url)
     message = {"role": "user", "content": f"{secrets.token_hex(16)} {_WORDS}"}
     body = {
         "model": served,
@@ -34,6 +34,11 @@ def told_tokens(url: str, model: str | None) -> dict[str, int | None]:
     return {name: _cached(url, body) for name in ("new", "repeated")}
 
 
+def first_model(url: str) -> str:
+    """The first model that the engine lists."""
+    return str(json.loads(read(f"{url}/v1/models"))["data"][0]["id"])
+
+
 def _cached(url: str, body: Mapping[str, Any]) -> int | None:
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",
@@ -41,7 +46,7 @@ def _cached(url: str, body: Mapping[str, Any]) -> int | None:
         {"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return cached_of(str(answer.read(), "utf-8"))
     except urllib.error.HTTPError:
         return None

@@ -6,23 +6,24 @@ TEST_ENGINE_KINDS names the kinds, separated by spaces; the default is one of ea
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from scraper_bench import requests_to
 from served import run_command
+from vllm_server import kind_command
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
 from exporter.model.reuse import RuleCause
 from exporter.model.session import LossCause
-from exporter.probe.session.plan import SessionHooks, SessionPlan
+from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
+from real_engines.faults import DEV_MODE, TURN, Interruption, empty_cache, play_faults
+from real_engines.recipes import Recipe, SmallCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from vllm_server import Server, VllmServers
 
     from exporter.model.session import SessionResult
+    from exporter.probe.engine_requests import EngineRequests
+    from real_engines.faults import Played
 
 pytestmark = pytest.mark.vllm
 
@@ -45,14 +48,13 @@ RULES = {
     "qwen3-next-32": {"unit_tokens": 32, "dropped_blocks": 0, "answers_kept": False},
 }
 """The parts of the rule of each kind that a session of short answers shows."""
+GIVES_UP_EACH_TURN = {"eagle"}
 KINDS = os.environ.get("TEST_ENGINE_KINDS", "eagle gemma3 qwen3-next").split()
-RESTARTED_KINDS = KINDS if "TEST_ENGINE_KINDS" in os.environ else ["eagle"]
+KINDS_WITH_FAULTS = KINDS if "TEST_ENGINE_KINDS" in os.environ else ["eagle"]
 """Each takes two more starts of a minute."""
-SMALL_CACHE = {"gemma3": "160", "gemma4": "160", "swa": "96", "qwen3-next": "64"}
-"""Blocks that hold one prompt of the small context and not much more; 64 where layers are alike."""
 SMALL_CONTEXT = 1984
-FOREIGN_TOKENS = 1800
-RESET_BEFORE = 5  # the turn before which the cache is emptied
+SMALL_BLOCKS = {"gemma3": 160, "gemma4": 160, "swa": 66, "qwen3-next": 18, "qwen3-next-32": 18}
+"""Blocks that hold one prompt of the small context and not much more; 64 where layers are alike."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -63,16 +65,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def engine(vllm_servers: VllmServers, kind: str) -> Iterator[Server]:
     """A server of that kind whose cache a request can empty."""
-    server = vllm_servers.start_kind(kind, VLLM_SERVER_DEV_MODE="1")
+    server = vllm_servers.start_kind(kind, **DEV_MODE)
     yield server
     server.stop()
 
 
 @contextlib.asynccontextmanager
-async def runner_of(url: str) -> AsyncIterator[SessionRunner]:
+async def runner_of(url: str) -> AsyncIterator[tuple[SessionRunner, EngineRequests]]:
     async with EngineClient(url, timeout_seconds=60) as client:
-        plan = SessionPlan("t", CODING_AGENT, 32, DEADLINES)
-        yield SessionRunner(plan, requests_to(client), lambda: secrets.token_hex(16))
+        plan, requests = SessionPlan("t", CODING_AGENT, 32, DEADLINES), requests_to(client)
+        yield SessionRunner(plan, requests, lambda: secrets.token_hex(16)), requests
 
 
 def unlike_the_rule(result: SessionResult, kind: str) -> dict[str, object]:
@@ -87,7 +89,7 @@ def unlike_the_rule(result: SessionResult, kind: str) -> dict[str, object]:
 
 
 async def test_a_sound_engine_attains_all_that_its_rule_lets_it_serve(engine, kind):
-    async with runner_of(engine.url) as runner:
+    async with runner_of(engine.url) as (runner, _):
         played = [await runner.play() for _ in range(SESSIONS)]
     for result in played:
         assert result.failure is None
@@ -105,86 +107,74 @@ async def test_a_sound_engine_attains_all_that_its_rule_lets_it_serve(engine, ki
 async def test_a_cache_emptied_between_two_turns_is_a_loss_beside_what_the_rule_gives_up(
     engine, kind
 ):
-    def before_turn(index: int, _turns: int) -> None:
-        if index == RESET_BEFORE:
-            asked = urllib.request.Request(f"{engine.url}/reset_prefix_cache", method="POST")
-            urllib.request.urlopen(asked, timeout=60).close()
-
-    async with runner_of(engine.url) as runner:
+    async with runner_of(engine.url) as (runner, requests):
         await runner.play()
-        result = await runner.play(SessionHooks(on_turn_start=before_turn))
-    lost = {turn.index: turn.loss for turn in result.turns if turn.loss is not None}
-    assert set(lost) == {RESET_BEFORE}
-    assert lost[RESET_BEFORE].cause is LossCause.RESET
-    turn = result.turns[RESET_BEFORE - 1]
-    assert lost[RESET_BEFORE].tokens == turn.attainable_cached_tokens
-    assert unlike_the_rule(result, kind) == {}
-    others = [turn for turn in result.turns[1:] if turn.index != RESET_BEFORE]
-    assert all(turn.cached_tokens == turn.attainable_cached_tokens for turn in others)
-    assert {part.cause for turn in result.turns for part in turn.rule_losses} <= set(RuleCause)
+        reset = Interruption(lambda: empty_cache(engine.url), TURN)
+        result = await reset.play(runner, requests)
+    check_loss(result, TURN, LossCause.RESET, kind)
+    assert result.turns[TURN - 1].cached_tokens == 0
 
 
-@pytest.mark.parametrize("restarted", RESTARTED_KINDS)
-async def test_a_restart_between_two_turns_is_a_loss_of_all_that_the_rule_let_it_serve(
-    vllm_servers, restarted
-):
-    server = vllm_servers.start_kind(restarted)
-    port = int(server.url.rsplit(":", 1)[1])
-    servers = [server]
+def check_loss(result: SessionResult, turn: int, cause: LossCause, kind: str) -> None:
+    """One turn has a loss with this cause: what the rule let the engine serve and it did not.
 
-    def before_turn(index: int, _turns: int) -> None:
-        if index == RESET_BEFORE:
-            servers[0].stop()
-            servers[0] = vllm_servers.start_kind(restarted, port=port)
-
-    try:
-        async with runner_of(server.url) as runner:
-            await runner.play()
-            result = await runner.play(SessionHooks(on_turn_start=before_turn))
-    finally:
-        servers[0].stop()
+    What the rule gives up stands beside it, and the rule is that of the kind.
+    """
     assert result.failure is None
-    (lost,) = [turn for turn in result.turns if turn.loss is not None]
-    assert lost.index == RESET_BEFORE
-    assert lost.loss is not None
-    assert lost.loss.cause is LossCause.RESTART
-    assert lost.cached_tokens == 0
+    assert [one.index for one in result.turns if one.loss is not None] == [turn]
+    for one in result.turns[1:]:
+        assert one.cached_tokens is not None
+        assert one.attainable_cached_tokens is not None
+        assert one.ideal_cached_tokens is not None
+        lost = 0 if one.loss is None else one.loss.tokens
+        given_up = sum(part.tokens for part in one.rule_losses)
+        assert lost == one.attainable_cached_tokens - one.cached_tokens
+        assert given_up == one.ideal_cached_tokens - one.attainable_cached_tokens
+        assert given_up > 0 or kind not in GIVES_UP_EACH_TURN
+    lost_turn = result.turns[turn - 1]
+    assert lost_turn.loss is not None
+    assert lost_turn.loss.cause is cause
+    assert unlike_the_rule(result, kind) == {}
+    assert {part.cause for one in result.turns for part in one.rule_losses} <= set(RuleCause)
 
 
-@pytest.mark.parametrize("small", RESTARTED_KINDS)
-async def test_a_cache_that_others_fill_is_a_loss_by_eviction_beside_what_the_rule_gives_up(
-    vllm_servers, small
+@pytest.fixture(scope="module", params=KINDS_WITH_FAULTS)
+def faulty_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def faults(faulty_kind: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
+    """The session with each fault, after one without."""
+    small = SmallCache(SMALL_CONTEXT, SMALL_BLOCKS.get(faulty_kind, 64))
+    command = f"env HOST=127.0.0.1 PORT={{port}} {kind_command()} {faulty_kind}"
+    recipe = Recipe(faulty_kind, faulty_kind, command=command, small_cache=small)
+    played = play_faults(recipe, small, tmp_path_factory.mktemp(faulty_kind))
+    for one in played:
+        losses = [turn.loss for turn in one.result.turns]
+        assert one.turn is not None or losses == [None] * len(losses)
+    return {one.fault: one for one in played}
+
+
+def test_a_restart_between_two_turns_is_a_loss_of_all_that_the_rule_let_it_serve(
+    faults, faulty_kind
 ):
-    blocks = SMALL_CACHE.get(small, "64")
-    server = vllm_servers.start_kind(
-        small, "--num-gpu-blocks-override", blocks, MAX_LEN=str(SMALL_CONTEXT)
-    )
+    result = faults["restart"].result
+    check_loss(result, TURN, LossCause.RESTART, faulty_kind)
+    lost = result.turns[TURN - 1]
+    assert lost.cached_tokens == 0
+    assert lost.loss.tokens == lost.attainable_cached_tokens > 0
 
-    def before_turn(index: int, turns: int) -> None:
-        if index == turns:
-            ask(server.url, [100 + token % 1000 for token in range(FOREIGN_TOKENS)])
 
-    try:
-        async with runner_of(server.url) as runner:
-            sound = await runner.play()
-            result = await runner.play(SessionHooks(on_turn_start=before_turn))
-    finally:
-        server.stop()
-    assert [turn.loss for turn in sound.turns] == [None] * len(sound.turns)
-    *others, last = result.turns
-    assert [turn.loss for turn in others] == [None] * len(others)
-    assert last.loss is not None
-    assert last.loss.cause is LossCause.EVICTED
+def test_a_cache_that_others_fill_is_a_loss_by_eviction_beside_what_the_rule_gives_up(
+    faults, faulty_kind
+):
+    result = faults["eviction"].result
+    last = result.turns[-1]
+    check_loss(result, last.index, LossCause.EVICTED, faulty_kind)
+    assert last.loss.tokens > 0
     assert "other requests used 0" not in last.loss.evidence
-
-
-def ask(url: str, prompt: list[int]) -> None:
-    """A request of another client, as token ids, answered with one token."""
-    body = {"model": "tiny", "prompt": prompt, "max_tokens": 1}
-    asked = urllib.request.Request(
-        f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    urllib.request.urlopen(asked, timeout=300).close()
+    assert faults["eviction"].known == result.reuse_rule
 
 
 def test_check_finds_nothing_wrong_and_shows_the_rule(engine, kind):

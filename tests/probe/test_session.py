@@ -75,6 +75,25 @@ async def test_an_engine_restarted_between_two_turns_lost_tokens_to_the_restart(
     assert (lost[0].cached_tokens, lost[0].loss.cause) == (0, LossCause.RESTART)
 
 
+async def test_a_restart_of_an_engine_without_a_start_time_is_seen_by_its_counters(bench):
+    async with bench(like="api2") as at:
+        await at.play()
+        chat, calls = at.client.chat, iter(range(1, 100))
+
+        async def chat_after_a_restart(*arguments):
+            if next(calls) == 4:
+                await at.simulator.engine.restart()
+            return await chat(*arguments)
+
+        at.client.chat = chat_after_a_restart
+        result = await at.play()
+    (lost,) = [turn for turn in result.turns if turn.loss is not None]
+    assert (lost.index, lost.loss.cause) == (4, LossCause.RESTART)
+    assert lost.loss.tokens == lost.attainable_cached_tokens > 0
+    assert "counters fell" in lost.loss.evidence
+    assert "start_time_seconds changed" not in lost.loss.evidence
+
+
 @pytest.mark.parametrize(
     ("fault", "notice"),
     [

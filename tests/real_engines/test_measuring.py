@@ -7,10 +7,14 @@ import sys
 
 import pytest
 
+import real_engines.__main__ as program
 from real_engines.measuring import measure
+from real_engines.page import BEGIN, END
 from real_engines.programs import EngineError, answers, served
 from real_engines.recipes import Recipe, RecipeError, read
 from real_engines.record import as_text, record_of
+
+ENGINE = '[[engines]]\nname = "a"\nkind = "plain"\n'
 
 
 def written(folder, text):
@@ -30,6 +34,26 @@ def test_a_file_lists_engines(tmp_path):
     assert second.words(7) == ["serve", "a model", "--port", "7"]
 
 
+def test_a_small_cache_is_one_of_flags(tmp_path):
+    text = ENGINE + 'command = "c"\nsmall_cache = { context_tokens = 1984, blocks = 64 }\n'
+    (recipe,) = read(written(tmp_path, text))
+    assert recipe.small_cache.context_flags == ["--max-model-len", "1984"]
+    assert recipe.small_cache.flags[2:] == ["--num-gpu-blocks-override", "64"]
+
+
+def test_faults_alone_are_added_to_the_record_that_exists(tmp_path, record, monkeypatch):
+    file = written(tmp_path, ENGINE + 'command = "c"\nno_faults = "caching is off"\n')
+    page, kept = tmp_path / "engines.md", tmp_path / "a.json"
+    page.write_text(f"{BEGIN}\n{END}", "utf-8")
+    kept.write_text(as_text(record), "utf-8")
+    monkeypatch.setattr(program, "RECORDS", tmp_path)
+    monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["real_engines", "--faults", str(file)])
+    assert program.main() == 0
+    assert json.loads(kept.read_text("utf-8")) == record | {"faults": {"reason": "caching is off"}}
+    assert "not played: caching is off" in page.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -38,6 +62,11 @@ def test_a_file_lists_engines(tmp_path):
         '[[engines]]\nname = "a"\nkind = "plain"\nurl = "u"\ncommand = "c"\n',
         '[[engines]]\nname = "a"\nkind = "plain"\nurl = "u"\nunknown = 1\n',
         '[[engines]]\nname = "a"\nkind = "k"\nurl = "u"\n' * 2,
+        ENGINE + 'url = "u"\nsmall_cache = { context_tokens = 1984, blocks = 64 }\n',
+        ENGINE + 'command = "c"\nsmall_cache = { blocks = 64 }\n',
+        ENGINE + 'command = "c"\nsmall_cache = { context_tokens = 9, blocks = 9, more = 1 }\n',
+        ENGINE
+        + 'command = "c"\nsmall_cache = { context_tokens = 9, blocks = 9 }\nno_faults = "why"\n',
     ],
 )
 def test_a_mistake_in_the_file_is_reported(tmp_path, text):

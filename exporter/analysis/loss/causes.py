@@ -30,7 +30,8 @@ class Evidence:
     this session. `traffic` is that since the last reading at which the session's prefix was in use.
     `several` is the proof, in words, that several engines answer at this URL. `hit_before`: this
     engine process served one of the exporter's prompts from cache before. `repeat_hit` is what an
-    identical prompt must hit by the rule.
+    identical prompt must hit by the rule. `counters_fell`: only that shows the restart, because
+    /metrics has no start time.
     """
 
     cached: int
@@ -47,6 +48,7 @@ class Evidence:
     hit_before: bool = False
     rule_known: bool = False
     repeat_hit: int | None = None
+    counters_fell: bool = False
 
     def judged_by(
         self, knowledge: EngineKnowledge, *, cached: int, expected: int, rule_known: bool
@@ -139,6 +141,11 @@ def _mixed(evidence: Evidence) -> Verdict:
 def _restart(evidence: Evidence) -> Verdict:
     if not evidence.restarted:
         return None
+    if evidence.counters_fell:
+        return LossCause.RESTART, (
+            "the engine's counters fell during the session, as after a restart; /metrics has no "
+            "process_start_time_seconds"
+        )
     return LossCause.RESTART, "process_start_time_seconds changed during the session"
 
 

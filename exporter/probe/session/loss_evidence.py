@@ -43,6 +43,8 @@ class LossEvidence:
         self._requests = requests
         self._last = before.snapshot if before else None
         self._start_time = self._last.process_start_time if self._last else None
+        self._restarts = before.restarts if before else None
+        self._fell = False  # a counter, since the reading before
         self._own_before = requests.share
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
@@ -68,26 +70,28 @@ class LossEvidence:
         before = self._last
         now, traffic = await self._since_last()
         cache = self.engine.cache if self.engine else None
+        started = self._start_changed(now)
         found = Evidence(
             cached=usage.cached_tokens or 0,
             expected=expected,
             prompt=usage.prompt_tokens,
             match_unit=match_unit,
             prefix_caching=cache.prefix_caching if cache else None,
-            restarted=self._restarted(now),
+            restarted=self._fell or None if started is None else started,
             ranks=now.ranks if now else None,
             room=room_beside(max((one.tokens for one in earlier), default=0), before, now),
             traffic=traffic,
             repeat=self._missed,
             several=self._replicas.proof,
+            counters_fell=started is None and self._fell,
         )
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
         return replace(found, repeat=await self._repeat(turn, match_unit, resend))
 
-    def _restarted(self, now: EngineSnapshot | None) -> bool | None:
+    def _start_changed(self, now: EngineSnapshot | None) -> bool | None:
         """Whether the process differs from the last known one; None if either start time is
-        missing.
+        missing. Then only counters that fell show a restart.
         """
         before, after = self._start_time, now.process_start_time if now else None
         if after is not None:
@@ -98,6 +102,9 @@ class LossEvidence:
         """A new reading, and the traffic since the one before it."""
         before, own_before = self._last, self._own_before
         view = await self._replicas.next()
+        seen = self._restarts if view is None else view.restarts
+        self._fell = None not in (seen, self._restarts) and seen != self._restarts
+        self._restarts = seen
         self._last, self._own_before = view.snapshot if view else None, self._requests.share
         self.engine = self._last or self.engine
         own = OwnTraffic.between(own_before, self._own_before, self._session_tokens)
@@ -116,7 +123,7 @@ class LossEvidence:
         if usage is None or usage.cached_tokens is None:
             return None
         full = pressed(traffic, room_beside(turn.tokens, before, now))
-        gone = self._restarted(now) is True or traffic is None
+        gone = self._start_changed(now) is True or traffic is None
         return usage.cached_tokens, gone or full is not False or now is None or now.ranks != 1
 
     async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:

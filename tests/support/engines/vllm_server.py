@@ -95,13 +95,13 @@ class VllmServers:
 
     def start(self, *flags: str, port: int | None = None) -> Server:
         """A new server, ready to answer. The caller stops it."""
-        command = _command("TEST_VLLM_COMMAND", HOW)
+        command = shlex.split(_command("TEST_VLLM_COMMAND", HOW))
         port = port or _free_port()
         return self._start([*command, "--host", "127.0.0.1", "--port", str(port), *flags], port)
 
     def start_kind(self, kind: str, *flags: str, port: int | None = None, **env: str) -> Server:
         """A new server of a kind of engine, ready to answer. The caller stops it."""
-        command = _command("TEST_ENGINE_KIND_COMMAND", HOW_KINDS)
+        command = shlex.split(kind_command())
         port = port or _free_port()
         return self._start([*command, kind, *flags], port, PORT=str(port), HOST="127.0.0.1", **env)
 
@@ -129,13 +129,18 @@ class VllmServers:
         self._running.clear()
 
 
-def _command(variable: str, how: str) -> list[str]:
+def kind_command() -> str:
+    """The command line that serves a kind. Without one the test is skipped, or fails in CI."""
+    return _command("TEST_ENGINE_KIND_COMMAND", HOW_KINDS)
+
+
+def _command(variable: str, how: str) -> str:
     command = os.environ.get(variable)
     if not command:
         if os.environ.get("CI") == "true":
             pytest.fail(how)
         pytest.skip(how)
-    return shlex.split(command)
+    return command
 
 
 def _free_port() -> int:
