@@ -1,8 +1,9 @@
 """Whether an engine honours cache_salt, which keeps each session's cache apart from all others.
 
-A process is trusted until a first turn hits under a salt that was never used. Then sessions put a
-nonce at the head of the first message, so the first block of every prompt differs from those of
-other sessions. A new process is trusted again, because it may be another version.
+vLLM before 0.9 does not know the field. Any other process is trusted until a first turn hits under
+a salt that was never used. Where salts do nothing, sessions put a nonce at the head of the first
+message, so the first block of every prompt differs from those of other sessions. A new process is
+trusted again, because it may be another version.
 """
 
 from __future__ import annotations
@@ -10,8 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.model.engine import release
+
 if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo, EngineView
+
+_SALTS_SINCE = (9, 0)  # vLLM 0.9: `cache_salt` of ChatCompletionRequest
+
+
+def knows_salts(version: str | None) -> bool:
+    """Whether this version of vLLM may know `cache_salt`; True if the version is unknown."""
+    found = release(version)
+    return found is None or found >= _SALTS_SINCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,13 @@ class SaltTrust:
         self._by: Process | None = None
 
     def ignored(self, process: Process | None) -> bool:
-        """Whether this process is known to ignore salts.
+        """Whether this process is known to ignore salts, by its version or by a session.
 
         A process that may be a new one is trusted again. If it is the old one, the next session
         finds that out at the cost of one turn.
         """
+        if process is not None and not knows_salts(process.version):
+            return True
         if process is not None and self._ignored:
             if self._by is None or process.differs(self._by):
                 self._ignored, self._by = False, None

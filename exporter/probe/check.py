@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.model.engine import EngineInfo
+    from exporter.model.session import SessionResult
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.session.plan import SessionPlan
 
@@ -107,7 +108,7 @@ class Check:
             session.of_usage_details(played),
             session.of_token_ids(played),
             session.of_first_turn(played),
-            engine.of_reuse_rule(played.reuse_rule, view),
+            engine.of_reuse_rule(played.reuse_rule, view, reported=_reported(played)),
             session.of_second_turn(played),
             session.of_prefix(played),
         )
@@ -133,3 +134,8 @@ class Check:
         for one in found:
             self._found.append(one)
             self._on_finding(one)
+
+
+def _reported(session: SessionResult) -> bool:
+    """Whether the cached tokens of a turn are known. Without a turn that is not known."""
+    return not session.turns or any(one.cached_tokens is not None for one in session.turns)

@@ -16,20 +16,24 @@ CACHING_ON = (
 )
 """The remedy where `enable_prefix_caching` is False, as vLLM sets it for MLA on a CPU."""
 
+REPORT_CACHED = (
+    "Start vLLM with --enable-prompt-tokens-details. If the flag is set, either this engine cannot "
+    "report cached tokens, like the V1 engine of vLLM 0.8 and the V0 engine on a CPU, or a proxy "
+    "between this exporter and vLLM drops usage.prompt_tokens_details."
+)
+"""The remedy where no answer has cached tokens. Nothing shows whether the flag is set."""
+
 ADVICE: dict[Notice, str] = {
     Notice.SIMULATED: (
         "The engine is SIMULATED: these numbers describe a simulator, not a model server."
     ),
     Notice.USAGE_DETAILS_MISSING: (
-        "The server does not report cached tokens, so hit ratios are unknown. Start vLLM with "
-        "--enable-prompt-tokens-details. If the flag is set, vLLM is older than 0.9, or a proxy "
-        "between this exporter and vLLM drops usage.prompt_tokens_details."
+        f"The server does not report cached tokens, so hit ratios are unknown. {REPORT_CACHED}"
     ),
     Notice.CACHED_TOKENS_UNKNOWN: (
         "An answer has no cached tokens in its usage, and neither other answers nor the engine's "
         "counters show whether there were any. vLLM before 0.24 leaves the number out when it is "
-        "0. So either no prompt has hit the cache yet, or vLLM runs without "
-        "--enable-prompt-tokens-details."
+        f"0. So either no prompt has hit the cache yet, or none is ever reported. {REPORT_CACHED}"
     ),
     Notice.USAGE_MISSING: (
         "The server sends no usage at the end of a stream, so token counts are unknown. "
@@ -95,10 +99,10 @@ ADVICE: dict[Notice, str] = {
         "before. Restart vLLM; nothing else is known to help."
     ),
     Notice.SALT_IGNORED: (
-        "This server ignores cache_salt: a session with a new salt hit the cache. The exporter "
-        "therefore begins each session's first message with random words. That keeps sessions "
-        "apart, so the numbers are right. It does not keep tenants apart: vLLM supports cache_salt "
-        "since 0.9, and some external KV stores ignore it."
+        "This server ignores cache_salt: vLLM before 0.9 does not know it, and elsewhere a session "
+        "with a new salt hit the cache, as with some external KV stores. The exporter therefore "
+        "begins each session's first message with random words. That keeps sessions apart, so the "
+        "numbers are right. It does not keep tenants apart."
     ),
     Notice.SALT_REFUSED: (
         "This server refuses cache_salt, like vLLM's V0 engine and gateways that accept only "
@@ -110,7 +114,7 @@ ADVICE: dict[Notice, str] = {
     Notice.CACHED_FROM_COUNTERS: (
         "The server does not report cached tokens. The exporter takes them from the engine's "
         "prefix-cache counters, for each turn during which the engine ran no other request. Other "
-        "turns have no hit ratio. Start vLLM with --enable-prompt-tokens-details to know all turns."
+        f"turns have no hit ratio. To know all turns: {REPORT_CACHED}"
     ),
     Notice.TOKEN_IDS_RECOVERED: (
         "The server does not return token ids (vLLM does since 0.10.2, with return_token_ids). "

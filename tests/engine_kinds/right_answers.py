@@ -137,13 +137,14 @@ RIGHT: dict[str, Right] = {
         unknown=_set("cold_start", "second_turn", "isolation", "wedge", "reuse_rule"),
         rule=None,
         cached="unknown",
-        notices=_set("usage_details_missing", "token_ids_recovered"),
-        alarms=_set("VllmUsageDetailsMissing"),
+        notices=_set("usage_details_missing", "token_ids_recovered", "salt_ignored"),
+        alarms=_set("VllmUsageDetailsMissing", "VllmCacheIsolationLeak"),
     ),
     "vllm-0.8.5-v0": Right(
         state="not_isolated",
         fails=_set("isolation"),
-        notices=_set("token_ids_recovered"),  # the first session cannot know of the salts
+        unknown=_set("cold_start"),
+        notices=_set("token_ids_recovered", "salt_ignored"),
         alarms=_set("VllmCacheIsolationLeak", "VllmSaltTestLeaked"),
     ),
     "plain": Right(),

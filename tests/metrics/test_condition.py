@@ -134,6 +134,7 @@ def unreadable():
         (noticed(Notice.PREFIX_CACHING_DISABLED), Condition.CACHING_OFF),
         (noticed(Notice.MIXED), Condition.SEVERAL_ENGINES),
         (noticed(Notice.SALT_IGNORED), Condition.NOT_ISOLATED),
+        (target(session(*UNTOLD, notices={Notice.SALT_IGNORED})), Condition.CACHE_UNKNOWN),
         (noticed(Notice.SIMULATED), Condition.UP),
         (wrong_address(), Condition.ADDRESS_WRONG),
         (behind_a_router(), Condition.SEVERAL_ENGINES),

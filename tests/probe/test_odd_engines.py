@@ -15,7 +15,7 @@ from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.model import Scenario, ScenarioKind
 from exporter.simulator.faults import faults
 from exporter.wording.findings.finding import Verdict
-from exporter.wording.findings.session import of_prefix
+from exporter.wording.findings.session import of_first_turn, of_prefix
 from exporter.wording.session_json import session_json
 
 
@@ -93,6 +93,28 @@ async def test_an_engine_that_was_restarted_is_trusted_again_until_it_ignores_a_
         results = [await at.play() for _ in range(3)]
     assert not any(result.nonce_in_prompt for result in results)
     assert all(cached(result)[0] == 0 for result in results)
+
+
+@pytest.mark.parametrize("settings", [{}, {"enable_prompt_tokens_details": False}])
+@pytest.mark.parametrize("v0", [True, False])
+async def test_a_version_that_does_not_know_salts_gets_a_nonce_and_no_salt_from_its_first_session(
+    bench, v0, settings
+):
+    async with bench(version="0.8.5", v0=v0, **settings) as at:
+        numbers = iter(f"control-{number}" for number in range(1000))
+        at.runner._control = ColdControl(1.0, lambda: 0.4, lambda: next(numbers))
+        sent = sent_by(at)
+        results = [await at.play(), await at.play()]
+    assert {request.cache_salt for request in sent} == {None}
+    assert len(set(heads(sent))) == 2 * (1 + 7), "one of a session, one of each cold control"
+    for result in results:
+        assert result.failure is None
+        assert result.nonce_in_prompt
+        assert Notice.SALT_IGNORED in result.notices
+        assert of_first_turn(result).verdict is Verdict.UNKNOWN
+        assert "vLLM 0.8.5 does not know cache_salt" in of_first_turn(result).evidence
+    if v0 and not settings:
+        assert [result.turns[0].cached_tokens for result in results] == [0, 0]
 
 
 async def test_a_cold_control_is_cold_also_where_salts_do_nothing(bench):

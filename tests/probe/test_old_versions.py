@@ -13,9 +13,12 @@ from exporter.metrics.state.target import ProbeSums, TargetState
 from exporter.model.chat import CachedTokensSource
 from exporter.model.probe import RetentionUnknown
 from exporter.model.session import ControlOutcome, LossCause, Notice
+from exporter.probe.check import Check
 from exporter.simulator.faults import behaviours, faults
+from exporter.wording.findings.finding import Verdict
 from exporter.wording.findings.isolation import of_isolation, of_wedge
 from exporter.wording.findings.session import of_usage_details
+from exporter.wording.notices import ADVICE
 
 OLD = ("0.9.2", "0.10.2", "0.17.1", "0.22.1", "0.23.0")
 NEW = "0.24.0"
@@ -112,6 +115,24 @@ async def played(bench, version, act, **settings):
         at.runner = probed.session_runner()
         act(at)
         return probed, await at.play()
+
+
+@pytest.mark.parametrize("version", ["0.8.5", "0.9.2"])
+async def test_a_v0_engine_on_a_cpu_is_not_told_only_to_set_a_flag_that_may_be_set(bench, version):
+    # Its worker reports no cached tokens, whatever the flags, and it has no counters of lookups.
+    async with bench(version=version, v0=True, enable_prompt_tokens_details=False) as at:
+        report = await Check(at.plan, at.requests, at.new_salt).run()
+        session = await at.play()
+    found = {one.name: one for one in report.findings}
+    assert Notice.CACHED_TOKENS_UNKNOWN in session.notices
+    for said in (found["usage_details"].remedy, ADVICE[Notice.CACHED_TOKENS_UNKNOWN]):
+        assert "If the flag is set" in said
+        assert "the V0 engine on a CPU" in said
+    assert "not report" in found["usage_details"].evidence
+    rule = found["reuse_rule"]
+    assert rule.verdict is Verdict.UNKNOWN
+    assert rule.evidence.startswith("the server does not report how many tokens were cached")
+    assert rule.remedy is None
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.22.1"])

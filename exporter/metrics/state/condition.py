@@ -177,6 +177,6 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
     (Condition.NOT_HITTING, _hits_nothing),
     (Condition.LOSING, _shows(lambda session: session.loses)),
     (Condition.PREFIX_CHANGED, _shows(lambda session: session.broken)),
-    (Condition.NOT_ISOLATED, _noticed(Notice.SALT_IGNORED)),
     (Condition.CACHE_UNKNOWN, lambda state: all(each.unknown for each in state.finished_signs)),
+    (Condition.NOT_ISOLATED, _noticed(Notice.SALT_IGNORED)),
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from exporter.analysis.salt_trust import knows_salts
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
@@ -70,7 +71,7 @@ class Attempt:
         self._scenario = scenario
         self._info = info
         self._record = context.record
-        self._salt = context.new_salt()
+        self._salt = context.new_salt() if knows_salts(info.version) else None
         self._messages: list[dict[str, Any]] = []
         self._judge = TurnJudge(context.record, context.requests, context.replicas, before)
         self._comparison = PrefixComparison(

@@ -51,8 +51,11 @@ class ColdControl:
     async def send(
         self, sender: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place
     ) -> tuple[Control, Usage | None]:
-        """Send `request` under a new salt. Returns the control and the usage of its answer."""
-        chat = await sender.chat(replace(request, cache_salt=self._new_salt()), deadlines)
+        """Send `request` under a new salt if it has one. Returns the control and the usage of its
+        answer.
+        """
+        salt = None if request.cache_salt is None else self._new_salt()
+        chat = await sender.chat(replace(request, cache_salt=salt), deadlines)
         return control_facts(chat.if_sent_once(), before_turn=place is Place.BEFORE), chat.usage
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.model.failure import FailureReason
 from exporter.model.reuse import RuleCause
 from exporter.model.session import Notice
-from exporter.wording.findings.finding import CheckTest, failed, passed, unknown
+from exporter.wording.findings.finding import UNREPORTED, CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, CACHING_ON, FAILURE_ADVICE
 from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
@@ -109,11 +109,17 @@ def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Fin
     return passed(name, f"{text}. {rule_advice(RuleCause.UNIT, rule)}" if larger else text)
 
 
-def of_reuse_rule(rule: ReuseRule | None, view: EngineView | None = None) -> Finding:
-    """What the engine serves of a known prefix, by the hits and by /metrics."""
+def of_reuse_rule(
+    rule: ReuseRule | None, view: EngineView | None = None, *, reported: bool = True
+) -> Finding:
+    """What the engine serves of a known prefix, by the hits and by /metrics. `reported`: the cached
+    tokens of at least one turn are known.
+    """
     name, cache = CheckTest.REUSE_RULE, _cache(view)
     if cache is not None and cache.prefix_caching is False:
         return unknown(name, "prefix caching is off, so nothing hits")
+    if rule is None and not reported:
+        return unknown(name, f"{UNREPORTED}: see usage_details")
     if rule is None:
         return unknown(name, "the hits so far do not show it", ADVICE[Notice.REUSE_RULE_UNKNOWN])
     gives_up = {

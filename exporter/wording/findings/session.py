@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.analysis.salt_trust import knows_salts
 from exporter.analysis.session_totals import session_totals
 from exporter.model.chat import CachedTokensSource
 from exporter.model.session import LossCause, Notice
@@ -22,6 +23,7 @@ from exporter.wording.notices import (
     BREAK_ADVICE,
     FAILURE_ADVICE,
     LOSS_ADVICE,
+    REPORT_CACHED,
     break_in_words,
 )
 from exporter.wording.reuse_rules import amounts_given_up
@@ -60,16 +62,14 @@ def of_usage_details(session: SessionResult) -> Finding:
     if Notice.TRANSFER in session.notices:
         return unknown(name, TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.USAGE_DETAILS_MISSING in session.notices:
-        return failed(
-            name,
-            "usage has no prompt_tokens_details",
-            "Start vLLM with --enable-prompt-tokens-details. If the flag is set, vLLM is older "
-            "than 0.9, or a proxy between this exporter and vLLM drops the field.",
-        )
+        return failed(name, "usage has no prompt_tokens_details", REPORT_CACHED)
     if not session.turns:
         return unknown(name, _no_turn(session))
     if Notice.CACHED_TOKENS_UNKNOWN in session.notices:
-        text = "usage has no prompt_tokens_details, which may mean that no token was cached"
+        text = (
+            "usage has no prompt_tokens_details: either no token was cached, or this server does "
+            "not report cached tokens"
+        )
         return unknown(name, text, ADVICE[Notice.CACHED_TOKENS_UNKNOWN])
     by = [turn.cached_tokens_source for turn in session.turns]
     if Notice.CACHED_FROM_COUNTERS in session.notices:
@@ -78,8 +78,7 @@ def of_usage_details(session: SessionResult) -> Finding:
             "usage has no prompt_tokens_details; the engine's counters give the cached tokens "
             f"of {known} of {len(by)} turns"
         )
-        remedy = "Start vLLM with --enable-prompt-tokens-details."
-        return passed(name, text) if known == len(by) else failed(name, text, remedy)
+        return passed(name, text) if known == len(by) else failed(name, text, REPORT_CACHED)
     if CachedTokensSource.USAGE not in by:
         text = "no prompt hit, and this server reports hits only, as vLLM before 0.24 does"
         return unknown(name, text)
@@ -110,6 +109,9 @@ def of_first_turn(session: SessionResult) -> Finding:
         return unknown(name, TRANSFER, ADVICE[Notice.TRANSFER])
     if Notice.SALT_REFUSED in session.notices:
         return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
+    if not knows_salts(session.engine_version):
+        text = f"vLLM {session.engine_version} does not know cache_salt"
+        return unknown(name, text, ADVICE[Notice.SALT_IGNORED])
     if session.nonce_in_prompt:
         return failed(
             name,
