@@ -197,8 +197,12 @@ def _load() -> list[timeseries.Panel]:
 
 
 def _cache() -> list[timeseries.Panel]:
-    by_window = promql.gauge("vllm_engine_users_prefix_cache_hit_ratio", by="target, window")
+    by_window = (
+        f"{promql.gauge('vllm_engine_users_effective_hit_ratio', by='target, window')} or "
+        f"{promql.gauge('vllm_engine_users_prefix_cache_hit_ratio', by='target, window')}"
+    )
     saved = promql.rate("vllm_engine_users_tokens_saved_total", over="$window")
+    by_source = promql.rate("vllm_engine_cached_tokens_total", by="target, source", over="$window")
     return [
         dress(
             kinds.lines()
@@ -207,8 +211,8 @@ def _cache() -> list[timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio of users, by window",
-            "Hit / queried tokens of users, without the probe, in the last minute, five minutes "
-            "and hour, with lines at 0.4 and 0.5. Absent without users.",
+            "Hits in all cache tiers / queried tokens of users, without the probe, in the last "
+            "minute, five minutes and hour, with lines at 0.4 and 0.5. Absent without users.",
             parts.RATIO,
             (8, 8),
             query("A", by_window, "{{target}} {{window}}"),
@@ -222,6 +226,17 @@ def _cache() -> list[timeseries.Panel]:
             (8, 8),
             query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} all prompts"),
             query("B", saved, "{{target}} users, saved"),
+        ),
+        dress(
+            kinds.bars_over_time().min(0),
+            "Where cached tokens came from",
+            "Prompt tokens per second of all traffic that the engine did not compute, by vLLM's "
+            "own words for their source. device or local_cache_hit: its own prefix cache. The "
+            "others came through a KV connector: they were loaded, and count as no saving. p2p: "
+            "another vLLM instance computed them for the request, so they are no hits.",
+            parts.TOKENS_PER_SECOND,
+            (8, 8),
+            query("A", by_source, "{{target}} {{source}}"),
         ),
         dress(
             kinds.lines().min(0),

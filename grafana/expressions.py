@@ -72,11 +72,13 @@ PROBE_EFFICIENCY: Final = ratio(
 """Ideal minus lost tokens are the cached tokens of the turns whose attainable tokens are known."""
 GIVEN_UP: Final = "1 - " + ratio(ATTAINABLE_TOKENS, IDEAL_TOKENS)
 """The share of the ideal that the reuse rule gives up."""
+_USERS_LOCAL: Final = increase("vllm_engine_users_prefix_cache_hit_tokens_total")
+_USERS_EXTERNAL: Final = increase("vllm_engine_users_external_hit_tokens_total")
 USERS_HIT_RATIO: Final = ratio(
-    increase("vllm_engine_users_prefix_cache_hit_tokens_total"),
+    f"({_USERS_LOCAL} + {_USERS_EXTERNAL} or {_USERS_LOCAL})",
     increase("vllm_engine_users_prefix_cache_queried_tokens_total"),
 )
-"""Without the exporter's own requests."""
+"""Without the exporter's own requests; over all cache tiers, where external hits are known."""
 _RULE_CAUSES: Final = "|".join(RuleCause)
 LOST: Final = f'cause!~"{_RULE_CAUSES}"'
 """The causes of losses. The others are parts of the reuse rule."""

@@ -61,9 +61,9 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
             "Hit ratio of users",
-            "Share of the users' prompt tokens that the engine found in its prefix cache, over the "
-            "averaging window: vLLM's counters minus the probe's own requests. Absent without "
-            "users.",
+            "Share of the users' prompt tokens that the engine found in its prefix cache or in an "
+            "external KV store, over the averaging window: vLLM's counters minus the probe's own "
+            "requests. Absent without users.",
             parts.RATIO,
             (5, 6),
             query("A", promql.USERS_HIT_RATIO),
@@ -189,8 +189,8 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
         dress(
             kinds.lines().min(0),
             "Tokens saved per second",
-            "Prompt tokens that came from the cache, over the averaging window: those of users, "
-            "and those of the probe's own requests.",
+            "Prompt tokens that came from the engine's own cache, over the averaging window: those "
+            "of users, and those of the probe's own requests (with an external store's).",
             parts.TOKENS_PER_SECOND,
             (9, 7),
             query("A", promql.rate(saved, over="$window"), "{{target}} users"),

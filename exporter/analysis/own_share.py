@@ -10,8 +10,10 @@ class OwnShare:
     """The tokens and requests that the exporter itself sent to one engine, or a change of these.
 
     `queried_tokens` are prompt tokens that the engine looked up in its prefix cache, `hit_tokens`
-    those that came from it. `settled` counts the `requests` with known cached tokens. `unknown`
-    counts requests without usage that the engine may have looked up: their tokens are unknown.
+    those that came from it or from an external tier, `external_tokens` the latter. `unsplit` counts
+    requests that hit, of which the external part is not known. `settled` counts the `requests` with
+    known cached tokens. `unknown` counts requests without usage that the engine may have looked up:
+    their tokens are unknown.
     """
 
     requests: int = 0
@@ -20,6 +22,8 @@ class OwnShare:
     prompt_tokens: int = 0
     queried_tokens: int = 0
     hit_tokens: int = 0
+    external_tokens: int = 0
+    unsplit: int = 0
     completion_tokens: int = 0
     in_flight: int = 0
     last_ended_at: float | None = None  # monotonic seconds
@@ -39,6 +43,8 @@ class OwnShare:
             self.prompt_tokens + change.prompt_tokens,
             self.queried_tokens + change.queried_tokens,
             self.hit_tokens + change.hit_tokens,
+            self.external_tokens + change.external_tokens,
+            self.unsplit + change.unsplit,
             self.completion_tokens + change.completion_tokens,
             self.in_flight + change.in_flight,
             self.last_ended_at if later is None else later,

@@ -83,6 +83,7 @@ class Scraper:
         self._one_at_a_time = asyncio.Lock()
         self._history = Histories()
         self._samples: tuple[windows.Sample, ...] = ()
+        self._effective: tuple[windows.Sample, ...] = ()  # with hits in external tiers
         self._info: EngineInfo | None = None
         self._latest: EngineView | None = None
         self._mixed_at: float | None = None
@@ -104,6 +105,7 @@ class Scraper:
     def continue_from(self, other: Scraper) -> None:
         """Take over the totals, samples and info of another scraper of the same engine."""
         self._history, self._samples, self._info = other._history, other._samples, other._info
+        self._effective = other._effective
         self._latest, self._mixed_at = other._latest, other._mixed_at
         self._relayed = other._relayed
 
@@ -192,11 +194,11 @@ class Scraper:
         self._carry(outcome)
         if self._info is None:
             await self._ask_info()
-        return self._compose(outcome, None, windows.hit_ratios(self._samples, at=outcome.at))
+        return self._compose(outcome, None)
 
     def _failed(self, failure: ScrapeFailure) -> EngineView:
         self._outage.failed(failure.at, failure.reason, failure.detail)
-        return self._compose(None, failure, {})
+        return self._compose(None, failure)
 
     def _carry(self, snapshot: EngineSnapshot) -> None:
         before, self._history = self._history, carry_page(self._history, snapshot)
@@ -211,11 +213,16 @@ class Scraper:
         count = self._history.count
         if count is Count.OPEN:
             return  # the lookups since the last sample are not settled yet
+        sums, known = self._history.totals(), count is Count.KNOWN
+        whole = snapshot.queried_tokens is not None and snapshot.hit_tokens is not None
         self._samples = windows.observe(
-            self._samples if count is Count.KNOWN else (),
-            self._history.totals(),
+            self._samples if known else (), sums, at=snapshot.at, whole=whole
+        )
+        self._effective = windows.observe(
+            self._effective if known else (),
+            replace(sums, hit_tokens=sums.effective_hit_tokens),
             at=snapshot.at,
-            whole=snapshot.queried_tokens is not None and snapshot.hit_tokens is not None,
+            whole=whole and snapshot.external_hit_tokens is not None,
         )
 
     async def _ask_info(self) -> None:
@@ -235,14 +242,18 @@ class Scraper:
         self,
         snapshot: EngineSnapshot | None,
         failure: ScrapeFailure | None,
-        hit_ratios: dict[str, float],
     ) -> EngineView:
+        of_all, effective = (
+            {} if snapshot is None else windows.hit_ratios(samples, at=snapshot.at)
+            for samples in (self._samples, self._effective)
+        )
         return EngineView(
             target=self._target,
             snapshot=snapshot,
             failure=failure,
             totals=self._history.totals(),
-            hit_ratios=hit_ratios,
+            hit_ratios=of_all,
+            effective_hit_ratios=effective,
             restarts=self._history.restarts,
             info=self._shown_info(snapshot),
             mixed=self._mixed(),

@@ -46,6 +46,9 @@ class EngineInfo:
     simulated: bool
 
 
+TRANSFERRED = "p2p"
+"""vLLM's `source` of tokens that another vLLM instance computed for the request: moved, no hit."""
+
 PartKey = tuple[tuple[str, str], ...]
 """The labels of one engine's series that are not vLLM's own, as pairs of name and value."""
 
@@ -59,6 +62,12 @@ class EngineSnapshot:
     rank sleeps (/sleep), so requests wait. `queried_tokens` and `hit_tokens` are multiples of
     `lookup_step_tokens`, because some versions count whole blocks. `speculative`: the engine
     decodes speculatively; `draft_tokens` is the longest draft.
+
+    `hit_tokens` are those of the engine's own cache. `external_hit_tokens` came through a KV
+    connector, out of the `external_queried_tokens` that the own cache lacked. Both are 0 without
+    one. `cached_by_source` has vLLM's own words for where cached tokens came from, and
+    `local_cached_tokens` are those of the own cache, counted with the first token. These two are
+    known only of a single engine.
 
     `queried_tokens` can be far more than all prompts (engine/metrics/lookups.py), `prompt_tokens`
     cannot.
@@ -87,6 +96,10 @@ class EngineSnapshot:
     iteration_tokens: float | None = None
     asleep: bool | None = None
     lookup_step_tokens: int = 1
+    external_queried_tokens: float | None = None
+    external_hit_tokens: float | None = None
+    local_cached_tokens: float | None = None
+    cached_by_source: Mapping[str, float] = field(default_factory=dict)
     speculative: bool | None = None
     draft_tokens: int | None = None
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
@@ -113,7 +126,11 @@ class ScrapeFailure:
 
 @dataclass(frozen=True, slots=True)
 class EngineTotals:
-    """vLLM's counters added up over its restarts: they never fall. None until first seen."""
+    """vLLM's counters added up over its restarts: they never fall. None until first seen.
+
+    `saved_tokens` are prompt tokens from the engine's own cache. What came through a KV connector
+    was loaded at a cost that is not known, so it counts as a hit and not as saved.
+    """
 
     queried_tokens: float | None = None
     hit_tokens: float | None = None
@@ -121,6 +138,22 @@ class EngineTotals:
     prompt_tokens: float | None = None
     generation_tokens: float | None = None
     preemptions: float | None = None
+    external_queried_tokens: float | None = None
+    external_hit_tokens: float | None = None
+    cached_by_source: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def stored_tokens(self) -> float | None:
+        """External hits without what another vLLM instance computed for this request (`p2p`)."""
+        if self.external_hit_tokens is None:
+            return None
+        return max(0.0, self.external_hit_tokens - self.cached_by_source.get(TRANSFERRED, 0.0))
+
+    @property
+    def effective_hit_tokens(self) -> float | None:
+        """Hits in the engine's own cache and in every tier below it."""
+        stored = self.stored_tokens
+        return None if self.hit_tokens is None or stored is None else self.hit_tokens + stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +161,8 @@ class EngineView:
     """What is known about one engine after a scrape, also after one that failed.
 
     `hit_ratios` maps a window ("1m", "5m", "1h") to hits / lookups of all traffic within it; a
-    window without traffic is left out. `restarts` counts the restarts seen. `mixed`: a short time
+    window without traffic is left out. `effective_hit_ratios` also count hits in external tiers.
+    `restarts` counts the restarts seen. `mixed`: a short time
     ago several processes answered at this URL in turn. `recounted`: within the last hour the engine
     counted more lookups than its prompts explain, so `totals` and `hit_ratios` leave them out.
     `recounts` counts how often that happened. `lookups_open`: `totals` lack the latest lookups,
@@ -142,6 +176,7 @@ class EngineView:
     hit_ratios: Mapping[str, float]
     restarts: int
     info: EngineInfo | None
+    effective_hit_ratios: Mapping[str, float] = field(default_factory=dict)
     mixed: bool = False
     recounted: bool = False
     recounts: int = 0

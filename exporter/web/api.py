@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from exporter.metrics.state.condition import condition
+from exporter.metrics.state.target import effective_hit_ratios, external_hit_tokens
 from exporter.metrics.state.users_share import UsersShare
 from exporter.model.json_fields import rfc3339
 from exporter.web.api_description import description
@@ -89,7 +90,7 @@ def target_json(state: TargetState) -> TargetJson:
         "simulated": state.simulated,
         "sessions": state.sessions,
         "notices": [{"notice": notice, "advice": ADVICE[notice]} for notice in state.notices],
-        "engine": None if state.engine is None else _engine_json(state.engine, state.users),
+        "engine": None if state.engine is None else _engine_json(state, state.engine),
         "container": None if state.container is None else _container_json(state.container),
         "cost": _cost_json(state.cost),
         "state": condition(state),
@@ -108,7 +109,8 @@ def _failure_json(last: SessionResult) -> TargetFailureJson | None:
     }
 
 
-def _engine_json(view: EngineView, users: UsersShare) -> EngineJson:
+def _engine_json(state: TargetState, view: EngineView) -> EngineJson:
+    users = state.users
     snapshot, info, failure = view.snapshot, view.info, view.failure
     cache = snapshot.cache if snapshot else None
     return {
@@ -125,6 +127,8 @@ def _engine_json(view: EngineView, users: UsersShare) -> EngineJson:
         "match_unit_tokens": cache.match_unit_tokens if cache else None,
         "capacity_tokens": cache.capacity_tokens if cache else None,
         "hit_ratios": dict(view.hit_ratios) if failure is None else {},
+        "effective_hit_ratios": dict(effective_hit_ratios(state)),
+        "external_hit_tokens": external_hit_tokens(state),
         "users": _users_json(users if failure is None and users.known else UsersShare()),
         "lookups_recounted": view.recounted,
         "restarts": view.restarts,
@@ -137,6 +141,8 @@ def _users_json(users: UsersShare) -> UsersJson:
         "hit_tokens": users.hit_tokens,
         "saved_tokens": users.saved_tokens,
         "hit_ratios": users.hit_ratios(),
+        "external_hit_tokens": users.external_tokens,
+        "effective_hit_ratios": users.effective_hit_ratios(),
     }
 
 

@@ -52,6 +52,10 @@ class UsersJson(_Json):
     saved_tokens: float | None
     hit_ratios: dict[str, Ratio]
     """By window (1m, 5m, 1h). A window without their traffic is absent."""
+    external_hit_tokens: float | None
+    """Found in a tier below the engine's own cache, such as a KV store."""
+    effective_hit_ratios: dict[str, Ratio]
+    """With hits in external tiers."""
 
 
 class EngineJson(_Json):
@@ -71,6 +75,10 @@ class EngineJson(_Json):
     capacity_tokens: int | None
     hit_ratios: dict[str, Ratio]
     """Of all traffic, including the probe's, by window (1m, 5m, 1h)."""
+    effective_hit_ratios: dict[str, Ratio]
+    """With hits in external tiers."""
+    external_hit_tokens: float | None
+    """Of all traffic, found in a tier below the engine's own cache. Transfers do not count."""
     users: UsersJson
     lookups_recounted: bool
     """In the last hour it counted more lookups than its prompts explain. They are left out."""

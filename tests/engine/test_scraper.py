@@ -26,6 +26,15 @@ async def test_the_first_scrape_has_all_that_the_engine_reports(engine, bench):
         prompt_tokens=7819.0,
         generation_tokens=512.0,
         preemptions=0.0,
+        external_queried_tokens=0.0,
+        external_hit_tokens=0.0,
+        cached_by_source={
+            "device": 6368.0,
+            "disk": 0.0,
+            "external_unspecified": 0.0,
+            "host": 0.0,
+            "p2p": 0.0,
+        },
     )
     assert view.info == EngineInfo("tiny", 8192, "0.32.0", simulated=False)
     assert view.hit_ratios == {}
@@ -254,3 +263,41 @@ async def test_only_rounds_of_the_loop_count_as_rounds_also_failed_ones(engine, 
         bench.publish_error = RuntimeError("a mistake")
         await bench.next_round()
     assert (len(bench.views), bench.counted.rounds) == (4, 3)
+
+
+def with_store(queried: float, hit: float, external: float, *, start: float = 1.0) -> bytes:
+    """A page of an engine with an external store."""
+    page = vllm_page(started=start, queried=queried, hit=hit).decode()
+    page += rank("vllm:external_prefix_cache_queries_total", queried - hit)
+    return (page + rank("vllm:external_prefix_cache_hits_total", external)).encode()
+
+
+async def test_the_effective_hit_ratio_counts_the_hits_of_a_store(engine, bench):
+    engine.page = with_store(100, 0, 0)
+    async with bench.running():
+        engine.page = with_store(300, 50, 100)
+        view = await bench.next_round()
+        assert view.hit_ratios["1m"] == 0.25
+        assert view.effective_hit_ratios == {"1m": 0.75, "5m": 0.75, "1h": 0.75}
+        engine.page = with_store(100, 50, 50, start=2.0)
+        view = await bench.next_round()
+        assert view.effective_hit_ratios["1m"] == 250 / 300
+
+
+async def test_without_a_store_the_effective_hit_ratio_is_the_hit_ratio(engine, bench):
+    engine.page = with_store(100, 0, 0)
+    async with bench.running():
+        engine.page = with_store(300, 50, 0)
+        view = await bench.next_round()
+    assert view.effective_hit_ratios == view.hit_ratios
+    assert view.hit_ratios["1m"] == 0.25
+
+
+async def test_an_engine_that_does_not_count_external_hits_has_no_effective_hit_ratio(
+    engine, bench
+):
+    async with bench.running():
+        engine.page = vllm_page(queried=200.0, hit=115.0)
+        view = await bench.next_round()
+    assert view.hit_ratios["1m"] == 0.75
+    assert view.effective_hit_ratios == {}

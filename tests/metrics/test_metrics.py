@@ -20,6 +20,7 @@ import exporter
 from exporter.container.decide.records import DockerProblem, LifecycleState, PullProgress
 from exporter.metrics.state.target import TargetState
 from exporter.model.engine import EngineTotals
+from exporter.model.session import Notice
 
 
 def test_an_engine_view_shows_what_it_holds(metrics):
@@ -33,6 +34,8 @@ def test_an_engine_view_shows_what_it_holds(metrics):
         "vllm_engine_prefix_cache_hit_tokens_total": 4000,
         "vllm_engine_prefix_cache_reported_hit_ratio": 0.75,
         "vllm_engine_tokens_saved_total": 3900,
+        "vllm_engine_external_queried_tokens_total": 1000,
+        "vllm_engine_external_hit_tokens_total": 480,
         "vllm_engine_kv_cache_usage_ratio": 0.25,
         "vllm_engine_kv_cache_capacity_tokens": 32768,
         "vllm_engine_requests_running": 3,
@@ -44,6 +47,9 @@ def test_an_engine_view_shows_what_it_holds(metrics):
     assert {name: page.value(name) for name in expected} == expected
     assert page.value("vllm_engine_prefix_cache_hit_ratio", window="1m") == 0.5
     assert page.value("vllm_engine_prefix_cache_hit_ratio", window="5m") is None
+    assert page.value("vllm_engine_effective_hit_ratio", window="1m") == 0.6
+    assert page.value("vllm_engine_cached_tokens_total", source="host") == 480
+    assert page.value("vllm_engine_cached_tokens_total", source="p2p") == 20
     assert page.value(
         "vllm_engine_info",
         version="0.32.0",
@@ -204,3 +210,21 @@ def test_counters_have_no_created_series(metrics):
     publish(metrics, engine_view())
     publish(metrics, container_view())
     assert not {name for name in Page(metrics).names if name.endswith("_created")}
+
+
+def test_what_sessions_show_to_be_transfers_is_no_hit_in_any_tier(metrics):
+    publish(metrics, engine_view())
+    publish(metrics, session(*TURNS, notices=frozenset({Notice.TRANSFER})))
+    page = Page(metrics)
+    assert page.value("vllm_engine_external_hit_tokens_total") is None
+    assert page.value("vllm_engine_effective_hit_ratio", window="1m") is None
+    assert page.value("vllm_engine_external_queried_tokens_total") == 1000
+    assert page.value("vllm_engine_cached_tokens_total", source="p2p") == 20
+    publish(metrics, engine_view(restarts=2))
+    assert Page(metrics).value("vllm_engine_external_hit_tokens_total") == 480
+
+
+def test_an_engine_that_does_not_count_external_hits_has_no_family_of_them(metrics):
+    publish(metrics, engine_view(totals=EngineTotals(queried_tokens=5000.0, hit_tokens=4000.0)))
+    names = Page(metrics).names
+    assert not [name for name in names if "external" in name or "cached_tokens" in name]

@@ -70,6 +70,8 @@ def test_the_promised_names_exist():
         "engine": (
             "up scrape_duration_seconds prefix_cache_queried_tokens_total "
             "prefix_cache_hit_tokens_total prefix_cache_hit_ratio tokens_saved_total "
+            "external_queried_tokens_total external_hit_tokens_total cached_tokens_total "
+            "effective_hit_ratio users_effective_hit_ratio users_external_hit_tokens_total "
             "kv_cache_usage_ratio requests_running requests_waiting preemptions_total info "
             "reuse_rule "
             "users_prefix_cache_queried_tokens_total users_prefix_cache_hit_tokens_total "
@@ -97,6 +99,8 @@ def test_labels_are_those_of_the_contract():
     assert labels["vllm_probe_prefix_stable"] == ("scenario",)
     assert labels["vllm_probe_ttft_seconds"] == ("cache",)
     assert labels["vllm_engine_prefix_cache_hit_ratio"] == ("window",)
+    assert labels["vllm_engine_effective_hit_ratio"] == ("window",)
+    assert labels["vllm_engine_cached_tokens_total"] == ("source",)
     assert labels["vllm_engine_info"][:2] == ("version", "model")
     assert labels["vllm_engine_reuse_rule"] == tuple(ReuseRule.__dataclass_fields__)
     assert labels["vllm_exporter_loop_failures_total"] == ("loop",)

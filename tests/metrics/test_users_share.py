@@ -26,25 +26,33 @@ class Scene:
         self.own = OwnShare()
         self.at = 100.0
         self.queried, self.hit, self.saved = 7_000.0, 3_000.0, 3_000.0
+        self.external = None
         self.more = {}
         self.metrics = metrics
 
     def users(self, queried, hit, *, external=0):
         self.queried += queried
         self.hit += hit
-        self.saved += hit + external
+        self.saved += hit
+        if self.external is not None:
+            self.external += external
 
-    def ask(self, queried, hit, *, settled=True, counted=True, says=None):
-        """One request of the exporter's own; the answer may say other hits than there were."""
+    def ask(self, queried, hit, *, settled=True, counted=True, says=None, external=0, split=True):
+        """One request of the exporter's own; the answer may say other hits than there were.
+
+        `external` tokens come from a store; if not `split`, that is not known.
+        """
         if counted:
-            self.users(queried, hit)
-        cached = hit if says is None else says
+            self.users(queried, hit, external=external)
+        cached = hit + external if says is None else says
         self.change(
             requests=1,
             settled=int(settled),
             queried_tokens=queried,
             prompt_tokens=queried,
             hit_tokens=cached if settled else 0,
+            external_tokens=external if split else 0,
+            unsplit=int(not split),
             last_ended_at=self.at,
         )
 
@@ -59,7 +67,10 @@ class Scene:
         self.at += after
         self.more |= more
         totals = EngineTotals(
-            queried_tokens=self.queried, hit_tokens=self.hit, saved_tokens=self.saved
+            queried_tokens=self.queried,
+            hit_tokens=self.hit,
+            saved_tokens=self.saved,
+            external_hit_tokens=self.external,
         )
         view = engine_view(totals=totals, restarts=self.more.get("restarts", 0))
         snapshot = replace(view.snapshot, at=self.at, parts=self.more.get("parts", {}))
@@ -244,14 +255,49 @@ def test_hits_that_a_gateway_hides_are_not_given_to_users(scene):
     assert scene.sums == (1_000, 100, 100)
 
 
-def test_hits_of_an_external_cache_are_in_usage_and_in_tokens_saved_alone(scene):
-    scene.users(100_000, 0, external=50_000)
+def test_hits_of_a_store_have_a_sum_of_their_own_and_save_nothing():
+    scene = Scene()
+    scene.external = 9_000.0
     scene.read()
-    scene.ask(5_000, 4_000, counted=False)
-    scene.queried, scene.saved = scene.queried + 5_000, scene.saved + 4_000
-    scene.users(1_000, 800)
+    scene.users(100_000, 10_000, external=50_000)
+    assert scene.read() == 10_000
+    scene.ask(5_000, 1_000, external=3_000)
+    scene.users(1_000, 800, external=100)
     assert scene.read() == 800
-    assert scene.sums == (100_000, 0, 50_800)
+    assert scene.sums == (101_000, 10_800, 10_800)
+    assert scene.share.external_tokens == 50_100
+    assert scene.share.hit_ratios()["5m"] == pytest.approx(10_800 / 101_000)
+    assert scene.share.effective_hit_ratios()["5m"] == pytest.approx(60_900 / 101_000)
+
+
+def test_own_hits_of_an_unknown_tier_still_leave_the_hits_of_users_over_all_tiers():
+    scene = Scene()
+    scene.external = 0.0
+    scene.read()
+    scene.ask(5_000, 1_000, external=3_000, split=False)
+    scene.users(1_000, 300, external=500)
+    assert scene.read() is None
+    assert scene.sums == (None, None, None)
+    assert scene.share.external_tokens is None
+    assert scene.share.effective_hit_ratios()["1m"] == 0.8
+
+
+def test_without_a_store_the_hit_ratio_over_all_tiers_is_that_of_the_own_cache():
+    scene = Scene()
+    scene.external = 0.0
+    scene.read()
+    scene.ask(5_000, 4_000)
+    scene.users(1_000, 400)
+    scene.read()
+    assert scene.share.effective_hit_ratios() == scene.share.hit_ratios()
+    assert scene.share.hit_ratios()["1m"] == 0.4
+
+
+def test_an_engine_that_does_not_count_external_hits_has_no_ratio_over_all_tiers(scene):
+    scene.users(1_000, 400)
+    scene.read()
+    assert scene.share.effective_hit_ratios() == {}
+    assert scene.share.external_tokens is None
 
 
 def test_an_engine_without_one_of_the_counters_has_the_others(scene):
@@ -362,6 +408,8 @@ async def test_the_page_and_the_api_show_users_apart_from_the_probe(client, publ
         "hit_tokens": 250,
         "saved_tokens": 250,
         "hit_ratios": {"1m": 0.25, "5m": 0.25, "1h": 0.25},
+        "external_hit_tokens": None,
+        "effective_hit_ratios": {},
     }
 
 

@@ -48,7 +48,13 @@ RULE = ReuseRule(unit_tokens=16, dropped_blocks=0, answers_kept=True, lookahead_
 
 def after_users_asked(view):
     """The second scrape."""
-    more = replace(view.totals, queried_tokens=6000.0, hit_tokens=4500.0, saved_tokens=4400.0)
+    more = replace(
+        view.totals,
+        queried_tokens=6000.0,
+        hit_tokens=4500.0,
+        saved_tokens=4400.0,
+        external_hit_tokens=700.0,
+    )
     return replace(view, snapshot=replace(view.snapshot, at=25.0), totals=more)
 
 

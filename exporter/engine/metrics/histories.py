@@ -7,17 +7,16 @@ restart, and what an engine counted before it joined is not growth.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count
-from exporter.engine.metrics.totals import Carried, EngineHistory, carry
-from exporter.model.engine import EngineTotals
+from exporter.engine.metrics.totals import Carried, EngineHistory, carry, engine_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from exporter.model.engine import EngineSnapshot, PartKey
+    from exporter.model.engine import EngineSnapshot, EngineTotals, PartKey
 
 _OWN_PAGE: PartKey = ()
 _ENGINES_KEPT = 64
@@ -34,7 +33,7 @@ class Histories:
 
     engines: Mapping[PartKey, EngineHistory] = field(default_factory=dict)
     shown: frozenset[PartKey] = frozenset()
-    gone: EngineTotals = field(default_factory=EngineTotals)
+    gone: Mapping[str, float | None] = field(default_factory=dict)
     gone_restarts: int = 0
 
     @property
@@ -67,13 +66,17 @@ class Histories:
 
     def totals(self) -> EngineTotals:
         """The totals of all engines; None where an engine on the page does not have the number."""
-        return EngineTotals(**{each.name: self._total(each.name) for each in fields(EngineTotals)})
+        return engine_totals({name: self._total(name) for name in self._names})
+
+    @property
+    def _names(self) -> Iterable[str]:
+        return {*self.gone, *(name for one in self.engines.values() for name in one.counts)}
 
     def _total(self, name: str) -> float | None:
         totals = {key: _total(history, name) for key, history in self.engines.items()}
         if any(totals[key] is None for key in self.shown):
             return None
-        return _sum_of_known(getattr(self.gone, name), *totals.values())
+        return _sum_of_known(self.gone.get(name), *totals.values())
 
     def with_own_page(self, history: EngineHistory) -> Histories:
         """With a new history of the engine whose own page it is."""
@@ -113,15 +116,14 @@ def _bounded(histories: Histories) -> Histories:
     if not leave:
         return histories
     left = [histories.engines[key] for key in leave]
-    names = [each.name for each in fields(EngineTotals)]
     gone = {
-        name: _sum_of_known(getattr(histories.gone, name), *(_total(one, name) for one in left))
-        for name in names
+        name: _sum_of_known(histories.gone.get(name), *(_total(one, name) for one in left))
+        for name in dict.fromkeys((*histories.gone, *(n for one in left for n in one.counts)))
     }
     return Histories(
         {key: one for key, one in histories.engines.items() if key not in leave},
         histories.shown,
-        EngineTotals(**gone),
+        gone,
         histories.gone_restarts + sum(one.restarts for one in left),
     )
 

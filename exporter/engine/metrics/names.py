@@ -43,6 +43,10 @@ QUERIED_TOKENS = Family(
 HIT_TOKENS = Family(("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"), Ranks.SUM)
 # Since 0.16: prompt tokens not computed, from the engine's own cache or from an external one.
 CACHED_PROMPT_TOKENS = Family(("vllm:prompt_tokens_cached_total",), Ranks.SUM)
+# Since 0.11.2, of a KV connector: a store, an offloaded tier, or another engine. What is looked up
+# there is what the engine's own cache did not have. Both stay 0 without a connector.
+EXTERNAL_QUERIED_TOKENS = Family(("vllm:external_prefix_cache_queries_total",), Ranks.SUM)
+EXTERNAL_HIT_TOKENS = Family(("vllm:external_prefix_cache_hits_total",), Ranks.SUM)
 PROMPT_TOKENS = Family(("vllm:prompt_tokens_total",), Ranks.SUM)
 GENERATION_TOKENS = Family(("vllm:generation_tokens_total",), Ranks.SUM)
 # Tokens of all engine steps. In spite of its name it is the sum of a histogram.
@@ -72,6 +76,12 @@ SPECULATION = "vllm:spec_decode_num_drafts_total"
 # One series for each position of a draft. The values are not used.
 DRAFTED = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 
+# A counter for each `source`, since 0.16: computed, from the engine's own cache, from a connector.
+PROMPT_TOKENS_BY_SOURCE = "vllm:prompt_tokens_by_source_total"
+COMPUTED, LOCAL_HIT = "local_compute", "local_cache_hit"
+# A counter for each `source` of cached tokens, since 0.32: the tiers below a connector, too.
+CACHED_BY_SOURCE = "vllm:prompt_tokens_cached_by_source_total"
+
 LOOKUPS = (QUERIED_TOKENS, HIT_TOKENS)
 
 # A value above 1 counts as unknown.
@@ -82,6 +92,8 @@ FIELDS: Mapping[str, Family] = {
     "queried_tokens": QUERIED_TOKENS,
     "hit_tokens": HIT_TOKENS,
     "cached_prompt_tokens": CACHED_PROMPT_TOKENS,
+    "external_queried_tokens": EXTERNAL_QUERIED_TOKENS,
+    "external_hit_tokens": EXTERNAL_HIT_TOKENS,
     "prompt_tokens": PROMPT_TOKENS,
     "generation_tokens": GENERATION_TOKENS,
     "iteration_tokens": ITERATION_TOKENS,
@@ -94,7 +106,10 @@ FIELDS: Mapping[str, Family] = {
 }
 VLLM_FAMILIES = tuple(family for family in FIELDS.values() if family is not PROCESS_START)
 
-_SINGLE = (CACHE_CONFIG, SLEEP_STATE, SPECULATION, DRAFTED)
+_SINGLE = (
+    *(CACHE_CONFIG, SLEEP_STATE, SPECULATION, DRAFTED),
+    *(PROMPT_TOKENS_BY_SOURCE, CACHED_BY_SOURCE),
+)
 WANTED_NAMES: frozenset[str] = frozenset(
     (*_SINGLE, *(name for family in FIELDS.values() for name in family.names))
 )

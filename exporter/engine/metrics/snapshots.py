@@ -139,6 +139,8 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
         cache=cache,
         asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
         lookup_step_tokens=step or 1,
+        local_cached_tokens=_prompts_by_source(page, engines).get(names.LOCAL_HIT),
+        cached_by_source=_cached_by_source(page, engines),
         speculative=names.SPECULATION in by_name if seen else None,
         draft_tokens=_draft_tokens(page.by_name.get(names.DRAFTED, ())),
         **numbers,
@@ -156,6 +158,28 @@ def _number(family: Family, page: Page, engines: set[str], step: int | None) -> 
     if family in names.LOOKUPS:
         return None if step is None else number * step
     return number
+
+
+def _cached_by_source(page: Page, engines: set[str]) -> Mapping[str, float]:
+    """Cached prompt tokens by vLLM's own words for their source, the most detailed there are."""
+    tiers = _by_source(names.CACHED_BY_SOURCE, page, engines)
+    prompts = _prompts_by_source(page, engines)
+    return tiers or {name: n for name, n in prompts.items() if name != names.COMPUTED}
+
+
+def _prompts_by_source(page: Page, engines: set[str]) -> Mapping[str, float]:
+    return _by_source(names.PROMPT_TOKENS_BY_SOURCE, page, engines)
+
+
+def _by_source(name: str, page: Page, engines: set[str]) -> Mapping[str, float]:
+    """The sum over the ranks for each label `source`, where all ranks have a value."""
+    if name in page.unfilled:
+        return {}
+    found: dict[str, list[Sample]] = {}
+    for sample in page.by_name.get(name, ()):
+        found.setdefault(sample.labels.get("source", ""), []).append(sample)
+    sums = {source: _combined(samples, engines, Ranks.SUM) for source, samples in found.items()}
+    return {source: number for source, number in sums.items() if number is not None}
 
 
 def _draft_tokens(samples: Sequence[Sample]) -> int | None:

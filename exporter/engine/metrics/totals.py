@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 FASTEST_START_SECONDS = 30.0
 """No vLLM starts faster, because it loads a model and warms up."""
-_LOOKUPS = ("queried_tokens", "hit_tokens")
+_LOOKUPS = ("queried_tokens", "hit_tokens", "external_queried_tokens", "external_hit_tokens")
+_NUMBERS = tuple(each.name for each in fields(EngineTotals) if each.name != "cached_by_source")
+_SOURCE = "cached_by_source "
 _STARTS_KEPT = 32  # start times remembered; more replicas behind one URL are detected later
 
 
 class SavedSource(Enum):
-    """The field of a snapshot that counts the prompt tokens that were not computed.
+    """The field of a snapshot that counts the prompt tokens that the engine's own cache saved.
 
-    It is `prompt_tokens_cached` if the engine has it (since 0.16), else the prefix cache's hits,
-    which do not contain hits in external caches. The choice is made when the engine is first seen
-    and again after each restart, because the version may have changed. It is never changed in
-    between: a total must not mix two counters.
+    It is the source `local_cache_hit` if the engine has it (since 0.16), else the prefix cache's
+    hits. The choice is made when the engine is first seen and again after each restart, because the
+    version may have changed. It is never changed in between: a total must not mix two counters.
     """
 
-    CACHED_PROMPT_TOKENS = "cached_prompt_tokens"
+    LOCAL_CACHED_TOKENS = "local_cached_tokens"
     HIT_TOKENS = "hit_tokens"
 
 
@@ -70,7 +71,7 @@ class Carried:
 class EngineHistory:
     """The sum of one engine's snapshots so far; the empty one is `EngineHistory()`.
 
-    The keys of `counts` are the fields of `EngineTotals`. `recounted_at` is when lookups were last
+    `engine_totals` reads the keys of `counts`. `recounted_at` is when lookups were last
     left out because the prompts do not explain them, `recounts` is how often that happened.
     """
 
@@ -86,7 +87,19 @@ class EngineHistory:
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
-        return EngineTotals(**{name: count.total for name, count in self.counts.items()})
+        return engine_totals({name: count.total for name, count in self.counts.items()})
+
+
+def engine_totals(totals: Mapping[str, float | None]) -> EngineTotals:
+    """The totals by the keys of `EngineHistory.counts`."""
+    return EngineTotals(
+        **{name: totals.get(name) for name in _NUMBERS},
+        cached_by_source={
+            name.removeprefix(_SOURCE): total
+            for name, total in sorted(totals.items())
+            if name.startswith(_SOURCE) and total is not None
+        },
+    )
 
 
 def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
@@ -110,12 +123,13 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     lookups = (Lookups() if from_zero else history.lookups).after(snapshot)
     recounted = lookups.count is Count.RECOUNTED
     ended = (before,) if restarted and before is not None else ()
+    values = _values(snapshot, source)
     return EngineHistory(
         counts={
             name: history.counts.get(name, Carried()).after(
-                value, from_zero=from_zero, count=_count_of(name, source, lookups)
+                values.get(name), from_zero=from_zero, count=_count_of(name, source, lookups)
             )
-            for name, value in _values(snapshot, source).items()
+            for name in dict.fromkeys((*history.counts, *values))
         },
         saved_source=source,
         # After a restart that only a fallen counter shows, the start time is unknown. The old one
@@ -169,18 +183,18 @@ def remember_fall(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHis
 
 def _fell(history: EngineHistory, snapshot: EngineSnapshot) -> bool:
     values = _values(snapshot, history.saved_source)
-    return any(count.fell_to(values[name]) for name, count in history.counts.items())
+    return any(count.fell_to(values.get(name)) for name, count in history.counts.items())
 
 
 def _source(snapshot: EngineSnapshot) -> SavedSource | None:
-    if snapshot.cached_prompt_tokens is not None:
-        return SavedSource.CACHED_PROMPT_TOKENS
+    if snapshot.local_cached_tokens is not None:
+        return SavedSource.LOCAL_CACHED_TOKENS
     return None if snapshot.hit_tokens is None else SavedSource.HIT_TOKENS
 
 
 def _values(snapshot: EngineSnapshot, source: SavedSource | None) -> dict[str, float | None]:
     saved = None if source is None else getattr(snapshot, source.value)
-    return {
-        each.name: saved if each.name == "saved_tokens" else getattr(snapshot, each.name)
-        for each in fields(EngineTotals)
+    numbers = {
+        name: saved if name == "saved_tokens" else getattr(snapshot, name) for name in _NUMBERS
     }
+    return numbers | {_SOURCE + name: n for name, n in snapshot.cached_by_source.items()}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.metrics.readers import Reader, by, counter, gauge, one, scrape, totals
-from exporter.metrics.state.target import live_engine
+from exporter.metrics.state.target import (
+    effective_hit_ratios,
+    external_hit_tokens,
+    live_engine,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from exporter.metrics.readers import Family, Reading
     from exporter.metrics.state.target import TargetState
@@ -43,6 +47,11 @@ def _reuse_rule(target: TargetState) -> Iterator[Reading]:
         return
     parts = (rule.unit_tokens, rule.dropped_blocks, rule.answers_kept, rule.lookahead_tokens)
     yield tuple(map(_label, parts)), 1
+
+
+def _cached_by_source(target: TargetState) -> Mapping[str, float]:
+    view = live_engine(target)
+    return {} if view is None else view.totals.cached_by_source
 
 
 def _label(value: str | float | None) -> str:
@@ -125,6 +134,36 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "Hit / queried tokens of all traffic, including the exporter's own, in the window. Absent "
         "without traffic in it.",
     ),
+    counter(
+        "vllm_engine_external_queried_tokens_total",
+        totals(lambda total: total.external_queried_tokens),
+        "Tokens of all traffic that the engine did not find in its own prefix cache and looked up "
+        "through its KV connector: an external store, an offloaded tier or another engine. For all "
+        "ranks, continued over restarts. 0 without a connector.",
+    ),
+    counter(
+        "vllm_engine_external_hit_tokens_total",
+        one(external_hit_tokens),
+        "Tokens of vllm_engine_external_queried_tokens_total that were found. They were loaded and "
+        "not computed, at a cost that is not known, so no family counts them as saved. What "
+        "another vLLM instance computed for the same request (source p2p) is no hit and is left "
+        "out. Absent when sessions show such transfers, and before vLLM 0.11.2.",
+    ),
+    counter(
+        "vllm_engine_cached_tokens_total",
+        by("source", _cached_by_source),
+        "Prompt tokens that the engine did not compute, by where they came from, in the words of "
+        "vLLM: since 0.32 device, host, disk, p2p and external_unspecified, since 0.16 "
+        "local_cache_hit and external_kv_transfer. For all ranks, continued over restarts.",
+    ),
+    gauge(
+        "vllm_engine_effective_hit_ratio",
+        by("window", effective_hit_ratios),
+        "Hits in all tiers / queried tokens of all traffic in the window: "
+        "vllm_engine_prefix_cache_hit_ratio with the hits of "
+        "vllm_engine_external_hit_tokens_total. The two are equal where there is no external "
+        "store. Absent when external hits are unknown.",
+    ),
     gauge(
         "vllm_engine_prefix_cache_reported_hit_ratio",
         scrape(lambda s: s.hit_rate_gauge),
@@ -134,9 +173,10 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
     counter(
         "vllm_engine_tokens_saved_total",
         totals(lambda total: total.saved_tokens),
-        "Prompt tokens that the engine took from the cache and did not compute, for all traffic "
-        "including the exporter's own, for all ranks, continued over restarts. Before vLLM 0.16 it "
-        "is vllm_engine_prefix_cache_hit_tokens_total.",
+        "Prompt tokens that the engine took from its own cache and did not compute, for all "
+        "traffic including the exporter's own, for all ranks, continued over restarts. Tokens of "
+        "external tiers and transfers do not count: they were moved, at a cost that is not known. "
+        "Before vLLM 0.16 it is vllm_engine_prefix_cache_hit_tokens_total.",
     ),
     gauge(
         "vllm_engine_kv_cache_usage_ratio",

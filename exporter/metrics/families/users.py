@@ -8,8 +8,16 @@ from exporter.metrics.readers import by, counter, gauge, of_users, one
 from exporter.metrics.state.target import live_users
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exporter.metrics.readers import Family
     from exporter.metrics.state.target import TargetState
+
+
+def _effective(target: TargetState) -> Mapping[str, float]:
+    users = live_users(target)
+    return {} if users is None else users.effective_hit_ratios()
+
 
 USERS: Final[tuple[Family[TargetState], ...]] = (
     counter(
@@ -23,7 +31,8 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_hit_tokens_total",
         one(lambda t: t.own.hit_tokens if t.own.settled else None),
         "Tokens of vllm_probe_queried_tokens_total that came from the cache, as far as known. The "
-        "exporter's share of vllm_engine_prefix_cache_hit_tokens_total.",
+        "exporter's share of vllm_engine_prefix_cache_hit_tokens_total, and of "
+        "vllm_engine_external_hit_tokens_total where there is an external store.",
     ),
     counter(
         "vllm_engine_users_prefix_cache_queried_tokens_total",
@@ -45,9 +54,22 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
         "Hit / queried tokens of users in the window. Absent when no user sent a prompt in it.",
     ),
     counter(
+        "vllm_engine_users_external_hit_tokens_total",
+        of_users(lambda users: users.external_tokens),
+        "Tokens of users that were found in an external tier, since the exporter started: the "
+        "growth of vllm_engine_external_hit_tokens_total minus the exporter's own share.",
+    ),
+    gauge(
+        "vllm_engine_users_effective_hit_ratio",
+        by("window", _effective),
+        "Hits in all tiers / queried tokens of users in the window. Equal to "
+        "vllm_engine_users_prefix_cache_hit_ratio where there is no external store. Absent when "
+        "external hits are unknown, and when no user sent a prompt in it.",
+    ),
+    counter(
         "vllm_engine_users_tokens_saved_total",
         of_users(lambda users: users.saved_tokens),
-        "Prompt tokens of users that the engine took from the cache and did not compute, since "
-        "the exporter started.",
+        "Prompt tokens of users that the engine took from its own cache and did not compute, since "
+        "the exporter started. Tokens of external tiers do not count.",
     ),
 )

@@ -29,7 +29,7 @@ from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
@@ -77,6 +77,7 @@ class TargetState:
     isolation_leaks: int = 0
     wedged: bool | None = None  # by the last test of the running process
     reuse_rule: ReuseRule | None = None  # of the running process, by the last session
+    transfers: bool = False  # the running process gets the KV of its prompts from another engine
     ttft: dict[CacheTemperature, Distribution] = field(
         default_factory=lambda: {kind: Distribution(TTFT_BOUNDS) for kind in ("cold", "warm")}
     )
@@ -102,6 +103,7 @@ class TargetState:
         self.sessions += 1
         if result.reuse_rule is not None or result.failure is None:
             self.reuse_rule = result.reuse_rule
+            self.transfers = Notice.TRANSFER in result.notices
         if result.failure is None:
             self.last_success_time = result.started_time + result.duration_seconds
             self.failures_in_a_row = 0
@@ -141,6 +143,7 @@ class TargetState:
     def engine_scraped(self, view: EngineView) -> None:
         if self.engine is not None and view.restarts != self.engine.restarts:
             self.wedged = self.reuse_rule = None  # they were true for another process
+            self.transfers = False
         self.engine = view
         if view.failure is not None:
             reason = view.failure.reason
@@ -226,6 +229,18 @@ def live_engine(target: TargetState) -> EngineView | None:
     """The last scrape, if it succeeded: an old one is not shown again."""
     view = target.engine
     return None if view is None or view.failure is not None else view
+
+
+def external_hit_tokens(target: TargetState) -> float | None:
+    """Hits in external tiers, while the engine answers. None where they are transfers."""
+    view = None if target.transfers else live_engine(target)
+    return None if view is None else view.totals.stored_tokens
+
+
+def effective_hit_ratios(target: TargetState) -> Mapping[str, float]:
+    """The hit ratios over all tiers, by window, while the engine answers and they are known."""
+    view = None if target.transfers else live_engine(target)
+    return {} if view is None else view.effective_hit_ratios
 
 
 def live_users(target: TargetState) -> UsersShare | None:

@@ -24,8 +24,6 @@ _MISSED_LOOKS = 3
 _MISSED_SECONDS = 60.0
 """After so many scrapes over so many seconds without the own prompts, they are not only late."""
 _ELSEWHERE_SECONDS = 3600.0
-_EXTERNAL_SHARE = 1.02
-"""With more saved tokens than this many times the hits, an external cache serves some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +39,17 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What users added between two scrapes, in tokens; None is unknown."""
+    """What users added between two scrapes, in tokens; None is unknown.
+
+    `hit` and `saved` came from the engine's own cache, `external` from a tier below it. `served`
+    are the hits in all tiers.
+    """
 
     queried: float | None = None
     hit: float | None = None
     saved: float | None = None
+    external: float | None = None
+    served: float | None = None
 
 
 @dataclass(slots=True)
@@ -53,13 +57,15 @@ class UsersShare:
     """One target. The sums are None until first known, and never fall.
 
     `queried_tokens` and `hit_tokens` count the same times, so one divided by the other is a true
-    ratio. `elsewhere_at` is when the counters last missed the exporter's own prompts: then they
+    ratio. `external_tokens` are hits in a tier below the engine's own cache. `elsewhere_at` is
+    when the counters last missed the exporter's own prompts: then they
     belong to another engine than the one that answers.
     """
 
     queried_tokens: float | None = None
     hit_tokens: float | None = None
     saved_tokens: float | None = None
+    external_tokens: float | None = None
     elsewhere_at: float | None = None
     known: bool = False
     _mark: _Mark | None = None
@@ -70,6 +76,7 @@ class UsersShare:
     _unreported: bool = False  # a session showed it
     _unknown: bool = False  # a session showed several engines, or work of another engine
     _samples: tuple[windows.Sample, ...] = ()
+    _effective: tuple[windows.Sample, ...] = ()  # with hits in external tiers
 
     def session_finished(self, result: SessionResult) -> None:
         """What a session shows about the counters is valid until the next one finishes."""
@@ -90,7 +97,7 @@ class UsersShare:
         self._at = snapshot.at
         self.known = self._may_be_known(view)
         if not self.known:
-            self._mark, self._samples = None, ()
+            self._mark, self._samples, self._effective = None, (), ()
             return None
         # The page can be as old as the scrape took.
         if view.lookups_open or not own.quiet(snapshot.at - snapshot.scrape_seconds):
@@ -107,12 +114,17 @@ class UsersShare:
             return None
         self._mark, self._missed = now, 0
         if now.recounts != before.recounts:
-            self._samples = ()  # the lookups left out are no typical part of the traffic
+            # The lookups left out are no typical part of the traffic.
+            self._samples = self._effective = ()
         return self._add(growth)
 
     def hit_ratios(self) -> dict[str, float]:
         """Hits / lookups of users by window, without windows that have no traffic of theirs."""
         return windows.hit_ratios(self._samples, at=self._at)
+
+    def effective_hit_ratios(self) -> dict[str, float]:
+        """The same with hits in external tiers."""
+        return windows.hit_ratios(self._effective, at=self._at)
 
     def _may_be_known(self, view: EngineView) -> bool:
         """Whether the counters are those of the one engine that answers."""
@@ -125,13 +137,25 @@ class UsersShare:
         if growth.queried is not None and growth.hit is not None:
             self.queried_tokens = (self.queried_tokens or 0.0) + growth.queried
             self.hit_tokens = (self.hit_tokens or 0.0) + growth.hit
-        sums = EngineTotals(
-            queried_tokens=self.queried_tokens or 0.0, hit_tokens=self.hit_tokens or 0.0
-        )
-        self._samples = windows.observe(self._samples, sums, at=self._at, whole=True)
+        self._samples = self._observed(self._samples, growth.queried, growth.hit)
+        self._effective = self._observed(self._effective, growth.queried, growth.served)
+        if growth.external is not None:
+            self.external_tokens = (self.external_tokens or 0.0) + growth.external
         if growth.saved is not None:
             self.saved_tokens = (self.saved_tokens or 0.0) + growth.saved
         return growth.saved
+
+    def _observed(
+        self, samples: tuple[windows.Sample, ...], queried: float | None, hit: float | None
+    ) -> tuple[windows.Sample, ...]:
+        """The samples with one more; growth that is not known counts as no traffic."""
+        known = queried is not None and hit is not None and 0 <= hit <= queried
+        before = samples[-1] if samples else windows.Sample(self._at, 0.0, 0.0)
+        sums = EngineTotals(
+            queried_tokens=before.queried + (queried or 0.0 if known else 0.0),
+            hit_tokens=before.hit + (hit or 0.0 if known else 0.0),
+        )
+        return windows.observe(samples, sums, at=self._at, whole=True)
 
     def _lacks_own(self, now: _Mark) -> None:
         """The counters contain less than the exporter asked: they are late, or another engine's."""
@@ -140,7 +164,7 @@ class UsersShare:
         self._missed += 1
         if self._missed >= _MISSED_LOOKS and now.at - self._missed_at >= _MISSED_SECONDS:
             self.elsewhere_at, self._missed = now.at, 0
-            self._mark, self._samples, self.known = None, (), False
+            self._mark, self._samples, self._effective, self.known = None, (), (), False
 
 
 def _hidden(before: _Mark, now: _Mark, known: bool) -> bool:
@@ -151,7 +175,9 @@ def _hidden(before: _Mark, now: _Mark, known: bool) -> bool:
     own_queried = now.own.queried_tokens - before.own.queried_tokens
     own_hit = now.own.hit_tokens - before.own.hit_tokens
     others = _less(before.totals.queried_tokens, now.totals.queried_tokens, own_queried)
-    more = _less(before.totals.hit_tokens, now.totals.hit_tokens, own_hit)
+    more = _served(before.totals, now.totals, own_hit)
+    if more is None:
+        more = _less(before.totals.hit_tokens, now.totals.hit_tokens, own_hit)
     if not own_queried or others != 0 or more is None or now.own.unknown != before.own.unknown:
         return known
     return more > 0
@@ -164,26 +190,37 @@ def _growth(before: _Mark, now: _Mark, *, hidden: bool) -> Growth | None:
         return Growth()
     own_queried = own.queried_tokens - earlier.queried_tokens
     own_hit = own.hit_tokens - earlier.hit_tokens
+    own_external = own.external_tokens - earlier.external_tokens
     asked = own.requests > earlier.requests
     settled = own.unsettled <= earlier.unsettled and not (hidden and asked)
-    queried = _less(before.totals.queried_tokens, now.totals.queried_tokens, own_queried)
-    hit = _less(before.totals.hit_tokens, now.totals.hit_tokens, own_hit)
-    saved = _less(before.totals.saved_tokens, now.totals.saved_tokens, own_hit)
+    split = settled and own.unsplit <= earlier.unsplit
+    totals, previous = now.totals, before.totals
+    queried = _less(previous.queried_tokens, totals.queried_tokens, own_queried)
+    hit = _less(previous.hit_tokens, totals.hit_tokens, own_hit - own_external)
+    saved = _less(previous.saved_tokens, totals.saved_tokens, own_hit - own_external)
+    external = _less(previous.stored_tokens, totals.stored_tokens, own_external)
+    served = _served(previous, totals, own_hit)
     recounted = now.recounts != before.recounts
     if not recounted and queried is not None and queried < 0:
         return None
-    if not settled or (asked and _external(now.totals)):
-        hit = None  # `usage` includes the external cache, the hits do not
-    if recounted or queried is None or hit is None or not 0 <= hit <= queried:
-        queried = hit = None
-    if not settled or (saved is not None and saved < 0):
-        saved = None
-    return Growth(queried, hit, saved)
+    if recounted:
+        queried = None
+    return Growth(
+        queried,
+        hit if split and _within(hit, queried) else None,
+        saved if split and saved is not None and saved >= 0 else None,
+        external if split and external is not None and external >= 0 else None,
+        served if settled and _within(served, queried) else None,
+    )
 
 
-def _external(totals: EngineTotals) -> bool:
-    saved, hit = totals.saved_tokens, totals.hit_tokens
-    return saved is not None and hit is not None and saved > hit * _EXTERNAL_SHARE
+def _within(hit: float | None, queried: float | None) -> bool:
+    return hit is not None and queried is not None and 0 <= hit <= queried
+
+
+def _served(before: EngineTotals, now: EngineTotals, own: int) -> float | None:
+    """The hits of users in all tiers."""
+    return _less(before.effective_hit_tokens, now.effective_hit_tokens, own)
 
 
 def _less(before: float | None, now: float | None, own: int) -> float | None:

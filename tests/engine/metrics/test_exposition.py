@@ -23,6 +23,8 @@ ONE_RANK_FIELDS = {
     "queried_tokens": "vllm:prefix_cache_queries_total",
     "hit_tokens": "vllm:prefix_cache_hits_total",
     "cached_prompt_tokens": "vllm:prompt_tokens_cached_total",
+    "external_queried_tokens": "vllm:external_prefix_cache_queries_total",
+    "external_hit_tokens": "vllm:external_prefix_cache_hits_total",
     "prompt_tokens": "vllm:prompt_tokens_total",
     "generation_tokens": "vllm:generation_tokens_total",
     "preemptions": "vllm:num_preemptions_total",

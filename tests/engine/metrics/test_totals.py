@@ -129,9 +129,11 @@ def test_a_start_time_missing_once_is_not_a_restart():
 # Tokens saved
 
 
-def test_saved_tokens_are_the_cached_prompt_tokens_where_the_engine_counts_them():
-    """They include what an external cache supplied, which the hits leave out."""
-    history = after(snapshot(hit_tokens=300.0, cached_prompt_tokens=340.0))
+def test_saved_tokens_are_those_that_the_engine_counts_as_from_its_own_cache():
+    """What an external cache supplied is not among them: it was moved."""
+    history = after(
+        snapshot(hit_tokens=300.0, local_cached_tokens=340.0, cached_prompt_tokens=900.0)
+    )
     assert history.totals().saved_tokens == 340.0
 
 
@@ -142,8 +144,8 @@ def test_saved_tokens_are_the_hits_of_an_older_engine():
 def test_an_upgrade_at_a_restart_changes_the_source_of_saved_tokens():
     history = after(
         snapshot(started=100.0, hit_tokens=300.0),
-        snapshot(started=200.0, hit_tokens=350.0, cached_prompt_tokens=360.0),
-        snapshot(started=200.0, hit_tokens=400.0, cached_prompt_tokens=420.0),
+        snapshot(started=200.0, hit_tokens=350.0, local_cached_tokens=360.0),
+        snapshot(started=200.0, hit_tokens=400.0, local_cached_tokens=420.0),
     )
     assert history.totals().saved_tokens == 720.0
     assert history.totals().hit_tokens == 700.0
@@ -151,7 +153,7 @@ def test_an_upgrade_at_a_restart_changes_the_source_of_saved_tokens():
 
 def test_a_downgrade_at_a_restart_changes_the_source_of_saved_tokens_back():
     history = after(
-        snapshot(started=100.0, hit_tokens=300.0, cached_prompt_tokens=340.0),
+        snapshot(started=100.0, hit_tokens=300.0, local_cached_tokens=340.0),
         snapshot(started=200.0, hit_tokens=10.0),
     )
     assert history.totals().saved_tokens == 350.0
@@ -159,14 +161,14 @@ def test_a_downgrade_at_a_restart_changes_the_source_of_saved_tokens_back():
 
 def test_the_source_of_saved_tokens_does_not_change_while_a_process_lives():
     gone = after(
-        snapshot(hit_tokens=300.0, cached_prompt_tokens=340.0),
-        snapshot(hit_tokens=500.0, cached_prompt_tokens=None),
+        snapshot(hit_tokens=300.0, local_cached_tokens=340.0),
+        snapshot(hit_tokens=500.0, local_cached_tokens=None),
     )
     assert gone.totals().saved_tokens == 340.0
     assert gone.restarts == 0
     late = after(
-        snapshot(hit_tokens=300.0, cached_prompt_tokens=None),
-        snapshot(hit_tokens=310.0, cached_prompt_tokens=340.0),
+        snapshot(hit_tokens=300.0, local_cached_tokens=None),
+        snapshot(hit_tokens=310.0, local_cached_tokens=340.0),
     )
     assert late.totals().saved_tokens == 310.0
 

@@ -203,6 +203,9 @@ TOTALS = EngineTotals(
     prompt_tokens=5100.0,
     generation_tokens=640.0,
     preemptions=2.0,
+    external_queried_tokens=1000.0,
+    external_hit_tokens=500.0,
+    cached_by_source={"device": 4000.0, "host": 480.0, "p2p": 20.0},
 )
 
 
@@ -221,6 +224,7 @@ def engine_view(
         failure=None,
         totals=totals,
         hit_ratios={"1m": 0.5, "1h": 0.8},
+        effective_hit_ratios={"1m": 0.6, "1h": 0.9},
         restarts=restarts,
         info=info,
     )

@@ -55,4 +55,6 @@ def vllm_page(
     ]
     page = "" if started is None else series("process_start_time_seconds", started)
     page += rank("vllm:num_requests_running", 0.0)
+    if cached is not None:
+        page += rank("vllm:prompt_tokens_by_source_total", cached, source="local_cache_hit")
     return (page + "".join(rank(n, v) for n, v in lines if v is not None)).encode()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exporter.analysis.session_totals import SessionTotals
     from exporter.metrics.state.condition import Look
     from exporter.metrics.state.target import TargetState
@@ -83,7 +85,8 @@ class SessionRow:
 @dataclass(frozen=True, slots=True)
 class TargetSection:
     """One target in full. `engine` is its last view, unless that failed. `reuse_rule` is that of
-    its process in words, None while it is unknown.
+    its process in words, None while it is unknown. `with_store` are the hit ratios over all tiers;
+    it is empty where no external tier served anything.
     """
 
     state: TargetState
@@ -91,6 +94,7 @@ class TargetSection:
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
     engine: EngineView | None
+    with_store: Mapping[str, float]
     probe_waits: str | None
     time_saved: str | None
     session: SessionSection | None

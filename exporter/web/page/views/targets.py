@@ -8,7 +8,11 @@ from urllib.parse import urlencode
 
 from exporter.analysis.session_totals import session_totals
 from exporter.metrics.state.condition import COUNTED, LOOKS, Condition, Look, condition
-from exporter.metrics.state.target import live_engine
+from exporter.metrics.state.target import (
+    effective_hit_ratios,
+    external_hit_tokens,
+    live_engine,
+)
 from exporter.model.session import Notice
 from exporter.web.page.views.problems import problems_of
 from exporter.web.page.views.records import Link, OverviewRow, Page, TargetSection
@@ -191,6 +195,7 @@ def _section(
             if notice not in (Notice.SIMULATED, Notice.PREFIX_UNSTABLE, Notice.CACHE_WEDGED)
         ),
         engine=live_engine(state),
+        with_store=effective_hit_ratios(state) if external_hit_tokens(state) else {},
         probe_waits=probe_waits(state.cost, now),
         time_saved=time_saved(sessions),
         session=None if last is None else session_section(last, totals, alone=alone),
