@@ -10,7 +10,7 @@ import structlog
 
 from exporter.engine.metrics import exposition, totals, windows
 from exporter.engine.metrics.histories import Histories, carry_page
-from exporter.engine.metrics.lookups import Count
+from exporter.engine.metrics.lookups import Count, may_recount
 from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
@@ -191,8 +191,10 @@ class Scraper:
         if isinstance(outcome, ScrapeFailure):
             return self._failed(outcome)
         self._outage.ended(outcome.at)
-        self._carry(outcome)
         if self._info is None:
+            await self._ask_info()  # the version says how to read the counters
+        if self._carry(outcome):
+            self._info = None  # another version or model may have come up
             await self._ask_info()
         return self._compose(outcome, None)
 
@@ -200,14 +202,19 @@ class Scraper:
         self._outage.failed(failure.at, failure.reason, failure.detail)
         return self._compose(None, failure)
 
-    def _carry(self, snapshot: EngineSnapshot) -> None:
-        before, self._history = self._history, carry_page(self._history, snapshot)
+    def _carry(self, snapshot: EngineSnapshot) -> bool:
+        """Add the page to the history. Returns whether the engine restarted."""
+        info = self._shown_info(snapshot)  # a router's version says nothing of its engines
+        recounts = may_recount(info.version if info else None)
+        before = self._history
+        self._history = carry_page(before, snapshot, recounts=recounts)
         self._observe_window(snapshot)
-        if self._history.restarts > before.restarts:
-            self._info = None  # another version or model may have come up
+        restarted = self._history.restarts > before.restarts
+        if restarted:
             self._log.info("engine.restarted", restarts=self._history.restarts)
         if self._history.recounted_at == snapshot.at and not self._recounted(before):
             self._log.warning("engine.lookups_recounted")
+        return restarted
 
     def _observe_window(self, snapshot: EngineSnapshot) -> None:
         count = self._history.count

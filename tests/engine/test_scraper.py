@@ -171,6 +171,7 @@ async def test_replicas_behind_one_url_are_detected_and_not_added_up(engine, ben
 
 
 async def test_unexplained_lookups_are_reported_for_an_hour_and_in_no_window(engine, bench, logs):
+    engine.version = "0.26.0"
     engine.page = vllm_page(queried=2_000.0, hit=1_000.0, prompt=2_000.0)
     async with bench.running():
         engine.page = vllm_page(queried=3_000.0, hit=1_800.0, prompt=3_000.0)
@@ -190,6 +191,29 @@ async def test_unexplained_lookups_are_reported_for_an_hour_and_in_no_window(eng
             assert (await bench.next_round()).recounted is True
         assert (await bench.next_round()).recounted is False
     assert events(logs) == ["engine.lookups_recounted"]
+
+
+async def test_a_version_that_counts_lookups_once_is_believed_from_its_first_page_on(
+    engine, bench, logs
+):
+    """Prompts that were cancelled before their first token: more than any prompt explains."""
+    engine.version = "0.27.1"
+    engine.page = vllm_page(queried=9_000.0, hit=1_000.0, prompt=2_000.0)
+    async with bench.running():
+        assert bench.views[-1].lookups_open, "their prompts may still follow"
+        assert (await bench.next_round()).totals.queried_tokens == 9_000
+        engine.page = vllm_page(queried=12_000.0, hit=1_500.0, prompt=3_000.0)
+        await bench.next_round()
+        view = await bench.next_round()
+        assert (view.totals.queried_tokens, view.totals.hit_tokens) == (12_000, 1_500)
+        assert not view.recounted
+        engine.page = vllm_page(queried=90.0, hit=0.0, prompt=10.0, started=1_800_000_000.0)
+        engine.version = "0.26.0"
+        await bench.next_round()
+        engine.page = vllm_page(queried=9_090.0, hit=0.0, prompt=20.0, started=1_800_000_000.0)
+        await bench.next_round()
+        assert (await bench.next_round()).recounted
+    assert events(logs) == ["engine.restarted", "engine.lookups_recounted"]
 
 
 async def test_the_unit_of_old_names_is_known_with_the_engines_version(engine, bench):

@@ -83,15 +83,22 @@ class Histories:
         return replace(self, engines={**self.engines, _OWN_PAGE: history})
 
 
-def carry_page(histories: Histories, snapshot: EngineSnapshot) -> Histories:
-    """The histories with one more page. The totals begin with the values of the first page."""
+def carry_page(
+    histories: Histories, snapshot: EngineSnapshot, *, recounts: bool = True
+) -> Histories:
+    """The histories with one more page. The totals begin with the values of the first page.
+    `recounts` is as for `carry`.
+    """
     parts = snapshot.parts or {_OWN_PAGE: snapshot}
     engines = dict(histories.engines)
     for key, part in parts.items():
         if key in engines:
-            engines[key] = carry(engines[key], part)
+            engines[key] = carry(engines[key], part, recounts=recounts)
         else:
-            engines[key] = _joined(part) if histories.engines else carry(EngineHistory(), part)
+            first = not histories.engines
+            engines[key] = (
+                carry(EngineHistory(), part, recounts=recounts) if first else _joined(part)
+            )
     return _bounded(replace(histories, engines=engines, shown=frozenset(parts)))
 
 

@@ -102,8 +102,11 @@ def engine_totals(totals: Mapping[str, float | None]) -> EngineTotals:
     )
 
 
-def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
-    """The history with one more snapshot, which must be of the same engine and later.
+def carry(
+    history: EngineHistory, snapshot: EngineSnapshot, *, recounts: bool = True
+) -> EngineHistory:
+    """The history with one more snapshot, which must be of the same engine and later. `recounts`:
+    the engine's version may count lookups twice (lookups.py).
 
     Every total starts with the engine's own value, so it equals the server's counter until the
     first restart. From then on it is the server's counter plus what was counted before. What an
@@ -120,7 +123,7 @@ def carry(history: EngineHistory, snapshot: EngineSnapshot) -> EngineHistory:
     source = history.saved_source
     if source is None or from_zero:
         source = _source(snapshot)
-    lookups = (Lookups() if from_zero else history.lookups).after(snapshot)
+    lookups = (Lookups() if from_zero else history.lookups).after(snapshot, recounts=recounts)
     recounted = lookups.count is Count.RECOUNTED
     ended = (before,) if restarted and before is not None else ()
     values = _values(snapshot, source)

@@ -111,7 +111,7 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_prefix_cache_queried_tokens_total",
         totals(lambda total: total.queried_tokens),
         "Tokens of all traffic that the engine looked up in its prefix cache, for all ranks, "
-        "continued over restarts. Repeated lookups do not count: see "
+        "continued over restarts. Lookups that were counted again do not count: see "
         "vllm_engine_lookups_recounted.",
     ),
     counter(
@@ -124,9 +124,10 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_lookups_recounted",
         one(lambda t: None if (view := live_engine(t)) is None else view.recounted),
         "1 when, in the last hour, the engine counted more lookups in its prefix cache than its "
-        "prompts explain. vLLM before 0.27 counts a waiting request again at each step, and "
-        "requests that were cancelled before their first token count too. The other families leave "
-        "these lookups and their hits out.",
+        "prompts explain, and may have counted some again: vLLM before 0.27 does so at each step "
+        "while a request waits for room in the KV cache. The other families leave these lookups "
+        "and their hits out. Lookups of requests that were cancelled before their first token "
+        "count, if no request can have waited.",
     ),
     gauge(
         "vllm_engine_prefix_cache_hit_ratio",

@@ -7,10 +7,10 @@ from functools import reduce
 
 import pytest
 from engine_pages import rank, read, series, vllm_page
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exporter.engine.metrics.lookups import LONGEST_OPEN_SECONDS, TOLERANCE
+from exporter.engine.metrics.lookups import LONGEST_OPEN_SECONDS, TOLERANCE, may_recount
 from exporter.engine.metrics.totals import EngineHistory, carry
 
 CACHE_OF_5120 = series(
@@ -143,6 +143,75 @@ def test_prompts_that_were_never_looked_up_hide_nothing_of_the_rest():
     """With prompt_logprobs vLLM looks nothing up."""
     history = after(START, reading(10.0, 11_000, 30_000))
     assert history.totals().queried_tokens == 11_000
+
+
+def quiet(at, queried, prompt, *, generated=0.0, used=0.0, capacity=True):
+    """An engine that runs nothing at the moment, or `used` of its cache."""
+    one = reading(at, queried, prompt, running=0.0, capacity=capacity)
+    return replace(one, generation_tokens=generated, kv_cache_usage_ratio=used)
+
+
+def test_a_prompt_that_was_cancelled_before_its_first_token_counts_as_a_lookup_of_a_quiet_engine():
+    start = quiet(0.0, 10_000, 10_000)
+    history = after(start, quiet(10.0, 12_000, 10_050), quiet(20.0, 12_000, 10_050))
+    assert history.recounted_at is None
+    assert history.totals().queried_tokens == 12_000
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (quiet(0.0, 10_000, 10_000, used=0.5), (12_000, 10_050, 0.0)),
+        (quiet(0.0, 10_000, 10_000), (13_000, 10_050, 0.0)),
+        (quiet(0.0, 10_000, 10_000), (12_000, 10_050, 800.0)),
+        (quiet(0.0, 10_000, 10_000, capacity=False), (12_000, 10_050, 0.0)),
+        (quiet(0.0, 10_000, 10_000, used=None), (12_000, 10_050, 0.0)),
+        (quiet(0.0, 10_000, 10_000, generated=None), (12_000, 10_050, None)),
+    ],
+)
+def test_where_a_request_may_have_waited_for_room_or_nobody_knows_lookups_are_left_out(start, end):
+    queried, prompt, generated = end
+    known = start.cache is not None
+    last = quiet(10.0, queried, prompt, generated=generated, capacity=known)
+    history = after(start, last, replace(last, at=20.0))
+    assert history.recounted_at == 20.0
+    assert history.totals().queried_tokens == 10_000
+
+
+@given(
+    lengths=st.lists(st.integers(32, 5_000), max_size=6),
+    waiting=st.integers(32, 5_000),
+    looked_up=st.integers(2, 9),
+    used=st.floats(0.0, 1.0),
+)
+def test_a_prompt_that_waited_for_room_is_never_taken_for_a_cancelled_one(
+    lengths, waiting, looked_up, used
+):
+    """The admitted prompts fill whole blocks of 32 tokens; the waiting one does not fit beside."""
+    held = sum(-(-length // 32) * 32 for length in lengths)
+    assume(used * 5_120 + held + -(-waiting // 32) * 32 > 5_120)
+    start = quiet(0.0, 10_000, 10_000, used=used)
+    queried = 10_000 + sum(lengths) + waiting * looked_up
+    prompt = 10_000 + sum(lengths)
+    assume(queried - 10_000 > (prompt - 10_000) * (1 + TOLERANCE))
+    last = quiet(10.0, queried, prompt)
+    history = after(start, last, replace(last, at=20.0))
+    assert history.recounted_at is not None
+    assert history.totals().queried_tokens == 10_000
+
+
+@pytest.mark.parametrize(
+    ("version", "may"),
+    [("0.8.5", True), ("0.26.0", True), ("0.27.1", False), ("0.33.0", False), (None, True),
+     ("1.4.2", True)],
+)  # fmt: skip
+def test_a_version_counts_lookups_again_up_to_0_26_or_if_it_is_unknown(version, may):
+    assert may_recount(version) is may
+    last = reading(10.0, 9_010_000, 12_000, 3_000_000, capacity=True)
+    history = carry(START_HISTORY, last, recounts=may)
+    history = carry(history, replace(last, at=20.0 + LONGEST_OPEN_SECONDS), recounts=may)
+    assert (history.recounted_at is not None) is may
+    assert history.totals().queried_tokens == (10_000 if may else 9_010_000)
 
 
 STEPS = st.lists(
