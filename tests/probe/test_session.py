@@ -1,6 +1,7 @@
 """Whole sessions over HTTP: what is found on a sound engine, and with each fault."""
 
 import gc
+import inspect
 
 import pytest
 
@@ -240,3 +241,30 @@ async def test_token_ids_are_not_held_until_the_next_session(bench):
         assert result.failure is None
         assert len(chats_alive()) == len(others)
         assert at.runner.so_far().turns == result.turns
+
+
+@pytest.mark.parametrize(
+    ("act", "cause", "reason"),
+    [
+        ("reset_prefix_cache", LossCause.UNEXPLAINED, "each of the 2 ranks had computed a part"),
+        ("restart", LossCause.RESTART, "counters fell"),
+    ],
+)
+async def test_a_turn_that_hits_on_no_rank_did_not_just_run_on_another(bench, act, cause, reason):
+    async with bench(like="dp2") as at:
+        await at.play()
+        chat, calls = at.client.chat, iter(range(1, 100))
+
+        async def chat_after_the_act(*arguments):
+            if next(calls) == 5:
+                done = getattr(at.simulator.engine, act)()
+                await done if inspect.isawaitable(done) else None
+            return await chat(*arguments)
+
+        at.client.chat = chat_after_the_act
+        result = await at.play()
+    losses = {turn.index: turn.loss for turn in result.turns if turn.loss}
+    lost = losses.pop(5)
+    assert (lost.cause, lost.tokens) == (cause, result.turns[4].attainable_cached_tokens)
+    assert reason in lost.evidence
+    assert {loss.cause for loss in losses.values()} == {LossCause.OTHER_RANK}

@@ -31,7 +31,7 @@ class Evidence:
     `several` is the proof, in words, that several engines answer at this URL. `hit_before`: this
     engine process served one of the exporter's prompts from cache before. `repeat_hit` is what an
     identical prompt must hit by the rule. `counters_fell`: only that shows the restart, because
-    /metrics has no start time.
+    /metrics has no start time. `ranks_used`: so many ranks computed turns of this session before.
     """
 
     cached: int
@@ -49,6 +49,7 @@ class Evidence:
     rule_known: bool = False
     repeat_hit: int | None = None
     counters_fell: bool = False
+    ranks_used: int = 1
 
     def judged_by(
         self, knowledge: EngineKnowledge, *, cached: int, expected: int, rule_known: bool
@@ -67,6 +68,15 @@ class Evidence:
     def total(self) -> bool:
         """Whether nothing at all came from cache."""
         return self.cached == 0
+
+    @property
+    def on_each_rank(self) -> bool:
+        """Whether nothing hit, although each of several ranks had computed a part of the session.
+
+        Then no rank explains the loss.
+        """
+        several = self.ranks is not None and self.ranks > 1
+        return self.total and several and self.ranks_used >= (self.ranks or 1)
 
     @property
     def pressed(self) -> bool | None:
@@ -113,6 +123,12 @@ def needs_repeat(evidence: Evidence) -> bool:
         rule(evidence) for rule in (_disabled, _mixed, _restart, _unreported, _other_rank)
     )
     return evidence.total and not settled and evidence.pressed is not True
+
+
+def on_new_rank(evidence: Evidence) -> bool:
+    """Whether the turn ran on a rank that had computed nothing of its session."""
+    found = next(filter(None, (rule(evidence) for rule in RULES)))
+    return evidence.total and found[0] is LossCause.OTHER_RANK
 
 
 Verdict = tuple[LossCause, str] | None
@@ -229,6 +245,8 @@ def _used(traffic: Traffic) -> str:
 def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
         return None
+    if evidence.on_each_rank:
+        return None
     text = (
         f"the engine has {evidence.ranks} ranks, each with its own cache, and a turn that runs on "
         f"another rank than the turn before hits less; nothing shows that a cache was full"
@@ -255,6 +273,9 @@ def _unexplained(evidence: Evidence) -> Verdict:
         "prefix caching is on": evidence.prefix_caching is True,
         "the engine was not restarted": evidence.restarted is False,
         "no other traffic filled the cache": evidence.pressed is False,
+        f"each of the {evidence.ranks} ranks had computed a part of the session": (
+            evidence.on_each_rank
+        ),
     }
     unknown = {
         "whether prefix caching is on": evidence.prefix_caching is None,

@@ -16,7 +16,7 @@ from exporter.analysis.hits.traffic import (
     room_beside,
     traffic_between,
 )
-from exporter.analysis.loss.causes import Evidence, needs_repeat
+from exporter.analysis.loss.causes import Evidence, needs_repeat, on_new_rank
 from exporter.analysis.reuse.repeated_prompt import Repeat, long_enough
 from exporter.model.chat import CachedTokensSource
 
@@ -46,6 +46,7 @@ class LossEvidence:
         self._restarts = before.restarts if before else None
         self._fell = False  # a counter, since the reading before
         self._own_before = requests.share
+        self._ranks_used = 1
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
         self.engine = self._last  # the latest reading that succeeded
@@ -84,7 +85,12 @@ class LossEvidence:
             repeat=self._missed,
             several=self._replicas.proof,
             counters_fell=started is None and self._fell,
+            ranks_used=self._ranks_used,
         )
+        if found.restarted:
+            self._ranks_used = 1
+        elif usage.cached_tokens == 0 and on_new_rank(found):
+            self._ranks_used += 1
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
         return replace(found, repeat=await self._repeat(turn, match_unit, resend))
