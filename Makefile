@@ -77,9 +77,9 @@ $(FUZZ_STAMP): requirements/fuzz.txt
 lock: install  ## write requirements/*.txt from pyproject.toml again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  pyproject.toml --output-file requirements/run.txt
+	  --extra events pyproject.toml --output-file requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra report --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
+	  --extra report --extra events --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

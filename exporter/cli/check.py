@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.cli.one_engine import add_engine_arguments, open_engine
+from exporter.cli.one_engine import (
+    add_engine_arguments,
+    add_kv_events_argument,
+    open_engine,
+)
 from exporter.daemon.probing import new_salt
 from exporter.probe.check import Check
 from exporter.report.check import check_report_json, closing_line, finding_lines
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
+    add_kv_events_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.epilog = (
         "Exit code: 0 when no test failed (some may be unknown), 1 when one failed, 2 for wrong "

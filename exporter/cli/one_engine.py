@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from exporter import config, logs
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
+from exporter.daemon.kv_events import KvEventReception
 from exporter.daemon.probing import engine_client, session_plan
 from exporter.engine.scraper import Scraper
 from exporter.errors import ConfigError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from exporter.config import Settings, Target
+    from exporter.engine.events.feed import KvEventFeed
     from exporter.probe.session.plan import SessionPlan
 
 
@@ -41,6 +44,15 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--api-key-file", metavar="FILE", help="with --url: a file with the API key"
+    )
+
+
+def add_kv_events_argument(parser: argparse.ArgumentParser) -> None:
+    """`--kv-events-url`, which belongs to `--url`."""
+    parser.add_argument(
+        "--kv-events-url",
+        metavar="URL",
+        help="with --url: where vLLM publishes its KV events, such as tcp://127.0.0.1:5557",
     )
 
 
@@ -77,7 +89,12 @@ def quiet_logs(settings: Settings) -> None:
     logs.configure(settings.log.format, "error" if level == "info" else level)
 
 
-_OPTIONS = {"url": "--url", "model": "--model", "api_key_file": "--api-key-file"}
+_OPTIONS = {
+    "url": "--url",
+    "model": "--model",
+    "api_key_file": "--api-key-file",
+    "kv_events_url": "--kv-events-url",
+}
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -93,7 +110,11 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def add_targets(options: argparse.Namespace, urls: Mapping[str, str]) -> None:
     """Set the targets in `options`: one for each URL, by its name."""
-    common = {"model": options.model, "api_key_file": options.api_key_file}
+    common = {
+        "model": options.model,
+        "api_key_file": options.api_key_file,
+        "kv_events_url": getattr(options, "kv_events_url", None),  # not an option of all
+    }
     given = {key: value for key, value in common.items() if value is not None}
     targets = [{"name": name, "url": url, **given} for name, url in urls.items()]
     options.settings = config.collected(options) | {"targets": json.dumps(targets)}
@@ -125,13 +146,46 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
             sink=unread,
             heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
         )
-        from_counters = settings.probe.cached_tokens_from_counters
-        yield EngineAccess(
-            url=target.base_url,
-            plan=session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario)),
-            scraper=scraper,
-            requests=EngineRequests(client, scraper.refresh, clock, from_counters=from_counters),
-        )
+        plan = session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
+        async with _received(target, unread, clock) as kv_events:
+            yield EngineAccess(
+                url=target.base_url,
+                plan=plan,
+                scraper=scraper,
+                requests=EngineRequests(
+                    client,
+                    scraper.refresh,
+                    clock,
+                    from_counters=settings.probe.cached_tokens_from_counters,
+                    kv_events=kv_events,
+                ),
+            )
+
+
+_CONNECT_SECONDS = 3.0
+
+
+@asynccontextmanager
+async def _received(
+    target: Target, state: TargetState, clock: SystemClock
+) -> AsyncIterator[KvEventFeed | None]:
+    """The target's KV events, received until the end; None if it has no `kv_events_url`.
+
+    It waits a short time for the connection: what was published before does not arrive.
+    """
+    reception = KvEventReception.of(target, state, LoopHeartbeat("kv_events", state.loops, clock))
+    if reception is None:
+        yield None
+        return
+    task = asyncio.create_task(reception.run(), name="kv_events")
+    try:
+        waited_until = clock.monotonic() + _CONNECT_SECONDS
+        while not reception.feed.connected and clock.monotonic() < waited_until:
+            await clock.sleep(0.05)
+        yield reception.feed
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def open_engine(options: argparse.Namespace, stack: AsyncExitStack) -> EngineAccess:

@@ -14,7 +14,11 @@ import uvloop
 
 from exporter import config
 from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
-from exporter.cli.one_engine import add_engine_arguments, open_engine
+from exporter.cli.one_engine import (
+    add_engine_arguments,
+    add_kv_events_argument,
+    open_engine,
+)
 from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
 from exporter.daemon.probing import new_salt
@@ -60,6 +64,7 @@ class ShownSession:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
+    add_kv_events_argument(parser)
     parser.add_argument(
         "--cold",
         action="store_true",

@@ -6,13 +6,15 @@ import argparse
 import os
 import sys
 import textwrap
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from exporter import logs
 from exporter.cli.serving import run_until_signal
-from exporter.errors import ExporterError
+from exporter.errors import ConfigError, ExporterError
 from exporter.simulator.engine_kinds.starts import FAILING_STARTS
 from exporter.simulator.engine_kinds.table import PROFILES, settings_like
+from exporter.simulator.kv_events.settings import parse_kv_events_config
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from exporter.simulator.engine_kinds.profile import Profile
     from exporter.simulator.engine_kinds.starts import FailingStart
+    from exporter.simulator.kv_events.settings import KvEventsConfig
 
 _DEFAULTS = SimulatorSettings()
 _FLAGS = (  # vLLM's name, ours, and the unit
@@ -73,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, field, text in _SWITCHES:
         parser.add_argument(flag, dest=field, action="store_false", help=text)
     parser.add_argument("--api-key-file", metavar="FILE", help="require the API key in FILE on /v1")
+    parser.add_argument(
+        "--kv-events-config",
+        metavar="JSON",
+        help="publish KV events, as vLLM does with this flag; needs the extra `events`",
+    )
     parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
                         default="console")  # fmt: skip
 
@@ -87,6 +95,7 @@ def main(options: argparse.Namespace) -> int:
     given = SimulatorSettings(
         **{field: getattr(options, field) for field in fields},
         api_key=_read_key(options.api_key_file),
+        kv_events=_kv_events(options.kv_events_config),
     )
     settings = settings_like(options.like, given, FAILING_STARTS) if options.like else given
 
@@ -112,6 +121,14 @@ def main(options: argparse.Namespace) -> int:
             await simulator.stop()
 
     return run_until_signal(serve)
+
+
+def _kv_events(text: str | None) -> KvEventsConfig | None:
+    if text is not None and any(find_spec(name) is None for name in ("zmq", "msgspec")):
+        raise ConfigError(
+            "--kv-events-config needs pyzmq and msgspec: pip install 'vllm-cache-exporter[events]'"
+        )
+    return None if text is None else parse_kv_events_config(text)
 
 
 def _read_key(path: str | None) -> str | None:

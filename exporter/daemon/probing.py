@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
     from exporter.daemon.rules_file import RulesFile
+    from exporter.engine.events.feed import KvEventFeed
     from exporter.loops import LoopHeartbeat, Round
     from exporter.probe.replicas import Observe
     from exporter.probe.sink import ProbeSink, SessionSink
@@ -95,6 +96,7 @@ class ProbeLoops:
         sink: ProbeSink,
         heartbeat: Callable[[str], LoopHeartbeat],
         rules: RulesFile,
+        kv_events: KvEventFeed | None = None,
     ) -> None:
         """`heartbeat` makes one for a kind of loop."""
         self._settings = settings
@@ -119,6 +121,7 @@ class ProbeLoops:
             publish=sink.own_share_changed,
             yield_turn=admission.yield_turn,
             recall=partial(rules.recall, target),
+            kv_events=kv_events,
         )
         self._context = ProbeContext(
             target, requests, admission, deadlines(settings), new_salt, sink

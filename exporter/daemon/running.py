@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.daemon.kv_events import KvEventReception
 from exporter.daemon.probing import ProbeLoops, engine_client
 from exporter.engine.scraper import Scraper
 from exporter.loops import LoopHeartbeat
@@ -82,6 +83,7 @@ class RunningTarget:
             heartbeat=self._scrape_heartbeat,
             limiter=spec.shared.limiter,
         )
+        self._kv_events = KvEventReception.of(target, self._state, self._heartbeat("kv_events"))
         self._probing = ProbeLoops(
             target.name,
             spec.shared.probe,
@@ -92,6 +94,7 @@ class RunningTarget:
             sink=self._state,
             heartbeat=self._heartbeat,
             rules=context.rules,
+            kv_events=self._kv_events.feed if self._kv_events else None,
         )
         self._supervision = self._new_supervision(before)
 
@@ -147,6 +150,7 @@ class RunningTarget:
         self.set_prices(target)
         state.cost.keep_retention(shared.probe.retention_gaps_seconds)
         state.keep_scenarios({each.name for each in shared.scenarios})
+        state.kv_events = self._kv_events.feed.view if self._kv_events else None
         self._context.metrics.add(state)
 
     def set_prices(self, target: Target) -> None:
@@ -166,6 +170,8 @@ class RunningTarget:
         """Continue with what `before` learned and spent at the same engine, after it stopped."""
         self._scraper.continue_from(before._scraper)
         self._probing.continue_from(before._probing)
+        if self._kv_events is not None and before._kv_events is not None:
+            self._kv_events.feed.continue_from(before._kv_events.feed)
 
     def start(self, first: FirstRuns) -> None:
         """Start every loop, and drop the metrics of loops that the target no longer has."""
@@ -178,6 +184,8 @@ class RunningTarget:
         if supervision is not None and not supervision.tasks():
             supervision.start()
         loops: list[tuple[LoopHeartbeat, Loop]] = [(self._scrape_heartbeat, scrape)]
+        if self._kv_events is not None:
+            loops.append((self._kv_events.heartbeat, self._kv_events.run))
         for probe in self._probing.loops(self, first.session):
             loop = probe.run if supervision is None else _once_up(supervision, probe.run)
             loops.append((probe.heartbeat, loop))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.session.plan import SessionPlan
 
-TESTS = tuple(test for test in CheckTest if test is not CheckTest.AWAKE)
+TESTS = tuple(test for test in CheckTest if test not in (CheckTest.AWAKE, CheckTest.KV_EVENTS))
 """The tests of every engine."""
 
 _ANSWERED = frozenset(
@@ -113,6 +113,10 @@ class Check:
             session.of_prefix(played),
         )
         self._add(isolation.of_isolation(test), isolation.of_wedge(test, played))
+        events = self._requests.kv_events
+        if events is not None:
+            blocks = events.blocks if played.turns else None
+            self._add(engine.of_kv_events(events.view, blocks))
         return info
 
     def _refused(self, error: EngineUnavailableError) -> None:
@@ -128,7 +132,8 @@ class Check:
 
     def _not_tried(self, why: str) -> None:
         done = {one.name for one in self._found}
-        self._add(*(unknown(name, why) for name in TESTS if name not in done))
+        names = TESTS if self._requests.kv_events is None else (*TESTS, CheckTest.KV_EVENTS)
+        self._add(*(unknown(name, why) for name in names if name not in done))
 
     def _add(self, *found: Finding) -> None:
         for one in found:

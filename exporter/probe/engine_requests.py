@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from exporter.analysis.reuse.engine_knowledge import Remembered
     from exporter.clock import Clock
     from exporter.engine.client.engine_client import EngineClient
+    from exporter.engine.events.feed import KvEventFeed
     from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineSnapshot, EngineView
@@ -59,7 +60,8 @@ class EngineRequests:
 
     `publish` gets each change of the exporter's own share. `yield_turn` is awaited between the
     turns of a session, so requests that are due can be sent. With `from_counters`, hits that usage
-    does not report come from the engine's counters, if it ran nothing else.
+    does not report come from the engine's counters, if it ran nothing else. `kv_events` are the
+    engine's, if they are received.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class EngineRequests:
         publish: Callable[[OwnShare], None] = lambda _change: None,
         yield_turn: Callable[[], Awaitable[None]] = _no_admission,
         recall: Callable[[float], Remembered | None] = lambda _start: None,
+        kv_events: KvEventFeed | None = None,
     ) -> None:
         """`recall` gives what was kept of a process, by its start time."""
         self.client = client
         self.observe = observe
         self.clock = clock
         self.from_counters = from_counters
+        self.kv_events = kv_events
         self.share = OwnShare()
         self.reports = UsageReports()
         self.knowledge = EngineKnowledge()

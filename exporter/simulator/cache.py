@@ -21,7 +21,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.simulator.engine_kinds import reuse
 
@@ -29,6 +29,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _KEY_BYTES = 16
+
+
+class CacheEvents(Protocol):
+    """Gets what happens to blocks, as kv_events/publisher.py does."""
+
+    def stored(
+        self,
+        keys: Sequence[bytes],
+        parent: bytes | None,
+        ids: Sequence[int],
+        block_size: int,
+        salt: str | None,
+    ) -> None: ...
+
+    def removed(self, key: bytes) -> None: ...
+
+    def cleared(self) -> None: ...
+
+    def flush(self, time: float) -> None: ...
 
 
 class Block:
@@ -72,6 +91,7 @@ class PrefixCache:
         self.block_size = block_size
         self.caching = caching
         self.rule = reuse.PLAIN
+        self.events: CacheEvents | None = None
         self.num_blocks = num_blocks
         self._next_number = num_blocks
         first = (Block(number) for number in range(1, num_blocks))  # 0 is the null block
@@ -160,7 +180,19 @@ class PrefixCache:
             block.key = holding.keys[place]
             block.state = not self.rule.dense and self._needs_state(holding, place)
             self._by_key.setdefault(block.key, {})[block.number] = block
+        if self.events is not None and full > holding.registered:
+            self._tell_stored(self.events, holding, full)
         holding.registered = max(holding.registered, full)
+
+    def _tell_stored(self, events: CacheEvents, holding: Holding, full: int) -> None:
+        first, size = holding.registered, self.block_size
+        events.stored(
+            holding.keys[first:full],
+            holding.keys[first - 1] if first else None,
+            holding.ids[first * size : full * size],
+            size,
+            None if first else holding.salt,
+        )
 
     def _needs_state(self, holding: Holding, place: int) -> bool:
         """Whether sparse groups keep the block: a later request can resume after it."""
@@ -194,6 +226,8 @@ class PrefixCache:
         if self._in_use:
             return False
         self.forget()
+        if self.events is not None:
+            self.events.cleared()
         return True
 
     def forget(self) -> None:
@@ -237,6 +271,8 @@ class PrefixCache:
         del blocks[block.number]
         if not blocks:
             del self._by_key[block.key]
+        if self.events is not None:
+            self.events.removed(block.key)
         block.key = None
 
     def _extend_keys(self, holding: Holding) -> None:

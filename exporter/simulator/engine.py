@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.simulator.engine_kinds.settings import SimulatorSettings
     from exporter.simulator.faults.fault_fields import Fault
+    from exporter.simulator.kv_events.publisher import KvEventPublisher
     from exporter.simulator.text.answers import Answer
 
 _log = structlog.get_logger("exporter.simulator")
@@ -47,6 +48,7 @@ class Engine:
         self._http_open = asyncio.Event()
         self._http_open.set()
         self._store: KvStore | None = None
+        self._publishers = self._new_publishers()
         self._begin()
 
     def _begin(self) -> None:
@@ -66,11 +68,34 @@ class Engine:
             )
             for rank in range(given.engine_ranks)
         ]
+        for publisher, publishing in zip(self._publishers, self.ranks, strict=False):
+            publisher.restart()
+            publishing.cache.events = publisher
         for rank in self.process.ranks:
             rank.follow("engine_sleep_state", lambda: float(self.sleep_level == 0), "awake")
             rank.follow("engine_sleep_state", lambda: self.sleep_level == 1, "weights_offloaded")
             rank.follow("engine_sleep_state", lambda: self.sleep_level == 2, "discard_all")  # noqa: PLR2004
         self._apply()
+
+    def _new_publishers(self) -> list[KvEventPublisher]:
+        config = self.settings.kv_events
+        if config is None:
+            return []
+        from exporter.simulator.kv_events.publisher import (  # noqa: PLC0415 - the extra `events`
+            KvEventPublisher,
+        )
+
+        return [KvEventPublisher(config, rank) for rank in range(self.settings.engine_ranks)]
+
+    @property
+    def kv_events_endpoint(self) -> str | None:
+        """Where the first rank publishes, with the actual port."""
+        return self._publishers[0].endpoint if self._publishers else None
+
+    def close(self) -> None:
+        """Close what is open beside the loops."""
+        for publisher in self._publishers:
+            publisher.close()
 
     @property
     def num_blocks(self) -> int:

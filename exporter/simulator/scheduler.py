@@ -272,6 +272,8 @@ class Rank:
             if job.computed == len(job.holding.ids):
                 self._emit(job, now)
         self._metrics.observe("iteration_tokens_total", tokens)
+        if self.cache.events is not None:
+            self.cache.events.flush(self._clock.time())
 
     def _emit(self, job: Job, now: float) -> None:
         if job.abort_after is not None and job.emitted >= job.abort_after:

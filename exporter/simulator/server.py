@@ -89,6 +89,7 @@ class Simulator:
             await self._runner.cleanup()
             self._runner = None
         await self.engine.stop()
+        self.engine.close()
         _log.info("simulator.stopped", url=self.url)
 
     async def __aenter__(self) -> Self:

@@ -18,9 +18,11 @@ Daemon(config.load_from(options, {"VLLM_HOST": "http://127.0.0.1:1"}).settings, 
 print(json.dumps(sorted(sys.modules)))
 """
 # Docker's client takes 6 MB, matplotlib with numpy more than 30 MB and is an optional extra. YAML and
-# bcrypt take 2 MB, for a web configuration, and the supervisor 1 MB.
+# bcrypt take 2 MB, for a web configuration, and the supervisor 1 MB. pyzmq and msgspec are an optional
+# extra.
 NOT_TO_MEASURE = {
     *("docker", "exporter.simulator", "matplotlib", "numpy", "requests"),
+    *("exporter.engine.events.subscriber", "msgspec", "zmq"),
     *("bcrypt", "exporter.web.access.configuration", "yaml", "exporter.container.supervisor"),
 }
 

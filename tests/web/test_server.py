@@ -33,6 +33,7 @@ from exporter.metrics.families.tables import (
 )
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
+from exporter.model.kv_events import KvEventKind, KvEventsView
 from exporter.model.probe import RetentionReading
 from exporter.model.reuse import ReuseRule
 from exporter.web.server import HttpServer
@@ -76,6 +77,8 @@ def full(published):
     publish(published.metrics, engine_view())
     publish(published.metrics, after_users_asked(engine_view()))
     publish(published.metrics, container_view())
+    counts = dict.fromkeys(KvEventKind, 0)
+    published.metrics.targets["local"].kv_events = KvEventsView("tcp://e:5557", True, counts)
     published.metrics.targets["local"].loops.ran("probe:local", 5.0)
     published.metrics.exporter.web_config_in_force = True
     published.metrics.exporter.reloads.in_force(5.0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.analysis.hits.traffic import Traffic
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.analysis.reuse.repeated_prompt import Repeat
+    from exporter.model.kv_events import LostBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Evidence:
     engine process served one of the exporter's prompts from cache before. `repeat_hit` is what an
     identical prompt must hit by the rule. `counters_fell`: only that shows the restart, because
     /metrics has no start time. `ranks_used`: so many ranks computed turns of this session before.
+    `blocks` is what the engine itself published about the session's blocks; it counts more than
+    `room` and `traffic`, which are bounds.
     """
 
     cached: int
@@ -50,6 +53,7 @@ class Evidence:
     repeat_hit: int | None = None
     counters_fell: bool = False
     ranks_used: int = 1
+    blocks: LostBlocks | None = None
 
     def judged_by(
         self, knowledge: EngineKnowledge, *, cached: int, expected: int, rule_known: bool
@@ -81,12 +85,16 @@ class Evidence:
     @property
     def pressed(self) -> bool | None:
         """Whether blocks of this session can have been evicted; None is unknown."""
-        return pressed(self.traffic, self.room)
+        told = None if self.blocks is None else self.blocks.gone
+        return pressed(self.traffic, self.room) if told is None else told
 
     @property
     def repeated(self) -> tuple[RepeatOutcome, str] | None:
-        """What the repeated prompt showed, and why; None without a repeat."""
-        if self.repeat is None:
+        """What the repeated prompt showed, and why; None without a repeat.
+
+        Where the engine says that blocks of this turn were gone, an earlier repeat shows nothing.
+        """
+        if self.repeat is None or (self.blocks is not None and self.blocks.gone):
             return None
         by = RepeatConditions(
             prompt=self.prompt,
@@ -212,7 +220,12 @@ def _missed_again(evidence: Evidence) -> str:
 
 def _evicted(evidence: Evidence) -> Verdict:
     """Only if blocks can have been evicted, and the reuse rule does not explain the loss."""
-    traffic, room = evidence.traffic, evidence.room
+    traffic, room, blocks = evidence.traffic, evidence.room, evidence.blocks
+    if blocks is not None and blocks.cleared:
+        return None
+    if blocks is not None and blocks.evicted:
+        counted = f"{blocks.removed} of this session's {blocks.held} blocks"
+        return LossCause.EVICTED, f"the engine removed {counted} {_TOLD} (BlockRemoved)"
     full = evidence.pressed
     if full is False:
         return None
@@ -232,6 +245,9 @@ def _evicted(evidence: Evidence) -> Verdict:
     return LossCause.EVICTED, text
 
 
+_TOLD = "since the turn before, as its KV events say"
+
+
 def _used(traffic: Traffic) -> str:
     """What can have evicted the session's blocks, in words."""
     parts = {
@@ -245,7 +261,7 @@ def _used(traffic: Traffic) -> str:
 def _other_rank(evidence: Evidence) -> Verdict:
     if evidence.ranks is None or evidence.ranks < 2:  # noqa: PLR2004 - one rank has no other
         return None
-    if evidence.on_each_rank:
+    if evidence.on_each_rank or (evidence.blocks is not None and evidence.blocks.cleared):
         return None
     text = (
         f"the engine has {evidence.ranks} ranks, each with its own cache, and a turn that runs on "
@@ -255,7 +271,11 @@ def _other_rank(evidence: Evidence) -> Verdict:
 
 
 def _reset(evidence: Evidence) -> Verdict:
-    repeat, traffic = evidence.repeat, evidence.traffic
+    repeat, traffic, blocks = evidence.repeat, evidence.traffic, evidence.blocks
+    if blocks is not None and blocks.cleared:
+        return LossCause.RESET, f"the engine emptied its whole cache {_TOLD} (AllBlocksCleared)"
+    if blocks is not None:
+        return None  # the engine says when it empties its cache
     if repeat is None or repeat.cached == 0 or traffic is None or not evidence.total:
         return None
     if evidence.pressed is not False or not evidence.hit_before:
@@ -272,7 +292,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
     known = {
         "prefix caching is on": evidence.prefix_caching is True,
         "the engine was not restarted": evidence.restarted is False,
-        "no other traffic filled the cache": evidence.pressed is False,
+        _not_evicted(evidence): evidence.pressed is False,
         f"each of the {evidence.ranks} ranks had computed a part of the session": (
             evidence.on_each_rank
         ),
@@ -287,6 +307,12 @@ def _unexplained(evidence: Evidence) -> Verdict:
     if evidence.repeat is not None:
         parts.append(_of_repeat(evidence, evidence.repeat))
     return LossCause.UNEXPLAINED, "; ".join(parts) or "no rule applies"
+
+
+def _not_evicted(evidence: Evidence) -> str:
+    if evidence.blocks is not None and evidence.blocks.evicted is False:
+        return "the engine removed no block of the session, as its KV events say"
+    return "no other traffic filled the cache"
 
 
 def _of_repeat(evidence: Evidence, repeat: Repeat) -> str:

@@ -74,9 +74,9 @@ def _speaks_tls(container: ContainerSettings) -> bool:
 def _is_here(host: str, container: ContainerSettings) -> bool:
     """Whether a host is this machine, and Docker publishes ports on it."""
     docker = urlsplit(container.docker_host)
-    if docker.scheme != "unix" and not _is_loopback(docker.hostname or ""):
+    if docker.scheme != "unix" and not is_loopback(docker.hostname or ""):
         return False
-    return _is_loopback(host) or host == container.host_ip
+    return is_loopback(host) or host == container.host_ip
 
 
 def _is_its_name(parts: SplitResult, name: str, container: ContainerSettings) -> bool:
@@ -96,7 +96,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine."""
     address = _address(host)
     if address is None:
         return host.rstrip(".") == "localhost" or host.endswith(".localhost")

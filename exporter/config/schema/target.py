@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
+from exporter.config.schema.kv_events import KvEventsUrl, unpublished
 from exporter.config.schema.reach import contradictions
 from exporter.config.schema.values import (
     BaseUrl,
@@ -42,6 +43,12 @@ class _Place(Section):
 
     metrics_url: PageUrl | None = None
     """The URL of vLLM's own metrics page. By default `url` followed by `/metrics`."""
+
+    kv_events_url: KvEventsUrl | None = None
+    """Where vLLM publishes its KV events, such as "tcp://127.0.0.1:5557": with
+    --kv-events-config '{"enable_kv_cache_events": true}' its endpoint is "tcp://*:5557". The events
+    prove which of a session's blocks were evicted or reset. Needs the extra `events`; off if not
+    set."""
 
 
 class TargetTemplate(Section):
@@ -124,6 +131,9 @@ class Target(TargetTemplate, _Place):
             container_name = _managed_name(info.data["name"], container)
             wrong = contradictions(info.data["url"], container_name, container)
             check_with(handler, value, [mistake_at(text, key) for key, text in wrong])
+        lacking = unpublished(info.data.get("kv_events_url"), container)
+        if lacking is not None:
+            check_with(handler, value, [mistake_at(lacking, "network")])
         return container
 
     @field_validator("url")

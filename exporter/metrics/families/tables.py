@@ -14,10 +14,11 @@ from exporter.metrics.families.cost import COST
 from exporter.metrics.families.discovery import DISCOVERY
 from exporter.metrics.families.engine import ENGINE
 from exporter.metrics.families.exporter import EXPORTER, LOOPS
+from exporter.metrics.families.kv_cache import KV_CACHE
 from exporter.metrics.families.sessions import SESSIONS
 from exporter.metrics.families.users import USERS
 
-TARGET_FAMILIES: Final = (*SESSIONS, *COST, *ENGINE, *USERS, *CONTAINER)
+TARGET_FAMILIES: Final = (*SESSIONS, *COST, *ENGINE, *KV_CACHE, *USERS, *CONTAINER)
 """Of each target, with the label `target`; they read a `TargetState`."""
 
 EXPORTER_FAMILIES: Final = (*EXPORTER, *DISCOVERY)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
+    from exporter.model.kv_events import KvEventsView
     from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
     from exporter.model.reuse import ReuseRule
     from exporter.model.session import SessionResult, TurnFacts
@@ -50,7 +51,7 @@ class LastExit:
 @dataclass(slots=True)
 class TargetState:
     """The state of one target, and the sink of all its loops: `ProbeSink`, `SessionSink`,
-    `EngineSink` and `ContainerSink`; `loops` is their `LoopSink`.
+    `EngineSink`, `KvEventSink` and `ContainerSink`; `loops` is their `LoopSink`.
 
     `scenarios` has the last session of each scenario, finished or failed. A session that shows that
     the target itself fails drops the sessions of all scenarios before it.
@@ -86,6 +87,7 @@ class TargetState:
     scrape_failures: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(map(str, ScrapeReason), 0)
     )
+    kv_events: KvEventsView | None = None  # None: they are not asked for
     container: ContainerView | None = None
     last_exit: LastExit | None = None
     cost: CostState = field(default_factory=CostState)
@@ -149,6 +151,9 @@ class TargetState:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
         self.cost.engine_scraped(view, self.users.engine_scraped(view, self.own))
+
+    def kv_events_changed(self, view: KvEventsView) -> None:
+        self.kv_events = view
 
     def container_changed(self, view: ContainerView) -> None:
         self.container = view

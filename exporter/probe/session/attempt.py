@@ -73,7 +73,11 @@ class Attempt:
         self._record = context.record
         self._salt = context.new_salt() if knows_salts(info.version) else None
         self._messages: list[dict[str, Any]] = []
-        self._judge = TurnJudge(context.record, context.requests, context.replicas, before)
+        events = context.requests.kv_events
+        self._blocks = None if events is None else events.follow(self._salt)
+        self._judge = TurnJudge(
+            context.record, context.requests, context.replicas, before, self._blocks
+        )
         self._comparison = PrefixComparison(
             partial(context.requests.client.detokenize, info.model),
             scenario.tools,
@@ -100,6 +104,8 @@ class Attempt:
         place = context.control.place(index) if context.control else None
         control = await self._send_control(index, request, place, Place.BEFORE)
         context.hooks.on_request(False)
+        if self._blocks is not None:
+            self._blocks.begin_turn()
         turn = replace(await self._send(request, context.hooks.on_token), index=index)
         if turn.if_sent_once().failure is not None:
             self._fail(turn)
@@ -107,6 +113,8 @@ class Attempt:
         if index == 1:
             turn = self._first(turn)
         facts = await self._judge.judge(turn, partial(self._resend, request))
+        if self._blocks is not None:
+            self._blocks.end_turn()
         control = control or await self._send_control(index, request, place, Place.AFTER)
         record.facts[-1] = replace(facts, control=control)
         record.settle()

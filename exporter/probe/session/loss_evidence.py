@@ -23,8 +23,10 @@ from exporter.model.chat import CachedTokensSource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exporter.analysis.loss.session_blocks import SessionBlocks
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.model.kv_events import LostBlocks
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
 
@@ -33,14 +35,27 @@ Resend = Callable[[bool], Awaitable["Sequence[Chat] | None"]]
 (overlapping.py). Returns every answer; None if one of them failed or has no usage."""
 
 
+_EVENT_READINGS = 50
+_BETWEEN_SECONDS = 0.02
+"""KV events arrive a few milliseconds after the answer. One second is waited for them."""
+
+
 class LossEvidence:
-    """Follows one session with readings of the engine and of the exporter's own share."""
+    """Follows one session with readings of the engine and of the exporter's own share.
+
+    `blocks` are the session's, if the engine's KV events are received.
+    """
 
     def __init__(
-        self, replicas: ReplicaDetector, before: EngineView | None, requests: EngineRequests
+        self,
+        replicas: ReplicaDetector,
+        before: EngineView | None,
+        requests: EngineRequests,
+        blocks: SessionBlocks | None = None,
     ) -> None:
         self._replicas = replicas
         self._requests = requests
+        self._blocks = blocks
         self._last = before.snapshot if before else None
         self._start_time = self._last.process_start_time if self._last else None
         self._restarts = before.restarts if before else None
@@ -86,6 +101,7 @@ class LossEvidence:
             several=self._replicas.proof,
             counters_fell=started is None and self._fell,
             ranks_used=self._ranks_used,
+            blocks=await self._lost_blocks(),
         )
         if found.restarted:
             self._ranks_used = 1
@@ -94,6 +110,18 @@ class LossEvidence:
         if usage.cached_tokens is None or not needs_repeat(found) or self._missed is not None:
             return found
         return replace(found, repeat=await self._repeat(turn, match_unit, resend))
+
+    async def _lost_blocks(self) -> LostBlocks | None:
+        """What became of the session's blocks; None if the events do not say it in time."""
+        blocks = self._blocks
+        if blocks is None or not blocks.found:
+            return None
+        for _ in range(_EVENT_READINGS):
+            lost = blocks.lost()
+            if lost is not None or blocks.incomplete:
+                return lost
+            await self._requests.clock.sleep(_BETWEEN_SECONDS)
+        return None
 
     def _start_changed(self, now: EngineSnapshot | None) -> bool | None:
         """Whether the process differs from the last known one; None if either start time is

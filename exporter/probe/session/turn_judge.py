@@ -19,6 +19,7 @@ from exporter.probe.session.loss_evidence import LossEvidence
 
 if TYPE_CHECKING:
     from exporter.analysis.loss.causes import Evidence
+    from exporter.analysis.loss.session_blocks import SessionBlocks
     from exporter.analysis.reuse.cache_math import Reusable
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.model.chat import Chat
@@ -39,13 +40,14 @@ class TurnJudge:
         requests: EngineRequests,
         replicas: ReplicaDetector,
         before: EngineView | None,
+        blocks: SessionBlocks | None = None,
     ) -> None:
-        """`before` is the reading before the first turn."""
+        """`before` is the reading before the first turn; see `LossEvidence` for `blocks`."""
         self._record = record
         self._requests = requests
         self._replicas = replicas
         self._cache = before.snapshot.cache if before and before.snapshot else None
-        self._evidence = LossEvidence(replicas, before, requests)
+        self._evidence = LossEvidence(replicas, before, requests, blocks)
         self._before = requests.knowledge  # of the process that answered the turn before
 
     @property

@@ -10,6 +10,7 @@ from exporter.simulator.releases import ages
 
 if TYPE_CHECKING:
     from exporter.simulator.faults.fault_fields import Fault
+    from exporter.simulator.kv_events.settings import KvEventsConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class SimulatorSettings:
     enable_auto_tool_choice: bool = True
     log_stats: bool = True
     dev_mode: bool = True  # serves /reset_prefix_cache
+    kv_events: KvEventsConfig | None = None  # None publishes none, as vLLM's default
     api_key: str | None = field(default=None, repr=False)
     prefill_floor_seconds: float = 0.02
     prefill_seconds_per_token: float = 0.0002

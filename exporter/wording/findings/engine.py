@@ -12,9 +12,39 @@ from exporter.wording.notices import ADVICE, CACHING_ON, FAILURE_ADVICE
 from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
 if TYPE_CHECKING:
+    from exporter.analysis.loss.session_blocks import SessionBlocks
     from exporter.model.engine import CacheConfig, EngineInfo, EngineView
+    from exporter.model.kv_events import KvEventsView
     from exporter.model.reuse import ReuseRule
     from exporter.wording.findings.finding import Finding
+
+
+KV_EVENTS_ON = (
+    'Start vLLM with --kv-events-config \'{"enable_kv_cache_events": true, "publisher": "zmq", '
+    '"endpoint": "tcp://*:5557"}\', and make this port reachable from the exporter. '
+    "GET /kv_event_sources of a new vLLM says where it publishes."
+)
+"""How to make an engine publish KV events."""
+
+
+def of_kv_events(view: KvEventsView, blocks: SessionBlocks | None) -> Finding:
+    """Whether the engine's KV events arrive. `blocks` are the session's; None if it has no turn."""
+    name, events = CheckTest.KV_EVENTS, sum(view.events.values())
+    if not events:
+        what = "connected, but no event came" if view.connected else "nothing answers"
+        return failed(name, f"{view.url}: {what}", KV_EVENTS_ON)
+    if blocks is None:
+        return unknown(name, f"{view.url}: {events} events; no turn of the session was answered")
+    if blocks.incomplete:
+        return unknown(name, f"{view.url}: {view.missed} batches were published and not received")
+    if not blocks.found:
+        return unknown(
+            name,
+            f"{view.url}: {events} events, and none of them names the session's salt",
+            "vLLM before 0.17 publishes no salts, and an engine whose layers all have a sliding "
+            "window does not keep the first block. Or the events are another engine's.",
+        )
+    return passed(name, f"{view.url}: {events} events, {blocks.count} blocks of the session")
 
 
 def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:

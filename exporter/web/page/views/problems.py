@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from exporter.container.decide.records import Cause, DockerProblem
 from exporter.metrics.state.condition import Condition
+from exporter.metrics.state.target import live_engine
 from exporter.model.session import Notice
 from exporter.web.page.views.records import Problem
 from exporter.wording import numbers
+from exporter.wording.findings.engine import KV_EVENTS_ON
 from exporter.wording.notices import ADVICE, BREAK_ADVICE, FAILURE_ADVICE, break_in_words
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ def problems_of(state: TargetState, found: Condition) -> list[Problem]:
         failure = state.engine.failure
         title = f"The engine's own metrics cannot be read: {numbers.spaced(failure.reason)}"
         problems.append(Problem(title, failure.detail, "", "vllm-down"))
+    if live_engine(state) and state.kv_events is not None and not state.kv_events.connected:
+        title = "The engine's KV events do not arrive"
+        detail = f"Nothing answers at {state.kv_events.url}."
+        problems.append(Problem(title, detail, KV_EVENTS_ON, ""))
     if state.wedged:
         title = "The prefix cache has stopped hitting"
         problems.append(Problem(title, "", ADVICE[Notice.CACHE_WEDGED], "cache-wedged"))
