@@ -74,7 +74,7 @@ class Attempt:
         self._salt = context.new_salt() if knows_salts(info.version) else None
         self._messages: list[dict[str, Any]] = []
         events = context.requests.kv_events
-        self._blocks = None if events is None else events.follow(self._salt)
+        self._blocks = events.follow(self._salt) if events and self._salt else None
         self._judge = TurnJudge(
             context.record, context.requests, context.replicas, before, self._blocks
         )
