@@ -51,9 +51,9 @@ def retention_ratio(usage: Usage | None, possible: int | None) -> float | None:
     return min(1.0, usage.cached_tokens / possible)
 
 
-def other_rank(ratio: float | None, snapshot: EngineSnapshot | None) -> bool:
-    """Whether a read that hit less than it could may have run on another rank."""
-    return ratio is not None and ratio < 1 and snapshot is not None and snapshot.ranks > 1
+def other_rank(ratio: float | None, ranks: int | None) -> bool:
+    """Whether a read that hit less than it could may have run on another one of `ranks`."""
+    return ratio is not None and ratio < 1 and ranks is not None and ranks > 1
 
 
 def too_late(gap_seconds: float, waited_seconds: float) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
@@ -44,6 +44,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--api-key-file", metavar="FILE", help="with --url: a file with the API key"
+    )
+    parser.add_argument(
+        "--data-parallel-ranks",
+        choices=get_args(config.RankChoice),
+        help="with --url: whether each session keeps to one rank (default: unpinned)",
     )
 
 
@@ -94,7 +99,9 @@ _OPTIONS = {
     "model": "--model",
     "api_key_file": "--api-key-file",
     "kv_events_url": "--kv-events-url",
+    "data_parallel_ranks": "--data-parallel-ranks",
 }
+"""The settings of the target of `--url`, and their options."""
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -110,13 +117,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def add_targets(options: argparse.Namespace, urls: Mapping[str, str]) -> None:
     """Set the targets in `options`: one for each URL, by its name."""
-    common = {
-        "model": options.model,
-        "api_key_file": options.api_key_file,
-        "kv_events_url": getattr(options, "kv_events_url", None),  # not an option of all
-    }
-    given = {key: value for key, value in common.items() if value is not None}
-    targets = [{"name": name, "url": url, **given} for name, url in urls.items()]
+    given = {key: value for key in _OPTIONS if (value := getattr(options, key, None)) is not None}
+    targets = [{**given, "name": name, "url": url} for name, url in urls.items()]
     options.settings = config.collected(options) | {"targets": json.dumps(targets)}
 
 
@@ -157,6 +159,7 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
                     scraper.refresh,
                     clock,
                     from_counters=settings.probe.cached_tokens_from_counters,
+                    pin_ranks=target.data_parallel_ranks == "pinned",
                     kv_events=kv_events,
                 ),
             )

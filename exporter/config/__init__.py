@@ -16,7 +16,7 @@ from exporter.config.schema.discovery import (
     SourceSettings,
 )
 from exporter.config.schema.settings import ProbeSettings, ScrapeSettings, Settings
-from exporter.config.schema.target import Target
+from exporter.config.schema.target import RankChoice, Target
 from exporter.config.schema.values import ListenAddress
 from exporter.config.telling.describe import describe, describe_json
 
@@ -31,6 +31,7 @@ __all__ = [
     "ListenAddress",
     "Loaded",
     "ProbeSettings",
+    "RankChoice",
     "ScrapeSettings",
     "Settings",
     "SourceSettings",

@@ -97,6 +97,7 @@ class ProbeLoops:
         heartbeat: Callable[[str], LoopHeartbeat],
         rules: RulesFile,
         kv_events: KvEventFeed | None = None,
+        pin_ranks: bool = False,
     ) -> None:
         """`heartbeat` makes one for a kind of loop."""
         self._settings = settings
@@ -118,6 +119,7 @@ class ProbeLoops:
             observe,
             clock,
             from_counters=settings.cached_tokens_from_counters,
+            pin_ranks=pin_ranks,
             publish=sink.own_share_changed,
             yield_turn=admission.yield_turn,
             recall=partial(rules.recall, target),

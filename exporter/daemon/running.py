@@ -95,6 +95,7 @@ class RunningTarget:
             heartbeat=self._heartbeat,
             rules=context.rules,
             kv_events=self._kv_events.feed if self._kv_events else None,
+            pin_ranks=target.data_parallel_ranks == "pinned",
         )
         self._supervision = self._new_supervision(before)
 

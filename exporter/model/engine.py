@@ -46,8 +46,22 @@ class EngineInfo:
     simulated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """A data-parallel rank, with a cache of its own.
+
+    `label` is the number in the label `engine` of its series, `index` the number in the request
+    header that selects it. They differ on a server whose first rank is not 0 (hybrid load
+    balancing): the header counts the server's own ranks.
+    """
+
+    label: int
+    index: int
+
+
 TRANSFERRED = "p2p"
 """vLLM's `source` of tokens that another vLLM instance computed for the request: moved, no hit."""
+
 
 PartKey = tuple[tuple[str, str], ...]
 """The labels of one engine's series that are not vLLM's own, as pairs of name and value."""
@@ -68,6 +82,9 @@ class EngineSnapshot:
     one. `cached_by_source` has vLLM's own words for where cached tokens came from, and
     `local_cached_tokens` are those of the own cache, counted with the first token. These two are
     known only of a single engine.
+
+    `prompt_tokens_by_rank` has the prompt tokens of each rank, by the number in its label `engine`.
+    It is empty if one of them is unknown, or the page has several engines.
 
     `queried_tokens` can be far more than all prompts (engine/metrics/lookups.py), `prompt_tokens`
     cannot.
@@ -102,7 +119,14 @@ class EngineSnapshot:
     cached_by_source: Mapping[str, float] = field(default_factory=dict)
     speculative: bool | None = None
     draft_tokens: int | None = None
+    prompt_tokens_by_rank: Mapping[int, float] = field(default_factory=dict, repr=False)
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
+
+    @property
+    def rank_list(self) -> tuple[Rank, ...]:
+        """The ranks that can be told apart on this page, in order."""
+        labels = sorted(self.prompt_tokens_by_rank)
+        return tuple(Rank(label, label - labels[0]) for label in labels)
 
     @property
     def work_counters(self) -> tuple[float | None, ...]:

@@ -72,6 +72,7 @@ class Notice(StrEnum):
     TRANSFER = "transfer"
     SYSTEM_ROLE_REFUSED = "system_role_refused"
     MIXED = "mixed"
+    RANK_GONE = "rank_gone"
 
 
 @with_config(JSON | {"title": "LossJson"})
@@ -283,6 +284,8 @@ class SessionResult:
     """The engine ignores or refuses cache_salt, so the first message begins with random words."""
     reuse_rule: ReuseRule | None = None
     """How much of a known prefix this engine process serves; null while it is unknown."""
+    data_parallel_rank: Annotated[int, Field(ge=0)] | None = None
+    """The rank that all its requests were pinned to; null if vLLM chose the ranks."""
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None

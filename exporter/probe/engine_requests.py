@@ -6,13 +6,17 @@ clients.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.analysis.hits.counted_hits import counters_include, looked_up
+from exporter.analysis.hits.ranks import RankRotation
 from exporter.analysis.hits.usage_details import UsageReports
 from exporter.analysis.own_share import OwnShare
 from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+from exporter.engine.wire.refusal import says_rank_is_gone
+from exporter.engine.wire.request import RequestContext
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from exporter.engine.events.feed import KvEventFeed
     from exporter.engine.wire.request import ChatRequest, Deadlines
     from exporter.model.chat import Chat
-    from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
+    from exporter.model.failure import Failure
     from exporter.probe.replicas import Observe
 
 Identity = tuple[float | None, int]
@@ -60,8 +65,8 @@ class EngineRequests:
 
     `publish` gets each change of the exporter's own share. `yield_turn` is awaited between the
     turns of a session, so requests that are due can be sent. With `from_counters`, hits that usage
-    does not report come from the engine's counters, if it ran nothing else. `kv_events` are the
-    engine's, if they are received.
+    does not report come from the engine's counters, if it ran nothing else. With `pin_ranks`, each
+    session runs on one data-parallel rank. `kv_events` are the engine's, if they are received.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class EngineRequests:
         clock: Clock,
         *,
         from_counters: bool = False,
+        pin_ranks: bool = False,
         publish: Callable[[OwnShare], None] = lambda _change: None,
         yield_turn: Callable[[], Awaitable[None]] = _no_admission,
         recall: Callable[[float], Remembered | None] = lambda _start: None,
@@ -82,6 +88,7 @@ class EngineRequests:
         self.clock = clock
         self.from_counters = from_counters
         self.kv_events = kv_events
+        self.ranks = RankRotation(pinned=pin_ranks)
         self.share = OwnShare()
         self.reports = UsageReports()
         self.knowledge = EngineKnowledge()
@@ -98,6 +105,14 @@ class EngineRequests:
         """Take what another one has learned of the same engine process."""
         self.process, self.reports, self.knowledge = other.process, other.reports, other.knowledge
 
+    def new_session(self, view: EngineView | None, info: EngineInfo) -> RequestContext:
+        """The context of a new session, with the next rank if sessions are pinned.
+
+        `view` is the latest reading.
+        """
+        rank = self.ranks.next(one_engine(view), info.version)
+        return RequestContext(secrets.token_hex(16), rank=rank)
+
     async def chat(
         self,
         request: ChatRequest,
@@ -111,9 +126,15 @@ class EngineRequests:
             chat = await self.client.chat(request, deadlines, on_token)
             chat = replace(chat, usage=self.knowledge.hits_only(chat.usage))
             ended = self._share_of(chat)
+            self._note_rank(request.context, chat.failure)
         finally:
             self.add_share(replace(ended, last_ended_at=self.clock.monotonic()))
         return chat
+
+    def _note_rank(self, context: RequestContext | None, failure: Failure | None) -> None:
+        rank = None if context is None else context.rank
+        if rank is not None and failure is not None and says_rank_is_gone(failure):
+            self.ranks.gone.add(rank.label)
 
     def add_share(self, change: OwnShare) -> None:
         """Add to the share, and publish the change."""
@@ -123,6 +144,7 @@ class EngineRequests:
     def forget(self) -> None:
         """Drop what is known of the engine process, because it has ended."""
         self.knowledge = EngineKnowledge(self.knowledge.hints)
+        self.ranks.forget()
 
     def note_process(self, view: EngineView | None) -> Identity | None:
         """Note which process a reading is of, and return it; None if that is unknown."""

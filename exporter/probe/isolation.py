@@ -1,9 +1,12 @@
 """The isolation test: one prompt under two salts. The same salt must hit, the other must not.
 
 Each test makes a prompt of its own, with a nonce at its head, so nothing else can have put it into
-the cache. It spans more than three match units, so a second request under the same salt must hit:
-that tests the cache itself. If it misses, a third request tells an engine that hits late from one
-that never hits. Two overlapping requests tell both from a cache that is emptied again and again.
+the cache. All its requests belong to one session: another salt proves something only on the replica
+and the rank that have the prompt.
+
+The prompt spans more than three match units, so a second request under the same salt must hit: that
+tests the cache itself. If it misses, a third request tells an engine that hits late from one that
+never hits. Two overlapping requests tell both from a cache that is emptied again and again.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from exporter.scenario.model import Scenario, ScenarioKind, refuses_system, with
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.engine.wire.request import Deadlines
+    from exporter.engine.wire.request import Deadlines, RequestContext
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo
     from exporter.probe.engine_requests import EngineRequests
@@ -48,7 +51,8 @@ async def run_isolation_test(
     before = await replicas.first()
     scope, knowledge = RequestScope(requests, info, before), requests.knowledge
     unit, hit_before, share = knowledge.unit, knowledge.hit, requests.share
-    prompt = _Prompt(requests, scope, info, deadlines)
+    session = requests.new_session(before, info)
+    prompt = _Prompt(requests, scope, info, deadlines, session)
     try:
         same = await prompt.send_same(new_salt(), new_salt(), WEDGE_UNITS * (unit or 0) + 1)
     except ScenarioError as error:
@@ -69,7 +73,7 @@ async def run_isolation_test(
     test = replace(
         test,
         match_unit=unit,
-        ranks=now.ranks if now else None,
+        ranks=requests.ranks.answering(session.rank, now),
         prefix_caching=now.cache.prefix_caching if now and now.cache else None,
         tokens=scope.sent_tokens,
         traffic=traffic,
@@ -99,8 +103,14 @@ class _Prompt:
     """Makes the prompt of one test, and sends it."""
 
     def __init__(
-        self, requests: EngineRequests, scope: RequestScope, info: EngineInfo, deadlines: Deadlines
+        self,
+        requests: EngineRequests,
+        scope: RequestScope,
+        info: EngineInfo,
+        deadlines: Deadlines,
+        session: RequestContext,
     ) -> None:
+        self._session = session
         self._client = requests.client
         self._knowledge = requests.knowledge
         self._scope = scope
@@ -135,7 +145,7 @@ class _Prompt:
         self, salt: str, tokens: int = 1, on_token: Callable[[int], None] | None = None
     ) -> Chat:
         """The answer to the prompt under a salt."""
-        request = ChatRequest(self._info.model, self._messages, tokens, salt)
+        request = ChatRequest(self._info.model, self._messages, tokens, salt, context=self._session)
         return (await self._scope.chat(request, self._deadlines, on_token)).if_sent_once()
 
     def result(self, same: Sequence[Chat], other: Chat | None) -> IsolationTest:

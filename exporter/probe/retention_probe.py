@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.loops import LoopHeartbeat
     from exporter.model.chat import Chat, Usage
-    from exporter.model.engine import EngineInfo, EngineSnapshot
+    from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
 
@@ -44,10 +44,14 @@ class _Engine:
     """The engine as it was when a round started."""
 
     info: EngineInfo
-    snapshot: EngineSnapshot | None
+    view: EngineView | None
     match_unit: int
     scope: RequestScope
     knowledge: EngineKnowledge
+
+    @property
+    def snapshot(self) -> EngineSnapshot | None:
+        return self.view.snapshot if self.view else None
 
     def obstacle(self, written: _Written) -> RetentionUnknown | None:
         """Why a written prefix cannot be judged, by all that is known now."""
@@ -128,12 +132,13 @@ class RetentionProbe:
             return RetentionUnknown.FAILED
         scope = RequestScope(self._requests, info, view)
         knowledge = self._requests.knowledge
-        return _Engine(info, snapshot, knowledge.unit or cache.match_unit_tokens, scope, knowledge)
+        return _Engine(info, view, knowledge.unit or cache.match_unit_tokens, scope, knowledge)
 
     async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
         info, new_salt = engine.info, self._context.new_salt
         messages = prefix_messages(new_salt(), engine.match_unit, info.max_model_len)
-        request = ChatRequest(info.model, messages, _ANSWER_TOKENS, new_salt())
+        session = self._requests.new_session(engine.view, info)
+        request = ChatRequest(info.model, messages, _ANSWER_TOKENS, new_salt(), context=session)
         chat = await self._send(request, engine)
         charge.tokens += 2 * chat.tokens  # the read is charged now
         chat = replace(chat, usage=self._requests.knowledge.usage_of_new_prompt(chat.usage))
@@ -162,7 +167,7 @@ class RetentionProbe:
             unknown = RetentionUnknown.RESTARTED
         elif view is not None and view.mixed:
             unknown = RetentionUnknown.MIXED
-        elif retention.other_rank(ratio, view.snapshot if view else None):
+        elif retention.other_rank(ratio, self._ranks(prefix, view)):
             unknown = RetentionUnknown.OTHER_RANK
         elif ratio is None or engine.obstacle(prefix) is not None:
             unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
@@ -170,6 +175,11 @@ class RetentionProbe:
             unknown = RetentionUnknown.NEVER_HIT
         knowledge.hit = knowledge.hit or (unknown is None and bool(ratio))
         self._publish(prefix.gap, ratio, unknown)
+
+    def _ranks(self, prefix: _Written, view: EngineView | None) -> int | None:
+        context = prefix.request.context
+        rank = context.rank if context else None
+        return self._requests.ranks.answering(rank, view.snapshot if view else None)
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
         chat = (await engine.scope.chat(request, self._context.deadlines)).if_sent_once()

@@ -137,9 +137,18 @@ def prompt_of(
 
 
 def _pinned_rank(engine: Engine, http: web.Request) -> int | None:
-    """The rank that a header names; None without one."""
-    named = http.headers.get("X-data-parallel-rank", "")
-    return int(named) if named.isdecimal() and int(named) < len(engine.ranks) else None
+    """The rank that a header names; None without one, or if this release ignores it."""
+    try:
+        rank = int(http.headers.get("X-data-parallel-rank", ""))
+    except ValueError:
+        return None
+    if engine.age not in ages.PINNED_RANKS:
+        return None
+    if not 0 <= rank < len(engine.open_ranks):
+        raise requests.WireError(
+            f"data_parallel_rank {rank} is out of range [0, {len(engine.open_ranks)})."
+        )
+    return rank
 
 
 def _begin(engine: Engine, request: ChatRequest, pinned: int | None) -> Chat:

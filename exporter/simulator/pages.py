@@ -43,7 +43,9 @@ def _engines_page(engine: Engine, whose: str) -> bytes:
     lines = [line for line in lines if _belongs(line, 0 if drafts is None else drafts.tokens)]
     if engine.age not in ages.CREATED_SERIES:
         lines = [line for line in lines if not re.match(r"(# \w+ )?vllm:\w+_created\b", line)]
-    gone = {str(number) for number in range(len(engine.open_ranks), len(engine.ranks))}
+    left = engine.faults.get(behaviours.PodGone)
+    shown = engine.ranks if left is not None and left.series == "stay" else engine.open_ranks
+    gone = {str(number) for number in range(len(shown), len(engine.ranks))}
     if whose == "first":
         gone = {str(number) for number in range(1, len(engine.ranks))}
     lines = [line for line in lines if _rank_of(line) not in gone]

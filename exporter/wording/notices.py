@@ -142,6 +142,10 @@ ADVICE: dict[Notice, str] = {
         "another engine than the turn before hits nothing. Make each replica a target of its own, "
         "and let the load balancer keep a conversation on one replica."
     ),
+    Notice.RANK_GONE: (
+        "The engine refuses a data-parallel rank that its /metrics still shows, as after it was "
+        "scaled down. Sessions are pinned to the other ranks."
+    ),
 }
 
 BREAK_ADVICE: dict[BreakReason, str] = {
@@ -279,8 +283,9 @@ LOSS_ADVICE: dict[LossCause, str] = {
         "--kv-cache-dtype, offload with --kv-offloading-size, or add a replica."
     ),
     LossCause.OTHER_RANK: (
-        "Let a router keep each session on one rank. With --data-parallel-size vLLM's load "
-        "balancer sends a request to any rank."
+        "Let a router keep each session on one rank: with --data-parallel-size vLLM's load "
+        "balancer sends a request to any rank. To measure each rank by itself, pin the probe's "
+        'sessions with data_parallel_ranks = "pinned" (vLLM 0.14 and later).'
     ),
     LossCause.RESET: (
         "Find out what empties the cache: POST /reset_prefix_cache in development mode, or an "

@@ -14,7 +14,7 @@ from commands import AT_ONCE, engine_beside, run_command
 
 from exporter.probe.check import TESTS
 from exporter.simulator.engine_kinds.table import settings_like
-from exporter.simulator.faults import faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 MOVING = Path(__file__).parent / "data" / "moving_system_prompt.jinja"
@@ -104,6 +104,20 @@ def test_wrong_usage_has_exit_code_2_and_says_what_is_allowed(
     done = run_command("check", *arguments)
     assert (done.code, done.output) == (2, "")
     assert words in done.errors
+
+
+def test_ranks_are_pinned_by_an_option_and_by_the_setting_of_a_target(tmp_path):
+    with engine_beside(engine_ranks=2) as engine:
+        engine.inject(behaviours.Spread("in_turn"))
+        loose = run_command("check", "--url", engine.url)
+        pinned = run_command("check", "--url", engine.url, "--data-parallel-ranks", "pinned")
+        config = tmp_path / "exporter.toml"
+        config.write_text(
+            f'[[targets]]\nurl = "{engine.url}"\ndata_parallel_ranks = "pinned"\n', "utf-8"
+        )
+        configured = run_command("check", "--config", str(config))
+    assert (loose.code, pinned.code, configured.code) == (1, 0, 0)
+    assert 'data_parallel_ranks = "pinned"' in " ".join(loose.output.split())
 
 
 def test_a_configured_target_is_checked_by_its_name(tmp_path):

@@ -118,6 +118,20 @@ async def test_a_prompt_beyond_the_context_is_refused_before_any_stream(engine, 
     )
 
 
+@pytest.mark.parametrize("rank", ["1", "-1", " 7"])
+async def test_a_data_parallel_rank_that_the_engine_lacks_is_refused(engine, rank):
+    message = f"data_parallel_rank {int(rank)} is out of range [0, 1)."
+    body = {"model": engine.model, "messages": USER, "max_tokens": 1}
+    assert await engine.post(CHAT, body, {"X-data-parallel-rank": rank}) == error(message)
+
+
+@pytest.mark.parametrize("rank", ["0", "", "x", "0.5"])
+async def test_its_own_rank_and_what_is_no_number_are_accepted(engine, rank):
+    body = {"model": engine.model, "messages": USER, "max_tokens": 1}
+    status, _ = await engine.post(CHAT, body, {"X-Data-Parallel-Rank": rank})
+    assert status == 200
+
+
 async def test_a_prompt_that_fills_the_context_leaves_no_room_for_an_answer(engine):
     length = (await engine.tokenize(USER))["max_model_len"]
     body = {"model": engine.model, "messages": await engine.messages_of(length)}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import aiohttp
 
@@ -65,8 +65,10 @@ class Wire:
         async with self.session.get(self.url + path) as response:
             return response.status, await response.text(), dict(response.headers)
 
-    async def post(self, path: str, body: object) -> tuple[int, Json]:
-        async with self.session.post(self.url + path, json=body) as response:
+    async def post(
+        self, path: str, body: object, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Json]:
+        async with self.session.post(self.url + path, json=body, headers=headers) as response:
             return response.status, await response.json()
 
     async def post_raw(self, path: str, body: bytes, content_type: str) -> tuple[int, Json]:

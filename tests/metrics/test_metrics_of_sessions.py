@@ -64,6 +64,26 @@ def test_sessions_add_up_in_the_counters(metrics):
     assert page.value("vllm_probe_lost_tokens_total", cause="disabled") == 0
 
 
+def test_pinned_sessions_add_up_by_rank_with_both_parts_of_the_same_turns(metrics):
+    publish(metrics, session(*TURNS, data_parallel_rank=4))
+    publish(metrics, session(*TURNS, data_parallel_rank=4))
+    publish(metrics, failed_session(*TURNS[:2]))
+    publish(metrics, session(*TURNS[:2], data_parallel_rank=5))
+    page = Page(metrics)
+    attainable, cached = (
+        f"vllm_probe_rank_{part}_total" for part in ("attainable_cached_tokens", "cached_tokens")
+    )
+    assert page.value(attainable, data_parallel_rank="4") == 2 * 2272
+    assert page.value(cached, data_parallel_rank="4") == 2 * 2272 - 512
+    assert page.value(attainable, data_parallel_rank="5") == 992
+    assert len(page.series(attainable)) == len(page.series(cached)) == 2
+
+
+def test_unpinned_sessions_have_no_rank(metrics):
+    publish(metrics, session(*TURNS))
+    assert Page(metrics).series("vllm_probe_rank_cached_tokens_total") == {}
+
+
 def test_times_go_into_histograms_by_the_temperature_of_the_cache(metrics):
     publish(metrics, session(*TURNS, turn(4, 1700, None, None, ttft=3.0)))
     page = Page(metrics)

@@ -24,6 +24,7 @@ from exporter.config.schema.values import (
 )
 
 Mode = Literal["managed", "attached", "external"]
+RankChoice = Literal["unpinned", "pinned"]
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
@@ -62,6 +63,12 @@ class TargetTemplate(Section):
 
     api_key_file: ConfigPath | None = None
     """A file that holds this key, in place of `api_key`."""
+
+    data_parallel_ranks: RankChoice = "unpinned"
+    """What chooses the data-parallel rank of a request, if the engine has several. `unpinned`: vLLM
+    does, as for most users, so a session loses the cache whenever its rank changes. `pinned`: each
+    session of the probe keeps to one rank, by the header `X-data-parallel-rank` (vLLM 0.14 and
+    later), and sessions take turns with the ranks."""
 
     verify_tls: bool = True
     """Whether to check the certificate of an https URL."""

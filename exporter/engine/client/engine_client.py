@@ -278,7 +278,7 @@ class EngineClient:
     ) -> Failure | None:
         session = self._measuring_session(timer.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        sent = packed(self.capabilities.body(request))
+        sent = packed(self.capabilities.body(request), request.headers())
         async with session.post(url, **sent, allow_redirects=False) as response:
             if response.status != HTTPStatus.OK and redirect_of(response) is None:
                 answer.refusal = await refused(response, timer.left() / 2)

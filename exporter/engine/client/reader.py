@@ -121,9 +121,9 @@ class Reader:
         return self._session
 
 
-def packed(body: Json | None) -> dict[str, Any]:
-    """A JSON body for aiohttp, which sends a file in parts: a long body blocks no loop."""
+def packed(body: Json | None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A JSON body and headers for aiohttp. It sends a file in parts: a long body blocks no loop."""
     if body is None:
-        return {}
+        return {"headers": dict(headers or {})}
     data = io.BytesIO(json.dumps(body).encode())
-    return {"data": data, "headers": {"Content-Type": "application/json"}}
+    return {"data": data, "headers": {**(headers or {}), "Content-Type": "application/json"}}

@@ -143,6 +143,7 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
         cached_by_source=_cached_by_source(page, engines),
         speculative=names.SPECULATION in by_name if seen else None,
         draft_tokens=_draft_tokens(page.by_name.get(names.DRAFTED, ())),
+        prompt_tokens_by_rank=_by_rank(_newest(names.PROMPT_TOKENS, by_name), engines),
         **numbers,
     )
 
@@ -180,6 +181,22 @@ def _by_source(name: str, page: Page, engines: set[str]) -> Mapping[str, float]:
         found.setdefault(sample.labels.get("source", ""), []).append(sample)
     sums = {source: _combined(samples, engines, Ranks.SUM) for source, samples in found.items()}
     return {source: number for source, number in sums.items() if number is not None}
+
+
+def _by_rank(samples: Sequence[Sample], engines: set[str]) -> dict[int, float]:
+    """The value of each rank, by its number; empty if one is unknown."""
+    if not all(engine.isdecimal() for engine in engines):
+        return {}
+    values = {
+        int(engine): _combined(
+            [sample for sample in samples if sample.labels.get("engine") == engine],
+            {engine},
+            Ranks.SUM,
+        )
+        for engine in engines
+    }
+    known = {rank: value for rank, value in values.items() if value is not None}
+    return known if len(known) == len(values) else {}
 
 
 def _draft_tokens(samples: Sequence[Sample]) -> int | None:

@@ -123,6 +123,13 @@ def error_text(error: Any) -> str:
     return str(text or "no message")[:DETAIL_LIMIT]
 
 
+def says_rank_is_gone(failure: Failure) -> bool:
+    """Whether the engine refused a request because it does not have the rank that it names."""
+    words = ("data_parallel_rank", "out of range")
+    wrong = failure.reason is FailureReason.BAD_REQUEST
+    return wrong and all(each in failure.detail for each in words)
+
+
 def says_it_is_paused(words: str) -> bool:
     """Whether an error message says that the engine is paused or being scaled."""
     return _AT_REST.search(words) is not None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.engine.wire.answer import Json
+    from exporter.model.engine import Rank
 
     Objects = Sequence[Mapping[str, Any]]
 
@@ -30,6 +31,29 @@ class Deadlines:
     whole: float = 120.0
 
 
+RANK_HEADER = "X-data-parallel-rank"
+"""Selects the rank. vLLM reads it since 0.11, but up to 0.13 its chat route drops it again
+(`OpenAIServingChat.create_chat_completion` and `_process_inputs`). A number beyond the ranks is an
+error 400 (`v1/engine/input_processor.py`); text that is no number is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The session and the turn (1…) that a request belongs to, and the rank that must run it.
+
+    Requests that must meet the same cache have the same `session`. vLLM chooses a rank where `rank`
+    is None.
+    """
+
+    session: str
+    turn: int = 1
+    rank: Rank | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The headers that send a request to its rank."""
+        return {} if self.rank is None else {RANK_HEADER: str(self.rank.index)}
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One streamed chat completion at temperature 0.
@@ -37,7 +61,7 @@ class ChatRequest:
     `cache_salt` separates the cached prefix from those of all other salts; None sends none. `tools`
     go into the prompt (not in vLLM up to 0.9.2), but with `tool_choice` "none", because a server
     without a tool parser refuses "auto". `logprobs` asks for the logprobs of the answer, in which
-    vLLM then names tokens by their ids.
+    vLLM then names tokens by their ids. `context` is None outside of a session.
     """
 
     model: str
@@ -46,6 +70,11 @@ class ChatRequest:
     cache_salt: str | None = field(default=None, repr=False)
     tools: Objects = field(default=(), repr=False)
     logprobs: bool = False
+    context: RequestContext | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Those of this request alone."""
+        return {} if self.context is None else self.context.headers()
 
     def body(self) -> Json:
         """The JSON object to send."""

@@ -18,13 +18,21 @@ from exporter.metrics.readers import (
 from exporter.model.reuse import RuleCause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from exporter.metrics.readers import Family, Reading
+    from exporter.metrics.state.probe_sums import ProbeSums
     from exporter.metrics.state.target import TargetState
 
 
 _RULE_CAUSES = ", ".join(RuleCause)
+
+
+def _by_rank(value: Callable[[ProbeSums], float | None]) -> Reader[TargetState]:
+    return by(
+        "data_parallel_rank",
+        lambda t: {str(rank): value(sums) for rank, sums in sorted(t.rank_sums.items())},
+    )
 
 
 def _notices(target: TargetState) -> Iterator[Reading]:
@@ -165,6 +173,18 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "Ideal minus cached tokens, by cause, of the same turns as "
         "vllm_probe_attainable_cached_tokens_total. The reuse rule of the engine gives up those of "
         f"{_RULE_CAUSES}: they are no fault. The others were attainable.",
+    ),
+    counter(
+        "vllm_probe_rank_attainable_cached_tokens_total",
+        _by_rank(lambda sums: sums.attainable_cached_tokens),
+        "vllm_probe_attainable_cached_tokens_total of the sessions pinned to this data-parallel "
+        'rank. Only with data_parallel_ranks = "pinned", on an engine with several ranks.',
+    ),
+    counter(
+        "vllm_probe_rank_cached_tokens_total",
+        _by_rank(lambda sums: sums.judged_cached_tokens),
+        "Cached tokens of the same turns as vllm_probe_rank_attainable_cached_tokens_total. "
+        "Efficiency of a rank over any time: rate of cached / rate of attainable tokens.",
     ),
     gauge(
         "vllm_probe_prefix_stable",

@@ -42,6 +42,12 @@ class ProbeSums:
     lost_tokens: dict[LossCause, int] = field(default_factory=dict)
     rule_lost_tokens: dict[RuleCause, int] = field(default_factory=dict)
 
+    @property
+    def judged_cached_tokens(self) -> int | None:
+        """The cached tokens of the judged turns."""
+        attainable = self.attainable_cached_tokens
+        return None if attainable is None else attainable - sum(self.lost_tokens.values())
+
     def add_beside(self, tokens: int) -> None:
         """Tokens of requests that are not turns of an ended session."""
         if tokens:

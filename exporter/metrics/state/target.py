@@ -72,6 +72,7 @@ class TargetState:
     failures_in_a_row: int = 0
     interval_seconds: float | None = None  # from one session to the next, as configured
     sums: ProbeSums = field(default_factory=ProbeSums)
+    rank_sums: dict[int, ProbeSums] = field(default_factory=dict)  # of pinned sessions, by rank
     own: OwnShare = field(default_factory=OwnShare)
     users: UsersShare = field(default_factory=UsersShare)
     isolation_tests: int = 0  # those with a result
@@ -116,6 +117,8 @@ class TargetState:
         for turn in result.turns:
             self._add_times(turn)
         self.sums.add(result.turns)
+        if result.data_parallel_rank is not None:
+            self.rank_sums.setdefault(result.data_parallel_rank, ProbeSums()).add(result.turns)
         self.sums.add_beside(result.extra_tokens)
         self._cache_tested(wedged_after(result))
         if Notice.MIXED in result.notices:

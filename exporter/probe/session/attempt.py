@@ -1,7 +1,8 @@
 """One attempt at a session: plays a scenario turn by turn, and judges each turn.
 
 A session starts over, as a new attempt, where the turns so far prove nothing: the engine ignores
-salts, refuses system messages, named a shorter context, or may have computed a prompt twice.
+salts, refuses system messages, named a shorter context, may have computed a prompt twice, or no
+longer has the rank that the session is pinned to.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.salt_trust import knows_salts
+from exporter.engine.wire.refusal import says_rank_is_gone
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exporter.engine.wire.capabilities import Capabilities
+    from exporter.engine.wire.request import RequestContext
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineView
     from exporter.model.session import Control
@@ -65,8 +68,10 @@ class Attempt:
         scenario: Scenario,
         info: EngineInfo,
         before: EngineView | None,
+        session: RequestContext,
     ) -> None:
         """`before` is the reading before the first turn."""
+        self._session = session
         self._context = context
         self._scenario = scenario
         self._info = info
@@ -100,7 +105,10 @@ class Attempt:
     async def _play_turn(self, index: int) -> None:
         context, record = self._context, self._record
         model, tools = self._info.model, self._scenario.tools
-        request = ChatRequest(model, self._messages, context.plan.max_tokens, self._salt, tools)
+        request = ChatRequest(
+            *(model, self._messages, context.plan.max_tokens, self._salt, tools),
+            context=replace(self._session, turn=index),
+        )
         place = context.control.place(index) if context.control else None
         control = await self._send_control(index, request, place, Place.BEFORE)
         context.hooks.on_request(False)
@@ -144,6 +152,8 @@ class Attempt:
         refused = failure is not None and turn.index == 1 and refuses_system(failure)
         if refused and self._scenario.has_system:
             requests.knowledge.no_system = True
+            raise StartOverError
+        if failure is not None and self._session.rank and says_rank_is_gone(failure):
             raise StartOverError
         too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
         if too_long and with_context(self._info, requests.client.capabilities) != self._info:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from exporter.analysis.loss.session_blocks import SessionBlocks
     from exporter.model.chat import Chat
-    from exporter.model.engine import EngineSnapshot, EngineView
+    from exporter.model.engine import EngineSnapshot, EngineView, Rank
     from exporter.model.kv_events import LostBlocks
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
@@ -52,7 +52,10 @@ class LossEvidence:
         before: EngineView | None,
         requests: EngineRequests,
         blocks: SessionBlocks | None = None,
+        rank: Rank | None = None,
     ) -> None:
+        """`rank` is the one that the session is pinned to."""
+        self._rank = rank
         self._replicas = replicas
         self._requests = requests
         self._blocks = blocks
@@ -64,12 +67,14 @@ class LossEvidence:
         self._ranks_used = 1
         self._missed: Repeat | None = None
         self._session_tokens = 0  # under the session's salt, since the last reading
+        self._turn_prompts = 0  # prompt tokens of turns since then
         self.engine = self._last  # the latest reading that succeeded
         self.repeated = 0  # the turn whose prompt was sent again last
 
     def add_turn(self, turn: Chat) -> None:
         """Count the turn's tokens. Call it for each turn, in order, before `about`."""
         self._session_tokens += turn.tokens
+        self._turn_prompts += turn.usage.prompt_tokens if turn.usage else 0
         if turn.cached_tokens:
             self._missed = None
 
@@ -94,7 +99,7 @@ class LossEvidence:
             match_unit=match_unit,
             prefix_caching=cache.prefix_caching if cache else None,
             restarted=self._fell or None if started is None else started,
-            ranks=now.ranks if now else None,
+            ranks=self._ranks(now),
             room=room_beside(max((one.tokens for one in earlier), default=0), before, now),
             traffic=traffic,
             repeat=self._missed,
@@ -142,8 +147,13 @@ class LossEvidence:
         self._last, self._own_before = view.snapshot if view else None, self._requests.share
         self.engine = self._last or self.engine
         own = OwnTraffic.between(own_before, self._own_before, self._session_tokens)
-        self._session_tokens = 0
+        if self._last is not None:
+            self._requests.ranks.compare(self._rank, before, self._last, self._turn_prompts)
+        self._session_tokens = self._turn_prompts = 0
         return self._last, traffic_between(before, self._last, own)
+
+    def _ranks(self, now: EngineSnapshot | None) -> int | None:
+        return self._requests.ranks.answering(self._rank, now)
 
     async def repeat(self, turn: Chat, resend: Resend) -> tuple[int, bool] | None:
         """Send the prompt again: what it hit, and whether anything may have made that shorter."""
@@ -158,7 +168,7 @@ class LossEvidence:
             return None
         full = pressed(traffic, room_beside(turn.tokens, before, now))
         gone = self._start_changed(now) is True or traffic is None
-        return usage.cached_tokens, gone or full is not False or now is None or now.ranks != 1
+        return usage.cached_tokens, gone or full is not False or self._ranks(now) != 1
 
     async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:
         self.repeated = turn.index

@@ -19,8 +19,9 @@ from exporter.model.session import (
 if TYPE_CHECKING:
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.analysis.turn_facts import TurnBasis
+    from exporter.engine.wire.request import RequestContext
     from exporter.model.chat import Chat, Usage
-    from exporter.model.engine import EngineInfo
+    from exporter.model.engine import EngineInfo, Rank
     from exporter.model.failure import Failure
     from exporter.model.reuse import ReuseRule
     from exporter.probe.request_scope import RequestScope
@@ -40,6 +41,7 @@ class SessionRecord:
     started_at: float  # monotonic seconds
     info: EngineInfo | None = None
     scope: RequestScope | None = None
+    context: RequestContext | None = None
     turns: list[Chat] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
     facts: list[TurnFacts] = field(default_factory=list)
@@ -52,6 +54,11 @@ class SessionRecord:
     prefix: PrefixStability | None = None
     nonce: bool = False  # a nonce in the prompt, not the salt, keeps the session apart
     sent_twice: bool = False  # it started over because a prompt may have been computed twice
+
+    @property
+    def rank(self) -> Rank | None:
+        """The rank that it is pinned to."""
+        return None if self.context is None else self.context.rank
 
     def start_over(self) -> None:
         """Drop all turns, which prove nothing. Their tokens still count as consumed."""
@@ -91,8 +98,10 @@ class SessionRecord:
         outcome = ControlOutcome.UNREPORTED if unreported else ControlOutcome.COLD
         return replace(facts, control=replace(control, outcome=outcome))
 
-    def result(self, target: str, now: float) -> SessionResult:
-        """The session as a frozen record that ended at the monotonic time `now`."""
+    def result(self, target: str, now: float, rank: Rank | None = None) -> SessionResult:
+        """The session as a frozen record that ended at the monotonic time `now`. `rank` is the one
+        that ran all its requests, if it is known.
+        """
         info, simulated = self.info, self.info is not None and self.info.simulated
         sent = self.scope.sent_tokens if self.scope is not None else 0
         return SessionResult(
@@ -111,6 +120,7 @@ class SessionRecord:
             extra_tokens=sent - sum(facts.consumed_tokens or 0 for facts in self.facts),
             nonce_in_prompt=self.nonce,
             reuse_rule=self._rule(),
+            data_parallel_rank=None if rank is None else rank.label,
         )
 
     def _rule_is_missing(self) -> bool:

@@ -30,7 +30,8 @@ from exporter.scenario.model import NONCE_TOKENS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.model.engine import EngineInfo
+    from exporter.engine.wire.request import RequestContext
+    from exporter.model.engine import EngineInfo, EngineView
     from exporter.model.session import SessionResult
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.session.cold_control import ColdControl
@@ -87,7 +88,8 @@ class SessionRunner:
         return None if self._record is None else self._result(self._record)
 
     def _result(self, record: SessionRecord) -> SessionResult:
-        return record.result(self._plan.target, self._requests.clock.monotonic())
+        rank = record.rank if self._requests.ranks.obeyed else None
+        return record.result(self._plan.target, self._requests.clock.monotonic(), rank)
 
     async def _play(self, kind: ScenarioKind, record: SessionRecord, hooks: SessionHooks) -> None:
         requests = self._requests
@@ -114,9 +116,10 @@ class SessionRunner:
             hooks=hooks,
         )
         while True:
+            session = self._session_context(record, before, info)
             scenario = await self._fit(kind, info, record)
             try:
-                await Attempt(context, scenario, info, before).play()
+                await Attempt(context, scenario, info, before, session).play()
                 break
             except StartOverError:
                 record.start_over()
@@ -126,6 +129,15 @@ class SessionRunner:
         if Notice.SALT_IGNORED in record.notices and not distrusted:
             self._salts.distrust(process)
 
+    def _session_context(
+        self, record: SessionRecord, view: EngineView | None, info: EngineInfo
+    ) -> RequestContext:
+        """That of the session so far, or a new one if it has none or its rank is gone."""
+        ranks, rank = self._requests.ranks, record.rank
+        if record.context is None or (rank is not None and rank.label in ranks.gone):
+            record.context = self._requests.new_session(view, info)
+        return record.context
+
     def _add_notices(self, record: SessionRecord, *, padded: bool) -> None:
         """Add the notices that depend on the whole session."""
         knowledge = self._requests.knowledge
@@ -133,6 +145,8 @@ class SessionRunner:
             record.notices.add(Notice.SALT_REFUSED)
         elif record.nonce and not knowledge.transfers:
             record.notices.add(Notice.SALT_IGNORED)
+        if self._requests.ranks.gone:
+            record.notices.add(Notice.RANK_GONE)
         unit = knowledge.unit
         record.notices |= length_notices(record.facts, unit, padded=padded)
 

@@ -47,7 +47,7 @@ class TurnJudge:
         self._requests = requests
         self._replicas = replicas
         self._cache = before.snapshot.cache if before and before.snapshot else None
-        self._evidence = LossEvidence(replicas, before, requests, blocks)
+        self._evidence = LossEvidence(replicas, before, requests, blocks, record.rank)
         self._before = requests.knowledge  # of the process that answered the turn before
 
     @property

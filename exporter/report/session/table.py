@@ -229,7 +229,9 @@ def heading(result: SessionResult, url: str) -> Text:
     text = Text.assemble((result.scenario, "bold"), f" against {model} at {url}\n")
     engine = f"vLLM {version}, " if version else ""
     duration = numbers.seconds(result.duration_seconds)
-    text.append(f"{engine}{numbers.moment(result.started_time)}, {duration}", "dim")
+    rank = result.data_parallel_rank
+    pinned = "" if rank is None else f", pinned to data-parallel rank {rank}"
+    text.append(f"{engine}{numbers.moment(result.started_time)}, {duration}{pinned}", "dim")
     if result.simulated:
         text.append("\nSIMULATED", "bold reverse")
         text.append(": these numbers describe a simulator, not a model server.", "bold")

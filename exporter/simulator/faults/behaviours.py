@@ -275,9 +275,12 @@ class Spread(Fault):
 
 @dataclass(frozen=True, slots=True)
 class PodGone(Fault):
-    """The last engine is gone: it gets no requests, and its series leave /metrics."""
+    """The last engine is gone: it gets no requests, and its series leave /metrics. With `stay` they
+    do not, as those of a rank that was scaled down.
+    """
 
     name: ClassVar[str] = "pod_gone"
+    series: Literal["leave", "stay"] = choice("leave", "leave", "stay")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ SALTS = Span(since=(0, 9), v0=False)
 SALTS_REFUSED = Span(since=(0, 9), v0=True)
 TOOLS_LEFT_OUT = Span(until=(0, 10))  # of the prompt, where `tool_choice` is "none"
 TOKENIZED_TOOLS = Span(since=(0, 9))
+PINNED_RANKS = Span(since=(0, 14))  # read in its source, as no older rank was recorded
 
 REFUSES_PAUSED = Span(since=(0, 33))  # before, requests wait
 

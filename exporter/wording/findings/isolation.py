@@ -49,7 +49,7 @@ def of_isolation(test: IsolationTest) -> Finding:
         return unknown(name, f"{text}; but several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
         text = f"{text}; but the request may have run on another of the {test.ranks} ranks"
-        return unknown(name, text)
+        return unknown(name, text, LOSS_ADVICE[LossCause.OTHER_RANK])
     return passed(name, text)
 
 
@@ -101,7 +101,8 @@ def _of_later_hit(test: IsolationTest, session: SessionResult | None, text: str)
     if test.mixed or (session is not None and Notice.MIXED in session.notices):
         return unknown(name, f"{text}; several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
-        return unknown(name, f"{text}; it ran on another of the {test.ranks} ranks")
+        text = f"{text}; it ran on another of the {test.ranks} ranks"
+        return unknown(name, text, LOSS_ADVICE[LossCause.OTHER_RANK])
     why = _EMPTIED if test.hit_before else _LATE
     return unknown(
         name,

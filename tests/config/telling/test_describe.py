@@ -156,6 +156,7 @@ def test_every_value_is_printed_with_its_source(load_text, tmp_path):
         'model = "m"  # environment variable MODEL_ID',
         "# api_key is not set",
         "# api_key_file is not set",
+        'data_parallel_ranks = "unpinned"  # default',
         "verify_tls = true  # default",
         "# ca_file is not set",
         "# price_per_hour is not set",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from exporter.container.decide.records import (
     Cause,
@@ -34,6 +35,9 @@ from exporter.model.session import (
     SessionResult,
     TurnFacts,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STARTED = 1_767_225_600.25  # 2026-01-01 00:00:00.250 UTC
 
@@ -111,6 +115,7 @@ def session(
     prefix: PrefixStability | None = STABLE,
     extra_tokens: int = 0,
     reuse_rule: ReuseRule | None = None,
+    data_parallel_rank: int | None = None,
 ) -> SessionResult:
     return SessionResult(
         target=target,
@@ -123,6 +128,7 @@ def session(
         turns=turns,
         failure=failure,
         failed_turn=failed_turn,
+        data_parallel_rank=data_parallel_rank,
         notices=notices,
         prefix=prefix,
         extra_tokens=extra_tokens,
@@ -174,12 +180,17 @@ INFO = EngineInfo(model="tiny", max_model_len=8192, version="0.32.0", simulated=
 
 
 def snapshot(
-    *, cache: CacheConfig | None = CACHE, hit_rate_gauge: float | None = None
+    *,
+    cache: CacheConfig | None = CACHE,
+    hit_rate_gauge: float | None = None,
+    ranks: int = 1,
+    prompt_tokens_by_rank: Mapping[int, float] | None = None,
 ) -> EngineSnapshot:
     return EngineSnapshot(
         at=10.0,
         scrape_seconds=0.004,
-        ranks=1,
+        ranks=ranks,
+        prompt_tokens_by_rank=prompt_tokens_by_rank or {},
         model_names=("tiny",),
         process_start_time=STARTED - 600,
         queried_tokens=5000.0,

@@ -38,8 +38,10 @@ class ProbeLoops:
         return self._loop(probe.round, schedule)
 
     def retention(self, gaps, schedule=ONCE_AN_HOUR) -> Periodic:
-        probe = RetentionProbe(self._context, gaps, RecordedLoop(self.counted.clock).heartbeat)
-        return self._loop(probe.round, schedule)
+        return self._loop(self.retention_probe(gaps).round, schedule)
+
+    def retention_probe(self, gaps) -> RetentionProbe:
+        return RetentionProbe(self._context, gaps, RecordedLoop(self.counted.clock).heartbeat)
 
     def isolation(self, schedule) -> Periodic:
         return self._loop(IsolationProbe(self._context).round, schedule)

@@ -47,6 +47,8 @@ async def bench_of(
     deadlines: Deadlines = DEADLINES,
     max_tokens: int = 16,
     like: str | None = None,
+    *,
+    pin_ranks: bool = False,
     **settings: object,
 ) -> AsyncIterator[Bench]:
     options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
@@ -58,7 +60,7 @@ async def bench_of(
     ):
         scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
-        requests = EngineRequests(client, scraper.refresh, SystemClock())
+        requests = EngineRequests(client, scraper.refresh, SystemClock(), pin_ranks=pin_ranks)
 
         def new_salt() -> str:
             return next(salts)
