@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.reuse.cache_math import ideal_tokens
 from exporter.analysis.reuse.rule import given_up
+from exporter.model.engine import replica_name
 from exporter.model.session import Loss, LossCause, TurnFacts
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
         loss=lost,
         rule_losses=_rule_losses(basis, ideal, attainable),
         cached_tokens_source=None if cached is None else _source(usage),
+        replica=replica_name(turn.replica),
     )
 
 

@@ -147,6 +147,7 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
             timeout_seconds=settings.scrape.timeout_seconds,
             sink=unread,
             heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
+            replica_pages=target.replica_pages,
         )
         plan = session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
         async with _received(target, unread, clock) as kv_events:

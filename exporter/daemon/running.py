@@ -82,6 +82,7 @@ class RunningTarget:
             sink=self,
             heartbeat=self._scrape_heartbeat,
             limiter=spec.shared.limiter,
+            replica_pages=target.replica_pages,
         )
         self._kv_events = KvEventReception.of(target, self._state, self._heartbeat("kv_events"))
         self._probing = ProbeLoops(
@@ -245,5 +246,6 @@ def _once_up(supervision: ContainerSupervision, loop: Loop) -> Loop:
     return run
 
 
-def _engine(target: Target) -> tuple[str, str, str]:
-    return target.mode, target.base_url, target.effective_metrics_url
+def _engine(target: Target) -> tuple[str, str, str, tuple[str, ...]]:
+    pages = target.effective_metrics_url, target.metrics_urls
+    return target.mode, target.base_url, *pages

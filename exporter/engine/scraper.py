@@ -8,19 +8,29 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from exporter.engine.metrics import exposition, totals, windows
+from exporter.engine.metrics import exposition, snapshots, totals, windows
 from exporter.engine.metrics.histories import Histories, carry_page
 from exporter.engine.metrics.lookups import Count, may_recount
 from exporter.engine.metrics.scrape_reasons import ScrapeReason, scrape_reason
 from exporter.engine.scrape_limiter import ScrapeLimiter
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.logs import Outage
-from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView, ScrapeFailure
+from exporter.model.engine import (
+    OWN_PAGE,
+    EngineInfo,
+    EngineSnapshot,
+    EngineView,
+    ScrapeFailure,
+    replica_key,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exporter.clock import Clock
     from exporter.engine.sink import EngineSink
     from exporter.loops import LoopHeartbeat
+    from exporter.model.engine import PartKey
 
 _NO_VLLM_METRICS = (
     "the page has no metrics of vLLM's engine: start vLLM without --disable-log-stats, "
@@ -29,6 +39,10 @@ _NO_VLLM_METRICS = (
 _SEVERAL_ENGINES = (
     "several processes answer at this URL in turn, so the counters are not those of one engine: "
     "give each replica behind the load balancer its own target"
+)
+_NO_REPLICA = (
+    "the page has the series of several engines, so it is a router's: name the pages of the "
+    "replicas themselves in metrics_urls"
 )
 MIXED_SECONDS = 600.0
 """Seconds after the last proof for which a URL counts as one with several engines."""
@@ -39,8 +53,8 @@ RECOUNTED_SECONDS = max(windows.WINDOWS.values())
 class MetricsSource(Protocol):
     """Where the scraper reads an engine; `EngineClient` is one."""
 
-    async def metrics(self) -> bytes:
-        """The page of vLLM's own /metrics. Raises `EngineUnavailableError`."""
+    async def metrics(self, url: str | None = None) -> bytes:
+        """The page of vLLM's own /metrics, or that at `url`. Raises `EngineUnavailableError`."""
 
     async def info(self) -> EngineInfo:
         """The engine's model and version. Raises `EngineUnavailableError`."""
@@ -55,6 +69,9 @@ class Scraper:
 
     Each scrape waits for a slot of `limiter`, which other engines may share. This wait counts
     neither towards the timeout nor towards the scrape's duration.
+
+    `replica_pages` are the URLs of all replicas' own pages, by their names. A scrape reads them
+    all at once, in place of the source's page. It fails if none of them can be read.
     """
 
     def __init__(
@@ -68,8 +85,10 @@ class Scraper:
         sink: EngineSink,
         heartbeat: LoopHeartbeat,
         limiter: ScrapeLimiter | None = None,
+        replica_pages: Mapping[str, str] | None = None,
     ) -> None:
         self._target = target
+        self._replica_pages = replica_pages or {}
         self._source = source
         self._clock = clock
         self._interval = interval_seconds
@@ -148,18 +167,37 @@ class Scraper:
 
     async def _read(self) -> EngineSnapshot | ScrapeFailure:
         async with self._limiter.slot(slow=self._slow):
-            outcome = await self._read_page()
+            outcome = await (self._read_replicas() if self._replica_pages else self._read_page())
         if isinstance(outcome, ScrapeFailure):
             self._slow = outcome.reason == ScrapeReason.TIMEOUT
             return outcome
         self._slow = False
-        return self._judged(outcome)
+        return outcome if outcome.own_pages else self._judged(outcome)
 
-    async def _read_page(self) -> EngineSnapshot | ScrapeFailure:
+    async def _read_replicas(self) -> EngineSnapshot | ScrapeFailure:
+        """All replicas' pages as one snapshot. The one of a single replica is judged as an engine's
+        own page.
+        """
+        urls = self._replica_pages
+        pages = await asyncio.gather(*(self._read_page(url) for url in urls.values()))
+        parts: dict[PartKey, EngineSnapshot] = {}
+        unread: dict[PartKey, ScrapeFailure] = {}
+        for name, page in zip(urls, pages, strict=True):
+            key = replica_key(name)
+            judged = self._judged(page, key) if isinstance(page, EngineSnapshot) else page
+            if isinstance(judged, EngineSnapshot):
+                parts[key] = judged
+            else:
+                unread[key] = replace(judged, detail=f"{urls[name]}: {judged.detail}")
+        if not parts:
+            return next(iter(unread.values()))
+        return snapshots.of_replicas(parts, {key: one.detail for key, one in unread.items()})
+
+    async def _read_page(self, url: str | None = None) -> EngineSnapshot | ScrapeFailure:
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                page = await self._source.metrics()
+                page = await (self._source.metrics(url) if url else self._source.metrics())
             at = self._clock.monotonic()
             version = self._info.version if self._info else None
             return exposition.parse(page, at=at, scrape_seconds=at - began, version=version)
@@ -170,20 +208,25 @@ class Scraper:
         except ExpositionError as error:
             return self._failure(ScrapeReason.NOT_PROMETHEUS, str(error))
 
-    def _judged(self, snapshot: EngineSnapshot) -> EngineSnapshot | ScrapeFailure:
+    def _judged(
+        self, snapshot: EngineSnapshot, key: PartKey = OWN_PAGE
+    ) -> EngineSnapshot | ScrapeFailure:
+        """The snapshot if it is one engine's, or that of a router's page. `key`: the replica."""
         if snapshot.ranks == 0:
             return self._failure(ScrapeReason.NO_VLLM_METRICS, _NO_VLLM_METRICS)
+        if snapshot.parts and key != OWN_PAGE:
+            return self._failure(ScrapeReason.SEVERAL_ENGINES, _NO_REPLICA)
         if snapshot.parts:
             joined = snapshot.parts.keys() - self._history.shown
             if len(snapshot.parts) > 1 or not joined.isdisjoint(self._history.engines):
                 self._mixed_at = snapshot.at
             return snapshot
-        sole = self._history.own_page
+        sole = self._history.of(key)
         returned, alternates = totals.came_back(sole, snapshot), totals.alternates(sole, snapshot)
         if returned or alternates:
             self._mixed_at = snapshot.at
             if alternates:
-                self._history = self._history.with_own_page(totals.remember_fall(sole, snapshot))
+                self._history = self._history.with_one(key, totals.remember_fall(sole, snapshot))
             return self._failure(ScrapeReason.SEVERAL_ENGINES, _SEVERAL_ENGINES)
         return snapshot
 
@@ -267,6 +310,7 @@ class Scraper:
             recounted=self._recounted(self._history),
             recounts=self._history.recounts,
             lookups_open=self._history.count is Count.OPEN,
+            replicas=self._history.replicas(),
         )
 
     def _shown_info(self, snapshot: EngineSnapshot | None) -> EngineInfo | None:

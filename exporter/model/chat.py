@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.model.failure import Failure, FailureReason
+
+if TYPE_CHECKING:
+    from exporter.model.engine import PartKey
 
 
 class CachedTokensSource(StrEnum):
@@ -51,7 +54,8 @@ class Chat:
     same salt. `usage_fault` says why a usage was rejected.
 
     `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
-    without the ids of its prompt, so /tokenize was asked for them.
+    without the ids of its prompt, so /tokenize was asked for them. `replica` is the one that
+    computed it, if the replicas' own pages show that.
     """
 
     sent_at: float | None
@@ -67,6 +71,7 @@ class Chat:
     usage_fault: str | None = None
     index: int = 0
     ids_recovered: bool = False
+    replica: PartKey | None = None
 
     def __post_init__(self) -> None:
         first = min((*self.token_times[:1], self.finished_at))

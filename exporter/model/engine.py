@@ -66,6 +66,22 @@ TRANSFERRED = "p2p"
 PartKey = tuple[tuple[str, str], ...]
 """The labels of one engine's series that are not vLLM's own, as pairs of name and value."""
 
+OWN_PAGE: PartKey = ()
+"""The key of the engine whose own page it is."""
+
+REPLICA = "replica"
+"""The label of a part that has a page of its own; the value is the host and port of the page."""
+
+
+def replica_key(name: str) -> PartKey:
+    """The key of a replica that has a page of its own."""
+    return ((REPLICA, name),)
+
+
+def replica_name(key: PartKey | None) -> str | None:
+    """The name of a replica that has a page of its own; None for any other key."""
+    return dict(key or ()).get(REPLICA)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
@@ -91,7 +107,9 @@ class EngineSnapshot:
 
     `parts` is empty on an engine's own page. If the page has the series of several engines, told
     apart by labels that are not vLLM's own, `parts` has a snapshot of each, and the rest of this
-    snapshot is about all of them.
+    snapshot is about all of them. `own_pages`: each part was read from that engine's own page
+    (`metrics_urls`), so it is as exact as the page of a single engine. `unread` are the replicas
+    whose page could not be read, each with the reason; what they count is unknown.
     """
 
     at: float
@@ -121,6 +139,8 @@ class EngineSnapshot:
     draft_tokens: int | None = None
     prompt_tokens_by_rank: Mapping[int, float] = field(default_factory=dict, repr=False)
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
+    own_pages: bool = False
+    unread: Mapping[PartKey, str] = field(default_factory=dict)
 
     @property
     def rank_list(self) -> tuple[Rank, ...]:
@@ -190,7 +210,8 @@ class EngineView:
     ago several processes answered at this URL in turn. `recounted`: within the last hour the engine
     counted more lookups than its prompts explain, so `totals` and `hit_ratios` leave them out.
     `recounts` counts how often that happened. `lookups_open`: `totals` lack the latest lookups,
-    because the prompts that explain them may still follow (engine/metrics/lookups.py).
+    because the prompts that explain them may still follow (engine/metrics/lookups.py). `replicas`
+    are the totals of each replica that has a page of its own, by its name.
     """
 
     target: str
@@ -205,3 +226,4 @@ class EngineView:
     recounted: bool = False
     recounts: int = 0
     lookups_open: bool = False
+    replicas: Mapping[str, EngineTotals] = field(default_factory=dict)

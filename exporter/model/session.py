@@ -159,6 +159,8 @@ class TurnFacts:
     """The most that the engine's reuse rule lets it serve; null while the rule is unknown."""
     rule_losses: tuple[RuleLoss, ...] = ()
     """Ideal minus attainable cached tokens, by the part of the reuse rule that gives them up."""
+    replica: str | None = None
+    """The replica that computed the turn, by its host and port; null where that is unknown."""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
 
     @property

@@ -18,6 +18,7 @@ from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
 from exporter.engine.wire.refusal import says_rank_is_gone
 from exporter.engine.wire.request import RequestContext
 from exporter.model.failure import FailureReason
+from exporter.probe.replicas import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.model.failure import Failure
-    from exporter.probe.replicas import Observe
+    from exporter.probe.replicas import Observe, Sent
 
 Identity = tuple[float | None, int]
 """Start time and restarts seen: equal if two readings are of the same process."""
@@ -97,6 +98,7 @@ class EngineRequests:
         self.counters_lag = False  # they still lacked our requests when the readings ended
         self.complete = True  # the latest reading includes all requests sent before it
         self._base: tuple[EngineSnapshot, int] | None = None  # a complete one, own prompts by then
+        self.placement = Placement(observe, clock)
         self.yield_turn = yield_turn
         self._publish = publish
         self._recall = recall
@@ -120,6 +122,14 @@ class EngineRequests:
         on_token: Callable[[int], None] | None = None,
     ) -> Chat:
         """As `EngineClient.chat`; counts the request."""
+        return await self.placement.placed(lambda: self._sent(request, deadlines, on_token))
+
+    async def _sent(
+        self,
+        request: ChatRequest,
+        deadlines: Deadlines,
+        on_token: Callable[[int], None] | None,
+    ) -> Sent:
         self.add_share(OwnShare(in_flight=1))
         ended = OwnShare(in_flight=-1, unknown=1)
         try:
@@ -129,7 +139,7 @@ class EngineRequests:
             self._note_rank(request.context, chat.failure)
         finally:
             self.add_share(replace(ended, last_ended_at=self.clock.monotonic()))
-        return chat
+        return chat, ended
 
     def _note_rank(self, context: RequestContext | None, failure: Failure | None) -> None:
         rank = None if context is None else context.rank
@@ -148,9 +158,10 @@ class EngineRequests:
 
     def note_process(self, view: EngineView | None) -> Identity | None:
         """Note which process a reading is of, and return it; None if that is unknown."""
-        snapshot = one_engine(view)
+        snapshot = one_engine(view) or _replicas(view)
         if view is None or snapshot is None:
             return None
+        self.placement.active = snapshot.own_pages
         self.latest = snapshot
         start = snapshot.process_start_time
         if start is None and snapshot.prompt_tokens is None:
@@ -204,6 +215,15 @@ class EngineRequests:
             hit_tokens=usage.cached_tokens or 0,
             completion_tokens=usage.completion_tokens,
         )
+
+
+def _replicas(view: EngineView | None) -> EngineSnapshot | None:
+    """The reading if it is of replicas that have pages of their own: together they are the engine
+    whose reuse rule and capabilities are learned.
+    """
+    if view is None or view.snapshot is None or view.mixed or not view.snapshot.own_pages:
+        return None
+    return view.snapshot
 
 
 def one_engine(view: EngineView | None) -> EngineSnapshot | None:

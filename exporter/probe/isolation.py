@@ -82,12 +82,22 @@ async def run_isolation_test(
         hit_before=hit_before or bool(test.overlap_cached),
         transfer=knowledge.transfers,
         salt_refused=refused,
-        mixed=replicas.proof is not None or (traffic is not None and traffic.elsewhere > 0),
+        mixed=(
+            replicas.proof is not None
+            or (traffic is not None and traffic.elsewhere > 0)
+            or (requests.placement.active and not _on_one_replica([*same, other]))
+        ),
     )
     seen = _repeat_of(test)
     if seen is not None:
         knowledge.observe(seen)
     return replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
+
+
+def _on_one_replica(chats: Sequence[Chat | None]) -> bool:
+    """Whether all of them are known to have run on the same replica."""
+    replicas = {chat.replica for chat in chats if chat is not None}
+    return len(replicas) == 1 and None not in replicas
 
 
 def _repeat_of(test: IsolationTest) -> Observation | None:

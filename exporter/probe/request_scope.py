@@ -14,6 +14,7 @@ from exporter.analysis.hits.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
 from exporter.analysis.reuse.learning import hints_of
 from exporter.probe.engine_requests import one_engine
+from exporter.probe.replicas import BETWEEN_READINGS_SECONDS, COUNTED_READINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.probe.engine_requests import EngineRequests, Identity
-
-_READINGS = 22
-_BETWEEN_SECONDS = 0.05
-"""vLLM counts a step after it has sent the step's tokens, so a stream may end before its tokens are
-counted. Readings are repeated for a little more than a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +109,9 @@ class RequestScope:
     async def _reading_before(self) -> EngineSnapshot | None:
         """A reading that includes all earlier requests; None if there is none."""
         requests = self._requests
-        for attempt in range(1 if requests.counters_lag else _READINGS):
+        for attempt in range(1 if requests.counters_lag else COUNTED_READINGS):
             if attempt:
-                await requests.clock.sleep(_BETWEEN_SECONDS)
+                await requests.clock.sleep(BETWEEN_READINGS_SECONDS)
             snapshot = await self._read()
             if snapshot is None or snapshot.hit_tokens is None:
                 return None
@@ -177,7 +173,7 @@ class RequestScope:
     ) -> SilentAnswer:
         """Add what the counters say, once they include this prompt."""
         requests, prompt = self._requests, silent.usage.prompt_tokens
-        left = 1 if requests.counters_lag else _READINGS
+        left = 1 if requests.counters_lag else COUNTED_READINGS
         while after is not None and before.process_start_time == after.process_start_time:
             silent = replace(
                 silent,
@@ -192,7 +188,7 @@ class RequestScope:
             ):
                 requests.counters_lag = not included
                 break
-            await requests.clock.sleep(_BETWEEN_SECONDS)
+            await requests.clock.sleep(BETWEEN_READINGS_SECONDS)
             after = await self._read()
         return silent
 

@@ -165,7 +165,7 @@ class RetentionProbe:
             unknown = RetentionUnknown.FAILED
         elif retention.restarted(engine.snapshot, view.snapshot if view else None):
             unknown = RetentionUnknown.RESTARTED
-        elif view is not None and view.mixed:
+        elif (view is not None and view.mixed) or self._moved(prefix.chat, chat):
             unknown = RetentionUnknown.MIXED
         elif retention.other_rank(ratio, self._ranks(prefix, view)):
             unknown = RetentionUnknown.OTHER_RANK
@@ -180,6 +180,12 @@ class RetentionProbe:
         context = prefix.request.context
         rank = context.rank if context else None
         return self._requests.ranks.answering(rank, view.snapshot if view else None)
+
+    def _moved(self, written: Chat, read: Chat) -> bool:
+        """Whether a prefix may have been read from another replica than it was written to."""
+        if not self._requests.placement.active:
+            return False
+        return read.replica is None or read.replica != written.replica
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
         chat = (await engine.scope.chat(request, self._context.deadlines)).if_sent_once()

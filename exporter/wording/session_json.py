@@ -31,5 +31,5 @@ def session_json(result: SessionResult) -> dict[str, Any]:
     return shape
 
 
-_AFTER_COMPUTED = ("cached_tokens_source", "attainable_cached_tokens", "rule_losses")
+_AFTER_COMPUTED = ("cached_tokens_source", "attainable_cached_tokens", "rule_losses", "replica")
 """pydantic puts computed keys last, but these came later."""

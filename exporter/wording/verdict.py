@@ -17,6 +17,7 @@ from exporter.wording.notices import (
     break_in_words,
 )
 from exporter.wording.reuse_rules import given_up_in_words
+from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import served_and_lost, turns_in_words
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ def notes(result: SessionResult) -> list[str]:
             f"{pairs} cold control{'' if pairs == 1 else 's'} of turns that hit cannot show how "
             f"much time to first token the cache saves: at least {LEAST_PAIRS} are needed."
         )
+    route = route_in_words(result.turns)
+    found += [] if route is None else [route]
     notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
     return found + [ADVICE[one] for one in notices if ADVICE[one] not in said]
 

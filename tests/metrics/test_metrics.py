@@ -18,9 +18,33 @@ from samples_page import Page, publish
 
 import exporter
 from exporter.container.decide.records import DockerProblem, LifecycleState, PullProgress
+from exporter.engine.metrics.snapshots import of_replicas
 from exporter.metrics.state.target import TargetState
-from exporter.model.engine import EngineTotals
+from exporter.model.engine import EngineTotals, replica_key
 from exporter.model.session import Notice
+
+
+def test_replicas_with_pages_of_their_own_are_shown_one_by_one(metrics):
+    view = engine_view()
+    each = {"a:1": EngineTotals(600.0, 400.0), "b:1": EngineTotals(50.0, 0.0)}
+    whole = of_replicas({replica_key("a:1"): view.snapshot}, {replica_key("b:1"): "no answer"})
+    publish(metrics, dataclasses.replace(view, snapshot=whole, replicas=each))
+    page = Page(metrics)
+    assert page.value("vllm_engine_replica_up", replica="a:1") == 1
+    assert page.value("vllm_engine_replica_up", replica="b:1") == 0
+    assert page.value("vllm_engine_replica_queried_tokens_total", replica="a:1") == 600
+    assert page.value("vllm_engine_replica_hit_tokens_total", replica="b:1") == 0
+    assert page.value("vllm_engine_requests_running") is None
+
+
+def test_turns_are_counted_by_whether_they_met_the_replica_of_the_turn_before(metrics):
+    first, second, third = TURNS
+    on = [dataclasses.replace(first, replica="a:1"), dataclasses.replace(second, replica="a:1")]
+    publish(metrics, session(*on, dataclasses.replace(third, replica="b:1")))
+    publish(metrics, session(*on, dataclasses.replace(third, replica=None)))
+    page = Page(metrics)
+    assert page.value("vllm_probe_routed_turns_total", replica="same") == 2
+    assert page.value("vllm_probe_routed_turns_total", replica="other") == 1
 
 
 def test_an_engine_view_shows_what_it_holds(metrics):

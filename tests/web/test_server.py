@@ -105,6 +105,12 @@ async def test_metrics_are_prometheus_text_by_default(client, accept):
     missing = {
         "vllm_engine_prefix_cache_reported_hit_ratio",  # not of this version of vLLM
         "vllm_probe_notice",  # no notice
+        "vllm_probe_rank_attainable_cached_tokens",  # no pinned ranks
+        "vllm_probe_rank_cached_tokens",
+        "vllm_probe_routed_turns",  # no replicas with pages of their own
+        "vllm_engine_replica_up",
+        "vllm_engine_replica_queried_tokens",
+        "vllm_engine_replica_hit_tokens",
         "vllm_container_pull_done_bytes",  # no pull
         "vllm_container_pull_expected_bytes",
         *(family.name.removesuffix("_total") for family in DISCOVERY),  # no source of targets

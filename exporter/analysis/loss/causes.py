@@ -29,12 +29,13 @@ class Evidence:
     `expected` is what this engine should have served by its reuse rule, or the ideal while the rule
     is unknown (`rule_known`). `room` is what the cache can take in before it must evict blocks of
     this session. `traffic` is that since the last reading at which the session's prefix was in use.
-    `several` is the proof, in words, that several engines answer at this URL. `hit_before`: this
-    engine process served one of the exporter's prompts from cache before. `repeat_hit` is what an
-    identical prompt must hit by the rule. `counters_fell`: only that shows the restart, because
-    /metrics has no start time. `ranks_used`: so many ranks computed turns of this session before.
-    `blocks` is what the engine itself published about the session's blocks; it counts more than
-    `room` and `traffic`, which are bounds.
+    `several` is the proof, in words, that several engines answer at this URL, or that the turn ran
+    on another replica. `unplaced`: replicas answer, and which one computed the turn is unknown.
+    `hit_before`: this engine process served one of the exporter's prompts from cache before.
+    `repeat_hit` is what an identical prompt must hit by the rule. `counters_fell`: only that shows
+    the restart, because /metrics has no start time. `ranks_used`: so many ranks computed turns of
+    this session before. `blocks` is what the engine itself published about the session's blocks;
+    it counts more than `room` and `traffic`, which are bounds.
     """
 
     cached: int
@@ -48,6 +49,7 @@ class Evidence:
     traffic: Traffic | None = None
     repeat: Repeat | None = None
     several: str | None = None
+    unplaced: bool = False
     hit_before: bool = False
     rule_known: bool = False
     repeat_hit: int | None = None
@@ -300,6 +302,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
     unknown = {
         "whether prefix caching is on": evidence.prefix_caching is None,
         "whether the engine was restarted": evidence.restarted is None,
+        "which replica computed the turn": evidence.unplaced,
         "how much others used or the cache holds": evidence.pressed is None,
     }
     parts = [text for text, holds in known.items() if holds]

@@ -41,7 +41,7 @@ _BOUNDS = {
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be {le:g} or less",
 }
-_URL_KEYS = frozenset({"url", "metrics_url", "docker_host"})
+_URL_KEYS = frozenset({"url", "metrics_url", "metrics_urls", "docker_host"})
 _MOST_SHOWN = 100  # mistakes; suggestions for thousands of unknown keys would take seconds
 _LONGEST = 80  # characters of a value that are shown
 
@@ -90,7 +90,7 @@ def shown(key: Key, value: Any) -> str | None:
     if isinstance(value, dict | list):
         return None  # too long; its parts have their own messages
     text = str(value) if value is not None else ""
-    if key[-1] in _URL_KEYS:
+    if not _URL_KEYS.isdisjoint(key[-2:]):
         return _quoted(without_credentials(text))
     if isinstance(value, bool | int | float):
         return text.lower() if isinstance(value, bool) else text

@@ -2,6 +2,7 @@
 
 import ipaddress
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
@@ -50,6 +51,26 @@ class _Place(Section):
     --kv-events-config '{"enable_kv_cache_events": true}' its endpoint is "tcp://*:5557". The events
     prove which of a session's blocks were evicted or reset. Needs the extra `events`; off if not
     set."""
+
+    metrics_urls: Annotated[tuple[PageUrl, ...], Field(max_length=64)] = ()
+    """The metrics pages of all replicas behind a router at `url`, each read from the replica
+    itself. They replace `metrics_url`, and tell which replica computed each turn."""
+
+    @field_validator("metrics_urls")
+    @classmethod
+    def _one_kind_of_page(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("metrics_url") is not None:
+            raise mistake("takes the place of metrics_url: keep one of them")
+        if value and info.data.get("kv_events_url") is not None:
+            raise mistake("are several engines, and kv_events_url is one: keep one of them")
+        if len({page_name(url) for url in value}) < len(value):
+            raise mistake("names a host and port twice: each replica needs its own")
+        return value
+
+
+def page_name(url: str) -> str:
+    """The host and port of a metrics page: the name of its replica."""
+    return urlsplit(url).netloc
 
 
 class TargetTemplate(Section):
@@ -165,6 +186,11 @@ class Target(TargetTemplate, _Place):
     @property
     def effective_metrics_url(self) -> str:
         return self.metrics_url or f"{self.base_url}/metrics"
+
+    @property
+    def replica_pages(self) -> dict[str, str]:
+        """The URL of each replica's metrics page, by the replica's name."""
+        return {page_name(url): url for url in self.metrics_urls}
 
     @property
     def container_name(self) -> str | None:

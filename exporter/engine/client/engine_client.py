@@ -102,9 +102,12 @@ class EngineClient:
 
     # Readings
 
-    async def metrics(self) -> bytes:
-        """The page of vLLM's own /metrics. Raises `EngineUnavailableError`."""
-        page = await self._reader.page("GET", self._metrics_url, limit=_PAGE_BYTES)
+    async def metrics(self, url: str | None = None) -> bytes:
+        """The page of vLLM's own /metrics. Raises `EngineUnavailableError`.
+
+        `url` is the page of one replica behind this URL.
+        """
+        page = await self._reader.page("GET", url or self._metrics_url, limit=_PAGE_BYTES)
         return page_without_key(page, self._api_key)
 
     async def healthy(self, seconds: float | None = None) -> bool:

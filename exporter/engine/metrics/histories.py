@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count
 from exporter.engine.metrics.totals import Carried, EngineHistory, carry, engine_totals
+from exporter.model.engine import OWN_PAGE, replica_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from exporter.model.engine import EngineSnapshot, EngineTotals, PartKey
 
-_OWN_PAGE: PartKey = ()
 _ENGINES_KEPT = 64
 """Histories kept one by one. New pods get new names, so engines that left become one sum."""
 
@@ -36,10 +36,18 @@ class Histories:
     gone: Mapping[str, float | None] = field(default_factory=dict)
     gone_restarts: int = 0
 
-    @property
-    def own_page(self) -> EngineHistory:
-        """The history of the engine whose own page it is; an empty one if it is a router's page."""
-        return self.engines.get(_OWN_PAGE, EngineHistory())
+    def replicas(self) -> dict[str, EngineTotals]:
+        """The totals of each replica that has a page of its own, by its name."""
+        named = {replica_name(key): history for key, history in self.engines.items()}
+        return {
+            name: engine_totals({each: _total(one, each) for each in one.counts})
+            for name, one in named.items()
+            if name is not None
+        }
+
+    def of(self, key: PartKey) -> EngineHistory:
+        """The history of one engine; an empty one if the page has not shown it."""
+        return self.engines.get(key, EngineHistory())
 
     @property
     def restarts(self) -> int:
@@ -78,9 +86,9 @@ class Histories:
             return None
         return _sum_of_known(self.gone.get(name), *totals.values())
 
-    def with_own_page(self, history: EngineHistory) -> Histories:
-        """With a new history of the engine whose own page it is."""
-        return replace(self, engines={**self.engines, _OWN_PAGE: history})
+    def with_one(self, key: PartKey, history: EngineHistory) -> Histories:
+        """With a new history of one engine."""
+        return replace(self, engines={**self.engines, key: history})
 
 
 def carry_page(
@@ -89,7 +97,7 @@ def carry_page(
     """The histories with one more page. The totals begin with the values of the first page.
     `recounts` is as for `carry`.
     """
-    parts = snapshot.parts or {_OWN_PAGE: snapshot}
+    parts = snapshot.parts or {OWN_PAGE: snapshot}
     engines = dict(histories.engines)
     for key, part in parts.items():
         if key in engines:

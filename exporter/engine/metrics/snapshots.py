@@ -95,11 +95,20 @@ def _by_engine(page: Page, foreign: frozenset[str]) -> dict[PartKey, Page]:
     }
 
 
-def _sum_of_engines(parts: Mapping[PartKey, EngineSnapshot]) -> EngineSnapshot:
+def of_replicas(
+    parts: Mapping[PartKey, EngineSnapshot], unread: Mapping[PartKey, str]
+) -> EngineSnapshot:
+    """One snapshot of the pages of several replicas. `unread`: why a page could not be read."""
+    return replace(_sum_of_engines(parts, whole=not unread), own_pages=True, unread=unread)
+
+
+def _sum_of_engines(
+    parts: Mapping[PartKey, EngineSnapshot], *, whole: bool = True
+) -> EngineSnapshot:
     """The snapshots of several engines as one. A number that one of them lacks is unknown."""
     every = list(parts.values())
     numbers: dict[str, Any] = {
-        field: _joint([getattr(one, field) for one in every], family.ranks)
+        field: _joint([getattr(one, field) for one in every], family.ranks) if whole else None
         for field, family in names.FIELDS.items()
     }
     return EngineSnapshot(

@@ -10,12 +10,14 @@ from exporter.metrics.state.target import (
     external_hit_tokens,
     live_engine,
 )
+from exporter.model.engine import replica_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from exporter.metrics.readers import Family, Reading
     from exporter.metrics.state.target import TargetState
+    from exporter.model.engine import EngineTotals
 
 
 def _info(target: TargetState) -> Iterator[Reading]:
@@ -52,6 +54,21 @@ def _reuse_rule(target: TargetState) -> Iterator[Reading]:
 def _cached_by_source(target: TargetState) -> Mapping[str, float]:
     view = live_engine(target)
     return {} if view is None else view.totals.cached_by_source
+
+
+def _replicas_up(target: TargetState) -> Mapping[str, bool]:
+    view = live_engine(target)
+    if view is None or view.snapshot is None or not view.snapshot.own_pages:
+        return {}
+    found = dict.fromkeys(view.snapshot.parts, True) | dict.fromkeys(view.snapshot.unread, False)
+    return {name: up for key, up in found.items() if (name := replica_name(key)) is not None}
+
+
+def _of_replicas(
+    target: TargetState, value: Callable[[EngineTotals], float | None]
+) -> Mapping[str, float | None]:
+    view = live_engine(target)
+    return {} if view is None else {name: value(one) for name, one in view.replicas.items()}
 
 
 def _label(value: str | float | None) -> str:
@@ -106,6 +123,24 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         scrape(lambda s: max(1, len(s.parts))),
         "Engines on the scraped page. More than 1 when a router shows several engines, told apart "
         "by labels that vLLM does not have; the totals are then sums over all of them.",
+    ),
+    gauge(
+        "vllm_engine_replica_up",
+        by("replica", _replicas_up),
+        "1 when the last scrape read the metrics page of this replica, 0 when it did not. Only "
+        "with metrics_urls. Absent when no page could be read: vllm_engine_up is 0 then.",
+    ),
+    counter(
+        "vllm_engine_replica_queried_tokens_total",
+        by("replica", lambda t: _of_replicas(t, lambda total: total.queried_tokens)),
+        "The part of vllm_engine_prefix_cache_queried_tokens_total that this replica looked up. "
+        "Only with metrics_urls.",
+    ),
+    counter(
+        "vllm_engine_replica_hit_tokens_total",
+        by("replica", lambda t: _of_replicas(t, lambda total: total.hit_tokens)),
+        "The part of vllm_engine_prefix_cache_hit_tokens_total that this replica found. Only with "
+        "metrics_urls.",
     ),
     counter(
         "vllm_engine_prefix_cache_queried_tokens_total",

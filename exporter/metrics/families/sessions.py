@@ -186,6 +186,13 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "Cached tokens of the same turns as vllm_probe_rank_attainable_cached_tokens_total. "
         "Efficiency of a rank over any time: rate of cached / rate of attainable tokens.",
     ),
+    counter(
+        "vllm_probe_routed_turns_total",
+        by("replica", lambda t: t.sums.routed_turns),
+        "Turns after the first that ran on the `same` replica as the turn before them, or on an "
+        "`other` one, by the replicas' own counters. Only with metrics_urls; a turn whose replica "
+        "is not certain does not count.",
+    ),
     gauge(
         "vllm_probe_prefix_stable",
         by_scenario(lambda s: None if s.prefix is None else s.prefix.stable),

@@ -138,7 +138,8 @@ def _noticed(notice: Notice) -> Callable[[TargetState], bool]:
 def _several(state: TargetState) -> bool:
     """A session found several engines, or the engine's /metrics shows several."""
     view = live_engine(state)
-    by_page = view is not None and view.snapshot is not None and len(view.snapshot.parts) > 1
+    page = view.snapshot if view is not None else None
+    by_page = page is not None and len(page.parts) > 1 and not page.own_pages
     return by_page or _noticed(Notice.MIXED)(state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from exporter.analysis.hits.routing import Hop, hops
 from exporter.model.chat import CachedTokensSource
 from exporter.model.reuse import RuleCause
 from exporter.model.session import LossCause
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.model.session import TurnFacts
+
+_HOPS = {Hop.SAME_REPLICA: "same", Hop.OTHER_REPLICA: "other"}
 
 
 @dataclass(slots=True)
@@ -41,6 +44,7 @@ class ProbeSums:
     consumed_tokens: int | None = None
     lost_tokens: dict[LossCause, int] = field(default_factory=dict)
     rule_lost_tokens: dict[RuleCause, int] = field(default_factory=dict)
+    routed_turns: dict[str, int] = field(default_factory=dict)
 
     @property
     def judged_cached_tokens(self) -> int | None:
@@ -57,6 +61,9 @@ class ProbeSums:
         """Add the turns of one session."""
         hits_unknown = any(t.prompt_tokens and t.cached_tokens is None for t in turns)
         rule_unknown = any(map(_hit_an_unknown_share, turns))
+        for kind, count in hops(turns).items():
+            word = _HOPS[kind]
+            self.routed_turns[word] = self.routed_turns.get(word, 0) + count
         for turn in turns:
             self._add_spent(turn)
             if hits_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:

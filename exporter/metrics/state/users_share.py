@@ -130,7 +130,8 @@ class UsersShare:
         """Whether the counters are those of the one engine that answers."""
         since = self.elsewhere_at
         elsewhere = since is not None and self._at - since < _ELSEWHERE_SECONDS
-        relayed = view.snapshot is not None and bool(view.snapshot.parts)
+        page = view.snapshot
+        relayed = page is not None and bool(page.parts) and not page.own_pages
         return not (elsewhere or view.mixed or relayed or self._unknown)
 
     def _add(self, growth: Growth) -> float | None:

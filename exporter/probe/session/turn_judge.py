@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
     from exporter.model.chat import Chat
     from exporter.model.engine import EngineView
-    from exporter.model.session import TurnFacts
+    from exporter.model.session import Loss, TurnFacts
     from exporter.probe.engine_requests import EngineRequests
     from exporter.probe.replicas import ReplicaDetector
     from exporter.probe.session.loss_evidence import Resend
@@ -71,6 +71,7 @@ class TurnJudge:
             evidence = replace(evidence, hit_before=self._knowledge.hit)
         sound = evidence is None and (turn.cached_tokens or 0) >= (expected or 0)
         disturbed = _disturbed(evidence) if evidence is not None else not sound
+        disturbed = disturbed or not self._evidence.undisturbed
         self._learn(turn, shared, disturbed=disturbed)
         await self._tell_rules_apart(turn, resend)
         # A restart took what the process before could have served.
@@ -81,11 +82,16 @@ class TurnJudge:
         record.basis.append(basis)
         record.knowledge = self._before = self._knowledge
         record.notices |= turn_notices(turn, ideal_of(basis), self._circumstances())
-        if facts.loss is not None and facts.loss.cause is LossCause.MIXED:
-            self._replicas.proof = facts.loss.evidence  # holds for the rest of the session
-        if self._replicas.proof is not None:
-            record.notices.add(Notice.MIXED)
+        self._note_mixed(turn, facts.loss)
         return facts
+
+    def _note_mixed(self, turn: Chat, lost: Loss | None) -> None:
+        """Note that several engines answer, and where that is proven for the whole session."""
+        mixed = lost is not None and lost.cause is LossCause.MIXED
+        if lost is not None and mixed and turn.replica is None:
+            self._replicas.proof = lost.evidence
+        if mixed or self._replicas.proof is not None:
+            self._record.notices.add(Notice.MIXED)
 
     def _without_transfer(self, turn: Chat) -> Chat:
         """The turn, with a transfer from another engine not counted as a hit.

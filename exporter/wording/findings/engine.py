@@ -13,7 +13,7 @@ from exporter.wording.reuse_rules import rule_advice, rule_in_words
 
 if TYPE_CHECKING:
     from exporter.analysis.loss.session_blocks import SessionBlocks
-    from exporter.model.engine import CacheConfig, EngineInfo, EngineView
+    from exporter.model.engine import CacheConfig, EngineInfo, EngineSnapshot, EngineView
     from exporter.model.kv_events import KvEventsView
     from exporter.model.reuse import ReuseRule
     from exporter.wording.findings.finding import Finding
@@ -75,6 +75,8 @@ def of_metrics(view: EngineView | None) -> Finding:
         )
     ranks, parts = view.snapshot.ranks, view.snapshot.parts
     text = f"/metrics has the vllm: metrics of {ranks} engine rank{'' if ranks == 1 else 's'}"
+    if view.snapshot.own_pages:
+        return _of_replicas(name, view.snapshot)
     if parts:
         labels = " and ".join(view.snapshot.engine_labels)
         engines = "1 engine" if len(parts) == 1 else f"{len(parts)} engines"
@@ -83,6 +85,18 @@ def of_metrics(view: EngineView | None) -> Finding:
             "a router or a collector"
         )
     return passed(name, text)
+
+
+def _of_replicas(name: CheckTest, snapshot: EngineSnapshot) -> Finding:
+    read = f"the metrics pages of {len(snapshot.parts)} replicas have vllm: metrics"
+    if not snapshot.unread:
+        return passed(name, read)
+    unread = "; ".join(snapshot.unread.values())
+    return failed(
+        name,
+        f"{read}, but {len(snapshot.unread)} could not be read: {unread}",
+        "Start these replicas, or take them out of metrics_urls.",
+    )
 
 
 def resting(*, asleep: bool) -> Finding:

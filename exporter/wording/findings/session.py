@@ -27,6 +27,7 @@ from exporter.wording.notices import (
     break_in_words,
 )
 from exporter.wording.reuse_rules import amounts_given_up
+from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import ALL_BY_RULE, in_failed_turn
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ def of_engines(session: SessionResult) -> Finding:
     if Notice.MIXED in session.notices:
         loss = _first_loss(session, LossCause.MIXED)
         text = loss.evidence if loss else "several engines answer at this URL in turn"
-        return failed(name, text, LOSS_ADVICE[LossCause.MIXED])
+        route = route_in_words(session.turns)
+        said = text if route is None else f"{text}. {route.removesuffix('.')}"
+        return failed(name, said, LOSS_ADVICE[LossCause.MIXED])
     if not session.turns:
         return unknown(name, _no_turn(session))
     if (drop := _unexplained_drop(session)) is not None:
         text = f"{drop}, as happens when a router sends each request to another engine"
         return unknown(name, text)
+    if (route := route_in_words(session.turns)) is not None:
+        return passed(name, route.removesuffix("."))
     return passed(name, "nothing shows that several engines answer at this URL")
 
 

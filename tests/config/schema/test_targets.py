@@ -39,6 +39,29 @@ def test_the_metrics_page_can_have_its_own_url():
     assert target.effective_metrics_url == "http://e:9000/m"
 
 
+def test_the_pages_of_replicas_are_named_by_their_host_and_port():
+    target = Target(url="http://r", metrics_urls=["http://a:1/metrics", "http://b:1/metrics/"])
+    assert target.replica_pages == {
+        "a:1": "http://a:1/metrics",
+        "b:1": "http://b:1/metrics",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"metrics_url": "http://r/m"}, "takes the place of metrics_url"),
+        ({"metrics_urls": ["http://a:1/x", "http://a:1/y"]}, "names a host and port twice"),
+        ({"metrics_urls": ["a:1/metrics"]}, "must be an http or https URL"),
+        ({"kv_events_url": "tcp://a:5557"}, "kv_events_url is one"),
+    ],
+)
+def test_pages_of_replicas_that_cannot_be_told_apart_are_refused(given, words):
+    pages = {"metrics_urls": ["http://a:1/metrics"], **given}
+    with pytest.raises(ValidationError, match=words):
+        Target(url="http://r", **pages)
+
+
 def test_a_managed_container_is_named_after_its_target():
     assert managed("a").container_name == "vllm-a"
     named = Target(mode="managed", container=ContainerSettings(model="m", name="mine"))

@@ -153,6 +153,7 @@ def test_every_value_is_printed_with_its_source(load_text, tmp_path):
         'url = "http://a:8000"  # exporter.toml',
         "# metrics_url is not set",
         "# kv_events_url is not set",
+        "metrics_urls = []  # default",
         'model = "m"  # environment variable MODEL_ID',
         "# api_key is not set",
         "# api_key_file is not set",

@@ -24,6 +24,12 @@ def in_turn(upstreams: Sequence[str]) -> Callable[[str], str]:
     return lambda path: next(turns[path == "/metrics"])
 
 
+def chats_in_turn(upstreams: Sequence[str]) -> Callable[[str], str]:
+    """Each chat to the next upstream, and all else to the first: a router without affinity."""
+    turns = itertools.cycle(upstreams)
+    return lambda path: next(turns) if path.endswith("/chat/completions") else upstreams[0]
+
+
 def without_token_ids(chunk: Json) -> Json:
     """A chunk as vLLM sent them before 0.10.2."""
     chunk = {key: value for key, value in chunk.items() if key != "prompt_token_ids"}

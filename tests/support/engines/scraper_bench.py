@@ -21,7 +21,7 @@ from exporter.model.engine import EngineInfo
 from exporter.probe.engine_requests import EngineRequests
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     import structlog
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineView
 
 
-def unheard_scraper(client: EngineClient, clock: Clock) -> Scraper:
+def unheard_scraper(
+    client: EngineClient, clock: Clock, replica_pages: Mapping[str, str] | None = None
+) -> Scraper:
     """A scraper of target "t" for those who ask it themselves, and whom nobody listens to."""
     return Scraper(
         "t",
@@ -40,6 +42,7 @@ def unheard_scraper(client: EngineClient, clock: Clock) -> Scraper:
         timeout_seconds=5,
         sink=TargetState("t"),
         heartbeat=RecordedLoop(may_fail=True).heartbeat,
+        replica_pages=replica_pages,
     )
 
 

@@ -11,6 +11,7 @@ from exporter.web.page.views.charts import SessionPoint, trend_chart, turn_chart
 from exporter.web.page.views.records import LossRow, SessionRow, SessionSection
 from exporter.wording.notices import LOSS_ADVICE
 from exporter.wording.reuse_rules import amounts_given_up, rule_advice
+from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import served_and_lost
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def _rows(
 def _verdict(result: SessionResult, totals: SessionTotals) -> str:
     if result.failure is None:
         given_up = amounts_given_up(result).values()
-        return " ".join([served_and_lost(totals), *(f"{amount}." for amount in given_up)])
+        said = [served_and_lost(totals), *(f"{amount}." for amount in given_up)]
+        return " ".join([*said, *filter(None, [route_in_words(result.turns)])])
     return {0: "No turn finished.", 1: "One turn finished."}.get(
         totals.turns, f"{totals.turns} turns finished."
     )
