@@ -21,6 +21,8 @@ SUMMED = {
     "prompt_tokens": ["vllm:prompt_tokens_total"],
     "generation_tokens": ["vllm:generation_tokens_total"],
     "preemptions": ["vllm:num_preemptions_total"],
+    "external_queried_tokens": ["vllm:external_prefix_cache_queries_total"],
+    "external_hit_tokens": ["vllm:external_prefix_cache_hits_total"],
     "requests_running": ["vllm:num_requests_running"],
     "requests_waiting": ["vllm:num_requests_waiting"],
 }
@@ -28,7 +30,6 @@ DECOYS = [
     "vllm:prompt_tokens_created",
     "vllm:prompt_tokens_total_created",
     "vllm:num_requests_waiting_by_reason",
-    "vllm:external_prefix_cache_hits_total",
     "vllm:request_success_total",
     "prompt_tokens_total",
     "http_requests_total",
