@@ -62,6 +62,7 @@ class KvEventPublisher:
                 "lora_name": None,
                 "extra_keys": extra,
                 "group_idx": 0,
+                "kv_cache_spec_kind": "full_attention",
             }
         )
 
