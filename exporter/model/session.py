@@ -206,7 +206,7 @@ class BreakReason(StrEnum):
     SYSTEM_PROMPT_MOVED = "system_prompt_moved"
     REASONING_STRIPPED = "reasoning_stripped"
     TOOLS_REORDERED = "tools_reordered"
-    VALUE_CHANGED = "value_changed"  # a date, a time or an id that differs in each request
+    VALUE_CHANGED = "value_changed"  # a date, a time or an id that differs between two requests
     HISTORY_REWRITTEN = "history_rewritten"
     COMPLETION_REENCODED = "completion_reencoded"  # the answer's text is tokenized to other ids
     ANSWER_LEFT_OUT = "answer_left_out"  # all of it was reasoning, which the history does not keep

@@ -89,9 +89,9 @@ ADVICE: dict[Notice, str] = {
         "built-in scenario, which is always long enough."
     ),
     Notice.PREFIX_UNSTABLE: (
-        "The chat template changes earlier messages, so a prompt does not begin with the turn "
-        "before it, and the cache cannot serve anything after the change. Start vLLM with "
-        "--chat-template and a template that only appends. `check` shows where this one changes."
+        "The chat template changed earlier text, so a prompt did not begin with the turn before "
+        "it, and the cache cannot serve anything after the change. Start vLLM with --chat-template "
+        "and a template that only appends. `check` shows where it changed."
     ),
     Notice.CACHE_WEDGED: (
         "The prefix cache has stopped hitting although it has room. The engine computed an "
@@ -150,7 +150,7 @@ ADVICE: dict[Notice, str] = {
 
 BREAK_ADVICE: dict[BreakReason, str] = {
     BreakReason.SYSTEM_PROMPT_MOVED: (
-        "The chat template moves the system prompt into a later message at every turn. Start vLLM "
+        "The chat template moved the system prompt into a later message. Start vLLM "
         "with --chat-template and a template that leaves it at the beginning."
     ),
     BreakReason.REASONING_STRIPPED: (
@@ -158,17 +158,18 @@ BREAK_ADVICE: dict[BreakReason, str] = {
         "vLLM with --chat-template and a template that keeps it, or turn reasoning off."
     ),
     BreakReason.TOOLS_REORDERED: (
-        "The tools change their order or place from request to request. Send them in a fixed "
+        "The tools changed their order or place between two requests. Send them in a fixed "
         "order. If the chat template sorts or moves them, start vLLM with --chat-template and "
         "another template."
     ),
     BreakReason.VALUE_CHANGED: (
-        "A value near the beginning changes with each request, such as a date, a time or an id. "
-        "Remove it from the chat template or the system prompt, or move it to the end."
+        "A short value in the earlier text changed between two requests, such as a date, a time or "
+        "an id. Remove it from the chat template or the system prompt, or move it to the end."
     ),
     BreakReason.HISTORY_REWRITTEN: (
-        "The chat template renders earlier messages differently when a later one follows. Start "
-        "vLLM with --chat-template and a template that only appends."
+        "The next prompt renders earlier messages in another way, as with a chat template that "
+        "changes them when a later one follows. Start vLLM with --chat-template and a template "
+        "that only appends."
     ),
     BreakReason.COMPLETION_REENCODED: (
         "The text of an answer encodes to other token ids than the engine generated. The chat "

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from publish_records import TURNS, UNSTABLE, failed_session, session, turn
+from publish_records import BREAK, TURNS, UNSTABLE, failed_session, session, turn
 
 from exporter.model.failure import FailureReason
-from exporter.model.session import Control, ControlOutcome, Loss, LossCause, Notice
-from exporter.wording.notices import LOSS_ADVICE
+from exporter.model.session import BreakReason, Control, ControlOutcome, Loss, LossCause, Notice
+from exporter.wording.notices import ADVICE, BREAK_ADVICE, LOSS_ADVICE
 from exporter.wording.verdict import failure_in_words, loss_lines, notes, verdict
 
 SOUND = TURNS[:2]
@@ -81,7 +81,7 @@ def test_one_turn_or_an_unknown_one_shows_nothing():
 
 def test_the_advice_is_about_an_unstable_prompt_even_if_nothing_was_lost():
     result = session(*SOUND, prefix=UNSTABLE, notices=frozenset({Notice.PREFIX_UNSTABLE}))
-    assert "moves the system prompt into a later message" in verdict(result)
+    assert "moved the system prompt into a later message" in verdict(result)
     assert "--chat-template" in verdict(result)
     assert any("careful engineer" in note for note in notes(result))
 
@@ -197,3 +197,13 @@ def test_the_notes_do_not_repeat_the_verdict():
     found = notes(session(turn(1, 1000, None, 0), notices=notices))
     assert len(found) == 1
     assert "--max-model-len" in found[0]
+
+
+@pytest.mark.parametrize("reason", BreakReason)
+def test_one_difference_between_two_prompts_is_not_said_of_every_turn(reason):
+    """A template that prints the time in seconds changes only some of the prompts."""
+    once = replace(UNSTABLE, turns_compared=7, first_break=replace(BREAK, reason=reason))
+    said = verdict(session(*SOUND, prefix=once, notices=frozenset({Notice.PREFIX_UNSTABLE})))
+    told = " ".join([said, ADVICE[Notice.PREFIX_UNSTABLE], BREAK_ADVICE[reason]])
+    for claim in ("each request", "every turn", "each turn", "near the beginning", "always"):
+        assert claim not in told
