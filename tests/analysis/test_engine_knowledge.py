@@ -258,3 +258,63 @@ def test_a_hit_that_is_no_multiple_of_the_label_disproves_it_also_when_others_cu
     knowledge.observe(hit_of(OF_528[0], 528, disturbed=True))
     assert knowledge.label_is_wrong
     assert knowledge.block is None
+
+
+@st.composite
+def disturbed_sessions(draw, rule):
+    """Sessions in which an eviction, another rank or a restart cut some of the hits short.
+
+    What was cut is disturbed. So is any other hit, if something else may have cut it.
+    """
+    seen = []
+    for _ in range(draw(st.integers(1, 3))):
+        for one in draw(hits_of(rule, draw(sessions(rule.unit_tokens)))):
+            units = one.cached // rule.unit_tokens
+            left = draw(st.none() | st.integers(0, max(0, units - 1)))
+            if left is None or units == 0:
+                seen.append(replace(one, disturbed=draw(st.booleans())))
+            else:
+                seen.append(Observation(one.prefix, left * rule.unit_tokens, disturbed=True))
+    return draw(st.permutations(seen)) if draw(st.booleans()) else seen
+
+
+@given(labelled=rules(), data=st.data())
+def test_hits_that_were_cut_short_give_no_wrong_unit_and_no_loss_is_called_the_rules(
+    labelled, data
+):
+    label, rule = labelled
+    hints = data.draw(hints_for(label, rule))
+    seen = data.draw(disturbed_sessions(rule))
+    knowledge, before = EngineKnowledge(hints), []
+    for one in seen:
+        knowledge.observe(one)
+        before.append(one)
+        if knowledge.learned is None:
+            continue
+        possible = [rule, *also_explaining(rule, label, before)]  # these explain what was sound
+        units = {None, *(one.unit_tokens for one in possible)}
+        assert knowledge.learned.told.unit_tokens in units
+        for past in before:
+            facts = facts_of(past, knowledge)
+            if facts.attainable_cached_tokens is None:
+                continue
+            right = min(served(one, past.prefix).least for one in possible)
+            assert facts.attainable_cached_tokens >= right
+            given_up = sum(part.tokens for part in facts.rule_losses)
+            assert given_up <= facts.ideal_cached_tokens - right
+
+
+@given(labelled=rules(), data=st.data())
+def test_without_three_sound_hits_disturbed_ones_show_no_rule(labelled, data):
+    label, rule = labelled
+    hints = data.draw(hints_for(label, rule))
+    assume(not hints.plain)
+    knowledge = EngineKnowledge(hints)
+    sound = 0
+    for one in data.draw(disturbed_sessions(rule)):
+        sound += one.cached > 0 and not one.disturbed
+        if sound >= 3:
+            break
+        knowledge.observe(one)
+        assert knowledge.learned is None
+        assert facts_of(one, knowledge).rule_losses == ()
