@@ -318,3 +318,16 @@ def test_without_three_sound_hits_disturbed_ones_show_no_rule(labelled, data):
         knowledge.observe(one)
         assert knowledge.learned is None
         assert facts_of(one, knowledge).rule_losses == ()
+
+
+@given(data=st.data())
+def test_without_the_length_of_a_draft_a_lost_last_block_is_never_a_look_ahead(data):
+    """A look-ahead and an engine that loses the last block of some turns look the same."""
+    rule = Rule(16, lookahead_tokens=data.draw(st.sampled_from([2, 4, 8])))
+    played = data.draw(st.lists(sessions(16), min_size=1, max_size=3))
+    seen = [hit for one in played for hit in data.draw(hits_of(rule, one))]
+    knowledge = EngineKnowledge(Hints(16, uneven=False))
+    for one in seen:
+        knowledge.observe(one)
+        known = knowledge.learned
+        assert known is None or known.told.lookahead_tokens == 0

@@ -201,6 +201,8 @@ def _family(hits: Sequence[Observation], hints: Hints, block: int) -> Iterator[R
     may_speculate, may_forget = hints.speculative is not False, hints.uneven is not False
     kept = (True, False) if may_forget and hints.dense is not True else (True,)
     # The end of an answer that is not kept is as long as one step: the draft and one more token.
+    # Without the length of the draft any look-ahead up to a unit would explain the loss of a last
+    # block, so none is taken.
     step = 0 if hints.draft_tokens is None else hints.draft_tokens + 1
     units = _units(hits, block) if may_forget else [block]
     for unit, keeps, dropped in product(units, kept, (0, 1) if may_speculate else (0,)):
