@@ -283,6 +283,9 @@ def _lost(row: Record) -> str:
     attainable, loss = turn.get("attainable_cached_tokens"), turn.get("loss")
     if attainable is None or turn["cached_tokens"] is None:
         return UNKNOWN
+    if attainable == 0:
+        changed = ": the prompt had changed" if "prefix_unstable" in row["notices"] else ""
+        return f"nothing was attainable{changed}"
     return f"{loss['tokens'] if loss else 0:,} of {attainable:,}"
 
 

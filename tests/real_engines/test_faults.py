@@ -77,7 +77,7 @@ def session(**changed):
     found = {"turn": 5, "cached_tokens": 64, "attainable_cached_tokens": 96, "rule_losses": []}
     found["loss"] = {"tokens": 32, "cause": "evicted"}
     base = {"fault": "eviction", "before_turn": 5, "rule_before": rule, "reuse_rule": dict(rule)}
-    return base | {"turns": [found]} | changed
+    return base | {"notices": [], "turns": [found]} | changed
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,15 @@ def test_what_is_not_known_of_a_fault_is_said(record):
     first, second = rows(record | {"faults": {"blocks": 64, "sessions": played}})
     assert first[3:5] == ["unknown", "none"]
     assert second[3:8] == ["unknown", "none", "none", "none", "unknown"]
+
+
+def test_a_fault_that_had_nothing_to_take_says_why(record):
+    (turn,) = session()["turns"]
+    turn |= {"cached_tokens": 0, "attainable_cached_tokens": 0, "loss": None}
+    played = [session(turns=[turn]), session(turns=[turn], notices=["prefix_unstable"])]
+    first, second = rows(record | {"faults": {"blocks": 64, "sessions": played}})
+    assert first[3:5] == ["nothing was attainable", "none"]
+    assert second[3:5] == ["nothing was attainable: the prompt had changed", "none"]
 
 
 def test_a_loss_at_another_turn_than_that_of_the_fault_is_said(record):

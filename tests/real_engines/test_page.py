@@ -29,6 +29,19 @@ def test_no_record_names_the_machine_that_measured():
         assert not found, f"{record['name']} names {found}"
 
 
+def test_no_real_engine_lost_tokens_without_a_fault():
+    """Turns of several ranks change ranks, which needs no fault."""
+    unexplained = [
+        (record["name"], session["fault"], turn["turn"], turn["loss"]["cause"])
+        for record in records()
+        for session in record.get("faults", {}).get("sessions", ())
+        for turn in session["turns"]
+        if turn["loss"] and turn["turn"] != session["before_turn"]
+        if turn["loss"]["cause"] != "other_rank"
+    ]
+    assert unexplained == []
+
+
 def test_only_the_tables_are_written_again(record):
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     once = renewed(page, [record])
