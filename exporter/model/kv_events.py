@@ -30,12 +30,14 @@ class BlocksStored:
     """Blocks that a request filled, in order. `parent` is the block before them, if any.
 
     `salted`: the first of them was made under the salt of the session that is followed.
+    `block_tokens` is the size of each; None if some of the blocks between were not kept.
     """
 
     group: int
     hashes: tuple[BlockHash, ...]
     parent: BlockHash | None = None
     salted: bool = False
+    block_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +85,12 @@ class LostBlocks:
     """What became of a session's blocks since the turn before, on the rank that ran the turn.
 
     `held` blocks were stored by then, `removed` of them were removed. The turn computed `again` of
-    the removed ones. `cleared`: the whole cache was emptied.
+    the removed ones. `cleared`: the whole cache was emptied. The blocks of the session's first
+    `covered` tokens are known, all of them.
     """
 
     held: int
     removed: int = 0
     again: int = 0
     cleared: bool = False
-
-    @property
-    def evicted(self) -> bool | None:
-        """Whether blocks that the turn needed were removed. None: only others are known to be."""
-        if self.again:
-            return True
-        return None if self.removed else False
-
-    @property
-    def gone(self) -> bool | None:
-        """The same, also if the cache was emptied."""
-        return True if self.cleared else self.evicted
+    covered: int = 0

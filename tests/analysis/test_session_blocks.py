@@ -19,8 +19,8 @@ SALT = "own"
 BLOCK = 4
 
 
-def stored(*hashes, parent=None, salted=False, group=0):
-    return BlocksStored(group, hashes, parent, salted)
+def stored(*hashes, parent=None, salted=False, group=0, size=10):
+    return BlocksStored(group, hashes, parent, salted, size)
 
 
 def removed(*hashes, group=0):
@@ -42,38 +42,56 @@ def followed(*batches, rank=0):
 
 def test_a_block_that_the_turn_had_to_compute_again_was_evicted():
     blocks = followed([removed(4), removed(3)], [stored(3, 4, parent=2), stored(5, parent=4)])
-    assert blocks.lost() == LostBlocks(held=4, removed=2, again=2)
-    assert blocks.lost().evicted is True
+    assert blocks.lost() == LostBlocks(held=4, removed=2, again=2, covered=40)
 
 
 def test_nothing_is_known_until_the_turn_stores_a_known_block_again():
     blocks = followed([removed(4)], [stored(5, parent=4)])
     assert blocks.lost() is None
     blocks.add(KvBatch(0, (stored(4, parent=3),)))
-    assert blocks.lost() == LostBlocks(held=4, removed=1, again=1)
+    assert blocks.lost() == LostBlocks(held=4, removed=1, again=1, covered=50)
 
 
 def test_known_blocks_that_were_never_removed_rule_an_eviction_out():
     blocks = followed([], [stored(1, 2, salted=True)])
-    assert blocks.lost() == LostBlocks(held=4)
-    assert blocks.lost().evicted is False
+    assert blocks.lost() == LostBlocks(held=4, covered=40)
 
 
 def test_a_removed_block_that_the_turn_did_not_need_proves_nothing():
     blocks = followed([removed(4)], [stored(1, salted=True)])
-    assert blocks.lost().evicted is None
+    assert blocks.lost() == LostBlocks(held=4, removed=1, covered=40)
 
 
 def test_a_second_copy_keeps_a_block_in_the_cache():
     blocks = followed([stored(4, parent=3), removed(4)], [stored(4, parent=3)])
-    assert blocks.lost() == LostBlocks(held=4)
+    assert blocks.lost() == LostBlocks(held=4, covered=40)
+
+
+def test_a_block_whose_parent_is_never_published_leaves_a_gap_in_what_is_known():
+    """As with --prefix-match-unit 32 where blocks have 256 tokens."""
+    blocks = SessionBlocks()
+    blocks.begin_turn()
+    blocks.add(KvBatch(0, (stored(1, salted=True, size=256), stored(2, parent=99, size=32))))
+    blocks.end_turn()
+    blocks.begin_turn()
+    blocks.add(KvBatch(0, (removed(2), stored(1, 3, salted=True, size=256))))
+    assert blocks.lost() == LostBlocks(held=1, covered=256)
+
+
+def test_blocks_that_were_not_kept_between_others_leave_a_gap_too():
+    blocks = SessionBlocks()
+    blocks.begin_turn()
+    blocks.add(KvBatch(0, (stored(1, 2, salted=True), stored(4, parent=2, size=None))))
+    blocks.end_turn()
+    blocks.begin_turn()
+    blocks.add(KvBatch(0, (stored(4, parent=2, size=None),)))
+    assert blocks.lost() == LostBlocks(held=3, covered=20)
 
 
 def test_a_cleared_cache_is_no_eviction():
     blocks = followed([AllCleared()], [stored(1, 2, salted=True)])
     assert blocks.lost().cleared
     assert blocks.lost().removed == 0
-    assert blocks.lost().gone is True
 
 
 def test_what_happened_before_the_turn_before_counts_no_more():
@@ -81,7 +99,7 @@ def test_what_happened_before_the_turn_before_counts_no_more():
     blocks.end_turn()
     blocks.begin_turn()
     blocks.add(KvBatch(0, (stored(4, parent=3),)))
-    assert blocks.lost() == LostBlocks(held=4)
+    assert blocks.lost() == LostBlocks(held=4, covered=40)
 
 
 def test_after_missed_events_nothing_is_known():
@@ -93,7 +111,7 @@ def test_after_missed_events_nothing_is_known():
 
 def test_a_rank_that_never_had_the_blocks_did_not_evict_them():
     blocks = followed([], KvBatch(1, (stored(1, 2, 3, 4, salted=True),)))
-    assert blocks.lost() == LostBlocks(held=4)
+    assert blocks.lost() == LostBlocks(held=4, covered=40)
     blocks = followed([removed(4)], KvBatch(1, (stored(1, 2, 3, 4, salted=True),)))
     assert blocks.lost().removed == 0
 
@@ -101,11 +119,11 @@ def test_a_rank_that_never_had_the_blocks_did_not_evict_them():
 def test_a_group_whose_first_blocks_are_not_kept_is_known_by_the_hashes_of_another_group():
     blocks = SessionBlocks()
     blocks.begin_turn()
-    blocks.add(KvBatch(0, (stored(3, 4, group=1), stored(1, 2, 3, 4, salted=True))))
+    blocks.add(KvBatch(0, (stored(3, 4, group=1, size=None), stored(1, 2, 3, 4, salted=True))))
     blocks.end_turn()
     blocks.begin_turn()
-    blocks.add(KvBatch(0, (removed(4, group=1), stored(4, group=1))))
-    assert blocks.lost() == LostBlocks(held=6, removed=1, again=1)
+    blocks.add(KvBatch(0, (removed(4, group=1), stored(4, group=1, size=None))))
+    assert blocks.lost() == LostBlocks(held=6, removed=1, again=1, covered=40)
 
 
 def test_others_blocks_are_not_kept():
@@ -123,7 +141,7 @@ class _Recorder:
         self.events = []
 
     def stored(self, keys, parent, _ids, _size, salt):
-        self.events.append(BlocksStored(0, tuple(keys), parent, salt == SALT))
+        self.events.append(BlocksStored(0, tuple(keys), parent, salt == SALT, BLOCK))
 
     def removed(self, key):
         self.events.append(BlocksRemoved(0, (key,)))
@@ -197,6 +215,7 @@ def test_events_name_the_cause_of_every_loss_of_a_cache(num_blocks, steps):
             hit, expected, there, lost = played.turn(size)
             if hit < expected:
                 assert lost is not None
+                assert lost.covered == expected * BLOCK
                 assert lost.cleared is was_reset
                 gone = there.count(False)
                 assert was_reset or (lost.removed, lost.again) == (gone, gone)

@@ -87,8 +87,17 @@ class Evidence:
     @property
     def pressed(self) -> bool | None:
         """Whether blocks of this session can have been evicted; None is unknown."""
-        told = None if self.blocks is None else self.blocks.gone
-        return pressed(self.traffic, self.room) if told is None else told
+        return pressed(self.traffic, self.room) if self.gone is None else self.gone
+
+    @property
+    def gone(self) -> bool | None:
+        """Whether blocks that the turn needed had left the cache; None: the engine does not say."""
+        blocks = self.blocks
+        if blocks is None:
+            return None
+        if blocks.cleared or blocks.again:
+            return True
+        return False if not blocks.removed and blocks.covered >= self.expected else None
 
     @property
     def repeated(self) -> tuple[RepeatOutcome, str] | None:
@@ -96,7 +105,7 @@ class Evidence:
 
         Where the engine says that blocks of this turn were gone, an earlier repeat shows nothing.
         """
-        if self.repeat is None or (self.blocks is not None and self.blocks.gone):
+        if self.repeat is None or self.gone:
             return None
         by = RepeatConditions(
             prompt=self.prompt,
@@ -225,7 +234,7 @@ def _evicted(evidence: Evidence) -> Verdict:
     traffic, room, blocks = evidence.traffic, evidence.room, evidence.blocks
     if blocks is not None and blocks.cleared:
         return None
-    if blocks is not None and blocks.evicted:
+    if blocks is not None and blocks.again:
         counted = f"{blocks.removed} of this session's {blocks.held} blocks"
         return LossCause.EVICTED, f"the engine removed {counted} {_TOLD} (BlockRemoved)"
     full = evidence.pressed
@@ -313,7 +322,7 @@ def _unexplained(evidence: Evidence) -> Verdict:
 
 
 def _not_evicted(evidence: Evidence) -> str:
-    if evidence.blocks is not None and evidence.blocks.evicted is False:
+    if evidence.gone is False:
         return "the engine removed no block of the session, as its KV events say"
     return "no other traffic filled the cache"
 

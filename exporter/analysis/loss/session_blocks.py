@@ -7,6 +7,9 @@ Groups of layers have blocks of their own with the same hashes. Nothing is kept 
 
 Events arrive a little later than answers. A turn that lost tokens computes blocks again that were
 stored before. Once such a block is stored again, all events from before the turn have arrived.
+
+Not every block can be told: with --prefix-match-unit below the block size, vLLM publishes a part of
+a block whose parent it never publishes. So `LostBlocks.covered` says how far all are known.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ class SessionBlocks:
     def __init__(self) -> None:
         self._copies: dict[_Key, int] = {}  # two requests can compute the same block
         self._first: dict[BlockHash, int] = {}  # the turn in which it was first seen
+        self._ends: dict[BlockHash, int] = {}  # tokens from the start to the end of a block
+        self._cover: dict[int, int] = {}  # by group: tokens from the start without a gap
+        self._covered = 0  # before the turn stored anything
         self._turn = 0
         self._incomplete = False
         self._rank: int | None = None  # where the turn stored known blocks again
@@ -106,6 +112,7 @@ class SessionBlocks:
             removed=len(removed),
             again=len(self._again & removed),
             cleared=self._rank in self._cleared,
+            covered=self._covered,
         )
 
     def _own(self, batch: KvBatch) -> Collection[int]:
@@ -134,13 +141,27 @@ class SessionBlocks:
         return any(one in self._first or one in known for one in hashes if one is not None)
 
     def _store(self, rank: int, event: BlocksStored) -> None:
+        known = any(self._first.get(one, self._turn) < self._turn for one in event.hashes)
+        if known and self._rank is None:
+            self._rank, self._covered = rank, max(self._cover.values(), default=0)
         for one in event.hashes:
             key = _Key(rank, event.group, one)
-            if self._first.setdefault(one, self._turn) < self._turn:
-                self._rank = rank
+            self._first.setdefault(one, self._turn)
             if key in self._removed:
                 self._again.add(key)
             self._copies[key] = self._copies.get(key, 0) + 1
+        self._extend_cover(event)
+
+    def _extend_cover(self, event: BlocksStored) -> None:
+        start = 0 if event.parent is None else self._ends.get(event.parent)
+        if start is None or event.block_tokens is None:
+            return
+        end = start
+        for one in event.hashes:
+            end += event.block_tokens
+            self._ends[one] = end
+        if start <= self._cover.get(event.group, 0):
+            self._cover[event.group] = max(end, self._cover.get(event.group, 0))
 
     def _remove(self, rank: int, event: BlocksRemoved) -> None:
         for one in event.hashes:

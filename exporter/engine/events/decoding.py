@@ -1,8 +1,9 @@
 """Reads vLLM's KV events: msgpack batches of BlockStored, BlockRemoved and AllBlocksCleared.
 
 vLLM publishes token ids and salts of all clients with them. They are not read: a field that is not
-named here is skipped, and `msgspec.Raw` is a piece of the message, which is dropped with it. The
-one salt that is looked for is that of the exporter's own session.
+named here is skipped, and `msgspec.Raw` is a piece of the message, which is dropped with it. Only
+the number of token ids is read, and the one salt that is looked for is that of the exporter's own
+session.
 
 Read in `vllm/distributed/kv_events.py`: an event of 0.32.0 is a map, one of 0.10.2 to 0.22.1 an
 array that grew at its end. Extra keys, which have the salt, are there since 0.17 at the latest.
@@ -34,7 +35,9 @@ class UnreadableEventsError(Exception):
 
 class _Stored(msgspec.Struct, tag="BlockStored"):
     block_hashes: list[int | bytes]
+    block_size: int
     parent_block_hash: int | bytes | None = None
+    token_ids: msgspec.Raw = _NIL
     medium: str | None = None
     extra_keys: msgspec.Raw = _NIL
     group_idx: int | None = None
@@ -54,7 +57,7 @@ class _StoredArray(msgspec.Struct, tag="BlockStored", array_like=True):
     block_hashes: list[int | bytes]
     parent_block_hash: int | bytes | None
     token_ids: msgspec.Raw
-    block_size: msgspec.Raw
+    block_size: int
     lora_id: msgspec.Raw = _NIL
     medium: str | None = None
     lora_name: msgspec.Raw = _NIL
@@ -146,6 +149,15 @@ _KINDS_BY_TAG = {
 }
 
 
+def _length(array: msgspec.Raw) -> int | None:
+    """The length of an array, by its head; its items are not read."""
+    head = bytes(memoryview(array)[:5])
+    if _FIRST_ARRAY <= head[0] <= _LAST_ARRAY:
+        return head[0] - _FIRST_ARRAY
+    size = {0xDC: 2, 0xDD: 4}.get(head[0])
+    return None if size is None else int.from_bytes(head[1 : 1 + size], "big")
+
+
 def _kind(event: _Event | None) -> KvEventKind:
     if event is None:
         return KvEventKind.OTHER
@@ -156,7 +168,9 @@ def _record(event: _Event, salt: bytes | None) -> KvEvent:
     if isinstance(event, _Stored | _StoredArray):
         salted = salt is not None and salt in bytes(event.extra_keys)
         hashes, parent = tuple(event.block_hashes), event.parent_block_hash
-        return BlocksStored(event.group_idx or 0, hashes, parent, salted)
+        whole = _length(event.token_ids) == len(hashes) * event.block_size
+        block_tokens = event.block_size if whole else None
+        return BlocksStored(event.group_idx or 0, hashes, parent, salted, block_tokens)
     if isinstance(event, _Removed | _RemovedArray):
         return BlocksRemoved(event.group_idx or 0, tuple(event.block_hashes))
     return AllCleared()

@@ -92,6 +92,24 @@ def test_other_tiers_are_counted_and_are_not_the_cache():
 
 
 @pytest.mark.parametrize(
+    ("hashes", "tokens", "whole"),
+    [(1, 16, 16), (4, 64, 16), (5000, 80_000, 16), (2, 64, None), (1, 0, None), (5, 64, None)],
+)
+@pytest.mark.parametrize("shape", [dict, list])
+def test_the_size_of_blocks_is_known_if_none_between_them_is_left_out(shape, hashes, tokens, whole):
+    event = {
+        "type": "BlockStored",
+        "block_hashes": list(range(hashes)),
+        "parent_block_hash": None,
+        "token_ids": list(range(tokens)),
+        "block_size": 16,
+    }
+    given = event if shape is dict else list(event.values())
+    (stored,) = decode(packed(given), None).events
+    assert stored.block_tokens == whole
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         b"",
@@ -131,7 +149,7 @@ def test_no_token_id_and_no_salt_of_anybody_is_kept(shape):
     del payload, stored, event
     tokens = None
     gc.collect()
-    assert batch.events == (BlocksStored(0, (1, 2), None, False),)
+    assert batch.events == (BlocksStored(0, (1, 2), None, False, 256),)
     held = [each for each in gc.get_objects() if isinstance(each, list) and 910_007 in each[:20]]
     assert held == []
     assert all(isinstance(one, int) for one in batch.events[0].hashes)

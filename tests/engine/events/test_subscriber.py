@@ -49,7 +49,7 @@ def stored(*hashes, parent=None, salt="ours"):
         **STORED,
         "block_hashes": list(hashes),
         "parent_block_hash": parent,
-        "token_ids": [1],
+        "token_ids": [1, 1] * len(hashes),
         "extra_keys": [[salt]] if parent is None else None,
     }
 
@@ -85,7 +85,7 @@ async def test_a_session_follows_its_blocks(port):
             blocks.begin_turn()
             engine.send(stored(2, parent=1))
             await until(lambda: blocks.lost() is not None)
-            assert blocks.lost() == LostBlocks(held=2, removed=1, again=1)
+            assert blocks.lost() == LostBlocks(held=2, removed=1, again=1, covered=4)
             assert feed.view.events == {
                 "stored": 3,
                 "removed": 2,
@@ -162,7 +162,7 @@ async def test_each_rank_has_a_port_and_sequence_numbers_of_its_own(port):
             blocks.begin_turn()
             second.send(stored(1))
             await until(lambda: blocks.lost() is not None)
-            assert blocks.lost() == LostBlocks(held=1), "the other rank removed nothing"
+            assert blocks.lost() == LostBlocks(held=1, covered=2), "the other rank removed nothing"
             assert feed.view.missed == 0
 
 
