@@ -149,7 +149,8 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
             heartbeat=LoopHeartbeat("scrape", unread.loops, clock),
             replica_pages=target.replica_pages,
         )
-        plan = session_plan(target.name, settings.probe, load_scenarios(settings.probe.scenario))
+        scenarios = load_scenarios(settings.probe.scenario)
+        plan = session_plan(target.name, settings.probe, scenarios, target.adapters)
         async with _received(target, unread, clock) as kv_events:
             yield EngineAccess(
                 url=target.base_url,

@@ -24,11 +24,13 @@ from exporter.probe.session_probe import SessionProbe
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exporter.analysis.own_share import OwnShare
     from exporter.clock import Clock
     from exporter.config import ProbeSettings, Target
     from exporter.daemon.rules_file import RulesFile
     from exporter.engine.events.feed import KvEventFeed
     from exporter.loops import LoopHeartbeat, Round
+    from exporter.model.engine import Adapters
     from exporter.probe.replicas import Observe
     from exporter.probe.sink import ProbeSink, SessionSink
     from exporter.scenario.model import ScenarioKind
@@ -63,7 +65,10 @@ def deadlines(probe: ProbeSettings) -> Deadlines:
 
 
 def session_plan(
-    target: str, probe: ProbeSettings, scenarios: Sequence[ScenarioKind]
+    target: str,
+    probe: ProbeSettings,
+    scenarios: Sequence[ScenarioKind],
+    adapters: Adapters = (),
 ) -> SessionPlan:
     """The plan of a target's sessions, from the settings and the scenarios that they name."""
     kind, *others = scenarios
@@ -73,6 +78,7 @@ def session_plan(
         probe.max_tokens,
         deadlines(probe),
         others=tuple(others),
+        adapters=adapters,
     )
 
 
@@ -98,9 +104,14 @@ class ProbeLoops:
         rules: RulesFile,
         kv_events: KvEventFeed | None = None,
         pin_ranks: bool = False,
+        adapters: Adapters = (),
+        publish: Callable[[OwnShare], None] | None = None,
     ) -> None:
-        """`heartbeat` makes one for a kind of loop."""
+        """`heartbeat` makes one for a kind of loop. `publish` gets each change of the own share, by
+        default the sink.
+        """
         self._settings = settings
+        self._adapters = adapters
         self._scenarios = scenarios
         self._rules = rules
         self._heartbeat = heartbeat
@@ -120,7 +131,7 @@ class ProbeLoops:
             clock,
             from_counters=settings.cached_tokens_from_counters,
             pin_ranks=pin_ranks,
-            publish=sink.own_share_changed,
+            publish=publish or sink.own_share_changed,
             yield_turn=admission.yield_turn,
             recall=partial(rules.recall, target),
             kv_events=kv_events,
@@ -145,7 +156,7 @@ class ProbeLoops:
         """Every loop of the target. The first session starts after `delay` seconds."""
         probe, context = self._settings, self._context
         runner = SessionRunner(
-            session_plan(context.target, probe, self._scenarios),
+            session_plan(context.target, probe, self._scenarios, self._adapters),
             context.requests,
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),

@@ -16,6 +16,7 @@ from exporter.metrics.state.cost import PRICES, Prices
 from exporter.metrics.state.target import TargetState
 
 if TYPE_CHECKING:
+    from exporter.analysis.own_share import OwnShare
     from exporter.config import Target
     from exporter.daemon.container_supervision import ContainerSupervision
     from exporter.daemon.shared_settings import SharedSettings
@@ -96,6 +97,8 @@ class RunningTarget:
             heartbeat=self._heartbeat,
             rules=context.rules,
             kv_events=self._kv_events.feed if self._kv_events else None,
+            adapters=target.adapters,
+            publish=self._share_changed,
             pin_ranks=target.data_parallel_ranks == "pinned",
         )
         self._supervision = self._new_supervision(before)
@@ -117,6 +120,11 @@ class RunningTarget:
             sink=self._state,
             heartbeat=self._heartbeat("supervise"),
         )
+
+    def _share_changed(self, change: OwnShare) -> None:
+        """Tell every target of this engine: what one of them asks is no user's for the others."""
+        for state in self._context.metrics.of_engine(self._state.url) or [self._state]:
+            state.own_share_changed(change)
 
     def _heartbeat(self, kind: str) -> LoopHeartbeat:
         name = f"{kind}:{self.target.name}"

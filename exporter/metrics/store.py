@@ -17,7 +17,7 @@ import exporter
 from exporter.metrics.state.exporter import ExporterState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from exporter.metrics.state.target import TargetState
 
@@ -41,6 +41,7 @@ class Metrics:
         self._turn_label_limit = turn_label_limit
         self._whole_page_targets = whole_page_targets
         self._targets: dict[str, TargetState] = {}
+        self._by_engine: dict[str | None, dict[str, TargetState]] = {}
         self._swaps = 0
         self.exporter = ExporterState(exporter.__version__, platform.python_version())
 
@@ -52,13 +53,28 @@ class Metrics:
     def add(self, target: TargetState) -> None:
         """Show a target from now on."""
         target.turn_label_limit = self._turn_label_limit
+        self._forget(target.name)
         self._targets[target.name] = target
+        self._by_engine.setdefault(target.url, {})[target.name] = target
         self._counted()
 
     def remove(self, name: str) -> None:
         """Stop showing a target: its series end, and those of its loops. It may be absent."""
-        self._targets.pop(name, None)
+        self._forget(name)
         self._counted()
+
+    def of_engine(self, url: str | None) -> Collection[TargetState]:
+        """The targets with that URL, such as a model and its LoRA adapters."""
+        return self._by_engine.get(url, {}).values()
+
+    def _forget(self, name: str) -> None:
+        gone = self._targets.pop(name, None)
+        if gone is None:
+            return
+        same = self._by_engine[gone.url]
+        del same[name]
+        if not same:
+            del self._by_engine[gone.url]
 
     @contextmanager
     def swap(self, wanted: int) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,9 @@ class Rank:
 TRANSFERRED = "p2p"
 """vLLM's `source` of tokens that another vLLM instance computed for the request: moved, no hit."""
 
+
+Adapters = Literal["all"] | tuple[str, ...]
+"""LoRA adapters of an engine, by their names; "all" that it lists."""
 
 PartKey = tuple[tuple[str, str], ...]
 """The labels of one engine's series that are not vLLM's own, as pairs of name and value."""

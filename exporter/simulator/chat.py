@@ -176,7 +176,7 @@ def _begin(engine: Engine, request: ChatRequest, pinned: int | None) -> Chat:
     rank, job = engine.submit(
         prompt_ids,
         answer,
-        salt=request.cache_salt,
+        salt=_cache_salt(engine, request),
         max_tokens=limits.max_tokens,
         rank=pinned,
     )
@@ -362,3 +362,9 @@ def tokenize(engine: Engine, body: object) -> dict[str, Any]:
         "tokens": ids,
         "token_strs": tokens.strings(ids) if request.return_token_strs else None,
     }
+
+
+def _cache_salt(engine: Engine, request: ChatRequest) -> str | None:
+    """What keeps cached prefixes apart: as in vLLM, the salt and an adapter's name."""
+    adapter = request.model if request.model in engine.models[1:] else None
+    return request.cache_salt if adapter is None else f"{adapter} {request.cache_salt or ''}"

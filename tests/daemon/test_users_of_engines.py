@@ -7,6 +7,8 @@ import asyncio
 import aiohttp
 from fleet_bench import shared, simulator, target
 
+from exporter.simulator.faults import behaviours
+
 USERS = "vllm_engine_users_"
 PROBED = shared(
     interval_seconds=2.0,
@@ -84,3 +86,16 @@ async def test_users_get_exactly_their_own_share(bench):
         assert users(bench, "tokens_saved_total") == hit
         ratio = bench.value(f"{USERS}prefix_cache_hit_ratio", target="a", window="1h")
         assert ratio == hit / queried
+
+
+async def test_an_adapter_as_a_target_of_its_own_is_no_user_of_its_model(bench):
+    async with simulator(num_blocks=4096) as engine:
+        engine.inject(behaviours.ModelCard(kind="adapter"))
+        both = [target("a", engine.url), target("b", engine.url, model="simulated-lora")]
+        await bench.fleet.apply(both, PROBED)
+        await bench.sessions_of("b", 2)
+        await everything_asked(bench)
+        assert bench.value("vllm_probe_sessions_total", target="b") >= 2
+        assert users(bench, "prefix_cache_queried_tokens_total") == 0
+        together = [bench.value("vllm_probe_queried_tokens_total", target=name) for name in "ab"]
+        assert together[0] == together[1]

@@ -390,3 +390,16 @@ def test_requests_that_are_no_turns_count_as_consumed(metrics):
     page = Page(metrics)
     assert page.value("vllm_probe_consumed_tokens_total") == 1000 + 32 + 1001
     assert page.value("vllm_probe_prompt_tokens_total") == 1000
+
+
+def test_results_are_told_by_model_once_sessions_were_played_with_several(metrics):
+    family = "vllm_probe_model_cached_tokens_total"
+    publish(metrics, session(*TURNS, model="tiny"))
+    assert Page(metrics).value(family, model="tiny") is None
+    publish(metrics, session(*TURNS[:2], model="sql"))
+    page = Page(metrics)
+    assert page.value(family, model="tiny") == 992 + 1024
+    assert page.value(family, model="sql") == 992
+    attainable = "vllm_probe_model_attainable_cached_tokens_total"
+    assert page.value(attainable, model="tiny") == 992 + 1280
+    assert page.value(attainable, model="sql") == 992

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from scraper_bench import requests_to
 
 from exporter.engine.client.engine_client import EngineClient
-from exporter.engine.wire.request import Deadlines
+from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.failure import FailureReason
 from exporter.model.session import ControlOutcome, Notice
 from exporter.probe.check import Check
@@ -145,6 +145,41 @@ async def test_a_lora_adapter_is_played_with_its_parents_context(bench):
     assert result.failure is None
     assert result.model == model
     assert Notice.SCENARIO_SHORTENED in result.notices
+
+
+@pytest.mark.parametrize("adapters", ["all", (f"{SimulatorSettings().model}-lora",)])
+async def test_sessions_take_turns_with_a_model_and_its_adapters(bench, adapters):
+    base, adapter = SimulatorSettings().model, f"{SimulatorSettings().model}-lora"
+    async with bench(like="lora") as at:
+        plan = replace(at.plan, adapters=adapters)
+        sessions = SessionRunner(plan, at.requests, at.new_salt)
+        results = [await sessions.play() for _ in range(3)]
+    assert [result.model for result in results] == [base, adapter, base]
+    for result in results:
+        assert result.failure is None
+        assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
+
+
+async def test_an_adapter_shares_no_cached_prefix_with_its_model(bench):
+    async with bench(like="lora") as at:
+        base = at.simulator.settings.model
+        messages = [{"role": "user", "content": "one prompt for two models " * 40}]
+        cached = {}
+        for model in (base, f"{base}-lora", f"{base}-lora"):
+            chat = await at.client.chat(ChatRequest(model, messages, 1, "salt"), PATIENT)
+            cached.setdefault(model, []).append(chat.cached_tokens)
+    assert cached[base] == [0]
+    assert cached[f"{base}-lora"][0] == 0
+    assert cached[f"{base}-lora"][1] > 0
+
+
+async def test_an_adapter_that_is_not_served_fails_only_its_own_sessions(bench):
+    async with bench(like="lora") as at:
+        sessions = SessionRunner(replace(at.plan, adapters=("sql",)), at.requests, at.new_salt)
+        first, second, third = [await sessions.play() for _ in range(3)]
+    assert first.failure is third.failure is None
+    assert second.failure.reason is FailureReason.MODEL_NOT_FOUND
+    assert "'sql'" in second.failure.detail
 
 
 # A prompt that the server may have computed twice

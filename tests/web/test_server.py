@@ -105,6 +105,8 @@ async def test_metrics_are_prometheus_text_by_default(client, accept):
     missing = {
         "vllm_engine_prefix_cache_reported_hit_ratio",  # not of this version of vLLM
         "vllm_probe_notice",  # no notice
+        "vllm_probe_model_attainable_cached_tokens",  # one model
+        "vllm_probe_model_cached_tokens",
         "vllm_probe_rank_attainable_cached_tokens",  # no pinned ranks
         "vllm_probe_rank_cached_tokens",
         "vllm_probe_routed_turns",  # no replicas with pages of their own

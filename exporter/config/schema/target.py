@@ -10,6 +10,7 @@ from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, Contain
 from exporter.config.schema.kv_events import KvEventsUrl, unpublished
 from exporter.config.schema.reach import contradictions
 from exporter.config.schema.values import (
+    AdapterChoice,
     BaseUrl,
     ConfigPath,
     CurrencyName,
@@ -78,6 +79,10 @@ class TargetTemplate(Section):
 
     model: ModelName | None = None
     """The model to request. By default the first model of /v1/models."""
+
+    adapters: AdapterChoice = ()
+    """LoRA adapters of the model that sessions are played with, too: their names, or `"all"` that
+    the server lists. Each session takes the next of the model and its adapters."""
 
     api_key: SecretStr | None = None
     """Sent as a bearer token. A managed container gets it as the key that it requires."""

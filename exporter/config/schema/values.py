@@ -24,6 +24,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
+from exporter.model.engine import Adapters
+
 _BINARY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORTS = range(65536)
 _KNOWN_KINDS = frozenset(get_args(ErrorType))
@@ -166,9 +168,10 @@ def _matching(pattern: str, message: str) -> AfterValidator:
 
 Text = Annotated[str, _matching(r"\S(.*\S)?", "must not be empty or begin or end with a space")]
 ScenarioChoice = Annotated[Text, NameOrInConfigFolder()]
+_MODEL_NAME = r"[^\s-](.*\S)?"
 ModelName = Annotated[
     str,
-    _matching(r"[^\s-](.*\S)?", "must be a model name or a path, not empty, not a flag"),
+    _matching(_MODEL_NAME, "must be a model name or a path, not empty, not a flag"),
 ]
 TargetName = Annotated[
     str,
@@ -366,8 +369,21 @@ def parse_gpus(value: Any) -> Gpus:
     raise mistake('must be "all", a count (0 for none) or a list of device ids')
 
 
-def _plain_gpus(gpus: Gpus) -> Any:
-    return list(gpus) if isinstance(gpus, tuple) else gpus
+def _plain(value: Gpus | Adapters) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
-GpuChoice = Annotated[Gpus, PlainValidator(parse_gpus), PlainSerializer(_plain_gpus)]
+def parse_adapters(value: Any) -> Adapters:
+    """`"all"`, or a tuple of distinct names."""
+    if value == "all":
+        return "all"
+    names = value if isinstance(value, list | tuple) else [value]
+    if all(isinstance(one, str) and re.fullmatch(_MODEL_NAME, one) for one in names):
+        if len(set(names)) == len(names):
+            return tuple(names)
+        raise mistake("names an adapter twice")
+    raise mistake('must be "all" or a list of adapter names')
+
+
+AdapterChoice = Annotated[Adapters, PlainValidator(parse_adapters), PlainSerializer(_plain)]
+GpuChoice = Annotated[Gpus, PlainValidator(parse_gpus), PlainSerializer(_plain)]

@@ -18,6 +18,7 @@ from exporter.config.schema.container import MANAGED_ONLY, ContainerSettings
 from exporter.config.schema.keys import Key
 from exporter.config.schema.settings import Settings
 from exporter.config.schema.values import Gpus, ListenAddress, show_bytes
+from exporter.model.engine import Adapters
 
 BEGIN = (
     "<!-- reference: begin (python -m exporter.config.telling.reference docs/configuration.md) -->"
@@ -30,6 +31,7 @@ _KINDS: dict[Any, str] = {
     str: "text",
     Path: "path",
     SecretStr: "secret",
+    Adapters: '`"all"` or list',
     Gpus: '`"all"`, count or list',
     ListenAddress: "`host:port`",
 }

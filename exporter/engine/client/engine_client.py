@@ -20,7 +20,12 @@ from exporter.engine.client.reader import KEEPALIVE_SECONDS, Reader, packed
 from exporter.engine.client.translation import connection_failure, redirect_of
 from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.capabilities import Capabilities
-from exporter.engine.wire.model_cards import context_length, loaded_model, model_cards
+from exporter.engine.wire.model_cards import (
+    context_length,
+    loaded_model,
+    model_cards,
+    with_adapters,
+)
 from exporter.engine.wire.redaction import page_without_key, without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exporter.engine.wire.request import ChatRequest, Deadlines, Objects
+    from exporter.model.engine import Adapters
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _PAGE_BYTES = 8 << 20
@@ -139,10 +145,13 @@ class EngineClient:
                 continue
         return False
 
-    async def info(self) -> EngineInfo:
-        """The wanted model, or the first of /v1/models, and the version. Raises as above."""
+    async def info(self, adapters: Adapters = (), turn: int = 0) -> EngineInfo:
+        """The wanted model, or the first of /v1/models, and the version. Raises as above.
+
+        With `adapters` it is the next of the model and these for each `turn` (0…).
+        """
         cards = model_cards(await self._reader.json("GET", f"{self.url}/v1/models"))
-        model = self._choose(cards)
+        model = self._choose(cards, adapters, turn)
         version: Mapping[str, Any]
         try:
             version = await self._reader.json("GET", f"{self.url}/version")
@@ -199,11 +208,13 @@ class EngineClient:
             return None
         return text if isinstance(text, str) else None
 
-    def _choose(self, cards: Sequence[Mapping[str, Any]]) -> str:
+    def _choose(self, cards: Sequence[Mapping[str, Any]], adapters: Adapters, turn: int) -> str:
         names = [str(card.get("id")) for card in cards]
         if not names:
             raise EngineUnavailableError(FailureReason.NO_MODEL, "/v1/models lists no model")
-        wanted = self._wanted_model if self._wanted_model is not None else names[0]
+        model = self._wanted_model if self._wanted_model is not None else names[0]
+        models = with_adapters(model, adapters, cards)
+        wanted = models[turn % len(models)]
         if wanted not in names:
             served = without_sent(error_text(", ".join(names)), self._api_key)
             raise EngineUnavailableError(

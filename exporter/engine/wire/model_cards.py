@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from exporter.engine.wire.answer import Json
+    from exporter.model.engine import Adapters
 
     Card = Mapping[str, Any]
 
@@ -23,6 +24,15 @@ def loaded_model(cards: Sequence[Card]) -> str | None:
     """The model that vLLM loaded: `root` of the first card without a parent; None if unknown."""
     roots = [card.get("root") for card in cards if card.get("parent") is None]
     return roots[0] if roots and isinstance(roots[0], str) else None
+
+
+def with_adapters(model: str, adapters: Adapters, cards: Iterable[Card]) -> tuple[str, ...]:
+    """The model and its LoRA adapters; "all" are those whose card names a parent."""
+    if adapters == "all":
+        found = [str(card.get("id")) for card in cards if isinstance(card.get("parent"), str)]
+    else:
+        found = list(adapters)
+    return tuple(dict.fromkeys((model, *found)))
 
 
 def context_length(model: str, cards: Iterable[Card]) -> int | None:

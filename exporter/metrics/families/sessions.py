@@ -35,6 +35,18 @@ def _by_rank(value: Callable[[ProbeSums], float | None]) -> Reader[TargetState]:
     )
 
 
+def _by_model(value: Callable[[ProbeSums], float | None]) -> Reader[TargetState]:
+    """Only where several models were played: a single one has the sums of the target."""
+    return by(
+        "model",
+        lambda t: (
+            {model: value(sums) for model, sums in sorted(t.model_sums.items())}
+            if len(t.model_sums) > 1
+            else None
+        ),
+    )
+
+
 def _notices(target: TargetState) -> Iterator[Reading]:
     for notice in sorted({notice for each in target.finished for notice in each.notices}):
         yield (notice,), 1
@@ -173,6 +185,18 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "Ideal minus cached tokens, by cause, of the same turns as "
         "vllm_probe_attainable_cached_tokens_total. The reuse rule of the engine gives up those of "
         f"{_RULE_CAUSES}: they are no fault. The others were attainable.",
+    ),
+    counter(
+        "vllm_probe_model_attainable_cached_tokens_total",
+        _by_model(lambda sums: sums.attainable_cached_tokens),
+        "vllm_probe_attainable_cached_tokens_total of the sessions with this model or LoRA "
+        "adapter. Only where sessions were played with several.",
+    ),
+    counter(
+        "vllm_probe_model_cached_tokens_total",
+        _by_model(lambda sums: sums.judged_cached_tokens),
+        "Cached tokens of the same turns as vllm_probe_model_attainable_cached_tokens_total. "
+        "Efficiency with a model over any time: rate of cached / rate of attainable tokens.",
     ),
     counter(
         "vllm_probe_rank_attainable_cached_tokens_total",

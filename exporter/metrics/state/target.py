@@ -72,6 +72,7 @@ class TargetState:
     failures_in_a_row: int = 0
     interval_seconds: float | None = None  # from one session to the next, as configured
     sums: ProbeSums = field(default_factory=ProbeSums)
+    model_sums: dict[str, ProbeSums] = field(default_factory=dict)
     rank_sums: dict[int, ProbeSums] = field(default_factory=dict)  # of pinned sessions, by rank
     own: OwnShare = field(default_factory=OwnShare)
     users: UsersShare = field(default_factory=UsersShare)
@@ -117,6 +118,8 @@ class TargetState:
         for turn in result.turns:
             self._add_times(turn)
         self.sums.add(result.turns)
+        if result.model is not None:
+            self.model_sums.setdefault(result.model, ProbeSums()).add(result.turns)
         if result.data_parallel_rank is not None:
             self.rank_sums.setdefault(result.data_parallel_rank, ProbeSums()).add(result.turns)
         self.sums.add_beside(result.extra_tokens)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.engine.wire.request import Deadlines
+    from exporter.model.engine import Adapters
     from exporter.model.session import TurnFacts
     from exporter.scenario.model import ScenarioKind
 
@@ -18,7 +19,8 @@ class SessionPlan:
     """What all sessions of one target have in common. `max_tokens` limits each answer.
 
     Sessions take turns with `kind` and `others`, one scenario a session. The first prompt of a
-    session spans `match_units`, if the scenario can be padded.
+    session spans `match_units`, if the scenario can be padded. `adapters` are LoRA adapters that
+    they take turns with, beside the model.
     """
 
     target: str
@@ -27,11 +29,16 @@ class SessionPlan:
     deadlines: Deadlines
     match_units: int = 8
     others: tuple[ScenarioKind, ...] = ()
+    adapters: Adapters = ()
 
     def kind_of(self, session: int) -> ScenarioKind:
         """The scenario of session number `session` (0…)."""
         kinds = (self.kind, *self.others)
         return kinds[session % len(kinds)]
+
+    def round_of(self, session: int) -> int:
+        """How often each scenario was played before that session. Each round has one adapter."""
+        return session // (1 + len(self.others))
 
 
 @dataclass(slots=True)

@@ -62,13 +62,15 @@ class SessionRunner:
         self._control = control
         self._salts = SaltTrust()
         self._ids = TokenIds(requests.client)
-        self._sessions = 0
+        self._sessions = self._round = 0
         self._record: SessionRecord | None = None
-        self._fitted: dict[str, tuple[tuple[Any, ...], Scenario, bool]] = {}  # by kind
+        # By kind and model.
+        self._fitted: dict[tuple[str, str], tuple[tuple[Any, ...], Scenario, bool]] = {}
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
         """Play one session under a salt never used before."""
         kind, clock = self._plan.kind_of(self._sessions), self._requests.clock
+        self._round = self._plan.round_of(self._sessions)
         self._sessions += 1
         record = self._record = SessionRecord(kind.name, clock.time(), clock.monotonic())
         try:
@@ -93,7 +95,7 @@ class SessionRunner:
 
     async def _play(self, kind: ScenarioKind, record: SessionRecord, hooks: SessionHooks) -> None:
         requests = self._requests
-        info = record.info = await self._client.info()
+        info = record.info = await self._client.info(self._plan.adapters, self._round)
         self._ids.begin(info.version)
         replicas = ReplicaDetector(requests.observe)
         before = await replicas.first()
@@ -161,15 +163,15 @@ class SessionRunner:
             kind = kind.without_system()
         unit, reserved = knowledge.unit, NONCE_TOKENS if record.nonce else 0
         capabilities = (self._client.capabilities.counts_tools, knowledge.no_system)
-        key = (info.model, info.version, info.max_model_len, unit, reserved, *capabilities)
-        fitted = self._fitted.get(kind.name)
+        key = (info.version, info.max_model_len, unit, reserved, *capabilities)
+        fitted = self._fitted.get((kind.name, info.model))
         if fitted is None or fitted[0] != key:
             plan, counter = self._plan, TokenCounter(self._client)
             wanted = None if unit is None else plan.match_units * unit
             found = await fit(kind, counter, info, wanted, plan.max_tokens, reserved=reserved)
             fitted = (key, *found)
             if counter.whole:
-                self._fitted[kind.name] = fitted
+                self._fitted[kind.name, info.model] = fitted
         _, scenario, shortened = fitted
         if shortened:
             record.notices.add(Notice.SCENARIO_SHORTENED)

@@ -62,6 +62,26 @@ def test_pages_of_replicas_that_cannot_be_told_apart_are_refused(given, words):
         Target(url="http://r", **pages)
 
 
+def test_adapters_are_named_or_all_that_the_server_lists():
+    assert Target(url="http://e").adapters == ()
+    assert Target(url="http://e", adapters="all").adapters == "all"
+    assert Target(url="http://e", adapters=["sql", "code"]).adapters == ("sql", "code")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["sql", "sql"], "names an adapter twice"),
+        ([""], "must be"),
+        (3, "must be"),
+        (["-x"], "must"),
+    ],
+)
+def test_other_adapters_are_refused(given, words):
+    with pytest.raises(ValidationError, match=words):
+        Target(url="http://e", adapters=given)
+
+
 def test_a_managed_container_is_named_after_its_target():
     assert managed("a").container_name == "vllm-a"
     named = Target(mode="managed", container=ContainerSettings(model="m", name="mine"))

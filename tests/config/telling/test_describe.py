@@ -155,6 +155,7 @@ def test_every_value_is_printed_with_its_source(load_text, tmp_path):
         "# kv_events_url is not set",
         "metrics_urls = []  # default",
         'model = "m"  # environment variable MODEL_ID',
+        "adapters = []  # default",
         "# api_key is not set",
         "# api_key_file is not set",
         'data_parallel_ranks = "unpinned"  # default',
