@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,3 +91,26 @@ def _sum(values: Sequence[int | None]) -> int | None:
     """The sum; None if one value is unknown, or without values."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
+
+
+_SLOW_TIMES, _SLOW_SECONDS = 3.0, 0.2
+_LEAST_TURNS = 4
+
+
+def median_ttft(turns: Sequence[TurnFacts]) -> float | None:
+    """The median time to first token of the turns after the first; None with too few of them."""
+    known = [
+        turn.ttft_seconds for turn in turns if turn.index > 1 and turn.ttft_seconds is not None
+    ]
+    return median(known) if len(known) >= _LEAST_TURNS else None
+
+
+def slow_turns(turns: Sequence[TurnFacts]) -> list[TurnFacts]:
+    """The later turns whose time to first token is three times the median or more, and at least
+    0.2 s above it. The first turn computes its whole prompt, so it is not among them.
+    """
+    usual = median_ttft(turns)
+    if usual is None:
+        return []
+    least = max(_SLOW_TIMES * usual, usual + _SLOW_SECONDS)
+    return [turn for turn in turns if turn.index > 1 and (turn.ttft_seconds or 0.0) >= least]

@@ -65,6 +65,7 @@ def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
         efficiency_ratio=_ratio(cached, attainable),
         ttft_seconds=turn.ttft_seconds,
         latency_seconds=turn.latency_seconds,
+        request_id=turn.request_id,
         inter_token_seconds=turn.inter_token_seconds,
         loss=lost,
         rule_losses=_rule_losses(basis, ideal, attainable),

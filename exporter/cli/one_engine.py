@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
@@ -22,8 +23,7 @@ from exporter.scenario.library import load_scenarios
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AsyncExitStack
 
     from exporter.config import Settings, Target
@@ -46,10 +46,53 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help="with --url: a file with the API key"
     )
     parser.add_argument(
+        "--header",
+        dest="headers",
+        action=_AddHeader,
+        metavar="'NAME: VALUE'",
+        help="with --url: a header of each request; may be repeated. Other users of this machine "
+        "can see it in the list of processes: for a secret, configure a target with header_files",
+    )
+    parser.add_argument(
+        "--extra-body",
+        type=_json_object,
+        metavar="JSON",
+        help="with --url: more fields of each chat request, as a JSON object",
+    )
+    parser.add_argument(
         "--data-parallel-ranks",
         choices=get_args(config.RankChoice),
         help="with --url: whether each session keeps to one rank (default: unpinned)",
     )
+
+
+class _AddHeader(argparse.Action):
+    """Adds a header to a table of them. A name may be given once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        name, colon, value = str(values).partition(":")
+        headers = dict(getattr(namespace, self.dest) or {})
+        if not colon:
+            parser.error(f"{option_string}: must be 'NAME: VALUE'")
+        if name.strip() in headers:
+            parser.error(f"{option_string}: {name.strip()} is given twice")
+        setattr(namespace, self.dest, headers | {name.strip(): value.strip()})
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object, such as '{\"priority\": 1}'")
+    return found
 
 
 def add_kv_events_argument(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +142,8 @@ _OPTIONS = {
     "model": "--model",
     "api_key_file": "--api-key-file",
     "kv_events_url": "--kv-events-url",
+    "headers": "--header",
+    "extra_body": "--extra-body",
     "data_parallel_ranks": "--data-parallel-ranks",
 }
 """The settings of the target of `--url`, and their options."""
@@ -111,6 +156,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     except ConfigError as error:
         text = str(error)
         for key, option in _OPTIONS.items() if options.url is not None else ():
+            text = text.replace(f"--targets: targets[0].{key}.", f"{option} ")  # a key of a table
             text = text.replace(f"--targets: targets[0].{key}", option)
         raise ConfigError(text) from error
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
 from exporter.loops import Periodic, Schedule
@@ -47,6 +48,10 @@ def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
             verify_tls=target.verify_tls,
             ca_file=None if target.ca_file is None else str(target.ca_file),
             timeout_seconds=timeout_seconds,
+            additions=Additions(
+                {name: value.get_secret_value() for name, value in target.headers.items()},
+                target.extra_body,
+            ),
         )
     except OSError as error:
         raise ExporterError(

@@ -53,6 +53,8 @@ class Chat:
     the server closed the first connection, so it may have computed the prompt before, under the
     same salt. `usage_fault` says why a usage was rejected.
 
+    `request_id` is that of the header X-Request-Id; None if the user sets that header.
+
     `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
     without the ids of its prompt, so /tokenize was asked for them. `replica` is the one that
     computed it, if the replicas' own pages show that.
@@ -69,6 +71,7 @@ class Chat:
     failure: Failure | None = None
     sent_twice: bool = False
     usage_fault: str | None = None
+    request_id: str | None = None
     index: int = 0
     ids_recovered: bool = False
     replica: PartKey | None = None

@@ -161,6 +161,8 @@ class TurnFacts:
     """Ideal minus attainable cached tokens, by the part of the reuse rule that gives them up."""
     replica: str | None = None
     """The replica that computed the turn, by its host and port; null where that is unknown."""
+    request_id: str | None = None
+    """The header X-Request-Id of its request. vLLM logs it as chatcmpl-…"""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
 
     @property
@@ -253,6 +255,8 @@ class FailureJson(TypedDict):
     detail: str
     turn: int | None
     """The turn that did not finish; null if none had begun."""
+    request_id: str | None
+    """Of the request that failed; null if no turn had begun."""
 
 
 def _known_notices(told: Any) -> Any:
@@ -291,12 +295,20 @@ class SessionResult:
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None
+    failed_request_id: Annotated[
+        str | None, Field(exclude=True, validation_alias=AliasPath("failure", "request_id"))
+    ] = None
 
     @field_serializer("failure")
     def failure_json(self, failure: Failure | None) -> FailureJson | None:
         if failure is None:
             return None
-        return {"reason": failure.reason, "detail": failure.detail, "turn": self.failed_turn}
+        return {
+            "reason": failure.reason,
+            "detail": failure.detail,
+            "turn": self.failed_turn,
+            "request_id": self.failed_request_id,
+        }
 
     @property
     def consumed_tokens(self) -> int:

@@ -26,7 +26,7 @@ from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector
 from exporter.probe.request_scope import RequestScope
 from exporter.scenario.coding_agent import CODING_AGENT
-from exporter.scenario.fitting import fit
+from exporter.scenario.fitting import TokenCounter, fit
 from exporter.scenario.model import Scenario, ScenarioKind, refuses_system, with_text_before
 
 if TYPE_CHECKING:
@@ -183,7 +183,8 @@ class _Prompt:
             return None
         used = {chat.usage.prompt_tokens if chat.usage else None for chat in same}
         one, two = [
-            await self._client.tokenize(self._info.model, self._messages, ()) for _ in range(2)
+            await self._client.tokenize(self._info.model, self._messages, (), self._session)
+            for _ in range(2)
         ]
         return one == two if one is not None and two is not None and used == {len(one)} else None
 
@@ -205,7 +206,8 @@ class _Prompt:
         kind = _kind(nonce)
         if self._knowledge.no_system:
             kind = kind.without_system()
-        scenario, _ = await fit(kind, self._client, self._info, wanted_tokens, 1)
+        counter = TokenCounter(self._client, self._session)
+        scenario, _ = await fit(kind, counter, self._info, wanted_tokens, 1)
         self._messages = scenario.first_messages()
 
     def _cached(self, chat: Chat) -> int | None:

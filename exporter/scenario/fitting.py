@@ -12,7 +12,7 @@ from exporter.errors import ScenarioError
 from exporter.scenario.model import estimate_tokens, fits
 
 if TYPE_CHECKING:
-    from exporter.engine.wire.request import Objects
+    from exporter.engine.wire.request import Objects, RequestContext
     from exporter.model.engine import EngineInfo
     from exporter.scenario.model import Message, Scenario, ScenarioKind
 
@@ -28,9 +28,18 @@ _CHARACTERS_PER_TOKEN = 4.5
 
 
 class CountsTokens(Protocol):
-    """Counts a prompt's tokens: `EngineClient`, or a wrapper of it."""
+    """Counts a prompt's tokens, as `TokenCounter` does."""
 
     async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
+        """As `EngineClient.count_tokens`."""
+
+
+class EngineTokenizer(Protocol):
+    """Counts a prompt's tokens: `EngineClient`."""
+
+    async def count_tokens(
+        self, model: str, messages: Objects, tools: Objects, context: RequestContext | None = None
+    ) -> int | None:
         """As `EngineClient.count_tokens`."""
 
 
@@ -41,13 +50,17 @@ class TokenCounter:
     is not kept.
     """
 
-    def __init__(self, client: CountsTokens) -> None:
+    def __init__(self, client: EngineTokenizer, context: RequestContext | None = None) -> None:
+        """`context` is that of the session whose prompts it counts."""
         self._client = client
+        self._context = context
         self.whole = True
 
     async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
         """As `EngineClient.count_tokens`."""
-        counted = await self._client.count_tokens(model, messages, tools) if self.whole else None
+        if not self.whole:
+            return None
+        counted = await self._client.count_tokens(model, messages, tools, self._context)
         self.whole = counted is not None
         return counted
 

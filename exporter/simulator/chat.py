@@ -16,7 +16,7 @@ from exporter.simulator.releases import ages, shapes
 from exporter.simulator.text import answers, template, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from exporter.simulator.engine import Engine
     from exporter.simulator.requests import ChatRequest
@@ -96,7 +96,7 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
     paused = engine.faults.get(behaviours.Paused)
     if paused is not None and paused.answer != "waits":
         return await _refused(http, streamed=paused.answer == "stream_error" and request.stream)
-    chat = _begin(engine, request, _pinned_rank(engine, http))
+    chat = _begin(engine, request, http)
     try:
         if request.stream:
             return await _stream(chat, http)
@@ -127,11 +127,14 @@ def prompt_of(
     tools: list[dict[str, Any]] | None,
     *,
     generation_prompt: bool = True,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids of a prompt. If the template refuses it, the request fails with 400, as in vLLM."""
     plain = [message.model_dump(exclude_none=True) for message in messages]
     try:
-        return engine.encode_chat(plain, tools, generation_prompt=generation_prompt)
+        return engine.encode_chat(
+            plain, tools, generation_prompt=generation_prompt, variables=variables
+        )
     except template.RefusedError as exc:
         raise requests.WireError(str(exc)) from exc
 
@@ -151,12 +154,18 @@ def _pinned_rank(engine: Engine, http: web.Request) -> int | None:
     return rank
 
 
-def _begin(engine: Engine, request: ChatRequest, pinned: int | None) -> Chat:
+def _begin(engine: Engine, request: ChatRequest, http: web.Request) -> Chat:
+    pinned = _pinned_rank(engine, http)
     tools = [tool.model_dump() for tool in request.tools] if request.tools else None
     forced = _forced_tool(engine, request, tools)
     unused = request.tool_choice in (None, "none")
     left_out = unused and engine.age in ages.TOOLS_LEFT_OUT
-    prompt_ids = prompt_of(engine, request.messages, None if left_out else tools)
+    prompt_ids = prompt_of(
+        engine,
+        request.messages,
+        None if left_out else tools,
+        variables=request.chat_template_kwargs,
+    )
     limits = requests.limits(engine.age, request, len(prompt_ids), engine.max_model_len)
     swallowed = engine.faults.get(behaviours.SwallowedIds)
     answer = answers.plan(
@@ -187,7 +196,7 @@ def _begin(engine: Engine, request: ChatRequest, pinned: int | None) -> Chat:
         answer=answer,
         rank=rank,
         job=job,
-        id=f"chatcmpl-{secrets.token_hex(8)}",
+        id=f"chatcmpl-{http.headers.get('X-Request-Id') or secrets.token_hex(8)}",
         created=int(engine.clock.time()),
     )
 
@@ -353,6 +362,7 @@ def tokenize(engine: Engine, body: object) -> dict[str, Any]:
             request.messages,
             [tool.model_dump() for tool in request.tools or ()] if known else None,
             generation_prompt=request.add_generation_prompt,
+            variables=request.chat_template_kwargs,
         )
     else:
         ids = tokens.encode(request.prompt or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,7 +21,7 @@ from exporter.simulator.text import answers, template, tokens
 from exporter.simulator.timing import StepTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from exporter.clock import Clock
     from exporter.simulator.engine_kinds.settings import SimulatorSettings
@@ -233,8 +233,9 @@ class Engine:
         tools: Sequence[template.Tool] | None,
         *,
         generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """The prompt's token ids, by the active chat template.
+        """The prompt's token ids, by the active chat template and its `variables`.
 
         Raises `template.RefusedError` if the template refuses the messages.
         """
@@ -247,6 +248,7 @@ class Engine:
             moving_system_prompt=self.faults.get(faults.MovingSystemPrompt) is not None,
             system_role=self.faults.get(behaviours.NoSystemRole) is None,
             head=self._clock_in_template(),
+            thinking=(variables or {}).get("enable_thinking") is not False,
         )
         first = self.faults.get(behaviours.TokenAtStart)
         return tokens.encode(text) if first is None else [tokens.START, *tokens.encode(text)]

@@ -85,6 +85,7 @@ class ChatRequest(BaseModel):
     top_logprobs: int | None = 0
     return_tokens_as_token_ids: bool | None = None
     prompt_logprobs: int | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class TokenizeRequest(BaseModel):
@@ -96,6 +97,7 @@ class TokenizeRequest(BaseModel):
     tools: list[ChatTool] | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class DetokenizeRequest(BaseModel):

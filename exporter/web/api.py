@@ -106,6 +106,7 @@ def _failure_json(last: SessionResult) -> TargetFailureJson | None:
         "detail": failure.detail,
         "turn": last.failed_turn,
         "advice": FAILURE_ADVICE[failure.reason],
+        "request_id": last.failed_request_id,
     }
 
 

@@ -16,6 +16,7 @@ from exporter.wording.notices import (
     LOSS_ADVICE,
     break_in_words,
 )
+from exporter.wording.request_ids import requests_to_look_up
 from exporter.wording.reuse_rules import given_up_in_words
 from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import served_and_lost, turns_in_words
@@ -103,7 +104,8 @@ def notes(result: SessionResult) -> list[str]:
     route = route_in_words(result.turns)
     found += [] if route is None else [route]
     notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
-    return found + [ADVICE[one] for one in notices if ADVICE[one] not in said]
+    found += [ADVICE[one] for one in notices if ADVICE[one] not in said]
+    return found + requests_to_look_up(result)
 
 
 def loss_lines(result: SessionResult) -> list[str]:

@@ -191,3 +191,18 @@ async def test_logprobs_do_not_keep_a_prompt_from_the_cache(engine):
     first = await engine.stream(ASKED, cache_salt=salt)
     again = await engine.stream(ASKED, cache_salt=salt, logprobs=True)
     assert (first.cached, again.cached > 0) == (0, True)
+
+
+async def test_the_id_of_an_answer_is_made_of_the_request_id(engine):
+    headers = {"X-Request-Id": "4bf92f3577b34da6a3ce929d0e0e4736"}
+    body = engine.body(ASKED, max_tokens=1)
+    _, answer = await engine.post("/v1/chat/completions", body, headers)
+    assert answer["id"] == f"chatcmpl-{headers['X-Request-Id']}"
+
+
+async def test_tokenize_renders_a_prompt_as_the_chat_does_with_variables_of_the_template(engine):
+    variables = {"chat_template_kwargs": {"enable_thinking": False}}
+    answer = await engine.chat(ASKED, max_tokens=1, **variables)
+    rendered = await engine.tokenize(ASKED, **variables)
+    assert rendered["count"] == answer["usage"]["prompt_tokens"]
+    assert rendered["tokens"] == answer["prompt_token_ids"]

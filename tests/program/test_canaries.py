@@ -120,6 +120,7 @@ async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
     )
 
 
+ON_THE_COMMAND_LINE = f"X-Stage: {PLANTED['header on the command line']}"
 COMMANDS = [
     ("config",),
     ("config", "--json"),
@@ -129,6 +130,16 @@ COMMANDS = [
     ("probe", "--target", "no-events", "--cold"),
     ("check", "--target", "sound"),
     ("check", "--target", "unauthorized", "--json"),
+    *(
+        (command, "--url", f"{{engine}}/{name}", "--header", ON_THE_COMMAND_LINE)
+        for command, name in (
+            ("probe", "broken"),
+            ("check", "unprocessable"),
+            ("probe", "no-events"),
+        )
+    ),
+    ("probe", "--url", "{engine}/broken", "--header", f"{ON_THE_COMMAND_LINE} {{x}}"),
+    ("probe", "--url", "{engine}/broken", "--header", f"bad name: {PLANTED['token']}"),
     ("launch", "--print"),
     ("launch",),
     ("probe", "--target", "no-such-target"),
@@ -151,7 +162,8 @@ def test_no_output_of_a_command_contains_a_secret_or_a_conversation(
     (tmp_path / "bad.yml").write_text(bad, encoding="utf-8")
     results = {}
     for each in COMMANDS:
-        words = (*each, "--config", str(file), "--log.level", "debug")
+        asked = (word.replace("{engine}", engine_beside) for word in each)
+        words = (*asked, "--config", str(file), "--log.level", "debug")
         done = run_command(*words, **ENVIRONMENT)
         results[each] = done.code, done.output + done.errors
     found = {each: seen for each, (_, said) in results.items() if (seen := seen_in(said))}
@@ -160,4 +172,4 @@ def test_no_output_of_a_command_contains_a_secret_or_a_conversation(
     codes = {each: code for each, (code, _) in results.items()}
     assert codes["config",] == codes["launch", "--print"] == 0
     assert codes["probe", "--target", "broken"] == codes["launch",] == 1
-    assert {code for each, code in codes.items() if each in COMMANDS[12:]} == {2}
+    assert {code for each, code in codes.items() if each in COMMANDS[17:]} == {2}

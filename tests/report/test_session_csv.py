@@ -38,7 +38,7 @@ def test_every_value_equals_that_of_the_json():
 
 
 def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones():
-    assert COLUMNS[-6:] == (
+    assert COLUMNS[-8:-2] == (
         "cached_tokens_source",
         "attainable_cached_tokens",
         "rule_lost_speculative_decoding_tokens",
@@ -48,9 +48,17 @@ def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones()
     )
     unknown = replace(EAGLE_TURNS[2], attainable_cached_tokens=None, rule_losses=())
     _, eagle, open_rule = rows(session_csv(session(*EAGLE_TURNS[:2], unknown)))
-    assert [eagle[name] for name in COLUMNS[-5:-1]] == ["960", "32", "0", "0"]
-    assert [open_rule[name] for name in COLUMNS[-5:-1]] == [""] * 4
+    assert [eagle[name] for name in COLUMNS[-7:-3]] == ["960", "32", "0", "0"]
+    assert [open_rule[name] for name in COLUMNS[-7:-3]] == [""] * 4
     assert eagle["loss_tokens"] == ""
+
+
+def test_the_last_columns_are_the_rank_and_the_id_of_each_request():
+    asked = replace(turn(1, 1000, 0, 0), request_id="4bf9")
+    first, second = rows(session_csv(session(asked, turn(2, 1250, 0, 0), data_parallel_rank=1)))
+    assert COLUMNS[-2:] == ("request_id", "data_parallel_rank")
+    assert [first[name] for name in COLUMNS[-2:]] == ["4bf9", "1"]
+    assert [second[name] for name in COLUMNS[-2:]] == ["", "1"]
 
 
 def test_unknown_is_empty_and_zero_is_zero():

@@ -52,6 +52,7 @@ def test_a_finished_session_says_what_was_measured():
         "attainable_cached_tokens": 1280,
         "rule_losses": [],
         "replica": None,
+        "request_id": None,
     }
 
 
@@ -59,7 +60,7 @@ def test_what_is_unknown_is_null():
     shape = session_json(session(turn(1, None, None, None, completion=None, ttft=None)))
     unknown = {key for key, value in shape["turns"][0].items() if value is None}
     more = {"loss", "cold_ttft_seconds", "ttft_saved_seconds", "cached_tokens_source"}
-    more |= {"attainable_cached_tokens", "replica"}
+    more |= {"attainable_cached_tokens", "replica", "request_id"}
     assert unknown == {*TURN, *more} - {"turn", "latency_seconds"}
 
 
@@ -88,6 +89,7 @@ def test_a_failed_session_says_where_and_why_and_keeps_its_turns():
         "reason": "connection_refused",
         "detail": "127.0.0.1:8000 refused the connection",
         "turn": 2,
+        "request_id": None,
     }
     assert len(shape["turns"]) == 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from exporter.config.reading.instance import default_instance
-from exporter.config.reading.merge import ALTERNATIVES, Merged, merge
+from exporter.config.reading.merge import Merged, merge, secret_of
 from exporter.config.reading.mistakes import config_error, mistakes_of, shown
 from exporter.config.reading.origin import GivenValue, Mistake, Origin
 from exporter.config.reading.plain import fill_in
@@ -126,11 +126,11 @@ def _validated(merged: Merged, mistakes: list[Mistake]) -> Settings | None:
 
 
 def _read_secret_files(merged: Merged) -> None:
-    """Read the secrets from the files that `api_key_file` and `hf_token_file` name."""
+    """Read the secrets from the files that `api_key_file` and its kind name."""
     for key in list(merged.origins):
-        for secret, file in ALTERNATIVES:
-            if key[-1] == file and (*key[:-1], secret) not in merged.origins:
-                _read_secret_file(key, (*key[:-1], secret), merged)
+        secret = secret_of(key)
+        if secret is not None and secret not in merged.origins:
+            _read_secret_file(key, secret, merged)
 
 
 def _read_secret_file(key: keys.Key, secret: keys.Key, merged: Merged) -> None:

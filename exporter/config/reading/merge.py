@@ -8,7 +8,27 @@ from exporter.config.reading.origin import GivenValue, Mistake, Origin
 from exporter.config.schema.keys import Key, show
 
 # Two keys for one secret: the one with the higher priority counts.
-ALTERNATIVES = (("api_key", "api_key_file"), ("hf_token", "hf_token_file"))
+_ALTERNATIVES = (("api_key", "api_key_file"), ("hf_token", "hf_token_file"))
+_TABLES = (("headers", "header_files"),)
+"""The same for each key of a table."""
+
+
+def file_of(key: Key) -> Key | None:
+    """The key of the file that may hold the secret at `key`; None if no file may."""
+    return _other(key, 0, 1)
+
+
+def secret_of(key: Key) -> Key | None:
+    """The key of the secret that is in the file at `key`; None if no secret is."""
+    return _other(key, 1, 0)
+
+
+def _other(key: Key, one: int, other: int) -> Key | None:
+    for pairs, place in ((_ALTERNATIVES, len(key) - 1), (_TABLES, len(key) - 2)):
+        for pair in pairs:
+            if place >= 0 and key[place] == pair[one]:
+                return (*key[:place], pair[other], *key[place + 1 :])
+    return None
 
 
 @dataclass(slots=True)
@@ -104,18 +124,19 @@ class Merged:
         if isinstance(value, list):
             for index, each in enumerate(value):
                 self.put(GivenValue((*key, index), each, origin))
-        self._drop_weaker_alternatives(holder, key, origin)
+        self._drop_weaker_alternatives(key, origin)
 
     def _forget_below(self, key: Key) -> None:
         for each in [k for k in self.origins if k[: len(key)] == key]:
             del self.origins[each]
 
-    def _drop_weaker_alternatives(self, holder: Any, key: Key, origin: Origin) -> None:
+    def _drop_weaker_alternatives(self, key: Key, origin: Origin) -> None:
         for alternative in _alternatives_of(key):
             there = self.origins.get(alternative)
             if there is not None and there.priority < origin.priority:
                 del self.origins[alternative]
-                del holder[alternative[-1]]
+                holder: Any = self.get(alternative[:-1])
+                del holder[alternative[-1]]  # a table, as the alternative was given
 
 
 def merge(givens: Iterable[GivenValue]) -> Merged:
@@ -124,11 +145,10 @@ def merge(givens: Iterable[GivenValue]) -> Merged:
     for given in sorted(givens, key=_order):
         merged.put(given)
     for key, origin in list(merged.origins.items()):
-        for first, second in ALTERNATIVES:
-            if key[-1] == first and (*key[:-1], second) in merged.origins:
-                other = show((*key[:-1], second))
-                message = f"is set together with {other}: keep one of them"
-                merged.mistakes.append(Mistake(origin.text, message, show(key)))
+        file = file_of(key)
+        if file is not None and file in merged.origins:
+            message = f"is set together with {show(file)}: keep one of them"
+            merged.mistakes.append(Mistake(origin.text, message, show(key)))
     return merged
 
 
@@ -138,8 +158,7 @@ def _order(given: GivenValue) -> tuple[Any, ...]:
 
 
 def _alternatives_of(key: Key) -> list[Key]:
-    pairs = [*ALTERNATIVES, *((second, first) for first, second in ALTERNATIVES)]
-    return [(*key[:-1], second) for first, second in pairs if key[-1] == first]
+    return [other for other in (file_of(key), secret_of(key)) if other is not None]
 
 
 def _store(holder: Any, part: str | int, value: Any) -> None:

@@ -110,7 +110,8 @@ def _paths_from(folder: Path, key: Key, value: Any) -> Any:
         return {name: _paths_from(folder, (*key, name), each) for name, each in value.items()}
     if isinstance(value, list):
         return [_paths_from(folder, (*key, index), each) for index, each in enumerate(value)]
-    setting = keys.field_at(key)
+    # A value of a table is a path if the table's setting says so.
+    setting = keys.field_at(key) or (keys.field_at(key[:-1]) if len(key) > 1 else None)
     if isinstance(value, str) and setting is not None and keys.is_path(setting, value):
         return str(folder / Path(value).expanduser())
     return value

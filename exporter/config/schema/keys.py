@@ -165,6 +165,8 @@ def from_text(key: Key, text: str) -> Any:
     Tables and lists must be JSON, or NotJsonError is raised. Validation checks everything else.
     """
     node = node_at(key)
+    if node is Any:
+        return _json_or_text(text)
     wants_table = is_section(node) or is_mapping(node)
     if not (wants_table or is_list(node) or _may_be_list(node, text)):
         return text
@@ -177,6 +179,14 @@ def from_text(key: Key, text: str) -> Any:
     if not isinstance(value, dict if wants_table else list):
         raise NotJsonError(f"must be {form}")
     return value
+
+
+def _json_or_text(text: str) -> Any:
+    """The value of a text that is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _may_be_list(node: Any, text: str) -> bool:

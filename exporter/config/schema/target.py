@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
+from exporter.config.schema.additions import ExtraBody, HeaderFiles, Headers, taken
 from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
 from exporter.config.schema.kv_events import KvEventsUrl, unpublished
 from exporter.config.schema.reach import contradictions
@@ -27,6 +28,8 @@ from exporter.config.schema.values import (
 
 Mode = Literal["managed", "attached", "external"]
 RankChoice = Literal["unpinned", "pinned"]
+_BY_KEY = "must not be set with api_key or api_key_file, which set it"
+RANK_HEADER = "X-data-parallel-rank"
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
@@ -90,6 +93,19 @@ class TargetTemplate(Section):
     api_key_file: ConfigPath | None = None
     """A file that holds this key, in place of `api_key`."""
 
+    headers: Headers = Field(default_factory=dict)
+    """Headers of every request to the target's own scheme, host and port, by name. Each value is a
+    secret. `{session}` becomes a random id, the same for all requests that must meet the same
+    cache, and `{turn}` the number of the turn; write `{{` and `}}` for braces. A header with one of
+    them is sent only within a session."""
+
+    header_files: HeaderFiles = Field(default_factory=dict)
+    """Files that hold the values of headers, by the name of the header, in place of `headers`."""
+
+    extra_body: ExtraBody = Field(default_factory=dict)
+    """Fields of every chat request, such as `chat_template_kwargs` or `priority`. Texts may have
+    `{session}` and `{turn}`, as in `headers`."""
+
     data_parallel_ranks: RankChoice = "unpinned"
     """What chooses the data-parallel rank of a request, if the engine has several. `unpinned`: vLLM
     does, as for most users, so a session loses the cache whenever its rank changes. `pinned`: each
@@ -113,6 +129,21 @@ class TargetTemplate(Section):
     watts: Annotated[PositiveNumber, Field(le=1e9)] | None = None
     """The power of this engine's accelerators while they compute, in watts, to express saved
     prefill seconds as energy. There is no default, because a guess would be wrong."""
+
+    @field_validator("headers", mode="wrap")
+    @classmethod
+    def _headers_are_free(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        free = info.data.get("api_key") is None
+        return check_with(handler, value, [] if free else taken(value, "authorization", _BY_KEY))
+
+    @field_validator("data_parallel_ranks")
+    @classmethod
+    def _rank_is_free(cls, value: RankChoice, info: ValidationInfo) -> RankChoice:
+        if value == "pinned" and taken(info.data.get("headers"), RANK_HEADER.lower(), ""):
+            raise mistake(f"has no effect with {RANK_HEADER} in headers: keep one of them")
+        return value
 
     @field_validator("currency")
     @classmethod

@@ -155,7 +155,8 @@ def compared_with(key: str, words: str, holds: Callable[[float, float], bool]) -
     return AfterValidator(check)
 
 
-def _matching(pattern: str, message: str) -> AfterValidator:
+def matching(pattern: str, message: str) -> AfterValidator:
+    """Checks that all of a text matches; `message` says what is allowed."""
     compiled = re.compile(pattern, re.DOTALL)
 
     def check(value: str) -> str:
@@ -166,23 +167,23 @@ def _matching(pattern: str, message: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Text = Annotated[str, _matching(r"\S(.*\S)?", "must not be empty or begin or end with a space")]
+Text = Annotated[str, matching(r"\S(.*\S)?", "must not be empty or begin or end with a space")]
 ScenarioChoice = Annotated[Text, NameOrInConfigFolder()]
 _MODEL_NAME = r"[^\s-](.*\S)?"
 ModelName = Annotated[
     str,
-    _matching(_MODEL_NAME, "must be a model name or a path, not empty, not a flag"),
+    matching(_MODEL_NAME, "must be a model name or a path, not empty, not a flag"),
 ]
 TargetName = Annotated[
     str,
-    _matching(
+    matching(
         r"[a-zA-Z0-9_.-]{1,64}",
         'must be 1 to 64 letters, digits, "_", "." or "-": it becomes a label value',
     ),
 ]
 SourceName = Annotated[
     str,
-    _matching(  # a target's name adds "-" and an address of up to 39 characters
+    matching(  # a target's name adds "-" and an address of up to 39 characters
         r"[a-zA-Z0-9_.-]{1,24}",
         'must be 1 to 24 letters, digits, "_", "." or "-": names of targets begin with it',
     ),
@@ -190,7 +191,7 @@ SourceName = Annotated[
 HostName = Annotated[
     str,
     Field(max_length=253),
-    _matching(  # a last part of digits alone would be an address
+    matching(  # a last part of digits alone would be an address
         r"([a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.)*"
         r"(?![0-9]+\.?$)[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\.?",
         'must be a DNS name, such as "vllm.models.svc.cluster.local", without port and scheme',
@@ -198,54 +199,54 @@ HostName = Annotated[
 ]
 UrlPath = Annotated[
     str,
-    _matching(
+    matching(
         r"|(/(?!v1/*$)[a-zA-Z0-9._~-]+)+",
         'must be empty or a path such as "/llm", without /v1 and without a final slash',
     ),
 ]
 CurrencyName = Annotated[
-    str, _matching(r"[A-Z]{3}", 'must be three capital letters, such as "EUR" (ISO 4217)')
+    str, matching(r"[A-Z]{3}", 'must be three capital letters, such as "EUR" (ISO 4217)')
 ]
 ContainerName = Annotated[
     str,
-    _matching(
+    matching(
         r"[a-zA-Z0-9][a-zA-Z0-9_.-]+",
         'must be a container name: a letter or digit, then letters, digits, "_", "." or "-"',
     ),
 ]
 NetworkName = Annotated[
-    str, _matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "must be the name of a Docker network")
+    str, matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "must be the name of a Docker network")
 ]
 ContainerLabel = Annotated[
-    str, _matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')
+    str, matching(r"[^\s=]+(=\S.*)?", 'must be a label: "key" or "key=value"')
 ]
 HostAndPort = Annotated[
     str,
-    _matching(
+    matching(
         r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?",
         'must be a host, with a port or without, such as "exporter.example:9477"',
     ),
 ]
 EnvironmentName = Annotated[
-    str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of an environment variable")
+    str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "must be the name of an environment variable")
 ]
 DockerHost = Annotated[
     str,
-    _matching(
+    matching(
         r"unix:///\S+|(tcp|http|https)://[^\s/@]+",
         'must be "unix:///path" or "tcp://host:port" (http, https too), without credentials',
     ),
 ]
 CacheMount = Annotated[
     str,
-    _matching(
+    matching(
         r"none|/[^:]*|[a-zA-Z0-9][a-zA-Z0-9_.-]+",
         'must be an absolute path, the name of a Docker volume, or "none"',
     ),
 ]
 MountText = Annotated[
     str,
-    _matching(
+    matching(
         r"(/[^:]*|[a-zA-Z0-9][a-zA-Z0-9_.-]+):/[^:]*(:r[ow])?",
         'must be "SOURCE:/target" or "SOURCE:/target:ro", SOURCE an absolute path or a volume name',
     ),

@@ -6,6 +6,7 @@ is a `Chat` with a failure. The other methods raise `EngineUnavailableError`.
 
 from __future__ import annotations
 
+import secrets
 from http import HTTPStatus
 from ssl import create_default_context
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,7 @@ from exporter.engine.client.body import not_a_stream, refused
 from exporter.engine.client.deadline_timer import DeadlineTimer
 from exporter.engine.client.reader import KEEPALIVE_SECONDS, Reader, packed
 from exporter.engine.client.translation import connection_failure, redirect_of
+from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.capabilities import Capabilities
 from exporter.engine.wire.model_cards import (
@@ -26,7 +28,7 @@ from exporter.engine.wire.model_cards import (
     model_cards,
     with_adapters,
 )
-from exporter.engine.wire.redaction import page_without_key, without_sent
+from exporter.engine.wire.redaction import page_without, without_sent
 from exporter.engine.wire.refusal import error_text
 from exporter.engine.wire.sse import Decoder
 from exporter.errors import EngineUnavailableError
@@ -37,7 +39,7 @@ from exporter.model.failure import Failure, FailureReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporter.engine.wire.request import ChatRequest, Deadlines, Objects
+    from exporter.engine.wire.request import ChatRequest, Deadlines, Objects, RequestContext
     from exporter.model.engine import Adapters
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
@@ -48,6 +50,9 @@ _STREAM_BYTES = 16 << 20
 _MOST_TEXT_CHUNKS = 8192
 """Twice the largest max_tokens; an engine that sends more ignores max_tokens."""
 _MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every few seconds
+_REQUEST_ID = "X-Request-Id"
+"""vLLM makes its own id of a chat from it, `chatcmpl-…`, and logs that. (`_base_request_id` of its
+chat server, read in 0.10.2 to 0.32.0; seen on 0.32.0.)"""
 _LONGEST_NAME = 500  # characters of a model name, which every session keeps
 
 
@@ -64,7 +69,9 @@ class EngineClient:
         verify_tls: bool = True,
         ca_file: str | None = None,
         timeout_seconds: float = 3.0,
+        additions: Additions | None = None,
     ) -> None:
+        """`additions` are the user's headers and fields of chat requests."""
         self.url = url.rstrip("/")
         self._wanted_model = model
         self._metrics_url = metrics_url or f"{self.url}/metrics"
@@ -74,7 +81,15 @@ class EngineClient:
             self._headers["Authorization"] = f"Bearer {api_key}"
         # What aiohttp takes as `ssl`: True trusts the authorities of the system.
         self._ssl = create_default_context(cafile=ca_file) if verify_tls and ca_file else verify_tls
-        self._reader = Reader(api_key, self._headers, self._ssl, timeout_seconds)
+        self._additions = additions or Additions()
+        self._reader = Reader(
+            self.url,
+            self._additions,
+            key=api_key,
+            headers=self._headers,
+            ssl=self._ssl,
+            timeout_seconds=timeout_seconds,
+        )
         self._measuring: aiohttp.ClientSession | None = None
         self._version: str | None = None
         self._process: object = None
@@ -114,7 +129,7 @@ class EngineClient:
         `url` is the page of one replica behind this URL.
         """
         page = await self._reader.page("GET", url or self._metrics_url, limit=_PAGE_BYTES)
-        return page_without_key(page, self._api_key)
+        return page_without(page, self._api_key, self._additions.headers_of(None).values())
 
     async def healthy(self, seconds: float | None = None) -> bool:
         """True if /health answers 200. Raises `EngineUnavailableError` if it does not.
@@ -173,29 +188,42 @@ class EngineClient:
             simulated=version.get("simulated") is True,
         )
 
-    async def count_tokens(self, model: str, messages: Objects, tools: Objects) -> int | None:
+    async def count_tokens(
+        self,
+        model: str,
+        messages: Objects,
+        tools: Objects,
+        context: RequestContext | None = None,
+    ) -> int | None:
         """The number of tokens of this prompt by vLLM's /tokenize; None if it is not served.
 
         The tools are left out if chats of this engine were seen to leave them out.
         """
         counted = tools if self.capabilities.counts_tools else ()
-        count = (await self._tokenized(model, messages, counted)).get("count")
+        count = (await self._tokenized(model, messages, counted, context)).get("count")
         return count if isinstance(count, int) else None
 
     async def tokenize(
-        self, model: str, messages: Objects, tools: Objects
+        self,
+        model: str,
+        messages: Objects,
+        tools: Objects,
+        context: RequestContext | None = None,
     ) -> tuple[int, ...] | None:
         """The token ids of this prompt by vLLM's /tokenize; None if it is not served."""
-        ids = (await self._tokenized(model, messages, tools)).get("tokens")
+        ids = (await self._tokenized(model, messages, tools, context)).get("tokens")
         whole = isinstance(ids, list) and all(isinstance(one, int) for one in ids)
         return tuple(ids) if whole and ids else None
 
-    async def _tokenized(self, model: str, messages: Objects, tools: Objects) -> Json:
-        body: Json = {"model": model, "messages": list(messages)}
+    async def _tokenized(
+        self, model: str, messages: Objects, tools: Objects, context: RequestContext | None
+    ) -> Json:
+        body: Json = self._additions.rendering_of(context)
+        body |= {"model": model, "messages": list(messages)}
         if tools:
             body["tools"] = list(tools)
         try:
-            return await self._reader.json("POST", f"{self.url}/tokenize", body)
+            return await self._reader.json("POST", f"{self.url}/tokenize", body, context)
         except EngineUnavailableError:
             return {}
 
@@ -216,7 +244,8 @@ class EngineClient:
         models = with_adapters(model, adapters, cards)
         wanted = models[turn % len(models)]
         if wanted not in names:
-            served = without_sent(error_text(", ".join(names)), self._api_key)
+            added = self._additions.headers_of(None).values()
+            served = without_sent(error_text(", ".join(names)), self._api_key, None, added)
             raise EngineUnavailableError(
                 FailureReason.MODEL_NOT_FOUND,
                 f"the engine does not serve {wanted!r}, it serves {served}",
@@ -238,16 +267,19 @@ class EngineClient:
         """
         timer, sent_twice = DeadlineTimer(deadlines), False
         while True:  # each time with one field less, or once more over a new connection
-            exchange, answer = stamps.Exchange(), Answer()
-            failure = await self._attempt(request, timer, exchange, answer, on_token)
+            exchange, answer, request_id = stamps.Exchange(), Answer(), self._new_request_id()
+            sent = self._packed(request, request_id)
+            failure = await self._attempt(sent, timer, exchange, answer, on_token)
             if _closed_while_kept(failure, exchange) and timer.elapsed() < deadlines.connect:
                 sent_twice = exchange.sent_at is not None
                 self._keep_none()
             elif answer.refusal is None or not self.capabilities.learn(answer.refusal, request):
                 break
         if failure is not None:
-            sent = (request.messages, request.tools, request.cache_salt, answer.message())
-            failure = Failure(failure.reason, without_sent(failure.detail, self._api_key, sent))
+            said = (request.messages, request.tools, request.cache_salt, answer.message())
+            added = self._additions.headers_of(request.context).values()
+            detail = without_sent(failure.detail, self._api_key, said, added)
+            failure = Failure(failure.reason, detail)
         ids = answer.completion_token_ids or answer.logprob_token_ids
         return Chat(
             sent_at=exchange.sent_at,
@@ -261,11 +293,25 @@ class EngineClient:
             failure=failure,
             sent_twice=sent_twice,
             usage_fault=answer.usage_fault,
+            request_id=request_id,
         )
+
+    def _new_request_id(self) -> str | None:
+        """A new id; None if the user's headers have one, which is a secret."""
+        return None if self._additions.has_header(_REQUEST_ID) else secrets.token_hex(16)
+
+    def _packed(self, request: ChatRequest, request_id: str | None) -> dict[str, Any]:
+        """The body and the headers of a chat request, for aiohttp."""
+        context = request.context
+        body = self.capabilities.body(request) | self._additions.body_of(context)
+        headers = self._additions.headers_of(context) | request.headers()
+        if request_id is not None:
+            headers[_REQUEST_ID] = request_id
+        return packed(body, headers)
 
     async def _attempt(
         self,
-        request: ChatRequest,
+        sent: dict[str, Any],
         timer: DeadlineTimer,
         exchange: stamps.Exchange,
         answer: Answer,
@@ -274,7 +320,7 @@ class EngineClient:
         stamps.observe(exchange)
         try:
             async with timer.running():
-                return await self._stream(request, exchange, answer, timer, on_token)
+                return await self._stream(sent, exchange, answer, timer, on_token)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if answer.done:  # the answer is complete; the end of the connection does not matter
                 return answer.end()
@@ -284,7 +330,7 @@ class EngineClient:
 
     async def _stream(
         self,
-        request: ChatRequest,
+        sent: dict[str, Any],
         exchange: stamps.Exchange,
         answer: Answer,
         timer: DeadlineTimer,
@@ -292,7 +338,6 @@ class EngineClient:
     ) -> Failure | None:
         session = self._measuring_session(timer.deadlines)
         url = f"{self.url}/v1/chat/completions"
-        sent = packed(self.capabilities.body(request), request.headers())
         async with session.post(url, **sent, allow_redirects=False) as response:
             if response.status != HTTPStatus.OK and redirect_of(response) is None:
                 answer.refusal = await refused(response, timer.left() / 2)

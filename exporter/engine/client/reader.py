@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ssl import SSLContext
 
+    from exporter.engine.wire.additions import Additions
     from exporter.engine.wire.answer import Json
+    from exporter.engine.wire.request import RequestContext
 
 KEEPALIVE_SECONDS = 4.0  # below the 5 s of uvicorn, so a reused connection is still open
 _JSON_BYTES = 8 << 20
@@ -29,16 +32,37 @@ _JSON_BYTES = 8 << 20
 _MOST_REDIRECTS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request, and the most bytes and seconds of its answer. `added` are the user's headers."""
+
+    method: str
+    url: str
+    body: Json | None
+    added: Mapping[str, str]
+    limit: int
+    seconds: float | None
+
+
 class Reader:
-    """Reads pages and JSON from one engine. `key` is taken out of error messages."""
+    """Reads pages and JSON from one engine at `url`.
+
+    `key` and the values of the user's headers are taken out of error messages. The user's headers
+    go to the scheme, host and port of `url` only.
+    """
 
     def __init__(
         self,
+        url: str,
+        additions: Additions,
+        *,
         key: str | None,
         headers: Mapping[str, str],
         ssl: SSLContext | bool,
         timeout_seconds: float,
     ) -> None:
+        self._own = origin_of(url)
+        self._additions = additions
         self._api_key = key
         self._headers = {**headers, "Accept-Encoding": "gzip, identity"}
         self._ssl = ssl
@@ -51,9 +75,11 @@ class Reader:
             await self._session.close()
         self._session = None
 
-    async def json(self, method: str, url: str, body: Json | None = None) -> Json:
+    async def json(
+        self, method: str, url: str, body: Json | None = None, context: RequestContext | None = None
+    ) -> Json:
         """The JSON object at `url`. Raises `EngineUnavailableError`."""
-        page = await self.page(method, url, body)
+        page = await self.page(method, url, body, context=context)
         try:
             parsed = json.loads(page)
         except (ValueError, RecursionError) as error:
@@ -69,42 +95,44 @@ class Reader:
         method: str,
         url: str,
         body: Json | None = None,
+        *,
         limit: int = _JSON_BYTES,
         seconds: float | None = None,
+        context: RequestContext | None = None,
     ) -> bytes:
         """The body, at most `limit` bytes, within `seconds`. Raises `EngineUnavailableError`."""
+        added = self._additions.headers_of(context) if origin_of(url) == self._own else {}
+        request = _Request(method, url, body, added, limit, seconds)
         try:
-            return await self._ask(method, URL(url), body, limit, seconds)
+            return await self._ask(request)
         except EngineUnavailableError as error:
-            raise self._unavailable(
-                url, Failure(FailureReason(error.reason), error.detail), body
-            ) from error
+            failure = Failure(FailureReason(error.reason), error.detail)
+            raise self._unavailable(request, failure) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise self._unavailable(url, connection_failure(error, sent=True), body) from error
+            raise self._unavailable(request, connection_failure(error, sent=True)) from error
 
-    def _unavailable(self, url: str, failure: Failure, body: Json | None) -> EngineUnavailableError:
-        detail = without_sent(failure.detail, self._api_key, body)
-        return EngineUnavailableError(failure.reason, f"{url}: {detail}")
+    def _unavailable(self, request: _Request, failure: Failure) -> EngineUnavailableError:
+        detail = without_sent(failure.detail, self._api_key, request.body, request.added.values())
+        return EngineUnavailableError(failure.reason, f"{request.url}: {detail}")
 
-    async def _ask(
-        self, method: str, url: URL, body: Json | None, limit: int, seconds: float | None
-    ) -> bytes:
+    async def _ask(self, request: _Request) -> bytes:
         """The body. A GET follows redirects, but only to the same scheme, host and port."""
-        timeout = self._timeout
-        if seconds is not None:
+        timeout, url = self._timeout, URL(request.url)
+        if (seconds := request.seconds) is not None:
             timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)
         for hop in range(_MOST_REDIRECTS + 1):
+            sent = packed(request.body, request.added)
             async with self._connections().request(
-                method, url, **packed(body), allow_redirects=False, timeout=timeout
+                request.method, url, **sent, allow_redirects=False, timeout=timeout
             ) as response:
                 onward = redirect_of(response)
                 if onward is None and response.status == HTTPStatus.OK:
-                    return await read_body(response, limit)
+                    return await read_body(response, request.limit)
                 if onward is None:
                     failure = (await refused(response, (timeout.total or 0.0) / 2)).failure
                     raise EngineUnavailableError(failure.reason, failure.detail)
                 same = onward.absolute and onward.origin() == url.origin()
-                if method != "GET" or not same or hop == _MOST_REDIRECTS:
+                if request.method != "GET" or not same or hop == _MOST_REDIRECTS:
                     failure = redirect_failure(response.status, onward)
                     raise EngineUnavailableError(failure.reason, failure.detail)
             url = onward
@@ -119,6 +147,14 @@ class Reader:
                 auto_decompress=False,  # read_body does it, up to a limit
             )
         return self._session
+
+
+def origin_of(url: str) -> URL | None:
+    """Scheme, host and port; None of a URL that is unusable."""
+    try:
+        return URL(url).origin()
+    except ValueError:
+        return None
 
 
 def packed(body: Json | None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -1,34 +1,48 @@
-"""Takes keys and conversations out of error messages.
+"""Takes keys, the values of headers and conversations out of error messages.
 
-Servers quote what they refuse: a proxy quotes the header with the key, FastAPI the whole body with
-the conversation. Error messages are logged, exported and shown, so they must contain neither the
-key nor any prompt or answer. A quote can be cut, so parts are removed, too.
+Servers quote what they refuse: a proxy quotes a header, FastAPI the whole body with
+the conversation. Error messages are logged, exported and shown, so they must contain neither a
+secret nor any prompt or answer. A quote can be cut, so parts are removed, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MASK = "***"
 _SHORTEST_OF_KEY = 8  # characters; a shorter part of a key may be in a message by chance
+_LONG_VALUE = 16  # characters; a shorter value of a header can be a name, such as "production"
 _SHORTEST_OF_PROMPT = 24  # the same for a conversation, which has common words
 
 
-def without_sent(text: str, key: str | None, sent: Any = None) -> str:
-    """`text` without parts of the key or of the strings in `sent` (JSON)."""
+def without_sent(text: str, key: str | None, sent: Any = None, headers: Iterable[str] = ()) -> str:
+    """`text` without parts of the key, of the strings in `sent` (JSON) and of the values of the
+    user's `headers`.
+
+    A short value of a header is removed only as a whole word: it may be a 1.
+    """
     if key:
         text = _without(text.replace(key, MASK), key, _SHORTEST_OF_KEY)
+    for value in headers:
+        if len(value) < _SHORTEST_OF_KEY:
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASK, text)
+        else:
+            text = _without(text.replace(value, MASK), value, _SHORTEST_OF_KEY)
     for each in _strings(sent):
         text = _without(text, each, _SHORTEST_OF_PROMPT)
     return text
 
 
-def page_without_key(page: bytes, key: str | None) -> bytes:
-    """The page without the key, unless the key is so short that it may be there by chance."""
-    if key is None or len(key) < _SHORTEST_OF_KEY:
-        return page
-    return page.replace(key.encode(), MASK.encode())
+def page_without(page: bytes, key: str | None, headers: Iterable[str] = ()) -> bytes:
+    """The page without the key and the values of the user's headers, unless one is so short that it
+    may be there by chance.
+    """
+    secrets = [key] if key is not None and len(key) >= _SHORTEST_OF_KEY else []
+    for secret in (*secrets, *(value for value in headers if len(value) >= _LONG_VALUE)):
+        page = page.replace(secret.encode(), MASK.encode())
+    return page
 
 
 def _without(text: str, secret: str, shortest: int) -> str:

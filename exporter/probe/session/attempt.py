@@ -159,6 +159,7 @@ class Attempt:
         if too_long and with_context(self._info, requests.client.capabilities) != self._info:
             raise StartOverError
         record.failure, record.failed_turn = turn.if_sent_once().failure, turn.index
+        record.failed_request_id = turn.request_id
 
     async def _send(self, request: ChatRequest, on_token: Callable[[int], None]) -> Chat:
         context = self._context

@@ -51,6 +51,7 @@ class SessionRecord:
     notices: set[Notice] = field(default_factory=set)
     failure: Failure | None = None
     failed_turn: int | None = None
+    failed_request_id: str | None = None
     prefix: PrefixStability | None = None
     nonce: bool = False  # a nonce in the prompt, not the salt, keeps the session apart
     sent_twice: bool = False  # it started over because a prompt may have been computed twice
@@ -115,6 +116,7 @@ class SessionRecord:
             turns=tuple(self.facts),
             failure=self.failure,
             failed_turn=self.failed_turn,
+            failed_request_id=self.failed_request_id,
             notices=frozenset(self.notices | self._late_notices(simulated=simulated)),
             prefix=self.prefix,
             extra_tokens=sent - sum(facts.consumed_tokens or 0 for facts in self.facts),

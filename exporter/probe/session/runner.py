@@ -166,7 +166,7 @@ class SessionRunner:
         key = (info.version, info.max_model_len, unit, reserved, *capabilities)
         fitted = self._fitted.get((kind.name, info.model))
         if fitted is None or fitted[0] != key:
-            plan, counter = self._plan, TokenCounter(self._client)
+            plan, counter = self._plan, TokenCounter(self._client, record.context)
             wanted = None if unit is None else plan.match_units * unit
             found = await fit(kind, counter, info, wanted, plan.max_tokens, reserved=reserved)
             fitted = (key, *found)

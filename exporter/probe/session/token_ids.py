@@ -81,7 +81,9 @@ class TokenIds:
         capabilities = self._client.capabilities
         for counts_tools in (capabilities.counts_tools, not capabilities.counts_tools):
             tools = request.tools if counts_tools else ()
-            ids = await self._client.tokenize(request.model, request.messages, tools)
+            ids = await self._client.tokenize(
+                request.model, request.messages, tools, request.context
+            )
             if ids is not None and len(ids) == count:
                 if request.tools:
                     capabilities.counts_tools = counts_tools

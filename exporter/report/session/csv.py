@@ -23,10 +23,10 @@ _TURN = (
 _LOSS = ("tokens", "cause", "evidence")
 _LATER = ("cached_tokens_source", "attainable_cached_tokens")
 _RULE_LOSSES = tuple(f"rule_lost_{cause}_tokens" for cause in RuleCause)
-_LAST = ("replica",)
+_LAST = ("replica", "request_id")
 COLUMNS = (
     *(*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER),
-    *(*_RULE_LOSSES, *_LAST),
+    *(*_RULE_LOSSES, *_LAST, "data_parallel_rank"),
 )
 """Columns may be added at the end; none is ever renamed or removed."""
 
@@ -41,7 +41,8 @@ def session_csv(result: SessionResult) -> str:
     for turn in session["turns"]:
         loss: Mapping[str, object] = turn["loss"] or {}
         cells = [*_cells(turn, _TURN), *_cells(loss, _LOSS), *_cells(turn, _LATER)]
-        table.writerow([*head, *cells, *_rule_losses(turn), *_cells(turn, _LAST)])
+        last = [*_cells(turn, _LAST), *_cells(session, ("data_parallel_rank",))]
+        table.writerow([*head, *cells, *_rule_losses(turn), *last])
     return page.getvalue()
 
 

@@ -35,8 +35,11 @@ def render(
     moving_system_prompt: bool = False,
     system_role: bool = True,
     head: str = "",
+    thinking: bool = True,
 ) -> str:
-    """The prompt as text. It starts with `head`."""
+    """The prompt as text. It starts with `head`. Without `thinking` (the variable `enable_thinking`
+    of a template, as Qwen3's) it ends with reasoning that is empty.
+    """
     if not system_role and any(message.get("role") == "system" for message in messages):
         raise RefusedError("System role not supported")
     head += _head(messages, tools)
@@ -45,7 +48,8 @@ def render(
         body = _with_head_in_last_user_message(head, rest)
     else:
         body = (_turn("system", head) if head else "") + "".join(map(_message, rest))
-    return body + ("<|im_start|>assistant\n" if generation_prompt else "")
+    answer = "<|im_start|>assistant\n" + ("" if thinking else "<think>\n\n</think>\n\n")
+    return body + (answer if generation_prompt else "")
 
 
 def tool_call_text(name: str, arguments: object) -> str:

@@ -62,6 +62,21 @@ external = st.fixed_dictionaries(
     optional={
         "model": model_names,
         "api_key": words,
+        "headers": st.dictionaries(words.map("X-{}".format), words, max_size=2),
+        "extra_body": st.dictionaries(
+            words.map("x_{}".format),
+            st.recursive(
+                st.booleans()
+                | st.integers(-(2**40), 2**40)
+                | st.floats(allow_nan=False, allow_infinity=False)
+                | any_text.map(lambda text: text.replace("{", "{{").replace("}", "}}")),
+                lambda inner: (
+                    st.lists(inner, max_size=2) | st.dictionaries(any_text, inner, max_size=2)
+                ),
+                max_leaves=4,
+            ),
+            max_size=2,
+        ),
         "verify_tls": st.booleans(),
         "currency": st.just("EUR"),
         "watts": seconds,
@@ -117,7 +132,7 @@ def _without_secrets(loaded) -> dict:
     plain = loaded.settings.model_dump(mode="json")
     for target in plain["targets"]:
         for section in (target, target["container"] or {}):
-            for key in SECRETS:
+            for key in (*SECRETS, "headers"):
                 section.pop(key, None)
     return plain
 
@@ -158,6 +173,9 @@ def test_every_value_is_printed_with_its_source(load_text, tmp_path):
         "adapters = []  # default",
         "# api_key is not set",
         "# api_key_file is not set",
+        "headers = {}  # default",
+        "header_files = {}  # default",
+        "extra_body = {}  # default",
         'data_parallel_ranks = "unpinned"  # default',
         "verify_tls = true  # default",
         "# ca_file is not set",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.wire.redaction import page_without_key, without_sent
+from exporter.engine.wire.redaction import page_without, without_sent
 
 KEY = "sk-9f3c2a71b8d04e56"
 PROMPT = "Please look at the invoice of customer 4711 and tell me what is odd about it."
@@ -38,8 +38,8 @@ def test_common_words_are_not_masked():
 
 def test_a_page_that_quotes_the_key_is_masked():
     page = f"vllm:x 1\nfor {KEY} only\n".encode()
-    assert page_without_key(page, KEY) == b"vllm:x 1\nfor *** only\n"
-    assert page_without_key(page, None) == page_without_key(page, "1") == page
+    assert page_without(page, KEY) == b"vllm:x 1\nfor *** only\n"
+    assert page_without(page, None) == page_without(page, "1") == page
 
 
 @given(
@@ -55,4 +55,22 @@ def test_no_long_run_of_what_was_sent_is_left(before, after, prompt, data):
     pieces = said.split("***")
     assert all(
         piece[at : at + 24] not in prompt for piece in pieces for at in range(len(piece) - 23)
+    )
+
+
+def test_the_value_of_a_header_is_removed_whole_and_in_parts():
+    value = "traceparent-4bf92f3577b34da6"
+    said = without_sent(f"no route for {value}, nor {value[:14]}", None, None, [value])
+    assert said == "no route for ***, nor ***"
+
+
+def test_a_short_value_of_a_header_is_removed_only_as_a_word():
+    assert without_sent("HTTP 471: 7 of 17 (7)", None, None, ["7"]) == "HTTP 471: *** of 17 (***)"
+    assert without_sent("gold, golden", None, None, ["gold"]) == "***, golden"
+
+
+def test_a_page_loses_only_values_of_headers_that_are_no_names():
+    page = b'vllm:x{model_name="production",trace="0af7651916cd43dd"} 1'
+    assert page_without(page, None, ["production", "0af7651916cd43dd"]) == (
+        b'vllm:x{model_name="production",trace="***"} 1'
     )

@@ -21,6 +21,9 @@ PLANTED = {
     "key in the file": "canaryKeyInTheFile",
     "key in its own file": "canaryKeyInItsOwnFile",
     "key in the environment": "canaryKeyInTheEnvironment",
+    "header in the file": "canaryHeaderInTheFile",
+    "header in its own file": "canaryHeaderInItsOwnFile",
+    "header on the command line": "canaryHeaderOnTheCommandLine",
     "token": "canaryHuggingFaceToken",
     "secret variable": "canarySecretVariable",
     "password": PASSWORD,
@@ -34,6 +37,11 @@ PLANTED = {
     "password in a header": base64.b64encode(f"alice:{PASSWORD}".encode()).decode().rstrip("="),
 }
 KEY = PLANTED["key in the file"]
+ADDED = ("X-Tenant", "X-Token", "X-Stage", "X-Session")
+HEADERS = f"""\
+headers = {{ X-Tenant = "{PLANTED["header in the file"]}", X-Session = "{PLANTED["header in the file"]}-{{session}}" }}
+header_files = {{ X-Token = "header" }}
+"""
 SCENARIO = {
     "name": "trace",
     "tools": [
@@ -113,7 +121,10 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         return web.Response(text="vllm:prefix_cache_queries_total 0.0\n")
     if echo is None:
         return await _stream(request) if rest.startswith("v1/chat") else web.Response(status=404)
-    said = f"refused: {key} {body}"
+    added = " ".join(
+        f"{name}: {request.headers[name]}" for name in ADDED if name in request.headers
+    )
+    said = f"refused: {key} {added} {body}"
     if echo.in_json:
         return web.json_response(
             {"error": {"message": said, "code": echo.status}}, status=echo.status
@@ -121,7 +132,9 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if echo.content_type == "text/event-stream" and request.method == "POST":
         error = {"error": {"message": f"{PLANTED['completion']} {said}"}}
         said = f"{_event(PLANTED['completion'], None)}data: {json.dumps(error)}\n\ndata: {said}\n\n"
-    headers = {} if echo.location is None else {"Location": echo.location + key.split()[-1]}
+    headers = (
+        {} if echo.location is None else {"Location": echo.location + (key or added).split()[-1]}
+    )
     return web.Response(
         status=echo.status, text=said, content_type=echo.content_type, headers=headers
     )
@@ -147,8 +160,9 @@ def configuration(folder: Path, engine: str) -> Path:
     (folder / "trace.json").write_text(json.dumps(SCENARIO), encoding="utf-8")
     (folder / "key").write_text(PLANTED["key in its own file"], encoding="utf-8")
     (folder / "web.yml").write_text(f"basic_auth_users:\n  alice: {HASH}\n", encoding="utf-8")
-    targets = [f'name = "sound"\nurl = "{engine}/sound"\napi_key_file = "key"\n']
-    targets += [f'name = "{n}"\nurl = "{engine}/{n}"\napi_key = "{KEY}"\n' for n in ECHOES]
+    (folder / "header").write_text(PLANTED["header in its own file"], encoding="utf-8")
+    targets = [f'name = "sound"\nurl = "{engine}/sound"\napi_key_file = "key"\n{HEADERS}']
+    targets += [f'name = "{n}"\nurl = "{engine}/{n}"\napi_key = "{KEY}"\n{HEADERS}' for n in ECHOES]
     targets += [
         f'name = "nobody"\nurl = "http://127.0.0.1:9"\napi_key = "{KEY}"\n',
         f'name = "no-host"\nurl = "http://{KEY[:6]}.invalid"\napi_key = "{KEY}"\n',

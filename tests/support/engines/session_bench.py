@@ -22,6 +22,7 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from exporter.engine.wire.additions import Additions
     from exporter.model.session import SessionResult
 
 DEADLINES = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
@@ -49,6 +50,7 @@ async def bench_of(
     like: str | None = None,
     *,
     pin_ranks: bool = False,
+    additions: Additions | None = None,
     **settings: object,
 ) -> AsyncIterator[Bench]:
     options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
@@ -56,7 +58,7 @@ async def bench_of(
     salts = iter(f"salt-{number}" for number in range(1000))
     async with (
         Simulator(given if like is None else settings_like(like, given)) as simulator,
-        EngineClient(simulator.url) as client,
+        EngineClient(simulator.url, additions=additions) as client,
     ):
         scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)

@@ -63,7 +63,8 @@ class LossRow:
 class SessionSection:
     """The last session: `turns` are those shown, `first_losses` the first turn of each cause.
 
-    `attainable_differs`: the engine's reuse rule gives up tokens of one of these turns.
+    `attainable_differs`: the engine's reuse rule gives up tokens of one of these turns. `requests`
+    are sentences about requests that were slow or failed, with their ids.
     """
 
     result: SessionResult
@@ -72,6 +73,7 @@ class SessionSection:
     charts: tuple[Chart, ...]
     first_losses: tuple[TurnFacts, ...]
     attainable_differs: bool
+    requests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

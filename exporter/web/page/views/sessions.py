@@ -10,6 +10,7 @@ from exporter.model.session import LossCause
 from exporter.web.page.views.charts import SessionPoint, trend_chart, turn_charts
 from exporter.web.page.views.records import LossRow, SessionRow, SessionSection
 from exporter.wording.notices import LOSS_ADVICE
+from exporter.wording.request_ids import requests_to_look_up
 from exporter.wording.reuse_rules import amounts_given_up, rule_advice
 from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import served_and_lost
@@ -36,6 +37,7 @@ def session_section(result: SessionResult, totals: SessionTotals, *, alone: bool
         charts=turn_charts(shown),
         first_losses=_first_losses(shown),
         attainable_differs=any(turn.rule_losses for turn in shown),
+        requests=tuple(requests_to_look_up(result)),
     )
 
 

@@ -1,0 +1,137 @@
+"""The types of `headers`, `header_files` and `extra_body`: what a user adds to requests."""
+
+import math
+from collections.abc import Iterator, Mapping
+from string import Formatter
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, SecretStr, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import InitErrorDetails
+
+from exporter.config.schema.values import ConfigPath, check_with, matching, mistake, mistake_at
+
+PLACEHOLDERS = ("session", "turn")
+_PLACEHOLDERS = (
+    "may have the placeholders {session} and {turn} only; write {{ and }} for braces of the text"
+)
+_THE_CLIENT_SETS_IT = "must not be set: the exporter's HTTP client sets it for each request"
+_OF_THE_CLIENT = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
+        *("content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+_WHOLE = "must not be set: the probe computes what each prompt could hit, so it must know all of it"
+_ANSWER = "must not be set: the probe needs exactly one answer, streamed, with its usage"
+_IDS = "must not be set: the probe asks for token ids and logprobs itself where it needs them"
+_TOOLS = "must not be set: the scenario has the tools"
+_LENGTH = "must not be set: use probe.max_tokens"
+_FORBIDDEN_FIELDS = {
+    "model": "must not be set: use the target's model",
+    **dict.fromkeys(
+        (
+            *("messages", "prompt", "add_generation_prompt", "continue_final_message", "echo"),
+            "truncate_prompt_tokens",
+        ),
+        _WHOLE,
+    ),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), _LENGTH),
+    **dict.fromkeys(("stream", "stream_options", "n", "best_of", "use_beam_search"), _ANSWER),
+    "temperature": "must not be set: it is 0, so that an answer can be compared with its repeat",
+    "cache_salt": "must not be set: each session has a salt of its own, so that it starts cold",
+    **dict.fromkeys(
+        (
+            *("return_token_ids", "return_tokens_as_token_ids", "logprobs", "top_logprobs"),
+            "prompt_logprobs",
+        ),
+        _IDS,
+    ),
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call"), _TOOLS),
+    "request_id": "must not be set: use headers, with X-Request-Id",
+}
+
+
+def _well_formed(text: str) -> bool:
+    """Whether all placeholders in a template can be filled in."""
+    try:
+        return all(
+            name is None or (name in PLACEHOLDERS and not spec and conversion is None)
+            for _, name, spec, conversion in Formatter().parse(text)
+        )
+    except ValueError:  # a single brace
+        return False
+
+
+def _check_header_value(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value()
+    if not value or value != value.strip() or not value.isascii() or not value.isprintable():
+        raise mistake("must be printable ASCII, not empty, and not begin or end with a space")
+    if not _well_formed(value):
+        raise mistake(_PLACEHOLDERS)
+    return secret
+
+
+def _check_names(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    names = [each for each in value if isinstance(each, str)] if isinstance(value, Mapping) else []
+    first: dict[str, str] = {}
+    wrong = []
+    for name in names:
+        if name.lower() in _OF_THE_CLIENT:
+            wrong.append(mistake_at(_THE_CLIENT_SETS_IT, name))
+        elif first.setdefault(name.lower(), name) != name:
+            wrong.append(mistake_at(f"is the same header as {first[name.lower()]}", name))
+    return check_with(handler, value, wrong)
+
+
+def taken(headers: Any, name: str, why: str) -> list[InitErrorDetails]:
+    """A mistake for each header of that name, which is in lower case."""
+    names = headers if isinstance(headers, Mapping) else ()
+    return [
+        mistake_at(why, each) for each in names if isinstance(each, str) and each.lower() == name
+    ]
+
+
+def _check_fields(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    wrong = list(_wrong_fields(value)) if isinstance(value, Mapping) else []
+    return check_with(handler, value, wrong)
+
+
+def _wrong_fields(fields: Mapping[Any, Any]) -> Iterator[InitErrorDetails]:
+    for name, value in fields.items():
+        if (why := _FORBIDDEN_FIELDS.get(name)) is not None:
+            yield mistake_at(why, name)
+        else:
+            yield from _wrong_in(value, (name,))
+
+
+def _wrong_in(value: Any, place: tuple[str | int, ...]) -> Iterator[InitErrorDetails]:
+    """The mistakes in a value of the body."""
+    match value:
+        case str() if not _well_formed(value):
+            yield mistake_at(_PLACEHOLDERS, *place)
+        case None:
+            yield mistake_at("must not be null: leave it out", *place)
+        case str() | bool() | int():
+            pass
+        case float() if math.isfinite(value):
+            pass
+        case list() | tuple():
+            for index, each in enumerate(value):
+                yield from _wrong_in(each, (*place, index))
+        case dict():
+            for name, each in value.items():
+                yield from _wrong_in(each, (*place, name))
+        case _:
+            yield mistake_at("must be a value that JSON has", *place)
+
+
+HeaderName = Annotated[
+    str,
+    matching(r"[!#$%&'*+.^_`|~0-9a-zA-Z-]{1,100}", 'must be the name of a header, such as "X-Id"'),
+]
+Headers = Annotated[
+    Mapping[HeaderName, Annotated[SecretStr, AfterValidator(_check_header_value)]],
+    WrapValidator(_check_names),
+]
+HeaderFiles = Mapping[HeaderName, ConfigPath]
+ExtraBody = Annotated[Mapping[str, Any], WrapValidator(_check_fields)]
