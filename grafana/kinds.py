@@ -30,6 +30,7 @@ _RULE_COLORS: Final = {
     RuleCause.SPECULATIVE_DECODING: BLUE,
     RuleCause.ANSWER_NOT_KEPT: "light-blue",
     RuleCause.UNIT: "purple",
+    RuleCause.STORE_CHUNK: "light-purple",
 }
 
 

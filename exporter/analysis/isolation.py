@@ -26,6 +26,8 @@ class IsolationTest:
     hit by the engine's reuse rule. `traffic` and `room` are those
     between the first and the last of these; `same_ids`: they are known to have had the same token
     ids. `hit_before`: this engine process had served a prompt of the exporter from cache before.
+    `other_salt_external` are the tokens under the other salt that came from a KV store, and
+    `same_salt_local` those of the repeat that came from the engine's own cache.
     `transfer`: usage counts as cached what came from another engine. `salt_refused`: the engine
     refuses cache_salt, so no request had one. `mixed`: several engines are known to have answered.
     `tokens` are those of all prompts and answers.
@@ -37,6 +39,8 @@ class IsolationTest:
     third_cached: int | None = None
     overlap_cached: int | None = None
     other_salt_cached: int | None = None
+    other_salt_external: int | None = None
+    same_salt_local: int | None = None
     match_unit: int | None = None
     possible: int | None = None
     ranks: int | None = None

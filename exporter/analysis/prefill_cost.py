@@ -77,10 +77,13 @@ class PrefillCost:
 
 
 def points_of(turns: Iterable[TurnFacts]) -> list[Point]:
-    """The points of turns and of their cold controls; a turn with an unknown part gives none."""
+    """The points of turns and of their cold controls. A turn with an unknown part gives none, and
+    neither does one with tokens from a store: loading them takes time.
+    """
     points = []
     for turn in turns:
-        if None not in (turn.prompt_tokens, turn.cached_tokens, turn.ttft_seconds):
+        known = None not in (turn.prompt_tokens, turn.cached_tokens, turn.ttft_seconds)
+        if known and not turn.external_cached_tokens:
             computed = (turn.prompt_tokens or 0) - (turn.cached_tokens or 0)
             points.append(Point(computed, turn.ttft_seconds or 0.0))
         cold = turn.cold_ttft_seconds

@@ -18,16 +18,18 @@ class SessionTotals:
     """Tokens over all turns of a session, and ratios 0…1 of these sums.
 
     A sum is None if one of its turns is unknown, so no ratio is that of half a session.
-    `ideal_tokens`, `attainable_tokens` and `lost_tokens` leave out the first turn, whose ideal is 0
-    on every engine. `rule_lost_by` is what the engine's reuse rule gives up, by cause. `lost_in`
-    has the turns that lost tokens to each cause. `ttft_saved_seconds` has one value for each turn
-    that hit and has a cold control.
+    `external_tokens` is the part of the cached ones that came from a store. `ideal_tokens`,
+    `attainable_tokens` and `lost_tokens` leave out the first turn, whose ideal is 0 on every
+    engine. `rule_lost_by` is what the engine's reuse rule gives up, by cause. `lost_in` has the
+    turns that lost tokens to each cause. `ttft_saved_seconds` has one value for each turn that hit
+    and has a cold control.
     """
 
     turns: int
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
+    external_tokens: int | None
     ideal_tokens: int | None
     attainable_tokens: int | None
     lost_tokens: int | None
@@ -71,6 +73,7 @@ def session_totals(turns: Sequence[TurnFacts]) -> SessionTotals:
         prompt_tokens=_sum([turn.prompt_tokens for turn in turns]),
         completion_tokens=_sum([turn.completion_tokens for turn in turns]),
         cached_tokens=_sum([turn.cached_tokens for turn in turns]),
+        external_tokens=_sum([turn.external_cached_tokens for turn in turns]),
         ideal_tokens=_sum([turn.ideal_cached_tokens for turn in later]),
         attainable_tokens=attainable,
         lost_tokens=None if attainable is None or cached is None else attainable - cached,

@@ -3,6 +3,9 @@
 - ideal: what exact-prefix caching could serve, in units of the label on /metrics.
 - attainable: what the reuse rule of this engine lets it serve.
 - ideal - attainable is what the rule gives up, by cause. attainable - cached is the loss.
+
+A store below the engine's own cache serves whole chunks of the prompts that it has. Where it filled
+a turn up with all of them, the rest is no loss, whatever happened to the engine's own cache.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.loss.causes import loss
 from exporter.analysis.reuse.cache_math import ideal_tokens
-from exporter.analysis.reuse.rule import given_up
+from exporter.analysis.reuse.rule import given_up, stored, with_store_chunk
 from exporter.model.engine import replica_name
 from exporter.model.session import Loss, LossCause, TurnFacts
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from exporter.analysis.loss.causes import Evidence
     from exporter.analysis.reuse.cache_math import Reusable
     from exporter.analysis.reuse.engine_knowledge import EngineKnowledge
+    from exporter.analysis.reuse.rule import Span
     from exporter.model.chat import CachedTokensSource, Chat, Usage
     from exporter.model.reuse import RuleLoss
 
@@ -48,8 +52,8 @@ def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
     ideal = ideal_of(basis)
     if beyond_ideal(cached, ideal):
         ideal = None
-    attainable = None if ideal is None else _attainable(basis, cached)
-    lost = _loss(basis, cached, ideal, attainable)
+    attainable = None if ideal is None else _attainable(basis, usage)
+    lost = _loss(basis, usage, ideal, attainable)
     if lost is not None and lost.cause is LossCause.UNREPORTED:
         cached = None
     prompt = usage.prompt_tokens if usage else None
@@ -71,6 +75,7 @@ def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
         rule_losses=_rule_losses(basis, ideal, attainable),
         cached_tokens_source=None if cached is None else _source(usage),
         replica=replica_name(turn.replica),
+        external_cached_tokens=None if usage is None or cached is None else usage.external_tokens,
     )
 
 
@@ -98,12 +103,21 @@ def expected_tokens(basis: TurnBasis) -> int | None:
     return ideal_of(basis)
 
 
-def _attainable(basis: TurnBasis, cached: int | None) -> int | None:
+def _attainable(basis: TurnBasis, usage: Usage | None) -> int | None:
+    cached = usage.cached_tokens if usage else None
     if basis.first:
         return 0
-    if basis.shared is None or basis.knowledge.learned is None:
-        return None
-    span = basis.shared.span(basis.knowledge.learned)
+    by_rule = _attainable_by_rule(basis, cached)
+    if usage is None or cached is None or not usage.external_tokens:
+        return by_rule
+    if by_rule is None:  # a store can have what the rule of the engine's own cache gives up
+        return cached if _beyond_rule(basis, cached) else None
+    return _with_store(basis, cached, by_rule)
+
+
+def _attainable_by_rule(basis: TurnBasis, cached: int | None) -> int | None:
+    """What the rule of the engine's own cache lets it serve."""
+    span = _span(basis)
     if span is None or (cached is not None and cached > span.most):
         return None
     if cached is not None:
@@ -111,11 +125,35 @@ def _attainable(basis: TurnBasis, cached: int | None) -> int | None:
     return span.least if span.least == span.most else None
 
 
+def _beyond_rule(basis: TurnBasis, cached: int) -> bool:
+    span = _span(basis)
+    return span is not None and cached > span.most
+
+
+def _span(basis: TurnBasis) -> Span | None:
+    if basis.shared is None or basis.knowledge.learned is None:
+        return None
+    return basis.shared.span(basis.knowledge.learned)
+
+
+def _with_store(basis: TurnBasis, cached: int, attainable: int) -> int | None:
+    """What a turn could attain that a store filled up; None while the store's chunk is unknown."""
+    if cached >= attainable:
+        return attainable
+    chunk, shared = basis.knowledge.store_chunk, basis.shared
+    if chunk is None or shared is None:
+        return None
+    return cached if cached >= stored(chunk, shared.least) else attainable
+
+
 def _loss(
-    basis: TurnBasis, cached: int | None, ideal: int | None, attainable: int | None
+    basis: TurnBasis, usage: Usage | None, ideal: int | None, attainable: int | None
 ) -> Loss | None:
     expected = ideal if attainable is None else attainable
-    if cached is None or expected is None:
+    cached = usage.cached_tokens if usage else None
+    if usage is None or cached is None or expected is None:
+        return None
+    if usage.external_tokens and _with_store(basis, cached, expected) != expected:
         return None
     if basis.evidence is not None:
         known = attainable is not None
@@ -144,7 +182,9 @@ def _rule_losses(
     prefix = basis.shared.least if basis.shared else None
     if prefix is None or attainable >= ideal:
         return ()
-    return given_up(known.rule_for(prefix, attainable), ideal, attainable, block, prefix)
+    by_rule = min(ideal, max(attainable, known.span(prefix).least))
+    parts = given_up(known.rule_for(prefix, by_rule), ideal, by_rule, block, prefix)
+    return with_store_chunk(parts, by_rule - attainable) if by_rule > attainable else parts
 
 
 def _source(usage: Usage | None) -> CachedTokensSource | None:

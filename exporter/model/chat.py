@@ -27,6 +27,9 @@ class Usage:
 
     `cached_tokens` is None if it is unknown; otherwise `source` says how it is known. It is unknown
     if the server counts as cached what was `transferred` from another engine.
+
+    `store`: a tier below the engine's own cache, such as a KV store, may have served part of it.
+    `external_tokens` is that part; None is unknown.
     """
 
     prompt_tokens: int
@@ -34,6 +37,15 @@ class Usage:
     cached_tokens: int | None
     source: CachedTokensSource = CachedTokensSource.USAGE
     transferred: bool = False
+    store: bool = False
+    external_tokens: int | None = None
+
+    @property
+    def local_tokens(self) -> int | None:
+        """What came from the engine's own cache; None is unknown."""
+        if self.cached_tokens is None or not self.store:
+            return self.cached_tokens
+        return None if self.external_tokens is None else self.cached_tokens - self.external_tokens
 
 
 _TWICE = Failure(

@@ -17,6 +17,7 @@ class RuleCause(StrEnum):
     SPECULATIVE_DECODING = "speculative_decoding"
     ANSWER_NOT_KEPT = "answer_not_kept"
     UNIT = "unit"
+    STORE_CHUNK = "store_chunk"  # a KV store served a turn in whole chunks of its own
 
 
 @with_config(JSON | {"title": "ReuseRuleJson"})

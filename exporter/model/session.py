@@ -163,6 +163,9 @@ class TurnFacts:
     """The replica that computed the turn, by its host and port; null where that is unknown."""
     request_id: str | None = None
     """The header X-Request-Id of its request. vLLM logs it as chatcmpl-…"""
+    external_cached_tokens: Tokens | None = None
+    """Cached tokens from a tier below the engine's own cache, such as a KV store. Null: unknown, or
+    there is no such tier."""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
 
     @property

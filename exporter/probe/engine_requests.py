@@ -10,7 +10,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.analysis.hits.counted_hits import counters_include, looked_up
+from exporter.analysis.hits.counted_hits import counters_include, looked_up, may_have_store
 from exporter.analysis.hits.ranks import RankRotation
 from exporter.analysis.hits.usage_details import UsageReports
 from exporter.analysis.own_share import OwnShare
@@ -134,7 +134,10 @@ class EngineRequests:
         ended = OwnShare(in_flight=-1, unknown=1)
         try:
             chat = await self.client.chat(request, deadlines, on_token)
-            chat = replace(chat, usage=self.knowledge.hits_only(chat.usage))
+            usage = self.knowledge.hits_only(chat.usage)
+            if usage is not None and may_have_store(self.latest):
+                usage = replace(usage, store=True)
+            chat = replace(chat, usage=usage)
             ended = self._share_of(chat)
             self._note_rank(request.context, chat.failure)
         finally:
@@ -213,6 +216,7 @@ class EngineRequests:
             prompt_tokens=prompt,
             queried_tokens=prompt if self.latest is None else looked_up(self.latest, prompt),
             hit_tokens=usage.cached_tokens or 0,
+            unsplit=int(usage.store and bool(usage.cached_tokens)),
             completion_tokens=usage.completion_tokens,
         )
 

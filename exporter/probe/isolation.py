@@ -102,10 +102,11 @@ def _on_one_replica(chats: Sequence[Chat | None]) -> bool:
 
 def _repeat_of(test: IsolationTest) -> Observation | None:
     """What the repeat shows of the reuse rule; None if the two prompts may have differed."""
-    prompt, cached = test.prompt_tokens, test.same_salt_cached
+    prompt, cached = test.prompt_tokens, test.same_salt_local
     if prompt is None or cached is None or not test.same_ids or test.mixed or not test.comparable:
         return None
-    disturbed = pressed(test.traffic, test.room) is not False or test.ranks != 1
+    filled = cached != test.same_salt_cached
+    disturbed = filled or pressed(test.traffic, test.room) is not False or test.ranks != 1
     return Observation(sent_again(prompt), cached, disturbed)
 
 
@@ -161,6 +162,7 @@ class _Prompt:
     def result(self, same: Sequence[Chat], other: Chat | None) -> IsolationTest:
         """The cached tokens of all answers, by all that is known now."""
         cached, usage = [self._cached(chat) for chat in same], same[0].usage
+        repeat, found = self._settled(same[1]), self._settled(other) if other else None
         return IsolationTest(
             prompt_tokens=usage.prompt_tokens if usage else None,
             first_cached=cached[0],
@@ -168,6 +170,8 @@ class _Prompt:
             third_cached=cached[2] if len(same) > 2 else None,  # noqa: PLR2004 - sent a third time
             overlap_cached=max((hit for hit in cached[3:] if hit is not None), default=None),
             other_salt_cached=self._cached(other) if other else None,
+            other_salt_external=found.external_tokens if found else None,
+            same_salt_local=repeat.local_tokens if repeat else None,
         )
 
     async def same_ids(self, same: Sequence[Chat]) -> bool | None:

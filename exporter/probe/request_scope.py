@@ -7,9 +7,17 @@ them (analysis/hits/usage_details.py).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from exporter.analysis.hits.counted_hits import counted_hits, counters_include, no_hits, ran_alone
+from exporter.analysis.hits.counted_hits import (
+    counted_hits,
+    counters_include,
+    external_hits,
+    has_store,
+    may_have_store,
+    no_hits,
+    ran_alone,
+)
 from exporter.analysis.hits.usage_details import SilentAnswer, UsageReports
 from exporter.analysis.own_share import OwnShare
 from exporter.analysis.reuse.learning import hints_of
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.probe.engine_requests import EngineRequests, Identity
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +73,20 @@ class RequestScope:
         """As `EngineClient.chat`, with cached tokens wherever they are known."""
         # Counters cannot tell apart two requests that run at the same time.
         alone_here = self._requests.share.in_flight == 0
-        before = await self._reading_before() if alone_here and self._counters_may_help() else None
+        wanted = self._counters_may_help() or may_have_store(self._requests.latest)
+        before = await self._reading_before() if alone_here and wanted else None
         sent_to = self._known
         chat = await self._requests.chat(request, deadlines, on_token)
         self.sent_tokens += chat.tokens
         usage = chat.usage
         if usage is not None and usage.cached_tokens is not None:
             self._note_report(usage.cached_tokens)
-        if usage is None or usage.cached_tokens is not None or chat.failure is not None:
+        if usage is None or usage.transferred or chat.failure is not None:
             return chat
-        if usage.transferred:
-            return chat
+        if usage.cached_tokens is not None:
+            return replace(chat, usage=await self._split(usage, before)) if usage.store else chat
         silent = await self._settle(usage, before, sent_to)
-        known = silent.settled(from_counters=self._requests.from_counters)
+        known = self._told(silent)
         self._given[id(known)] = _Given(known, silent)
         return replace(chat, usage=known)
 
@@ -84,12 +95,17 @@ class RequestScope:
         given = self._given_for(usage)
         if given is None:
             return usage
-        known = given.silent.settled(from_counters=self._requests.from_counters)
+        known = self._told(given.silent)
         if known == usage:
             return usage
         del self._given[id(usage)]
         self._given[id(known)] = _Given(known, given.silent)
         return known
+
+    def _told(self, silent: SilentAnswer) -> Usage:
+        """Its usage by all that is known now; what another engine computed is no hit."""
+        usage = silent.settled(from_counters=self._requests.from_counters)
+        return self._requests.knowledge.hits_only(usage) or usage
 
     def lacks(self, usage: Usage) -> bool:
         """Whether this answer should have reported its cached tokens, and did not."""
@@ -128,6 +144,33 @@ class RequestScope:
                 self._requests.add_share(OwnShare(settled=reports.unsettled))
                 reports.unsettled = 0
 
+    async def _split(self, usage: Usage, before: EngineSnapshot | None) -> Usage:
+        """The usage with the part of its cached tokens that came through a KV connector, if the
+        counters show it.
+        """
+        external = await self._external(usage, before)
+        if not has_store(self._requests.latest):
+            external, usage = None, replace(usage, store=False)  # the first prompt looked none up
+        elif external is None:
+            return usage
+        change = OwnShare(external_tokens=external or 0, unsplit=-int(bool(usage.cached_tokens)))
+        self._requests.add_share(change)
+        return replace(usage, external_tokens=external)
+
+    async def _external(self, usage: Usage, before: EngineSnapshot | None) -> int | None:
+        prompt, cached = usage.prompt_tokens, usage.cached_tokens or 0
+        if not cached and has_store(self._requests.latest):
+            return 0
+        if before is None:
+            return None
+
+        def told(now: EngineSnapshot) -> int | None:
+            if not cached:
+                return 0 if counters_include(before, now, prompt) else None
+            return external_hits(before, now, prompt, cached)
+
+        return await self._once_counted(before, await self._read(), prompt, told)
+
     async def _settle(
         self, usage: Usage, before: EngineSnapshot | None, sent_to: Identity | None
     ) -> SilentAnswer:
@@ -138,6 +181,8 @@ class RequestScope:
         provided that a later reading shows that process again.
         """
         after = await self._read()
+        if not has_store(self._requests.latest):
+            usage = replace(usage, store=False)
         reports = self._current() or [UsageReports()]
         if self._process is None and sent_to is not None:
             self._pending.append((usage, sent_to))
@@ -151,11 +196,19 @@ class RequestScope:
         return silent
 
     def _count_hits(self, silent: SilentAnswer) -> None:
-        told = 0 if silent.reports.absent_is_zero else silent.known
-        if told is None:
+        told, usage = 0 if silent.reports.absent_is_zero else silent.known, silent.usage
+        if told is None or (told and self._requests.knowledge.transfers):
             silent.reports.unsettled += 1
-        else:
-            self._requests.add_share(OwnShare(settled=1, hit_tokens=told))
+            return
+        external = silent.external if told and usage.store else 0
+        self._requests.add_share(
+            OwnShare(
+                settled=1,
+                hit_tokens=told,
+                external_tokens=external or 0,
+                unsplit=int(external is None),
+            )
+        )
 
     def _settle_pending(self) -> None:
         """Settle the answers whose process was unknown until now."""
@@ -172,17 +225,35 @@ class RequestScope:
         self, silent: SilentAnswer, before: EngineSnapshot, after: EngineSnapshot | None
     ) -> SilentAnswer:
         """Add what the counters say, once they include this prompt."""
-        requests, prompt = self._requests, silent.usage.prompt_tokens
+        prompt = silent.usage.prompt_tokens
+
+        def told(now: EngineSnapshot) -> SilentAnswer | None:
+            counted = counted_hits(before, now, prompt)
+            found = replace(
+                silent,
+                no_hits=no_hits(before, now, prompt),
+                counted=counted,
+                external=None if counted is None else external_hits(before, now, prompt, counted),
+            )
+            return None if found.known is None else found
+
+        return await self._once_counted(before, after, prompt, told) or silent
+
+    async def _once_counted(
+        self,
+        before: EngineSnapshot,
+        after: EngineSnapshot | None,
+        prompt: int,
+        told: Callable[[EngineSnapshot], _T | None],
+    ) -> _T | None:
+        """What `told` says of the first reading from `after` on of which it says something."""
+        requests, found = self._requests, None
         left = 1 if requests.counters_lag else COUNTED_READINGS
         while after is not None and before.process_start_time == after.process_start_time:
-            silent = replace(
-                silent,
-                no_hits=no_hits(before, after, prompt),
-                counted=counted_hits(before, after, prompt),
-            )
+            found = told(after)
             included, left = counters_include(before, after, prompt), left - 1
             if (
-                silent.known is not None
+                found is not None
                 or left == 0
                 or (included and not ran_alone(before, after, prompt))
             ):
@@ -190,7 +261,7 @@ class RequestScope:
                 break
             await requests.clock.sleep(BETWEEN_READINGS_SECONDS)
             after = await self._read()
-        return silent
+        return found
 
     def _current(self) -> list[UsageReports]:
         """The reports that an answer now belongs to. The first ones settle it."""

@@ -32,6 +32,11 @@ RULE_ADVICE: dict[RuleCause, str] = {
         "hits end at more places. Each lookup then hashes more. Where it is set, vLLM may ignore "
         "it."
     ),
+    RuleCause.STORE_CHUNK: (
+        "The store serves whole chunks of the prompts that it has. Smaller chunks (chunk_size of "
+        "LMCache) serve more, and each lookup then hashes more. Where the engine's own cache kept "
+        "the turn, nothing is given up."
+    ),
 }
 """The flag that changes it, and what that costs."""
 
@@ -51,6 +56,7 @@ _GIVES_UP = {
     RuleCause.SPECULATIVE_DECODING: "EAGLE or MTP gives up",
     RuleCause.ANSWER_NOT_KEPT: "Not keeping answers (sliding-window or linear layers) gives up",
     RuleCause.UNIT: "A match unit larger than the cache block gives up",
+    RuleCause.STORE_CHUNK: "An external KV store, which serves whole chunks of prompts, gives up",
 }
 _LOOKAHEAD = "Speculative decoding gives up"
 _OPEN = "The engine's reuse rule gives up"
@@ -118,6 +124,8 @@ def _what(cause: RuleCause, rule: ReuseRule | None) -> str:
 
 def _is_open(cause: RuleCause, rule: ReuseRule | None) -> bool:
     """Whether the hits leave open what the rule's part of this cause is."""
+    if cause is RuleCause.STORE_CHUNK:
+        return False
     if rule is None:
         return True
     parts = {

@@ -31,5 +31,8 @@ def session_json(result: SessionResult) -> dict[str, Any]:
     return shape
 
 
-_AFTER_COMPUTED = ("cached_tokens_source", "attainable_cached_tokens", "rule_losses", "replica")
+_AFTER_COMPUTED = (
+    *("cached_tokens_source", "attainable_cached_tokens", "rule_losses"),
+    *("replica", "external_cached_tokens"),
+)
 """pydantic puts computed keys last, but these came later."""

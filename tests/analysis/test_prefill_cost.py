@@ -183,3 +183,10 @@ def test_a_control_that_was_not_cold_is_no_point():
 def test_only_the_latest_points_are_kept():
     points = [Point(number, 1.0) for number in range(POINTS_KEPT + 5)]
     assert with_points(points[:100], points[100:]) == tuple(points[5:])
+
+
+def test_a_turn_that_a_store_served_is_no_point_since_loading_takes_time():
+    loaded = replace(turn(2, 1250, 992, 992), external_cached_tokens=512)
+    own = replace(loaded, external_cached_tokens=0)
+    assert points_of([loaded]) == []
+    assert [point.uncached_tokens for point in points_of([own])] == [258]

@@ -247,3 +247,82 @@ def test_ratios_stay_between_zero_and_one_and_unknown_stays_unknown(prompt, data
         assert facts.attainable_cached_tokens == cached + lost
         given_up = sum(part.tokens for part in facts.rule_losses)
         assert facts.ideal_cached_tokens == facts.attainable_cached_tokens + given_up
+
+
+# Turns that a store filled up. Of PREFIX a store with chunks of 256 has 768 tokens.
+
+
+def filled(cached, external, **more) -> Chat:
+    usage = Usage(1500, 7, cached, store=True, external_tokens=external)
+    return replace(turn(cached, **more), usage=usage)
+
+
+def with_chunk(rule=None, *ends):
+    known = knowledge(rule)
+    for end in ends or (256, 512, 1280):
+        known.observe_store(end)
+    return known
+
+
+def test_what_is_missing_to_the_end_of_a_stores_chunk_is_no_loss():
+    pressed = Traffic(foreign=90_000, alone=False, unreported_hits=0, hits_beyond=0)
+    facts = judged(filled(768, 768), basis(**sound(traffic=pressed)), with_chunk())
+    assert facts.loss is None
+    assert (facts.attainable_cached_tokens, facts.efficiency_ratio) == (768, 1.0)
+    assert facts.rule_losses == (RuleLoss(432, RuleCause.STORE_CHUNK),)
+    assert facts.external_cached_tokens == 768
+
+
+def test_what_a_store_could_have_had_as_well_is_a_loss():
+    pressed = Traffic(foreign=90_000, alone=False, unreported_hits=0, hits_beyond=0)
+    facts = judged(filled(512, 256), basis(**sound(traffic=pressed)), with_chunk())
+    assert (facts.attainable_cached_tokens, facts.loss.tokens) == (1200, 688)
+    assert facts.loss.cause is LossCause.EVICTED
+    assert facts.rule_losses == ()
+
+
+def test_until_the_stores_chunk_is_clear_such_a_turn_is_not_judged():
+    facts = judged(filled(768, 768), basis(**sound()), knowledge())
+    assert (facts.ideal_cached_tokens, facts.attainable_cached_tokens) == (1200, None)
+    assert facts.loss is None
+
+
+def test_a_turn_that_the_store_had_no_part_in_is_judged_by_the_rule_alone():
+    facts = judged(filled(900, 0), basis(**sound()), with_chunk())
+    assert (facts.attainable_cached_tokens, facts.loss.tokens) == (1200, 300)
+    assert facts.external_cached_tokens == 0
+
+
+def test_a_store_can_serve_what_the_rule_of_the_own_cache_gives_up():
+    facts = judged(filled(1200, 16), basis(**sound()), with_chunk(Rule(16, 1), 16, 32, 48))
+    assert (facts.attainable_cached_tokens, facts.rule_losses, facts.loss) == (1200, (), None)
+
+
+@given(
+    rule=st.sampled_from([None, Rule(16, 1), Rule(528), Rule(16, answers_kept=False)]),
+    cached=st.integers(0, 1500),
+    external=st.integers(0, 1500),
+    chunk=st.sampled_from([16, 100, 256, 2048]),
+)
+def test_with_a_store_the_parts_of_a_turn_still_add_up(rule, cached, external, chunk):
+    external = min(cached, external)
+    known = with_chunk(rule, chunk, 2 * chunk, 3 * chunk)
+    facts = judged(filled(cached, external), basis(**sound()), known)
+    ideal, attainable = facts.ideal_cached_tokens, facts.attainable_cached_tokens
+    if attainable is None:
+        return
+    given_up = sum(part.tokens for part in facts.rule_losses)
+    assert ideal - attainable == given_up
+    assert attainable - cached == (facts.loss.tokens if facts.loss else 0)
+    if not external:
+        assert RuleCause.STORE_CHUNK not in {part.cause for part in facts.rule_losses}
+
+
+def test_the_chunk_of_a_store_is_known_from_three_hits():
+    known = EngineKnowledge()
+    for end, chunk in ((1024, None), (1536, None), (1024, None), (2304, 256)):
+        known.observe_store(end)
+        assert known.store_chunk == chunk
+    for end in range(256, 256 * 100, 256):
+        known.observe_store(end)
+    assert known.store_chunk == 256

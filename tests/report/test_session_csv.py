@@ -38,18 +38,20 @@ def test_every_value_equals_that_of_the_json():
 
 
 def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones():
-    assert COLUMNS[-8:-2] == (
+    assert COLUMNS[-10:-2] == (
         "cached_tokens_source",
         "attainable_cached_tokens",
         "rule_lost_speculative_decoding_tokens",
         "rule_lost_answer_not_kept_tokens",
         "rule_lost_unit_tokens",
+        "rule_lost_store_chunk_tokens",
         "replica",
+        "external_cached_tokens",
     )
     unknown = replace(EAGLE_TURNS[2], attainable_cached_tokens=None, rule_losses=())
     _, eagle, open_rule = rows(session_csv(session(*EAGLE_TURNS[:2], unknown)))
-    assert [eagle[name] for name in COLUMNS[-7:-3]] == ["960", "32", "0", "0"]
-    assert [open_rule[name] for name in COLUMNS[-7:-3]] == [""] * 4
+    assert [eagle[name] for name in COLUMNS[-9:-4]] == ["960", "32", "0", "0", "0"]
+    assert [open_rule[name] for name in COLUMNS[-9:-4]] == [""] * 5
     assert eagle["loss_tokens"] == ""
 
 

@@ -213,3 +213,24 @@ def test_a_simulated_engine_is_named_above_the_table_and_in_the_verdict():
     above, below = page.split("turn prompt")
     assert "SIMULATED" in above
     assert "SIMULATED" in below
+
+
+STORED = [replace(TURNS[0], external_cached_tokens=0)] + [
+    replace(one, external_cached_tokens=256) for one in (*EAGLE_TURNS[1:], *LONG)
+]
+
+
+def test_the_part_of_a_store_has_a_column_only_where_a_store_served_something():
+    nothing = [replace(one, external_cached_tokens=0) for one in TURNS]
+    assert "external" not in drawn(TURNS, 160) + drawn(nothing, 160)
+    page = drawn(STORED[:3], 160)
+    assert "external" in page
+    assert page.splitlines()[-1].split().count("512") == 1, "the sum of two turns"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 149, 150, 160])
+@pytest.mark.parametrize("cold", [False, True])
+def test_the_column_of_a_store_fits_beside_the_others(width, cold):
+    lines = drawn(STORED, width, cold=cold).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in "".join(lines)

@@ -120,7 +120,7 @@ async def test_the_description_says_what_is_attainable_and_what_the_rule_gives_u
     assert "reuse rule" in turn_keys["attainable_cached_tokens"]["description"]
     assert "attainable" in turn_keys["efficiency_ratio"]["description"]
     causes = description["components"]["schemas"]["RuleCause"]["enum"]
-    assert set(causes) == {"speculative_decoding", "answer_not_kept", "unit"}
+    assert set(causes) == {"speculative_decoding", "answer_not_kept", "unit", "store_chunk"}
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/api/v1/targets"])

@@ -72,7 +72,8 @@ def full(published):
     published.metrics.targets["local"].own_share_changed(
         OwnShare(requests=1, settled=1, queried_tokens=900)
     )
-    for result in (*measured(), session(*TURNS), *measured()):
+    stored = replace(TURNS[2], external_cached_tokens=256)
+    for result in (*measured(), session(*TURNS[:2], stored), *measured()):
         published.session_finished(replace(result, reuse_rule=RULE))
     publish(published.metrics, engine_view())
     publish(published.metrics, after_users_asked(engine_view()))

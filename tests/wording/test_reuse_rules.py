@@ -25,6 +25,7 @@ FLAGS = {
     RuleCause.SPECULATIVE_DECODING: "disable_eagle_block_drop",
     RuleCause.ANSWER_NOT_KEPT: "--prefix-cache-retention-interval",
     RuleCause.UNIT: "--prefix-match-unit",
+    RuleCause.STORE_CHUNK: "chunk_size of LMCache",
 }
 
 
@@ -185,7 +186,7 @@ OPEN = {
 }
 
 
-@pytest.mark.parametrize("cause", RuleCause)
+@pytest.mark.parametrize("cause", OPEN)
 @pytest.mark.parametrize("rule_known", [True, False])
 def test_no_flag_and_no_part_is_named_while_that_part_of_the_rule_is_open(cause, rule_known):
     rule = OPEN[cause] if rule_known else None
@@ -195,6 +196,14 @@ def test_no_flag_and_no_part_is_named_while_that_part_of_the_rule_is_open(cause,
     assert "not known yet" in sentence
     assert not any(flag in sentence for flag in FLAGS.values())
     assert of_reuse_rule(rule).evidence.count("--") == 0
+
+
+@pytest.mark.parametrize("rule", [EAGLE, None])
+def test_what_a_store_gives_up_is_named_whether_the_rule_is_known_or_not(rule):
+    lost = turn(2, 1250, 960, 992, gives_up=32, rule=RuleCause.STORE_CHUNK)
+    (sentence,) = given_up_in_words(session_totals((TURNS[0], lost)), rule)
+    assert sentence.startswith("An external KV store, which serves whole chunks of prompts, gives")
+    assert FLAGS[RuleCause.STORE_CHUNK] in sentence
 
 
 def test_the_unit_of_an_open_rule_is_named_with_its_flag_where_it_is_known():

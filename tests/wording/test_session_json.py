@@ -53,6 +53,7 @@ def test_a_finished_session_says_what_was_measured():
         "rule_losses": [],
         "replica": None,
         "request_id": None,
+        "external_cached_tokens": None,
     }
 
 
@@ -60,7 +61,7 @@ def test_what_is_unknown_is_null():
     shape = session_json(session(turn(1, None, None, None, completion=None, ttft=None)))
     unknown = {key for key, value in shape["turns"][0].items() if value is None}
     more = {"loss", "cold_ttft_seconds", "ttft_saved_seconds", "cached_tokens_source"}
-    more |= {"attainable_cached_tokens", "replica", "request_id"}
+    more |= {"attainable_cached_tokens", "replica", "request_id", "external_cached_tokens"}
     assert unknown == {*TURN, *more} - {"turn", "latency_seconds"}
 
 
@@ -69,7 +70,8 @@ def test_what_the_reuse_rule_gives_up_comes_after_the_keys_of_earlier_versions()
     played = session(TURNS[0], turn(2, 1250, 976, 992, gives_up=16), model="tiny")
     shape = session_json(replace(played, reuse_rule=rule))
     later = shape["turns"][1]
-    assert tuple(later)[-3:] == ("attainable_cached_tokens", "rule_losses", "replica")
+    newest = ("attainable_cached_tokens", "rule_losses", "replica", "external_cached_tokens")
+    assert tuple(later)[-4:] == newest
     assert later["attainable_cached_tokens"] == 976
     assert later["efficiency_ratio"] == 1
     assert later["loss"] is None

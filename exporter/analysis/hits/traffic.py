@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.counted_hits import growth
+from exporter.analysis.hits.counted_hits import all_hits, growth
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
@@ -96,7 +96,7 @@ def traffic_between(
     start = before.process_start_time
     same_process = start is not None and start == after.process_start_time
     exact = after.lookup_step_tokens == 1  # else what fills no block is not counted
-    hits = growth(before.hit_tokens, after.hit_tokens)
+    hits = all_hits(before, after)
     beyond = None if hits is None else hits - own.cached
     unsure = queried < own.prompt or own.unsettled > 0
     return Traffic(

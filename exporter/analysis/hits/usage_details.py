@@ -69,13 +69,14 @@ class SilentAnswer:
     """An answer without cached tokens, and what the engine's counters say about it.
 
     `no_hits`: they counted no hit at all, even if other requests ran. `counted`: the hits of this
-    prompt, if the engine ran nothing else.
+    prompt in all tiers, if the engine ran nothing else. `external`: those through a KV connector.
     """
 
     usage: Usage
     reports: UsageReports
     no_hits: bool = False
     counted: int | None = None
+    external: int | None = None
 
     @property
     def known(self) -> int | None:
@@ -90,12 +91,18 @@ class SilentAnswer:
         wrong.
         """
         reports = self.reports
+        none = 0 if self.usage.store else None
         if reports.absent_is_zero:
-            return replace(self.usage, cached_tokens=0)
+            return replace(self.usage, cached_tokens=0, external_tokens=none)
         hides = reports.reported_zero or (reports.hid_hit and not reports.reported_hit)
         if self.known == 0 and not hides:
-            return replace(self.usage, cached_tokens=0, source=CachedTokensSource.NO_HITS)
+            source = CachedTokensSource.NO_HITS
+            return replace(self.usage, cached_tokens=0, source=source, external_tokens=none)
         if from_counters and self.counted is not None:
-            source = CachedTokensSource.COUNTERS
-            return replace(self.usage, cached_tokens=self.counted, source=source)
+            return replace(
+                self.usage,
+                cached_tokens=self.counted,
+                source=CachedTokensSource.COUNTERS,
+                external_tokens=self.external if self.usage.store else None,
+            )
         return self.usage

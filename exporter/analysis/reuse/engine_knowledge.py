@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.kv_transfer import counts_all_as_cached, without_transfer
@@ -21,6 +22,8 @@ _KEPT = 32
 """Hits that are kept: about the last four sessions."""
 _CONFIRMED = 3
 """Hits below a known rule that make another rule, which explains all hits, the known one."""
+_STORE_HITS = 3
+"""Hits of a store that must agree on its chunk: their common divisor can be a multiple of it."""
 _FRESH = 8
 """If no rule explains all hits, and none is known, the latest ones alone may show one."""
 
@@ -58,6 +61,7 @@ class EngineKnowledge:
         self._short: deque[Observation] = deque(maxlen=_FRESH)  # below the rule
         self._missed: deque[Observation] = deque(maxlen=_KEPT)
         self._disturbed: deque[Observation] = deque(maxlen=_FRESH)
+        self._store_ends: set[int] = set()
         self._hints = hints
         self._learned = learn((), hints)
 
@@ -108,6 +112,17 @@ class EngineKnowledge:
     def _hits_beside(self, unit: int) -> bool:
         """Whether a hit is no multiple of `unit`. What cuts a hit short cuts whole units off."""
         return any(one.cached % unit for one in (*self._seen, *self._short, *self._disturbed))
+
+    @property
+    def store_chunk(self) -> int | None:
+        """The tokens that hits of an external store are multiples of; None until that is clear."""
+        return gcd(*self._store_ends) if len(self._store_ends) >= _STORE_HITS else None
+
+    def observe_store(self, cached: int) -> None:
+        """Note a hit that an external store made longer: it ends with one of the store's chunks."""
+        self._store_ends.add(cached)
+        if len(self._store_ends) > _KEPT:
+            self._store_ends = {gcd(*self._store_ends), cached}
 
     def remembered(self, process_start_time: float) -> Remembered:
         """What to keep of the process: the hits that the rule was learned from, oldest first."""

@@ -36,4 +36,4 @@ def without_transfer(usage: Usage | None, match_unit: int | None) -> Usage | Non
     """Usage of a process that is known to count transfers: its cached tokens are unknown then."""
     if usage is None or not counts_all_as_cached(usage, match_unit):
         return usage
-    return replace(usage, cached_tokens=None, transferred=True)
+    return replace(usage, cached_tokens=None, external_tokens=None, transferred=True)

@@ -152,6 +152,19 @@ def given_up(
     return _by_cause(parts)
 
 
+def stored(chunk: int, prefix: Prefix) -> int:
+    """What a store that keeps the earlier prompts in whole chunks, and no answers, serves."""
+    last = max(0, prefix.prompt - 1)
+    return max(
+        (min(one.shared, one.prompt, last) // chunk * chunk for one in prefix.earlier), default=0
+    )
+
+
+def with_store_chunk(parts: tuple[RuleLoss, ...], tokens: int) -> tuple[RuleLoss, ...]:
+    """The parts, and the tokens behind the last whole chunk of a store that served the turn."""
+    return _by_cause([*parts, RuleLoss(tokens, RuleCause.STORE_CHUNK)])
+
+
 def _by_cause(parts: Sequence[RuleLoss]) -> tuple[RuleLoss, ...]:
     totals = {cause: sum(p.tokens for p in parts if p.cause is cause) for cause in RuleCause}
     return tuple(RuleLoss(tokens, cause) for cause, tokens in totals.items() if tokens > 0)

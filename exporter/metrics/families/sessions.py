@@ -164,6 +164,13 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "reports cached tokens.",
     ),
     counter(
+        "vllm_probe_external_cached_tokens_total",
+        one(lambda t: t.sums.external_cached_tokens),
+        "Tokens of vllm_probe_cached_tokens_total that came from a tier below the engine's own "
+        "cache, such as a KV store, of the turns for which that is known: the engine ran nothing "
+        "else. Absent without such a tier.",
+    ),
+    counter(
         "vllm_probe_ideal_cached_tokens_total",
         one(lambda t: t.sums.ideal_cached_tokens),
         "The most tokens that exact-prefix caching can serve, of the same turns as "

@@ -29,7 +29,7 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
     ),
     counter(
         "vllm_probe_hit_tokens_total",
-        one(lambda t: t.own.hit_tokens if t.own.settled else None),
+        one(lambda t: t.own.hit_tokens if t.own.settled and not t.transfers else None),
         "Tokens of vllm_probe_queried_tokens_total that came from the cache, as far as known. The "
         "exporter's share of vllm_engine_prefix_cache_hit_tokens_total, and of "
         "vllm_engine_external_hit_tokens_total where there is an external store.",

@@ -23,8 +23,9 @@ class ProbeSums:
     """Sums over all turns, also of failed sessions. None until first known.
 
     `prompt_tokens` and `cached_tokens` count the same turns, those with known cached tokens.
-    `consumed_tokens` counts every turn with usage, and all other requests. The other sums count the
-    turns that are judged, so that these are exact:
+    `external_cached_tokens` is the part of `cached_tokens` that came from a tier below the engine's
+    own cache, of the turns for which that is known. `consumed_tokens` counts every turn with usage,
+    and all other requests. The other sums count the turns that are judged, so that these are exact:
 
     - ideal - attainable = `rule_lost_tokens`
     - attainable - cached = `lost_tokens`
@@ -38,6 +39,7 @@ class ProbeSums:
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    external_cached_tokens: int | None = None
     ideal_cached_tokens: int | None = None
     attainable_cached_tokens: int | None = None
     completion_tokens: int | None = None
@@ -83,6 +85,9 @@ class ProbeSums:
             return
         self.prompt_tokens = (self.prompt_tokens or 0) + turn.prompt_tokens
         self.cached_tokens = (self.cached_tokens or 0) + turn.cached_tokens
+        if turn.external_cached_tokens is not None:
+            external = self.external_cached_tokens or 0
+            self.external_cached_tokens = external + turn.external_cached_tokens
 
     def _add_judged(self, turn: TurnFacts) -> None:
         ideal, attainable = turn.ideal_cached_tokens, turn.attainable_cached_tokens

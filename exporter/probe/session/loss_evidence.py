@@ -252,12 +252,13 @@ class LossEvidence:
         key = turn.replica if self._routed else OWN_PAGE
         before = None if key is None else self._last(key)
         change = await self._since_last(key)
-        now, traffic = change.now, change.traffic
-        if again.cached_tokens is None:
+        now, traffic, usage = change.now, change.traffic, again.usage
+        if usage is None or usage.local_tokens is None:
             return None
         full = pressed(traffic, room_beside(turn.tokens, before, now))
         gone = change.started is True or traffic is None or again.replica != turn.replica
-        return again.cached_tokens, gone or full is not False or self._ranks(now) != 1
+        unsure = gone or bool(usage.external_tokens) or full is not False
+        return usage.local_tokens, unsure or self._ranks(now) != 1
 
     async def _repeat(self, turn: Chat, match_unit: int, resend: Resend) -> Repeat | None:
         self.repeated = turn.index

@@ -132,6 +132,7 @@ class SessionRecord:
             and turn.cached_tokens is not None
             and turn.attainable_cached_tokens is None
             and turn.loss is None
+            and not turn.external_cached_tokens  # else the chunk of the store is missing
             for turn in self.facts
         )
 

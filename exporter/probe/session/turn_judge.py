@@ -127,9 +127,16 @@ class TurnJudge:
 
     def _learn(self, turn: Chat, shared: Reusable | None, *, disturbed: bool) -> None:
         """Remember what the turn's hit shows of this process."""
-        earlier, cached = self._record.turns, turn.cached_tokens
-        if cached is None or not earlier or self._replicas.proof is not None:
+        earlier, usage = self._record.turns, turn.usage
+        cached = usage.local_tokens if usage is not None else None
+        if usage is None or cached is None or not earlier or self._replicas.proof is not None:
             return
+        if usage.external_tokens and usage.cached_tokens:
+            # What the store added is no evidence for the rule of the engine's own cache, and why
+            # that one was short is not known.
+            disturbed = True
+            if usage.cached_tokens < usage.prompt_tokens - 1:
+                self._knowledge.observe_store(usage.cached_tokens)
         if shared is not None and shared.exact is not None:
             self._knowledge.observe(Observation(shared.exact, cached, disturbed))
         # The tokens of the turn before the last were sent twice already. A first turn may hit what

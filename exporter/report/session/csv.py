@@ -23,7 +23,7 @@ _TURN = (
 _LOSS = ("tokens", "cause", "evidence")
 _LATER = ("cached_tokens_source", "attainable_cached_tokens")
 _RULE_LOSSES = tuple(f"rule_lost_{cause}_tokens" for cause in RuleCause)
-_LAST = ("replica", "request_id")
+_LAST = ("replica", "external_cached_tokens", "request_id")
 COLUMNS = (
     *(*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER),
     *(*_RULE_LOSSES, *_LAST, "data_parallel_rank"),

@@ -69,14 +69,17 @@ def turn_table(
     turns: Sequence[TurnFacts], *, width: int, ascii_only: bool, cold: bool = False
 ) -> Table:
     """The turns, and below them the sums. `cold` adds a column with the controls' TTFT. Where the
-    engine's reuse rule gives up tokens, a column has what it lets the engine serve.
+    engine's reuse rule gives up tokens, a column has what it lets the engine serve, and where a
+    store served some, another has its part of the cached tokens.
 
     80 columns are enough. From `WIDE` columns on, each turn has a bar of its prompt.
     """
     ruled = attainable_differs(turns)
+    stored = any(turn.external_cached_tokens for turn in turns)
     more = _RULE_WIDTH if ruled else 0
     wide, widest = width >= WIDE + more, width >= WIDEST + more
-    columns = _columns(cold=cold, ruled=ruled, short_of_room=cold and ruled and not wide)
+    short_of_room = cold + ruled + stored > 1 and not wide
+    columns = _columns(cold=cold, ruled=ruled, stored=stored, short_of_room=short_of_room)
     table = Table(
         box=_RULE_ASCII if ascii_only else _RULE,
         show_edge=False,
@@ -134,6 +137,12 @@ _ATTAINABLE = _Column(
     lambda totals, write: write(totals.attainable_tokens),
     "attain-\nable",
 )
+_EXTERNAL = _Column(
+    "external",
+    lambda turn: numbers.count(turn.external_cached_tokens),
+    lambda totals, write: write(totals.external_tokens),
+    "exter-\nnal",
+)
 _COLD = _Column(
     "cold TTFT", lambda turn: numbers.seconds(turn.cold_ttft_seconds), short="cold\nTTFT"
 )
@@ -151,6 +160,7 @@ _COLUMNS = (
         lambda turn: numbers.count(turn.cached_tokens),
         lambda totals, write: write(totals.cached_tokens),
     ),
+    _EXTERNAL,
     _Column(
         "hit ratio",
         lambda turn: numbers.percent(turn.hit_ratio),
@@ -178,8 +188,9 @@ _COLUMNS = (
 )
 
 
-def _columns(*, cold: bool, ruled: bool, short_of_room: bool) -> list[_Column]:
+def _columns(*, cold: bool, ruled: bool, stored: bool, short_of_room: bool) -> list[_Column]:
     left_out = {_COLD: not cold, _ATTAINABLE: not ruled, _COMPLETION: short_of_room}
+    left_out[_EXTERNAL] = not stored
     return [column for column in _COLUMNS if not left_out.get(column, False)]
 
 

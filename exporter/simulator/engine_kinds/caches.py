@@ -145,7 +145,8 @@ OTHER_CACHES = (
     Profile(
         "external",
         "A KV store that ignores salts and finds whole prompts (ExampleConnector).",
-        "It finds that salts are ignored; words at the start of each prompt keep sessions apart.",
+        "It finds that salts are ignored; words at the start of each prompt keep sessions apart. "
+        "`external_cached_tokens` is the store's part; it saves no money.",
         (be.ExternalStore(None),),
     ),
     Profile(
@@ -166,7 +167,8 @@ OTHER_CACHES = (
         "pd-decode",
         "A decode node of prefill/decode disaggregation: all prompt tokens except one count as "
         "cached, also with a new salt.",
-        "A transfer, not a hit: hit ratio, isolation and savings are unknown. Notice `transfer`.",
+        "A transfer, not a hit: hit ratio, isolation and savings are unknown, and so are external "
+        "hits. Notice `transfer`.",
         (be.Transfer(1),),
     ),
     Profile(

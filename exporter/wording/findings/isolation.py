@@ -33,12 +33,7 @@ def of_isolation(test: IsolationTest) -> Finding:
     if test.salt_refused:
         return unknown(name, "the server refuses cache_salt", ADVICE[Notice.SALT_REFUSED])
     if test.leaked:
-        return failed(
-            name,
-            f"a prompt with a new salt was served {test.leaked} tokens from cache",
-            "This engine, or a KV store behind it, ignores cache_salt. Upgrade vLLM, or give each "
-            "tenant that must not share a cache its own server.",
-        )
+        return _leaked(test, test.leaked)
     if test.leaked is None or test.same_salt_cached is None:
         return unknown(name, UNREPORTED)
     same = test.same_salt_cached or test.third_cached or test.overlap_cached
@@ -51,6 +46,26 @@ def of_isolation(test: IsolationTest) -> Finding:
         text = f"{text}; but the request may have run on another of the {test.ranks} ranks"
         return unknown(name, text, LOSS_ADVICE[LossCause.OTHER_RANK])
     return passed(name, text)
+
+
+def _leaked(test: IsolationTest, tokens: int) -> Finding:
+    """What a hit under a new salt proves of the store, and of the engine's own cache."""
+    text = f"a prompt with a new salt was served {tokens} tokens from cache"
+    external, other = test.other_salt_external, test.other_salt_cached
+    if not external or other is None:
+        return failed(
+            CheckTest.ISOLATION,
+            text,
+            "This engine, or a KV store behind it, ignores cache_salt. Upgrade vLLM, or give each "
+            "tenant that must not share a cache its own server.",
+        )
+    own = "none" if other == external else str(other - external)
+    return failed(
+        CheckTest.ISOLATION,
+        f"{text}: {external} from an external KV store and {own} from the engine's own cache",
+        "The store ignores cache_salt. Give each tenant that must not share a cache a store and a "
+        "server of its own, or use a store that keeps salts apart.",
+    )
 
 
 _EMPTIED = "something emptied the cache in between"

@@ -4,7 +4,8 @@ data/recorded_kinds.json has three sessions of `probe` with each kind of real en
 session, the tokens of prompt and answer, the earlier request that it shares most with and how many
 tokens, and the cached tokens that usage reported. data/vllm_cache_manager.json has the same of
 requests at random that were played through vLLM's own `KVCacheManager` without a model, with blocks
-of 16 and prefix_cache_retention_interval 0.
+of 16 and prefix_cache_retention_interval 0. data/recorded_store.json has requests to an engine with
+a KV store, with what usage reported and how the engine's own counters grew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _DATA = Path(__file__).parent / "data"
 RECORDED: dict[str, Any] = json.loads((_DATA / "recorded_kinds.json").read_text("utf-8"))
+STORE: dict[str, Any] = json.loads((_DATA / "recorded_store.json").read_text("utf-8"))
 PLAYED: dict[str, Any] = json.loads((_DATA / "vllm_cache_manager.json").read_text("utf-8"))
 
 

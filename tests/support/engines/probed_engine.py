@@ -65,9 +65,12 @@ class ProbedEngine:
         assert len(read) == len(gaps)
         return read
 
-    def engine(self):
+    def snapshot(self):
         page = self.at.simulator.engine.process.page(log_stats=True)
-        seen = parse(page, at=0.0, scrape_seconds=0.0)
+        return parse(page, at=0.0, scrape_seconds=0.0)
+
+    def engine(self):
+        seen = self.snapshot()
         return seen.queried_tokens, seen.hit_tokens, seen.prompt_tokens, seen.generation_tokens
 
 
