@@ -246,6 +246,10 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
     consumed = promql.rate("vllm_probe_consumed_tokens_total", over="$window")
     budget = promql.gauge("vllm_probe_budget_tokens_per_hour")
     kept = promql.gauge("vllm_probe_retention_ratio", by="gap_seconds")
+    idle, lifetime = (
+        promql.rate(f"vllm_engine_kv_block_{what}_seconds_bucket", by="le", over="$window")
+        for what in ("idle_before_evict", "lifetime")
+    )
     held = {"0": ("runs", GREEN), "1": ("waits", ORANGE)}
     return [
         dress(
@@ -266,16 +270,27 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
             "Share of a prefix that was still cached after it was not used for so many seconds, at "
             "the last measurement. It shows how long an agent's tool may take.",
             parts.RATIO,
-            (8, 7),
+            (6, 7),
             rows("A", kept),
         ).links([parts.runbook("Retention short", "cache-retention-short")]),
+        dress(
+            kinds.lines().min(0),
+            "Blocks of all traffic when they are evicted",
+            "How long evicted blocks had been in the cache, and how long they had not been used, "
+            "as the engine samples them with --kv-cache-metrics. Empty without that flag.",
+            parts.SECONDS,
+            (6, 7),
+            query("A", f"histogram_quantile(0.5, {idle})", "unused, median"),
+            query("B", f"histogram_quantile(0.1, {idle})", "unused, shortest tenth"),
+            query("C", f"histogram_quantile(0.5, {lifetime})", "lifetime, median"),
+        ),
         dress(
             kinds.states(held),
             "Why the probe waits",
             "The probe waits while requests queue in the engine, while running requests fill its "
             "KV cache, while the engine sleeps, and while the token budget is used up.",
             "none",
-            (8, 7),
+            (6, 7),
             query("A", promql.gauge("vllm_probe_paused", by="target, reason"), "{{reason}}"),
         ),
         dress(
@@ -284,7 +299,7 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
             "Prompt and completion tokens per second of all the probe's requests, over the "
             "averaging window, and the budget. This is the price of measuring.",
             parts.TOKENS_PER_SECOND,
-            (8, 7),
+            (6, 7),
             query("A", consumed, "probe"),
             query("B", f"{budget} / 3600", "budget"),
         ).override_by_name(*kinds.column("budget", parts.TOKENS_PER_SECOND, kinds.color(GREY))),

@@ -66,6 +66,16 @@ TRANSFERRED = "p2p"
 Adapters = Literal["all"] | tuple[str, ...]
 """LoRA adapters of an engine, by their names; "all" that it lists."""
 
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A distribution of seconds. `counts` are observations up to each bound, the last of all."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[float, ...]
+    sum: float
+
+
 PartKey = tuple[tuple[str, str], ...]
 """The labels of one engine's series that are not vLLM's own, as pairs of name and value."""
 
@@ -140,6 +150,7 @@ class EngineSnapshot:
     cached_by_source: Mapping[str, float] = field(default_factory=dict)
     speculative: bool | None = None
     draft_tokens: int | None = None
+    residency: Mapping[str, Histogram] = field(default_factory=dict, repr=False)
     prompt_tokens_by_rank: Mapping[int, float] = field(default_factory=dict, repr=False)
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
     own_pages: bool = False
@@ -214,7 +225,8 @@ class EngineView:
     counted more lookups than its prompts explain, so `totals` and `hit_ratios` leave them out.
     `recounts` counts how often that happened. `lookups_open`: `totals` lack the latest lookups,
     because the prompts that explain them may still follow (engine/metrics/lookups.py). `replicas`
-    are the totals of each replica that has a page of its own, by its name.
+    are the totals of each replica that has a page of its own, by its name. `residency` are the
+    histograms of an engine's own page, continued over its restarts.
     """
 
     target: str
@@ -230,3 +242,4 @@ class EngineView:
     recounts: int = 0
     lookups_open: bool = False
     replicas: Mapping[str, EngineTotals] = field(default_factory=dict)
+    residency: Mapping[str, Histogram] = field(default_factory=dict)

@@ -18,7 +18,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from publish_records import INFO, container_view, engine_view, failed_engine_view, measured
+from publish_records import (
+    INFO,
+    RESIDENCY,
+    container_view,
+    engine_view,
+    failed_engine_view,
+    measured,
+)
 from real_prometheus import free_port, prometheus
 from samples_page import page_bytes, publish
 
@@ -101,7 +108,9 @@ class _Users:
         )
         view = engine_view(target=HEALTHY, info=replace(INFO, simulated=False), totals=totals)
         snapshot = replace(view.snapshot, at=float(self._reads))
-        publish(self._metrics, replace(view, snapshot=snapshot))
+        counts = tuple(self._reads * count for count in RESIDENCY.counts)
+        residency = dict.fromkeys(view.residency, replace(RESIDENCY, counts=counts))
+        publish(self._metrics, replace(view, snapshot=snapshot, residency=residency))
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -32,8 +32,11 @@ def until(stack, what: str, value: Callable[[], object]) -> object:
 
 
 def target_of(question: Question) -> str:
-    """The demo has no container and no users. Queries about these use a healthy engine with both."""
-    return HEALTHY if re.search("vllm_container_|vllm_engine_users_", question.expr) else DEMO
+    """The demo has no container, no users and no --kv-cache-metrics. Queries about these use a
+    healthy engine with all of them.
+    """
+    lacking = "vllm_container_|vllm_engine_users_|vllm_engine_kv_block_"
+    return HEALTHY if re.search(lacking, question.expr) else DEMO
 
 
 def query_of(dashboard: str, title: str, ref: str = "A") -> str:

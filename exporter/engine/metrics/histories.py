@@ -17,7 +17,7 @@ from exporter.model.engine import OWN_PAGE, replica_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exporter.model.engine import EngineSnapshot, EngineTotals, PartKey
+    from exporter.model.engine import EngineSnapshot, EngineTotals, Histogram, PartKey
 
 _ENGINES_KEPT = 64
 """Histories kept one by one. New pods get new names, so engines that left become one sum."""
@@ -71,6 +71,11 @@ class Histories:
         counts = {self.engines[key].lookups.count for key in self.shown}
         worst_first = (Count.RECOUNTED, Count.OPEN, Count.KNOWN)
         return next((count for count in worst_first if count in counts), Count.KNOWN)
+
+    def residency(self) -> Mapping[str, Histogram]:
+        """How long blocks stay, by an engine's own page; empty where that is not shown."""
+        own = self.engines[OWN_PAGE].residency if OWN_PAGE in self.shown else {}
+        return {key: carried.total for key, carried in own.items() if carried.last is not None}
 
     def totals(self) -> EngineTotals:
         """The totals of all engines; None where an engine on the page does not have the number."""

@@ -7,11 +7,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from exporter.engine.metrics.lookups import Count, Lookups
+from exporter.engine.metrics.residency import carry_residency
 from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.engine.metrics.residency import CarriedHistogram
     from exporter.model.engine import EngineSnapshot
 
 FASTEST_START_SECONDS = 30.0
@@ -84,6 +86,7 @@ class EngineHistory:
     lookups: Lookups = field(default_factory=Lookups)
     recounted_at: float | None = None
     recounts: int = 0
+    residency: Mapping[str, CarriedHistogram] = field(default_factory=dict)
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
@@ -144,6 +147,7 @@ def carry(
         lookups=lookups,
         recounted_at=snapshot.at if recounted else history.recounted_at,
         recounts=history.recounts + recounted,
+        residency=carry_residency(history.residency, snapshot.residency, from_zero=from_zero),
     )
 
 

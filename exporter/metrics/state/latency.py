@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exporter.model.engine import Histogram
     from exporter.model.session import TurnFacts
 
 # From vllm/v1/metrics/buckets.py without the last two, so that a quantile of the probe and one of
@@ -34,6 +35,15 @@ class Distribution:
         self.bounds = tuple(bounds)
         self.sum = 0.0
         self._counts = [0] * (len(bounds) + 1)
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Distribution:
+        """One that an engine has counted."""
+        made = cls(histogram.bounds)
+        counts = [0, *map(round, histogram.counts)]
+        made._counts = [now - before for before, now in pairwise(counts)]
+        made.sum = histogram.sum
+        return made
 
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self.bounds, value)] += 1

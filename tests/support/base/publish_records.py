@@ -19,6 +19,7 @@ from exporter.model.engine import (
     EngineSnapshot,
     EngineTotals,
     EngineView,
+    Histogram,
     ScrapeFailure,
 )
 from exporter.model.failure import Failure, FailureReason
@@ -220,6 +221,9 @@ TOTALS = EngineTotals(
 )
 
 
+RESIDENCY = Histogram((1.0, 10.0), (1.0, 4.0, 6.0), 120.0)
+
+
 def engine_view(
     *,
     target: str = "local",
@@ -238,6 +242,7 @@ def engine_view(
         effective_hit_ratios={"1m": 0.6, "1h": 0.9},
         restarts=restarts,
         info=info,
+        residency=dict.fromkeys(("lifetime", "idle_before_evict", "reuse_gap"), RESIDENCY),
     )
 
 
