@@ -81,6 +81,8 @@ async def test_no_output_of_the_daemon_has_a_token_or_a_salt_of_others(daemon, t
         finally:
             done.set()
             await others
+    assert 'loop="kv_events:sound"' in pages["/metrics"]
+    assert 'vllm_engine_kv_events_total{event="removed",target="sound"}' in pages["/metrics"]
     pages["the log"] = log.read_text("utf-8")
     assert "kv_events.connected" in pages["the log"]
     assert {place: seen for place, page in pages.items() if (seen := canaries_in(page))} == {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 
+import hypothesis.strategies as st
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from exporter.engine.events.decoding import UnreadableEventsError, decode
 from exporter.model.kv_events import AllCleared, BlocksRemoved, BlocksStored, KvBatch, KvEventKind
@@ -126,6 +128,30 @@ def test_what_is_no_batch_is_refused_without_a_word_of_it(payload):
     assert "canary" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-5, 2**64 - 1)
+        | st.text(max_size=4)
+        | st.sampled_from(["BlockStored", "BlockRemoved", "AllBlocksCleared", "type"]),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(["type", "block_hashes", "medium", "x"]), inner)
+        ),
+        max_leaves=12,
+    ).map(lambda value: msgspec.msgpack.encode([1.5, [value], 0]))
+)
+def test_any_message_is_a_batch_or_is_refused(payload):
+    try:
+        batch = decode(payload, "salt")
+    except UnreadableEventsError:
+        return
+    assert sum(batch.counts.values()) >= len(batch.events)
 
 
 @pytest.mark.parametrize("shape", ["map", "array"])
