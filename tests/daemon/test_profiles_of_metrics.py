@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 from fleet_bench import shared, target
 
+from exporter.metrics.families.tables import TARGET_FAMILIES
+from exporter.metrics.state.cost import Prices
 from exporter.simulator.engine_kinds.table import settings_like
 from exporter.simulator.faults import behaviours
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 QUERIED = "vllm_engine_prefix_cache_queried_tokens_total"
 HIT = "vllm_engine_prefix_cache_hit_tokens_total"
+TESTED = shared(
+    interval_seconds=2.0,
+    control_ratio=1.0,
+    isolation_interval_seconds=60.0,
+)
 
 
 def like(name):
@@ -73,3 +80,55 @@ async def test_a_sleeping_engine_gets_no_requests(bench, name, failed):
         await bench.until("rests", lambda: value(bench, paused, reason="asleep") == 1)
         assert value(bench, "vllm_probe_sessions_total") == failed
         assert bench.metrics.targets["a"].own.requests == 0
+
+
+# Tiers and transfers
+
+
+def of_savings(bench):
+    """All families that say what a cache saved, of all traffic and of users."""
+    names = [each.name for each in TARGET_FAMILIES if each.kind == "counter"]
+    return {
+        name: value(bench, name, **({"currency": "EUR"} if "cost" in name else {}))
+        for name in names
+        if "saved" in name
+    }
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.31.0"])
+@pytest.mark.parametrize("name", ["pd-decode", "pd-decode-all"])
+async def test_a_decode_node_has_no_hit_no_leak_and_no_saving(bench, name, version):
+    """Before 0.32 /metrics does not say that the tokens were transferred: sessions find it."""
+    given = SimulatorSettings(port=0, time_scale=0.0, version=version)
+    async with Simulator(settings_like(name, given)) as engine:
+        await bench.fleet.apply([target("a", engine.url)], TESTED)
+        bench.metrics.targets["a"].cost.prices = Prices(2.5, "EUR", 400.0)
+        await bench.sessions_of("a", 2)
+        asked = "vllm_probe_queried_tokens_total"
+        await bench.until("counted", lambda: value(bench, QUERIED) > 0.9 * value(bench, asked))
+        assert value(bench, "vllm_probe_notice", notice="transfer") == 1
+        for one in ("engine_external_hit_tokens", "probe_hit_tokens", "probe_cached_tokens"):
+            assert value(bench, f"vllm_{one}_total") is None
+        assert value(bench, "vllm_probe_isolation_leaks_total") == 0
+        assert value(bench, "vllm_engine_effective_hit_ratio", window="1h") is None
+        assert value(bench, "vllm_engine_users_effective_hit_ratio", window="1h") is None
+        assert set(of_savings(bench).values()) == {None}
+        source = "p2p" if version == "0.32.0" else "external_kv_transfer"
+        assert value(bench, "vllm_engine_cached_tokens_total", source=source) > 10_000
+
+
+async def test_what_a_store_served_is_a_hit_and_saves_nothing(bench):
+    async with like("external-chunks") as engine:
+        await bench.fleet.apply([target("a", engine.url)], shared(interval_seconds=2.0))
+        bench.metrics.targets["a"].cost.prices = Prices(2.5, "EUR", 400.0)
+        await bench.sessions_of("a", 2)
+        for _ in range(2):
+            engine.engine.reset_prefix_cache()
+            await bench.sessions_of("a", 1 + value(bench, "vllm_probe_sessions_total"))
+        external = "vllm_engine_external_hit_tokens_total"
+        await bench.until("a hit of the store", lambda: value(bench, external) > 0)
+        saved = value(bench, "vllm_engine_tokens_saved_total")
+        assert saved == value(bench, HIT)
+        assert saved == value(bench, "vllm_engine_cached_tokens_total", source="device")
+        ratio = value(bench, "vllm_engine_effective_hit_ratio", window="1h")
+        assert ratio > value(bench, "vllm_engine_prefix_cache_hit_ratio", window="1h")

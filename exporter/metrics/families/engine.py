@@ -9,6 +9,7 @@ from exporter.metrics.state.target import (
     effective_hit_ratios,
     external_hit_tokens,
     live_engine,
+    saved_tokens,
 )
 from exporter.model.engine import replica_name
 
@@ -208,11 +209,12 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
     ),
     counter(
         "vllm_engine_tokens_saved_total",
-        totals(lambda total: total.saved_tokens),
+        one(saved_tokens),
         "Prompt tokens that the engine took from its own cache and did not compute, for all "
         "traffic including the exporter's own, for all ranks, continued over restarts. Tokens of "
         "external tiers and transfers do not count: they were moved, at a cost that is not known. "
-        "Before vLLM 0.16 it is vllm_engine_prefix_cache_hit_tokens_total.",
+        "Absent when sessions show that another engine computes the prompts. Before vLLM 0.16 it "
+        "is vllm_engine_prefix_cache_hit_tokens_total.",
     ),
     gauge(
         "vllm_engine_kv_cache_usage_ratio",

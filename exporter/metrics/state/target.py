@@ -248,6 +248,15 @@ def external_hit_tokens(target: TargetState) -> float | None:
     return None if view is None else view.totals.stored_tokens
 
 
+def saved_tokens(target: TargetState) -> float | None:
+    """Prompt tokens that the engine's own cache saved, while the engine answers.
+
+    None where another engine computes the prompts: there a hit saves a transfer, and no prefill.
+    """
+    view = None if target.transfers else live_engine(target)
+    return None if view is None else view.totals.saved_tokens
+
+
 def effective_hit_ratios(target: TargetState) -> Mapping[str, float]:
     """The hit ratios over all tiers, by window, while the engine answers and they are known."""
     view = None if target.transfers else live_engine(target)
