@@ -28,7 +28,9 @@ def _served(totals: SessionTotals) -> str:
         return "The number of prompt tokens that the cache served is unknown"
     served, prompt = numbers.count(totals.cached_tokens), numbers.count(totals.prompt_tokens)
     share = numbers.percent(totals.hit_ratio)
-    return f"The cache served {served} of {prompt} prompt tokens ({share})"
+    stored = numbers.count(totals.external_tokens)
+    tier = f", {stored} of them from an external KV store" if totals.external_tokens else ""
+    return f"The cache served {served} of {prompt} prompt tokens ({share}){tier}"
 
 
 def ttft_saving(saved_seconds: Sequence[float]) -> str | None:

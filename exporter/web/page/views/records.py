@@ -63,8 +63,9 @@ class LossRow:
 class SessionSection:
     """The last session: `turns` are those shown, `first_losses` the first turn of each cause.
 
-    `attainable_differs`: the engine's reuse rule gives up tokens of one of these turns. `requests`
-    are sentences about requests that were slow or failed, with their ids.
+    `attainable_differs`: the engine's reuse rule gives up tokens of one of these turns. `stored`: a
+    KV store served tokens of one of them. `requests` are sentences about requests that were slow or
+    failed, with their ids.
     """
 
     result: SessionResult
@@ -73,6 +74,7 @@ class SessionSection:
     charts: tuple[Chart, ...]
     first_losses: tuple[TurnFacts, ...]
     attainable_differs: bool
+    stored: bool
     requests: tuple[str, ...]
 
 

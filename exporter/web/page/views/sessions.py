@@ -37,6 +37,7 @@ def session_section(result: SessionResult, totals: SessionTotals, *, alone: bool
         charts=turn_charts(shown),
         first_losses=_first_losses(shown),
         attainable_differs=any(turn.rule_losses for turn in shown),
+        stored=any(turn.external_cached_tokens for turn in shown),
         requests=tuple(requests_to_look_up(result)),
     )
 
