@@ -20,7 +20,7 @@ HOUR = 3600.0
 RECHECK_SECONDS = 5.0
 """Seconds until the probe looks again at a busy engine."""
 PAUSED_SECONDS = 60.0
-"""Seconds without a request after the engine refused one because it is paused."""
+"""Seconds without a request after the engine said that it is paused or being scaled."""
 STANDSTILL_SECONDS = 60.0
 """If the counters of a busy engine stay the same for so long, it is stuck, or its gauges are."""
 UNKNOWN_TURN_TOKENS = 3000
@@ -69,6 +69,11 @@ class Pause:
     reason: PauseReason
     seconds: float
 
+    @property
+    def by_gauge(self) -> bool:
+        """Whether gauges demand it, which can be stuck."""
+        return self.reason in _BY_GAUGE
+
 
 def budget_pause(budget: TokenBudget, now: float) -> Pause | None:
     """The pause that the budget demands; None if there is budget."""
@@ -107,7 +112,7 @@ class Standstill:
     def after(self, view: EngineView | None, pause: Pause | None, now: float) -> Standstill:
         """With one more reading, and the pause that follows from it."""
         seen = view.snapshot if view else None
-        if seen is None or pause is None or pause.reason not in _BY_GAUGE:
+        if seen is None or pause is None or not pause.by_gauge:
             return Standstill()
         counters = _counters(seen)
         return self if counters == self.counters else Standstill(counters, now)

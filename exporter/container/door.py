@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LogLine,
         PullProgress,
     )
+    from exporter.model.failure import FailureReason
 
 
 class EngineDoor(Protocol):
@@ -26,8 +27,8 @@ class EngineDoor(Protocol):
     async def healthy(self, seconds: float) -> bool:
         """True if /health answers 200 within this timeout, else raises `EngineUnavailableError`."""
 
-    async def asleep_or_paused(self) -> bool:
-        """Whether the engine says that it sleeps or is paused; False where it does not say."""
+    async def rest(self) -> FailureReason | None:
+        """ASLEEP, PAUSED or SCALING if the engine says so; None where it does not say."""
 
     async def loaded_model(self) -> str | None:
         """The name of the model that the engine loaded; None where it does not say."""

@@ -232,7 +232,7 @@ class ContainerObserver:
         known = self.activity
         suspended = answer.suspended or known.asleep
         if not suspended and (known.failed or known.slow) and answer.health is Health.OK:
-            suspended = await self._engine.asleep_or_paused()
+            suspended = await self._engine.rest() is not None
         if suspended:
             self.activity = activity.without_failures(self.activity, self._clock.monotonic())
         if suspended is not self._suspended:

@@ -128,7 +128,7 @@ class ProbeLoops:
             observe,
             sink=sink,
             heartbeat=self._probe_heartbeat,
-            asleep_or_paused=client.asleep_or_paused,
+            rest=client.rest,
         )
         requests = EngineRequests(
             client,

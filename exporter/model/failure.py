@@ -25,8 +25,9 @@ class FailureReason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"  # 429 or 503
-    PAUSED = "paused"  # a person paused the engine, or it is being scaled
-    ASLEEP = "asleep"  # its /metrics says that it sleeps, so nothing was sent
+    PAUSED = "paused"  # the engine says that it is paused
+    SCALING = "scaling"  # the engine says that its ranks are being scaled
+    ASLEEP = "asleep"  # the engine says that it sleeps
     PROTOCOL = "protocol"  # the answer is not that of an OpenAI server
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
     INTERNAL = "internal"  # an unexpected exception; the log has the trace
@@ -50,8 +51,11 @@ _NEVER_ARRIVED = frozenset(
         FailureReason.NO_DESCRIPTORS,
         FailureReason.ASLEEP,
         FailureReason.PAUSED,
+        FailureReason.SCALING,
     }
 )
+RESTS = frozenset({FailureReason.ASLEEP, FailureReason.PAUSED, FailureReason.SCALING})
+"""What a person or a program asked of the engine: no fault, and it ends when they say so."""
 _OF_ONE_SCENARIO = frozenset(
     {
         FailureReason.TURN_TIMEOUT,

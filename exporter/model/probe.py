@@ -12,7 +12,9 @@ class PauseReason(StrEnum):
     QUEUE = "queue"  # requests wait in the engine's queue
     USAGE = "usage"  # the engine's KV cache is nearly full of running requests
     BUDGET = "budget"  # the token budget is used up for now
-    ASLEEP = "asleep"  # the engine sleeps or is paused, so a request would wait
+    ASLEEP = "asleep"  # the engine sleeps, so a request would wait
+    PAUSED = "paused"  # the engine is paused, so a request would wait or be refused
+    SCALING = "scaling"  # the engine adds or removes ranks, and refuses requests
 
 
 @dataclass(frozen=True, slots=True)

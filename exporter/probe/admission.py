@@ -24,7 +24,7 @@ from exporter.analysis.load import (
     budget_pause,
     busy_pause,
 )
-from exporter.model.failure import FailureReason
+from exporter.model.failure import RESTS, FailureReason
 from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ _LONGEST_SLEEP_SECONDS = 60.0
 """A longer pause is checked again in between, and published, so the loop is seen to be alive."""
 
 
-async def _never() -> bool:
-    return False
+async def _no_rest() -> FailureReason | None:
+    return None
 
 
 @dataclass(slots=True)
@@ -56,8 +56,9 @@ class Admission:
     """Delays the probe while the budget or the engine's load forbids it.
 
     `sink` gets the reason for which sessions wait at each check, None when they do not, and
-    `heartbeat` shows that the loop that waits is alive. `asleep_or_paused` asks the engine, and
-    only after a failure: /metrics shows sleep since vLLM 0.11, and a pause in no version.
+    `heartbeat` shows that the loop that waits is alive. `rest` asks the engine whether it sleeps,
+    is paused or is being scaled, and only after a failure or where its counters stand still:
+    /metrics shows sleep since vLLM 0.11, and the others in no version.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Admission:
         *,
         sink: ProbeSink,
         heartbeat: LoopHeartbeat,
-        asleep_or_paused: Callable[[], Awaitable[bool]] = _never,
+        rest: Callable[[], Awaitable[FailureReason | None]] = _no_rest,
     ) -> None:
         self._log = log.bind(target=target)
         self._policy = policy
@@ -76,9 +77,9 @@ class Admission:
         self._clock = heartbeat.clock
         self._sink = sink
         self._heartbeat = heartbeat
-        self._asleep_or_paused = asleep_or_paused
+        self._rest = rest
         self._failed = False  # the last session failed
-        self._paused_until = float("-inf")
+        self._rests_until, self._rests = float("-inf"), PauseReason.PAUSED
         self._admitted = asyncio.Lock()
         self._sending = asyncio.Lock()
         self._yielded = False  # the admitted session does not hold `_sending`
@@ -153,11 +154,11 @@ class Admission:
             raise
 
     def _session_ended(self, failure: FailureReason | None, now: float) -> None:
-        """Remember the result. An engine that said it is paused gets no session for a while."""
+        """Remember the result. An engine that said it rests gets no session for a while."""
         self._failed = failure is not None
-        if failure is FailureReason.PAUSED:
-            self._paused_until = now + PAUSED_SECONDS
-            self._publish_pause(Pause(PauseReason.ASLEEP, PAUSED_SECONDS), None)
+        if failure in RESTS:
+            self._rests_until, self._rests = now + PAUSED_SECONDS, PauseReason(failure)
+            self._publish_pause(Pause(self._rests, PAUSED_SECONDS), None)
 
     async def _admit(self, *, announce: bool) -> None:
         last: PauseReason | None = None
@@ -170,7 +171,8 @@ class Admission:
             except BaseException:
                 self._admitted.release()
                 raise
-            if announce and pause is not None and standstill.lasts(self._clock.monotonic()):
+            stands = standstill.lasts(self._clock.monotonic())
+            if announce and pause is not None and stands and pause.by_gauge:
                 self._publish_standstill(pause)
                 return
             if announce:
@@ -186,13 +188,15 @@ class Admission:
         by_budget = budget_pause(self._budget, now)
         if by_budget is not None:
             return by_budget, Standstill()
-        if now < self._paused_until:
-            return Pause(PauseReason.ASLEEP, self._paused_until - now), Standstill()
+        if now < self._rests_until:
+            return Pause(self._rests, self._rests_until - now), Standstill()
         view = await self._observe()
         pause = busy_pause(view, self._policy)
-        if pause is None and self._failed and await self._asleep_or_paused():
-            pause = Pause(PauseReason.ASLEEP, RECHECK_SECONDS)
-        return pause, standstill.after(view, pause, now)
+        standstill = standstill.after(view, pause, now)
+        if (pause is None and self._failed) or standstill.lasts(now):
+            rest = await self._rest()
+            pause = pause if rest is None else Pause(PauseReason(rest), RECHECK_SECONDS)
+        return pause, standstill
 
     def _publish(self, pause: Pause | None) -> None:
         until = None if pause is None else self._clock.time() + pause.seconds

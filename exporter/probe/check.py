@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.errors import EngineUnavailableError
-from exporter.model.failure import FailureReason
+from exporter.model.failure import RESTS, FailureReason
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.replicas import own_info
 from exporter.probe.session.runner import SessionRunner
@@ -36,10 +36,13 @@ _ANSWERED = frozenset(
     {
         *(FailureReason.UNAUTHORIZED, FailureReason.MODEL_NOT_FOUND, FailureReason.NO_MODEL),
         *(FailureReason.SERVER_ERROR, FailureReason.OVERLOADED, FailureReason.BAD_REQUEST),
-        *(FailureReason.PROTOCOL, FailureReason.PAUSED),
+        FailureReason.PROTOCOL,
     }
 )
 """Failures that show that something answers at the address."""
+
+
+_AT_REST = "not tried: the engine sleeps, is paused or is being scaled"
 
 
 class Check:
@@ -92,9 +95,10 @@ class Check:
             engine.of_prefix_caching(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
-        if asleep or await self._client.asleep_or_paused():
-            self._add(engine.of_match_unit(view), engine.resting(asleep=asleep is True))
-            self._not_tried("not tried: the engine sleeps or is paused")
+        rest = FailureReason.ASLEEP if asleep else await self._client.rest()
+        if rest is not None:
+            self._add(engine.of_match_unit(view), engine.resting(rest, by_metrics=asleep is True))
+            self._not_tried(_AT_REST)
             return info
         # First: its second request hits on a healthy engine. From then on it is known what an
         # answer without cached tokens means.
@@ -123,6 +127,11 @@ class Check:
         """Add what went wrong, and every other test as unknown."""
         reason = FailureReason(error.reason)
         advice = FAILURE_ADVICE[reason]
+        if reason in RESTS:
+            self._add(passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
+            self._add(engine.resting(reason))
+            self._not_tried(_AT_REST)
+            return
         if reason in _ANSWERED:
             self._add(passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
             self._add(failed(CheckTest.MODEL, error.detail, advice))

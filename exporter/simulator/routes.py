@@ -30,6 +30,7 @@ class Faultable(Protocol):
 
 
 _LARGEST_BODY = 64 * 2**20
+_SCALING = "The model is currently scaling. Please try again later."
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _UNAVAILABLE = 200, 400, 401, 404, 503
 
 
@@ -53,6 +54,7 @@ class Routes:
                 post("/ping", self._health),
                 get("/version", self._version, allow_head=False),
                 get("/load", self._load, allow_head=False),
+                post("/is_scaling_elastic_ep", self._is_scaling),
                 get("/metrics", self._metrics, allow_head=False),
                 post("/tokenize", self._tokenize),
                 post("/detokenize", self._detokenize),
@@ -81,6 +83,8 @@ class Routes:
         """Hang, check the key, and answer errors as vLLM's web framework does."""
         if not request.path.startswith("/faults"):
             await self._engine.http_open()
+            if self._engine.faults.get(behaviours.Scaling) is not None:
+                return wire.answer({"error": _SCALING}, _UNAVAILABLE)
             if self._behind_a_gateway() and not request.path.startswith("/v1"):
                 return wire.answer({"detail": "Not Found"}, _NOT_FOUND)
         if request.path.startswith("/v1") and not self._authorized(request):
@@ -121,6 +125,9 @@ class Routes:
 
     async def _load(self, _: web.Request) -> web.Response:
         return wire.answer({"server_load": 0})  # vLLM's default is 0 too
+
+    async def _is_scaling(self, _: web.Request) -> web.Response:
+        return wire.answer({"is_scaling_elastic_ep": False})  # while scaling, 503 as every path
 
     async def _metrics(self, _: web.Request) -> web.Response:
         page = pages.metrics_page(self._engine)

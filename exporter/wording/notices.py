@@ -240,12 +240,15 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "in front of it."
     ),
     FailureReason.ASLEEP: (
-        "The engine sleeps or is paused. Wake it up with POST /wake_up, or resume it with "
-        "POST /resume."
+        "The engine sleeps, so requests wait. POST /wake_up wakes it up. This is not a fault."
     ),
     FailureReason.PAUSED: (
-        "The engine is paused (/pause) or is being scaled, and refuses requests until it "
-        "resumes. This is not a fault."
+        "The engine is paused (/pause): requests wait, or since vLLM 0.33 are refused, until "
+        "POST /resume. This is not a fault."
+    ),
+    FailureReason.SCALING: (
+        "The engine adds or removes data-parallel ranks (/scale_elastic_ep) and refuses every "
+        "request until that is done. This is not a fault."
     ),
     FailureReason.PROTOCOL: (
         "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."

@@ -258,11 +258,11 @@ async def test_an_engine_that_sleeps_is_not_ill():
 async def test_an_engine_that_says_that_it_is_paused_is_not_ill():
     async with scene_of() as at:
         engine = await started(at)
-        at.resting = True
+        at.resting = FailureReason.PAUSED
         await engine.go_on(600)
         assert stops(at) == 0
         assert at.view.state is LifecycleState.READY
-        at.resting = False
+        at.resting = None
         await engine.go_on(600, failure=PAUSED)
         assert stops(at) == 0
 

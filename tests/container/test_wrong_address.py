@@ -233,21 +233,22 @@ async def test_a_host_that_does_not_take_connections_is_not_reached():
 
 
 @pytest.mark.parametrize(
-    ("answers", "suspended"),
+    ("answers", "rest"),
     [
-        ({"/is_sleeping": {"is_sleeping": True}}, True),
-        ({"/is_sleeping": {"is_sleeping": False}, "/is_paused": {"is_paused": True}}, True),
-        ({"/is_paused": {"is_paused": False}}, False),
-        ({"/is_paused": {"is_paused": "yes"}}, False),
-        ({}, False),
+        ({"/is_sleeping": {"is_sleeping": True}, "/is_paused": {"is_paused": True}}, "asleep"),
+        ({"/is_sleeping": {"is_sleeping": False}, "/is_paused": {"is_paused": True}}, "paused"),
+        ({"/is_sleeping": {"error": "The model is currently scaling."}}, "scaling"),
+        ({"/is_paused": {"is_paused": False}}, None),
+        ({"/is_paused": {"is_paused": "yes"}}, None),
+        ({}, None),
     ],
 )
-async def test_an_engine_is_asked_whether_it_sleeps_or_is_paused(answers, suspended):
+async def test_an_engine_is_asked_whether_it_sleeps_or_is_paused(answers, rest):
     app = web.Application()
     for path, body in answers.items():
 
         async def answer(_: web.Request, body=body) -> web.Response:
-            return web.json_response(body)
+            return web.json_response(body, status=503 if "error" in body else 200)
 
         app.add_routes([web.get(path, answer)])
     runner = web.AppRunner(app)
@@ -255,6 +256,6 @@ async def test_an_engine_is_asked_whether_it_sleeps_or_is_paused(answers, suspen
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         async with engine_at(f"http://127.0.0.1:{runner.addresses[0][1]}") as engine:
-            assert await engine.asleep_or_paused() is suspended
+            assert await engine.rest() == rest
     finally:
         await runner.cleanup()

@@ -252,6 +252,14 @@ RIGHT: dict[str, Right] = {
     "asleep": replace(_RESTING, failure="asleep", never=("hangs",)),
     "paused": replace(_RESTING, failure="paused", never=("rate limit",)),
     "paused-stream": replace(_RESTING, failure="paused", never=("may have died",)),
+    "paused-waits": replace(_RESTING, failure="paused", never=("hangs",)),
+    "scaling": replace(
+        _RESTING,
+        unknown=_NOTHING_KNOWN
+        | _set("model", "version", "metrics", "flags", "prefix_caching", "match_unit"),
+        failure="scaling",
+        never=("rate limit",),
+    ),
     "frozen-queue": Right(),
     "hung-queue": Right(
         fails=_set("second_turn"),

@@ -28,14 +28,14 @@ class Scene:
         self.sink = RecordedProbe()
         self.looks = 0
         self.works = False  # whether the engine generates tokens between readings
-        self.asleep = False
-        self.asleep_asked = 0
+        self.rest = None
+        self.rest_asked = 0
         self.admission = new_admission(
             self._observe,
             self.clock,
             load_policy(tokens_per_hour, usage=0.9),
             sink=self.sink,
-            asleep_or_paused=self._asleep_or_paused,
+            rest=self._rest,
         )
 
     @property
@@ -43,9 +43,9 @@ class Scene:
         """The reasons."""
         return [reason for reason, _ in self.sink.pauses]
 
-    async def _asleep_or_paused(self):
-        self.asleep_asked += 1
-        return self.asleep
+    async def _rest(self):
+        self.rest_asked += 1
+        return self.rest
 
     async def _observe(self):
         self.looks += 1
@@ -160,25 +160,50 @@ async def test_an_engine_that_failed_a_session_is_asked_whether_it_sleeps_or_is_
     """Before vLLM 0.11 /metrics does not show sleep, and no version shows a pause there."""
     scene = Scene()
     await scene.pass_through(failure=FailureReason.FIRST_TOKEN_TIMEOUT)
-    assert scene.asleep_asked == 0
-    scene.asleep = True
+    assert scene.rest_asked == 0
+    scene.rest = FailureReason.PAUSED
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
     await scene.clock.advance(600.0)
     assert not waiting.done()
-    assert scene.published[-1] is PauseReason.ASLEEP
-    scene.asleep = False
+    assert scene.published[-1] is PauseReason.PAUSED
+    scene.rest = None
     await scene.clock.advance(5.0)
     await waiting
-    asked = scene.asleep_asked
+    asked = scene.rest_asked
     await scene.pass_through()
-    assert scene.asleep_asked == asked, "an engine that answers is not asked"
+    assert scene.rest_asked == asked, "an engine that answers is not asked"
 
 
-async def test_an_engine_that_refused_because_it_is_paused_gets_no_session_for_a_minute():
+async def test_a_queue_that_stands_still_in_a_paused_engine_is_not_probed():
+    """Requests of others wait in it, and only the engine can say that it does not hang."""
     scene = Scene()
-    await scene.pass_through(failure=FailureReason.PAUSED)
-    assert scene.published[-1] is PauseReason.ASLEEP, "between two sessions too"
+    scene.view = engine(waiting=15.0)
+    scene.rest = FailureReason.PAUSED
+    waiting = asyncio.create_task(scene.pass_through())
+    await scene.clock.until_asleep()
+    await scene.clock.advance(30.0)
+    assert (scene.published[-1], scene.rest_asked) == (PauseReason.QUEUE, 0)
+    await scene.clock.advance(3600.0)
+    assert not waiting.done()
+    assert scene.published[-1] is PauseReason.PAUSED
+    scene.rest = None
+    await scene.clock.advance(5.0)
+    await waiting
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (FailureReason.PAUSED, PauseReason.PAUSED),
+        (FailureReason.SCALING, PauseReason.SCALING),
+        (FailureReason.ASLEEP, PauseReason.ASLEEP),
+    ],
+)
+async def test_an_engine_that_said_it_rests_gets_no_session_for_a_minute(failure, reason):
+    scene = Scene()
+    await scene.pass_through(failure=failure)
+    assert scene.published[-1] is reason, "between two sessions too"
     waiting = asyncio.create_task(scene.pass_through())
     await scene.clock.until_asleep()
     await scene.clock.advance(59.0)

@@ -14,7 +14,7 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.model.failure import FailureReason
 from exporter.probe.check import TESTS, Check
 from exporter.probe.engine_requests import EngineRequests
-from exporter.simulator.faults import faults
+from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.text import tokens
 from exporter.wording.findings.finding import Verdict
 from exporter.wording.findings.isolation import of_isolation, of_wedge
@@ -54,20 +54,51 @@ async def test_a_sleeping_engine_gets_no_request_and_fails_no_test(bench):
     assert report.healthy
     assert finding(report, "awake").verdict is UNKNOWN
     assert "/wake_up" in finding(report, "awake").remedy
-    assert finding(report, "second_turn").evidence == "not tried: the engine sleeps or is paused"
+    assert finding(report, "second_turn").evidence == (
+        "not tried: the engine sleeps, is paused or is being scaled"
+    )
     assert {one.name for one in report.findings} == {*TESTS, "awake"}
 
 
 async def test_a_paused_engine_gets_no_request_either(bench):
-    async def resting():
-        return True
-
     async with bench() as at:
-        at.client.asleep_or_paused = resting
+        at.simulator.inject(behaviours.Paused("waits"))
         report = await checked(at)
         assert (await at.requests.observe()).snapshot.prompt_tokens == 0
     assert report.healthy
     assert "/is_paused" in finding(report, "awake").evidence
+    assert "/resume" in finding(report, "awake").remedy
+
+
+async def test_an_engine_that_is_being_scaled_fails_no_test(bench):
+    async with bench() as at:
+        at.simulator.inject(behaviours.Scaling())
+        report = await checked(at)
+    assert report.healthy
+    assert finding(report, "reachable").verdict is PASS
+    assert "scaled" in finding(report, "awake").evidence
+    assert "/scale_elastic_ep" in finding(report, "awake").remedy
+    assert {one.name for one in report.findings} == {*TESTS, "awake"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (behaviours.Paused("waits"), FailureReason.PAUSED),
+        (behaviours.Asleep(), FailureReason.ASLEEP),
+        (behaviours.Scaling(), FailureReason.SCALING),
+        (faults.Hang(), FailureReason.FIRST_TOKEN_TIMEOUT),
+    ],
+)
+async def test_a_session_tells_an_engine_that_rests_from_one_that_hangs(bench, fault, reason):
+    async with bench() as at:
+        at.runner._plan = replace(
+            at.runner._plan, deadlines=replace(at.runner._plan.deadlines, first_token=0.3)
+        )
+        after_turn_2 = lambda facts: at.simulator.inject(fault) if facts.index == 2 else None  # noqa: E731
+        result = await at.play(after_turn_2)
+    assert (result.failure.reason, result.failed_turn) == (reason, 3)
+    assert len(result.turns) == 2
 
 
 async def test_a_session_of_a_sleeping_engine_fails_at_once_and_sends_nothing(bench):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter.container.decide.activity import Activity
-from exporter.model.failure import FailureReason
+from exporter.model.failure import RESTS, FailureReason
 
 if TYPE_CHECKING:
     from exporter.container.decide.log.loading import LoadProgress
@@ -52,7 +52,7 @@ def failed_health(failure: Failure) -> HealthAnswer:
     """
     if failure.reason is FailureReason.NO_DESCRIPTORS:
         return HealthAnswer(Health.NOT_ASKED)  # the exporter could not even ask
-    suspended = failure.reason is FailureReason.PAUSED
+    suspended = failure.reason in RESTS
     answered = suspended or failure.reason in _ENGINE_FAILURES
     health = Health.FAILED if answered else Health.UNREACHABLE
     return HealthAnswer(health, failure.detail, suspended=suspended)

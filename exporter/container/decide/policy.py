@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from exporter.engine.wire.refusal import says_it_is_paused
+from exporter.engine.wire.refusal import rest_in
 from exporter.model.failure import Failure, FailureReason
 
 
@@ -89,7 +89,7 @@ LONGEST_HEALTH_SECONDS = 30.0
 
 def is_engine_failure(failure: Failure) -> bool:
     """Whether a failed session shows a broken engine."""
-    return failure.reason in ENGINE_FAILURES and not says_it_is_paused(failure.detail)
+    return failure.reason in ENGINE_FAILURES and rest_in(failure.detail) is None
 
 
 def health_deadline(configured: float, slowest: float, failures: int) -> float:

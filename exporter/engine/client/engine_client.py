@@ -34,7 +34,7 @@ from exporter.engine.wire.sse import Decoder
 from exporter.errors import EngineUnavailableError
 from exporter.model.chat import Chat, out_of_order
 from exporter.model.engine import EngineInfo
-from exporter.model.failure import Failure, FailureReason
+from exporter.model.failure import RESTS, Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +53,8 @@ _MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every
 _REQUEST_ID = "X-Request-Id"
 """vLLM makes its own id of a chat from it, `chatcmpl-…`, and logs that. (`_base_request_id` of its
 chat server, read in 0.10.2 to 0.32.0; seen on 0.32.0.)"""
+_RESTS_TOLD = {"is_sleeping": FailureReason.ASLEEP, "is_paused": FailureReason.PAUSED}
+"""Paths, which are also the fields of their answers."""
 _LONGEST_NAME = 500  # characters of a model name, which every session keeps
 
 
@@ -147,18 +149,21 @@ class EngineClient:
             return None
         return loaded_model(model_cards(page))
 
-    async def asleep_or_paused(self) -> bool:
-        """Whether the engine reports that it sleeps or is paused; False if it reports nothing.
+    async def rest(self) -> FailureReason | None:
+        """ASLEEP, PAUSED or SCALING if the engine says so; None if it says nothing.
 
         vLLM serves these paths only with VLLM_SERVER_DEV_MODE=1, and so it does /sleep and /pause.
+        Sleep comes first, because an engine that sleeps is paused, too. While ranks are being
+        added or removed it refuses every path.
         """
-        for state in ("is_sleeping", "is_paused"):
+        for state, reason in _RESTS_TOLD.items():
             try:
                 if (await self._reader.json("GET", f"{self.url}/{state}")).get(state) is True:
-                    return True
-            except EngineUnavailableError:
-                continue
-        return False
+                    return reason
+            except EngineUnavailableError as error:
+                if error.reason in RESTS:
+                    return FailureReason(error.reason)
+        return None
 
     async def info(self, adapters: Adapters = (), turn: int = 0) -> EngineInfo:
         """The wanted model, or the first of /v1/models, and the version. Raises as above.

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporter.engine.wire.refusal import error_in, error_text, says_it_is_paused
+from exporter.engine.wire.refusal import error_in, error_text, rest_in
 from exporter.errors import ExporterError
 from exporter.model.chat import Usage
 from exporter.model.failure import Failure, FailureReason
@@ -77,8 +77,7 @@ class Answer:
             return self._fail(FailureReason.PROTOCOL, "a chunk is not a JSON object")
         if (error_object := error_in(chunk)) is not None:
             text = error_text(error_object)
-            at_rest = says_it_is_paused(text)
-            return self._fail(FailureReason.PAUSED if at_rest else FailureReason.STREAM_ERROR, text)
+            return self._fail(rest_in(text) or FailureReason.STREAM_ERROR, text)
         try:
             has_text = self._take_chunk(chunk, at)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):

@@ -27,7 +27,10 @@ _LIMITS = (
 DETAIL_LIMIT = 300
 # vLLM's messages while it is paused or being scaled (v1/engine/core.py since 0.33, and
 # entrypoints/serve/elastic_ep/middleware.py): with HTTP 503, or as an error in a stream.
-_AT_REST = re.compile(r"generation is paused|model is currently scaling", re.IGNORECASE)
+_RESTS = {
+    "generation is paused": FailureReason.PAUSED,
+    "model is currently scaling": FailureReason.SCALING,
+}
 _OF_A_WRONG_FIELD = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
@@ -94,8 +97,8 @@ def failure_of(status: int, body: bytes) -> Failure:
     full = "max_tokens must be at least 1, got 0" in detail
     if param == "input_tokens" or "maximum context length" in detail or full:
         return Failure(FailureReason.PROMPT_TOO_LONG, detail)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and says_it_is_paused(detail):
-        return Failure(FailureReason.PAUSED, detail)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and (rest := rest_in(detail)) is not None:
+        return Failure(rest, detail)
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return Failure(FailureReason.OVERLOADED, detail)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -130,6 +133,7 @@ def says_rank_is_gone(failure: Failure) -> bool:
     return wrong and all(each in failure.detail for each in words)
 
 
-def says_it_is_paused(words: str) -> bool:
-    """Whether an error message says that the engine is paused or being scaled."""
-    return _AT_REST.search(words) is not None
+def rest_in(words: str) -> FailureReason | None:
+    """PAUSED or SCALING if an error message says so."""
+    said = words.lower()
+    return next((reason for text, reason in _RESTS.items() if text in said), None)

@@ -98,8 +98,8 @@ COST: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_paused",
         by("reason", _paused),
         "1 for the reason why the next session waits now, 0 for the others: requests in the "
-        "engine's queue, the usage of its KV cache, the token budget, or an engine that sleeps or "
-        "is paused.",
+        "engine's queue, the usage of its KV cache, the token budget, or an engine that sleeps, is "
+        "paused or is being scaled.",
     ),
     gauge(
         "vllm_probe_budget_tokens_per_hour",

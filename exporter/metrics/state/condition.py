@@ -31,7 +31,7 @@ class Condition(StrEnum):
     NOT_PROBED = "not_probed"  # no session has ended yet
     STARTING = "starting"  # its container is on its way up
     HELD = "held"  # an operator has put the container on hold
-    ASLEEP = "asleep"  # or paused: requests wait until somebody wakes the engine
+    ASLEEP = "asleep"  # or paused, or being scaled: requests wait or are refused until that ends
     BUSY = "busy"  # it works, but is too slow for health checks and sessions
     ADDRESS_WRONG = "address_wrong"  # its container is up, but the URL does not lead to it
     FAILING = "failing"  # the last session failed
@@ -76,7 +76,7 @@ LOOKS: Final[Mapping[Condition, Look]] = {
     Condition.UP: Look("Up", "good", "up"),
     Condition.STARTING: Look("Starting", "waiting", "starting"),
     Condition.HELD: Look("Held by an operator", "waiting", "held"),
-    Condition.ASLEEP: Look("Asleep or paused", "waiting", "asleep or paused"),
+    Condition.ASLEEP: Look("Asleep, paused or being scaled", "waiting", "asleep or paused"),
     Condition.NOT_PROBED: Look("No session has ended yet", "waiting", "not probed yet"),
 }
 COUNTED: Final = tuple(dict.fromkeys(look.counted for look in LOOKS.values()))
@@ -116,10 +116,13 @@ def _address_wrong(state: TargetState) -> bool:
     return found is not None and found.cause is Cause.ADDRESS
 
 
+_RESTS = frozenset({PauseReason.ASLEEP, PauseReason.PAUSED, PauseReason.SCALING})
+
+
 def _asleep(state: TargetState) -> bool:
     view = live_engine(state)
     by_page = view is not None and view.snapshot is not None and view.snapshot.asleep is True
-    return by_page or state.cost.paused is PauseReason.ASLEEP
+    return by_page or state.cost.paused in _RESTS
 
 
 def _scenario_fails(state: TargetState) -> bool:

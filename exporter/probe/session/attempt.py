@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.analysis.salt_trust import knows_salts
 from exporter.engine.wire.refusal import says_rank_is_gone
 from exporter.engine.wire.request import ChatRequest
-from exporter.model.failure import FailureReason
+from exporter.model.failure import Failure, FailureReason
 from exporter.model.session import Notice
 from exporter.probe.overlapping import overlapping
 from exporter.probe.session.cold_control import Place
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from exporter.probe.session.record import SessionRecord
     from exporter.probe.session.token_ids import TokenIds
     from exporter.scenario.model import Scenario
+
+
+_LIKE_A_REST = frozenset(
+    {
+        *(FailureReason.FIRST_TOKEN_TIMEOUT, FailureReason.STALLED, FailureReason.TURN_TIMEOUT),
+        *(FailureReason.ABORTED, FailureReason.STREAM_ERROR),
+    }
+)
+"""How a turn fails that the engine does not compute, or drops, because it rests."""
 
 
 class StartOverError(Exception):
@@ -116,7 +125,7 @@ class Attempt:
             self._blocks.begin_turn()
         turn = replace(await self._send(request, context.hooks.on_token), index=index)
         if turn.if_sent_once().failure is not None:
-            self._fail(turn)
+            await self._fail(turn)
             return
         if index == 1:
             turn = self._first(turn)
@@ -143,7 +152,7 @@ class Attempt:
             raise StartOverError
         return turn
 
-    def _fail(self, turn: Chat) -> None:
+    async def _fail(self, turn: Chat) -> None:
         """End the session with the turn's failure, or start over where that helps."""
         record, requests, failure = self._record, self._context.requests, turn.failure
         if failure is None and not record.sent_twice:
@@ -158,8 +167,19 @@ class Attempt:
         too_long = failure is not None and failure.reason is FailureReason.PROMPT_TOO_LONG
         if too_long and with_context(self._info, requests.client.capabilities) != self._info:
             raise StartOverError
-        record.failure, record.failed_turn = turn.if_sent_once().failure, turn.index
-        record.failed_request_id = turn.request_id
+        record.failure = await self._told_apart(turn.if_sent_once().failure)
+        record.failed_turn, record.failed_request_id = turn.index, turn.request_id
+
+    async def _told_apart(self, failure: Failure | None) -> Failure | None:
+        """The failure, or the rest of an engine that is known not to hang: it says that it sleeps,
+        is paused or is being scaled.
+        """
+        if failure is None or failure.reason not in _LIKE_A_REST:
+            return failure
+        rest = await self._context.requests.client.rest()
+        if rest is None:
+            return failure
+        return Failure(rest, f"as the engine says, after {failure.reason}: {failure.detail}")
 
     async def _send(self, request: ChatRequest, on_token: Callable[[int], None]) -> Chat:
         context = self._context

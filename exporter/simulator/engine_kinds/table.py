@@ -143,6 +143,18 @@ _ALL = (
         {"version": "0.33.0"},
     ),
     Profile(
+        "paused-waits",
+        "vLLM up to 0.32 after POST /pause: requests wait, /health answers 200.",
+        "The first session ends with the reason `paused`; then as `paused`.",
+        (be.Paused("waits"),),
+    ),
+    Profile(
+        "scaling",
+        "vLLM while POST /scale_elastic_ep adds or removes ranks: 503 for every path.",
+        "Being scaled: no fault, no alert, no restart.",
+        (be.Scaling(),),
+    ),
+    Profile(
         "frozen-queue",
         "The gauge of waiting requests stays at 15 after aborts, although none waits.",
         "The probe waits a minute. No counter grows, so it then plays a session.",

@@ -216,6 +216,13 @@ class Paused(Fault):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Scaling(Fault):
+    """As while POST /scale_elastic_ep adds or removes ranks: HTTP 503 for every request."""
+
+    name: ClassVar[str] = "scaling"
+
+
 # What /metrics and the other pages show
 
 
@@ -311,6 +318,6 @@ class Company(Fault):
 ALL: tuple[type[Fault], ...] = (
     HitUnit, BlockLabel, DropLastUnit, ForgetAnswers, ForgetLastStep, LookAhead, ExternalStore,
     LateHits, Transfer, ZeroCached, OmitEmpty, OddUsage, SwallowedIds, AllReasoning, StrictFields,
-    NoSystemRole, ClockInTemplate, TokenAtStart, NoTemplate, Asleep, Paused, FrozenQueue,
+    NoSystemRole, ClockInTemplate, TokenAtStart, NoTemplate, Asleep, Paused, Scaling, FrozenQueue,
     RecountedLookups, Drafts, NoStartTime, PageOf, Spread, PodGone, ModelCard, OnlyV1, Company,
 )  # fmt: skip

@@ -99,16 +99,19 @@ def _of_replicas(name: CheckTest, snapshot: EngineSnapshot) -> Finding:
     )
 
 
-def resting(*, asleep: bool) -> Finding:
-    """An engine that sleeps, by its /metrics or by /is_sleeping, or that is paused. This is no
-    fault, and nothing can be measured.
+_RESTS = {
+    FailureReason.ASLEEP: "/is_sleeping says that it sleeps",
+    FailureReason.PAUSED: "/is_paused or an answer says that it is paused",
+    FailureReason.SCALING: "an answer says that it is being scaled",
+}
+
+
+def resting(reason: FailureReason, *, by_metrics: bool = False) -> Finding:
+    """An engine that sleeps, is paused or is being scaled. This is no fault, and nothing can be
+    measured. `by_metrics`: its /metrics shows that it sleeps.
     """
-    evidence = (
-        'vllm:engine_sleep_state{sleep_state="awake"} is 0: requests wait until it is woken up'
-        if asleep
-        else "by /is_sleeping or /is_paused it rests: requests wait or are refused until it resumes"
-    )
-    return unknown(CheckTest.AWAKE, evidence, FAILURE_ADVICE[FailureReason.ASLEEP])
+    shown = 'vllm:engine_sleep_state{sleep_state="awake"} is 0: it sleeps'
+    return unknown(CheckTest.AWAKE, shown if by_metrics else _RESTS[reason], FAILURE_ADVICE[reason])
 
 
 _SHOWN_FLAGS = (

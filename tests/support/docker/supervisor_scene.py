@@ -51,7 +51,7 @@ class Scene:
         self.door = FakeDoor(self.world)
         self.views = []
         self.counted = RecordedLoop(may_fail=True)
-        self.resting = False
+        self.resting: FailureReason | None = None
         self.model: str | None = None
         self.health_deadlines: list[float] = []
         self.logged: list[dict[str, object]] = []
@@ -73,7 +73,7 @@ class Scene:
             raise EngineUnavailableError(FailureReason.SERVER_ERROR, "")
         return True
 
-    async def asleep_or_paused(self) -> bool:
+    async def rest(self) -> FailureReason | None:
         return self.resting
 
     async def loaded_model(self) -> str | None:

@@ -81,7 +81,7 @@ async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
     published.session_finished(failed_session())
     published.metrics.targets["local"].admission_checked(PauseReason.ASLEEP)
     page = await (await client.get("/")).text()
-    assert "Asleep or paused" in page
+    assert "Asleep, paused or being scaled" in page
     assert "1 target: 1 asleep or paused." in page
     assert "The last session failed" not in page
     assert "because the engine sleeps or is paused" in page

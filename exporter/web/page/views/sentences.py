@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _PAUSES = {
     PauseReason.QUEUE: "because requests wait in the engine's queue",
     PauseReason.USAGE: "because running requests fill the KV cache",
-    PauseReason.ASLEEP: "because the engine sleeps or is paused",
+    PauseReason.ASLEEP: "because the engine sleeps",
+    PauseReason.PAUSED: "because the engine is paused",
+    PauseReason.SCALING: "because the engine adds or removes ranks",
 }
 _HOUR = 3600
 _PAIRS = 16  # of a turn and its cold control are compared: the latest, few enough to be quick
