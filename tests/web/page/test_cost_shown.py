@@ -84,7 +84,7 @@ async def test_a_sleeping_engine_is_neither_up_nor_failing(client, published):
     assert "Asleep, paused or being scaled" in page
     assert "1 target: 1 asleep or paused." in page
     assert "The last session failed" not in page
-    assert "because the engine sleeps or is paused" in page
+    assert "because the engine sleeps" in page
     assert "paused" in (await (await client.get("/api/v1/targets")).json())["targets"][0]["cost"]
 
 
