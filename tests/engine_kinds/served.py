@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.simulator.server import Simulator
 
-RESTING = ("asleep", "paused", "paused-stream", "hung-queue")  # they answer no request
+RESTS = {  # the servers that say of themselves that they rest, and what they say
+    "asleep": "asleep",
+    "paused": "paused",
+    "paused-stream": "paused",
+    "paused-waits": "paused",
+    "scaling": "scaling",
+}
+RESTING = (*RESTS, "hung-queue")  # they answer no request
 
 
 def model_of(name: str) -> dict[str, str]:

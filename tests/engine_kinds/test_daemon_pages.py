@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 from alarms import firing
 from right_answers import RIGHT
-from served import RESTING, watch
+from served import RESTING, RESTS, watch
 
 from exporter.clock import SystemClock
 from exporter.simulator.faults.behaviours import Asleep, PodGone
@@ -132,9 +132,8 @@ def resting(loop):
 
     def enough(seen):
         pauses = [
-            seen.last.value("vllm_probe_paused", target=name, reason="asleep") == 1
-            for name in RESTING
-            if name != "hung-queue"
+            seen.last.value("vllm_probe_paused", target=name, reason=reason) == 1
+            for name, reason in RESTS.items()
         ]
         failed = seen.last.count_of("vllm_probe_session_failures_total", "hung-queue")
         return all(pauses) and failed >= 2  # one may be chance, and gives no alarm
@@ -146,17 +145,17 @@ def resting(loop):
     return watch(loop, RESTING, enough, **settings)
 
 
-@pytest.mark.parametrize("name", ["asleep", "paused", "paused-stream"])
+@pytest.mark.parametrize("name", RESTS)
 def test_an_engine_that_rests_holds_the_probe_back_and_is_not_called_ill(resting, name):
-    assert resting.last.value("vllm_probe_paused", target=name, reason="asleep") == 1
-    assert resting.last.value("vllm_engine_up", target=name) == 1
+    assert resting.last.value("vllm_probe_paused", target=name, reason=RESTS[name]) == 1
+    assert resting.last.value("vllm_engine_up", target=name) == (name != "scaling")
     reasons = resting.last.counted("vllm_probe_session_failures_total", name, "reason")
-    assert reasons <= {"paused"}, "only a refusal tells that it is paused"
+    assert reasons == (set() if name == "asleep" else {RESTS[name]}), "it is asked, or refuses"
 
 
 def test_the_page_says_that_an_engine_sleeps(resting):
     states = {target["target"]: target["state"] for target in resting.targets}
-    assert {states[name] for name in RESTING if name != "hung-queue"} == {"asleep"}
+    assert {states[name] for name in RESTS} == {"asleep"}
     assert "asleep" in resting.front.lower()
 
 
