@@ -68,7 +68,7 @@ def _keep_record(recipe: Recipe) -> bool:
     folder = Path(tempfile.mkdtemp(prefix=f"engine-{recipe.name}-"))
     try:
         with served(recipe, folder / "engine.log") as url:
-            record = record_of(recipe, measure(url, folder, recipe.model))
+            record = record_of(recipe, measure(url, folder, recipe.settings))
     except EngineError as error:
         print(f"  {error}", file=sys.stderr)
         return False

@@ -135,7 +135,7 @@ async def _play(recipe: Recipe, small: SmallCache, folder: Path) -> list[Played]
             "restart": Interruption(lambda: start("small.log", small.flags), TURN),
             "eviction": Interruption(lambda: fill_cache(url, small.foreign_tokens, recipe.model)),
         }
-        async with engine_access(*_settings(url, recipe.model)) as engine:
+        async with engine_access(*_settings(url, recipe)) as engine:
             sessions = _Sessions(engine)
             return [await sessions.play(name, faults.get(name)) for name in _ORDER]
 
@@ -143,8 +143,8 @@ async def _play(recipe: Recipe, small: SmallCache, folder: Path) -> list[Played]
 _ORDER = ("none", "reset", "restart", "none", "eviction")
 
 
-def _settings(url: str, model: str | None) -> tuple[Settings, Target]:
-    target = {"name": "engine", "url": url, "model": model}
+def _settings(url: str, recipe: Recipe) -> tuple[Settings, Target]:
+    target = {"name": "engine", "url": url, **recipe.settings}
     scrape = {"interval_seconds": _SCRAPE_SECONDS, "timeout_seconds": _SCRAPE_SECONDS}
     settings = Settings.model_validate({"targets": [target], "scrape": scrape})
     return settings, settings.targets[0]

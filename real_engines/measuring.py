@@ -39,7 +39,7 @@ timeout_seconds = {scrape}
 [[targets]]
 name = "engine"
 url = "{url}"
-{model}
+{more}
 """
 
 
@@ -58,32 +58,36 @@ class Measured:
     exporter: Mapping[str, float | None]
 
 
-def measure(url: str, folder: Path, model: str | None = None, sessions: int = SESSIONS) -> Measured:
-    """Compare the counters, play sessions and run `check`; logs go to `folder`.
+def measure(
+    url: str, folder: Path, target: Mapping[str, str] | None = None, sessions: int = SESSIONS
+) -> Measured:
+    """Compare the counters, play sessions and run `check`; logs go to `folder`. `target` are more
+    settings of the exporter's target.
 
     The counters are compared after a daemon has played one session and plays no more. That comes
     first: a request that is cancelled when a daemon stops counts as a lookup, but not as a prompt.
     """
-    told = told_tokens(url, model)
-    with _daemon(url, folder, model, _ONCE_SECONDS) as base:
+    target = target or {}
+    told = told_tokens(url, target.get("model"))
+    with _daemon(url, folder, target, _ONCE_SECONDS) as base:
         _first_sessions(base, 1)
         own, published = _at_rest(url, base)
-    with _daemon(url, folder, model, _OFTEN_SECONDS) as base:
+    with _daemon(url, folder, target, _OFTEN_SECONDS) as base:
         played = _first_sessions(base, sessions)
-    chosen = [] if model is None else ["--model", model]
+    chosen = [f"--{name.replace('_', '-')}={value}" for name, value in target.items()]
     code, report = programs.command_json("check", "--url", url, "--json", *chosen)
     return Measured(told, played, code, report, own, published)
 
 
 @contextmanager
-def _daemon(url: str, folder: Path, model: str | None, interval: float) -> Iterator[str]:
+def _daemon(url: str, folder: Path, target: Mapping[str, str], interval: float) -> Iterator[str]:
     """The URL of a daemon that plays a session every `interval` seconds, the first one at once."""
     port = programs.free_port()
     base = f"http://127.0.0.1:{port}"
     config, log = folder / "exporter.toml", folder / "exporter.log"
-    chosen = "" if model is None else f'model = "{model}"'
+    chosen = "\n".join(f'{name} = "{value}"' for name, value in target.items())
     text = _CONFIG.format(
-        port=port, interval=interval, scrape=_SCRAPE_SECONDS, url=url, model=chosen
+        port=port, interval=interval, scrape=_SCRAPE_SECONDS, url=url, more=chosen
     )
     config.write_text(text, "utf-8")
     with programs.running([*programs.EXPORTER, "run", "--config", str(config)], log) as exporter:

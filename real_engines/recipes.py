@@ -7,6 +7,7 @@
     environment = { VLLM_CPU_KVCACHE_SPACE = "1" }
     start_seconds = 600         # how long it may take until /health answers
     model = "adapter"           # if the first model that it serves is not the one to measure
+    data_parallel_ranks = "pinned"   # the setting of this name of the exporter's target
     note = "why something is not known here"
     small_cache = { context_tokens = 1984, blocks = 64 }   # to play faults (faults.py)
     no_faults = "why faults cannot be shown here"          # or the reason
@@ -70,9 +71,16 @@ class Recipe:
     environment: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = _START_SECONDS
     model: str | None = None
+    data_parallel_ranks: str | None = None
     note: str | None = None
     small_cache: SmallCache | None = None
     no_faults: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of the exporter's target."""
+        given = {"model": self.model, "data_parallel_ranks": self.data_parallel_ranks}
+        return {name: value for name, value in given.items() if value is not None}
 
     def words(self, port: int) -> list[str]:
         """The command line, with the port."""

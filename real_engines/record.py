@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from real_engines.recipes import Recipe, SmallCache
 
 _SESSION = ("failure", "notices", "prefix", "reuse_rule", "nonce_in_prompt")
+_OF_THIS_RUN = "request_id"
 _TURN = (
     *("turn", "prompt_tokens", "completion_tokens", "cached_tokens", "cached_tokens_source"),
     *("ideal_cached_tokens", "attainable_cached_tokens", "efficiency_ratio", "loss", "rule_losses"),
@@ -76,7 +77,12 @@ def _plain(rule: ReuseRule | None) -> dict[str, Any] | None:
 
 def _session(session: Mapping[str, Any]) -> dict[str, Any]:
     turns = [_picked(turn, *_TURN) for turn in session["turns"]]
-    return _picked(session, *_SESSION) | {"turns": turns}
+    found = _picked(session, *_SESSION)
+    if session.get("data_parallel_rank") is not None:
+        found["data_parallel_rank"] = session["data_parallel_rank"]
+    if (failure := found.get("failure")) is not None:
+        found["failure"] = {key: failure[key] for key in failure if key != _OF_THIS_RUN}
+    return found | {"turns": turns}
 
 
 def _picked(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -101,6 +101,16 @@ def test_an_engine_is_served_measured_and_stopped(tmp_path):
         assert counted["engine"] == counted["exporter"] > 0
 
 
+def test_the_settings_of_a_recipe_reach_the_sessions_and_check(tmp_path):
+    simulate = f"{sys.executable} -m exporter simulate --like dp2 --port {{port}}"
+    recipe = Recipe("sim", "two ranks", command=simulate, data_parallel_ranks="pinned")
+    with served(recipe, tmp_path / "engine.log") as url:
+        record = record_of(recipe, measure(url, tmp_path, recipe.settings, sessions=2))
+    assert [session["data_parallel_rank"] for session in record["sessions"]] == [0, 1]
+    assert all(turn["loss"] is None for one in record["sessions"] for turn in one["turns"])
+    assert record["check"]["exit_code"] == 0
+
+
 def test_a_record_has_a_line_for_each_turn(record):
     text = as_text(record)
     assert json.loads(text) == record
