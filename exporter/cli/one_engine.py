@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -208,6 +209,7 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
                     clock,
                     from_counters=settings.probe.cached_tokens_from_counters,
                     pin_ranks=target.data_parallel_ranks == "pinned",
+                    first_rank=random.randrange(1 << 16),
                     kv_events=kv_events,
                 ),
             )

@@ -106,6 +106,9 @@ class Check:
         played = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         knowledge = self._requests.knowledge
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
+        if not self._requests.ranks.obeyed and view is not None and view.snapshot is not None:
+            # Only the session showed that a rank did not get what was sent to it.
+            test = replace(test, ranks=view.snapshot.ranks)
         self._add(
             engine.of_match_unit(view, played.reuse_rule),
             session.of_engines(played),

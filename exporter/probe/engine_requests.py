@@ -78,6 +78,7 @@ class EngineRequests:
         *,
         from_counters: bool = False,
         pin_ranks: bool = False,
+        first_rank: int = 0,
         publish: Callable[[OwnShare], None] = lambda _change: None,
         yield_turn: Callable[[], Awaitable[None]] = _no_admission,
         recall: Callable[[float], Remembered | None] = lambda _start: None,
@@ -89,7 +90,7 @@ class EngineRequests:
         self.clock = clock
         self.from_counters = from_counters
         self.kv_events = kv_events
-        self.ranks = RankRotation(pinned=pin_ranks)
+        self.ranks = RankRotation(pinned=pin_ranks, first=first_rank)
         self.share = OwnShare()
         self.reports = UsageReports()
         self.knowledge = EngineKnowledge()

@@ -18,10 +18,10 @@ def of_ranks(*labels: int, tokens: float = 0.0) -> EngineSnapshot:
     return snapshot(ranks=len(labels), prompt_tokens_by_rank=dict.fromkeys(labels, tokens))
 
 
-@given(st.integers(2, 8), st.integers(0, 20), st.integers(1, 5))
-def test_each_rank_gets_as_many_sessions_as_the_others(ranks, first, rounds):
+@given(st.integers(2, 8), st.integers(0, 20), st.integers(1, 5), st.integers(0, 99))
+def test_each_rank_gets_as_many_sessions_as_the_others(ranks, first, rounds, start):
     shown = of_ranks(*range(first, first + ranks))
-    rotation = RankRotation(pinned=True)
+    rotation = RankRotation(pinned=True, first=start)
     given_ranks = [rotation.next(shown, "0.32.0") for _ in range(rounds * ranks)]
     assert Counter(given_ranks) == {Rank(first + n, n): rounds for n in range(ranks)}
 

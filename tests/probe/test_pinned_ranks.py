@@ -138,6 +138,16 @@ async def test_an_engine_that_drops_the_header_has_losses_to_other_ranks(bench, 
     assert [result.data_parallel_rank for result in played] == [None, None]
 
 
+async def test_check_knows_no_isolation_where_the_header_is_dropped(bench, monkeypatch):
+    monkeypatch.setattr(chat, "_pinned_rank", lambda _engine, _http: None)
+    async with bench(like="dp2", pin_ranks=True) as at:
+        report = await Check(at.plan, at.requests, at.new_salt).run()
+    found = {one.name: one for one in report.findings}
+    assert found["isolation"].verdict is Verdict.UNKNOWN
+    assert "another of the 2 ranks" in found["isolation"].evidence
+    assert found["second_turn"].verdict is Verdict.FAIL
+
+
 async def test_a_release_that_ignores_the_header_is_not_sent_it(bench):
     async with bench(like="dp2", pin_ranks=True, version="0.13.0") as at:
         seen = ranks_of_requests(at)

@@ -17,7 +17,8 @@ FIRST_TO_PIN = (14, 0)
 
 @dataclass(slots=True)
 class RankRotation:
-    """Gives each session the next rank of one engine, if sessions are `pinned`.
+    """Gives each session the next rank of one engine, if sessions are `pinned`. The first session
+    gets rank number `first`, counted over and over.
 
     `gone` has the labels of ranks that the engine refused although its page shows them: a rank that
     was scaled down stays on the page. `obeyed` is False once the counters of a rank have shown that
@@ -25,6 +26,7 @@ class RankRotation:
     """
 
     pinned: bool = False
+    first: int = 0
     gone: set[int] = field(default_factory=set)
     obeyed: bool = True
     _shown: tuple[Rank, ...] = ()
@@ -41,7 +43,7 @@ class RankRotation:
         if not self.pinned or old or len(self._shown) < 2 or not left:  # noqa: PLR2004 - a choice
             return None
         self._given += 1
-        return left[(self._given - 1) % len(left)]
+        return left[(self.first + self._given - 1) % len(left)]
 
     def forget(self) -> None:
         """Drop what is known of the engine process, because it has ended."""
