@@ -60,6 +60,10 @@ class KvEventFeed:
             self._log.warning("kv_events.disconnected", url=self.url)
         self.publish()
 
+    def stop(self) -> None:
+        """Nothing is received any more. That is no change of the connection to log."""
+        self.connected = False
+
     def add(self, sequence: int, batch: KvBatch) -> None:
         """Take one batch. Call `publish` after those that arrived together."""
         for kind, count in batch.counts.items():

@@ -30,6 +30,7 @@ _OPTIONS = (
     (zmq.RCVHWM, 1000),  # batches in memory; more are lost, and seen as a gap
     (zmq.MAXMSGSIZE, 64 << 20),
     (zmq.LINGER, 0),
+    (zmq.IPV6, 1),  # IPv4 too
     (zmq.RECONNECT_IVL, 200),
     (zmq.RECONNECT_IVL_MAX, 5000),
     # A peer that vanished without a word counts as gone after so many milliseconds.
@@ -57,6 +58,7 @@ class KvEventSubscriber:
             poller.register(socket, zmq.POLLIN)
             poller.register(monitor, zmq.POLLIN)
             opened = 0
+            self._connected.clear()
             try:
                 while True:
                     opened = self._connect(socket, opened)
@@ -68,7 +70,7 @@ class KvEventSubscriber:
                             await self._receive(socket)
                     self._heartbeat.ran()
             finally:
-                self._feed.set_connected(connected=False)
+                self._feed.stop()
 
     def _connect(self, socket: zmq.asyncio.Socket, opened: int) -> int:
         """Connect to the socket of each rank that is new. Returns their number."""

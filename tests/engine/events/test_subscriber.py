@@ -19,10 +19,11 @@ STORED = {"type": "BlockStored", "parent_block_hash": None, "block_size": 2, "me
 class Publisher:
     """An engine's socket: it sends what it is told, with sequence numbers."""
 
-    def __init__(self, port, rank=0):
+    def __init__(self, port, rank=0, host="127.0.0.1"):
         self.socket = zmq.Context.instance().socket(zmq.PUB)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind(f"tcp://127.0.0.1:{port}")
+        self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.bind(f"tcp://{host}:{port}")
         self.rank, self.sequence = rank, 0
 
     def send(self, *events):
@@ -36,8 +37,8 @@ class Publisher:
 
 
 @contextlib.contextmanager
-def publishing(port, rank=0):
-    publisher = Publisher(port, rank)
+def publishing(port, rank=0, host="127.0.0.1"):
+    publisher = Publisher(port, rank, host)
     try:
         yield publisher
     finally:
@@ -93,6 +94,19 @@ async def test_a_session_follows_its_blocks(port):
                 "other": feed.view.events["other"],
             }
             assert feed.view.missed == 0
+
+
+async def test_an_ipv6_address_is_reached(port):
+    with publishing(port, host="[::1]") as engine:
+        async with receiving(f"tcp://[::1]:{port}") as feed:
+            await subscribed(feed, engine)
+            assert feed.connected
+
+
+async def test_a_name_that_nobody_knows_is_waited_for():
+    async with receiving_soon("tcp://no-such-host.invalid:5557") as feed:
+        await asyncio.sleep(0.2)
+        assert not feed.connected
 
 
 async def test_a_batch_that_did_not_arrive_is_a_gap(port):
