@@ -158,10 +158,14 @@ def _length(array: msgspec.Raw) -> int | None:
     return None if size is None else int.from_bytes(head[1 : 1 + size], "big")
 
 
+_KINDS_BY_CLASS: dict[type[_Event], KvEventKind] = {
+    one: _KINDS_BY_TAG[str(one.__struct_config__.tag)]
+    for one in (_Stored, _Removed, _Cleared, _StoredArray, _RemovedArray, _ClearedArray)
+}
+
+
 def _kind(event: _Event | None) -> KvEventKind:
-    if event is None:
-        return KvEventKind.OTHER
-    return _KINDS_BY_TAG[str(event.__struct_config__.tag)]
+    return KvEventKind.OTHER if event is None else _KINDS_BY_CLASS[type(event)]
 
 
 def _record(event: _Event, salt: bytes | None) -> KvEvent:
