@@ -6,11 +6,12 @@ import contextlib
 from dataclasses import dataclass
 
 import pytest
-from engine_proxy import chats_in_turn, engine_proxy
+from engine_proxy import by_session, chats_in_turn, engine_proxy
 from scraper_bench import unheard_scraper
 
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.request import ChatRequest, Deadlines
 from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Check
@@ -55,8 +56,12 @@ def always_first(upstreams):
     return lambda _path: upstreams[0]
 
 
+def affine(upstreams):
+    return by_session(upstreams, "X-Session-Id")
+
+
 @contextlib.asynccontextmanager
-async def routed(route=chats_in_turn, count=2, named=None, **settings):
+async def routed(route=chats_in_turn, count=2, named=None, headers=None, **settings):
     """`named`: the replicas whose pages are configured; all by default."""
     options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
     async with contextlib.AsyncExitStack() as stack:
@@ -64,10 +69,11 @@ async def routed(route=chats_in_turn, count=2, named=None, **settings):
             await stack.enter_async_context(Simulator(SimulatorSettings(**options)))
             for _ in range(count)
         ]
-        url = await stack.enter_async_context(
-            engine_proxy(route([simulator.url for simulator in simulators]))
-        )
-        client = await stack.enter_async_context(EngineClient(url))
+        chosen = route([simulator.url for simulator in simulators])
+        proxy = engine_proxy(chosen, route=chosen if route is affine else None)
+        url = await stack.enter_async_context(proxy)
+        additions = Additions(headers=headers or {})
+        client = await stack.enter_async_context(EngineClient(url, additions=additions))
         shown = simulators if named is None else named(simulators)
         pages = {page_of(one): f"{one.url}/metrics" for one in shown}
         clock, salts = SystemClock(), iter(f"salt-{number}" for number in range(1000))
@@ -105,6 +111,24 @@ async def test_a_router_with_affinity_is_as_exact_as_one_engine():
     assert [turn.efficiency_ratio for turn in result.turns[1:]] == [1.0] * (len(result.turns) - 1)
     assert Notice.MIXED not in result.notices
     assert result.reuse_rule is not None
+
+
+async def test_the_header_of_a_session_keeps_it_and_its_isolation_test_on_one_replica():
+    async with routed(affine, headers={"x-session-id": "{session}"}) as at:
+        played = [await at.play() for _ in range(2)]
+        info = await at.client.info()
+        test = await run_isolation_test(at.requests, info, DEADLINES, iter("abcdef").__next__)
+    for result, simulator in zip(played, at.replicas, strict=True):
+        assert {turn.replica for turn in result.turns} == {page_of(simulator)}
+        assert causes(result) == {}
+    assert not test.mixed
+    assert test.same_salt_cached
+
+
+async def test_without_the_header_the_same_router_spreads_a_session():
+    async with routed(affine) as at:
+        result = await at.play()
+    assert LossCause.MIXED in causes(result).values()
 
 
 async def test_a_loss_on_one_replica_has_the_cause_that_its_own_counters_show():

@@ -30,6 +30,26 @@ def chats_in_turn(upstreams: Sequence[str]) -> Callable[[str], str]:
     return lambda path: next(turns) if path.endswith("/chat/completions") else upstreams[0]
 
 
+def by_session(upstreams: Sequence[str], header: str) -> Callable[[web.Request], str]:
+    """A router with affinity: all requests with the same value of a header go to one upstream.
+
+    Each new value gets the next upstream, and a request without the header the next, too.
+    """
+    turns, known = itertools.cycle(upstreams), dict[str, str]()
+
+    def route(request: web.Request) -> str:
+        if not request.path.endswith("/chat/completions"):
+            return upstreams[0]
+        session = request.headers.get(header)
+        if session is None:
+            return next(turns)
+        if session not in known:
+            known[session] = next(turns)
+        return known[session]
+
+    return route
+
+
 def without_token_ids(chunk: Json) -> Json:
     """A chunk as vLLM sent them before 0.10.2."""
     chunk = {key: value for key, value in chunk.items() if key != "prompt_token_ids"}
@@ -43,15 +63,18 @@ async def engine_proxy(
     choose: Callable[[str], str],
     edit: Callable[[Json], Json] = lambda chunk: chunk,
     tls: ssl.SSLContext | None = None,
+    route: Callable[[web.Request], str] | None = None,
 ) -> AsyncIterator[str]:
     """The URL of a proxy before the engine that `choose` names for a path; `edit` changes chunks.
+    `route` chooses by the whole request, in place of `choose`.
 
     With `tls` the proxy is reached by https.
     """
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
-            url = choose(request.path) + request.path_qs
+            chosen = choose(request.path) if route is None else route(request)
+            url = chosen + request.path_qs
             headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
             body = await request.read()
             async with session.request(request.method, url, data=body, headers=headers) as upstream:
