@@ -53,7 +53,7 @@ KINDS = os.environ.get("TEST_ENGINE_KINDS", "eagle gemma3 qwen3-next").split()
 KINDS_WITH_FAULTS = KINDS if "TEST_ENGINE_KINDS" in os.environ else ["eagle"]
 """Each takes two more starts of a minute."""
 SMALL_CONTEXT = 1984
-SMALL_BLOCKS = {"gemma3": 384, "gemma4": 400, "swa": 66, "qwen3-next": 18, "qwen3-next-32": 18}
+SMALL_BLOCKS = {"gemma3": 384, "gemma4": 160, "swa": 66, "qwen3-next": 18, "qwen3-next-32": 18}
 """Blocks that hold one prompt of the small context and not much more; 64 where layers are alike."""
 
 
