@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reuse_sessions import also_explaining, hints_for, hits_of, rules, sessions
 
 from exporter.analysis.reuse.learning import Hints, Learned, Observation, hints_of, learn
-from exporter.analysis.reuse.rule import Earlier, Prefix, Rule, Span, served
+from exporter.analysis.reuse.rule import Earlier, Prefix, Rule, Span, sent_again, served
 from exporter.engine.metrics.exposition import parse
 from exporter.model.reuse import ReuseRule
 
@@ -97,6 +97,20 @@ def test_a_disturbed_short_hit_fits_any_rule_that_serves_more():
 def test_a_disturbed_hit_above_a_rule_still_disproves_it():
     above = Observation(SESSION[3], 2432, disturbed=True)
     assert learn([*hits(Rule(528))[:3], above], NOTHING_TOLD) is None
+
+
+def test_a_larger_unit_is_open_while_a_smaller_one_that_metrics_point_to_explains_as_much():
+    """Three hits of Gemma-4 after a restart: all are multiples of 128, but the unit is 64."""
+    turns = [after(1573, 1415, 1446), after(1678, 1573, 1604), after(1760, 1678, 1709)]
+    uneven = Hints(32, uneven=True, speculative=False)
+    right = Rule(64, answers_kept=False)
+    seen = hits(right, turns)
+    assert [one.cached for one in seen] == [1408, 1536, 1664]
+    found = learn(seen, uneven)
+    assert found.told.unit_tokens is None
+    assert found.told_apart_by(sent_again(1760))
+    again = Observation(sent_again(1760), 1728)
+    assert learn([*seen, again], uneven).told == ReuseRule(64, 0, False, 0)
 
 
 def test_misses_tell_units_apart_that_hits_do_not():

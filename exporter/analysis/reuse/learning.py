@@ -173,7 +173,7 @@ def _simplest(open_rules: Sequence[Rule], hints: Hints, block: int) -> Learned:
     pointed_at = [
         one
         for one in open_rules
-        if one.unit_tokens == rule.unit_tokens and _points_to(hints, one) and one is not rule
+        if one.unit_tokens <= rule.unit_tokens and _points_to(hints, one) and one is not rule
     ]
     return Learned(rule, tuple(dict.fromkeys((*others, *pointed_at))))
 
