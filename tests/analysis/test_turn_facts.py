@@ -196,6 +196,8 @@ def test_a_rule_with_two_bounds_is_attained_between_them_and_lost_below():
         assert (facts.attainable_cached_tokens, facts.efficiency_ratio) == (cached, 1.0)
     facts = judged(turn(1168), basis(**sound()), known)
     assert (facts.attainable_cached_tokens, facts.loss.tokens) == (1184, 16)
+    facts = judged(turn(None), basis(), known)
+    assert facts.attainable_cached_tokens is None, "which of the two is known only with the hit"
 
 
 def test_usage_that_hides_hits_makes_cached_tokens_unknown():

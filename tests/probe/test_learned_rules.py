@@ -8,6 +8,7 @@ import pytest
 
 from exporter.analysis.reuse.rule import Rule
 from exporter.model.session import LossCause, Notice
+from exporter.probe.isolation import run_isolation_test
 from exporter.simulator.faults import faults
 
 LARGE = {"num_blocks": 20_000}
@@ -205,3 +206,27 @@ async def test_a_restart_within_a_session_forgets_the_rule_and_is_the_cause(benc
     assert attainable(result)[:3] == cached(result)[:3]
     assert None not in attainable(result)[:4]
     assert result.turns[4].loss.tokens == result.turns[4].attainable_cached_tokens > 0
+
+
+async def isolated(at):
+    info = await at.client.info()
+    return await run_isolation_test(at.requests, info, at.plan.deadlines, at.new_salt)
+
+
+async def test_the_repeat_of_an_isolation_test_shows_part_of_the_rule(bench):
+    """A repeat has no answer to reuse, so it tells a dropped block from an answer not kept."""
+    async with bench(like="eagle", version=OLD, **LARGE) as at:
+        test = await isolated(at)
+        (seen,) = at.requests.knowledge.remembered(1.0).hits
+        assert (seen.cached, seen.disturbed) == (test.same_salt_cached, False)
+        await at.play()
+        again = await isolated(at)
+    assert test.possible is None, "one hit shows no rule"
+    assert again.possible == again.same_salt_cached
+    assert again.possible < (again.prompt_tokens - 1) // 16 * 16, "a block less"
+
+
+async def test_the_repeat_of_an_isolation_test_on_two_ranks_shows_no_rule(bench):
+    async with bench(like="dp2", **LARGE) as at:
+        await isolated(at)
+        assert at.requests.knowledge.remembered(1.0).hits == ()

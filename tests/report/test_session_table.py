@@ -93,6 +93,9 @@ def test_attainable_has_a_column_only_if_the_rule_gives_something_up():
     assert last[-1].split() == [
         *("all", "3,750", "96", "2,208", "58.9", "%", "2,272", "2,208", "100", "%")
     ]
+    (third,) = [line.split() for line in last if line.split()[:1] == ["3"]]
+    assert {"1,280", "1,248"} <= set(third), "its ideal, and what the rule leaves of it"
+    assert third.count("1,248") == 2, "cached and attainable"
     assert "attain" not in drawn(TURNS)
     assert "attainable" in drawn(EAGLE_TURNS, 140)
     assert "attainable" not in drawn(TURNS, 140)

@@ -3,12 +3,14 @@
 import html
 import re
 
+import pytest
 from publish_records import EAGLE, EAGLE_TURNS, TURNS, engine_view, session, turn
 from samples_page import publish
 
 from exporter.metrics.state.target import TargetState
 from exporter.model.reuse import RuleCause
 from exporter.model.session import LossCause
+from exporter.web.page.views.sessions import session_rows, trend
 from exporter.wording.reuse_rules import RULE_ADVICE
 
 
@@ -41,6 +43,12 @@ async def test_a_session_without_a_loss_by_the_rule_did_all_that_the_rule_allows
     page = await words(client)
     assert "all that the engine's reuse rule allows." in page
     assert "Tokens lost" not in page
+
+
+@pytest.mark.parametrize(("turns", "shown"), [(EAGLE_TURNS, True), (TURNS, False)])
+def test_the_trend_has_what_was_attainable_where_it_is_not_the_ideal(turns, shown):
+    chart = trend(session_rows([session(*turns)] * 2))
+    assert ("attainable" in {key.text for key in chart.keys}) is shown
 
 
 async def test_an_engine_that_gives_up_nothing_has_no_column_and_no_table_of_its_rule(
