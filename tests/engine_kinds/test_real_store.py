@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import count, cycle
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -18,12 +18,13 @@ from scraper_bench import unheard_scraper
 from session_bench import DEADLINES
 
 from exporter.clock import SystemClock
+from exporter.daemon.probing import new_salt
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.exposition import parse
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.isolation import run_isolation_test
-from exporter.probe.session.cold_control import ColdControl
-from exporter.probe.session.plan import SessionHooks, SessionPlan
+from exporter.probe.request_scope import RequestScope
+from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.wording.findings.isolation import of_isolation
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
     from vllm_server import VllmServers
 
-    from exporter.model.engine import EngineSnapshot
-    from exporter.model.session import SessionResult
+    from exporter.engine.wire.request import ChatRequest
+    from exporter.model.chat import Chat
+    from exporter.model.session import TurnFacts
 
 pytestmark = [
     pytest.mark.vllm,
@@ -45,45 +47,52 @@ pytestmark = [
 ]
 
 
-async def counters_of(url: str) -> EngineSnapshot:
+async def hits_of(url: str) -> tuple[float, float]:
+    """The engine's own counters of hits: in its own cache, and in the store."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
-        return parse(await answer.read(), at=0.0, scrape_seconds=0.0)
+        found = parse(await answer.read(), at=0.0, scrape_seconds=0.0)
+    return found.hit_tokens or 0.0, found.external_hit_tokens or 0.0
 
 
-def hits(before: EngineSnapshot, after: EngineSnapshot) -> tuple[float, float]:
-    """The growth of the hits in the engine's own cache and in the store."""
-    local, external = (
-        (getattr(one, name) or 0.0 for one in (after, before))
-        for name in ("hit_tokens", "external_hit_tokens")
-    )
-    return next(local) - next(local), next(external) - next(external)
-
-
-async def measured(url: str, *, from_counters: bool) -> tuple[SessionResult, str]:
-    """A session whose controls put each turn's prompt into the store, and what check says.
-
-    The first session on an empty store trusts salts, so a control has the prompt of its turn.
+class OthersFirst(RequestScope):
+    """Before each turn after the first another client sends its prompt under another salt, so that
+    the store has all of it. `grown` is what the engine counted for each turn of the exporter.
     """
-    numbers, chances = count(), cycle([0.0, 0.0])  # every turn, and before it
 
-    def new_salt() -> str:
-        return f"salt-{next(numbers):027d}"
+    grown: list[tuple[float, float]]
 
+    async def chat(self, request: ChatRequest, *arguments: Any) -> Chat:
+        client, turn = self._requests.client, request.max_tokens > 1
+        if turn and len(request.messages) > 2:
+            other = replace(request, cache_salt="another client", max_tokens=1)
+            await client.chat(other, DEADLINES)
+            await self._requests.clock.sleep(1.0)  # until it is counted
+        before = await hits_of(client.url)
+        chat = await super().chat(request, *arguments)
+        if turn:
+            after = await hits_of(client.url)
+            self.grown.append((after[0] - before[0], after[1] - before[1]))
+        return chat
+
+
+async def measured(
+    url: str, monkeypatch: pytest.MonkeyPatch, *, from_counters: bool
+) -> tuple[list[TurnFacts], list[tuple[float, float]], str]:
+    """The turns of a session, what the engine counted for each, and what `check` says of salts."""
+    grown: list[tuple[float, float]] = []
+    monkeypatch.setattr(OthersFirst, "grown", grown, raising=False)
+    monkeypatch.setattr("exporter.probe.session.runner.RequestScope", OthersFirst)
     async with EngineClient(url, timeout_seconds=60) as client:
         scraper = unheard_scraper(client, SystemClock())
         requests = EngineRequests(
             client, scraper.refresh, SystemClock(), from_counters=from_counters
         )
-        control = ColdControl(1.0, lambda: next(chances), new_salt)
         plan = SessionPlan("t", CODING_AGENT, 32, DEADLINES)
-        before = await counters_of(url)
-        result = await SessionRunner(plan, requests, new_salt, control=control).play(SessionHooks())
+        result = await SessionRunner(plan, requests, new_salt).play()
         test = await run_isolation_test(requests, await client.info(), DEADLINES, new_salt)
-        local, external = hits(before, await counters_of(url))
-        own = requests.share
-    assert (own.hit_tokens - own.external_tokens, own.external_tokens) == (local, external)
-    assert own.unsplit == 0
-    return result, of_isolation(test).evidence
+    assert result.failure is None
+    assert requests.share.unsplit == 0
+    return list(result.turns), grown, of_isolation(test).evidence
 
 
 def store_in(folder: Path) -> list[str]:
@@ -97,23 +106,23 @@ def store_in(folder: Path) -> list[str]:
 
 
 async def test_usage_and_counters_give_the_same_ratios_and_the_same_split(
-    vllm_servers: VllmServers, tmp_path: Path
+    vllm_servers: VllmServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    played, said = [], set()
+    ratios = []
     for details in (True, False):
         flag = f"--{'' if details else 'no-'}enable-prompt-tokens-details"
         server = vllm_servers.start_kind("external", *store_in(tmp_path / flag), flag)
         try:
-            result, evidence = await measured(server.url, from_counters=not details)
+            turns, grown, said = await measured(server.url, monkeypatch, from_counters=not details)
         finally:
             server.stop()
-        assert result.failure is None
-        played.append(
-            [(t.hit_ratio, t.cached_tokens, t.external_cached_tokens) for t in result.turns]
-        )
-        said.add(evidence)
-    by_usage, by_counters = played
-    assert by_usage == by_counters
-    assert [external > 0 for _, _, external in by_usage] == [False, *[True] * 7]
-    (evidence,) = said
-    assert "from an external KV store and none from the engine's own cache" in evidence
+        split = [
+            ((turn.cached_tokens or 0) - (turn.external_cached_tokens or 0),
+             turn.external_cached_tokens)
+            for turn in turns
+        ]  # fmt: skip
+        assert split == grown[-len(turns) :]
+        assert [external > 0 for _, external in grown[-len(turns) :]] == [False, *[True] * 7]
+        assert "from an external KV store and none from the engine's own cache" in said
+        ratios.append([turn.hit_ratio for turn in turns])
+    assert ratios[0] == ratios[1]

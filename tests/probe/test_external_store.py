@@ -7,7 +7,7 @@ from probed_engine import ProbedEngine
 
 from exporter.model.chat import CachedTokensSource
 from exporter.model.reuse import RuleCause
-from exporter.model.session import LossCause, Notice
+from exporter.model.session import ControlOutcome, LossCause, Notice
 from exporter.probe.session.plan import SessionHooks
 from exporter.simulator.faults import behaviours
 from exporter.wording.findings.finding import Verdict
@@ -193,3 +193,14 @@ async def test_a_decode_node_has_no_hit_and_no_external_part(bench, like, detail
         assert {turn.tokens_saved for turn in result.turns} == {None}
         assert causes(result) == {}
     assert of_isolation(test).verdict is Verdict.UNKNOWN
+
+
+async def test_a_cold_control_puts_nothing_of_its_turn_into_a_store(bench):
+    """The first session trusts salts, and the store ignores them."""
+    async with bench(like="external") as at:
+        result = await ProbedEngine(at).session_runner(ratio=1.0).play()
+    later = result.turns[1:]
+    assert {turn.control.outcome for turn in later} == {ControlOutcome.COLD}
+    assert [turn.external_cached_tokens for turn in later] == [0] * 7
+    assert {turn.efficiency_ratio for turn in later} == {1.0}
+    assert Notice.HIT_BEYOND_IDEAL not in result.notices

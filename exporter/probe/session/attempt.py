@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from exporter.analysis.hits.counted_hits import has_store
 from exporter.analysis.salt_trust import knows_salts
 from exporter.engine.wire.refusal import says_rank_is_gone
 from exporter.engine.wire.request import ChatRequest
@@ -209,7 +210,9 @@ class Attempt:
         context = self._context
         if context.control is None or place is not now:
             return None
-        if self._record.nonce:  # the words at the head keep requests apart, so they are new, too
+        # The words at the head keep requests apart, so they are new, too. A store may ignore salts,
+        # and then it would serve the turn what the control computed.
+        if self._record.nonce or has_store(context.requests.latest):
             opening = with_text_before(self._scenario.steps[0][0], context.new_salt())
             request = replace(request, messages=[opening, *request.messages[1:]])
         context.hooks.on_request(True)
