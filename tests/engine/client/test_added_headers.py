@@ -70,7 +70,7 @@ async def test_every_request_to_the_target_itself_has_them():
         await client.healthy()
         await client.tokenize("tiny", REQUEST.messages, ())
         await client.detokenize("tiny", [1])
-        await client.asleep_or_paused()
+        await client.rest()
         await client.chat(REQUEST, PATIENT)
     assert set(at.sent("X-Tenant").values()) == {SECRET}
     assert len(at.sent("X-Tenant")) == 9
