@@ -246,6 +246,37 @@ def _cache() -> list[timeseries.Panel]:
             (8, 8),
             query("A", promql.rate("vllm_engine_generation_tokens_total")),
         ),
+        *_replicas(),
+    ]
+
+
+def _replicas() -> list[timeseries.Panel]:
+    hit, queried = (
+        promql.rate(f"vllm_engine_replica_{part}", by="target, replica", over="$window")
+        for part in ("hit_tokens_total", "queried_tokens_total")
+    )
+    same = promql.increase("vllm_probe_routed_turns_total", 'replica="same"')
+    turns = promql.increase("vllm_probe_routed_turns_total")
+    return [
+        dress(
+            kinds.lines().min(0).max(1),
+            "Hit ratio by replica",
+            "Hit / queried tokens of all traffic of each replica behind a router, including the "
+            "probe. Only for targets with metrics_urls.",
+            parts.RATIO,
+            (8, 8),
+            query("A", promql.ratio(hit, queried), "{{target}} {{replica}}"),
+        ),
+        dress(
+            kinds.lines().min(0).max(1),
+            "Turns on the replica of the turn before",
+            "Of the probe's later turns whose replica is known, the share that the router sent to "
+            "the replica of the turn before. Below 1 the routing loses the cache. Only for targets "
+            "with metrics_urls.",
+            parts.RATIO,
+            (8, 8),
+            query("A", promql.ratio(same, turns)),
+        ),
     ]
 
 

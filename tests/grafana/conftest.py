@@ -21,10 +21,12 @@ import pytest
 from publish_records import (
     INFO,
     RESIDENCY,
+    TURNS,
     container_view,
     engine_view,
     failed_engine_view,
     measured,
+    session,
 )
 from real_prometheus import free_port, prometheus
 from samples_page import page_bytes, publish
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
-DEMO, HEALTHY, FAILING = "demo", "healthy", "failing"
+DEMO, HEALTHY, FAILING, ROUTED = "demo", "healthy", "failing", "routed"
 
 _CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -90,7 +92,10 @@ def demo() -> Iterator[int]:
 
 
 class _Users:
-    """Users of the healthy engine: at each scrape they have sent more requests."""
+    """Users of the healthy engine: at each scrape they have sent more requests.
+
+    The routed one has a replica with a page of its own, and another session at each scrape.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -111,6 +116,9 @@ class _Users:
         counts = tuple(self._reads * count for count in RESIDENCY.counts)
         residency = dict.fromkeys(view.residency, replace(RESIDENCY, counts=counts))
         publish(self._metrics, replace(view, snapshot=snapshot, residency=residency))
+        publish(self._metrics, replace(view, target=ROUTED, replicas={"a:1": totals}))
+        turns = (replace(turn, replica="a:1") for turn in TURNS)
+        publish(self._metrics, session(*turns, target=ROUTED))
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -140,7 +148,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
     metrics = Metrics()
-    for target in (HEALTHY, FAILING):
+    for target in (HEALTHY, FAILING, ROUTED):
         metrics.add(TargetState(target))
     publish(
         metrics,

@@ -15,7 +15,7 @@ from grafana import expressions as promql
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEMO, HEALTHY, FAILING = "demo", "healthy", "failing"
+DEMO, HEALTHY, FAILING, ROUTED = "demo", "healthy", "failing", "routed"
 
 pytestmark = pytest.mark.docker
 
@@ -33,8 +33,10 @@ def until(stack, what: str, value: Callable[[], object]) -> object:
 
 def target_of(question: Question) -> str:
     """The demo has no container, no users and no --kv-cache-metrics. Queries about these use a
-    healthy engine with all of them.
+    healthy engine with all of them, and those about replicas one behind a router.
     """
+    if re.search("vllm_engine_replica_|vllm_probe_routed_", question.expr):
+        return ROUTED
     lacking = "vllm_container_|vllm_engine_users_|vllm_engine_kv_block_"
     return HEALTHY if re.search(lacking, question.expr) else DEMO
 
@@ -122,7 +124,7 @@ def test_the_diagnosis_of_a_container_is_its_cause_or_none(stack):
 
 def test_the_fleet_has_a_row_for_each_target(stack):
     engines = panel("fleet", "Targets")["targets"][0]["expr"]
-    until(stack, "three targets", lambda: len(stack.ask(engines, ".*")) == 3)
+    until(stack, "four targets", lambda: len(stack.ask(engines, ".*")) == 4)
     for target in panel("fleet", "Targets")["targets"]:
         for series in stack.ask(target["expr"], ".*"):
             assert set(series["metric"]) == {"target"}, "a second label would double the row"

@@ -40,10 +40,13 @@ def test_replicas_with_pages_of_their_own_are_shown_one_by_one(metrics):
 def test_turns_are_counted_by_whether_they_met_the_replica_of_the_turn_before(metrics):
     first, second, third = TURNS
     on = [dataclasses.replace(first, replica="a:1"), dataclasses.replace(second, replica="a:1")]
+    assert Page(metrics).value("vllm_probe_routed_turns_total", replica="same") is None
+    publish(metrics, session(*on))
+    assert Page(metrics).value("vllm_probe_routed_turns_total", replica="other") == 0
     publish(metrics, session(*on, dataclasses.replace(third, replica="b:1")))
     publish(metrics, session(*on, dataclasses.replace(third, replica=None)))
     page = Page(metrics)
-    assert page.value("vllm_probe_routed_turns_total", replica="same") == 2
+    assert page.value("vllm_probe_routed_turns_total", replica="same") == 3
     assert page.value("vllm_probe_routed_turns_total", replica="other") == 1
 
 

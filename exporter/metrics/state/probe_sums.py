@@ -64,8 +64,8 @@ class ProbeSums:
         hits_unknown = any(t.prompt_tokens and t.cached_tokens is None for t in turns)
         rule_unknown = any(map(_hit_an_unknown_share, turns))
         for kind, count in hops(turns).items():
-            word = _HOPS[kind]
-            self.routed_turns[word] = self.routed_turns.get(word, 0) + count
+            self.routed_turns = self.routed_turns or dict.fromkeys(_HOPS.values(), 0)
+            self.routed_turns[_HOPS[kind]] += count
         for turn in turns:
             self._add_spent(turn)
             if hits_unknown and turn.cached_tokens_source is CachedTokensSource.NO_HITS:
