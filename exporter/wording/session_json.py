@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from exporter.model.session import SessionResult
+from exporter.model.session import SessionResult, TurnFacts
 
 
 @cache
@@ -31,8 +32,8 @@ def session_json(result: SessionResult) -> dict[str, Any]:
     return shape
 
 
-_AFTER_COMPUTED = (
-    *("cached_tokens_source", "attainable_cached_tokens", "rule_losses"),
-    *("replica", "external_cached_tokens"),
+_NAMES = [each.name for each in fields(TurnFacts)]
+_AFTER_COMPUTED = tuple(
+    name for name in _NAMES[_NAMES.index("control") + 1 :] if name != "inter_token_seconds"
 )
 """pydantic puts computed keys last, but these came later."""

@@ -70,8 +70,9 @@ def test_what_the_reuse_rule_gives_up_comes_after_the_keys_of_earlier_versions()
     played = session(TURNS[0], turn(2, 1250, 976, 992, gives_up=16), model="tiny")
     shape = session_json(replace(played, reuse_rule=rule))
     later = shape["turns"][1]
-    newest = ("attainable_cached_tokens", "rule_losses", "replica", "external_cached_tokens")
-    assert tuple(later)[-4:] == newest
+    newest = ("cached_tokens_source", "attainable_cached_tokens", "rule_losses", "replica")
+    newest += ("request_id", "external_cached_tokens")
+    assert tuple(later)[-7:] == ("ttft_saved_seconds", *newest)
     assert later["attainable_cached_tokens"] == 976
     assert later["efficiency_ratio"] == 1
     assert later["loss"] is None
