@@ -10,7 +10,7 @@ from exporter.engine.wire.answer import Answer, read_usage
 from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder
 from exporter.model.chat import Usage
-from exporter.model.failure import FailureReason
+from exporter.model.failure import RESTS, FailureReason
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -62,14 +62,20 @@ def test_an_engine_that_dies_in_the_stream_is_a_stream_error_in_spite_of_done():
 PAUSED = "Generation is paused. Please retry after it resumes."
 
 
-@pytest.mark.parametrize("words", [PAUSED, "The model is currently scaling. Please try again."])
-def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words):
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (PAUSED, FailureReason.PAUSED),
+        ("The model is currently scaling. Please try again.", FailureReason.SCALING),
+    ],
+)
+def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words, reason):
     body = json.dumps({"error": {"message": words, "code": 503}}).encode()
-    assert failure_of(503, body).reason is FailureReason.PAUSED
+    assert failure_of(503, body).reason is reason
     answer = Answer()
     answer.add(body, 1.0)
-    assert answer.end().reason is FailureReason.PAUSED
-    assert FailureReason.PAUSED not in ENGINE_FAILURES
+    assert answer.end().reason is reason
+    assert RESTS.isdisjoint(ENGINE_FAILURES)
 
 
 def test_other_messages_with_503_mean_an_overloaded_server():
