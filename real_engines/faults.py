@@ -88,18 +88,19 @@ def empty_cache(url: str) -> None:
     _post(f"{url}/reset_prefix_cache", {})
 
 
-def fill_cache(url: str, tokens: int, model: str | None = None) -> None:
-    """A prompt of another client with about so many tokens, answered with one."""
+def fill_cache(url: str, small: SmallCache, model: str | None = None) -> None:
+    """Prompts of another client, each answered with one token."""
     served_model = model or first_model(url)
 
-    def of_words(count: int) -> dict[str, Any]:
-        message = {"role": "user", "content": " ".join(["another"] * count)}
+    def of_words(count: int, number: int) -> dict[str, Any]:
+        words = " ".join(["another"] * count)
+        message = {"role": "user", "content": f"{number} {words}"}
         return {"model": served_model, "messages": [message]}
 
-    asked = of_words(_SOME_WORDS)
-    counted = json.loads(_post(f"{url}/tokenize", asked))["count"]
-    enough = of_words(_SOME_WORDS * tokens // counted)
-    _post(f"{url}/v1/chat/completions", enough | {"max_tokens": 1})
+    counted = json.loads(_post(f"{url}/tokenize", of_words(_SOME_WORDS, 0)))["count"]
+    enough = _SOME_WORDS * small.foreign_tokens // counted
+    for number in range(small.foreign_prompts):
+        _post(f"{url}/v1/chat/completions", of_words(enough, number) | {"max_tokens": 1})
 
 
 def _post(url: str, body: Mapping[str, Any]) -> bytes:
@@ -133,7 +134,7 @@ async def _play(recipe: Recipe, small: SmallCache, folder: Path) -> list[Played]
         faults = {
             "reset": Interruption(lambda: empty_cache(url), TURN),
             "restart": Interruption(lambda: start("small.log", small.flags), TURN),
-            "eviction": Interruption(lambda: fill_cache(url, small.foreign_tokens, recipe.model)),
+            "eviction": Interruption(lambda: fill_cache(url, small, recipe.model)),
         }
         async with engine_access(*_settings(url, recipe)) as engine:
             sessions = _Sessions(engine)

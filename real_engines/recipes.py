@@ -38,11 +38,13 @@ class RecipeError(ValueError):
 class SmallCache:
     """A context in which sessions are short, and the blocks of a cache that holds one such prompt.
 
-    Sliding and linear layers need more blocks for it than full attention does.
+    Sliding and linear layers need more blocks for it than full attention does. `foreign_prompts` of
+    another client evict a session: a sliding window can survive one.
     """
 
     context_tokens: int
     blocks: int
+    foreign_prompts: int = 1
 
     @property
     def context_flags(self) -> list[str]:

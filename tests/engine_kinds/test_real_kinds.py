@@ -146,7 +146,8 @@ def faulty_kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def faults(faulty_kind: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
     """The session with each fault, after one without."""
-    small = SmallCache(SMALL_CONTEXT, SMALL_BLOCKS.get(faulty_kind, 64))
+    prompts = 2 if faulty_kind == "swa" else 1
+    small = SmallCache(SMALL_CONTEXT, SMALL_BLOCKS.get(faulty_kind, 64), prompts)
     command = f"env HOST=127.0.0.1 PORT={{port}} {kind_command()} {faulty_kind}"
     recipe = Recipe(faulty_kind, faulty_kind, command=command, small_cache=small)
     played = play_faults(recipe, small, tmp_path_factory.mktemp(faulty_kind))
