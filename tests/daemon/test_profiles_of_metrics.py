@@ -76,8 +76,8 @@ async def test_the_sum_of_merged_pages_stands_when_an_engine_leaves(bench):
 async def test_a_sleeping_engine_gets_no_requests(bench, name, failed):
     async with like(name) as engine:
         await bench.fleet.apply([target("a", engine.url)], shared())
-        paused = "vllm_probe_paused"
-        await bench.until("rests", lambda: value(bench, paused, reason="asleep") == 1)
+        paused, why = "vllm_probe_paused", "asleep" if name == "asleep" else "paused"
+        await bench.until("rests", lambda: value(bench, paused, reason=why) == 1)
         assert value(bench, "vllm_probe_sessions_total") == failed
         assert bench.metrics.targets["a"].own.requests == 0
 
