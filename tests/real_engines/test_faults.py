@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
-from real_engines.faults import TURN, play_faults
+from real_engines.counters import engine_page
+from real_engines.faults import TURN, fill_cache, play_faults
 from real_engines.page import tables
+from real_engines.programs import read, served
 from real_engines.recipes import Recipe, SmallCache
 from real_engines.record import as_text, faults_of
 
@@ -46,6 +49,16 @@ def test_a_session_without_a_fault_follows_each_start(faults):
         *(("none", None), ("reset", TURN), ("restart", TURN)),
         *(("none", None), ("eviction", last)),
     ]
+
+
+def test_another_client_sends_as_many_prompts_as_the_recipe_says(tmp_path):
+    simulate = f"{sys.executable} -m exporter simulate --port {{port}}"
+    small = replace(SMALL, foreign_prompts=2)
+    with served(Recipe("sim", "plain", command=simulate), tmp_path / "engine.log") as url:
+        fill_cache(url, small)
+        counted = engine_page(read(f"{url}/metrics")).counters
+    assert counted["prompt_tokens"] == pytest.approx(2 * small.foreign_tokens, rel=0.05)
+    assert counted["hit_tokens"] < small.foreign_tokens / 2, "the prompts differ at their start"
 
 
 def test_the_page_shows_each_fault_beside_what_the_rule_gives_up(record, faults):

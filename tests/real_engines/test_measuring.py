@@ -39,6 +39,7 @@ def test_a_small_cache_is_one_of_flags(tmp_path):
     (recipe,) = read(written(tmp_path, text))
     assert recipe.small_cache.context_flags == ["--max-model-len", "1984"]
     assert recipe.small_cache.flags[2:] == ["--num-gpu-blocks-override", "64"]
+    assert recipe.small_cache.foreign_prompts == 1
 
 
 def test_faults_alone_are_added_to_the_record_that_exists(tmp_path, record, monkeypatch):
