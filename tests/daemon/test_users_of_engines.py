@@ -92,10 +92,21 @@ async def test_an_adapter_as_a_target_of_its_own_is_no_user_of_its_model(bench):
     async with simulator(num_blocks=4096) as engine:
         engine.inject(behaviours.ModelCard(kind="adapter"))
         both = [target("a", engine.url), target("b", engine.url, model="simulated-lora")]
-        await bench.fleet.apply(both, PROBED)
+        often, once = shared(interval_seconds=2.0), shared(interval_seconds=86400.0)
+        await bench.fleet.apply(both, often)
+        await bench.until(
+            "the beginning", lambda: users(bench, "prefix_cache_queried_tokens_total") == 0
+        )
+        await bench.sessions_of("a", 2)
         await bench.sessions_of("b", 2)
-        await everything_asked(bench)
-        assert bench.value("vllm_probe_sessions_total", target="b") >= 2
+        await bench.fleet.apply(both, once)  # so that nothing runs after one more session
+
+        def asked(name):
+            return bench.value("vllm_probe_queried_tokens_total", target=name)
+
+        await bench.until(
+            "a reading that contains all that both asked",
+            lambda: bench.metrics.targets["a"].users._mark.own.queried_tokens == asked("a") > 0,
+        )
+        assert asked("a") == asked("b")
         assert users(bench, "prefix_cache_queried_tokens_total") == 0
-        together = [bench.value("vllm_probe_queried_tokens_total", target=name) for name in "ab"]
-        assert together[0] == together[1]

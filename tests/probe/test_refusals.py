@@ -153,8 +153,8 @@ async def test_sessions_take_turns_with_a_model_and_its_adapters(bench, adapters
     async with bench(like="lora") as at:
         plan = replace(at.plan, adapters=adapters)
         sessions = SessionRunner(plan, at.requests, at.new_salt)
-        results = [await sessions.play() for _ in range(3)]
-    assert [result.model for result in results] == [base, adapter, base]
+        results = [await sessions.play() for _ in range(4)]
+    assert [result.model for result in results] == [base, adapter, adapter, base]
     for result in results:
         assert result.failure is None
         assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
@@ -176,8 +176,8 @@ async def test_an_adapter_shares_no_cached_prefix_with_its_model(bench):
 async def test_an_adapter_that_is_not_served_fails_only_its_own_sessions(bench):
     async with bench(like="lora") as at:
         sessions = SessionRunner(replace(at.plan, adapters=("sql",)), at.requests, at.new_salt)
-        first, second, third = [await sessions.play() for _ in range(3)]
-    assert first.failure is third.failure is None
+        first, second, _, fourth = [await sessions.play() for _ in range(4)]
+    assert first.failure is fourth.failure is None
     assert second.failure.reason is FailureReason.MODEL_NOT_FOUND
     assert "'sql'" in second.failure.detail
 

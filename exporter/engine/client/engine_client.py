@@ -168,7 +168,8 @@ class EngineClient:
     async def info(self, adapters: Adapters = (), turn: int = 0) -> EngineInfo:
         """The wanted model, or the first of /v1/models, and the version. Raises as above.
 
-        With `adapters` it is the next of the model and these for each `turn` (0…).
+        With `adapters` it is the next of the model and these for each `turn` (0…). Each round
+        begins with another one, so that each meets every rank.
         """
         cards = model_cards(await self._reader.json("GET", f"{self.url}/v1/models"))
         model = self._choose(cards, adapters, turn)
@@ -247,7 +248,7 @@ class EngineClient:
             raise EngineUnavailableError(FailureReason.NO_MODEL, "/v1/models lists no model")
         model = self._wanted_model if self._wanted_model is not None else names[0]
         models = with_adapters(model, adapters, cards)
-        wanted = models[turn % len(models)]
+        wanted = models[(turn + turn // len(models)) % len(models)]
         if wanted not in names:
             added = self._additions.headers_of(None).values()
             served = without_sent(error_text(", ".join(names)), self._api_key, None, added)
