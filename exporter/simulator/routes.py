@@ -160,7 +160,7 @@ class Routes:
         return wire.answer({"status": "awake", "tags": None})
 
     async def _is_sleeping(self, _: web.Request) -> web.Response:
-        return wire.answer({"is_sleeping": self._engine.sleep_level > 0})
+        return wire.answer({"is_sleeping": self._rests()})
 
     async def _pause(self, _: web.Request) -> web.Response:
         refuses = self._engine.age in ages.REFUSES_PAUSED
@@ -172,7 +172,12 @@ class Routes:
         return wire.answer({"status": "resumed"})
 
     async def _is_paused(self, _: web.Request) -> web.Response:
-        return wire.answer({"is_paused": self._engine.faults.get(behaviours.Paused) is not None})
+        return wire.answer({"is_paused": self._rests()})
+
+    def _rests(self) -> bool:
+        """Both are said of an engine that is paused and of one that sleeps, by vLLM 0.32.0."""
+        paused = self._engine.faults.get(behaviours.Paused) is not None
+        return paused or self._engine.sleep_level > 0
 
     async def _list_faults(self, _: web.Request) -> web.Response:
         return wire.answer({**self._active(), "available": faults.catalogue()})

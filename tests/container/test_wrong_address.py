@@ -235,7 +235,8 @@ async def test_a_host_that_does_not_take_connections_is_not_reached():
 @pytest.mark.parametrize(
     ("answers", "rest"),
     [
-        ({"/is_sleeping": {"is_sleeping": True}, "/is_paused": {"is_paused": True}}, "asleep"),
+        ({"/is_sleeping": {"is_sleeping": True}}, "asleep"),
+        ({"/is_sleeping": {"is_sleeping": True}, "/is_paused": {"is_paused": True}}, "paused"),
         ({"/is_sleeping": {"is_sleeping": False}, "/is_paused": {"is_paused": True}}, "paused"),
         ({"/is_sleeping": {"error": "The model is currently scaling."}}, "scaling"),
         ({"/is_paused": {"is_paused": False}}, None),

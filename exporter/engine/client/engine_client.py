@@ -53,7 +53,7 @@ _MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every
 _REQUEST_ID = "X-Request-Id"
 """vLLM makes its own id of a chat from it, `chatcmpl-…`, and logs that. (`_base_request_id` of its
 chat server, read in 0.10.2 to 0.32.0; seen on 0.32.0.)"""
-_RESTS_TOLD = {"is_sleeping": FailureReason.ASLEEP, "is_paused": FailureReason.PAUSED}
+_RESTS_TOLD = {"is_paused": FailureReason.PAUSED, "is_sleeping": FailureReason.ASLEEP}
 """Paths, which are also the fields of their answers."""
 _LONGEST_NAME = 500  # characters of a model name, which every session keeps
 
@@ -153,8 +153,9 @@ class EngineClient:
         """ASLEEP, PAUSED or SCALING if the engine says so; None if it says nothing.
 
         vLLM serves these paths only with VLLM_SERVER_DEV_MODE=1, and so it does /sleep and /pause.
-        Sleep comes first, because an engine that sleeps is paused, too. While ranks are being
-        added or removed it refuses every path.
+        Of vLLM 0.32.0 both are true while it is paused and while it sleeps, so /metrics, which
+        shows sleep alone, comes before this. While ranks are being added or removed it refuses
+        every path.
         """
         for state, reason in _RESTS_TOLD.items():
             try:
