@@ -5,9 +5,12 @@ TEST_ENGINE_KINDS names the kinds, separated by spaces; the default is one of ea
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
+import urllib.request
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,7 @@ from vllm_server import kind_command
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
+from exporter.model.failure import FailureReason
 from exporter.model.reuse import RuleCause
 from exporter.model.session import LossCause
 from exporter.probe.session.plan import SessionPlan
@@ -71,9 +75,11 @@ def engine(vllm_servers: VllmServers, kind: str) -> Iterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def runner_of(url: str) -> AsyncIterator[tuple[SessionRunner, EngineRequests]]:
+async def runner_of(
+    url: str, deadlines: Deadlines = DEADLINES
+) -> AsyncIterator[tuple[SessionRunner, EngineRequests]]:
     async with EngineClient(url, timeout_seconds=60) as client:
-        plan, requests = SessionPlan("t", CODING_AGENT, 32, DEADLINES), requests_to(client)
+        plan, requests = SessionPlan("t", CODING_AGENT, 32, deadlines), requests_to(client)
         yield SessionRunner(plan, requests, lambda: secrets.token_hex(16)), requests
 
 
@@ -113,6 +119,26 @@ async def test_a_cache_emptied_between_two_turns_is_a_loss_beside_what_the_rule_
         result = await reset.play(runner, requests)
     check_loss(result, TURN, LossCause.RESET, kind)
     assert result.turns[TURN - 1].cached_tokens == 0
+
+
+async def test_a_paused_engine_is_told_from_one_that_hangs_and_plays_on_when_it_resumes(engine):
+    """Requests wait in it, and /health answers."""
+    async with runner_of(engine.url, replace(DEADLINES, first_token=5)) as (runner, requests):
+        pause = Interruption(lambda: post(engine.url, "pause"), TURN)
+        result = await pause.play(runner, requests)
+        assert await requests.client.healthy()
+        await asyncio.to_thread(post, engine.url, "resume")
+    assert result.failure is not None
+    assert (result.failure.reason, result.failed_turn) == (FailureReason.PAUSED, TURN)
+    async with runner_of(engine.url) as (runner, requests):
+        assert await requests.client.rest() is None
+        assert (await runner.play()).failure is None
+
+
+def post(url: str, path: str) -> None:
+    request = urllib.request.Request(f"{url}/{path}", method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200
 
 
 def check_loss(result: SessionResult, turn: int, cause: LossCause, kind: str) -> None:
