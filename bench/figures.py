@@ -55,7 +55,9 @@ def quartile(values: Sequence[float], which: int) -> float:
 
 
 def percentile_99(values: Sequence[float]) -> float:
-    """Of at least two values."""
+    """The greatest of fewer than two values, as on a machine that is too busy for more."""
+    if len(values) < 2:
+        return max(values)
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 

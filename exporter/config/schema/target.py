@@ -208,6 +208,10 @@ class Target(TargetTemplate, _Place):
             raise mistake(f'is required in mode "{mode}", such as "http://127.0.0.1:8000"')
         return value
 
+    def __hash__(self) -> int:
+        """By name and address: its tables of headers and fields have no hash."""
+        return hash((self.name, self.url))
+
     @property
     def base_url(self) -> str:
         """The server's URL without a final slash."""
