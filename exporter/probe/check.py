@@ -95,7 +95,7 @@ class Check:
             engine.of_prefix_caching(view),
         )
         asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
-        rest = FailureReason.ASLEEP if asleep else await self._client.rest()
+        rest = await self._requests.rest(view)
         if rest is not None:
             self._add(engine.of_match_unit(view), engine.resting(rest, by_metrics=asleep is True))
             self._not_tried(_AT_REST)

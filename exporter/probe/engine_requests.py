@@ -108,6 +108,13 @@ class EngineRequests:
         """Take what another one has learned of the same engine process."""
         self.process, self.reports, self.knowledge = other.process, other.reports, other.knowledge
 
+    async def rest(self, view: EngineView | None) -> FailureReason | None:
+        """Whether the engine says that it sleeps, is paused or is being scaled. /metrics comes
+        first: a paused engine says elsewhere that it sleeps, too.
+        """
+        asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
+        return FailureReason.ASLEEP if asleep else await self.client.rest()
+
     def new_session(self, view: EngineView | None, info: EngineInfo) -> RequestContext:
         """The context of a new session, with the next rank if sessions are pinned.
 

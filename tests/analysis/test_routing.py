@@ -74,9 +74,9 @@ def test_hits_tell_two_replicas_apart_that_computed_as_much():
     assert replica_of(before, after, Usage(100, 1, 64)) == KEYS[0]
 
 
-def test_a_hit_in_an_external_cache_is_not_asked_of_the_local_counter():
-    outside = replace(page(100, 0), cached_prompt_tokens=64.0)
-    before = reading((0, 0))
+def test_a_hit_in_a_store_is_a_hit_of_the_replica_that_loaded_it():
+    outside = replace(page(100, 0), cached_prompt_tokens=64.0, external_hit_tokens=64.0)
+    before = of_replicas({KEYS[0]: replace(page(0, 0), external_hit_tokens=0.0)}, {})
     after = of_replicas({KEYS[0]: outside}, {})
     assert replica_of(before, after, Usage(100, 1, 64)) == KEYS[0]
 

@@ -20,6 +20,7 @@ from exporter.probe.isolation import run_isolation_test
 from exporter.probe.session.plan import SessionHooks, SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 from exporter.wording.findings.finding import CheckTest, Verdict
 from exporter.wording.verdict import notes
@@ -164,6 +165,30 @@ async def test_traffic_that_fills_another_replica_evicts_nothing_here():
         await at.play()
         result = await at.play(before_turn)
     assert causes(result) == {len(result.turns): LossCause.RESET}
+
+
+async def test_a_repeat_that_missed_on_one_replica_says_nothing_of_another():
+    where = [0]
+    async with routed(lambda upstreams: lambda _path: upstreams[where[0]]) as at:
+
+        def before_turn(index, _turns):
+            if index == 3:
+                at.replicas[0].inject(faults.Wedge())
+            if index == 4:
+                where[0] = 1
+            if index == 5:
+                assert at.replicas[1].engine.reset_prefix_cache()
+
+        await at.play()
+        where[0] = 1
+        await at.play()
+        where[0] = 0
+        result = await at.play(before_turn)
+    assert causes(result) == {
+        3: LossCause.UNEXPLAINED,  # two overlapping requests cannot be placed
+        4: LossCause.MIXED,
+        5: LossCause.RESET,
+    }
 
 
 async def test_a_turn_whose_replica_is_uncertain_is_blamed_on_nothing():

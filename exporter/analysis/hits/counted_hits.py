@@ -53,12 +53,12 @@ def external_hits(
         return None if external is None else 0
     total = all_hits(before, after)
     alone = idle(after) and ran_alone(before, after, prompt)
-    if not alone or total is None or abs(total - cached) > _ROUNDING:
+    if not alone or total is None or abs(total - cached) > ROUNDING:
         return None
     return min(int(external), cached)
 
 
-_ROUNDING = 1
+ROUNDING = 1
 """Tokens: some versions take back the last token of a prompt that is cached as a whole."""
 
 

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from exporter.analysis.hits.counted_hits import counters_include, growth
+from exporter.analysis.hits.counted_hits import ROUNDING, all_hits, counters_include
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ def possible_replicas(
 ) -> AbstractSet[PartKey]:
     """The replicas whose counters show a request of this usage between two readings.
 
-    More than one if other clients' requests are in the growth, too. None if the counters do not
-    include the request yet.
+    More than one if other clients' requests are in the growth, too. Empty while the counters do not
+    include the request.
     """
     return {key for key in after.parts if _may_include(before, after, usage, key)}
 
@@ -44,14 +44,8 @@ def _may_include(before: EngineSnapshot, after: EngineSnapshot, usage: Usage, ke
         return True
     if not counters_include(one, two, usage.prompt_tokens):
         return False
-    hits = growth(one.hit_tokens, two.hit_tokens)
-    return hits is None or hits >= _counted_hits(usage, two)
-
-
-def _counted_hits(usage: Usage, snapshot: EngineSnapshot) -> int:
-    """The least that the hit counter grew by; it does not include hits in an external cache."""
-    external = growth(snapshot.hit_tokens, snapshot.cached_prompt_tokens)
-    return 0 if external else usage.cached_tokens or 0
+    hits = all_hits(one, two)
+    return hits is None or hits >= (usage.cached_tokens or 0) - ROUNDING
 
 
 class Hop(Enum):

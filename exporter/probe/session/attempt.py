@@ -178,9 +178,7 @@ class Attempt:
         if failure is None or failure.reason not in _LIKE_A_REST:
             return failure
         requests = self._context.requests
-        view = await requests.observe()
-        asleep = view is not None and view.snapshot is not None and view.snapshot.asleep
-        rest = FailureReason.ASLEEP if asleep else await requests.client.rest()
+        rest = await requests.rest(await requests.observe())
         if rest is None:
             return failure
         return Failure(rest, f"as the engine says, after {failure.reason}: {failure.detail}")

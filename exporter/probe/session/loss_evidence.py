@@ -123,7 +123,7 @@ class LossEvidence:
         self._hop = hop(before, turn.replica) if self._routed else Hop.ONE_ENGINE
         self._replica = turn.replica
         self._add_tokens(turn, prompts=turn.usage.prompt_tokens if turn.usage else 0)
-        if turn.cached_tokens:
+        if turn.cached_tokens or not self.undisturbed:
             self._missed = None
 
     async def about(
@@ -136,7 +136,7 @@ class LossEvidence:
         usage = turn.usage
         if usage is None or (usage.cached_tokens or 0) >= expected:
             return None
-        moved, key = self._hop is Hop.OTHER_REPLICA, turn.replica if self._routed else OWN_PAGE
+        moved, key = self._hop is Hop.OTHER_REPLICA, self._key(turn)
         before = None if key is None else self._last(key)
         change = await self._since_last(key)
         now, started = change.now, change.started
@@ -185,10 +185,14 @@ class LossEvidence:
     def _routed(self) -> bool:
         return self.engine is not None and self.engine.own_pages
 
+    def _key(self, chat: Chat) -> PartKey | None:
+        """The engine that computed a request; None if it is an unknown replica."""
+        return chat.replica if self._routed else OWN_PAGE
+
     def _add_tokens(self, *answers: Chat, prompts: int = 0) -> None:
         """Count what was sent under the session's salt; `prompts` are tokens of a turn's prompt."""
         for one in answers:
-            key = one.replica if self._routed else OWN_PAGE
+            key = self._key(one)
             if key is not None and key in self._seen:
                 seen = self._seen[key]
                 self._seen[key] = replace(
@@ -249,7 +253,7 @@ class LossEvidence:
         self.repeated = turn.index
         self._add_tokens(*answers)
         (again,) = answers
-        key = turn.replica if self._routed else OWN_PAGE
+        key = self._key(turn)
         before = None if key is None else self._last(key)
         change = await self._since_last(key)
         now, traffic, usage = change.now, change.traffic, again.usage
@@ -268,7 +272,7 @@ class LossEvidence:
             return None
         if chat.replica != turn.replica:
             return None  # the cache of another replica
-        change = await self._since_last(turn.replica if self._routed else OWN_PAGE)
+        change = await self._since_last(self._key(turn))
         ids = chat.prompt_token_ids
         known = ids is not None and turn.prompt_token_ids is not None
         same = ids == turn.prompt_token_ids if known else None

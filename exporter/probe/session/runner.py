@@ -62,19 +62,19 @@ class SessionRunner:
         self._control = control
         self._salts = SaltTrust()
         self._ids = TokenIds(requests.client)
-        self._sessions = self._round = 0
+        self._sessions = 0
         self._record: SessionRecord | None = None
         # By kind and model.
         self._fitted: dict[tuple[str, str], tuple[tuple[Any, ...], Scenario, bool]] = {}
 
     async def play(self, hooks: SessionHooks | None = None) -> SessionResult:
         """Play one session under a salt never used before."""
-        kind, clock = self._plan.kind_of(self._sessions), self._requests.clock
-        self._round = self._plan.round_of(self._sessions)
+        number, clock = self._sessions, self._requests.clock
         self._sessions += 1
+        kind = self._plan.kind_of(number)
         record = self._record = SessionRecord(kind.name, clock.time(), clock.monotonic())
         try:
-            await self._play(kind, record, hooks or SessionHooks())
+            await self._play(kind, self._plan.round_of(number), record, hooks or SessionHooks())
         except EngineUnavailableError as error:
             record.failure = Failure(FailureReason(error.reason), error.detail)
         except ScenarioError as error:
@@ -93,9 +93,12 @@ class SessionRunner:
         rank = record.rank if self._requests.ranks.obeyed else None
         return record.result(self._plan.target, self._requests.clock.monotonic(), rank)
 
-    async def _play(self, kind: ScenarioKind, record: SessionRecord, hooks: SessionHooks) -> None:
+    async def _play(
+        self, kind: ScenarioKind, turn: int, record: SessionRecord, hooks: SessionHooks
+    ) -> None:
+        """`turn` chooses the model or adapter; see `EngineClient.info`."""
         requests = self._requests
-        info = record.info = await self._client.info(self._plan.adapters, self._round)
+        info = record.info = await self._client.info(self._plan.adapters, turn)
         self._ids.begin(info.version)
         replicas = ReplicaDetector(requests.observe)
         before = await replicas.first()
