@@ -23,14 +23,13 @@ class IsolationTest:
 
     A third request under the same salt is sent only if the second hit nothing, and two overlapping
     ones only if the third hit nothing either (`overlap_cached`). `possible` is what the repeat must
-    hit by the engine's reuse rule. `traffic` and `room` are those
-    between the first and the last of these; `same_ids`: they are known to have had the same token
-    ids. `hit_before`: this engine process had served a prompt of the exporter from cache before.
-    `other_salt_external` are the tokens under the other salt that came from a KV store, and
-    `same_salt_local` those of the repeat that came from the engine's own cache.
-    `transfer`: usage counts as cached what came from another engine. `salt_refused`: the engine
-    refuses cache_salt, so no request had one. `mixed`: several engines are known to have answered.
-    `tokens` are those of all prompts and answers.
+    hit by the engine's reuse rule. `traffic` and `room` are those between the first and the last of
+    these; `same_ids`: they are known to have had the same token ids. `hit_before`: this engine
+    process had served a prompt of the exporter from cache before. `other_salt_external` are the
+    tokens under the other salt that came from a KV store, and `same_salt_local` those of the repeat
+    that came from the engine's own cache. `transfer`: usage counts as cached what came from another
+    engine. `salt_refused`: the engine refuses cache_salt, so no request had one. `mixed`: several
+    engines are known to have answered. `tokens` are those of all prompts and answers.
     """
 
     prompt_tokens: int | None = None

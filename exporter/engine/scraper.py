@@ -53,7 +53,7 @@ RECOUNTED_SECONDS = max(windows.WINDOWS.values())
 class MetricsSource(Protocol):
     """Where the scraper reads an engine; `EngineClient` is one."""
 
-    async def metrics(self, url: str | None = None) -> bytes:
+    async def metrics(self, url: str | None = None, /) -> bytes:
         """The page of vLLM's own /metrics, or that at `url`. Raises `EngineUnavailableError`."""
 
     async def info(self) -> EngineInfo:
@@ -175,9 +175,7 @@ class Scraper:
         return outcome if outcome.own_pages else self._judged(outcome)
 
     async def _read_replicas(self) -> EngineSnapshot | ScrapeFailure:
-        """All replicas' pages as one snapshot. The one of a single replica is judged as an engine's
-        own page.
-        """
+        """All replicas' pages as one snapshot. Each is judged as an engine's own page."""
         urls = self._replica_pages
         pages = await asyncio.gather(*(self._read_page(url) for url in urls.values()))
         parts: dict[PartKey, EngineSnapshot] = {}
@@ -197,7 +195,7 @@ class Scraper:
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                page = await (self._source.metrics(url) if url else self._source.metrics())
+                page = await self._source.metrics(url)
             at = self._clock.monotonic()
             version = self._info.version if self._info else None
             return exposition.parse(page, at=at, scrape_seconds=at - began, version=version)
@@ -289,9 +287,7 @@ class Scraper:
         self._info_outage.failed(self._clock.monotonic(), reason, detail)
 
     def _compose(
-        self,
-        snapshot: EngineSnapshot | None,
-        failure: ScrapeFailure | None,
+        self, snapshot: EngineSnapshot | None, failure: ScrapeFailure | None
     ) -> EngineView:
         of_all, effective = (
             {} if snapshot is None else windows.hit_ratios(samples, at=snapshot.at)

@@ -220,13 +220,13 @@ class EngineView:
 
     `hit_ratios` maps a window ("1m", "5m", "1h") to hits / lookups of all traffic within it; a
     window without traffic is left out. `effective_hit_ratios` also count hits in external tiers.
-    `restarts` counts the restarts seen. `mixed`: a short time
-    ago several processes answered at this URL in turn. `recounted`: within the last hour the engine
-    counted more lookups than its prompts explain, so `totals` and `hit_ratios` leave them out.
-    `recounts` counts how often that happened. `lookups_open`: `totals` lack the latest lookups,
-    because the prompts that explain them may still follow (engine/metrics/lookups.py). `replicas`
-    are the totals of each replica that has a page of its own, by its name. `residency` are the
-    histograms of an engine's own page, continued over its restarts.
+    `restarts` counts the restarts seen. `mixed`: a short time ago several processes answered at
+    this URL in turn. `recounted`: within the last hour the engine counted more lookups than its
+    prompts explain, so `totals` and `hit_ratios` leave them out. `recounts` counts how often that
+    happened. `lookups_open`: `totals` lack the latest lookups, because the prompts that explain
+    them may still follow (engine/metrics/lookups.py). `replicas` are the totals of each replica
+    that has a page of its own, by its name. `residency` are the histograms of an engine's own page,
+    continued over its restarts.
     """
 
     target: str

@@ -25,7 +25,7 @@ class Engine:
         self.hangs = hangs
         self.open = asyncio.Event()
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, _url: str | None = None) -> bytes:
         with self.counts:
             if self.hangs:
                 await asyncio.Event().wait()
@@ -140,7 +140,7 @@ async def test_the_first_reading_comes_soon_and_the_later_ones_in_their_turn():
     began: list[float] = []
 
     class Timed(Engine):
-        async def metrics(self) -> bytes:
+        async def metrics(self, _url: str | None = None) -> bytes:
             began.append(clock.monotonic() - 1000.0)
             return vllm_page()
 

@@ -66,9 +66,9 @@ async def test_the_next_round_begins_an_interval_after_the_last_began(engine, be
 
 async def test_the_time_that_a_reading_takes_is_part_of_the_interval():
     class SlowSource(BrokenSource):
-        async def metrics(self) -> bytes:
+        async def metrics(self, url: str | None = None) -> bytes:
             bench.clock.jump(3.0)
-            return await super().metrics()
+            return await super().metrics(url)
 
     bench = Bench("http://127.0.0.1:9", source=SlowSource())
     async with bench.running():
@@ -100,13 +100,13 @@ async def test_a_refresh_during_a_round_reads_again_after_it():
     class CountingSource(BrokenSource):
         inside = most = reads = 0
 
-        async def metrics(self) -> bytes:
+        async def metrics(self, url: str | None = None) -> bytes:
             self.inside += 1
             self.reads += 1
             self.most = max(self.most, self.inside)
             await bench.clock.settle()
             self.inside -= 1
-            return await super().metrics()
+            return await super().metrics(url)
 
     source = CountingSource()
     bench = Bench("http://127.0.0.1:9", source=source)

@@ -255,7 +255,7 @@ async def test_lookups_that_were_counted_again_evict_nothing(bench):
         page = at.client.metrics
         counted = iter(range(2_000_000, 10**9, 2_000_000))
 
-        async def metrics():
+        async def metrics(url=None):
             """As below vLLM 0.27: it counts the lookups of a waiting request again at each step."""
             more, lines = next(counted), (await page()).decode().splitlines(keepends=True)
             for place, line in enumerate(lines):

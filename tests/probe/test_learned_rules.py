@@ -136,7 +136,7 @@ async def test_short_hits_of_several_ranks_teach_nothing(bench):
     async with bench() as at:
         page = at.client.metrics
 
-        async def metrics():
+        async def metrics(url=None):
             """Each series a second time, as of another rank."""
             text = (await page()).decode()
             lines = text.splitlines(keepends=True)

@@ -55,9 +55,9 @@ async def test_a_session_without_a_loss_sends_nothing_but_its_turns(bench):
         pages = at.client.metrics
         read = []
 
-        async def metrics():
+        async def metrics(url=None):
             read.append(1)
-            return await pages()
+            return await pages(url)
 
         at.client.metrics = metrics
         first = await at.play()

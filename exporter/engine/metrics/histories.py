@@ -39,11 +39,7 @@ class Histories:
     def replicas(self) -> dict[str, EngineTotals]:
         """The totals of each replica that has a page of its own, by its name."""
         named = {replica_name(key): history for key, history in self.engines.items()}
-        return {
-            name: engine_totals({each: _total(one, each) for each in one.counts})
-            for name, one in named.items()
-            if name is not None
-        }
+        return {name: one.totals() for name, one in named.items() if name is not None}
 
     def of(self, key: PartKey) -> EngineHistory:
         """The history of one engine; an empty one if the page has not shown it."""

@@ -138,6 +138,7 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
     seen = bool(configs or own)
     cache = _cache_config(configs, len(engines))
     step = _lookup_step(page, cache)
+    prompts = _by_source(names.PROMPT_TOKENS_BY_SOURCE, page, engines)
     numbers: dict[str, Any] = {
         field: _number(family, page, engines, step) for field, family in names.FIELDS.items()
     }
@@ -149,8 +150,8 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
         cache=cache,
         asleep=_asleep(by_name.get(names.SLEEP_STATE, ())),
         lookup_step_tokens=step or 1,
-        local_cached_tokens=_prompts_by_source(page, engines).get(names.LOCAL_HIT),
-        cached_by_source=_cached_by_source(page, engines),
+        local_cached_tokens=prompts.get(names.LOCAL_HIT),
+        cached_by_source=_cached_by_source(page, engines, prompts),
         speculative=names.SPECULATION in by_name if seen else None,
         residency=residency_of(by_name, len(engines) or 1),
         draft_tokens=_draft_tokens(page.by_name.get(names.DRAFTED, ())),
@@ -172,15 +173,15 @@ def _number(family: Family, page: Page, engines: set[str], step: int | None) -> 
     return number
 
 
-def _cached_by_source(page: Page, engines: set[str]) -> Mapping[str, float]:
-    """Cached prompt tokens by vLLM's own words for their source, the most detailed there are."""
+def _cached_by_source(
+    page: Page, engines: set[str], prompts: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Cached prompt tokens by vLLM's own words for their source, the most detailed there are.
+
+    `prompts` are all prompt tokens by source.
+    """
     tiers = _by_source(names.CACHED_BY_SOURCE, page, engines)
-    prompts = _prompts_by_source(page, engines)
     return tiers or {name: n for name, n in prompts.items() if name != names.COMPUTED}
-
-
-def _prompts_by_source(page: Page, engines: set[str]) -> Mapping[str, float]:
-    return _by_source(names.PROMPT_TOKENS_BY_SOURCE, page, engines)
 
 
 def _by_source(name: str, page: Page, engines: set[str]) -> Mapping[str, float]:

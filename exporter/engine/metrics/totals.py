@@ -73,8 +73,8 @@ class Carried:
 class EngineHistory:
     """The sum of one engine's snapshots so far; the empty one is `EngineHistory()`.
 
-    `engine_totals` reads the keys of `counts`. `recounted_at` is when lookups were last
-    left out because the prompts do not explain them, `recounts` is how often that happened.
+    `engine_totals` reads the keys of `counts`. `recounted_at` is when lookups were last left out
+    because the prompts do not explain them, `recounts` is how often that happened.
     """
 
     counts: Mapping[str, Carried] = field(default_factory=dict)

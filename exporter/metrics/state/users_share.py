@@ -57,9 +57,9 @@ class UsersShare:
     """One target. The sums are None until first known, and never fall.
 
     `queried_tokens` and `hit_tokens` count the same times, so one divided by the other is a true
-    ratio. `external_tokens` are hits in a tier below the engine's own cache. `elsewhere_at` is
-    when the counters last missed the exporter's own prompts: then they
-    belong to another engine than the one that answers.
+    ratio. `external_tokens` are hits in a tier below the engine's own cache. `elsewhere_at` is when
+    the counters last missed the exporter's own prompts: then they belong to another engine than the
+    one that answers.
     """
 
     queried_tokens: float | None = None

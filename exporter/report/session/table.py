@@ -189,8 +189,12 @@ _COLUMNS = (
 
 
 def _columns(*, cold: bool, ruled: bool, stored: bool, short_of_room: bool) -> list[_Column]:
-    left_out = {_COLD: not cold, _ATTAINABLE: not ruled, _COMPLETION: short_of_room}
-    left_out[_EXTERNAL] = not stored
+    left_out = {
+        _COLD: not cold,
+        _ATTAINABLE: not ruled,
+        _EXTERNAL: not stored,
+        _COMPLETION: short_of_room,
+    }
     return [column for column in _COLUMNS if not left_out.get(column, False)]
 
 

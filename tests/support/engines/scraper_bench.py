@@ -136,7 +136,7 @@ class BrokenSource:
     def __init__(self) -> None:
         self.broken = False
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, _url: str | None = None) -> bytes:
         if self.broken:
             raise RuntimeError("a mistake")
         return vllm_page()
