@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_evidence_records import BUSY, HIT_AGAIN, LOST, MISSED_AGAIN, QUIET
 
 from exporter.analysis.hits.traffic import OwnTraffic, Traffic, room_beside, traffic_between
 from exporter.analysis.loss.causes import RULES, Evidence, loss, needs_repeat
@@ -13,24 +14,7 @@ from exporter.analysis.reuse.repeated_prompt import Repeat
 from exporter.engine.metrics.exposition import parse
 from exporter.model.session import LossCause
 
-QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
-BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=None)
 LIGHT = Traffic(foreign=2000, alone=False, unreported_hits=-1900, hits_beyond=100)
-MISSED_AGAIN, HIT_AGAIN = Repeat(0, QUIET, same_ids=True), Repeat(960, QUIET, same_ids=True)
-LOST = Evidence(
-    cached=0,
-    expected=960,
-    prompt=1000,
-    match_unit=32,
-    prefix_caching=True,
-    restarted=False,
-    ranks=1,
-    room=30_000,
-    traffic=QUIET,
-    hit_before=True,
-    rule_known=True,
-    repeat_hit=992,
-)
 NEVER = replace(LOST, hit_before=False)
 PARTIAL = replace(LOST, cached=320)
 UNSEEN = replace(PARTIAL, traffic=None, room=None)

@@ -5,34 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from loss_evidence_records import BUSY, HIT_AGAIN, LOST, MISSED_AGAIN
 
-from exporter.analysis.hits.traffic import Traffic
-from exporter.analysis.loss.causes import Evidence, loss, needs_repeat
-from exporter.analysis.reuse.repeated_prompt import Repeat
+from exporter.analysis.loss.causes import loss, needs_repeat
 from exporter.model.kv_events import LostBlocks
 from exporter.model.session import LossCause
 
-QUIET = Traffic(foreign=0, alone=True, unreported_hits=0, hits_beyond=0)
-BUSY = Traffic(foreign=50_000, alone=False, unreported_hits=None)
-MISSED_AGAIN, HIT_AGAIN = Repeat(0, QUIET, same_ids=True), Repeat(960, QUIET, same_ids=True)
 THERE = LostBlocks(held=30, covered=960)
 REMOVED = LostBlocks(held=30, removed=12, again=12, covered=960)
 UNNEEDED = LostBlocks(held=30, removed=12, covered=960)
 CLEARED = LostBlocks(held=0, cleared=True, covered=960)
-LOST = Evidence(
-    cached=0,
-    expected=960,
-    prompt=1000,
-    match_unit=32,
-    prefix_caching=True,
-    restarted=False,
-    ranks=1,
-    room=30_000,
-    traffic=QUIET,
-    hit_before=True,
-    rule_known=True,
-    repeat_hit=992,
-)
 CROWDED = replace(LOST, traffic=BUSY)
 
 

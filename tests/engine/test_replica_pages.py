@@ -8,13 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from engine_pages import vllm_page
 from fake_clock import FakeClock
-from recorded_sinks import RecordedLoop
-from scraper_bench import FakeEngine
+from scraper_bench import FakeEngine, unheard_scraper
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.metrics.scrape_reasons import ScrapeReason
-from exporter.engine.scraper import Scraper
-from exporter.metrics.state.target import TargetState
 from exporter.model.engine import replica_key
 
 
@@ -43,16 +40,7 @@ async def replicas(count=2):
         pages = {
             one.url.removeprefix("http://").rstrip("/"): f"{one.url}metrics" for one in engines
         }
-        scraper = Scraper(
-            "t",
-            client,
-            clock,
-            interval_seconds=10.0,
-            timeout_seconds=2.0,
-            sink=TargetState("t"),
-            heartbeat=RecordedLoop(may_fail=True).heartbeat,
-            replica_pages=pages,
-        )
+        scraper = unheard_scraper(client, clock, pages)
         yield Replicas(engines, client, clock, scraper)
 
 

@@ -6,36 +6,14 @@ import asyncio
 import contextlib
 
 import pytest
+from disturbances import before_turn, others_use
 from kv_event_bench import free_ports, receiving_events_of
 
-from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause
 from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.kv_events.settings import KvEventsConfig
 
 PUBLISHED = KvEventsConfig("tcp://127.0.0.1:*")
-
-
-def before_turn(at, number, act):
-    """Call `act` before the request of turn `number`."""
-    chat, turns = at.client.chat, []
-
-    async def disturbed(request, *arguments):
-        if request.max_tokens > 1 and len(request.messages) not in turns:
-            turns.append(len(request.messages))
-            if len(turns) == number:
-                await act()
-        return await chat(request, *arguments)
-
-    at.client.chat = disturbed
-
-
-async def others_use(at, sessions, characters=6000):
-    """That many prompts of other clients, each under its own salt."""
-    for number in range(sessions):
-        text = f"Other {number}. " + "lorem ipsum dolor sit amet " * (characters // 27)
-        request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
-        assert (await at.client.chat(request, at.plan.deadlines)).failure is None
 
 
 def losses(result):

@@ -6,24 +6,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from disturbances import before_turn, others_use
 
 from exporter.engine.wire.request import ChatRequest
 from exporter.model.session import LossCause, Notice
 from exporter.simulator.faults import faults
-
-
-def before_turn(at, number, act):
-    """Call `act` before the request of turn `number`. Repeats and controls are not counted."""
-    chat, turns = at.client.chat, []
-
-    async def disturbed(request, *arguments):
-        if request.max_tokens > 1 and len(request.messages) not in turns:
-            turns.append(len(request.messages))
-            if len(turns) == number:
-                await act()
-        return await chat(request, *arguments)
-
-    at.client.chat = disturbed
 
 
 def count_chats(at):
@@ -35,14 +22,6 @@ def count_chats(at):
 
     at.client.chat = counted
     return sent
-
-
-async def others_use(at, sessions, characters=6000):
-    """That many prompts of other clients, each under its own salt."""
-    for number in range(sessions):
-        text = f"Other {number}. " + "lorem ipsum dolor sit amet " * (characters // 27)
-        request = ChatRequest("simulated", [{"role": "user", "content": text}], 1, f"o{number}")
-        assert (await at.client.chat(request, at.plan.deadlines)).failure is None
 
 
 def causes(result):

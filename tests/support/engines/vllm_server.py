@@ -10,10 +10,8 @@ and vLLM's flags are appended to it. It takes the address from the variables HOS
 from __future__ import annotations
 
 import os
-import random
 import shlex
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from real_engines.programs import free_port
 
 FLAG_SETS: dict[str, tuple[str, ...]] = {
     "details32": (
@@ -37,7 +37,6 @@ FLAG_SETS: dict[str, tuple[str, ...]] = {
     ),
 }
 START_SECONDS = 400.0
-_PORTS = range(20000, 32000)
 KEPT_ALIVE = 4  # each takes 1 to 2.5 GB
 
 HOW = (
@@ -96,13 +95,13 @@ class VllmServers:
     def start(self, *flags: str, port: int | None = None) -> Server:
         """A new server, ready to answer. The caller stops it."""
         command = shlex.split(_command("TEST_VLLM_COMMAND", HOW))
-        port = port or _free_port()
+        port = port or free_port()
         return self._start([*command, "--host", "127.0.0.1", "--port", str(port), *flags], port)
 
     def start_kind(self, kind: str, *flags: str, port: int | None = None, **env: str) -> Server:
         """A new server of a kind of engine, ready to answer. The caller stops it."""
         command = shlex.split(kind_command())
-        port = port or _free_port()
+        port = port or free_port()
         return self._start([*command, kind, *flags], port, PORT=str(port), HOST="127.0.0.1", **env)
 
     def _start(self, command: list[str], port: int, **env: str) -> Server:
@@ -141,20 +140,6 @@ def _command(variable: str, how: str) -> str:
             pytest.fail(how)
         pytest.skip(how)
     return command
-
-
-def _free_port() -> int:
-    """A port that is free now, below those that the system gives to outgoing connections.
-
-    vLLM binds half a minute later; a port that the system picks may be in use again by then.
-    """
-    for port in random.sample(_PORTS, len(_PORTS)):
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-    raise OSError(f"no free port from {_PORTS.start} to {_PORTS.stop}")
 
 
 def _wait_until_healthy(server: Server) -> None:
