@@ -1,31 +1,33 @@
 """The built-in scenario: a coding agent repairs paging in a small web shop, in eight turns.
 
 Its opening is like that of real agents: rules, tool schemas and a handbook of the code base. It is
-long and the same in every turn. The handbook can be made longer, so that the opening spans enough
-cache blocks of any engine. The text depends only on that length.
+the same in every turn. Everything that a session sends takes room in the engine's cache, so rules,
+tools and turns are short. The handbook makes the opening as long as the engine needs it; without
+any, it has about 400 tokens. The text depends only on that length.
 """
 
 from __future__ import annotations
 
+import re
 from itertools import count
+from typing import TYPE_CHECKING
 
 from exporter.scenario.model import Message, Scenario, ScenarioKind, Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME = "coding-agent"
 
 _RULES = """\
 You are a careful software engineer who works in a repository through tools.
 Rules:
-1. Read before you write. Open a file with read_file before you change it with apply_patch.
-2. Make the smallest change that solves the task, and keep the style of the file.
-3. After each change run the tests that cover it. Never report success without a passing run.
-4. Say what you found in one or two sentences. Name files and functions, not feelings.
-5. Do not touch generated files, lock files or anything under vendor/.
-6. If the task is unclear, state the assumption you make and go on.
-7. Secrets that you come across are not repeated in any answer.
-
-The handbook of the repository follows.
-"""
+1. Read a file before you change it, and keep its style.
+2. Make the smallest change that solves the task.
+3. Run the tests after each change. Never report success without a passing run.
+4. Say what you found in one or two sentences. Name files and functions.
+5. Do not touch generated files or anything under vendor/.
+6. Do not repeat secrets that you come across."""
 
 _SECTIONS = (
     (
@@ -90,6 +92,8 @@ _SECTIONS = (
     ),
 )
 
+_BETWEEN_SENTENCES = re.compile(r"(?<=\.) ")
+
 _TOPICS = (
     "invoices", "shipping labels", "returns", "stock counts", "supplier imports", "gift cards",
     "tax rates", "customer messages", "search ranking", "image resizing", "audit export",
@@ -111,18 +115,21 @@ def _section(number: int) -> str:
 
 
 def _handbook(characters: int) -> str:
-    """Whole numbered sections until at least `characters` characters are there."""
-    sections: list[str] = []
-    length = 0
+    """Numbered sections, up to the sentence with which `characters` characters are there."""
+    text, sentences = "", _sentences()
+    while len(text) < characters:
+        text += next(sentences)
+    return text
+
+
+def _sentences() -> Iterator[str]:
     for number in count(1):
-        if length >= characters:
-            break
-        sections.append(f"Section {number}. {_section(number)}")
-        length += len(sections[-1]) + 2
-    return "\n\n".join(sections)
+        first, *others = _BETWEEN_SENTENCES.split(_section(number))
+        yield f"\n\nHandbook, section {number}. {first}"
+        yield from (f" {sentence}" for sentence in others)
 
 
-def _tool(name: str, description: str, required: list[str], **properties: str) -> Tool:
+def _tool(name: str, description: str, argument: str) -> Tool:
     return {
         "type": "function",
         "function": {
@@ -130,98 +137,66 @@ def _tool(name: str, description: str, required: list[str], **properties: str) -
             "description": description,
             "parameters": {
                 "type": "object",
-                "properties": {
-                    key: {"type": "string", "description": text} for key, text in properties.items()
-                },
-                "required": required,
+                "properties": {argument: {"type": "string"}},
+                "required": [argument],
             },
         },
     }
 
 
 _TOOLS: tuple[Tool, ...] = (
-    _tool(
-        "read_file",
-        "Return the text of a file with line numbers.",
-        ["path"],
-        path="Path from the repository root.",
-        lines="Optional range such as 10-40.",
-    ),
-    _tool(
-        "search",
-        "Find a regular expression in the repository and return matching lines.",
-        ["pattern"],
-        pattern="A regular expression.",
-        folder="Optional folder to look in.",
-    ),
-    _tool(
-        "apply_patch",
-        "Apply a unified diff to the working tree.",
-        ["patch"],
-        patch="The diff, with paths from the repository root.",
-    ),
-    _tool(
-        "run_tests",
-        "Run the tests whose names match and return their output.",
-        ["selection"],
-        selection="A file, or a file and a test name.",
-    ),
+    _tool("shell", "Run a command and return its output.", "command"),
+    _tool("apply_patch", "Apply a unified diff to the working tree.", "patch"),
 )
 
 _STEPS = (
     (
-        "Customers say that the second page of their orders sometimes begins with the order that "
-        "ended the first page. Find out why. Where would you look first?"
+        "The second page of a customer's orders sometimes begins with the order that ended the first "
+        "page. Find out why. Where would you look first?"
     ),
     (
-        "Output of read_file paging/cursor.py:\n"
-        "12  def page(rows, limit):\n"
-        "13      more = len(rows) > limit\n"
-        "14      shown = rows[:limit]\n"
-        "15      last = rows[limit] if more else None\n"
-        "16      return shown, encode(last.key, last.id) if last else None\n"
+        "Output of sed -n 14,15p paging.py:\n"
+        "shown = rows[:limit]\n"
+        "return shown, encode(rows[limit])\n"
         "What does the cursor point at?"
     ),
     (
-        "Output of search 'decode\\(' in orders/:\n"
-        "orders/list.py:31:    key, order_id = decode(cursor)\n"
-        "orders/list.py:32:    query = query.where(tuple_(Order.key, Order.id) >= (key, order_id))\n"
-        "orders/list.py:33:    rows = query.limit(limit).all()\n"
-        "Which two lines disagree with the handbook?"
+        "Output of grep -n cursor orders.py:\n"
+        "31: key = decode(cursor)\n"
+        "32: query = query.where(Order.key > key)\n"
+        "Which order is never shown?"
     ),
     (
-        "Write the smallest patch for paging/cursor.py and orders/list.py that follows the handbook, "
-        "and explain in one sentence why a client with an old cursor is not broken by it."
+        "Write the smallest patch for paging.py and orders.py. Explain in one sentence why a client "
+        "with an old cursor still works."
     ),
     (
-        "Output of run_tests tests/paging/test_cursor.py:\n"
-        "3 passed, 1 failed: test_the_last_page_has_no_cursor\n"
-        "    assert page(rows(10), limit=10)[1] is None\n"
-        "    AssertionError: 'MjAyNA==' is not None\n"
+        "Output of pytest tests/paging.py:\n"
+        "3 passed, 1 failed: test_last_page\n"
+        "IndexError: list index out of range\n"
         "What did the patch miss?"
     ),
     (
-        "Output of search 'page\\(' in web/:\n"
-        "web/orders.py:54:    shown, cursor = page(rows, limit)\n"
-        "web/returns.py:40:    shown, cursor = page(rows, limit)\n"
-        "web/catalog.py:77:    shown, cursor = page(rows, limit + 1)\n"
-        "Is any of these callers wrong after the change?"
+        "Output of grep -rn 'page(' web:\n"
+        "returns.py:40: page(rows, limit)\n"
+        "catalog.py:77: page(rows, limit + 1)\n"
+        "Is a caller wrong now?"
     ),
     (
-        "Output of run_tests tests/paging tests/orders tests/web:\n"
-        "128 passed in 6.41 s\n"
-        "Add one test that would have caught the customers' problem. Name it by what it promises."
+        "Output of pytest tests:\n"
+        "128 passed in 6 s\n"
+        "Add one test that would have caught this. Name it by what it promises."
     ),
     (
-        "Write the description of the change for the release notes: what was wrong, who noticed, what "
-        "is different now. No more than three sentences."
+        "Write the release note in two sentences: what was wrong, who noticed, and what is different "
+        "now."
     ),
 )
 
 
 def build(padding: int) -> Scenario:
     """The scenario with at least `padding` characters of handbook in its opening."""
-    system: Message = {"role": "system", "content": _RULES + "\n" + _handbook(padding)}
+    system: Message = {"role": "system", "content": _RULES + _handbook(padding)}
     users: list[Message] = [{"role": "user", "content": text} for text in _STEPS]
     steps = tuple((system, user) if not n else (user,) for n, user in enumerate(users))
     return Scenario(NAME, _TOOLS, steps)

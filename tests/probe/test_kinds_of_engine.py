@@ -32,9 +32,11 @@ async def examine(at):
     return {one.name: one for one in report.findings}
 
 
-async def salt_test(at):
-    info = await at.client.info()
-    return await run_isolation_test(at.requests, info, at.plan.deadlines, at.new_salt)
+async def salt_test(at, least_tokens=0):
+    info, deadlines = await at.client.info(), at.plan.deadlines
+    return await run_isolation_test(
+        at.requests, info, deadlines, at.new_salt, least_tokens=least_tokens
+    )
 
 
 def refused(words):
@@ -228,7 +230,7 @@ async def test_hits_that_something_on_the_way_hides_are_unreported(bench, contro
 
         at.client.chat = beside_a_user
         results = [await at.play(), await at.play()]
-        wedge = of_wedge(await salt_test(at))
+        wedge = of_wedge(await salt_test(at, least_tokens=1024))
     assert causes(*results) == {LossCause.UNREPORTED}
     assert {turn.hit_ratio for result in results for turn in result.turns[1:]} == {None}
     assert not any(Notice.CACHE_WEDGED in result.notices for result in results)

@@ -37,14 +37,14 @@ async def test_an_eviction_is_proven_by_the_blocks_that_the_engine_removed(bench
 
 async def test_each_removed_block_of_an_evicted_tail_is_counted(bench):
     seen = []
-    for sessions in range(3, 10):
+    for sessions in range(15, 19):
         async with (
             bench(num_blocks=512, kv_events=PUBLISHED) as at,
             receiving_events_of(at),
         ):
 
             async def crowd(count=sessions):
-                await others_use(at, count, characters=2700)
+                await others_use(at, count, characters=1350)
 
             before_turn(at, 4, crowd)
             result = await at.play()

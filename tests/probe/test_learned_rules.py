@@ -174,7 +174,7 @@ async def test_without_token_ids_attainable_is_unknown(bench):
 
 @pytest.mark.parametrize("like", ["hybrid-528", "eagle-hybrid"])
 async def test_a_new_process_forgets_the_rule(bench, like):
-    async with bench(like=like, **LARGE) as at:
+    async with bench(like=like, max_tokens=32, **LARGE) as at:
         await at.play()
         before = at.requests.knowledge.learned
         assert before.rule.unit_tokens == 528

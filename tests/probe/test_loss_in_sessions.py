@@ -137,11 +137,11 @@ async def test_a_full_cache_is_evicted_and_not_wedged(bench):
 async def test_an_evicted_tail_is_told_by_the_head_that_still_hits(bench):
     """As many others as leave the session's head: the least recently used blocks go tail first."""
     seen = []
-    for sessions in range(3, 10):
+    for sessions in range(15, 19):
         async with bench(num_blocks=512) as at:
 
             async def crowd(count=sessions):
-                await others_use(at, count, characters=2700)
+                await others_use(at, count, characters=1350)
 
             before_turn(at, 4, crowd)
             result = await at.play()

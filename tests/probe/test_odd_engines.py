@@ -197,7 +197,7 @@ async def test_logprobs_are_no_longer_requested_once_ids_come_again(bench):
 
 
 async def test_where_logprobs_are_refused_the_ideal_is_known_only_if_no_answer_can_change_it(bench):
-    async with bench(block_size=128, max_model_len=32768) as at:
+    async with bench(block_size=48, max_model_len=32768) as at:
         told = await at.play()
         for fault in (faults.NoTokenIds(), faults.NoLogprobs()):
             at.simulator.inject(fault)

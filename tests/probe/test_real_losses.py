@@ -99,7 +99,9 @@ async def bench_of(url: str) -> AsyncIterator[Bench]:
     fresh = secrets.token_hex(8)  # the server keeps running, and no salt may repeat
     salts = iter([f"losses-{fresh}-{n}" for n in range(1000)])
     async with EngineClient(url) as client:
-        plan = SessionPlan("t", KIND, ANSWER_TOKENS, DEADLINES, match_units=1)
+        plan = SessionPlan(
+            "t", KIND, ANSWER_TOKENS, DEADLINES, opening=lambda unit, _capacity: unit
+        )
         runner = SessionRunner(plan, requests_to(client), lambda: next(salts))
         yield Bench(client, runner, salts)
 

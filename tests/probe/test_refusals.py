@@ -131,14 +131,14 @@ async def test_a_context_that_no_card_names_is_learned_within_one_session(bench)
         assert result.failure is None
         assert Notice.SCENARIO_SHORTENED in result.notices
         assert len(result.turns) > 1
-        assert all(turn.prompt_tokens < 3000 for turn in result.turns)
+        assert all(turn.prompt_tokens < 800 for turn in result.turns)
         assert all(turn.efficiency_ratio == 1.0 for turn in result.turns[1:])
     assert first.extra_tokens > 0
     assert second.extra_tokens == 0
 
 
 async def test_a_lora_adapter_is_played_with_its_parents_context(bench):
-    async with bench(like="lora", max_model_len=3000) as at:
+    async with bench(like="lora", max_model_len=800) as at:
         model = f"{SimulatorSettings().model}-lora"
         async with EngineClient(at.simulator.url, model=model) as client:
             result = await runner(at, client).play()

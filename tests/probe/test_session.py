@@ -167,12 +167,12 @@ async def test_an_unreachable_engine_fails_the_session_and_the_next_one_succeeds
 
 
 async def test_a_short_context_gets_fewer_turns_and_says_so(bench):
-    async with bench(max_model_len=1500) as at:
+    async with bench(max_model_len=800) as at:
         result = await at.play()
     assert result.failure is None
     assert 2 <= len(result.turns) < 8
     assert Notice.SCENARIO_SHORTENED in result.notices
-    assert result.turns[-1].prompt_tokens <= 1500
+    assert result.turns[-1].prompt_tokens <= 800
 
 
 async def test_a_context_too_short_for_two_turns_is_a_failure_that_says_what_to_do(bench):
@@ -208,7 +208,7 @@ async def test_a_template_that_moves_the_system_prompt_lowers_the_ideal_and_is_r
     assert found.earlier.startswith("You are a careful software engineer")
     assert Notice.PREFIX_UNSTABLE in result.notices
     for turn in result.turns[1:]:
-        assert turn.ideal_hit_ratio < 0.5
+        assert turn.ideal_hit_ratio < 0.6
         assert turn.efficiency_ratio in (None, 1.0)
         assert turn.loss is None
 

@@ -26,6 +26,8 @@ _STORE_HITS = 3
 """Hits of a store that must agree on its chunk: their common divisor can be a multiple of it."""
 _FRESH = 8
 """If no rule explains all hits, and none is known, the latest ones alone may show one."""
+_LARGE_UNIT = 256
+"""Tokens. Hybrid models labelled 16 have units of about 500 to 2,000; eight of these span one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,16 @@ class EngineKnowledge:
     def unit(self) -> int | None:
         """The match unit, or the label until it is settled. For lengths, not for an ideal."""
         return self._learned.rule.unit_tokens if self._learned else self.label
+
+    @property
+    def unit_to_span(self) -> int | None:
+        """The unit that a prompt is made long enough for: `unit`, or more while that may be wrong.
+
+        The label may be far below the unit where the layers differ, until hits show the unit.
+        """
+        unit = self.unit
+        may_be_wrong = self._hints.uneven is True and self._learned is None
+        return max(unit, _LARGE_UNIT) if unit is not None and may_be_wrong else unit
 
     @property
     def block(self) -> int | None:

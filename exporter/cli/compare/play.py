@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AsyncExitStack
 
+    from exporter.cli.one_engine import EngineAccess
     from exporter.config import Settings, Target
     from exporter.engine.scraper import Scraper
     from exporter.model.session import SessionResult
@@ -50,21 +50,17 @@ async def players_of(
 ) -> list[Player]:
     """A player for each target, by its name. They work as long as `stack` is open.
 
-    All play the same scenario, and their first prompts have the same length: the one that the
-    engine with the largest cache blocks needs.
+    All play the same scenario, and their first prompts have the same length: the longest that one
+    of the engines gets alone.
     """
     engines = {
         name: await stack.enter_async_context(engine_access(settings, target))
         for name, target in targets.items()
     }
-    units = {name: await _match_unit(engine.scraper) for name, engine in engines.items()}
-    longest = max((e.plan.match_units * (units[name] or 0) for name, e in engines.items()))
+    longest = max([await _opening_tokens(engine) for engine in engines.values()])
     players = []
     for name, engine in engines.items():
-        unit = units[name]
-        plan = replace(engine.plan, others=())
-        if unit:
-            plan = replace(plan, match_units=math.ceil(longest / unit))
+        plan = replace(engine.plan, others=(), opening=lambda _unit, _capacity: longest)
         control = ColdControl(1.0, random.random, new_salt) if cold else None
         runner = SessionRunner(plan, engine.requests, new_salt, control=control)
         hooks = SessionHooks(on_turn=stopping_if_unproven(runner)) if cold else SessionHooks()
@@ -72,10 +68,12 @@ async def players_of(
     return players
 
 
-async def _match_unit(scraper: Scraper) -> int | None:
-    view = await scraper.refresh()
+async def _opening_tokens(engine: EngineAccess) -> int:
+    """The length of the first prompt that this engine wants."""
+    view = await engine.scraper.refresh()
     cache = view.snapshot.cache if view.snapshot else None
-    return cache.match_unit_tokens if cache else None
+    unit, capacity = (cache.match_unit_tokens, cache.capacity_tokens) if cache else (None, None)
+    return engine.plan.opening(unit, capacity) or 0
 
 
 async def play_rounds(players: Sequence[Player], rounds: int) -> None:

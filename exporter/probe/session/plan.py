@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.scenario.opening import wanted_opening
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from exporter.model.engine import Adapters
     from exporter.model.session import TurnFacts
     from exporter.scenario.model import ScenarioKind
+    from exporter.scenario.opening import Opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +22,15 @@ class SessionPlan:
     """What all sessions of one target have in common. `max_tokens` limits each answer.
 
     Sessions take turns with `kind` and `others`, one scenario a session. The first prompt of a
-    session spans `match_units`, if the scenario can be padded. `adapters` are LoRA adapters that
-    they take turns with, beside the model.
+    session is as long as `opening` wants it, if the scenario can be padded. `adapters` are LoRA
+    adapters that they take turns with, beside the model.
     """
 
     target: str
     kind: ScenarioKind
     max_tokens: int
     deadlines: Deadlines
-    match_units: int = 8
+    opening: Opening = wanted_opening
     others: tuple[ScenarioKind, ...] = ()
     adapters: Adapters = ()
 

@@ -64,6 +64,7 @@ class SessionRunner:
         self._ids = TokenIds(requests.client)
         self._sessions = 0
         self._record: SessionRecord | None = None
+        self._capacity_tokens: int | None = None  # of one rank, by the latest reading that had it
         # By kind and model.
         self._fitted: dict[tuple[str, str], tuple[tuple[Any, ...], Scenario, bool]] = {}
 
@@ -105,6 +106,7 @@ class SessionRunner:
         info = record.info = own_info(info, before)
         if before and before.snapshot and before.snapshot.asleep:
             raise EngineUnavailableError(FailureReason.ASLEEP, ASLEEP)
+        self._note_capacity(before)
         scope = record.scope = RequestScope(requests, info, before)
         process = process_of(info, before)
         distrusted = self._salts.ignored(process)
@@ -129,10 +131,17 @@ class SessionRunner:
             except StartOverError:
                 record.start_over()
                 before = await replicas.next() or before
+                self._note_capacity(before)
                 info = with_context(info, self._client.capabilities)
         self._add_notices(record, padded=kind.padded)
         if Notice.SALT_IGNORED in record.notices and not distrusted:
             self._salts.distrust(process)
+
+    def _note_capacity(self, view: EngineView | None) -> None:
+        """One failed reading must not make the next session a longer one."""
+        cache = view.snapshot.cache if view and view.snapshot else None
+        if cache is not None and cache.capacity_tokens is not None:
+            self._capacity_tokens = cache.capacity_tokens
 
     def _session_context(
         self, record: SessionRecord, view: EngineView | None, info: EngineInfo
@@ -164,13 +173,13 @@ class SessionRunner:
         if knowledge.no_system and kind.build(0).has_system:
             record.notices.add(Notice.SYSTEM_ROLE_REFUSED)
             kind = kind.without_system()
-        unit, reserved = knowledge.unit, NONCE_TOKENS if record.nonce else 0
+        plan, reserved = self._plan, NONCE_TOKENS if record.nonce else 0
+        wanted = plan.opening(knowledge.unit_to_span, self._capacity_tokens)
         capabilities = (self._client.capabilities.counts_tools, knowledge.no_system)
-        key = (info.version, info.max_model_len, unit, reserved, *capabilities)
+        key = (info.version, info.max_model_len, wanted, reserved, *capabilities)
         fitted = self._fitted.get((kind.name, info.model))
         if fitted is None or fitted[0] != key:
-            plan, counter = self._plan, TokenCounter(self._client, record.context)
-            wanted = None if unit is None else plan.match_units * unit
+            counter = TokenCounter(self._client, record.context)
             found = await fit(kind, counter, info, wanted, plan.max_tokens, reserved=reserved)
             fitted = (key, *found)
             if counter.whole:
