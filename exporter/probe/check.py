@@ -42,6 +42,8 @@ _ANSWERED = frozenset(
 """Failures that show that something answers at the address."""
 
 
+_ISOLATION_TOKENS = 1024
+"""The least tokens of the isolation test's prompt. A check runs once, so it may take more room."""
 _AT_REST = "not tried: the engine sleeps, is paused or is being scaled"
 
 
@@ -102,7 +104,10 @@ class Check:
             return info
         # First: its second request hits on a healthy engine. From then on it is known what an
         # answer without cached tokens means.
-        test = await run_isolation_test(self._requests, info, self._plan.deadlines, self._new_salt)
+        test = await run_isolation_test(
+            *(self._requests, info, self._plan.deadlines, self._new_salt),
+            least_tokens=_ISOLATION_TOKENS,
+        )
         played = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         knowledge = self._requests.knowledge
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exporter.analysis.hits.counted_hits import may_have_store
 from exporter.analysis.hits.traffic import OwnTraffic, pressed, room_beside, traffic_between
 from exporter.analysis.isolation import IsolationTest
 from exporter.analysis.reuse.learning import Observation
@@ -25,9 +26,8 @@ from exporter.model.chat import CachedTokensSource
 from exporter.probe.overlapping import overlapping
 from exporter.probe.replicas import ReplicaDetector
 from exporter.probe.request_scope import RequestScope
-from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.fitting import TokenCounter, fit
-from exporter.scenario.model import Scenario, ScenarioKind, refuses_system, with_text_before
+from exporter.scenario.isolation_prompt import isolation_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,14 +39,27 @@ if TYPE_CHECKING:
     from exporter.scenario.model import Message
 
 
+_UNSETTLED_UNITS = 6
+"""Match units of a prompt while the unit may be twice as long, and its last one be dropped."""
+_STORE_CHUNK = 256
+"""Tokens. A KV store serves whole chunks. This is the default of LMCache."""
 _OVERLAP_ANSWER_TOKENS = 32
 """Length of an answer during which the same prompt is sent again."""
 
 
 async def run_isolation_test(
-    requests: EngineRequests, info: EngineInfo, deadlines: Deadlines, new_salt: Callable[[], str]
+    requests: EngineRequests,
+    info: EngineInfo,
+    deadlines: Deadlines,
+    new_salt: Callable[[], str],
+    *,
+    least_tokens: int = 0,
 ) -> IsolationTest:
-    """Send the prompt under a new salt two to five times, then once under another new salt."""
+    """Send the prompt under a new salt two to five times, then once under another new salt.
+
+    The prompt is as short as the test allows, because it takes room in the cache, but not shorter
+    than `least_tokens`: a longer one is easier to tell from what other clients do.
+    """
     replicas = ReplicaDetector(requests.observe)
     before = await replicas.first()
     scope, knowledge = RequestScope(requests, info, before), requests.knowledge
@@ -54,7 +67,9 @@ async def run_isolation_test(
     session = requests.new_session(before, info)
     prompt = _Prompt(requests, scope, info, deadlines, session)
     try:
-        same = await prompt.send_same(new_salt(), new_salt(), WEDGE_UNITS * (unit or 0) + 1)
+        same = await prompt.send_same(
+            new_salt(), new_salt(), max(least_tokens, _wanted_tokens(requests))
+        )
     except ScenarioError as error:
         return IsolationTest(match_unit=unit, too_long=str(error))
     own = OwnTraffic.between(share, requests.share, sum(chat.tokens for chat in same))
@@ -92,6 +107,15 @@ async def run_isolation_test(
     if seen is not None:
         knowledge.observe(seen)
     return replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
+
+
+def _wanted_tokens(requests: EngineRequests) -> int:
+    """The length of a prompt that a working cache, and a store behind it, must hit."""
+    knowledge = requests.knowledge
+    unit, to_span = knowledge.unit or 0, knowledge.unit_to_span or 0
+    units = WEDGE_UNITS if to_span == unit else _UNSETTLED_UNITS
+    chunk = (knowledge.store_chunk or _STORE_CHUNK) if may_have_store(requests.latest) else 0
+    return max(units * to_span, chunk) + 1
 
 
 def _on_one_replica(chats: Sequence[Chat | None]) -> bool:
@@ -193,24 +217,13 @@ class _Prompt:
         return one == two if one is not None and two is not None and used == {len(one)} else None
 
     async def _send_first(self, salt: str, nonce: str, wanted_tokens: int) -> Chat:
-        """Send it without a system message if the engine refuses one."""
         await self._make(nonce, wanted_tokens)
         chat = await self.send(salt)
-        if (
-            chat.failure is not None
-            and refuses_system(chat.failure)
-            and not self._knowledge.no_system
-        ):
-            self._knowledge.no_system = True
-            await self._make(nonce, wanted_tokens)
-            chat = await self.send(salt)
         return replace(chat, usage=self._knowledge.usage_of_new_prompt(chat.usage))
 
     async def _make(self, nonce: str, wanted_tokens: int) -> None:
-        kind = _kind(nonce)
-        if self._knowledge.no_system:
-            kind = kind.without_system()
         counter = TokenCounter(self._client, self._session)
+        kind = isolation_prompt(nonce)
         scenario, _ = await fit(kind, counter, self._info, wanted_tokens, 1)
         self._messages = scenario.first_messages()
 
@@ -220,16 +233,3 @@ class _Prompt:
 
     def _settled(self, chat: Chat) -> Usage | None:
         return None if chat.usage is None else self._scope.settled(chat.usage)
-
-
-def _kind(nonce: str) -> ScenarioKind:
-    """The opening of the coding agent without its tools, behind a nonce."""
-
-    def build(padding: int) -> Scenario:
-        system, *rest = CODING_AGENT.build(padding).steps[0]
-        opening = with_text_before(system, nonce)
-        return Scenario(
-            "isolation", (), ((opening, *rest), ({"role": "user", "content": "Go on."},))
-        )
-
-    return ScenarioKind("isolation", build)
