@@ -21,7 +21,7 @@ from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.simulator.server import Simulator, SimulatorSettings
 
-BUDGET, DAY, HOUR = 10_000, 86_400.0, 3600.0
+BUDGET, DAY, HOUR = 4_000, 86_400.0, 3600.0
 DEADLINES = Deadlines(connect=5, first_token=30, between_tokens=30, whole=60)
 
 

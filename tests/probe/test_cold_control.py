@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 import uvloop
 from engine_proxy import engine_proxy
+from hypothesis import given
+from hypothesis import strategies as st
 from scraper_bench import requests_to
 from stamped_server import AUTHORITY, server_tls
 
+from exporter.config.schema.settings import ProbeSettings
 from exporter.engine.client.engine_client import EngineClient
 from exporter.model.session import ControlOutcome
 from exporter.probe.session.cold_control import ColdControl, Place
@@ -88,18 +91,55 @@ async def test_a_session_without_controls_has_none(bench):
     assert all(turn.control is None for turn in (*off.turns, *plain.turns))
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.125, 0.5, 1.0])
-def test_the_share_of_turns_is_the_one_asked_for_and_the_order_is_a_coin(ratio):
-    control = ColdControl(ratio, random.Random(7).random, lambda: "salt")
-    places = [control.place(2) for _ in range(4000)]
-    drawn = [place for place in places if place is not None]
-    assert len(drawn) == pytest.approx(ratio * 4000, abs=150)
-    assert drawn.count(Place.BEFORE) == pytest.approx(len(drawn) / 2, abs=100)
+def controlled(control, turns):
+    """The turns of the next session that get a control."""
+    chosen = [turn for turn in range(1, turns + 1) if control.place(turn, turns) is not None]
+    control.session_ended(turns)
+    return chosen
 
 
-def test_the_first_turn_is_cold_by_itself_and_never_gets_a_control():
+@given(
+    ratio=st.floats(0, 1),
+    turns=st.integers(2, 40),
+    sessions=st.integers(1, 100),
+    start=st.floats(0, 1, exclude_max=True),
+)
+def test_the_share_of_turns_is_exact_over_sessions_and_the_last_turns_have_it(
+    ratio, turns, sessions, start
+):
+    control = ColdControl(ratio, lambda: start, lambda: "salt")
+    played = [controlled(control, turns) for _ in range(sessions)]
+    for chosen in played:
+        assert chosen == list(range(turns + 1 - len(chosen), turns + 1))
+        assert 1 not in chosen, "the first turn is cold by itself"
+    due = min(ratio * turns, turns - 1)
+    assert abs(sum(map(len, played)) - due * sessions) < 1 + 1e-6 or ratio * turns > turns - 1
+    assert max(map(len, played)) - min(map(len, played)) <= 1
+
+
+def test_a_ratio_of_1_is_every_turn_from_the_second_on():
+    control = ColdControl(1.0, lambda: 0.0, lambda: "salt")
+    assert [controlled(control, 8) for _ in range(3)] == [list(range(2, 9))] * 3
+
+
+def test_the_default_is_the_last_turn_of_every_fourth_session():
+    control = ColdControl(ProbeSettings().control_ratio, lambda: 0.0, lambda: "salt")
+    assert [controlled(control, 8) for _ in range(8)] == [[], [], [], [8]] * 2
+
+
+def test_targets_begin_at_different_sessions():
+    """So a fleet that starts together does not send its controls together."""
+    chance = random.Random(7).random
+    fleet = [ColdControl(0.03125, chance, lambda: "salt") for _ in range(1000)]
+    for _ in range(4):
+        assert sum(bool(controlled(one, 8)) for one in fleet) == pytest.approx(250, abs=50)
+
+
+def test_whether_a_control_goes_first_is_a_fair_coin():
     control = ColdControl(1.0, random.Random(7).random, lambda: "salt")
-    assert {control.place(1) for _ in range(100)} == {None}
+    places = [control.place(2, 8) for _ in range(4000)]
+    assert places.count(Place.BEFORE) == pytest.approx(2000, abs=100)
+    assert set(places) == {Place.BEFORE, Place.AFTER}
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])

@@ -73,10 +73,11 @@ class ProbeSettings(Section):
     """No session starts while running requests use more than this share of the KV cache, because
     the engine could preempt them. 1 means no limit."""
 
-    control_ratio: Ratio = 0.125
-    """The share of turns, chosen at random, that are sent a second time without the cache (a cold
-    control), to measure what the cache saves. The default is about one turn per session; 0 sends no
-    cold controls."""
+    control_ratio: Ratio = 0.03125
+    """The share of turns that are sent a second time without the cache (a cold control), to measure
+    what the cache saves. The last turns of a session have them. The default is the last turn of
+    every fourth session of eight turns, because a control takes as much room in the cache as a
+    session; 0 sends no cold controls."""
 
     retention_gaps_seconds: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (
         *(1, 10, 60, 300, 900),

@@ -119,7 +119,8 @@ class Attempt:
             *(model, self._messages, context.plan.max_tokens, self._salt, tools),
             context=replace(self._session, turn=index),
         )
-        place = context.control.place(index) if context.control else None
+        turns = len(self._scenario.steps)
+        place = context.control.place(index, turns) if context.control else None
         control = await self._send_control(index, request, place, Place.BEFORE)
         context.hooks.on_request(False)
         if self._blocks is not None:

@@ -3,6 +3,9 @@
 Prompt, length and load are the same, without the cache: cold minus warm is what the cache saved in
 this turn. Chance decides whether the control goes before or after its turn. So an advantage of the
 second request, such as a warmer processor or a shorter queue, falls to both alike.
+
+Controls go to the last turns of a session. Their prompts are the longest, and the line of TTFT over
+uncached tokens is fixed best by its longest cold prompts; a first turn is a cold point anyway.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ class ColdControl:
     """Chooses the turns that get a control, and sends it.
 
     `ratio` is the share of turns with a control, `chance` gives numbers from 0 to below 1. The
-    first turn of a session is cold anyway and gets none.
+    first turn of a session is cold anyway and gets none. A part of a control that is due is kept
+    for the next session. It begins at random, so that targets do not send controls together.
     """
 
     def __init__(
@@ -41,12 +45,18 @@ class ColdControl:
         self._ratio = ratio
         self._chance = chance
         self._new_salt = new_salt
+        self._kept = chance()
 
-    def place(self, turn: int) -> Place | None:
-        """When the control of turn `turn` (1…) is sent; None if the turn has none."""
-        if turn == 1 or self._chance() >= self._ratio:
+    def place(self, turn: int, turns: int) -> Place | None:
+        """When the control of turn `turn` (1…) of `turns` is sent; None if the turn has none."""
+        due = int(self._kept + self._ratio * turns)
+        if turn <= max(1, turns - due):
             return None
         return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a fair coin
+
+    def session_ended(self, turns: int) -> None:
+        """Keep the part of a control for the next session."""
+        self._kept = (self._kept + self._ratio * turns) % 1.0
 
     async def send(
         self, sender: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place

@@ -127,6 +127,8 @@ class SessionRunner:
             scenario = await self._fit(kind, info, record)
             try:
                 await Attempt(context, scenario, info, before, session).play()
+                if self._control is not None:
+                    self._control.session_ended(len(scenario.steps))
                 break
             except StartOverError:
                 record.start_over()
