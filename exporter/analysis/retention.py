@@ -1,8 +1,8 @@
 """Retention: the share of a prefix that is still cached after an idle gap.
 
-Each gap has its own prefix, written once and read once, because a read renews the prefix. What the
-second, identical prompt can hit follows from the engine's reuse rule (reuse/rule.py). The retention
-is the share of that which it did hit.
+One prefix serves all gaps, one after the other: a read renews it, so the next gap counts from that
+read. What an identical prompt can hit follows from the engine's reuse rule (reuse/rule.py). The
+retention is the share of that which it did hit.
 """
 
 from __future__ import annotations

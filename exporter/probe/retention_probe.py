@@ -1,4 +1,4 @@
-"""Measures how long the cache keeps a prefix: writes some, and reads each after its idle gap."""
+"""Measures how long the cache keeps a prefix: writes one, and reads it after each idle gap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from exporter.loops import LoopHeartbeat
     from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
-    from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
 
 log = structlog.get_logger(__name__)
@@ -30,22 +29,11 @@ _ANSWER_TOKENS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """A prefix in the cache, last used at the monotonic time `at`."""
-
-    gap: float
-    request: ChatRequest
-    at: float
-    chat: Chat
-
-
-@dataclass(frozen=True, slots=True)
 class _Engine:
-    """The engine as it was when a round started."""
+    """One process of the engine, as of the reading `view`."""
 
     info: EngineInfo
     view: EngineView | None
-    match_unit: int
     scope: RequestScope
     knowledge: EngineKnowledge
 
@@ -53,73 +41,74 @@ class _Engine:
     def snapshot(self) -> EngineSnapshot | None:
         return self.view.snapshot if self.view else None
 
-    def obstacle(self, written: _Written) -> RetentionUnknown | None:
-        """Why a written prefix cannot be judged, by all that is known now."""
-        if written.chat.failure is not None:
-            return RetentionUnknown.FAILED
-        usage = written.chat.usage
-        known = None if usage is None else self.scope.settled(usage)
-        return retention.write_obstacle(known, self.possible(known))
-
     def possible(self, usage: Usage | None) -> int | None:
         """The tokens that an identical prompt can hit; None where that is unknown."""
         return None if usage is None else self.knowledge.repeat_hit(usage.prompt_tokens)
 
-    def hopeless(self, written: _Written) -> bool:
-        """Whether its obstacle will stay, whatever a later answer shows."""
-        usage = written.chat.usage
-        if usage is None or self.obstacle(written) is not RetentionUnknown.UNREPORTED:
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """A prefix that `written` put into the cache of `engine`, and that `last` used, until `at`."""
+
+    engine: _Engine
+    request: ChatRequest
+    written: Chat
+    last: Chat
+    at: float
+
+    def obstacle(self) -> RetentionUnknown | None:
+        """Why the prefix cannot be judged, by all that is known now."""
+        if self.written.failure is not None:
+            return RetentionUnknown.FAILED
+        usage = self.written.usage
+        known = None if usage is None else self.engine.scope.settled(usage)
+        return retention.write_obstacle(known, self.engine.possible(known))
+
+    def hopeless(self) -> bool:
+        """Whether its obstacle will stay, whatever the next answer shows."""
+        usage = self.written.usage
+        if usage is None or self.obstacle() is not RetentionUnknown.UNREPORTED:
             return True
-        return self.scope.lacks(usage)
+        return self.engine.scope.lacks(usage)
 
 
 class RetentionProbe:
-    """Writes one prefix for each gap, and reads each once after its gap.
+    """Writes one prefix, and reads it after the shortest gap, then after the next, up to the last.
 
-    The writes pass admission and are charged for the reads, too. A read that waited for the budget
-    would come after the wrong gap, so it only waits for the request that is running.
+    Every read uses the prefix, so each gap counts from the read before it. A read that missed has
+    written the prefix again. The write passes admission and is charged for the reads, too. A read
+    that waited for the budget would come after the wrong gap, so it only waits for the request that
+    is running.
     """
 
     def __init__(
         self, context: ProbeContext, gaps_seconds: Sequence[float], heartbeat: LoopHeartbeat
     ) -> None:
-        """`heartbeat` reports every read, since a round lasts as long as its longest gap."""
+        """`heartbeat` reports every read, since a round lasts as long as all gaps together."""
         self._context = context
         self._requests = context.requests
-        self._gaps = gaps_seconds
+        self._gaps = sorted(gaps_seconds)
         self._heartbeat = heartbeat
         self._log = log.bind(target=context.target)
         self._unknown: dict[float, RetentionUnknown | None] = {}
 
     async def round(self, _started: Callable[[], None]) -> None:
-        """Wait for admission, write all prefixes, then read each when it is due."""
+        """Wait for admission, write the prefix, then read it whenever a gap has passed."""
         admission, clock = self._context.admission, self._heartbeat.clock
         async with admission.admitted() as charge:
-            engine = await self._look()
-            if isinstance(engine, RetentionUnknown):
+            prefix = await self._write()
+            if isinstance(prefix, RetentionUnknown):
                 for gap in self._gaps:
-                    self._publish(gap, None, engine)
+                    self._publish(gap, None, prefix)
                 return
-            written = await self._write_all(engine, charge)
-        for prefix in written:
-            await clock.sleep(max(0.0, prefix.at + prefix.gap - clock.monotonic()))
+            charge.tokens = (1 + len(self._gaps)) * prefix.written.tokens
+        for gap in self._gaps:
+            await clock.sleep(max(0.0, prefix.at + gap - clock.monotonic()))
             async with admission.turn():
-                await self._read(prefix, engine)
+                prefix = await self._read(prefix, gap)
             self._heartbeat.ran()
 
-    async def _write_all(self, engine: _Engine, charge: Charge) -> list[_Written]:
-        """Write one prefix for each gap. Returns them in the order of their reads."""
-        written: list[_Written] = []
-        # The longest gap first, so the shortest does not pass during the other writes.
-        for gap in sorted(self._gaps, reverse=True):
-            if written and written[-1].chat.failure is not None:
-                # A hung engine would hold up the sessions for one more deadline per gap.
-                self._publish(gap, None, RetentionUnknown.FAILED)
-            else:
-                written.append(await self._write(gap, engine, charge))
-        return sorted(written, key=lambda one: one.at + one.gap)
-
-    async def _look(self) -> _Engine | RetentionUnknown:
+    async def _write(self) -> _Prefix | RetentionUnknown:
         view, client = await self._requests.observe(), self._requests.client
         snapshot = view.snapshot if view else None
         found = retention.obstacle(snapshot)
@@ -130,62 +119,72 @@ class RetentionProbe:
             info = await client.info()
         except EngineUnavailableError:
             return RetentionUnknown.FAILED
-        scope = RequestScope(self._requests, info, view)
-        knowledge = self._requests.knowledge
-        return _Engine(info, view, knowledge.unit or cache.match_unit_tokens, scope, knowledge)
-
-    async def _write(self, gap: float, engine: _Engine, charge: Charge) -> _Written:
-        info, new_salt = engine.info, self._context.new_salt
-        messages = prefix_messages(new_salt(), engine.match_unit, info.max_model_len)
-        session = self._requests.new_session(engine.view, info)
+        engine = self._engine(info, view)
+        unit, new_salt = engine.knowledge.unit or cache.match_unit_tokens, self._context.new_salt
+        messages = prefix_messages(new_salt(), unit, info.max_model_len)
+        session = self._requests.new_session(view, info)
         request = ChatRequest(info.model, messages, _ANSWER_TOKENS, new_salt(), context=session)
         chat = await self._send(request, engine)
-        charge.tokens += 2 * chat.tokens  # the read is charged now
-        chat = replace(chat, usage=self._requests.knowledge.usage_of_new_prompt(chat.usage))
-        return _Written(gap, request, self._heartbeat.clock.monotonic(), chat)
+        return self._written(engine, request, chat, self._heartbeat.clock.monotonic())
 
-    async def _read(self, prefix: _Written, engine: _Engine) -> None:
-        waited = self._heartbeat.clock.monotonic() - prefix.at
-        obstacle = engine.obstacle(prefix)
-        if obstacle is not None and engine.hopeless(prefix):
-            self._publish(prefix.gap, None, obstacle)
-            return
-        if retention.too_late(prefix.gap, waited):
-            self._publish(prefix.gap, None, RetentionUnknown.LATE)
-            return
+    def _engine(self, info: EngineInfo, view: EngineView | None) -> _Engine:
+        scope = RequestScope(self._requests, info, view)
+        return _Engine(info, view, scope, self._requests.knowledge)
+
+    def _written(self, engine: _Engine, request: ChatRequest, chat: Chat, at: float) -> _Prefix:
+        chat = replace(chat, usage=engine.knowledge.usage_of_new_prompt(chat.usage))
+        return _Prefix(engine, request, chat, chat, at)
+
+    async def _read(self, prefix: _Prefix, gap: float) -> _Prefix:
+        """Publish what is left after the gap. Returns the prefix as the read left it."""
+        engine, waited = prefix.engine, self._heartbeat.clock.monotonic() - prefix.at
+        obstacle = prefix.obstacle()
+        if obstacle is not None and prefix.hopeless():
+            self._publish(gap, None, obstacle)
+            return prefix
+        if retention.too_late(gap, waited):
+            self._publish(gap, None, RetentionUnknown.LATE)
+            return prefix
         chat = await self._send(prefix.request, engine)
+        used = replace(prefix, last=chat, at=self._heartbeat.clock.monotonic())
         view = await self._requests.observe()
+        restarted = retention.restarted(engine.snapshot, view.snapshot if view else None)
+        if restarted and chat.failure is None:
+            self._publish(gap, None, RetentionUnknown.RESTARTED)
+            return self._written(self._engine(engine.info, view), prefix.request, chat, used.at)
         usage = None if chat.usage is None else engine.scope.settled(chat.usage)
-        ratio, knowledge = (
-            retention.retention_ratio(usage, engine.possible(usage)),
-            self._requests.knowledge,
-        )
-        unknown = None
-        if chat.failure is not None:
-            unknown = RetentionUnknown.FAILED
-        elif retention.restarted(engine.snapshot, view.snapshot if view else None):
-            unknown = RetentionUnknown.RESTARTED
-        elif (view is not None and view.mixed) or self._moved(prefix.chat, chat):
-            unknown = RetentionUnknown.MIXED
-        elif retention.other_rank(ratio, self._ranks(prefix, view)):
-            unknown = RetentionUnknown.OTHER_RANK
-        elif ratio is None or engine.obstacle(prefix) is not None:
-            unknown = engine.obstacle(prefix) or RetentionUnknown.UNREPORTED
-        elif not ratio and not knowledge.hit:
-            unknown = RetentionUnknown.NEVER_HIT
+        ratio = retention.retention_ratio(usage, engine.possible(usage))
+        unknown = self._why_unknown(prefix, chat, view, ratio)
+        knowledge = self._requests.knowledge
         knowledge.hit = knowledge.hit or (unknown is None and bool(ratio))
-        self._publish(prefix.gap, ratio, unknown)
+        self._publish(gap, ratio, unknown)
+        return used
 
-    def _ranks(self, prefix: _Written, view: EngineView | None) -> int | None:
+    def _why_unknown(
+        self, prefix: _Prefix, read: Chat, view: EngineView | None, ratio: float | None
+    ) -> RetentionUnknown | None:
+        """Why a read does not show what was left since the last use; None if it does."""
+        if read.failure is not None or prefix.last.failure is not None:
+            return RetentionUnknown.FAILED  # a request that failed may have used the prefix or not
+        if (view is not None and view.mixed) or self._moved(prefix.last, read):
+            return RetentionUnknown.MIXED
+        if retention.other_rank(ratio, self._ranks(prefix, view)):
+            return RetentionUnknown.OTHER_RANK
+        obstacle = prefix.obstacle()
+        if ratio is None or obstacle is not None:
+            return obstacle or RetentionUnknown.UNREPORTED
+        return None if ratio or self._requests.knowledge.hit else RetentionUnknown.NEVER_HIT
+
+    def _ranks(self, prefix: _Prefix, view: EngineView | None) -> int | None:
         context = prefix.request.context
         rank = context.rank if context else None
         return self._requests.ranks.answering(rank, view.snapshot if view else None)
 
-    def _moved(self, written: Chat, read: Chat) -> bool:
-        """Whether a prefix may have been read from another replica than it was written to."""
+    def _moved(self, last: Chat, read: Chat) -> bool:
+        """Whether a prefix may have been read from another replica than it was used on last."""
         if not self._requests.placement.active:
             return False
-        return read.replica is None or read.replica != written.replica
+        return read.replica is None or read.replica != last.replica
 
     async def _send(self, request: ChatRequest, engine: _Engine) -> Chat:
         chat = (await engine.scope.chat(request, self._context.deadlines)).if_sent_once()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from exporter.scenario.model import Message
 
-MATCH_UNITS = 8
-"""Match units of a prefix: enough to see a partial loss, few enough to be a small load."""
+MATCH_UNITS = 4
+"""Match units of a prefix. An engine evicts what was unused for longest, so most prefixes are whole
+or gone. Four units still show a partial loss, also where a reuse rule drops one of them."""
 _CHARACTERS_PER_TOKEN = 4.5
 """More than common tokenizers have for English, so the prefix is seldom too short."""
 _NOTE = (

@@ -171,7 +171,7 @@ async def test_a_session_cut_off_by_a_change_counts_as_consumed(bench):
         assert bench.value("vllm_probe_consumed_tokens_total", target="a") is None
         await bench.fleet.apply([target("a", engine.url, api_key="another")])
         assert bench.value("vllm_probe_sessions_total", target="a") == 0
-        assert bench.value("vllm_probe_consumed_tokens_total", target="a") > 500
+        assert bench.value("vllm_probe_consumed_tokens_total", target="a") > 400
         await bench.fleet.apply([])
 
 

@@ -65,7 +65,7 @@ async def test_the_sum_of_merged_pages_stands_when_an_engine_leaves(bench):
     async with like("merged-pages") as engine:
         await measured(bench, engine)
         before = value(bench, QUERIED)
-        assert before > 20_000
+        assert before > 10_000
         engine.inject(behaviours.PodGone())
         await bench.until("one left", lambda: value(bench, "vllm_engine_page_engines") == 1)
         assert value(bench, QUERIED) >= before

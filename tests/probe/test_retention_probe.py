@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -85,20 +86,20 @@ async def scene_of(gaps=GAPS, budget=0, **settings):
 async def test_on_a_large_quiet_cache_every_prefix_survives_every_gap():
     async with scene_of() as scene:
         await scene.until_asleep()
-        for seconds in (1, 9, 50, 240, 600):
+        for seconds in GAPS:
             await scene.wait(seconds)
     assert scene.ratios == dict.fromkeys(GAPS, 1.0)
     assert [reading.gap_seconds for reading in scene.readings] == list(GAPS)
-    assert len(scene.consumed) == 2 * len(GAPS)
+    assert len(scene.consumed) == 1 + len(GAPS)
 
 
 @pytest.mark.parametrize("block_size", [16, 128])
 async def test_in_a_small_cache_with_traffic_survival_falls_with_the_gap(block_size):
-    blocks = 5 * 12 + 40
+    blocks = 40
     async with scene_of(block_size=block_size, num_blocks=blocks) as scene:
         await scene.until_asleep()
         passed = 0.0
-        for number in range(91):
+        for number in range(130):
             await scene.traffic(number, tokens=block_size)
             step = 10.0 if passed else 1.0
             await scene.wait(step)
@@ -110,17 +111,75 @@ async def test_in_a_small_cache_with_traffic_survival_falls_with_the_gap(block_s
     assert len(set(survived)) >= 2
 
 
-async def test_a_read_does_not_renew_the_prefix_of_another_gap():
-    async with scene_of(gaps=(1.0, 10.0)) as scene:
+async def test_one_prefix_serves_all_gaps_and_each_gap_counts_from_the_read_before():
+    async with scene_of() as scene:
+        sent, chat = [], scene.client.chat
+
+        async def noted(request, *arguments):
+            answer = await chat(request, *arguments)
+            sent.append((scene.clock.monotonic(), request, answer.usage))
+            return answer
+
+        scene.client.chat = noted
+        await scene.until_asleep()
+        for seconds in GAPS:
+            await scene.wait(seconds)
+    times = [at for at, _, _ in sent]
+    assert [now - then for then, now in itertools.pairwise(times)] == list(GAPS)
+    assert len({(request.cache_salt, str(request.messages)) for _, request, _ in sent}) == 1
+    first, *reads = [usage for _, _, usage in sent]
+    assert first.cached_tokens == 0
+    assert {first.prompt_tokens - read.cached_tokens <= 16 for read in reads} == {True}
+
+
+async def test_what_is_lost_after_a_read_counts_for_the_next_gap_and_that_read_writes_it_again():
+    async with scene_of(gaps=(1.0, 10.0, 60.0)) as scene:
         await scene.until_asleep()
         await scene.wait(1)
-        assert scene.simulator.inject(faults.SmallCache(blocks=2)) is None
-        scene.simulator.clear(faults.SmallCache)
-        await scene.wait(9)
-    assert scene.ratios == {1.0: 1.0, 10.0: 0.0}
+        scene.simulator.engine.ranks[0].cache.reset()
+        await scene.wait(10)
+        await scene.wait(60)
+    assert scene.ratios == {1.0: 1.0, 10.0: 0.0, 60.0: 1.0}
 
 
-async def test_slow_writes_do_not_make_the_short_gaps_late():
+async def test_the_gaps_after_a_restart_are_known_again():
+    async with scene_of(gaps=(1.0, 10.0, 60.0)) as scene:
+        await scene.until_asleep()
+        await scene.wait(1)
+        scene.simulator.inject(faults.Restart())
+        await _answers(scene.client)
+        await scene.wait(10)
+        await scene.wait(60)
+    told = [(reading.ratio, reading.unknown) for reading in scene.readings]
+    assert told == [(1.0, None), (None, RetentionUnknown.RESTARTED), (1.0, None)]
+
+
+async def test_a_read_that_failed_leaves_its_gap_and_the_next_one_unknown_and_no_other():
+    async with scene_of(gaps=(1.0, 10.0, 60.0)) as scene:
+        await scene.until_asleep()
+        scene.simulator.inject(faults.Errors())
+        await scene.wait(1)
+        scene.simulator.clear(faults.Errors)
+        await scene.wait(10)
+        await scene.wait(60)
+    told = [(reading.ratio, reading.unknown) for reading in scene.readings]
+    assert told == [(None, RetentionUnknown.FAILED)] * 2 + [(1.0, None)]
+
+
+async def test_after_a_late_read_the_next_gap_counts_from_the_last_use():
+    async with scene_of(gaps=(1.0, 60.0)) as scene:
+        await scene.until_asleep()
+        scene.clock.jump(20)
+        await scene.wait(0)
+        await scene.wait(39)
+        assert len(scene.readings) == 1
+        await scene.wait(1)
+    told = [(reading.ratio, reading.unknown) for reading in scene.readings]
+    assert told == [(None, RetentionUnknown.LATE), (1.0, None)]
+    assert len(scene.consumed) == 2
+
+
+async def test_slow_requests_do_not_make_the_gaps_late():
     async with scene_of() as scene:
         chat = scene.client.chat
 
@@ -130,8 +189,8 @@ async def test_slow_writes_do_not_make_the_short_gaps_late():
 
         scene.client.chat = slow
         await scene.until_asleep()
-        for seconds in (1, 9, 50, 240, 600):
-            await scene.wait(seconds)
+        for seconds in GAPS:
+            await scene.wait(seconds + 0.9)
     assert scene.ratios == dict.fromkeys(GAPS, 1.0)
 
 
@@ -211,7 +270,7 @@ async def test_an_engine_that_refuses_salts_keeps_prefixes_apart_by_their_nonces
     refusing = behaviours.StrictFields("unknown_to_openai")
     async with scene_of(gaps=(1.0, 10.0), behaviours=(refusing,)) as scene:
         await scene.until_asleep()
-        for seconds in (1, 9):
+        for seconds in (1, 10):
             await scene.wait(seconds)
     assert scene.ratios == {1.0: 1.0, 10.0: 1.0}
 
@@ -237,7 +296,8 @@ async def test_an_engine_that_fails_a_write_gets_no_further_write():
     async with scene_of() as scene:
         scene.simulator.inject(faults.Errors())
         await scene.until_asleep()
-        await scene.wait(GAPS[-1])
+        for seconds in GAPS:
+            await scene.wait(seconds)
         told = [(reading.gap_seconds, reading.unknown) for reading in scene.readings]
         assert sorted(told) == [(gap, RetentionUnknown.FAILED) for gap in GAPS]
         assert len(scene.consumed) == 1
@@ -246,7 +306,7 @@ async def test_an_engine_that_fails_a_write_gets_no_further_write():
 async def test_an_unreachable_engine_leaves_every_gap_unknown():
     async with scene_of() as scene:
         await scene.until_asleep()
-        await scene.wait(900)
+        await scene.wait(sum(GAPS))
         known = len(scene.readings)
         assert known == len(GAPS)
         await scene.simulator.stop()
@@ -265,11 +325,11 @@ async def test_a_round_waits_for_the_budget_and_is_charged_for_its_reads_at_the_
     async with scene_of(gaps=(1.0, 10.0), budget=1000) as scene:
         await scene.until_asleep()
         await scene.wait(1)
-        await scene.wait(9)
+        await scene.wait(10)
         spent = sum(scene.consumed)
         waiting = asyncio.create_task(_pass_through(scene.admission))
         await scene.clock.settle()
-        await scene.clock.advance(spent * 3.6 - 10 - 60)
+        await scene.clock.advance(spent * 3.6 - 11 - 60)
         assert not waiting.done()
         await scene.clock.advance(120)
         await asyncio.wait_for(waiting, 30)

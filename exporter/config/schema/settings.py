@@ -86,8 +86,8 @@ class ProbeSettings(Section):
     They cover how long an agent waits for a tool. An empty list measures none."""
 
     retention_interval_seconds: Annotated[Seconds, Field(ge=60)] = 3600.0
-    """Seconds from one measurement of all gaps to the next. The default is longer than the longest
-    default gap, and rare enough to cost little."""
+    """Seconds from one measurement of all gaps to the next. The default is longer than all default
+    gaps together, and rare enough to cost little."""
 
     isolation_interval_seconds: SecondsOrZero = 600.0
     """Seconds between two isolation checks: a prompt must hit the cache with its own salt and miss
