@@ -1,24 +1,28 @@
 """Limits the load on an engine: whether the probe may send a request now, and if not, why.
 
-The budget counts the same tokens as `vllm_probe_consumed_tokens_total`: all prompt and completion
-tokens, also the cached ones. The engine computes fewer, but these tokens are known on every server,
-and a user can compare the budget with the counter.
+The token budget counts the same tokens as `vllm_probe_consumed_tokens_total`: all prompt and
+completion tokens, also the cached ones. The engine computes fewer, but these tokens are known on
+every server, and a user can compare the budget with the counter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
+    from exporter.analysis.footprint import UsersTraffic
     from exporter.model.engine import EngineSnapshot, EngineView
     from exporter.model.session import SessionResult, TurnFacts
 
 HOUR = 3600.0
 RECHECK_SECONDS = 5.0
 """Seconds until the probe looks again at a busy engine."""
+USERS_RECHECK_SECONDS = 60.0
+"""Seconds until the probe looks again at what users ask."""
 PAUSED_SECONDS = 60.0
 """Seconds without a request after the engine said that it is paused or being scaled."""
 STANDSTILL_SECONDS = 60.0
@@ -27,10 +31,27 @@ UNKNOWN_TURN_TOKENS = 3000
 """The charge for a turn of unknown length: more than any turn of the built-in scenario takes."""
 
 
+HEARTBEAT_SHARE = 7 / 8
+"""The most of a budget that heartbeats take. Sessions get the rest, so that they never stop."""
+
+
+class Work(Enum):
+    """What the probe sends. Heartbeats come first, because they show that a cache is dead."""
+
+    SESSION = auto()
+    HEARTBEAT = auto()
+    OTHER = auto()  # isolation tests and retention
+
+
 class LoadPolicy(Protocol):
-    """The limits on the load, a part of `exporter.config.ProbeSettings`. 0 tokens are no limit."""
+    """The limits on the load, a part of `exporter.config.ProbeSettings`. 0 tokens, seconds or
+    turnover are no limit, and neither is a share of 1.
+    """
 
     tokens_per_hour: int
+    max_cache_turnover_per_hour: float
+    quiet_after_seconds: float
+    max_prefill_share_ratio: float
     max_waiting_requests: int
     max_kv_cache_usage_ratio: float
 
@@ -45,9 +66,9 @@ class TokenBudget:
 
     free_at: float = float("-inf")
 
-    def spend(self, tokens: int, now: float, tokens_per_hour: int) -> TokenBudget:
+    def spend(self, tokens: int, now: float, tokens_per_hour: float) -> TokenBudget:
         """The budget after a session or test that ended at `now` and cost `tokens`."""
-        if tokens_per_hour == 0:
+        if tokens_per_hour <= 0:
             return self
         return TokenBudget(max(self.free_at, now) + tokens * HOUR / tokens_per_hour)
 
@@ -55,11 +76,44 @@ class TokenBudget:
         """Seconds until the next session may start."""
         return max(0.0, self.free_at - now)
 
-    def under_limit(self, now: float, *, before: int, tokens_per_hour: int) -> TokenBudget:
+    def under_limit(self, now: float, *, before: float, tokens_per_hour: float) -> TokenBudget:
         """The same spent tokens under a new budget; none are left without a limit."""
         if before == 0 or tokens_per_hour == 0:
             return TokenBudget()
         return TokenBudget(now + self.seconds_left(now) * before / tokens_per_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBudget:
+    """A budget of which heartbeats come first: they wait only for their own share of it.
+
+    All tokens count for `all_work`, those of heartbeats also for `heartbeats`. So sessions get what
+    heartbeats leave, and together they stay within the budget.
+    """
+
+    all_work: TokenBudget = TokenBudget()
+    heartbeats: TokenBudget = TokenBudget()
+
+    def spend(self, work: Work, tokens: int, now: float, per_hour: float) -> SharedBudget:
+        """The budget after work that ended at `now` and cost `tokens`; 0 per hour is no limit."""
+        beats = self.heartbeats
+        if work is Work.HEARTBEAT:
+            beats = beats.spend(tokens, now, per_hour * HEARTBEAT_SHARE)
+        return SharedBudget(self.all_work.spend(tokens, now, per_hour), beats)
+
+    def seconds_left(self, work: Work, now: float) -> float:
+        """Seconds until such work may start."""
+        budget = self.heartbeats if work is Work.HEARTBEAT else self.all_work
+        return budget.seconds_left(now)
+
+    def under_limit(self, now: float, *, before: float, tokens_per_hour: float) -> SharedBudget:
+        """The same spent tokens under a new budget; none are left without a limit."""
+        return SharedBudget(
+            *(
+                each.under_limit(now, before=before, tokens_per_hour=tokens_per_hour)
+                for each in (self.all_work, self.heartbeats)
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +129,34 @@ class Pause:
         return self.reason in _BY_GAUGE
 
 
-def budget_pause(budget: TokenBudget, now: float) -> Pause | None:
-    """The pause that the budget demands; None if there is budget."""
-    return Pause(PauseReason.BUDGET, budget.free_at - now) if budget.free_at > now else None
+def budget_pause(
+    tokens: SharedBudget, footprint: SharedBudget, work: Work, now: float
+) -> Pause | None:
+    """The longer pause that the budgets of tokens and of the footprint demand; None if none."""
+    pauses = [
+        Pause(reason, seconds)
+        for reason, budget in (
+            (PauseReason.BUDGET, tokens),
+            (PauseReason.FOOTPRINT, footprint),
+        )
+        if (seconds := budget.seconds_left(work, now)) > 0
+    ]
+    return max(pauses, key=lambda pause: pause.seconds, default=None)
+
+
+def users_pause(
+    traffic: UsersTraffic, policy: LoadPolicy, expected_tokens: int, now: float
+) -> Pause | None:
+    """The pause that users' traffic demands of all but heartbeats: there is none, or it is heavy.
+
+    `expected_tokens` are those that the engine would have to compute.
+    """
+    if 0 < policy.quiet_after_seconds <= traffic.quiet_for(now):
+        return Pause(PauseReason.QUIET, USERS_RECHECK_SECONDS)
+    share = traffic.share_with(expected_tokens)
+    if traffic.busy(now) and share > policy.max_prefill_share_ratio:
+        return Pause(PauseReason.SHARE, USERS_RECHECK_SECONDS)
+    return None
 
 
 def busy_pause(view: EngineView | None, policy: LoadPolicy) -> Pause | None:

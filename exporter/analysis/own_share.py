@@ -13,7 +13,9 @@ class OwnShare:
     those that came from it or from an external tier, `external_tokens` the latter. `unsplit` counts
     requests that hit, of which the external part is not known. `settled` counts the `requests` with
     known cached tokens. `unknown` counts requests without usage that the engine may have looked up:
-    their tokens are unknown.
+    their tokens are unknown. `written_tokens` are the new KV that all of them left in the cache, in
+    whole blocks: a prompt whose cached tokens are not known counts in full, and a request without
+    usage with an estimate.
     """
 
     requests: int = 0
@@ -25,6 +27,7 @@ class OwnShare:
     external_tokens: int = 0
     unsplit: int = 0
     completion_tokens: int = 0
+    written_tokens: int = 0
     in_flight: int = 0
     last_ended_at: float | None = None  # monotonic seconds
 
@@ -46,6 +49,7 @@ class OwnShare:
             self.external_tokens + change.external_tokens,
             self.unsplit + change.unsplit,
             self.completion_tokens + change.completion_tokens,
+            self.written_tokens + change.written_tokens,
             self.in_flight + change.in_flight,
             self.last_ended_at if later is None else later,
         )

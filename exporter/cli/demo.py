@@ -63,7 +63,10 @@ def main(options: argparse.Namespace) -> int:
                     "listen": options.listen,
                     "log.level": options.log_level,
                     "probe.interval_seconds": options.interval_seconds,
-                    "probe.tokens_per_hour": "20000000",  # a simulator needs no limit
+                    # A simulator has no users to disturb.
+                    "probe.tokens_per_hour": "20000000",
+                    "probe.max_cache_turnover_per_hour": "0",
+                    "probe.quiet_after_seconds": "0",
                     "targets": json.dumps([{"name": "demo", "url": simulator.url}]),
                 },
                 environ={},

@@ -12,15 +12,17 @@ from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.request import Deadlines
 from exporter.errors import ExporterError
 from exporter.loops import Periodic, Schedule
+from exporter.model.probe import Due
 from exporter.probe.admission import Admission
 from exporter.probe.context import ProbeContext
 from exporter.probe.engine_requests import EngineRequests
-from exporter.probe.isolation_probe import IsolationProbe
-from exporter.probe.retention_probe import RetentionProbe
+from exporter.probe.scheduled.heartbeat_probe import HeartbeatProbe, LastShown
+from exporter.probe.scheduled.isolation_probe import IsolationProbe
+from exporter.probe.scheduled.retention_probe import RetentionProbe
+from exporter.probe.scheduled.session_probe import SessionProbe
 from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
-from exporter.probe.session_probe import SessionProbe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,6 +123,8 @@ class ProbeLoops:
         self._rules = rules
         self._heartbeat = heartbeat
         self._probe_heartbeat = heartbeat("probe")
+        self._clock = clock
+        self._sink = sink
         self._sessions: Periodic | None = None
         admission = Admission(
             target,
@@ -129,6 +133,7 @@ class ProbeLoops:
             sink=sink,
             heartbeat=self._probe_heartbeat,
             rest=client.rest,
+            own=lambda: requests.share,
         )
         requests = EngineRequests(
             client,
@@ -166,15 +171,24 @@ class ProbeLoops:
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
         )
-        interval = probe.interval_seconds
+        interval, last = probe.interval_seconds, LastShown(self._clock.monotonic() + delay)
         session_probe = SessionProbe(context, runner, sessions, interval)
 
         async def session(started: Callable[[], None]) -> None:
-            await session_probe.round(started)
+            def begun() -> None:
+                started()
+                self._due(Due.SESSION, interval)
+                self._shown(last)
+
+            await session_probe.round(begun)
+            self._shown(last)
             await self._remember()
 
         self._sessions = self._loop(self._probe_heartbeat, session, interval, delay)
+        self._due(Due.SESSION, delay)
         loops = [self._sessions]
+        if probe.heartbeat_interval_seconds:
+            loops.append(self._heartbeats(sessions, last, delay))
         if probe.retention_gaps_seconds:
             heartbeat = self._heartbeat("retention")
             retention = RetentionProbe(context, probe.retention_gaps_seconds, heartbeat)
@@ -187,6 +201,26 @@ class ProbeLoops:
             every, first = probe.isolation_interval_seconds, delay + interval / 2
             loops.append(self._loop(heartbeat, isolation.round, every, first))
         return loops
+
+    def _heartbeats(self, sessions: SessionSink, last: LastShown, delay: float) -> Periodic:
+        every, loop = self._settings.heartbeat_interval_seconds, self._heartbeat("heartbeat")
+        probe = HeartbeatProbe(self._context, sessions, every, last, loop)
+
+        async def heartbeat(started: Callable[[], None]) -> None:
+            await probe.round(started)
+            self._due(Due.HEARTBEAT, last.at + every - self._clock.monotonic())
+
+        self._due(Due.HEARTBEAT, delay + every)
+        return self._loop(loop, heartbeat, every, delay + every)
+
+    def _shown(self, last: LastShown) -> None:
+        """A session began or ended, so the next heartbeat is due a whole interval later."""
+        last.at = self._clock.monotonic()
+        if self._settings.heartbeat_interval_seconds:
+            self._due(Due.HEARTBEAT, self._settings.heartbeat_interval_seconds)
+
+    def _due(self, what: Due, seconds: float) -> None:
+        self._sink.due_at(what, self._clock.time() + seconds)
 
     async def _remember(self) -> None:
         """Keep what the sessions have shown of the engine's cache."""

@@ -156,6 +156,7 @@ class RunningTarget:
         """Publish the target, with nothing measured yet."""
         target, shared, state = self.target, self.spec.shared, self._state
         state.interval_seconds = shared.probe.interval_seconds
+        state.heartbeat_seconds = shared.probe.heartbeat_interval_seconds or None
         state.cost.budget_tokens_per_hour = shared.probe.tokens_per_hour or None
         self.set_prices(target)
         state.cost.keep_retention(shared.probe.retention_gaps_seconds)
@@ -229,10 +230,11 @@ class RunningTarget:
                 await supervision.close()
 
     def session_finished(self, result: SessionResult) -> None:
-        """Publish a session, unless the target has stopped."""
+        """Publish a session or heartbeat, unless the target has stopped."""
         if self._stopped:
             return
-        self._context.history.add(result)
+        if not result.heartbeat:
+            self._context.history.add(result)
         self._state.session_finished(result)
         if self._supervision is not None:
             self._supervision.supervisor.session_finished(result)

@@ -12,9 +12,24 @@ class PauseReason(StrEnum):
     QUEUE = "queue"  # requests wait in the engine's queue
     USAGE = "usage"  # the engine's KV cache is nearly full of running requests
     BUDGET = "budget"  # the token budget is used up for now
+    FOOTPRINT = "footprint"  # the probe would rewrite more of the cache per hour than it may
+    QUIET = "quiet"  # nobody uses the engine, so heartbeats are enough
+    SHARE = "share"  # users are busy, and the probe's share of the prefill would be too large
     ASLEEP = "asleep"  # the engine sleeps, so a request would wait
     PAUSED = "paused"  # the engine is paused, so a request would wait or be refused
     SCALING = "scaling"  # the engine adds or removes ranks, and refuses requests
+
+    @property
+    def by_pace(self) -> bool:
+        """Whether a limit on the probe demands it: it may last, and nothing is wrong."""
+        return self in (self.BUDGET, self.FOOTPRINT, self.QUIET, self.SHARE)
+
+
+class Due(StrEnum):
+    """What is due at a time."""
+
+    SESSION = "session"
+    HEARTBEAT = "heartbeat"
 
 
 @dataclass(frozen=True, slots=True)

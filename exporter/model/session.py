@@ -295,6 +295,7 @@ class SessionResult:
     """How much of a known prefix this engine process serves; null while it is unknown."""
     data_parallel_rank: Annotated[int, Field(ge=0)] | None = None
     """The rank that all its requests were pinned to; null if vLLM chose the ranks."""
+    heartbeat: Annotated[bool, Field(exclude=True)] = False  # a short one between full sessions
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None

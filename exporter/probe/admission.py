@@ -13,24 +13,30 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from exporter.analysis.footprint import Footprint, LastHour, UsersTraffic
 from exporter.analysis.load import (
     PAUSED_SECONDS,
     RECHECK_SECONDS,
     UNKNOWN_TURN_TOKENS,
     LoadPolicy,
     Pause,
+    SharedBudget,
     Standstill,
     TokenBudget,
+    Work,
     budget_pause,
     busy_pause,
+    users_pause,
 )
+from exporter.analysis.own_share import OwnShare
 from exporter.model.failure import RESTS, FailureReason
-from exporter.model.probe import PauseReason
+from exporter.model.probe import Due, PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from exporter.loops import LoopHeartbeat
+    from exporter.model.engine import EngineView
     from exporter.probe.replicas import Observe
     from exporter.probe.sink import ProbeSink
 
@@ -53,12 +59,14 @@ class Charge:
 
 
 class Admission:
-    """Delays the probe while the budget or the engine's load forbids it.
+    """Delays the probe while a budget, the engine's load or its users forbid it.
 
-    `sink` gets the reason for which sessions wait at each check, None when they do not, and
-    `heartbeat` shows that the loop that waits is alive. `rest` asks the engine whether it sleeps,
-    is paused or is being scaled, and only after a failure or where its counters stand still:
-    /metrics shows sleep since vLLM 0.11, and the others in no version.
+    `own` is the exporter's own share of the engine's counters: from it follows what admitted work
+    wrote into the cache. `sink` gets that footprint after each of them, and at each check the
+    reason for which sessions wait, None when they do not. `heartbeat` shows that the loop that
+    waits is alive. `rest` asks the engine whether it sleeps, is paused or is being scaled, and only
+    after a failure or where its counters stand still: /metrics shows sleep since vLLM 0.11, and the
+    others in no version.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Admission:
         sink: ProbeSink,
         heartbeat: LoopHeartbeat,
         rest: Callable[[], Awaitable[FailureReason | None]] = _no_rest,
+        own: Callable[[], OwnShare] = OwnShare,
     ) -> None:
         self._log = log.bind(target=target)
         self._policy = policy
@@ -78,12 +87,19 @@ class Admission:
         self._sink = sink
         self._heartbeat = heartbeat
         self._rest = rest
+        self._own = own
         self._failed = False  # the last session failed
         self._rests_until, self._rests = float("-inf"), PauseReason.PAUSED
         self._admitted = asyncio.Lock()
         self._sending = asyncio.Lock()
         self._yielded = False  # the admitted session does not hold `_sending`
-        self._budget = TokenBudget()
+        self._budget = SharedBudget()
+        self._footprint = SharedBudget()
+        self._capacity: int | None = None
+        self._restarts: int | None = None
+        self._traffic = UsersTraffic()
+        self._written, self._counted = LastHour(), 0
+        self._session_written = 0  # by the last session
         self._logged: PauseReason | None = None
         self._standstill_logged = False
 
@@ -97,25 +113,32 @@ class Admission:
         return self._policy.tokens_per_hour
 
     def continue_from(self, other: Admission) -> None:
-        """Take over what was spent on the same engine, under this budget."""
+        """Take over what was spent on the same engine, under these budgets."""
+        now, before, policy = self._clock.monotonic(), other._policy, self._policy
         self._budget = other._budget.under_limit(
-            self._clock.monotonic(),
-            before=other._policy.tokens_per_hour,
-            tokens_per_hour=self._policy.tokens_per_hour,
+            now, before=before.tokens_per_hour, tokens_per_hour=policy.tokens_per_hour
         )
+        self._footprint = other._footprint.under_limit(
+            now,
+            before=before.max_cache_turnover_per_hour,
+            tokens_per_hour=policy.max_cache_turnover_per_hour,
+        )
+        self._written, self._capacity = other._written, other._capacity
+        self._restarts = other._restarts
+        self._session_written = other._session_written
         self._logged = other._logged
 
     @asynccontextmanager
-    async def admitted(self, *, announce: bool = False) -> AsyncIterator[Charge]:
+    async def admitted(self, work: Work = Work.OTHER) -> AsyncIterator[Charge]:
         """Wait for admission, and spend the charge at the end, also after a failure.
 
         A cancellation is charged a guess on top, for the request that was running.
 
-        With `announce`, the reason of the wait is published and logged. It also admits if the
-        gauges show a busy engine whose counters have not moved for a minute: either the gauges are
-        stuck or the engine is, and the session finds out which.
+        The reason for which a session waits is published and logged. A session or heartbeat also
+        starts if the gauges show a busy engine whose counters have not moved for a minute: either
+        the gauges are stuck or the engine is, and it finds out which.
         """
-        await self._admit(announce=announce)
+        await self._admit(work)
         await self._start_sending()
         charge = Charge()
         try:
@@ -125,9 +148,12 @@ class Admission:
             raise
         finally:
             now = self._clock.monotonic()
-            if announce:
+            if work is not Work.OTHER:
                 self._session_ended(charge.failure, now)
-            self._budget = self._budget.spend(charge.tokens, now, self._policy.tokens_per_hour)
+            self._budget = self._budget.spend(
+                work, charge.tokens, now, self._policy.tokens_per_hour
+            )
+            self._spend_written(work, now)
             if not self._yielded:
                 self._sending.release()
             self._yielded = False
@@ -138,6 +164,7 @@ class Admission:
         """Wait only until nothing else sends. For a request that is due and already charged."""
         async with self._sending:
             yield
+        self._spend_written(Work.OTHER, self._clock.monotonic())
 
     async def yield_turn(self) -> None:
         """Let requests that are due be sent first. The admitted session calls it between turns."""
@@ -145,6 +172,23 @@ class Admission:
         self._yielded = True
         await self._sending.acquire()
         self._yielded = False
+
+    def _spend_written(self, work: Work, now: float) -> None:
+        """Charge and publish what was written into the cache since the last time."""
+        written = self._own().written_tokens - self._counted
+        self._counted += written
+        if work is Work.SESSION:
+            self._session_written = written
+        self._written = self._written.plus(written, now)
+        limit = self._written_per_hour
+        self._footprint = self._footprint.spend(work, written, now, limit or 0.0)
+        self._sink.footprint_changed(Footprint(self._written.total(now), self._capacity, limit))
+
+    @property
+    def _written_per_hour(self) -> float | None:
+        """The most that the probe may write into the cache per hour; None without a limit."""
+        limit = self._policy.max_cache_turnover_per_hour
+        return limit * self._capacity if limit and self._capacity else None
 
     async def _start_sending(self) -> None:
         try:
@@ -160,19 +204,20 @@ class Admission:
             self._rests_until, self._rests = now + PAUSED_SECONDS, PauseReason(failure)
             self._publish_pause(Pause(self._rests, PAUSED_SECONDS), None)
 
-    async def _admit(self, *, announce: bool) -> None:
+    async def _admit(self, work: Work) -> None:
+        announce = work is Work.SESSION
         last: PauseReason | None = None
         standstill = Standstill()
         while True:
             # Held from the check until the admitted one ends, but not during a wait.
             await self._admitted.acquire()
             try:
-                pause, standstill = await self._pause(standstill)
+                pause, standstill = await self._pause(work, standstill)
             except BaseException:
                 self._admitted.release()
                 raise
             stands = standstill.lasts(self._clock.monotonic())
-            if announce and pause is not None and stands and pause.by_gauge:
+            if work is not Work.OTHER and pause is not None and stands and pause.by_gauge:
                 self._publish_standstill(pause)
                 return
             if announce:
@@ -183,37 +228,52 @@ class Admission:
             last = pause.reason
             await self._clock.sleep(min(pause.seconds, _LONGEST_SLEEP_SECONDS))
 
-    async def _pause(self, standstill: Standstill) -> tuple[Pause | None, Standstill]:
+    async def _pause(self, work: Work, standstill: Standstill) -> tuple[Pause | None, Standstill]:
         now = self._clock.monotonic()
-        by_budget = budget_pause(self._budget, now)
+        by_budget = budget_pause(self._budget, self._footprint, work, now)
         if by_budget is not None:
             return by_budget, Standstill()
         if now < self._rests_until:
             return Pause(self._rests, self._rests_until - now), Standstill()
         view = await self._observe()
+        self._note_users(view, now)
         pause = busy_pause(view, self._policy)
+        if pause is None and work is not Work.HEARTBEAT:
+            pause = users_pause(self._traffic, self._policy, self._session_written, now)
         standstill = standstill.after(view, pause, now)
         if (pause is None and self._failed) or standstill.lasts(now):
             rest = await self._rest()
             pause = pause if rest is None else Pause(PauseReason(rest), RECHECK_SECONDS)
         return pause, standstill
 
+    def _note_users(self, view: EngineView | None, now: float) -> None:
+        cache = view.snapshot.cache if view is not None and view.snapshot is not None else None
+        if cache is not None and cache.capacity_tokens:
+            self._capacity = cache.capacity_tokens
+        if view is not None and view.restarts != self._restarts:
+            if self._restarts is not None:
+                self._footprint = SharedBudget()  # what was written is gone with the process
+            self._restarts = view.restarts
+        self._traffic = self._traffic.after(view, self._own(), now)
+
     def _publish(self, pause: Pause | None) -> None:
         until = None if pause is None else self._clock.time() + pause.seconds
         self._sink.admission_checked(pause.reason if pause else None, until)
+        if pause is not None and until is not None and not pause.by_gauge:
+            self._sink.due_at(Due.SESSION, until)
         self._heartbeat.ran()
 
     def _publish_pause(self, pause: Pause | None, last: PauseReason | None) -> None:
         """Publish the pause, and log its changes.
 
-        Sessions that each wait for the budget are in one long pause: it ends when a session starts
-        that did not wait for the budget.
+        Sessions that each wait for a limit on the probe are in one long pause: it ends when a
+        session starts that did not wait for one.
         """
         self._publish(pause)
         if pause is not None and pause.reason is not self._logged:
             self._log.info("probe.paused", reason=pause.reason, seconds=round(pause.seconds, 1))
             self._logged = pause.reason
-        elif pause is None and self._logged is not None and last is not PauseReason.BUDGET:
+        elif pause is None and self._logged is not None and (last is None or not last.by_pace):
             self._log.info("probe.resumed", after=self._logged)
             self._logged = None
         if pause is None:

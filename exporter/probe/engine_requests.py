@@ -10,6 +10,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from exporter.analysis.footprint import written_tokens
 from exporter.analysis.hits.counted_hits import counters_include, looked_up, may_have_store
 from exporter.analysis.hits.ranks import RankRotation
 from exporter.analysis.hits.usage_details import UsageReports
@@ -19,6 +20,7 @@ from exporter.engine.wire.refusal import says_rank_is_gone
 from exporter.engine.wire.request import RequestContext
 from exporter.model.failure import FailureReason
 from exporter.probe.replicas import Placement
+from exporter.scenario.model import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.events.feed import KvEventFeed
     from exporter.engine.wire.request import ChatRequest, Deadlines
-    from exporter.model.chat import Chat
+    from exporter.model.chat import Chat, Usage
     from exporter.model.engine import EngineInfo, EngineSnapshot, EngineView
     from exporter.model.failure import Failure
     from exporter.probe.replicas import Observe, Sent
@@ -146,7 +148,7 @@ class EngineRequests:
             if usage is not None and may_have_store(self.latest):
                 usage = replace(usage, store=True)
             chat = replace(chat, usage=usage)
-            ended = self._share_of(chat)
+            ended = self._share_of(chat, request)
             self._note_rank(request.context, chat.failure)
         finally:
             self.add_share(replace(ended, last_ended_at=self.clock.monotonic()))
@@ -207,14 +209,23 @@ class EngineRequests:
         if self.complete:
             self._base = snapshot, prompts
 
-    def _share_of(self, chat: Chat) -> OwnShare:
+    def written(self, usage: Usage) -> int:
+        """The new KV that a request left in the cache, by all that its usage says now."""
+        cache = self.latest.cache if self.latest is not None else None
+        cached, answer = usage.local_tokens, usage.completion_tokens
+        return written_tokens(usage.prompt_tokens, cached, answer, cache)
+
+    def _share_of(self, chat: Chat, request: ChatRequest) -> OwnShare:
         """What one request adds to the exporter's share."""
         usage, failure = chat.usage, chat.failure
         if usage is None:
             may_count = failure is None or (
                 failure.reason.may_have_arrived and failure.reason not in _REFUSED
             )
-            return OwnShare(in_flight=-1, unknown=int(may_count) + chat.sent_twice)
+            sent = int(may_count) + chat.sent_twice
+            # How much of it the engine computed is not known: at most a prompt that is all new.
+            guess = estimate_tokens(request.messages, request.tools) if sent else 0
+            return OwnShare(in_flight=-1, unknown=sent, written_tokens=guess)
         prompt = usage.prompt_tokens
         return OwnShare(
             in_flight=-1,
@@ -226,6 +237,7 @@ class EngineRequests:
             hit_tokens=usage.cached_tokens or 0,
             unsplit=int(usage.store and bool(usage.cached_tokens)),
             completion_tokens=usage.completion_tokens,
+            written_tokens=self.written(usage),
         )
 
 

@@ -153,9 +153,19 @@ class RequestScope:
             external, usage = None, replace(usage, store=False)  # the first prompt looked none up
         elif external is None:
             return usage
-        change = OwnShare(external_tokens=external or 0, unsplit=-int(bool(usage.cached_tokens)))
-        self._requests.add_share(change)
-        return replace(usage, external_tokens=external)
+        split = replace(usage, external_tokens=external)
+        self._requests.add_share(
+            OwnShare(
+                external_tokens=external or 0,
+                unsplit=-int(bool(usage.cached_tokens)),
+                written_tokens=self._correction(usage, split),
+            )
+        )
+        return split
+
+    def _correction(self, usage: Usage, known: Usage) -> int:
+        """The change of the written tokens of a request of which more is known now."""
+        return self._requests.written(known) - self._requests.written(usage)
 
     async def _external(self, usage: Usage, before: EngineSnapshot | None) -> int | None:
         prompt, cached = usage.prompt_tokens, usage.cached_tokens or 0
@@ -201,12 +211,14 @@ class RequestScope:
             silent.reports.unsettled += 1
             return
         external = silent.external if told and usage.store else 0
+        known = replace(usage, cached_tokens=told, external_tokens=external)
         self._requests.add_share(
             OwnShare(
                 settled=1,
                 hit_tokens=told,
                 external_tokens=external or 0,
                 unsplit=int(external is None),
+                written_tokens=self._correction(usage, known),
             )
         )
 

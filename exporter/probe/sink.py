@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from exporter.analysis.footprint import Footprint
     from exporter.analysis.own_share import OwnShare
-    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
+    from exporter.model.probe import Due, IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult
 
 
@@ -14,7 +15,7 @@ class SessionSink(Protocol):
     """Gets every session that ended. The history and the supervisor need sessions too."""
 
     def session_finished(self, result: SessionResult) -> None:
-        """A session ended, finished or failed."""
+        """A session or a heartbeat ended, finished or failed."""
 
 
 class ProbeSink(Protocol):
@@ -28,6 +29,12 @@ class ProbeSink(Protocol):
 
     def admission_checked(self, reason: PauseReason | None, until: float | None) -> None:
         """Sessions wait for `reason`, None: they do not wait. `until` is a Unix time, if known."""
+
+    def footprint_changed(self, footprint: Footprint) -> None:
+        """What the probe wrote into the cache within the last hour, after each piece of work."""
+
+    def due_at(self, what: Due, time: float) -> None:
+        """The next session or heartbeat is due at a Unix time."""
 
     def isolation_tested(self, reading: IsolationReading) -> None:
         """An isolation test ended."""

@@ -146,7 +146,9 @@ def fits(scripted_tokens: int, answers: int, max_tokens: int, max_model_len: int
     return scripted_tokens + answers * (max_tokens + _MARKS_PER_ANSWER) <= max_model_len
 
 
-def estimate_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> int:
+def estimate_tokens(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> int:
     """An estimate without /tokenize: 3.5 characters per token, and 8 tokens per message."""
     characters = sum(
         len(str(message.get("content") or "")) + len(str(message.get("tool_calls") or ""))

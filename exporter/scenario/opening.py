@@ -25,3 +25,8 @@ def wanted_opening(match_unit: int | None, capacity_tokens: int | None) -> int:
     """The wanted tokens of the first prompt of a full session."""
     affordable = _LONGEST if capacity_tokens is None else min(_LONGEST, capacity_tokens // _SHARE)
     return max(_MATCH_UNITS * (match_unit or 0), affordable)
+
+
+def room_is_scarce(capacity_tokens: int | None) -> bool:
+    """Whether a cache is too small for the longest opening."""
+    return capacity_tokens is not None and capacity_tokens // _SHARE < _LONGEST

@@ -11,8 +11,10 @@ from publish_records import failed_engine_view, failed_session, session, turn
 from exporter.analysis.load import (
     UNKNOWN_TURN_TOKENS,
     Pause,
+    SharedBudget,
     Standstill,
     TokenBudget,
+    Work,
     budget_pause,
     busy_pause,
     session_tokens,
@@ -20,6 +22,14 @@ from exporter.analysis.load import (
 from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason
 from exporter.model.session import Control, ControlOutcome
+
+NO_BUDGET = SharedBudget()
+
+
+def session_pause(budget, now):
+    """The pause of a session under this budget alone."""
+    return budget_pause(SharedBudget(budget), NO_BUDGET, Work.SESSION, now)
+
 
 POLICY = load_policy(10_000, waiting=2, usage=0.9)
 
@@ -76,13 +86,13 @@ def test_an_engine_that_cannot_be_read_does_not_stand_still():
 
 def test_spent_tokens_take_their_share_of_an_hour():
     budget = TokenBudget().spend(2_500, now=100.0, tokens_per_hour=10_000)
-    pause = budget_pause(budget, now=400.0)
+    pause = session_pause(budget, 400.0)
     assert (pause.reason, pause.seconds) == (PauseReason.BUDGET, 600.0)
-    assert budget_pause(budget, now=1000.0) is None
+    assert session_pause(budget, 1000.0) is None
 
 
 def test_without_a_limit_there_is_no_wait():
-    assert budget_pause(TokenBudget().spend(10**9, now=0.0, tokens_per_hour=0), now=0.0) is None
+    assert session_pause(TokenBudget().spend(10**9, now=0.0, tokens_per_hour=0), 0.0) is None
 
 
 def test_tokens_spent_during_a_wait_make_it_longer():
@@ -99,13 +109,13 @@ def test_a_new_budget_changes_the_wait_for_the_same_tokens(tokens_per_hour, seco
         .spend(6_000, 0.0, 10_000)
         .under_limit(360.0, before=10_000, tokens_per_hour=tokens_per_hour)
     )
-    pause = budget_pause(budget, 360.0)
+    pause = session_pause(budget, 360.0)
     assert (pause and pause.seconds) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_tokens_spent_without_a_limit_cause_no_wait_under_a_new_limit():
     budget = TokenBudget().spend(10**9, 0.0, 0).under_limit(1.0, before=0, tokens_per_hour=10)
-    assert budget_pause(budget, 1.0) is None
+    assert session_pause(budget, 1.0) is None
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6), st.floats(0, 10**5))
@@ -114,7 +124,7 @@ def test_a_budget_there_and_back_changes_nothing(tokens, one, other, now):
     back = budget.under_limit(now, before=one, tokens_per_hour=other).under_limit(
         now, before=other, tokens_per_hour=one
     )
-    owed, was = budget_pause(back, now), budget_pause(budget, now)
+    owed, was = session_pause(back, now), session_pause(budget, now)
     assert (owed.seconds if owed else 0.0) == pytest.approx(was.seconds if was else 0.0, abs=1e-5)
 
 
@@ -126,7 +136,7 @@ def test_no_hour_holds_more_than_the_budget_and_one_session(costs_and_lengths, b
     """Each session's tokens are taken as spent evenly over its length, back to back at best."""
     now, spent, spans = 0.0, TokenBudget(), []
     for cost, length in costs_and_lengths:
-        pause = budget_pause(spent, now)
+        pause = session_pause(spent, now)
         now += pause.seconds if pause else 0.0
         spans.append((now, now + length, cost))
         now += length

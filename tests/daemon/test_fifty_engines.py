@@ -39,6 +39,7 @@ jitter_ratio = 0
 max_tokens = 4
 scenario = "./short.json"
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
 control_ratio = 0
 retention_gaps_seconds = []
 isolation_interval_seconds = 0

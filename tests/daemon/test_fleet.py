@@ -198,7 +198,13 @@ async def test_another_engine_with_the_same_name_starts_at_zero(bench, engines):
 async def test_the_series_of_a_removed_loop_disappear(bench, engines):
     wanted = target("a", engines[0].url)
     scrape = ScrapeSettings(interval_seconds=0.2, timeout_seconds=0.2)
-    probe = {"interval_seconds": 1.0, "retention_gaps_seconds": (), "tokens_per_hour": 0}
+    probe = {
+        "interval_seconds": 1.0,
+        "retention_gaps_seconds": (),
+        "tokens_per_hour": 0,
+        "max_cache_turnover_per_hour": 0,
+        "heartbeat_interval_seconds": 0,
+    }
     await bench.fleet.apply(
         [wanted], shared_settings_of(ProbeSettings(**probe, isolation_interval_seconds=0.5), scrape)
     )

@@ -167,6 +167,7 @@ OFTEN = {
     "probe.interval_seconds": "1",
     "probe.jitter_ratio": "0",
     "probe.tokens_per_hour": "0",
+    "probe.max_cache_turnover_per_hour": "0",
     "probe.control_ratio": "0.15",
     "probe.max_tokens": "16",
     "probe.isolation_interval_seconds": "5",

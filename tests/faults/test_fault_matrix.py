@@ -39,6 +39,7 @@ interval_seconds = 2
 scenario = "{scenario}"
 max_tokens = 8
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
 max_waiting_requests = 1000
 control_ratio = 0
 retention_gaps_seconds = []

@@ -10,7 +10,7 @@ from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5",
-         "--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0",
+         "--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0", "--probe.max_cache_turnover_per_hour", "0",
          "--probe.control_ratio", "0")  # fmt: skip
 
 

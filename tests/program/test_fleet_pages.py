@@ -16,6 +16,7 @@ http_sd_address = "{address}"
 [probe]
 interval_seconds = 3600
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
 retention_gaps_seconds = []
 isolation_interval_seconds = 0
 

@@ -30,6 +30,7 @@ CONFIGURATION = """
 [probe]
 interval_seconds = 1
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
 control_ratio = 0
 [scrape]
 interval_seconds = 0.5

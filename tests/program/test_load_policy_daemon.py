@@ -19,7 +19,14 @@ def simulator(**settings: object) -> Simulator:
 async def test_controls_retention_and_the_cost_of_prefill_reach_metrics(daemon, tmp_path):
     arguments = (
         *QUICK,
-        *("--probe.interval_seconds", "1", "--probe.tokens_per_hour", "0"),
+        *(
+            "--probe.interval_seconds",
+            "1",
+            "--probe.tokens_per_hour",
+            "0",
+            "--probe.max_cache_turnover_per_hour",
+            "0",
+        ),
         *("--probe.control_ratio", "1", "--probe.retention_gaps_seconds", "[0.1, 0.5]"),
         *("--set", "targets[0].watts=400"),
         *("--set", "targets[0].price_per_hour=3", "--set", "targets[0].currency=EUR"),

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 OFTEN = (
     *("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5"),
-    *("--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0"),
+    *(
+        "--scrape.timeout_seconds",
+        "0.5",
+        "--probe.tokens_per_hour",
+        "0",
+        "--probe.max_cache_turnover_per_hour",
+        "0",
+    ),
     *("--probe.control_ratio", "0", "--probe.isolation_interval_seconds", "0"),
     *("--probe.retention_gaps_seconds", "[]"),
 )

@@ -13,7 +13,14 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 
 EVERYTHING = (
     *("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5"),
-    *("--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0"),
+    *(
+        "--scrape.timeout_seconds",
+        "0.5",
+        "--probe.tokens_per_hour",
+        "0",
+        "--probe.max_cache_turnover_per_hour",
+        "0",
+    ),
     *("--probe.control_ratio", "1", "--probe.isolation_interval_seconds", "1"),
     *("--probe.retention_gaps_seconds", "[0.1, 0.5]"),
 )

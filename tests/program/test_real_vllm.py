@@ -24,7 +24,7 @@ pytestmark = pytest.mark.vllm
 MOVING = Path(__file__).parents[1] / "cli" / "data" / "moving_system_prompt.jinja"
 
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "1",
-         "--scrape.timeout_seconds", "1", "--probe.tokens_per_hour", "0",
+         "--scrape.timeout_seconds", "1", "--probe.tokens_per_hour", "0", "--probe.max_cache_turnover_per_hour", "0",
          "--probe.control_ratio", "0")  # fmt: skip
 
 

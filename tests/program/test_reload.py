@@ -19,6 +19,7 @@ SETTINGS = """\
 [probe]
 interval_seconds = 1
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
 control_ratio = 0
 retention_gaps_seconds = []
 isolation_interval_seconds = 0

@@ -27,6 +27,7 @@ def fill(published, *names):
     for name in names:
         published.session_finished(session(*TURNS, target=name))
         publish(published.metrics, engine_view(target=name))
+        published.metrics.targets[name].heartbeat_seconds = 100.0
         published.metrics.targets[name].loops.ran(f"scrape:{name}", 5.0)
     published.metrics.exporter.loops.ran("web_config", 5.0)
 

@@ -22,6 +22,7 @@ from publish_records import (
 from samples_page import publish
 from structlog.testing import capture_logs
 
+from exporter.analysis.footprint import Footprint
 from exporter.analysis.own_share import OwnShare
 from exporter.errors import ExporterError
 from exporter.metrics.families.discovery import DISCOVERY
@@ -34,7 +35,7 @@ from exporter.metrics.families.tables import (
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
 from exporter.model.kv_events import KvEventKind, KvEventsView
-from exporter.model.probe import RetentionReading
+from exporter.model.probe import Due, RetentionReading
 from exporter.model.reuse import ReuseRule
 from exporter.web.server import HttpServer
 
@@ -66,14 +67,19 @@ def full(published):
         published.metrics.targets["local"].cost.budget_tokens_per_hour,
         published.metrics.targets["local"].cost.prices,
     ) = 2_000_000, Prices(2.5, "EUR", 400.0)
-    published.metrics.targets["local"].interval_seconds = 60.0
-    published.metrics.targets["local"].admission_checked(None)
+    local = published.metrics.targets["local"]
+    local.interval_seconds, local.heartbeat_seconds = 60.0, 100.0
+    local.admission_checked(None)
+    local.footprint_changed(Footprint(8_000, 80_000, 8_000.0))
+    local.due_at(Due.SESSION, 60.0)
+    local.due_at(Due.HEARTBEAT, 100.0)
     publish(published.metrics, RetentionReading("local", 60.0, 1.0))
     published.metrics.targets["local"].own_share_changed(
         OwnShare(requests=1, settled=1, queried_tokens=900)
     )
     stored = replace(TURNS[2], external_cached_tokens=256)
-    for result in (*measured(), session(*TURNS[:2], stored), *measured()):
+    beat = replace(session(*TURNS[:2]), scenario="heartbeat", heartbeat=True)
+    for result in (beat, *measured(), session(*TURNS[:2], stored), *measured()):
         published.session_finished(replace(result, reuse_rule=RULE))
     publish(published.metrics, engine_view())
     publish(published.metrics, after_users_asked(engine_view()))

@@ -42,8 +42,13 @@ class ProbeSettings(Section):
     """The synthetic sessions: how often they run, and how long each part of a turn may take."""
 
     interval_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
-    """Seconds from the start of one session to the start of the next. One session a minute is
-    enough to alert on, and costs a busy server little."""
+    """Seconds from the start of one session to the start of the next, where the limits below allow
+    it. One session a minute is enough to alert on, and costs a large server little."""
+
+    heartbeat_interval_seconds: SecondsOrZero = 100.0
+    """Seconds after a session or heartbeat until the next heartbeat, if no session came: a short
+    prompt and its continuation, which show whether the engine answers and its cache hits. The
+    default notices a dead cache within two minutes. 0 sends none."""
 
     jitter_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Each interval varies at random by up to this share, so that many exporters do not run at the
@@ -63,6 +68,21 @@ class ProbeSettings(Section):
     Sessions run less often if the budget requires it. The default is about four times what one
     session a minute of the built-in scenario uses at an engine with 16-token blocks. Cached tokens
     count too, so the engine computes only about a seventh of it."""
+
+    max_cache_turnover_per_hour: Annotated[float, Field(ge=0)] = 0.1
+    """The most of an engine's KV cache that the probe may rewrite per hour, as a share of the
+    capacity of one rank; 0 means no limit. What the probe writes takes the place of the oldest
+    blocks, which are often users'. Sessions run less often if the limit requires it; heartbeats go
+    on. Where the capacity is unknown, only `tokens_per_hour` holds."""
+
+    quiet_after_seconds: SecondsOrZero = 3600.0
+    """After so many seconds without a request of a user, only heartbeats are sent until users come
+    back. 0 means that sessions go on."""
+
+    max_prefill_share_ratio: Ratio = 0.01
+    """While users are busy, no session starts that would raise the probe's share of the prompt
+    tokens which the engine computed within an hour above this. Users are busy if their requests ran
+    at more than half of the readings of the last ten minutes. 1 means no limit."""
 
     max_waiting_requests: CountOrZero = 0
     """No session starts while more requests than this wait in the engine's queue, so that the probe

@@ -24,6 +24,16 @@ def _paused(target: TargetState) -> Mapping[str, Value]:
     return {reason: reason is target.cost.paused for reason in PauseReason}
 
 
+def _turnover(target: TargetState) -> Value:
+    known = target.cost.footprint if target.own.settled and not target.transfers else None
+    return None if known is None else known.turnover
+
+
+def _turnover_limit(target: TargetState) -> Value:
+    known = target.cost.footprint
+    return None if known is None else known.limit_ratio
+
+
 def _retention(target: TargetState) -> Mapping[str, Value]:
     return {f"{gap:g}": share for gap, share in sorted(target.cost.retention.items())}
 
@@ -98,14 +108,27 @@ COST: Final[tuple[Family[TargetState], ...]] = (
         "vllm_probe_paused",
         by("reason", _paused),
         "1 for the reason why the next session waits now, 0 for the others: requests in the "
-        "engine's queue, the usage of its KV cache, the token budget, or an engine that sleeps, is "
-        "paused or is being scaled.",
+        "engine's queue, the usage of its KV cache, the token budget, the footprint in its cache, "
+        "an engine that nobody uses (quiet) or that is busy with users (share), or one that "
+        "sleeps, is paused or is being scaled.",
     ),
     gauge(
         "vllm_probe_budget_tokens_per_hour",
         one(lambda t: t.cost.budget_tokens_per_hour),
         "The most tokens per hour that the probe may use of this engine, counted as in "
         "vllm_probe_consumed_tokens_total. Absent when there is no limit.",
+    ),
+    gauge(
+        "vllm_probe_cache_turnover_ratio",
+        one(_turnover),
+        "vllm_probe_cache_written_tokens_total of the last hour against the capacity of one rank's "
+        "cache. Absent when one of them is unknown.",
+    ),
+    gauge(
+        "vllm_probe_cache_turnover_limit_ratio",
+        one(_turnover_limit),
+        "The most of the cache that the probe may rewrite per hour, as configured. Absent without "
+        "a limit, and where the capacity is unknown.",
     ),
     gauge(
         "vllm_engine_prefill_seconds_per_token",

@@ -15,6 +15,7 @@ from exporter.metrics.readers import (
     last_session,
     one,
 )
+from exporter.model.probe import Due
 from exporter.model.reuse import RuleCause
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def _notices(target: TargetState) -> Iterator[Reading]:
 SESSIONS: Final[tuple[Family[TargetState], ...]] = (
     gauge(
         "vllm_probe_up",
-        one(lambda t: None if t.last_session is None else t.last_session.failure is None),
-        "1 when the last session finished, 0 when it failed. Absent before the first session ends.",
+        one(lambda t: None if t.latest is None else t.latest.failure is None),
+        "1 when the last session or heartbeat finished, 0 when it failed. Absent before the first "
+        "session ends.",
     ),
     counter(
         "vllm_probe_sessions_total",
@@ -70,14 +72,20 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
     ),
     gauge(
         "vllm_probe_consecutive_failures",
-        one(lambda t: None if t.last_session is None else t.failures_in_a_row),
-        "Sessions that failed since the last one that finished, of all scenarios.",
+        one(lambda t: None if t.latest is None else t.failures_in_a_row),
+        "Sessions and heartbeats that failed since the last one that finished, of all scenarios.",
     ),
     gauge(
         "vllm_probe_interval_seconds",
         one(lambda t: t.interval_seconds),
-        "Time from one session to the next, as configured. The budget and a busy engine make it "
-        "longer.",
+        "Time from one session to the next, as configured. The limits of the probe and a busy "
+        "engine make it longer.",
+    ),
+    gauge(
+        "vllm_probe_heartbeat_interval_seconds",
+        one(lambda t: t.heartbeat_seconds),
+        "Time from a session or heartbeat to the next heartbeat, as configured. Absent when none "
+        "are sent.",
     ),
     gauge(
         "vllm_probe_last_success_timestamp_seconds",
@@ -85,10 +93,39 @@ SESSIONS: Final[tuple[Family[TargetState], ...]] = (
         "Unix time at which the last finished session ended.",
     ),
     gauge(
+        "vllm_probe_session_due_timestamp_seconds",
+        one(lambda t: t.due.get(Due.SESSION)),
+        "Unix time at which the next session is due, by the interval and the limits of the probe. "
+        "A time that has passed: a busy engine holds it back, or it is late.",
+    ),
+    counter(
+        "vllm_probe_heartbeats_total",
+        one(lambda t: t.heartbeats if t.heartbeat_seconds else None),
+        "Heartbeats that ended, finished or failed: a short prompt and its continuation, where no "
+        "session came for a while.",
+    ),
+    counter(
+        "vllm_probe_heartbeat_failures_total",
+        one(lambda t: t.heartbeat_failures if t.heartbeat_seconds else None),
+        "Heartbeats that failed. The log and the page show the reason.",
+    ),
+    gauge(
+        "vllm_probe_heartbeat_last_success_timestamp_seconds",
+        one(lambda t: t.last_heartbeat_time),
+        "Unix time at which the last heartbeat that finished ended. Absent before the first one.",
+    ),
+    gauge(
+        "vllm_probe_heartbeat_due_timestamp_seconds",
+        one(lambda t: t.due.get(Due.HEARTBEAT)),
+        "Unix time at which the next heartbeat is due if no session comes first. Absent when none "
+        "are sent.",
+    ),
+    gauge(
         "vllm_probe_scenario_up",
         by("scenario", lambda t: {k: each.failure is None for k, each in t.scenarios.items()}),
-        "1 when the last session of this scenario finished, 0 when it failed. When a session shows "
-        "that the target itself fails, the other scenarios are absent.",
+        "1 when the last session of this scenario finished, 0 when it failed; `heartbeat` is that "
+        "of heartbeats. When a session shows that the target itself fails, the other scenarios are "
+        "absent.",
     ),
     gauge(
         "vllm_probe_session_duration_seconds",

@@ -35,6 +35,13 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
         "vllm_engine_external_hit_tokens_total where there is an external store.",
     ),
     counter(
+        "vllm_probe_cache_written_tokens_total",
+        one(lambda t: t.own.written_tokens if t.own.settled and not t.transfers else None),
+        "New KV that the exporter's requests left in the cache: prompt minus cached tokens plus "
+        "answer, in whole blocks. A prompt whose cached tokens are not known counts in full. "
+        "Absent until a server reports cached tokens.",
+    ),
+    counter(
         "vllm_engine_users_prefix_cache_queried_tokens_total",
         of_users(lambda users: users.queried_tokens),
         "Tokens that users looked up in the prefix cache since the exporter started. Users are all "

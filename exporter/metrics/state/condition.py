@@ -89,8 +89,8 @@ def condition(state: TargetState) -> Condition:
 
 
 def _failing(state: TargetState) -> bool:
-    """The last session failed, and no scenario's last session finished."""
-    last = state.last_session
+    """The last session or heartbeat failed, and no scenario's last session finished."""
+    last = state.latest
     return last is not None and last.failure is not None and not any(state.finished)
 
 
@@ -162,7 +162,7 @@ RULES: Final[tuple[tuple[Condition, Callable[[TargetState], bool]], ...]] = (
     (Condition.ADDRESS_WRONG, _address_wrong),
     (Condition.BUSY, _only_in(LifecycleState.BUSY)),
     (Condition.FAILING, _failing),
-    (Condition.NOT_PROBED, lambda state: state.last_session is None),
+    (Condition.NOT_PROBED, lambda state: state.latest is None),
     (
         Condition.CONTAINER_DOWN,
         _in(

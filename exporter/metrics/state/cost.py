@@ -11,6 +11,7 @@ from exporter.model.session import ControlOutcome
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from exporter.analysis.footprint import Footprint
     from exporter.model.engine import EngineView
     from exporter.model.probe import PauseReason, RetentionReading
     from exporter.model.session import SessionResult
@@ -76,6 +77,7 @@ class CostState:
     admission_known: bool = False  # whether `paused` was ever set
     paused: PauseReason | None = None
     paused_until: float | None = None  # Unix time
+    footprint: Footprint | None = None
     retention: dict[float, float] = field(default_factory=dict)
     prefill: PrefillCost | None = None
     saved: Savings = field(default_factory=Savings)

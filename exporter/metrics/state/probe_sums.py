@@ -59,6 +59,13 @@ class ProbeSums:
         if tokens:
             self.consumed_tokens = (self.consumed_tokens or 0) + tokens
 
+    def add_heartbeat(self, turns: Sequence[TurnFacts]) -> None:
+        """Add the turns of a heartbeat: only what the cache could serve of them, and did."""
+        for turn in turns:
+            self.add_beside(turn.consumed_tokens or 0)
+            if not _hit_an_unknown_share(turn):
+                self._add_judged(turn)
+
     def add(self, turns: Sequence[TurnFacts]) -> None:
         """Add the turns of one session."""
         hits_unknown = any(t.prompt_tokens and t.cached_tokens is None for t in turns)

@@ -27,14 +27,16 @@ from exporter.metrics.state.session_signs import SessionSigns, signs_of
 from exporter.metrics.state.users_share import UsersShare
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
+from exporter.scenario.heartbeat import HEARTBEAT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from exporter.analysis.footprint import Footprint
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
     from exporter.model.kv_events import KvEventsView
-    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
+    from exporter.model.probe import Due, IsolationReading, PauseReason, RetentionReading
     from exporter.model.reuse import ReuseRule
     from exporter.model.session import SessionResult, TurnFacts
 
@@ -53,8 +55,10 @@ class TargetState:
     """The state of one target, and the sink of all its loops: `ProbeSink`, `SessionSink`,
     `EngineSink`, `KvEventSink` and `ContainerSink`; `loops` is their `LoopSink`.
 
-    `scenarios` has the last session of each scenario, finished or failed. A session that shows that
-    the target itself fails drops the sessions of all scenarios before it.
+    `scenarios` has the last session of each scenario, finished or failed, and the last heartbeat
+    under its own name. A session or heartbeat that shows that the target itself fails drops all of
+    them before it; a heartbeat that found nothing in the cache drops those of sessions, because
+    they no longer say what is true. `latest` is the last of both, `last_session` the last session.
     """
 
     name: str
@@ -66,11 +70,17 @@ class TargetState:
         default_factory=lambda: dict.fromkeys(FailureReason, 0)
     )
     last_session: SessionResult | None = None
+    latest: SessionResult | None = None
+    heartbeats: int = 0
+    heartbeat_failures: int = 0
     scenarios: dict[str, SessionResult] = field(default_factory=dict)
     signs: dict[str, SessionSigns] = field(default_factory=dict)  # of the same sessions
-    last_success_time: float | None = None
+    last_success_time: float | None = None  # of a session
+    last_heartbeat_time: float | None = None  # of one that succeeded
+    due: dict[Due, float] = field(default_factory=dict)  # Unix times
     failures_in_a_row: int = 0
     interval_seconds: float | None = None  # from one session to the next, as configured
+    heartbeat_seconds: float | None = None  # from a session to a heartbeat; None sends none
     sums: ProbeSums = field(default_factory=ProbeSums)
     model_sums: dict[str, ProbeSums] = field(default_factory=dict)
     rank_sums: dict[int, ProbeSums] = field(default_factory=dict)  # of pinned sessions, by rank
@@ -103,18 +113,34 @@ class TargetState:
             self.url = urlunsplit((parts.scheme, host, parts.path, "", ""))
 
     def session_finished(self, result: SessionResult) -> None:
-        self.last_session = result
-        self.sessions += 1
-        if result.reuse_rule is not None or result.failure is None:
+        self.latest = result
+        if result.reuse_rule is not None or (result.failure is None and not result.heartbeat):
             self.reuse_rule = result.reuse_rule
-            self.transfers = Notice.TRANSFER in result.notices
         if result.failure is None:
-            self.last_success_time = result.started_time + result.duration_seconds
             self.failures_in_a_row = 0
         else:
-            self._add_failure(result.failure.reason)
+            self._failed(result.failure.reason)
+        if result.heartbeat:
+            self._heartbeat_finished(result)
+        else:
+            self._full_session_finished(result)
         self.scenarios[result.scenario] = result
         self.signs[result.scenario] = signs_of(result)
+        self.sums.add_beside(result.extra_tokens)
+        self._cache_tested(wedged_after(result))
+        if Notice.MIXED in result.notices:
+            self.cost.retention.clear()
+        self.users.session_finished(result)
+
+    def _full_session_finished(self, result: SessionResult) -> None:
+        self.last_session = result
+        self.sessions += 1
+        if result.failure is None:
+            self.last_success_time = result.started_time + result.duration_seconds
+        else:
+            self.failures[result.failure.reason] += 1
+        if result.failure is None or result.reuse_rule is not None:
+            self.transfers = Notice.TRANSFER in result.notices
         for turn in result.turns:
             self._add_times(turn)
         self.sums.add(result.turns)
@@ -122,15 +148,22 @@ class TargetState:
             self.model_sums.setdefault(result.model, ProbeSums()).add(result.turns)
         if result.data_parallel_rank is not None:
             self.rank_sums.setdefault(result.data_parallel_rank, ProbeSums()).add(result.turns)
-        self.sums.add_beside(result.extra_tokens)
-        self._cache_tested(wedged_after(result))
-        if Notice.MIXED in result.notices:
-            self.cost.retention.clear()
         self.cost.session_finished(result)
-        self.users.session_finished(result)
 
-    def _add_failure(self, reason: FailureReason) -> None:
-        self.failures[reason] += 1
+    def _heartbeat_finished(self, result: SessionResult) -> None:
+        """Its short prompts count for what the cache could serve, and not for times or costs."""
+        self.heartbeats += 1
+        if result.failure is None:
+            self.last_heartbeat_time = result.started_time + result.duration_seconds
+        else:
+            self.heartbeat_failures += 1
+        self.sums.add_heartbeat(result.turns)
+        signs = signs_of(result)
+        if signs.could_hit and signs.missed_all:
+            self.scenarios.clear()
+            self.signs.clear()
+
+    def _failed(self, reason: FailureReason) -> None:
         self.failures_in_a_row += 1
         if reason.concerns_target:
             self.scenarios.clear()
@@ -139,7 +172,7 @@ class TargetState:
 
     def keep_scenarios(self, names: Collection[str]) -> None:
         """Drop the sessions of scenarios that are no longer played."""
-        for gone in self.scenarios.keys() - set(names):
+        for gone in self.scenarios.keys() - {*names, HEARTBEAT.name}:
             del self.scenarios[gone], self.signs[gone]
 
     def isolation_tested(self, reading: IsolationReading) -> None:
@@ -175,7 +208,7 @@ class TargetState:
 
     def retention_measured(self, reading: RetentionReading) -> None:
         # A wedged cache does not show how long a prefix survives, and neither do several engines.
-        mixed = self.last_session is not None and Notice.MIXED in self.last_session.notices
+        mixed = self.latest is not None and Notice.MIXED in self.latest.notices
         if not self.wedged and not mixed:
             self.cost.retention_measured(reading)
 
@@ -187,6 +220,12 @@ class TargetState:
 
     def admission_checked(self, reason: PauseReason | None, until: float | None = None) -> None:
         self.cost.admission_checked(reason, until)
+
+    def footprint_changed(self, footprint: Footprint) -> None:
+        self.cost.footprint = footprint
+
+    def due_at(self, what: Due, time: float) -> None:
+        self.due[what] = time
 
     def _cache_tested(self, wedged: bool | None) -> None:
         if wedged is not None:
@@ -203,9 +242,10 @@ class TargetState:
 
     @property
     def finished_session(self) -> SessionResult | None:
-        """The last session of all, if it finished."""
-        last = self.last_session
-        return last if last is not None and last.failure is None else None
+        """The last session of all, if it finished and no heartbeat has failed since."""
+        last, latest = self.last_session, self.latest
+        sound = latest is not None and latest.failure is None
+        return last if sound and last is not None and last.failure is None else None
 
     @property
     def finished(self) -> Iterator[SessionResult]:
@@ -232,7 +272,7 @@ class TargetState:
     @property
     def looked_at(self) -> bool:
         """Whether there is a first result, good or bad: of the engine, and of a container."""
-        engine_seen = self.engine is not None or self.last_session is not None
+        engine_seen = self.engine is not None or self.latest is not None
         return engine_seen and (self.mode == "external" or self.container is not None)
 
 

@@ -22,6 +22,7 @@ from exporter.probe.session.cold_control import Place
 from exporter.probe.session.prefix_comparison import PrefixComparison
 from exporter.probe.session.turn_judge import TurnJudge
 from exporter.scenario.model import refuses_system, with_text_before
+from exporter.scenario.opening import room_is_scarce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,12 +87,15 @@ class Attempt:
         self._scenario = scenario
         self._info = info
         self._record = context.record
+        cache = before.snapshot.cache if before and before.snapshot else None
+        self._scarce = room_is_scarce(cache.capacity_tokens if cache else None)
         self._salt = context.new_salt() if knows_salts(info.version) else None
         self._messages: list[dict[str, Any]] = []
         events = context.requests.kv_events
         self._blocks = events.follow(self._salt) if events and self._salt else None
         self._judge = TurnJudge(
-            context.record, context.requests, context.replicas, before, self._blocks
+            *(context.record, context.requests, context.replicas, before, self._blocks),
+            learns=context.plan.learns,
         )
         self._comparison = PrefixComparison(
             partial(context.requests.client.detokenize, info.model),
@@ -120,7 +124,9 @@ class Attempt:
             context=replace(self._session, turn=index),
         )
         turns = len(self._scenario.steps)
-        place = context.control.place(index, turns) if context.control else None
+        place = (
+            context.control.place(index, turns, scarce=self._scarce) if context.control else None
+        )
         control = await self._send_control(index, request, place, Place.BEFORE)
         context.hooks.on_request(False)
         if self._blocks is not None:

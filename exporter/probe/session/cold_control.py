@@ -47,10 +47,14 @@ class ColdControl:
         self._new_salt = new_salt
         self._kept = chance()
 
-    def place(self, turn: int, turns: int) -> Place | None:
-        """When the control of turn `turn` (1…) of `turns` is sent; None if the turn has none."""
+    def place(self, turn: int, turns: int, *, scarce: bool = False) -> Place | None:
+        """When the control of turn `turn` (1…) of `turns` is sent; None if the turn has none.
+
+        The last turns have one, because their prompts are longest. Where room is `scarce`, the
+        first ones after the opening have, because a control takes as much room as its prompt.
+        """
         due = int(self._kept + self._ratio * turns)
-        if turn <= max(1, turns - due):
+        if turn == 1 or (turn > 1 + due if scarce else turn <= turns - due):
             return None
         return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a fair coin
 

@@ -23,7 +23,8 @@ class SessionPlan:
 
     Sessions take turns with `kind` and `others`, one scenario a session. The first prompt of a
     session is as long as `opening` wants it, if the scenario can be padded. `adapters` are LoRA
-    adapters that they take turns with, beside the model.
+    adapters that they take turns with, beside the model. Without `learns`, hits do not teach the
+    engine's reuse rule: short prompts fit many rules.
     """
 
     target: str
@@ -33,6 +34,7 @@ class SessionPlan:
     opening: Opening = wanted_opening
     others: tuple[ScenarioKind, ...] = ()
     adapters: Adapters = ()
+    learns: bool = True
 
     def kind_of(self, session: int) -> ScenarioKind:
         """The scenario of session number `session` (0…)."""

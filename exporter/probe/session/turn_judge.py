@@ -41,8 +41,13 @@ class TurnJudge:
         replicas: ReplicaDetector,
         before: EngineView | None,
         blocks: SessionBlocks | None = None,
+        *,
+        learns: bool = True,
     ) -> None:
-        """`before` is the reading before the first turn; see `LossEvidence` for `blocks`."""
+        """`before` is the reading before the first turn; see `LossEvidence` for `blocks`, and
+        `SessionPlan` for `learns`.
+        """
+        self._learns = learns
         self._record = record
         self._requests = requests
         self._replicas = replicas
@@ -137,7 +142,7 @@ class TurnJudge:
             disturbed = True
             if usage.cached_tokens < usage.prompt_tokens - 1:
                 self._knowledge.observe_store(usage.cached_tokens)
-        if shared is not None and shared.exact is not None:
+        if self._learns and shared is not None and shared.exact is not None:
             self._knowledge.observe(Observation(shared.exact, cached, disturbed))
         # The tokens of the turn before the last were sent twice already. A first turn may hit what
         # all prompts of this engine begin with.
@@ -152,7 +157,8 @@ class TurnJudge:
         unit. A repeat has no answer to reuse.
         """
         knowledge, known = self._knowledge, self._knowledge.learned
-        if knowledge.asked or known is None or self._replicas.proof is not None:
+        asked = knowledge.asked or not self._learns
+        if asked or known is None or self._replicas.proof is not None:
             return
         prompt = len(turn.prompt_token_ids or ())
         again = sent_again(prompt)

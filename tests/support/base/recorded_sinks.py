@@ -10,8 +10,9 @@ from fake_clock import FakeClock
 from exporter.loops import LoopHeartbeat
 
 if TYPE_CHECKING:
+    from exporter.analysis.footprint import Footprint
     from exporter.analysis.own_share import OwnShare
-    from exporter.model.probe import IsolationReading, PauseReason, RetentionReading
+    from exporter.model.probe import Due, IsolationReading, PauseReason, RetentionReading
     from exporter.model.session import SessionResult
 
 
@@ -23,6 +24,8 @@ class RecordedProbe:
         self.tokens: list[int] = []
         self.shares: list[OwnShare] = []
         self.pauses: list[tuple[PauseReason | None, float | None]] = []
+        self.footprints: list[Footprint] = []
+        self.due: list[tuple[Due, float]] = []
         self.isolation: list[IsolationReading] = []
         self.retention: list[RetentionReading] = []
 
@@ -37,6 +40,12 @@ class RecordedProbe:
 
     def admission_checked(self, reason: PauseReason | None, until: float | None) -> None:
         self.pauses.append((reason, until))
+
+    def footprint_changed(self, footprint: Footprint) -> None:
+        self.footprints.append(footprint)
+
+    def due_at(self, what: Due, time: float) -> None:
+        self.due.append((what, time))
 
     def isolation_tested(self, reading: IsolationReading) -> None:
         self.isolation.append(reading)

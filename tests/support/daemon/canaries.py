@@ -173,6 +173,7 @@ def configuration(folder: Path, engine: str) -> Path:
         'web_config_file = "web.yml"\n'
         '[probe]\nscenario = "./trace.json"\ninterval_seconds = 1\nfirst_token_timeout_seconds = 5\n'
         "isolation_interval_seconds = 1\ncontrol_ratio = 0.5\ntokens_per_hour = 0\n"
+        "max_cache_turnover_per_hour = 0\n"
         "[scrape]\ninterval_seconds = 0.5\ntimeout_seconds = 0.5\n"
         + "".join(f"[[targets]]\n{each}" for each in targets),
         encoding="utf-8",

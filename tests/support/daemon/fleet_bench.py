@@ -35,6 +35,8 @@ def shared(**probe: Any) -> SharedSettings:
         "interval_seconds": 1.0,
         "jitter_ratio": 0.0,
         "tokens_per_hour": 0,
+        "heartbeat_interval_seconds": 0,
+        "max_cache_turnover_per_hour": 0,
         "control_ratio": 0.0,
         "retention_gaps_seconds": (),
         "isolation_interval_seconds": 0.0,

@@ -8,6 +8,8 @@ from fake_clock import FakeClock
 from load_views import engine, load_policy, new_admission
 from recorded_sinks import RecordedProbe
 
+from exporter.analysis.load import Work
+
 
 class Scene:
     """Counts how often the engine is looked at and asked, and keeps what is published."""
@@ -44,7 +46,7 @@ class Scene:
         return self.view
 
     async def pass_through(self, tokens=0, error=None, failure=None):
-        async with self.admission.admitted(announce=True) as charge:
+        async with self.admission.admitted(Work.SESSION) as charge:
             charge.tokens, charge.failure = tokens, failure
             if error is not None:
                 raise error

@@ -41,6 +41,9 @@ def load_policy(tokens_per_hour: int = 0, waiting: int = 0, usage: float = 1.0) 
         tokens_per_hour=tokens_per_hour,
         max_waiting_requests=waiting,
         max_kv_cache_usage_ratio=usage,
+        max_cache_turnover_per_hour=0,
+        quiet_after_seconds=0,
+        max_prefill_share_ratio=1.0,
     )
 
 

@@ -7,9 +7,9 @@ from recorded_sinks import RecordedLoop, RecordedProbe
 from exporter.engine.wire.request import Deadlines
 from exporter.loops import Periodic, Schedule
 from exporter.probe.context import ProbeContext
-from exporter.probe.isolation_probe import IsolationProbe
-from exporter.probe.retention_probe import RetentionProbe
-from exporter.probe.session_probe import SessionProbe
+from exporter.probe.scheduled.isolation_probe import IsolationProbe
+from exporter.probe.scheduled.retention_probe import RetentionProbe
+from exporter.probe.scheduled.session_probe import SessionProbe
 
 PATIENT = Deadlines(connect=60, first_token=60, between_tokens=60, whole=120)
 ONCE_A_MINUTE = Schedule(0.0, 60.0)

@@ -63,8 +63,8 @@ def problems_of(state: TargetState, found: Condition) -> list[Problem]:
 
 
 def _failures(state: TargetState) -> list[Problem]:
-    """Failures of the last session, and of the last session of each other scenario."""
-    last = state.last_session
+    """Failures of the last session or heartbeat, and of the last one of each other scenario."""
+    last = state.latest
     others = [each for each in state.scenarios.values() if each is not last]
     return [
         _failure(each, each.failure, f" of {each.scenario}" if each is not last else "")
@@ -76,8 +76,9 @@ def _failures(state: TargetState) -> list[Problem]:
 def _failure(result: SessionResult, failure: Failure, of_scenario: str) -> Problem:
     turn = result.failed_turn
     place = "before its first turn" if turn is None else f"in turn {turn}"
+    what = "heartbeat" if result.heartbeat else f"session{of_scenario}"
     return Problem(
-        f"The last session{of_scenario} failed {place}: {numbers.spaced(failure.reason)}",
+        f"The last {what} failed {place}: {numbers.spaced(failure.reason)}",
         failure.detail,
         FAILURE_ADVICE[failure.reason],
         "probe-failing",

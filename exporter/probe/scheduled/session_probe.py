@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.analysis.load import UNKNOWN_TURN_TOKENS, session_tokens
+from exporter.analysis.load import UNKNOWN_TURN_TOKENS, Work, session_tokens
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class SessionProbe:
     """Plays one session a round.
 
     Admission delays a session while the engine is busy, or after sessions that cost more than the
-    budget allows.
+    budgets allow.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SessionProbe:
 
     async def round(self, started: Callable[[], None]) -> None:
         """Wait for admission, then play one session."""
-        async with self._admission.admitted(announce=True) as charge:
+        async with self._admission.admitted(Work.SESSION) as charge:
             started()
             charge.tokens = UNKNOWN_TURN_TOKENS  # a guess, for an unexpected exception
             try:

@@ -1,0 +1,1 @@
+"""What runs on a schedule: sessions, heartbeats, isolation tests and retention rounds."""
