@@ -169,7 +169,6 @@ OFTEN = {
     "probe.tokens_per_hour": "0",
     "probe.max_cache_turnover_per_hour": "0",
     "probe.control_ratio": "0.15",
-    "probe.max_tokens": "16",
     "probe.isolation_interval_seconds": "5",
     "probe.retention_gaps_seconds": "[1]",
     "probe.retention_interval_seconds": "60",

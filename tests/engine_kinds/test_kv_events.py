@@ -159,7 +159,8 @@ async def played(served, before_turn):
 
         async with receiving(served.events) as feed, EngineClient(served.url) as client:
             requests = requests_to(client, kv_events=feed)
-            plan = SessionPlan("t", CODING_AGENT, 32, DEADLINES)
+            # As long as the context allows, so that the cache has no room for others beside it.
+            plan = SessionPlan("t", CODING_AGENT, 32, DEADLINES, opening=lambda _unit, _room: 2048)
             runner = SessionRunner(plan, requests, lambda: secrets.token_hex(16))
             await runner.play()
             oracle.take()

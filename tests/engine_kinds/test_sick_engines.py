@@ -44,9 +44,10 @@ def every(turns, act):
 
 def crowd(engine):
     """Another client with long prompts, in a cache that has no room for both."""
-    room = 6000 if engine.faults.get(HitUnit) == HitUnit(528) else 4500  # its sessions are longer
+    longer = engine.faults.get(HitUnit) == HitUnit(528)  # its sessions are
+    room, others = (6000, 1500) if longer else (1500, 500)
     engine.inject(SmallCache(room // engine.settings.block_size))
-    engine.inject(Company(1500))
+    engine.inject(Company(others))
 
 
 def played(loop, fault):
