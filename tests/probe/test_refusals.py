@@ -124,7 +124,7 @@ async def test_without_stream_options_times_are_known_and_tokens_are_not(bench):
 
 
 async def test_a_context_that_no_card_names_is_learned_within_one_session(bench):
-    async with bench(like="bare-model-card") as at:
+    async with bench(like="bare-model-card", max_model_len=800) as at:
         assert (await at.client.info()).max_model_len is None
         first, second = await at.play(), await at.play()
     for result in (first, second):

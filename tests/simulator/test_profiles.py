@@ -97,7 +97,7 @@ def test_given_settings_are_kept():
     made = settings_like("bare-model-card", given)
     assert (made.port, made.max_model_len) == (0, 4000)
     assert made.behaviours == (behaviours.ModelCard("bare"), behaviours.Drafts())
-    assert settings_like("bare-model-card").max_model_len == 800
+    assert settings_like("bare-model-card").max_model_len == 2000
 
 
 def test_an_invalid_release_is_refused():

@@ -231,7 +231,7 @@ async def test_a_bare_card_says_no_length_and_the_refusal_does():
         long = [{"role": "user", "content": "word " * 4000}]
         status, answer = await client.chat(messages=long)
         assert status == 400
-        assert "maximum context length is 800 tokens" in answer["error"]["message"]
+        assert "maximum context length is 2000 tokens" in answer["error"]["message"]
 
 
 async def test_a_gateway_can_forward_only_v1():

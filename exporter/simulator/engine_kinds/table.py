@@ -116,10 +116,10 @@ _ALL = (
     ),
     Profile(
         "bare-model-card",
-        "A gateway whose model cards have no length; the context has 800 tokens.",
+        "A gateway whose model cards have no length; the context has 2,000 tokens.",
         "It learns the length from the refusal, which names it.",
         (be.ModelCard("bare"),),
-        {"max_model_len": 800},
+        {"max_model_len": 2000, "num_blocks": 32_768},
     ),
     # States
     Profile(
