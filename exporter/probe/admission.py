@@ -222,6 +222,8 @@ class Admission:
                 return
             if announce:
                 self._publish_pause(pause, last)
+            elif work is Work.HEARTBEAT:
+                self._move_due(Due.HEARTBEAT, pause)
             if pause is None:
                 return
             self._admitted.release()
@@ -259,9 +261,13 @@ class Admission:
     def _publish(self, pause: Pause | None) -> None:
         until = None if pause is None else self._clock.time() + pause.seconds
         self._sink.admission_checked(pause.reason if pause else None, until)
-        if pause is not None and until is not None and not pause.by_gauge:
-            self._sink.due_at(Due.SESSION, until)
+        self._move_due(Due.SESSION, pause)
         self._heartbeat.ran()
+
+    def _move_due(self, what: Due, pause: Pause | None) -> None:
+        """A limit or a rest moves the time on; a busy engine makes what was due late."""
+        if pause is not None and not pause.by_gauge:
+            self._sink.due_at(what, self._clock.time() + pause.seconds)
 
     def _publish_pause(self, pause: Pause | None, last: PauseReason | None) -> None:
         """Publish the pause, and log its changes.

@@ -13,8 +13,8 @@ from load_views import engine
 from probe_loops import ProbeLoops
 from publish_records import session, turn
 
-from exporter.analysis.load import UNKNOWN_TURN_TOKENS
-from exporter.model.probe import PauseReason
+from exporter.analysis.load import HEARTBEAT_SHARE, UNKNOWN_TURN_TOKENS, Work
+from exporter.model.probe import Due, PauseReason
 
 
 async def test_the_budget_is_waited_for_without_asking_the_engine():
@@ -43,6 +43,26 @@ async def test_the_end_of_the_wait_for_the_budget_is_known():
     await scene.clock.advance(1801.0)
     await waiting
     assert scene.sink.pauses[-1] == (None, None)
+
+
+async def _heartbeat(scene):
+    async with scene.admission.admitted(Work.HEARTBEAT):
+        pass
+
+
+async def test_a_budget_moves_on_when_a_heartbeat_is_due_and_a_busy_engine_does_not():
+    scene = Scene()
+    async with scene.admission.admitted(Work.HEARTBEAT) as charge:
+        charge.tokens = 5_000
+    until = scene.clock.time() + 3600 * 5_000 / (10_000 * HEARTBEAT_SHARE)
+    waiting = asyncio.create_task(_heartbeat(scene))
+    await scene.clock.until_asleep()
+    assert scene.sink.due[-1] == (Due.HEARTBEAT, pytest.approx(until))
+    scene.view = engine(waiting=5)
+    await scene.clock.advance(2100.0)
+    assert not waiting.done()
+    assert scene.sink.due[-1] == (Due.HEARTBEAT, pytest.approx(until))
+    waiting.cancel()
 
 
 async def test_a_long_pause_is_published_again_and_again_so_the_loop_is_seen_alive():
