@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from publish_records import TURNS, UNSTABLE, failed_session, session, turn
-from rule_course import Course
+from rule_course import SCRAPE_SECONDS, Course
 from samples_page import publish
 
 from exporter.metrics.state.target import TargetState
@@ -82,3 +84,32 @@ def test_a_cache_that_is_off_is_alerted_although_its_reuse_rule_is_unknown(promt
     in_turn(off, minutes=20).check(
         promtool, tmp_path, {1100: ["VllmCacheEfficiencyLow", "VllmProbeHitRatioLow"]}
     )
+
+
+# A small cache: one full session, then a heartbeat every 100 s.
+ALIVE = session(turn(1, 65, 0, 0), turn(2, 80, 32, 32), scenario="heartbeat")
+DEAD = session(turn(1, 65, 0, 0), turn(2, 80, 0, 48, cause=LossCause.WEDGED), scenario="heartbeat")
+HEARTBEAT_SECONDS = 100
+
+
+def on_a_small_cache(*heartbeats):
+    metrics = Metrics()
+    course = Course(metrics)
+    metrics.add(TargetState("local"))
+    for record in (session(*TURNS[:2]), *(replace(each, heartbeat=True) for each in heartbeats)):
+        publish(metrics, record)
+        course.scrape(HEARTBEAT_SECONDS // SCRAPE_SECONDS)
+    return course
+
+
+def test_a_wedge_that_only_heartbeats_show_is_alerted_within_four_minutes(promtool, tmp_path):
+    died = 20 * HEARTBEAT_SECONDS + 1  # right after a heartbeat that hit
+    on_a_small_cache(*[ALIVE] * 20, *[DEAD] * 5).check(
+        promtool,
+        tmp_path,
+        {died: (), died + 240: ["VllmCacheWedged", "VllmProbeHitRatioLow"]},
+    )
+
+
+def test_heartbeats_that_hit_raise_no_alert_while_full_sessions_are_rare(promtool, tmp_path):
+    on_a_small_cache(*[ALIVE] * 36).check(promtool, tmp_path, {600: (), 1800: (), 3600: ()})
