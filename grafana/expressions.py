@@ -6,12 +6,17 @@ a few scrapes would mostly be empty. A ratio without traffic is absent, not 0 / 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from exporter.container.decide.records import LifecycleState
 from exporter.model.reuse import RuleCause
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 TARGET: Final = 'target=~"$target"'
+FULL_SESSIONS: Final = 'scenario!="heartbeat"'
+"""Without the heartbeats between sessions, which are short and have two turns."""
 SCENARIO: Final = 'scenario="$scenario"'
 """For a dashboard of one target: each scenario has its own turns."""
 
@@ -42,6 +47,14 @@ def or_reason(expression: str, known: str, label: str, word: str) -> str:
     return (
         f"({expression}) or on (target) "
         f'label_replace(0 * {gauge(known)}, "{label}", "{word}", "", "")'
+    )
+
+
+def named(label: str, expressions: Mapping[str, str]) -> str:
+    """Expressions in one query, each with its name as the value of a label. Any may be absent."""
+    return " or ".join(
+        f'label_replace({expression}, "{label}", "{name}", "", "")'
+        for name, expression in expressions.items()
     )
 
 

@@ -88,6 +88,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
 def _sound() -> list[stat.Panel]:
     stable = {"1": ("stable", GREEN), "0": ("history changed", RED)}
     wedged = {"0": ("hits", GREEN), "1": ("wedged", RED)}
+    stable_sessions = f"vllm_probe_prefix_stable{{{promql.TARGET}, {promql.FULL_SESSIONS}}}"
     tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
@@ -98,7 +99,7 @@ def _sound() -> list[stat.Panel]:
             "the change.",
             "none",
             (5, 4),
-            now("A", f"min by (target) (vllm_probe_prefix_stable{{{promql.TARGET}}})"),
+            now("A", f"min by (target) ({stable_sessions})"),
         ),
         dress(
             kinds.verdict(wedged, "unknown"),
@@ -154,7 +155,7 @@ def _sound() -> list[stat.Panel]:
 def _savings() -> list[stat.Panel | timeseries.Panel]:
     saved = "vllm_engine_users_tokens_saved_total"
     seconds = "vllm_engine_users_prefill_seconds_saved_total"
-    turns = f"vllm_probe_turn_ttft_saved_seconds{{{promql.TARGET}}}"
+    turns = f"vllm_probe_turn_ttft_saved_seconds{{{promql.TARGET}, {promql.FULL_SESSIONS}}}"
     ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
@@ -228,8 +229,9 @@ def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
         dress(
             kinds.states(UP),
             "Engine and probe",
-            "Whether the engine's metrics could be read, and whether sessions finished. If the "
-            "engine is up but the probe is down, /health does not show the problem.",
+            "Whether the engine's metrics could be read, and whether sessions and heartbeats "
+            "finished. If the engine is up but the probe is down, /health does not show the "
+            "problem.",
             "none",
             (14, 7),
             query("A", promql.gauge("vllm_engine_up"), "{{target}} engine"),
@@ -247,6 +249,57 @@ def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
     ]
 
 
+def _probe() -> list[stat.Panel]:
+    rewritten = {
+        "in the last hour": promql.gauge("vllm_probe_cache_turnover_ratio"),
+        "limit": promql.gauge("vllm_probe_cache_turnover_limit_ratio"),
+    }
+    last = {
+        "session": "vllm_probe_last_success_timestamp_seconds",
+        "heartbeat": "vllm_probe_heartbeat_last_success_timestamp_seconds",
+    }
+    ages = {name: f"time() - {promql.gauge(family)}" for name, family in last.items()}
+    waits = f"{promql.gauge('vllm_probe_paused', by='target, reason')} == 1"
+    return [
+        dress(
+            kinds.figure(sparkline=False),
+            "Probe rewrites per hour",
+            "The share of one rank's KV cache that the probe filled with new entries in the last "
+            "hour, which pushes out the oldest ones, and its limit "
+            "(probe.max_cache_turnover_per_hour). Absent where the cache's capacity is unknown.",
+            parts.RATIO,
+            (7, 6),
+            now("A", promql.named("what", rewritten), "{{target}} {{what}}"),
+        ),
+        dress(
+            kinds.figure(sparkline=False),
+            "Age of the last session and heartbeat",
+            "How long ago the last full session and the last heartbeat that finished ended. A "
+            "heartbeat is sent only where no session came for a while. On a small cache, or an "
+            "engine that nobody uses, full sessions are rare and heartbeats watch the cache.",
+            parts.SECONDS,
+            (8, 6),
+            now("A", promql.named("what", ages), "{{target}} {{what}}"),
+        ).links([parts.runbook("Probe stale", "probe-stale")]),
+        dress(
+            kinds.name_of_series(((None, GREEN), (1, GREY))),
+            "Why the probe waits",
+            "What holds the next session back now: requests in the queue, KV cache usage, the "
+            "token budget, the footprint in the cache (footprint), an engine that nobody uses "
+            "(quiet), the probe's share beside busy users (share), or an engine that is asleep, "
+            "paused or scaling. Budget, footprint, quiet and share are limits of the probe and no "
+            "fault.",
+            "none",
+            (9, 6),
+            now(
+                "A",
+                promql.or_reason(waits, "vllm_probe_up", "reason", "does not wait"),
+                "{{target}}: {{reason}}",
+            ),
+        ),
+    ]
+
+
 def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Overview",
@@ -259,5 +312,6 @@ def build() -> Dashboard:
             "Does caching work?": [*_working(), *_sound()],
             "What does it save?": _savings(),
             "Is the engine alive?": _alive(),
+            "What does the probe cost?": _probe(),
         },
     )

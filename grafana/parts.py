@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.common import DataSourceRef
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from grafana import names
-from grafana.expressions import TARGET
+from grafana.expressions import FULL_SESSIONS, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +224,7 @@ def _scenario() -> build.QueryVariable:
         .label("Scenario")
         .description("The scenarios that the exporter plays against this engine in rotation.")
         .datasource(SOURCE)
-        .query(f"label_values(vllm_probe_scenario_up{{{TARGET}}}, scenario)")
+        .query(f"label_values(vllm_probe_scenario_up{{{TARGET}, {FULL_SESSIONS}}}, scenario)")
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.NATURAL_ASC)
     )

@@ -288,8 +288,9 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
             kinds.states(held),
             "Why the probe waits",
             "The probe waits while requests queue in the engine, while running requests fill its "
-            "KV cache, while the engine sleeps, is paused or is being scaled, and while the token "
-            "budget is used up.",
+            "KV cache, while the engine sleeps, is paused or is being scaled, and while a limit of "
+            "the probe holds it back: the token budget, its footprint in the cache, an engine that "
+            "nobody uses (quiet), its share beside users (share). Heartbeats may go on.",
             "none",
             (6, 7),
             query("A", promql.gauge("vllm_probe_paused", by="target, reason"), "{{reason}}"),

@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from exporter.container.decide.records import LifecycleState
 from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
+from exporter.model.probe import PauseReason
 from exporter.model.reuse import RuleCause
 from grafana.build import DASHBOARDS_FOLDER, dashboards, render, without_placement, write
 from grafana.names import DATASOURCE_UID, TAG, Uid
@@ -263,3 +264,32 @@ def test_what_the_reuse_rule_gives_up_is_not_red():
         }
         assert set(colours) == set(RuleCause)
         assert not {"red", "orange"} & set(colours.values())
+
+
+def test_the_overview_says_what_the_probe_rewrites_beside_the_limit():
+    (target,) = panel("overview", "Probe rewrites per hour")["targets"]
+    assert "vllm_probe_cache_turnover_ratio" in target["expr"]
+    assert "vllm_probe_cache_turnover_limit_ratio" in target["expr"]
+    assert target["legendFormat"] == "{{target}} {{what}}"
+
+
+def test_the_overview_shows_the_ages_of_the_last_session_and_of_the_last_heartbeat():
+    (target,) = panel("overview", "Age of the last session and heartbeat")["targets"]
+    for family in ("vllm_probe_last_success", "vllm_probe_heartbeat_last_success"):
+        assert f"time() - max by (target) ({family}_timestamp_seconds" in target["expr"]
+
+
+@pytest.mark.parametrize("name", ["overview", "session"])
+def test_why_the_probe_waits_explains_every_reason(name):
+    words = {"asleep": "asleep|sleeps", "scaling": "scaling|scaled", "usage": "usage|fill"}
+    told = panel(name, "Why the probe waits")["description"]
+    for reason in PauseReason:
+        assert re.search(words.get(reason, reason), told), reason
+
+
+def test_turns_of_heartbeats_are_not_shown_as_those_of_sessions():
+    variables = {one["name"]: one for one in MODELS["session"]["templating"]["list"]}
+    assert 'scenario!="heartbeat"' in variables["scenario"]["query"]
+    for question in every_query():
+        for by_turn in re.findall(r"vllm_probe_turn_[a-z_]+\{[^}]*\}", question.expr):
+            assert 'scenario="$scenario"' in by_turn or 'scenario!="heartbeat"' in by_turn
