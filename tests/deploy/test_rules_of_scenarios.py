@@ -113,3 +113,22 @@ def test_a_wedge_that_only_heartbeats_show_is_alerted_within_four_minutes(promto
 
 def test_heartbeats_that_hit_raise_no_alert_while_full_sessions_are_rare(promtool, tmp_path):
     on_a_small_cache(*[ALIVE] * 36).check(promtool, tmp_path, {600: (), 1800: (), 3600: ()})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        session(turn(1, 65, 0, 0), turn(2, 80, 0, 48), scenario="heartbeat"),
+        failed_session(scenario="heartbeat"),
+        failed_session(scenario="heartbeat", reason=FailureReason.PROMPT_TOO_LONG),
+    ],
+    ids=["missed", "target failed", "heartbeat failed"],
+)
+def test_a_bad_heartbeat_raises_no_alert_once_frequent_sessions_finish_again(
+    promtool, tmp_path, bad
+):
+    sound = session(*TURNS[:2])
+    bad = replace(bad, heartbeat=True)
+    in_turn(sound, bad, *[sound] * 18, minutes=20).check(
+        promtool, tmp_path, {100: (), 400: (), 700: (), 1150: ()}
+    )

@@ -137,6 +137,7 @@ class TargetState:
         self.sessions += 1
         if result.failure is None:
             self.last_success_time = result.started_time + result.duration_seconds
+            self._drop_bad_heartbeat()
         else:
             self.failures[result.failure.reason] += 1
         if result.failure is None or result.reuse_rule is not None:
@@ -162,6 +163,12 @@ class TargetState:
         if signs.could_hit and signs.missed_all:
             self.scenarios.clear()
             self.signs.clear()
+
+    def _drop_bad_heartbeat(self) -> None:
+        """A newer session finished. Where sessions are frequent, no heartbeat comes to replace it."""
+        last, signs = self.scenarios.get(HEARTBEAT.name), self.signs.get(HEARTBEAT.name)
+        if last is not None and signs is not None and (last.failure or signs.missed_all):
+            del self.scenarios[HEARTBEAT.name], self.signs[HEARTBEAT.name]
 
     def _failed(self, reason: FailureReason) -> None:
         self.failures_in_a_row += 1
