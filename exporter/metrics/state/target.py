@@ -165,7 +165,7 @@ class TargetState:
             self.signs.clear()
 
     def _drop_bad_heartbeat(self) -> None:
-        """A newer session finished. Where sessions are frequent, no heartbeat comes to replace it."""
+        """A newer session finished. Where sessions are frequent, no heartbeat replaces it."""
         last, signs = self.scenarios.get(HEARTBEAT.name), self.signs.get(HEARTBEAT.name)
         if last is not None and signs is not None and (last.failure or signs.missed_all):
             del self.scenarios[HEARTBEAT.name], self.signs[HEARTBEAT.name]
