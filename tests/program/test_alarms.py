@@ -8,7 +8,8 @@ from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 OFTEN = ("--probe.interval_seconds", "1", "--probe.control_ratio", "0",
-         "--probe.retention_gaps_seconds", "[]")  # fmt: skip
+         "--probe.retention_gaps_seconds", "[]",
+         "--probe.max_cache_turnover_per_hour", "0")  # fmt: skip
 
 
 def simulator() -> Simulator:
