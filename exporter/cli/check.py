@@ -52,7 +52,11 @@ async def _check(options: argparse.Namespace) -> CheckReport:
 
     async with AsyncExitStack() as stack:
         engine = await open_engine(options, stack)
-        check = Check(engine.plan, engine.requests, new_salt, on_finding=show)
+        check = Check(
+            *(engine.plan, engine.requests, new_salt),
+            on_finding=show,
+            max_turnover=engine.settings.max_cache_turnover_per_hour,
+        )
         report = await check.run()
         print(closing_line(report), file=out)
         return report

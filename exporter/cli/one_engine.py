@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AsyncExitStack
 
-    from exporter.config import Settings, Target
+    from exporter.config import ProbeSettings, Settings, Target
     from exporter.engine.events.feed import KvEventFeed
     from exporter.probe.session.plan import SessionPlan
 
@@ -174,6 +174,7 @@ class EngineAccess:
     """One engine, as the commands use it: the session of the daemon, and a way to send it."""
 
     url: str
+    settings: ProbeSettings
     plan: SessionPlan
     scraper: Scraper
     requests: EngineRequests
@@ -201,6 +202,7 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
         async with _received(target, unread, clock) as kv_events:
             yield EngineAccess(
                 url=target.base_url,
+                settings=settings.probe,
                 plan=plan,
                 scraper=scraper,
                 requests=EngineRequests(

@@ -73,6 +73,7 @@ class Notice(StrEnum):
     SYSTEM_ROLE_REFUSED = "system_role_refused"
     MIXED = "mixed"
     RANK_GONE = "rank_gone"
+    CAPACITY_UNKNOWN = "capacity_unknown"
 
 
 @with_config(JSON | {"title": "LossJson"})

@@ -112,6 +112,11 @@ class Admission:
         """The budget; 0 means no limit."""
         return self._policy.tokens_per_hour
 
+    @property
+    def footprint_unbounded(self) -> bool:
+        """Whether the footprint has a limit that cannot hold: the capacity is unknown."""
+        return bool(self._policy.max_cache_turnover_per_hour) and self._capacity is None
+
     def continue_from(self, other: Admission) -> None:
         """Take over what was spent on the same engine, under these budgets."""
         now, before, policy = self._clock.monotonic(), other._policy, self._policy

@@ -57,12 +57,15 @@ class Check:
         new_salt: Callable[[], str],
         *,
         on_finding: Callable[[Finding], None] = lambda _finding: None,
+        max_turnover: float = 0.1,
     ) -> None:
+        """`max_turnover` is the setting `probe.max_cache_turnover_per_hour`."""
         self._plan = plan
         self._requests = requests
         self._client = requests.client
         self._new_salt = new_salt
         self._on_finding = on_finding
+        self._max_turnover = max_turnover
         self._found: list[Finding] = []
 
     async def run(self) -> CheckReport:
@@ -108,6 +111,7 @@ class Check:
             *(self._requests, info, self._plan.deadlines, self._new_salt),
             least_tokens=_ISOLATION_TOKENS,
         )
+        before = self._requests.share
         played = await SessionRunner(self._plan, self._requests, self._new_salt).play()
         knowledge = self._requests.knowledge
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
@@ -125,6 +129,9 @@ class Check:
             session.of_prefix(played),
         )
         self._add(isolation.of_isolation(test), isolation.of_wedge(test, played))
+        written = self._requests.share.written_tokens - before.written_tokens
+        latest = await self._requests.observe()
+        self._add(engine.of_footprint(latest, written, self._max_turnover))
         events = self._requests.kv_events
         if events is not None:
             blocks = events.blocks if played.turns else None

@@ -171,6 +171,7 @@ def _cost_json(cost: CostState) -> CostJson:
     return {
         "paused": cost.paused,
         "budget_tokens_per_hour": cost.budget_tokens_per_hour,
+        "cache_turnover_ratio": None if cost.footprint is None else cost.footprint.turnover,
         "prefill_seconds_per_token": None if prefill is None else prefill.seconds_per_token,
         "prefill_seconds_per_token_error": None if prefill is None else prefill.error,
         "prefill_seconds_saved": cost.saved.seconds,

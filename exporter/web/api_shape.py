@@ -112,6 +112,8 @@ class CostJson(_Json):
     paused: PauseReason | None
     budget_tokens_per_hour: Count | None
     """Null: no limit."""
+    cache_turnover_ratio: float | None
+    """The share of the cache that the probe rewrote within the last hour."""
     prefill_seconds_per_token: float | None
     prefill_seconds_per_token_error: float | None
     prefill_seconds_saved: float | None

@@ -142,6 +142,12 @@ ADVICE: dict[Notice, str] = {
         "another engine than the turn before hits nothing. Make each replica a target of its own, "
         "and let the load balancer keep a conversation on one replica."
     ),
+    Notice.CAPACITY_UNKNOWN: (
+        "The size of the KV cache is unknown, so probe.max_cache_turnover_per_hour cannot bound "
+        "what the probe writes into it. Only probe.tokens_per_hour bounds the probe. vLLM says the "
+        "size in vllm:cache_config_info; where that is missing, let metrics_url name vLLM's own "
+        "/metrics, or raise probe.interval_seconds."
+    ),
     Notice.RANK_GONE: (
         "The engine refuses a data-parallel rank that its /metrics still shows, as after it was "
         "scaled down. Sessions are pinned to the other ranks."

@@ -45,7 +45,7 @@ async def test_a_healthy_engine_passes_in_eighty_columns_with_exit_code_0(tmp_pa
     lines = output.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line.split()[1] for line in lines[:-1] if not line.startswith(" ")] == list(TESTS)
-    assert lines[-1].startswith("16 tests: 16 passed, 0 failed, 0 unknown.")
+    assert lines[-1].startswith("17 tests: 17 passed, 0 failed, 0 unknown.")
     assert "SIMULATED" in lines[-1]
 
 
@@ -85,7 +85,7 @@ async def test_standard_output_has_only_the_json(tmp_path):
     assert shape["well"] is True
     assert shape["simulated"] is True
     assert [test["name"] for test in shape["tests"]] == list(TESTS)
-    assert "16 passed" in errors
+    assert "17 passed" in errors
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ async def test_everything_is_unknown_before_the_first_look_at_a_target(client, p
                     "cost": {
                         "paused": None,
                         "budget_tokens_per_hour": None,
+                        "cache_turnover_ratio": None,
                         "prefill_seconds_per_token": None,
                         "prefill_seconds_per_token_error": None,
                         "prefill_seconds_saved": None,

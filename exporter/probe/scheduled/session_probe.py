@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, Work, session_tokens
+from exporter.model.session import Notice
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.model.failure import Failure, FailureReason
-    from exporter.model.session import Notice, SessionResult
+    from exporter.model.session import SessionResult
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
     from exporter.probe.session.runner import SessionRunner
@@ -59,6 +61,9 @@ class SessionProbe:
                 raise
             charge.tokens = session_tokens(result)
             charge.failure = result.failure.reason if result.failure else None
+        if self._admission.footprint_unbounded and result.failure is None:
+            known = result.notices | {Notice.CAPACITY_UNKNOWN}
+            result = replace(result, notices=known)
         self._log_changes(result)
         self._warn_of_interval(charge.tokens)
         self._sessions.session_finished(result)

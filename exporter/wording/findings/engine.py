@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.model.failure import FailureReason
 from exporter.model.reuse import RuleCause
 from exporter.model.session import Notice
+from exporter.wording import numbers
 from exporter.wording.findings.finding import UNREPORTED, CheckTest, failed, passed, unknown
 from exporter.wording.notices import ADVICE, CACHING_ON, FAILURE_ADVICE
 from exporter.wording.reuse_rules import rule_advice, rule_in_words
@@ -137,6 +138,22 @@ def of_prefix_caching(view: EngineView | None) -> Finding:
     if cache.prefix_caching:
         return passed(name, text)
     return failed(name, text, CACHING_ON)
+
+
+def of_footprint(view: EngineView | None, written: int, limit: float) -> Finding:
+    """`written` are the tokens of new KV that one session left in the cache, `limit` is the most of
+    the cache that the daemon may rewrite per hour, 0 for no limit.
+    """
+    cache, name = _cache(view), CheckTest.FOOTPRINT
+    session = f"a session writes {numbers.count(written)} tokens"
+    if cache is None or not cache.capacity_tokens:
+        text = f"{session} into the cache, whose size is unknown"
+        return unknown(name, text, ADVICE[Notice.CAPACITY_UNKNOWN])
+    share = f"{numbers.percent(written / cache.capacity_tokens)} of the cache"
+    if not limit:
+        return passed(name, f"{session}, {share}; probe.max_cache_turnover_per_hour is 0: no limit")
+    most = f"the probe of `run` rewrites at most {numbers.percent(limit)} of the cache per hour"
+    return passed(name, f"{most}; {session}, {share}")
 
 
 def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Finding:

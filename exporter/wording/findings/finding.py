@@ -30,6 +30,7 @@ class CheckTest(StrEnum):
     PREFIX_STABLE = "prefix_stable"
     ISOLATION = "isolation"
     WEDGE = "wedge"
+    FOOTPRINT = "footprint"
     KV_EVENTS = "kv_events"  # only with kv_events_url
 
 

@@ -122,6 +122,7 @@ async def test_the_api_has_the_same_values_and_null_for_unknown_ones(client, pub
     assert target["cost"] == {
         "paused": "budget",
         "budget_tokens_per_hour": 5000,
+        "cache_turnover_ratio": None,
         "prefill_seconds_per_token": None,
         "prefill_seconds_per_token_error": None,
         "prefill_seconds_saved": None,

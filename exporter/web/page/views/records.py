@@ -100,6 +100,8 @@ class TargetSection:
     engine: EngineView | None
     with_store: Mapping[str, float]
     probe_waits: str | None
+    footprint: str | None
+    heartbeat: str | None
     time_saved: str | None
     session: SessionSection | None
     losses: tuple[LossRow, ...]

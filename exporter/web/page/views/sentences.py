@@ -12,7 +12,9 @@ from exporter.wording.sentences import ttft_saving
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from exporter.analysis.footprint import Footprint
     from exporter.metrics.state.cost import CostState
+    from exporter.metrics.state.target import TargetState
     from exporter.model.session import SessionResult
 
 _PAUSES = {
@@ -21,6 +23,8 @@ _PAUSES = {
     PauseReason.ASLEEP: "because the engine sleeps",
     PauseReason.PAUSED: "because the engine is paused",
     PauseReason.SCALING: "because the engine adds or removes ranks",
+    PauseReason.QUIET: "because nobody uses the engine; heartbeats go on",
+    PauseReason.SHARE: "because users are busy, to stay within its share of the prefill",
 }
 _HOUR = 3600
 _PAIRS = 16  # of a turn and its cold control are compared: the latest, few enough to be quick
@@ -30,11 +34,36 @@ def probe_waits(cost: CostState, now: float) -> str | None:
     """Why the probe waits at Unix time `now`; None if it does not."""
     if cost.paused is None or cost.paused in _PAUSES:
         return None if cost.paused is None else _PAUSES[cost.paused]
+    if cost.paused is PauseReason.FOOTPRINT:
+        limit = cost.footprint.limit_ratio if cost.footprint else None
+        wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
+        left = "" if wait is None else f"{numbers.seconds(wait)} "
+        most = "its limit" if limit is None else numbers.percent(limit)
+        return f"{left}to rewrite at most {most} of the cache per hour; heartbeats go on"
     budget = f"{numbers.count(cost.budget_tokens_per_hour)} tokens an hour"
     wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
     if wait is not None and wait >= _HOUR:
         return f"{numbers.seconds(wait)}, because the budget of {budget} is used up"
     return f"{'' if wait is None else numbers.seconds(wait) + ' '}to stay within {budget}"
+
+
+def footprint_in_words(footprint: Footprint | None) -> str | None:
+    """What the probe wrote into the cache within the last hour; None if that is unknown."""
+    if footprint is None:
+        return None
+    written = f"{numbers.count(footprint.written)} tokens"
+    if footprint.turnover is None:
+        return f"the probe wrote {written} into the cache in the last hour; its size is unknown"
+    share = numbers.percent(footprint.turnover)
+    limit = footprint.limit_ratio
+    most = "" if limit is None else f"; the limit is {numbers.percent(limit)}"
+    return f"the probe rewrote {share} of the cache in the last hour, {written}{most}"
+
+
+def last_heartbeat(state: TargetState, now: float) -> str | None:
+    """When the last heartbeat succeeded; None before the first one."""
+    at = state.last_heartbeat_time
+    return None if at is None else numbers.ago(at, now)
 
 
 def time_saved(newest_first: Sequence[SessionResult]) -> str | None:

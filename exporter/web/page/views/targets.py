@@ -16,7 +16,12 @@ from exporter.metrics.state.target import (
 from exporter.model.session import Notice
 from exporter.web.page.views.problems import problems_of
 from exporter.web.page.views.records import Link, OverviewRow, Page, TargetSection
-from exporter.web.page.views.sentences import probe_waits, time_saved
+from exporter.web.page.views.sentences import (
+    footprint_in_words,
+    last_heartbeat,
+    probe_waits,
+    time_saved,
+)
 from exporter.web.page.views.sessions import (
     loss_rows,
     rule_rows,
@@ -197,6 +202,8 @@ def _section(
         engine=live_engine(state),
         with_store=effective_hit_ratios(state) if external_hit_tokens(state) else {},
         probe_waits=probe_waits(state.cost, now),
+        footprint=footprint_in_words(state.cost.footprint) if state.own.settled else None,
+        heartbeat=last_heartbeat(state, now),
         time_saved=time_saved(sessions),
         session=None if last is None else session_section(last, totals, alone=alone),
         losses=loss_rows(
