@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_AFTER_OTHERS_SECONDS = 1.0
+"""A session that waits for a budget starts so much later than other work that waits for it. That
+work is rare and small, and a session would take the whole budget again."""
 _LONGEST_SLEEP_SECONDS = 60.0
 """A longer pause is checked again in between, and published, so the loop is seen to be alive."""
 
@@ -100,6 +103,8 @@ class Admission:
         self._traffic = UsersTraffic()
         self._written, self._counted = LastHour(), 0
         self._session_written = 0  # by the last session
+        self._first_waits = False  # the first session is due, and has not been admitted
+        self._sessions_began = False
         self._logged: PauseReason | None = None
         self._standstill_logged = False
 
@@ -131,6 +136,7 @@ class Admission:
         self._written, self._capacity = other._written, other._capacity
         self._restarts = other._restarts
         self._session_written = other._session_written
+        self._sessions_began = other._sessions_began
         self._logged = other._logged
 
     @asynccontextmanager
@@ -211,6 +217,7 @@ class Admission:
 
     async def _admit(self, work: Work) -> None:
         announce = work is Work.SESSION
+        self._first_waits = self._first_waits or (announce and not self._sessions_began)
         last: PauseReason | None = None
         standstill = Standstill()
         while True:
@@ -224,22 +231,31 @@ class Admission:
             stands = standstill.lasts(self._clock.monotonic())
             if work is not Work.OTHER and pause is not None and stands and pause.by_gauge:
                 self._publish_standstill(pause)
+                self._note_admitted(work)
                 return
             if announce:
                 self._publish_pause(pause, last)
             elif work is Work.HEARTBEAT:
                 self._move_due(Due.HEARTBEAT, pause)
             if pause is None:
+                self._note_admitted(work)
                 return
             self._admitted.release()
             last = pause.reason
             await self._clock.sleep(min(pause.seconds, _LONGEST_SLEEP_SECONDS))
 
+    def _note_admitted(self, work: Work) -> None:
+        if work is Work.SESSION:
+            self._first_waits, self._sessions_began = False, True
+
     async def _pause(self, work: Work, standstill: Standstill) -> tuple[Pause | None, Standstill]:
         now = self._clock.monotonic()
         by_budget = budget_pause(self._budget, self._footprint, work, now)
         if by_budget is not None:
-            return by_budget, Standstill()
+            later = _AFTER_OTHERS_SECONDS if work is Work.SESSION else 0.0
+            return replace(by_budget, seconds=by_budget.seconds + later), Standstill()
+        if work is Work.OTHER and self._first_waits:
+            return Pause(PauseReason.BUDGET, _AFTER_OTHERS_SECONDS), Standstill()
         if now < self._rests_until:
             return Pause(self._rests, self._rests_until - now), Standstill()
         view = await self._observe()

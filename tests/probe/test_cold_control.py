@@ -18,6 +18,7 @@ from exporter.engine.client.engine_client import EngineClient
 from exporter.model.session import ControlOutcome
 from exporter.probe.session.cold_control import ColdControl, Place
 from exporter.probe.session.runner import SessionRunner
+from exporter.scenario.opening import room_is_scarce
 from exporter.simulator.faults import faults
 
 
@@ -131,8 +132,18 @@ def test_targets_begin_at_different_sessions():
     """So a fleet that starts together does not send its controls together."""
     chance = random.Random(7).random
     fleet = [ColdControl(0.03125, chance, lambda: "salt") for _ in range(1000)]
-    for _ in range(4):
-        assert sum(bool(controlled(one, 8)) for one in fleet) == pytest.approx(250, abs=50)
+    first = sum(bool(controlled(one, 8)) for one in fleet)
+    assert first == 0, "a small cache has no room for it beside a new target's first work"
+    for _ in range(3):
+        assert sum(bool(controlled(one, 8)) for one in fleet) == pytest.approx(333, abs=60)
+
+
+@pytest.mark.parametrize(("capacity", "turns"), [(80_000, [2]), (409_600, [8]), (None, [8])])
+def test_where_room_is_scarce_a_control_goes_to_a_short_turn(capacity, turns):
+    """A ratio of one in eight is one control in each session of eight turns."""
+    control = ColdControl(0.125, lambda: 0.5, lambda: "salt")
+    scarce = room_is_scarce(capacity)
+    assert [turn for turn in range(1, 9) if control.place(turn, 8, scarce=scarce)] == turns
 
 
 def test_whether_a_control_goes_first_is_a_fair_coin():

@@ -45,7 +45,7 @@ class ColdControl:
         self._ratio = ratio
         self._chance = chance
         self._new_salt = new_salt
-        self._kept = chance()
+        self._kept: float | None = None
 
     def place(self, turn: int, turns: int, *, scarce: bool = False) -> Place | None:
         """When the control of turn `turn` (1…) of `turns` is sent; None if the turn has none.
@@ -53,14 +53,23 @@ class ColdControl:
         The last turns have one, because their prompts are longest. Where room is `scarce`, the
         first ones after the opening have, because a control takes as much room as its prompt.
         """
-        due = int(self._kept + self._ratio * turns)
+        due = int(self._credit(turns))
         if turn == 1 or (turn > 1 + due if scarce else turn <= turns - due):
             return None
         return Place.BEFORE if self._chance() < 0.5 else Place.AFTER  # noqa: PLR2004 - a fair coin
 
     def session_ended(self, turns: int) -> None:
         """Keep the part of a control for the next session."""
-        self._kept = (self._kept + self._ratio * turns) % 1.0
+        self._kept = self._credit(turns) % 1.0
+
+    def _credit(self, turns: int) -> float:
+        """The controls that are due in a session. A first session, which may start on many targets
+        at once, has only the whole ones.
+        """
+        due = self._ratio * turns
+        if self._kept is None:
+            self._kept = self._chance() * (1 - due % 1.0)
+        return self._kept + due
 
     async def send(
         self, sender: ChatSender, request: ChatRequest, deadlines: Deadlines, place: Place
