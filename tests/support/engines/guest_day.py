@@ -6,6 +6,7 @@ Requests take no time, so a day passes within seconds. Users' requests are sent 
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,6 +67,7 @@ class GuestDay:
 
     def start(self) -> None:
         """Start the loops of the probe."""
+        random.seed(5)  # the jitter of the intervals, and which sessions have a control
         scraper = Scraper(
             *("t", self.client, self.clock),
             interval_seconds=10,
