@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
+from exporter.analysis.footprint import HOUR
 from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineSnapshot, EngineView
     from exporter.model.session import SessionResult, TurnFacts
 
-HOUR = 3600.0
 RECHECK_SECONDS = 5.0
 """Seconds until the probe looks again at a busy engine."""
 USERS_RECHECK_SECONDS = 60.0

@@ -57,7 +57,7 @@ class Check:
         new_salt: Callable[[], str],
         *,
         on_finding: Callable[[Finding], None] = lambda _finding: None,
-        max_turnover: float = 0.1,
+        max_turnover: float = 0.0,
     ) -> None:
         """`max_turnover` is the setting `probe.max_cache_turnover_per_hour`."""
         self._plan = plan
@@ -130,8 +130,7 @@ class Check:
         )
         self._add(isolation.of_isolation(test), isolation.of_wedge(test, played))
         written = self._requests.share.written_tokens - before.written_tokens
-        latest = await self._requests.observe()
-        self._add(engine.of_footprint(latest, written, self._max_turnover))
+        self._add(engine.of_footprint(view, written, self._max_turnover))
         events = self._requests.kv_events
         if events is not None:
             blocks = events.blocks if played.turns else None

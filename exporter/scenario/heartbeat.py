@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+from exporter.analysis.reuse.repeated_prompt import WEDGE_UNITS
 from exporter.scenario.model import Message, Scenario, ScenarioKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = "heartbeat"
-WEDGE_UNITS = 3
-"""As in analysis/reuse/repeated_prompt.py: what a repeated prompt must exceed to prove a wedge."""
 _QUESTION = "Say yes."
 _NEXT = "Again."
 

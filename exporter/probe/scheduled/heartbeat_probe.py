@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.load import Work, session_tokens
 from exporter.analysis.wedge import wedged_after
 from exporter.model.session import LossCause, Notice
+from exporter.probe.scheduled.session_probe import count_cut_off
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.heartbeat import HEARTBEAT, opening_tokens
@@ -78,12 +79,9 @@ class HeartbeatProbe:
             try:
                 result = await self._play()
             except asyncio.CancelledError:
-                played = self._runner.so_far()
-                if played is not None:
-                    charge.tokens = session_tokens(played)
-                    self._context.sink.tokens_consumed(played.consumed_tokens)
+                count_cut_off(self._runner, self._context.sink, charge)
                 raise
-            charge.tokens += session_tokens(result)
+            charge.tokens = session_tokens(result)
             charge.failure = result.failure.reason if result.failure else None
         kept = result.notices & _KEPT_NOTICES
         self._sessions.session_finished(replace(result, heartbeat=True, notices=kept))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.probe.admission import Charge
     from exporter.probe.context import ProbeContext
     from exporter.probe.session.runner import SessionRunner
-    from exporter.probe.sink import SessionSink
+    from exporter.probe.sink import ProbeSink, SessionSink
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class SessionProbe:
             try:
                 result = await self._runner.play()
             except asyncio.CancelledError:
-                self._cut_off(charge)
+                count_cut_off(self._runner, self._sink, charge)
                 raise
             charge.tokens = session_tokens(result)
             charge.failure = result.failure.reason if result.failure else None
@@ -67,13 +67,6 @@ class SessionProbe:
         self._log_changes(result)
         self._warn_of_interval(charge.tokens)
         self._sessions.session_finished(result)
-
-    def _cut_off(self, charge: Charge) -> None:
-        """Count the tokens of a cancelled session, which is not published."""
-        played = self._runner.so_far()
-        if played is not None:
-            charge.tokens = session_tokens(played)
-            self._sink.tokens_consumed(played.consumed_tokens)
 
     def _log_changes(self, result: SessionResult) -> None:
         """Log only what changed since the last sessions of all scenarios."""
@@ -138,3 +131,11 @@ class SessionProbe:
 
     def _all_notices(self) -> frozenset[Notice]:
         return frozenset(notice for each in self._notices.values() for notice in each)
+
+
+def count_cut_off(runner: SessionRunner, sink: ProbeSink, charge: Charge) -> None:
+    """Count the tokens of a cancelled session or heartbeat, which is not published."""
+    played = runner.so_far()
+    if played is not None:
+        charge.tokens = session_tokens(played)
+        sink.tokens_consumed(played.consumed_tokens)

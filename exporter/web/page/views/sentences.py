@@ -34,14 +34,13 @@ def probe_waits(cost: CostState, now: float) -> str | None:
     """Why the probe waits at Unix time `now`; None if it does not."""
     if cost.paused is None or cost.paused in _PAUSES:
         return None if cost.paused is None else _PAUSES[cost.paused]
+    wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
     if cost.paused is PauseReason.FOOTPRINT:
         limit = cost.footprint.limit_ratio if cost.footprint else None
-        wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
         left = "" if wait is None else f"{numbers.seconds(wait)} "
         most = "its limit" if limit is None else numbers.percent(limit)
         return f"{left}to rewrite at most {most} of the cache per hour; heartbeats go on"
     budget = f"{numbers.count(cost.budget_tokens_per_hour)} tokens an hour"
-    wait = None if cost.paused_until is None else max(0.0, cost.paused_until - now)
     if wait is not None and wait >= _HOUR:
         return f"{numbers.seconds(wait)}, because the budget of {budget} is used up"
     return f"{'' if wait is None else numbers.seconds(wait) + ' '}to stay within {budget}"
