@@ -30,6 +30,8 @@ listen = "127.0.0.1:{port}"
 interval_seconds = {interval}
 jitter_ratio = 0
 tokens_per_hour = 0
+max_cache_turnover_per_hour = 0
+heartbeat_interval_seconds = 0
 retention_gaps_seconds = [1]
 
 [scrape]

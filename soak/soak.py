@@ -97,6 +97,7 @@ class Soak:
             probe.scenario = {json.dumps(str(HERE / "scenario.json"))}
             probe.max_tokens = 2
             probe.tokens_per_hour = 0
+            probe.max_cache_turnover_per_hour = 0
             probe.max_waiting_requests = 100000
             probe.max_kv_cache_usage_ratio = 1.0
             probe.retention_gaps_seconds = [0.1, 0.5]

@@ -52,6 +52,7 @@ class RealContainer:
             probe.interval_seconds = 5
             probe.first_token_timeout_seconds = 5
             probe.tokens_per_hour = 0
+            probe.max_cache_turnover_per_hour = 0
             scrape.interval_seconds = 3
             [[targets]]
             name = "{self.name}"

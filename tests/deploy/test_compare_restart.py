@@ -87,7 +87,7 @@ async def test_one_engine_runs_with_and_without_its_cache_and_is_removed(engine)
     told = json.loads(output)
     on, off = told["sides"]
     assert (on["name"], off["name"]) == ("caching", "no caching")
-    assert on["spreads"]["hit_ratio"]["median"] > 0.9
+    assert on["spreads"]["hit_ratio"]["median"] > 0.8
     assert off["spreads"]["hit_ratio"]["median"] == 0
     assert errors.count(f"container {engine.name}-compare: ready") == 2
     assert "not played in turn" in " ".join(told["notes"])
