@@ -45,9 +45,23 @@ class LastHour:
         kept = tuple(one for one in self.amounts if one[0] > now - HOUR)
         return LastHour((*kept, (now, amount)) if amount else kept)
 
-    def total(self, now: float) -> int:
-        """The sum of the hour before `now`."""
-        return sum(amount for at, amount in self.amounts if at > now - HOUR)
+    def total(self, now: float, seconds: float = HOUR) -> int:
+        """The sum of the last so many `seconds`, at most an hour."""
+        return sum(amount for at, amount in self.amounts if at > now - seconds)
+
+    def seconds_until_room(self, amount: int, limit: float, seconds: float, now: float) -> float:
+        """The wait until `amount` and the sum of the last so many `seconds` are within `limit`,
+        if nothing comes in between. An `amount` above `limit` waits until there is nothing else.
+        """
+        latest = [one for one in self.amounts if one[0] > now - seconds]
+        total = amount + sum(tokens for _, tokens in latest)
+        wait = 0.0
+        for at, tokens in latest:
+            if total <= limit:
+                break
+            total -= tokens
+            wait = at + seconds - now
+        return wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from exporter.analysis.footprint import HOUR
 from exporter.model.probe import PauseReason
 
 if TYPE_CHECKING:
-    from exporter.analysis.footprint import UsersTraffic
+    from exporter.analysis.footprint import LastHour, UsersTraffic
     from exporter.model.engine import EngineSnapshot, EngineView
     from exporter.model.session import SessionResult, TurnFacts
 
@@ -33,6 +33,10 @@ UNKNOWN_TURN_TOKENS = 3000
 
 HEARTBEAT_SHARE = 7 / 8
 """The most of a budget that heartbeats take. Sessions get the rest, so that they never stop."""
+BURST_SECONDS = 900.0
+BURST_SHARE = 0.3
+"""The most of an hour's footprint that falls into one quarter of it: 3 % of the cache at a limit of
+10 % per hour. So an agent that pauses for so long finds at least 97 % of its prompt."""
 
 
 class Work(Enum):
@@ -142,6 +146,21 @@ def budget_pause(
         if (seconds := budget.seconds_left(work, now)) > 0
     ]
     return max(pauses, key=lambda pause: pause.seconds, default=None)
+
+
+def burst_pause(
+    heartbeats: LastHour, others: LastHour, expected: int, per_hour: float, now: float
+) -> Pause | None:
+    """The pause of all but heartbeats while their last quarter of an hour leaves no room.
+
+    Both are the tokens that were written, and `expected` are those that would be. 0 `per_hour` is
+    no limit. Work that never fits starts once a quarter of an hour has nothing else of its kind.
+    """
+    if per_hour <= 0:
+        return None
+    room = per_hour * BURST_SHARE - heartbeats.total(now, BURST_SECONDS)
+    seconds = others.seconds_until_room(expected, room, BURST_SECONDS, now)
+    return Pause(PauseReason.FOOTPRINT, seconds) if seconds > 0 else None
 
 
 def users_pause(

@@ -172,13 +172,12 @@ class ProbeLoops:
             control=ColdControl(probe.control_ratio, random.random, new_salt),
         )
         interval, last = probe.interval_seconds, LastShown(self._clock.monotonic() + delay)
-        session_probe = SessionProbe(context, runner, sessions, interval)
+        session_probe = SessionProbe(context, runner, sessions, interval, lambda: self._shown(last))
 
         async def session(started: Callable[[], None]) -> None:
             def begun() -> None:
                 started()
                 self._due(Due.SESSION, interval)
-                self._shown(last)
 
             await session_probe.round(begun)
             self._shown(last)

@@ -7,6 +7,7 @@ Whatever sends a request holds the other, which a session gives up between two t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from exporter.analysis.load import (
     TokenBudget,
     Work,
     budget_pause,
+    burst_pause,
     busy_pause,
     users_pause,
 )
@@ -45,6 +47,9 @@ log = structlog.get_logger(__name__)
 _AFTER_OTHERS_SECONDS = 1.0
 """A session that waits for a budget starts so much later than other work that waits for it. That
 work is rare and small, and a session would take the whole budget again."""
+_SESSIONS_TO_EXPECT = 8
+"""The next session is expected to write as much as the largest of so many: one may have a control.
+"""
 _LONGEST_SLEEP_SECONDS = 60.0
 """A longer pause is checked again in between, and published, so the loop is seen to be alive."""
 
@@ -101,8 +106,10 @@ class Admission:
         self._capacity: int | None = None
         self._restarts: int | None = None
         self._traffic = UsersTraffic()
-        self._written, self._counted = LastHour(), 0
-        self._session_written = 0  # by the last session
+        self._counted = 0  # what the probe wrote, of which the budget knows
+        self._beats, self._others = LastHour(), LastHour()  # what heartbeats wrote, and the rest
+        self._sessions_written: deque[int] = deque(maxlen=_SESSIONS_TO_EXPECT)
+        self._turns_written = 0  # by others between the turns of the admitted session
         self._first_waits = False  # the first session is due, and has not been admitted
         self._sessions_began = False
         self._logged: PauseReason | None = None
@@ -133,9 +140,10 @@ class Admission:
             before=before.max_cache_turnover_per_hour,
             tokens_per_hour=policy.max_cache_turnover_per_hour,
         )
-        self._written, self._capacity = other._written, other._capacity
+        self._beats, self._others = other._beats, other._others
+        self._capacity = other._capacity
         self._restarts = other._restarts
-        self._session_written = other._session_written
+        self._sessions_written = other._sessions_written
         self._sessions_began = other._sessions_began
         self._logged = other._logged
 
@@ -152,6 +160,7 @@ class Admission:
         await self._admit(work)
         await self._start_sending()
         charge = Charge()
+        began, self._turns_written = self._own().written_tokens, 0
         try:
             yield charge
         except asyncio.CancelledError:
@@ -164,6 +173,9 @@ class Admission:
             self._budget = self._budget.spend(
                 work, charge.tokens, now, self._policy.tokens_per_hour
             )
+            if work is Work.SESSION:
+                total = self._own().written_tokens - began
+                self._sessions_written.append(total - self._turns_written)
             self._spend_written(work, now)
             if not self._yielded:
                 self._sending.release()
@@ -174,7 +186,9 @@ class Admission:
     async def turn(self) -> AsyncIterator[None]:
         """Wait only until nothing else sends. For a request that is due and already charged."""
         async with self._sending:
+            before = self._own().written_tokens
             yield
+            self._turns_written += self._own().written_tokens - before
         self._spend_written(Work.OTHER, self._clock.monotonic())
 
     async def yield_turn(self) -> None:
@@ -188,12 +202,14 @@ class Admission:
         """Charge and publish what was written into the cache since the last time."""
         written = self._own().written_tokens - self._counted
         self._counted += written
-        if work is Work.SESSION:
-            self._session_written = written
-        self._written = self._written.plus(written, now)
+        if work is Work.HEARTBEAT:
+            self._beats = self._beats.plus(written, now)
+        else:
+            self._others = self._others.plus(written, now)
         limit = self._written_per_hour
         self._footprint = self._footprint.spend(work, written, now, limit or 0.0)
-        self._sink.footprint_changed(Footprint(self._written.total(now), self._capacity, limit))
+        total = self._beats.total(now) + self._others.total(now)
+        self._sink.footprint_changed(Footprint(total, self._capacity, limit))
 
     @property
     def _written_per_hour(self) -> float | None:
@@ -250,7 +266,7 @@ class Admission:
 
     async def _pause(self, work: Work, standstill: Standstill) -> tuple[Pause | None, Standstill]:
         now = self._clock.monotonic()
-        by_budget = budget_pause(self._budget, self._footprint, work, now)
+        by_budget = self._limits_pause(work, now)
         if by_budget is not None:
             later = _AFTER_OTHERS_SECONDS if work is Work.SESSION else 0.0
             return replace(by_budget, seconds=by_budget.seconds + later), Standstill()
@@ -262,12 +278,25 @@ class Admission:
         self._note_users(view, now)
         pause = busy_pause(view, self._policy)
         if pause is None and work is not Work.HEARTBEAT:
-            pause = users_pause(self._traffic, self._policy, self._session_written, now)
+            pause = users_pause(
+                self._traffic, self._policy, (self._sessions_written or (0,))[-1], now
+            )
         standstill = standstill.after(view, pause, now)
         if (pause is None and self._failed) or standstill.lasts(now):
             rest = await self._rest()
             pause = pause if rest is None else Pause(PauseReason(rest), RECHECK_SECONDS)
         return pause, standstill
+
+    def _limits_pause(self, work: Work, now: float) -> Pause | None:
+        """The longest pause that the limits on the probe demand; None if none."""
+        by_budget = budget_pause(self._budget, self._footprint, work, now)
+        if work is Work.HEARTBEAT:
+            return by_budget
+        expected = min(self._sessions_written, default=0) if work is Work.SESSION else 0
+        per_hour = self._written_per_hour or 0.0
+        by_burst = burst_pause(self._beats, self._others, expected, per_hour, now)
+        pauses = [pause for pause in (by_budget, by_burst) if pause is not None]
+        return max(pauses, key=lambda pause: pause.seconds, default=None)
 
     def _note_users(self, view: EngineView | None, now: float) -> None:
         cache = view.snapshot.cache if view is not None and view.snapshot is not None else None
@@ -275,7 +304,8 @@ class Admission:
             self._capacity = cache.capacity_tokens
         if view is not None and view.restarts != self._restarts:
             if self._restarts is not None:
-                self._footprint = SharedBudget()  # what was written is gone with the process
+                # What was written is gone with the process.
+                self._footprint, self._beats, self._others = SharedBudget(), LastHour(), LastHour()
             self._restarts = view.restarts
         self._traffic = self._traffic.after(view, self._own(), now)
 

@@ -15,7 +15,7 @@ from exporter.analysis.footprint import (
     UsersTraffic,
     written_tokens,
 )
-from exporter.analysis.load import SharedBudget, Work, budget_pause, users_pause
+from exporter.analysis.load import SharedBudget, Work, budget_pause, burst_pause, users_pause
 from exporter.analysis.own_share import OwnShare
 from exporter.model.probe import PauseReason
 
@@ -92,6 +92,45 @@ def test_the_longer_of_two_budgets_names_the_pause():
     assert budget_pause(footprint, tokens, Work.SESSION, 0.0).reason is PauseReason.BUDGET
     assert budget_pause(tokens, footprint, Work.HEARTBEAT, 0.0) is None
     assert budget_pause(tokens, footprint, Work.SESSION, 500.0) is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2 * HOUR), st.integers(1, 3_000)), max_size=40),
+    st.integers(0, 3_000),
+    st.floats(100, 10_000),
+)
+def test_after_the_wait_a_window_has_room_or_nothing_else(amounts, amount, limit):
+    last = LastHour()
+    for at, tokens in sorted(amounts):
+        last = last.plus(tokens, at)
+    now = max((at for at, _ in amounts), default=0.0)
+    wait = last.seconds_until_room(amount, limit, 900.0, now)
+    then = last.total(now + wait + 1e-6, 900.0)
+    assert then + amount <= limit or then == 0
+    if wait > 1:
+        assert last.total(now + wait - 1, 900.0) + amount > limit, "it waits no longer than needed"
+
+
+def written(*amounts):
+    last = LastHour()
+    for at, tokens in amounts:
+        last = last.plus(tokens, at)
+    return last
+
+
+def test_a_quarter_of_an_hour_gets_three_tenths_of_what_an_hour_may():
+    beats, others = written((0.0, 400)), written((100.0, 800), (200.0, 600))
+    assert burst_pause(beats, others, 600, 8_000, 300.0) is None
+    pause = burst_pause(beats, others, 601, 8_000, 300.0)
+    assert (pause.reason, pause.seconds) == (PauseReason.FOOTPRINT, 700.0)
+    assert burst_pause(beats, others, 601, 8_000, 901.0) is None, "a heartbeat has left the window"
+    assert burst_pause(beats, others, 601, 0.0, 300.0) is None, "no limit"
+
+
+def test_work_that_never_fits_waits_only_for_its_own_kind():
+    beats, others = written((250.0, 400)), written((100.0, 10))
+    assert burst_pause(beats, others, 50_000, 8_000, 300.0).seconds == 700.0
+    assert burst_pause(beats, LastHour(), 50_000, 8_000, 300.0) is None
 
 
 def seen(*readings, own=OwnShare()):  # noqa: B008 - frozen

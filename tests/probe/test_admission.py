@@ -197,7 +197,7 @@ class CostlyRunner:
         self._clock, self._chance = clock, chance
         self.spent = []
 
-    async def play(self):
+    async def play(self, _hooks=None):
         self._clock.jump(self._chance.uniform(1, 120))
         prompts = [self._chance.randint(200, 3000) for _ in range(self._chance.randint(1, 8))]
         turns = [turn(index, prompt, 0, 0) for index, prompt in enumerate(prompts, start=1)]

@@ -3,13 +3,14 @@
 import pytest
 from guest_day import GuestDay, most_within
 
+from exporter.model.probe import Due
 from exporter.simulator.faults.faults import Wedge
 
 HOUR = 3600.0
 
 
 @pytest.mark.parametrize("capacity", [80_000, 500_000, 2_000_000])
-async def test_no_hour_of_a_day_rewrites_more_of_the_cache_than_the_limit_and_one_session(capacity):
+async def test_no_hour_or_quarter_of_a_day_rewrites_more_of_the_cache_than_it_may(capacity):
     hours = 24 if capacity < 1_000_000 else 6  # at a session a minute the rest is the same
     async with GuestDay(capacity, {"quiet_after_seconds": 0}) as day:
         day.start()
@@ -19,6 +20,8 @@ async def test_no_hour_of_a_day_rewrites_more_of_the_cache_than_the_limit_and_on
     limit = 0.1 * capacity
     session = 1_800 if capacity == 80_000 else 6_500  # with a cold control
     assert most_within(day.written, HOUR) <= limit + session
+    control = 600 if capacity == 80_000 else 3_000
+    assert most_within(day.written, HOUR / 4) <= 0.03 * capacity + control
     assert sum(tokens for _, tokens in day.consumed) <= hours * day.settings.tokens_per_hour
 
 
@@ -53,3 +56,21 @@ async def test_a_cache_that_dies_on_a_small_engine_is_noticed_within_two_minutes
         day.simulator.inject(Wedge())
         await day.until(1_120.0)
         assert day.state.wedged is True
+
+
+async def test_no_heartbeat_is_overdue_while_a_session_that_lasts_long_shows_the_engine():
+    async with GuestDay(80_000) as day:
+        late = []
+        chat = day.client.chat
+
+        async def slow(*args, **options):
+            if not day.sessions:
+                late.append(day.clock.time() - day.state.due[Due.HEARTBEAT])
+            day.clock.jump(90.0)
+            return await chat(*args, **options)
+
+        day.client.chat = slow
+        day.start()
+        await day.until(900.0)
+    assert len(late) == 8, "turns of the first session"
+    assert max(late) < 0

@@ -46,7 +46,7 @@ class ScriptedRunner:
         self._seconds = seconds
         self.started_at: list[float] = []
 
-    async def play(self) -> SessionResult:
+    async def play(self, _hooks=None) -> SessionResult:
         self.started_at.append(self._clock.monotonic())
         self._clock.jump(self._seconds)
         outcome = next(self._script)
@@ -212,7 +212,7 @@ class EndlessRunner:
         self._played = played
         self.begun = asyncio.Event()
 
-    async def play(self) -> SessionResult:
+    async def play(self, _hooks=None) -> SessionResult:
         self.begun.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -10,6 +10,7 @@ import structlog
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, Work, session_tokens
 from exporter.model.session import Notice
+from exporter.probe.session.plan import SessionHooks
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class SessionProbe:
         runner: SessionRunner,
         sessions: SessionSink,
         interval_seconds: float,
+        on_request: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_request` is called before each request: a slow session shows the engine all along."""
+        self._hooks = SessionHooks(on_request=lambda _control: on_request())
         self._log = log.bind(target=context.target)
         self._runner = runner
         self._admission = context.admission
@@ -55,7 +59,7 @@ class SessionProbe:
             started()
             charge.tokens = UNKNOWN_TURN_TOKENS  # a guess, for an unexpected exception
             try:
-                result = await self._runner.play()
+                result = await self._runner.play(self._hooks)
             except asyncio.CancelledError:
                 count_cut_off(self._runner, self._sink, charge)
                 raise
