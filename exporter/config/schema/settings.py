@@ -73,7 +73,8 @@ class ProbeSettings(Section):
     """The most of an engine's KV cache that the probe may rewrite per hour, as a share of the
     capacity of one rank; 0 means no limit. What the probe writes takes the place of the oldest
     blocks, which are often users'. Sessions run less often if the limit requires it, and a quarter
-    of an hour gets at most three tenths of it; heartbeats go on. Where the capacity is unknown, only `tokens_per_hour` holds."""
+    of an hour gets at most three tenths of it; heartbeats go on. Where the
+    capacity is unknown, only `tokens_per_hour` holds."""
 
     quiet_after_seconds: SecondsOrZero = 3600.0
     """After so many seconds without a request of a user, only heartbeats are sent until users come
