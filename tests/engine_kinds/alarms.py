@@ -30,7 +30,7 @@ def firing(promtool: str, pages: Sequence[Page], folder: Path) -> dict[str, dict
     shown = [*thinned[:_MOST_PAGES], pages[-1]]
     rows = _rows(shown)
     base = max(
-        (float(v) for key, row in rows.items() if _is_time(key[0]) for v in row if v != _GONE),
+        (float(v) for key, row in rows.items() if _is_past(key[0]) for v in row if v != _GONE),
         default=0.0,
     )
     minutes = _HELD_SECONDS // 60
@@ -92,6 +92,10 @@ def _values(name: str, row: list[str], base: float) -> str:
 
 def _is_time(name: str) -> bool:
     return name.endswith("_timestamp_seconds")
+
+
+def _is_past(name: str) -> bool:
+    return _is_time(name) and not name.endswith("_due_timestamp_seconds")
 
 
 def _found(told: str) -> dict[str, dict[str, str]]:

@@ -143,7 +143,7 @@ async def test_a_sound_engine_passes_every_test_and_the_findings_come_in_order(b
         (
             faults.NoLogStats(),
             {"metrics"},
-            {"flags", "prefix_caching", "match_unit", "reuse_rule"},
+            {"flags", "prefix_caching", "match_unit", "reuse_rule", "footprint"},
             "without --disable-log-stats",
         ),
         (
