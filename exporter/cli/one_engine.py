@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import SecretStr
 
 from exporter import config, logs
 from exporter.cli.settings import load_settings
@@ -32,10 +35,21 @@ if TYPE_CHECKING:
     from exporter.probe.session.plan import SessionPlan
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--url`, `--target` or `--simulated`, and the options that belong to `--url`."""
+def add_engine_arguments(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+    """The URL, `--target` or `--simulated`, and the options that belong to a URL.
+
+    The URL is an argument of its own if `positional`, and always the option `--url`.
+    """
     engine = parser.add_mutually_exclusive_group()
-    engine.add_argument("--url", help="base URL of the engine, for example http://127.0.0.1:8000")
+    if positional:
+        engine.add_argument(
+            "url",
+            nargs="?",
+            default=argparse.SUPPRESS,  # its None would replace the value of --url
+            metavar="URL",
+            help="the engine: http://HOST:8000 or HOST:8000, with or without /v1",
+        )
+    engine.add_argument("--url", help="the same as an option" if positional else "the engine")
     engine.add_argument("--target", metavar="NAME", help="a configured target")
     engine.add_argument(
         "--simulated", action="store_true", help="a SIMULATED engine, started for this run only"
@@ -44,7 +58,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", help="with --url: the model (default: the first that the server lists)"
     )
     parser.add_argument(
-        "--api-key-file", metavar="FILE", help="with --url: a file with the API key"
+        "--api-key-file",
+        metavar="FILE",
+        help="with --url: a file with the API key (default: VLLM_API_KEY or OPENAI_API_KEY)",
     )
     parser.add_argument(
         "--header",
@@ -126,10 +142,22 @@ def choose_target(options: argparse.Namespace, url: str | None) -> tuple[Setting
     if wanted not in names:
         known = f"configured targets: {', '.join(names)}" if names else "no target is configured"
         raise ConfigError(
-            f"{options.command} needs one engine: give --url http://HOST:8000, --target NAME, or "
-            f"--simulated ({known})"
+            f"{options.command} needs one engine: give its URL (http://HOST:8000), --target NAME, "
+            f"or --simulated ({known})"
         )
-    return settings, settings.targets[names.index(wanted)]
+    target = settings.targets[names.index(wanted)]
+    return settings, target if options.target else with_key_of_environment(target, os.environ)
+
+
+def with_key_of_environment(target: Target, environ: Mapping[str, str]) -> Target:
+    """The target with the key that other clients of vLLM use, if it has none of its own."""
+    key = (environ.get("VLLM_API_KEY") or environ.get("OPENAI_API_KEY") or "").strip()
+    has_own = target.api_key is not None or any(
+        name.lower() == "authorization" for name in target.headers
+    )
+    if has_own or not key:
+        return target
+    return target.model_copy(update={"api_key": SecretStr(key)})
 
 
 def quiet_logs(settings: Settings) -> None:

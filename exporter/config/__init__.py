@@ -17,7 +17,7 @@ from exporter.config.schema.discovery import (
 )
 from exporter.config.schema.settings import ProbeSettings, ScrapeSettings, Settings
 from exporter.config.schema.target import RankChoice, Target
-from exporter.config.schema.values import ListenAddress
+from exporter.config.schema.values import ListenAddress, is_url
 from exporter.config.telling.describe import describe, describe_json
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "collected",
     "describe",
     "describe_json",
+    "is_url",
     "load",
     "load_from",
     "words_of",

@@ -19,7 +19,7 @@ from exporter.wording.findings.finding import (
     passed,
     unknown,
 )
-from exporter.wording.notices import FAILURE_ADVICE
+from exporter.wording.notices import advice_at_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ class Check:
     def _refused(self, error: EngineUnavailableError) -> None:
         """Add what went wrong, and every other test as unknown."""
         reason = FailureReason(error.reason)
-        advice = FAILURE_ADVICE[reason]
+        advice = advice_at_terminal(reason)
         if reason in RESTS:
             self._add(passed(CheckTest.REACHABLE, f"{self._client.url} answers"))
             self._add(engine.resting(reason))

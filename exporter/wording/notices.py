@@ -225,7 +225,7 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "restarting."
     ),
     FailureReason.UNAUTHORIZED: (
-        "The server wants an API key, or another one. Set the target's api_key_file."
+        "The server requires an API key, or rejected this one. Set the target's api_key_file."
     ),
     FailureReason.MODEL_NOT_FOUND: (
         "The server does not serve this model. Set the target's model to a name that /v1/models "
@@ -269,6 +269,20 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
         "the exporter's log."
     ),
 }
+
+_AT_THE_TERMINAL = {
+    FailureReason.MODEL_NOT_FOUND: "Give --model a name that the server lists, or leave it out.",
+    FailureReason.UNAUTHORIZED: (
+        "The server requires an API key, or rejected this one. Give --api-key-file FILE or set "
+        "VLLM_API_KEY; for a configured target set api_key_file."
+    ),
+}
+
+
+def advice_at_terminal(reason: FailureReason) -> str:
+    """The advice for a command, where an option replaces the setting in `FAILURE_ADVICE`."""
+    return _AT_THE_TERMINAL.get(reason, FAILURE_ADVICE[reason])
+
 
 LOSS_ADVICE: dict[LossCause, str] = {
     LossCause.DISABLED: CACHING_ON,

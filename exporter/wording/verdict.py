@@ -12,8 +12,8 @@ from exporter.wording import numbers
 from exporter.wording.notices import (
     ADVICE,
     BREAK_ADVICE,
-    FAILURE_ADVICE,
     LOSS_ADVICE,
+    advice_at_terminal,
     break_in_words,
 )
 from exporter.wording.request_ids import requests_to_look_up
@@ -33,14 +33,6 @@ UNREACHED = frozenset(
     }
 )
 """Failures without any answer from the address."""
-
-_AT_THE_TERMINAL = {
-    FailureReason.MODEL_NOT_FOUND: "Give --model a name that the server lists, or leave it out.",
-    FailureReason.UNAUTHORIZED: (
-        "The server wants an API key, or another one. Put it in a file and give --api-key-file."
-    ),
-}
-"""Advice for the command line, where an option replaces the setting in FAILURE_ADVICE."""
 
 _TO_FIX = (
     *(Notice.USAGE_MISSING, Notice.USAGE_DETAILS_MISSING, Notice.PREFIX_CACHING_DISABLED),
@@ -74,7 +66,7 @@ def failure_in_words(result: SessionResult) -> str:
     place = (
         "before its first turn" if result.failed_turn is None else f"in turn {result.failed_turn}"
     )
-    advice = _AT_THE_TERMINAL.get(failure.reason, FAILURE_ADVICE[failure.reason])
+    advice = advice_at_terminal(failure.reason)
     text = (
         f"The session failed {place}: {numbers.spaced(failure.reason)} ({failure.detail}). {advice}"
     )

@@ -267,7 +267,7 @@ def test_an_unreachable_engine_ends_the_comparison_at_once():
         (("http://127.0.0.1:9",), "compare needs two or more"),
         (("http://127.0.0.1:9", "a.json"), "give either engines or saved results"),
         (("none.json", "no.json"), "none.json: No such file or directory"),
-        (("localhost:8000", "localhost:8001"), "it must begin with http://"),
+        (("localhost", "other"), "write http://HOST:PORT or HOST:PORT"),
         (("a=x.json", "a=y.json"), "two sides have the same name"),
         (("--sessions", "1", "x", "y"), "one session alone does not show"),
         (("--cold", "--restart-without-caching"), "not allowed with"),

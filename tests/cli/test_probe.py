@@ -245,6 +245,52 @@ def test_json_and_csv_have_the_same_turns():
     assert (rows[0]["efficiency_ratio"], rows[1]["efficiency_ratio"]) == ("", "1.0")
 
 
+@pytest.mark.parametrize("form", ["{url}", "{url}/v1", "{host_port}", "{host_port}/v1/"])
+@pytest.mark.parametrize("option", [(), ("--url",)])
+def test_the_url_needs_no_option_and_no_scheme_and_may_end_in_v1(form, option):
+    with engine_beside() as engine:
+        given = form.format(url=engine.url, host_port=engine.url.removeprefix("http://"))
+        done = run_command("probe", *option, given)
+    assert done.code == 0
+    assert f" at {engine.url}\n" in done.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "code"),
+    [
+        ({"VLLM_API_KEY": "right"}, 0),
+        ({"OPENAI_API_KEY": "right"}, 0),
+        ({"VLLM_API_KEY": "right", "OPENAI_API_KEY": "wrong"}, 0),
+        ({"OPENAI_API_KEY": "wrong"}, 1),
+        ({}, 1),
+    ],
+)
+def test_the_api_key_is_that_of_other_clients(variables, code):
+    with engine_beside(api_key="right") as engine:
+        done = run_command("probe", engine.url, **variables)
+    assert done.code == code
+    assert "Bearer" not in done.output + done.errors
+    assert (code == 0) or "Give --api-key-file FILE or set VLLM_API_KEY" in done.said
+
+
+def test_a_key_of_the_command_wins_over_the_environment(tmp_path):
+    (tmp_path / "key").write_text("right")
+    with engine_beside(api_key="right") as engine:
+        by_file = run_command("probe", engine.url, "--api-key-file", str(tmp_path / "key"),
+                              VLLM_API_KEY="wrong")  # fmt: skip
+        by_header = run_command("probe", engine.url, "--header", "Authorization: Bearer right",
+                                VLLM_API_KEY="wrong")  # fmt: skip
+    assert (by_file.code, by_header.code) == (0, 0)
+
+
+def test_a_configured_target_gets_no_key_that_it_does_not_have(tmp_path):
+    with engine_beside(api_key="right") as engine:
+        (tmp_path / "exporter.toml").write_text(f'[[targets]]\nurl = "{engine.url}"\n')
+        done = run_command("probe", "--config", str(tmp_path / "exporter.toml"), "--target", "vllm",
+                           VLLM_API_KEY="right")  # fmt: skip
+    assert done.code == 1
+
+
 def test_the_limits_set_the_exit_code():
     with engine_beside() as engine:
         met = run_command("probe", "--url", engine.url, "--fail-under-efficiency", "1",

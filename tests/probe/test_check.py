@@ -326,7 +326,7 @@ async def test_a_missing_key_and_a_model_that_is_not_served_are_told_apart_from_
         locked = await checked(at)
         async with EngineClient(at.simulator.url, api_key="secret", model="other") as client:
             other = await checked(at, client)
-    for report, words in [(locked, "api_key_file"), (other, "that /v1/models lists")]:
+    for report, words in [(locked, "--api-key-file"), (other, "that the server lists")]:
         assert verdicts(report, PASS) == {"reachable"}
         assert verdicts(report, FAIL) == {"model"}
         assert words in finding(report, "model").remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from exporter.cli.one_engine import (
     choose_target,
     quiet_logs,
     simulated_url,
+    with_key_of_environment,
 )
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
@@ -64,7 +66,7 @@ class Source:
 
     @property
     def is_url(self) -> bool:
-        return self.place.startswith(("http://", "https://"))
+        return config.is_url(self.place) and not Path(self.place).exists()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sessions on each side, at least 2 (default: %(default)s, the fewest that can show a "
         "difference at the 5 %% level)",
     )
-    add_engine_arguments(parser)
+    add_engine_arguments(parser, positional=False)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument(
         "--chart", metavar="FILE", help="draw a chart of the comparison into FILE (.png or .svg)"
@@ -191,7 +193,7 @@ def _read(file: str) -> list[SessionResult]:
         return read_sessions(file, Path(file).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"{file}: {error.strerror}. If it is a URL, it must begin with http://"
+            f"{file}: {error.strerror}. If it is an engine, write http://HOST:PORT or HOST:PORT"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not a text file in UTF-8") from error
@@ -214,7 +216,8 @@ async def _play(
         settings = load_settings(options).settings
         quiet_logs(settings)
         names = [source.name for source in sources]
-        targets = dict(zip(names, settings.targets, strict=True))
+        keyed = [with_key_of_environment(each, os.environ) for each in settings.targets]
+        targets = dict(zip(names, keyed, strict=True))
         players = await players_of(settings, targets, stack)
         number = await _play_rounds(players, options.sessions)
         return compare(_sides(players), interleaved=True), number

@@ -6,7 +6,7 @@ With several targets they are ignored, with a message.
 
 | variable | a `managed` target | any other target |
 | --- | --- | --- |
-| VLLM_HOST | `url` | `url`; a host, host:port or URL |
+| VLLM_HOST | `url` | `url`; a host, host:port or URL, with or without /v1 |
 | PORT | `container.host_port` | the port of `url` where VLLM_HOST names none and no `url` is set |
 | MODEL_ID | `container.model` | `model` |
 | HF_TOKEN, HF_TOKEN_FILE | `container.hf_token`, `container.hf_token_file` | ignored |
@@ -90,10 +90,10 @@ def _fill_other(
 
 def _fill_url(host: PlainVariable, port: PlainVariable | None, merged: Merged) -> bool:
     """Set the URL from VLLM_HOST. Returns whether it used PORT."""
-    text = host.text
-    if "://" in text:
+    if "://" in host.text:
         _fill(merged, (*_TARGET, "url"), host)
         return False
+    text, slash, path = host.text.partition("/")
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     takes_port = re.search(r":[^\]]*$", text) is None
@@ -101,7 +101,7 @@ def _fill_url(host: PlainVariable, port: PlainVariable | None, merged: Merged) -
         if port is not None and not _is_port(port, merged):
             return True
         text = f"{text}:{port.text if port is not None else str(VLLM_PORT)}"
-    _fill(merged, (*_TARGET, "url"), host, f"http://{text}")
+    _fill(merged, (*_TARGET, "url"), host, f"http://{text}{slash}{path}")
     return takes_port
 
 

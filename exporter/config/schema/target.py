@@ -44,8 +44,8 @@ class _Place(Section):
     created the container, and the exporter watches it. `external`: only a URL, no Docker."""
 
     url: BaseUrl | None = None
-    """The root URL of the server, without /v1. Required, except in mode `managed`, where it follows
-    from the port that the container publishes."""
+    """The root URL of the server, or `host:port`; a final /v1 is removed. Required, except in mode
+    `managed`, where it follows from the port that the container publishes."""
 
     metrics_url: PageUrl | None = None
     """The URL of vLLM's own metrics page. By default `url` followed by `/metrics`."""

@@ -300,16 +300,29 @@ def _check_address(value: str) -> str:
 IpAddress = Annotated[str, AfterValidator(_check_address)]
 
 
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}(/.*)?", re.ASCII)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text can only be a URL: it begins with http:// or https://, or is `host:port`."""
+    return text.startswith(("http://", "https://")) or bool(_HOST_AND_PORT.fullmatch(text))
+
+
 def _url_check(*, base: bool) -> Callable[[str], str]:
+    """A check that returns the URL without a final slash. `host:port` becomes an http URL.
+
+    With `base` it also removes a final /v1, which the base URL of every OpenAI client has.
+    """
+
     def check(value: str) -> str:
-        parts = _split_url(value)
+        parts = _split_url(f"http://{value}" if _HOST_AND_PORT.fullmatch(value) else value)
         if parts.username is not None or parts.password is not None:
             raise mistake("must not contain a user or password: use api_key or api_key_file")
         if parts.query or parts.fragment or value.endswith(("?", "#")):
             raise mistake("must not contain a query or fragment")
         path = parts.path.rstrip("/")
-        if base and path.endswith("/v1"):
-            raise mistake("must be the server's root, without /v1")
+        if base:
+            path = path.removesuffix("/v1").rstrip("/")
         return f"{parts.scheme}://{parts.netloc}{path}"
 
     return check

@@ -89,7 +89,7 @@ def failure_of(status: int, body: bytes) -> Failure:
     param = error.get("param") if isinstance(error, dict) else None
     detail = f"HTTP {status}: {error_text(error) if error is not None else _first_line(body)}"
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Failure(FailureReason.UNAUTHORIZED, f"{detail}; set api_key or api_key_file")
+        return Failure(FailureReason.UNAUTHORIZED, detail)
     if status == HTTPStatus.NOT_FOUND:
         known = param == "model" or (error is not None and "model" in error_text(error).lower())
         return Failure(FailureReason.MODEL_NOT_FOUND if known else FailureReason.PROTOCOL, detail)

@@ -21,9 +21,9 @@ from exporter.wording.findings.finding import (
 from exporter.wording.notices import (
     ADVICE,
     BREAK_ADVICE,
-    FAILURE_ADVICE,
     LOSS_ADVICE,
     REPORT_CACHED,
+    advice_at_terminal,
     break_in_words,
 )
 from exporter.wording.reuse_rules import amounts_given_up
@@ -139,7 +139,7 @@ def of_second_turn(session: SessionResult) -> Finding:
     if session.failure is not None:
         where = in_failed_turn(session)
         text = f"the session failed{where}: {session.failure.reason}: {session.failure.detail}"
-        return failed(name, text, FAILURE_ADVICE[session.failure.reason])
+        return failed(name, text, advice_at_terminal(session.failure.reason))
     later = session.turns[1:]
     totals = session_totals(later)
     hidden = _first_loss(session, LossCause.UNREPORTED)

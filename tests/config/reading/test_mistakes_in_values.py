@@ -127,10 +127,10 @@ BAD = {
             'exporter.toml: targets[0].url = "ftp://h": must be an http or https URL, such as "http://127.0.0.1:8000"',
         ],
     ),
-    "url v1": (
-        {"toml": '[[targets]]\nurl = "http://h:8000/v1/"'},
+    "url without port": (
+        {"toml": '[[targets]]\nurl = "gpu-box/v1/"'},
         [
-            'exporter.toml: targets[0].url = "http://h:8000/v1/": must be the server\'s root, without /v1',
+            'exporter.toml: targets[0].url = "gpu-box/v1/": must be an http or https URL, such as "http://127.0.0.1:8000"',
         ],
     ),
     "url creds": (

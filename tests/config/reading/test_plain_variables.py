@@ -17,6 +17,8 @@ ATTACHED = (
         ({"VLLM_HOST": "gpu1", "PORT": "9000"}, "http://gpu1:9000"),
         ({"VLLM_HOST": "gpu1:7000", "PORT": "9000"}, "http://gpu1:7000"),
         ({"VLLM_HOST": "https://gpu1/"}, "https://gpu1"),
+        ({"VLLM_HOST": "gpu1/v1"}, "http://gpu1:8000"),
+        ({"VLLM_HOST": "gpu1:7000/llm/v1"}, "http://gpu1:7000/llm"),
         ({"VLLM_HOST": "10.0.0.1"}, "http://10.0.0.1:8000"),
         ({"VLLM_HOST": "fd00::1"}, "http://[fd00::1]:8000"),
         ({"VLLM_HOST": "[fd00::1]:7000"}, "http://[fd00::1]:7000"),

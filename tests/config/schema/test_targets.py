@@ -52,7 +52,7 @@ def test_the_pages_of_replicas_are_named_by_their_host_and_port():
     [
         ({"metrics_url": "http://r/m"}, "takes the place of metrics_url"),
         ({"metrics_urls": ["http://a:1/x", "http://a:1/y"]}, "names a host and port twice"),
-        ({"metrics_urls": ["a:1/metrics"]}, "must be an http or https URL"),
+        ({"metrics_urls": ["a/metrics"]}, "must be an http or https URL"),
         ({"kv_events_url": "tcp://a:5557"}, "kv_events_url is one"),
     ],
 )

@@ -112,9 +112,15 @@ def test_an_invalid_gpu_choice_is_refused(value):
         ("https://h/engine/", "https://h/engine"),
         ("http://[::1]:8000", "http://[::1]:8000"),
         ("HTTP://h", "http://h"),
+        ("h:8000", "http://h:8000"),
+        ("gpu-box_1.lan:8000/engine/", "http://gpu-box_1.lan:8000/engine"),
+        ("[::1]:8000/v1", "http://[::1]:8000"),
+        ("http://h/v1", "http://h"),
+        ("https://h/engine/v1/", "https://h/engine"),
+        ("http://h/v12", "http://h/v12"),
     ],
 )
-def test_a_url_ends_without_a_slash(text, url):
+def test_a_url_ends_without_a_slash_and_v1_and_begins_with_its_scheme(text, url):
     assert TypeAdapter(BaseUrl).validate_python(text) == url
 
 
@@ -122,7 +128,9 @@ def test_a_url_ends_without_a_slash(text, url):
     "text",
     [
         "",
-        "h:8000",
+        "h",
+        "h:99999",
+        "http:8000:1",
         "//h",
         "ftp://h",
         "http://",
@@ -134,7 +142,8 @@ def test_a_url_ends_without_a_slash(text, url):
         "http://h /",
         "http://h\n",
         "http://[::1",
-        "http://h/v1",
+        "http://h/v1?",
+        "u@h:8000",
         "http://u@h",
         "http://h?",
         "http://h#x",
