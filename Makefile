@@ -14,7 +14,7 @@ TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz lock release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz lock docs release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -93,6 +93,10 @@ $(TOOLS_STAMP): requirements/release.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/release.txt
 	@touch $@
+
+docs: release-tools  ## build the pages of docs/ as a site with search, in dist/site/
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet --strict
+	@echo "Read it: python3 -m http.server --directory dist/site 8080 (the search needs a server)"
 
 sbom: release-tools  ## write the SBOM (CycloneDX) to dist/
 	$(TOOLS)/bin/python release/sbom.py
