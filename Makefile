@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RUN_STAMP := $(VENV)/.can-run
 STAMP := $(VENV)/.installed
 SOAK_SESSIONS ?= 100000
 FUZZ_SECONDS ?= 60
@@ -19,17 +21,23 @@ TOOLS_STAMP := $(TOOLS)/.installed
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
-install: $(STAMP)  ## make the environment in .venv/
+install: $(STAMP)  ## make the environment in .venv/, with charts and the tools of the tests
 
-$(STAMP): requirements/dev.txt pyproject.toml
+# What the exporter needs to run, and what its editable install needs. The lock is complete, so pip
+# need not read dependencies; Python compiles what it imports, so pip need not compile the rest.
+$(RUN_STAMP): requirements/demo.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) --no-compile --no-deps --require-hashes --requirement requirements/demo.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install  ## run the daemon on a SIMULATED vLLM
+$(STAMP): $(RUN_STAMP) requirements/dev.txt
+	$(PIP) --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+demo: $(RUN_STAMP)  ## run the daemon on a SIMULATED vLLM; installs only what that needs
 	$(BIN)/vllm-cache-exporter demo
 
 test: check  ## run the checks, then every test that this machine can run; list what was skipped and why
@@ -80,6 +88,8 @@ lock: install  ## write requirements/*.txt from pyproject.toml again
 	  --extra events pyproject.toml --output-file requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra report --extra events --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --group build --constraint requirements/dev.txt pyproject.toml --output-file requirements/demo.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
