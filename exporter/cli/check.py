@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from exporter import config
 from exporter.cli.one_engine import (
+    SESSION_SETTINGS,
     add_engine_arguments,
     add_kv_events_argument,
     open_engine,
 )
+from exporter.cli.parsing.parser import add_settings
 from exporter.daemon.probing import new_salt
 from exporter.probe.check import Check
 from exporter.report.check import check_report_json, closing_line, finding_lines
@@ -22,10 +23,14 @@ from exporter.report.check import check_report_json, closing_line, finding_lines
 if TYPE_CHECKING:
     import argparse
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.wording.findings.finding import CheckReport, Finding
 
+USAGE = "[URL] [OPTIONS]"
+EXAMPLES = ("check http://127.0.0.1:8000", "check --config exporter.toml --target vllm --json")
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     add_engine_arguments(parser)
     add_kv_events_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -33,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit code: 0 when no test failed (some may be unknown), 1 when one failed, 2 for wrong "
         "usage or configuration."
     )
-    config.add_arguments(parser)
+    add_settings(parser, *SESSION_SETTINGS)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import argparse
     import asyncio
 
+    from exporter.cli.parsing.parser import Parser
+
 _FIRST_LINE = (
     "This demo runs on a SIMULATED vLLM: there is no model and the times are invented, but the "
     "prefix cache works like a real one."
@@ -30,8 +32,11 @@ Open while it runs:
   simulator     {engine}/metrics  (set faults with POST {engine}/faults)
 Press Ctrl-C to stop."""
 
+USAGE = "[OPTIONS]"
+EXAMPLES = ("demo", "demo --like eagle --interval-seconds 5")
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     add_like(parser, PROFILES)
     parser.add_argument(
         "--listen",
@@ -46,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time between sessions (default: %(default)s)",
     )
     parser.add_argument("--log.level", dest="log_level", metavar="LEVEL", default="info",
-                        help="debug, info, warning or error (default: info)")  # fmt: skip
+                        help="debug, info, warning or error (default: %(default)s)")  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:

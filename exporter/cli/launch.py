@@ -6,7 +6,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from exporter import config, logs
+from exporter import logs
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.settings import load_settings
 from exporter.container.decide.launch import docker_run_line, has_drifted, is_owned
 from exporter.container.decide.records import INSTANCE_LABEL, ContainerStatus, DockerError
@@ -18,12 +19,16 @@ from exporter.errors import ConfigError, ExporterError
 if TYPE_CHECKING:
     import argparse
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.config import Settings, Target
     from exporter.container.decide.records import ContainerSnapshot, Launch, PullProgress
     from exporter.container.door import DockerDoor
 
+USAGE = "[OPTIONS]"
+EXAMPLES = ("launch --config exporter.toml", "launch --config exporter.toml --print")
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--target", metavar="NAME", help="the managed target, if there are several")
     parser.add_argument(
         "--print",
@@ -31,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="print_line",
         help="print the equivalent `docker run` line and start nothing",
     )
-    config.add_arguments(parser)
+    parser.epilog = (
+        "Exit code: 0 if the container runs or was started, 1 if not, 2 for wrong usage or "
+        "configuration."
+    )
+    add_settings(parser)
 
 
 def main(options: argparse.Namespace) -> int:

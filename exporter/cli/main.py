@@ -6,7 +6,6 @@ configuration.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from exporter import __version__
+from exporter.cli.parsing.parser import HelpAll, Parser, suggestion
 from exporter.errors import ConfigError, ExporterError
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ _DESCRIPTION = (
     "Plays multi-turn agent sessions against vLLM. Exports for each turn how much the prefix cache "
     "served, how much it could have served, and how much time that saved."
 )
+_EPILOG = """\
+examples:
+  vllm-cache-exporter demo
+  vllm-cache-exporter probe http://127.0.0.1:8000
+
+Exit code: 0 fine, 1 the engine is unhealthy or the command failed, 2 wrong usage or configuration.
+`COMMAND --help` has the options of a command."""
 
 _COMMANDS = {
     "run": "Measure the configured targets and serve /metrics until stopped.",
@@ -39,27 +46,47 @@ _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, i
 _MODULES = {"config": "show_config", "compare": "compare.command"}
 
 
-def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(arguments: Sequence[str]) -> Parser:
     """The parser of all commands. Imports only the command that `arguments` names, which keeps
     the other commands out of the daemon's memory.
     """
-    parser = argparse.ArgumentParser(prog="vllm-cache-exporter", description=_DESCRIPTION)
+    parser = Parser(
+        prog="vllm-cache-exporter",
+        usage="%(prog)s COMMAND [OPTIONS]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, prog=parser.prog, title="commands"
+    )
     wanted = next((word for word in arguments if word in _COMMANDS), None)
     for name, text in _COMMANDS.items():
-        one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        one = commands.add_parser(name, help=text, description=text)
         if name == wanted:
             module = import_module(f"exporter.cli.{_MODULES.get(name, name)}")
+            one.usage = f"%(prog)s {module.USAGE}"
             module.add_arguments(one)
+            examples = (f"  {parser.prog} {line}" for line in module.EXAMPLES)
+            one.epilog = "\n".join(["examples:", *examples, "", one.epilog or ""]).strip()
             one.set_defaults(main=module.main)
+            if one.hidden_help or one.hidden_epilog:
+                one.add_argument("--help-all", action=HelpAll)
     return parser
+
+
+def _check_command(parser: Parser, arguments: Sequence[str]) -> None:
+    first = next(iter(arguments), "-")
+    if not first.startswith("-") and first not in _COMMANDS:
+        parser.error(f"unknown command {first}{suggestion(first, _COMMANDS)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(arguments).parse_args(arguments)
+    parser = build_parser(arguments)
+    _check_command(parser, arguments)
+    options = parser.parse_args(arguments)
     try:
         return int(options.main(options))
     except ConfigError as error:

@@ -30,57 +30,67 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AsyncExitStack
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.config import ProbeSettings, Settings, Target
     from exporter.engine.events.feed import KvEventFeed
     from exporter.probe.session.plan import SessionPlan
 
+SESSION_SETTINGS = ("probe.scenario",)
+"""The settings that matter most for one session."""
 
-def add_engine_arguments(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+
+def add_engine_arguments(parser: Parser, *, positional: bool = True) -> None:
     """The URL, `--target` or `--simulated`, and the options that belong to a URL.
 
     The URL is an argument of its own if `positional`, and always the option `--url`.
     """
-    engine = parser.add_mutually_exclusive_group()
+    group = parser.add_argument_group("engine")
+    engine = group.add_mutually_exclusive_group()
     if positional:
         engine.add_argument(
             "url",
             nargs="?",
             default=argparse.SUPPRESS,  # its None would replace the value of --url
             metavar="URL",
-            help="the engine: http://HOST:8000 or HOST:8000, with or without /v1",
+            help="http://HOST:8000 or HOST:8000, also with /v1",
         )
     engine.add_argument("--url", help="the same as an option" if positional else "the engine")
-    engine.add_argument("--target", metavar="NAME", help="a configured target")
+    engine.add_argument("--target", metavar="NAME", help="a configured target in place of a URL")
     engine.add_argument(
         "--simulated", action="store_true", help="a SIMULATED engine, started for this run only"
     )
-    parser.add_argument(
-        "--model", help="with --url: the model (default: the first that the server lists)"
-    )
-    parser.add_argument(
+    group.add_argument("--model", metavar="NAME", help="default: the first that the server lists")
+    group.add_argument(
         "--api-key-file",
         metavar="FILE",
-        help="with --url: a file with the API key (default: VLLM_API_KEY or OPENAI_API_KEY)",
+        help="its API key (default: VLLM_API_KEY or OPENAI_API_KEY)",
     )
-    parser.add_argument(
+    _add_request_arguments(parser, group)
+
+
+def _add_request_arguments(parser: Parser, group: argparse._ArgumentGroup) -> None:
+    header = group.add_argument(
         "--header",
         dest="headers",
         action=_AddHeader,
         metavar="'NAME: VALUE'",
-        help="with --url: a header of each request; may be repeated. Other users of this machine "
+        help="with a URL: a header of each request; may be repeated. Other users of this machine "
         "can see it in the list of processes: for a secret, configure a target with header_files",
     )
-    parser.add_argument(
+    parser.shorten(header, "a header of each request; may be repeated")
+    body = group.add_argument(
         "--extra-body",
         type=_json_object,
         metavar="JSON",
-        help="with --url: more fields of each chat request, as a JSON object",
+        help="with a URL: more fields of each chat request, as a JSON object",
     )
-    parser.add_argument(
+    parser.shorten(body)
+    ranks = group.add_argument(
         "--data-parallel-ranks",
         choices=get_args(config.RankChoice),
-        help="with --url: whether each session keeps to one rank (default: unpinned)",
+        help="with a URL: whether each session keeps to one rank (default: unpinned)",
     )
+    parser.shorten(ranks)
 
 
 class _AddHeader(argparse.Action):
@@ -112,13 +122,14 @@ def _json_object(text: str) -> dict[str, Any]:
     return found
 
 
-def add_kv_events_argument(parser: argparse.ArgumentParser) -> None:
-    """`--kv-events-url`, which belongs to `--url`."""
-    parser.add_argument(
+def add_kv_events_argument(parser: Parser) -> None:
+    """`--kv-events-url`, which belongs to a URL."""
+    address = parser.add_argument(
         "--kv-events-url",
         metavar="URL",
-        help="with --url: where vLLM publishes its KV events, such as tcp://127.0.0.1:5557",
+        help="with a URL: where vLLM publishes its KV events, such as tcp://127.0.0.1:5557",
     )
+    parser.shorten(address)
 
 
 async def simulated_url(stack: AsyncExitStack) -> str:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from exporter import config
 from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
 from exporter.cli.one_engine import (
+    SESSION_SETTINGS,
     add_engine_arguments,
     add_kv_events_argument,
     open_engine,
 )
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
 from exporter.daemon.probing import new_salt
@@ -35,13 +36,13 @@ from exporter.wording.session_json import session_json
 
 if TYPE_CHECKING:
     from exporter.cli.one_engine import EngineAccess
+    from exporter.cli.parsing.parser import Parser
     from exporter.model.session import SessionResult
 
 _TICK_SECONDS = 0.25
 _EPILOG = (
-    "Progress goes to standard error, the result to standard output. Exit code: 0 if the session "
-    "finished and reached the --fail-under-… ratios, 1 if not, 2 for wrong usage or configuration, "
-    "130 after Ctrl-C (the finished turns are printed)."
+    "Exit code: 0 if the session finished and reached the ratios, 1 if not, 2 for wrong usage or "
+    "configuration, 130 after Ctrl-C (the finished turns are printed)."
 )
 
 
@@ -62,32 +63,37 @@ class ShownSession:
         return self.signal is not None or self.unproven is not None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+USAGE = "[URL] [OPTIONS]"
+EXAMPLES = (
+    "probe http://127.0.0.1:8000 --cold --chart session.png",
+    "probe 127.0.0.1:8000 --json --fail-under-efficiency 0.95",
+)
+
+
+def add_arguments(parser: Parser) -> None:
     add_engine_arguments(parser)
     add_kv_events_argument(parser)
     parser.add_argument(
         "--cold",
         action="store_true",
-        help="send each turn a second time without cache, to show how much TTFT the cache saves",
+        help="send each turn again without cache, to show how much TTFT it saves",
     )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print the session as JSON")
     shape.add_argument("--csv", action="store_true", help="print the turns as CSV")
-    parser.add_argument(
-        "--chart", metavar="FILE", help="draw a chart of the session into FILE (.png or .svg)"
-    )
+    parser.add_argument("--chart", metavar="FILE", help="draw the session into FILE (.png or .svg)")
     for name, what in (
-        ("efficiency", "efficiency (served / attainable tokens)"),
-        ("hit-ratio", "hit ratio (cached / prompt tokens)"),
+        ("efficiency", "served / attainable tokens"),
+        ("hit-ratio", "cached / prompt tokens"),
     ):
         parser.add_argument(
             f"--fail-under-{name}",
             type=ratio,
             metavar="RATIO",
-            help=f"exit with 1 if the session's {what} is below RATIO or unknown",
+            help=f"exit with 1 if {what} is below it or unknown",
         )
     parser.epilog = _EPILOG
-    config.add_arguments(parser)
+    add_settings(parser, *SESSION_SETTINGS)
 
 
 def ratio(text: str) -> float:

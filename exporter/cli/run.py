@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from exporter import config, logs
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.serving import run_until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -14,11 +15,27 @@ from exporter.daemon.app import Daemon
 if TYPE_CHECKING:
     import argparse
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.config import Settings
 
+USAGE = "[OPTIONS]"
+EXAMPLES = (
+    "run --config exporter.toml",
+    "run --set targets[0].url=http://127.0.0.1:8000 --listen 0.0.0.0:9477",
+)
+_SHOWN = (
+    *("listen", "log.format", "log.level", "web_config_file"),
+    *("probe.interval_seconds", "probe.scenario", "probe.tokens_per_hour"),
+    *("probe.max_cache_turnover_per_hour", "scrape.interval_seconds"),
+)
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    config.add_arguments(parser)
+
+def add_arguments(parser: Parser) -> None:
+    add_settings(parser, *_SHOWN)
+    parser.epilog = (
+        "SIGHUP reloads the configuration. Exit code: 0 after SIGTERM or Ctrl-C, 1 if it cannot "
+        "serve, 2 for wrong usage or configuration."
+    )
 
 
 def main(options: argparse.Namespace) -> int:

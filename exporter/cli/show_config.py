@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter import config
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.settings import load_settings
 from exporter.scenario.library import load_scenarios
 from exporter.web.access.configuration import read_web_config
@@ -12,9 +13,15 @@ from exporter.web.access.configuration import read_web_config
 if TYPE_CHECKING:
     import argparse
 
+    from exporter.cli.parsing.parser import Parser
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    config.add_arguments(parser)
+USAGE = "[OPTIONS]"
+EXAMPLES = ("config --config exporter.toml", "config --config exporter.toml --json")
+
+
+def add_arguments(parser: Parser) -> None:
+    add_settings(parser)
+    parser.epilog = "Exit code: 0 if the configuration is right, 2 if not."
     parser.add_argument("--json", action="store_true", help="print the settings as JSON")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import textwrap
@@ -18,23 +17,25 @@ from exporter.simulator.kv_events.settings import parse_kv_events_config
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
+    import argparse
     import asyncio
     from collections.abc import Mapping
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.simulator.engine_kinds.profile import Profile
     from exporter.simulator.engine_kinds.starts import FailingStart
     from exporter.simulator.kv_events.settings import KvEventsConfig
 
 _DEFAULTS = SimulatorSettings()
-_FLAGS = (  # vLLM's name, ours, and the unit
-    ("--host", "host", "ADDRESS"),
-    ("--port", "port", "PORT"),
-    ("--served-model-name", "model", "NAME"),
-    ("--block-size", "block_size", "TOKENS"),
-    ("--num-gpu-blocks-override", "num_blocks", "BLOCKS"),
-    ("--max-model-len", "max_model_len", "TOKENS"),
-    ("--max-num-seqs", "max_num_seqs", "N"),
-    ("--data-parallel-size", "engine_ranks", "RANKS"),
+_FLAGS = (  # vLLM's name, ours, the unit, and the meaning
+    ("--host", "host", "ADDRESS", "the address to listen on"),
+    ("--port", "port", "PORT", "the port; 0 lets the system choose"),
+    ("--served-model-name", "model", "NAME", "the model"),
+    ("--block-size", "block_size", "TOKENS", "tokens of a cache block"),
+    ("--num-gpu-blocks-override", "num_blocks", "BLOCKS", "blocks of the cache"),
+    ("--max-model-len", "max_model_len", "TOKENS", "the context"),
+    ("--max-num-seqs", "max_num_seqs", "N", "requests that run at the same time"),
+    ("--data-parallel-size", "engine_ranks", "RANKS", "engine ranks, each with its own cache"),
 )
 _SWITCHES = (
     (
@@ -45,33 +46,37 @@ _SWITCHES = (
     ("--no-enable-prefix-caching", "enable_prefix_caching", "cache no prefixes"),
     ("--disable-log-stats", "log_stats", "serve no metrics of the engine"),
 )
+USAGE = "[OPTIONS]"
+EXAMPLES = (
+    "simulate --port 8000 --block-size 32",
+    "simulate --like eagle --no-enable-prompt-tokens-details",
+)
 
 
-def add_like(parser: argparse.ArgumentParser, kinds: Mapping[str, Profile | FailingStart]) -> None:
-    """`--like NAME`. The help ends with all names and their meaning."""
+def add_like(parser: Parser, kinds: Mapping[str, Profile | FailingStart]) -> None:
+    """`--like NAME`. `--help-all` ends with all names and their meaning."""
     parser.add_argument(
         "--like",
         metavar="NAME",
-        help="simulate this kind of server; see below and docs/simulator.md",
+        help="the kind of server, such as eagle, gemma3 or router; --help-all lists all "
+        "(default: a vLLM of today with full attention)",
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = textwrap.fill(parser.description or "", 78)
     width = max(map(len, kinds)) + 4
     indent = " " * width
     listed = [
         textwrap.fill(f"{'  ' + name:{width}}{one.server}", 78, subsequent_indent=indent)
         for name, one in kinds.items()
     ]
-    parser.epilog = "\n".join(["names for --like:", *listed])
+    parser.hidden_epilog = "\n".join(["names for --like:", *listed])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     add_like(parser, {**PROFILES, **FAILING_STARTS})
-    for flag, field, unit in _FLAGS:
+    for flag, field, unit, text in _FLAGS:
         default = getattr(_DEFAULTS, field)
         parser.add_argument(
             flag, dest=field, type=type(default), default=default, metavar=unit,
-            help="default: %(default)s",
+            help=f"{text} (default: %(default)s)",
         )  # fmt: skip
     for flag, field, text in _SWITCHES:
         parser.add_argument(flag, dest=field, action="store_false", help=text)
@@ -82,7 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="publish KV events, as vLLM does with this flag; needs the extra `events`",
     )
     parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
-                        default="console")  # fmt: skip
+                        default="console", help="default: %(default)s")  # fmt: skip
+    parser.epilog = (
+        "Set faults while it runs: GET /faults lists them, POST /faults sets them. Exit code: 0 "
+        "after SIGTERM or Ctrl-C, 1 if it cannot listen, 2 for wrong usage."
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -91,7 +100,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"SIMULATED vLLM: this start fails like {start.name}.", file=sys.stderr)
         print("\n".join(start.log), file=sys.stderr)
         return start.exit_code
-    fields = [field for _, field, _ in (*_FLAGS, *_SWITCHES)]
+    fields = [field for _, field, *_ in (*_FLAGS, *_SWITCHES)]
     given = SimulatorSettings(
         **{field: getattr(options, field) for field in fields},
         api_key=_read_key(options.api_key_file),

@@ -119,7 +119,7 @@ def test_an_option_of_a_command_is_in_its_page(command):
     parser = build_parser([command])
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     options = {o for action in commands.choices[command]._actions for o in action.option_strings}
-    of_all = {"--help", "--config", "--env-file", "--secrets-dir", "--set", "--model"}
+    of_all = {"--help", "--help-all", "--config", "--env-file", "--secrets-dir", "--set", "--model"}
     of_all |= {f"--{keys.show(leaf.key)}" for leaf in keys.leaves()}
     lacking = [
         option

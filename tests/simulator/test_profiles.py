@@ -52,7 +52,7 @@ def test_an_unknown_name_is_exit_code_2_and_lists_what_is_allowed(capsys):
 )
 def test_the_help_lists_every_name(capsys, command, names):
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([command, "--help-all"])
     told = capsys.readouterr().out
     listed = re.findall(
         r"^  ([a-z][\w.-]+) {2,}", told.partition("names for --like:")[2], re.MULTILINE

@@ -20,6 +20,7 @@ from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
+    SESSION_SETTINGS,
     add_engine_arguments,
     add_targets,
     choose_target,
@@ -27,6 +28,7 @@ from exporter.cli.one_engine import (
     simulated_url,
     with_key_of_environment,
 )
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -45,14 +47,13 @@ from exporter.wording.notices import ADVICE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exporter.cli.parsing.parser import Parser
     from exporter.config import Settings, Target
     from exporter.model.session import SessionResult
 
 _EPILOG = (
-    "SOURCE is the URL of an engine or a file of results. NAME=SOURCE gives it a name. Progress "
-    "goes to standard error, the result to standard output. Exit code: 0 if every session finished "
-    "and TTFT could be compared, 1 if not, 2 for wrong usage or configuration, 130 after Ctrl-C "
-    "(the complete rounds are printed)."
+    "Exit code: 0 if every session finished and TTFT could be compared, 1 if not, 2 for wrong "
+    "usage or configuration, 130 after Ctrl-C (the complete rounds are printed)."
 )
 _MOST_SESSIONS = 1000
 
@@ -69,22 +70,30 @@ class Source:
         return config.is_url(self.place) and not Path(self.place).exists()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+USAGE = "[SOURCE …] [OPTIONS]"
+EXAMPLES = (
+    "compare old=http://127.0.0.1:8000 new=http://127.0.0.1:8001",
+    "compare --cold http://127.0.0.1:8000 --chart cold.png",
+)
+
+
+def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "sources", nargs="*", metavar="SOURCE", help="two or more engines, or two or more files"
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="two or more engines, or files of results; NAME=SOURCE gives it a name",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--cold",
         action="store_true",
-        help="one engine, or one file of `probe --cold --json`: compare its turns with the same "
-        "messages without cache",
+        help="compare one engine, or a file of `probe --cold --json`, with it without cache",
     )
     how.add_argument(
         "--restart-without-caching",
         action="store_true",
-        help="a managed target: start its engine once with and once without prefix caching, in a "
-        "separate container",
+        help="start a managed target's engine once with and once without prefix caching",
     )
     parser.add_argument(
         "--sessions",
@@ -92,15 +101,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=LEAST_PAIRS,
         metavar="N",
         help="sessions on each side, at least 2 (default: %(default)s, the fewest that can show a "
-        "difference at the 5 %% level)",
+        "difference)",
     )
     add_engine_arguments(parser, positional=False)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument(
-        "--chart", metavar="FILE", help="draw a chart of the comparison into FILE (.png or .svg)"
+        "--chart", metavar="FILE", help="draw the comparison into FILE (.png or .svg)"
     )
     parser.epilog = _EPILOG
-    config.add_arguments(parser)
+    add_settings(parser, *SESSION_SETTINGS)
 
 
 def _sessions(text: str) -> int:

@@ -1,7 +1,9 @@
 """The settings as command line flags, with the same names."""
 
 import argparse
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from exporter.config.reading.load import Loaded, load
@@ -12,49 +14,76 @@ _DESTINATION = "settings"
 _ALSO = {"web_config_file": ("--web.config.file",)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, `--env-file`, `--secrets-dir`, a flag for each setting, and `--set`."""
-    files = parser.add_argument_group("configuration files")
-    files.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
-    files.add_argument(
+def add_arguments(
+    parser: argparse.ArgumentParser, shown: Collection[str] | None = None
+) -> dict[argparse.Action, str]:
+    """Add `--config`, `--env-file`, `--secrets-dir`, a flag for each setting, and `--set`.
+
+    The help has only the settings in `shown`, by their keys, and of each the first sentence; with
+    None it has all flags in full. Returns the full help of each flag that is shortened or hidden.
+    """
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    dotenv = group.add_argument(
         "--env-file",
         type=Path,
         metavar="FILE",
         default=Path(".env"),
-        help="a file of environment variables (default: .env in the working directory)",
+        help="a file of environment variables (default: .env)",
     )
-    files.add_argument(
+    secrets = group.add_argument(
         "--secrets-dir",
         type=Path,
         metavar="DIR",
-        help="a directory of files named like the variables (default: /run/secrets if it exists)",
+        help="a folder of files named like the variables (default: /run/secrets)",
     )
-    group = parser.add_argument_group(
-        "settings", "as in the file; docs/configuration.md explains all of them"
-    )
+    full = {each: each.help or "" for each in (dotenv, secrets)}
     for leaf in keys.leaves():
         if not any(isinstance(part, int) for part in leaf.key):
-            _add_flag(group, leaf)
+            action = _add_flag(group, leaf)
+            full[action] = action.help or ""
+            if shown is not None and keys.show(leaf.key) in shown:
+                action.help = _short(leaf)
     group.add_argument(
         "--set",
         action="append",
         type=_assignment,
         dest=_DESTINATION,
         metavar="KEY=VALUE",
-        help="any setting, such as targets[0].url=http://127.0.0.1:8000",
+        help="any setting, such as targets[0].model=NAME",
     )
+    if shown is None:
+        return {}
+    for action, text in full.items():
+        if action.help == text:
+            action.help = argparse.SUPPRESS
+    return full
 
 
-def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> None:
+def _short(leaf: keys.Leaf) -> str:
+    sentence = re.split(r"(?<=\w)[.:;] ", keys.description(leaf.field), maxsplit=1)[0]
+    return _help(sentence.rstrip("."), leaf)
+
+
+def _help(text: str, leaf: keys.Leaf) -> str:
+    """The text with the default, for argparse."""
+    value = keys.default_at(leaf.key)
+    if value is None or value == ():
+        return text.replace("%", "%%")
+    shown = f"{value:g}" if isinstance(value, float) else json.dumps(value, default=str).strip('"')
+    return f"{text} (default: {shown})".replace("%", "%%")
+
+
+def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> argparse.Action:
     key, is_list = keys.show(leaf.key), keys.is_list(keys.node_at(leaf.key))
-    group.add_argument(
+    return group.add_argument(
         f"--{key}",
         *_ALSO.get(key, ()),
         action="append",
         type=lambda text: (key, text),
         dest=_DESTINATION,
         metavar="JSON" if is_list else "VALUE",
-        help=keys.description(leaf.field).replace("%", "%%"),
+        help=_help(keys.description(leaf.field), leaf),
     )
 
 
