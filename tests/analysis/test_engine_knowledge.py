@@ -241,6 +241,19 @@ def test_evictions_never_push_out_the_hits_that_showed_the_rule():
     assert knowledge.learned.rule == before.rule
 
 
+def test_what_a_hit_cut_short_ruled_out_stays_so_over_the_next_session():
+    knowledge = EngineKnowledge(Hints(16, speculative=True, draft_tokens=1))
+    for known, cached in ((352, 320), (3424, 3392), (288, 256)):  # units of 64, or of 32 less one
+        knowledge.observe(Observation(Prefix(known + 50, (Earlier(known, known),)), cached))
+    assert knowledge.learned.told.dropped_blocks is None
+    longer = Prefix(1610, (Earlier(1560, 1560),))  # 32 less one would serve 1504
+    knowledge.observe(Observation(longer, 1536, disturbed=True))
+    assert knowledge.learned.told.dropped_blocks == 0
+    for _ in range(16):
+        knowledge.observe(Observation(longer, 64, disturbed=True))
+    assert knowledge.learned.told.dropped_blocks == 0
+
+
 def test_losses_of_a_sick_process_are_not_recalled_as_its_rule():
     knowledge = EngineKnowledge(Hints(16, uneven=False, speculative=False))
     sound = [Prefix(p + 150, (Earlier(p, p + 31),)) for p in range(3200, 4400, 157)]

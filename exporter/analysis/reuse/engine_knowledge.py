@@ -62,7 +62,7 @@ class EngineKnowledge:
         self._seen: deque[Observation] = deque(maxlen=_KEPT)
         self._short: deque[Observation] = deque(maxlen=_FRESH)  # below the rule
         self._missed: deque[Observation] = deque(maxlen=_KEPT)
-        self._disturbed: deque[Observation] = deque(maxlen=_FRESH)
+        self._disturbed: deque[Observation] = deque(maxlen=_KEPT)
         self._store_ends: set[int] = set()
         self._hints = hints
         self._learned = learn((), hints)
