@@ -21,15 +21,24 @@ RUN python -m venv --without-pip /opt/vllm-cache-exporter \
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY exporter exporter
 COPY docs/runbooks docs/runbooks
-RUN /opt/build/bin/hatchling build -t wheel -d /wheels \
+COPY docs/schemas docs/schemas
+COPY deploy/prometheus/rules deploy/prometheus/rules
+COPY deploy/systemd deploy/systemd
+COPY grafana/dashboards grafana/dashboards
+COPY release/hatch_build.py release/hatch_build.py
+# The commit of the sources, shown by --version and vllm_exporter_build_info: `make image` gives it.
+ARG REVISION=
+RUN EXPORTER_REVISION=$REVISION /opt/build/bin/hatchling build -t wheel -d /wheels \
  && python -m pip --python /opt/vllm-cache-exporter/bin/python install \
       --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl
 COPY deploy/healthcheck.py /opt/vllm-cache-exporter/healthcheck.py
 # The file system is read-only at run time, so everything is compiled now. unchecked-hash: the .pyc
 # files do not contain the time of their source. Only rich's own tracebacks and syntax use the lexers
-# of pygments, and the exporter uses neither: 5 MB that nothing imports.
+# of pygments, and the exporter uses neither: 5 MB that nothing imports, as are the sources of
+# compiled modules.
 RUN find /opt/vllm-cache-exporter/lib -path '*/pygments/lexers/*.py' \
       ! -name __init__.py ! -name _mapping.py ! -name python.py ! -name special.py -delete \
+ && find /opt/vllm-cache-exporter/lib -name '*.py[xi]' -delete \
  && /opt/vllm-cache-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash \
       -x '/pygments/(lexers|formatters|styles)/(?!_)' /opt/vllm-cache-exporter/lib \
  && chmod 644 /opt/vllm-cache-exporter/healthcheck.py \
@@ -39,12 +48,10 @@ RUN find /opt/vllm-cache-exporter/lib -path '*/pygments/lexers/*.py' \
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH=315532800
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="vllm-cache-exporter" \
       org.opencontainers.image.description="Measures vLLM's prefix cache turn by turn and exports it to Prometheus" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
 # A program that is reachable over the network must not have an installer.
 RUN pip=$(python -B -c "import pathlib, pip; print(pathlib.Path(pip.__file__).parent)") \
  && rm -rf "$pip" /usr/bin/pip* /usr/local/bin/pip* \

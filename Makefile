@@ -16,7 +16,7 @@ TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz lock docs release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz schemas image lock docs release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ $(FUZZ_STAMP): requirements/fuzz.txt
 	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/fuzz.txt
 	@touch $@
 
+schemas: install  ## write docs/schemas again: the configuration file, and the HTTP API
+	$(BIN)/python release/schemas.py
+
 lock: install  ## write requirements/*.txt from pyproject.toml again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -116,6 +119,12 @@ audit: release-tools  ## check the locked packages for known vulnerabilities; ne
 
 release-check: install release-tools  ## build sdist and wheel, install only the wheel, and run its demo
 	$(BIN)/python release/check.py
+
+# The label is only there if the revision is known.
+image: REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+image:  ## build the image, with the revision of this checkout in it
+	docker build $(if $(REVISION),--build-arg REVISION=$(REVISION) --label org.opencontainers.image.revision=$(REVISION)) \
+	  --tag vllm-cache-exporter:0.1.0 .
 
 clean:  ## remove the environments and the files of the tools
 	rm -rf $(VENV) $(TOOLS) $(FUZZ) fuzz/findings .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -37,7 +37,7 @@ def main() -> None:
     _list_packages()
     program = _install(wheel)
     said = subprocess.run([program, "--version"], text=True, capture_output=True, check=True)
-    if said.stdout.split()[-1] != version:
+    if said.stdout.split()[1] != version:
         raise SystemExit(f"the wheel says version {said.stdout.strip()!r}, not {version}")
     _see_demo(program)
     print(f"{wheel.name}, {sdist.name} and the SBOM are in {DIST}")

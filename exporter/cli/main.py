@@ -12,9 +12,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from exporter import __version__
 from exporter.cli.parsing.parser import HelpAll, Parser, suggestion
 from exporter.errors import ConfigError, ExporterError
+from exporter.revision import version_and_revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ _COMMANDS = {
 }
 _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
 # For commands whose module has another name.
-_MODULES = {"config": "show_config", "compare": "compare.command", "probe": "probe.command"}
+_MODULES = {"config": "show_config", "compare": "compare.command"}
 
 
 def build_parser(arguments: Sequence[str]) -> Parser:
@@ -56,7 +56,8 @@ def build_parser(arguments: Sequence[str]) -> Parser:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    version = f"%(prog)s {version_and_revision()}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, prog=parser.prog, title="commands"
     )

@@ -135,7 +135,7 @@ def main(options: argparse.Namespace) -> int:
 def _kv_events(text: str | None) -> KvEventsConfig | None:
     if text is not None and any(find_spec(name) is None for name in ("zmq", "msgspec")):
         raise ConfigError(
-            "--kv-events-config needs pyzmq and msgspec: pip install 'vllm-cache-exporter[events]'"
+            "--kv-events-config needs pyzmq and msgspec: pip install 'pyzmq>=26' 'msgspec>=0.19'"
         )
     return None if text is None else parse_kv_events_config(text)
 

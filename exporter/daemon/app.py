@@ -20,7 +20,7 @@ from exporter.errors import ExporterError
 from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
 from exporter.metrics.store import Metrics
-from exporter.report.charts import session_picture
+from exporter.report import charts
 from exporter.web.access import web_access
 from exporter.web.reload_route import routes as reload_routes
 from exporter.web.server import HttpServer, create_app
@@ -85,7 +85,8 @@ class Daemon:
             metrics=self._metrics,
             history=self._history,
             clock=self._clock,
-            draw=session_picture,
+            draw=charts.session_picture,
+            offers_pictures=charts.is_available(),
             grafana_url=settings.page.grafana_url,
             http_sd_address=settings.metrics.http_sd_address,
         )

@@ -15,6 +15,7 @@ import structlog
 
 import exporter
 from exporter.metrics.state.exporter import ExporterState
+from exporter.revision import revision
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -43,7 +44,7 @@ class Metrics:
         self._targets: dict[str, TargetState] = {}
         self._by_engine: dict[str | None, dict[str, TargetState]] = {}
         self._swaps = 0
-        self.exporter = ExporterState(exporter.__version__, platform.python_version())
+        self.exporter = ExporterState(exporter.__version__, revision(), platform.python_version())
 
     @property
     def targets(self) -> Mapping[str, TargetState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,11 @@ def picture_format(file: str) -> PictureFormat:
     if suffix not in _FORMATS:
         raise ConfigError(f"--chart {file}: the name must end in .png or .svg")
     return cast("PictureFormat", suffix[1:])
+
+
+def is_available() -> bool:
+    """Whether matplotlib is installed. Does not load it."""
+    return find_spec("matplotlib") is not None
 
 
 def check_chart(file: str) -> None:
@@ -66,8 +72,7 @@ def _load() -> ModuleType:
         import matplotlib as loaded  # noqa: PLC0415, ICN001 - only for those who ask for a chart
     except ModuleNotFoundError as error:
         raise ExtraMissingError(
-            "a chart needs matplotlib, which is not installed: "
-            "pip install 'vllm-cache-exporter[report]'"
+            "a chart needs matplotlib, which is not installed: pip install 'matplotlib>=3.9'"
         ) from error
     return loaded
 

@@ -53,19 +53,21 @@ def create_app(
     history: History,
     clock: Clock,
     draw: Draw | None = None,
+    offers_pictures: bool = True,
     grafana_url: str | None = None,
     http_sd_address: str | None = None,
 ) -> web.Application:
     """All routes. They show the contents of `metrics` and `history`.
 
-    `draw` makes the picture of a session; without it there is no /report.png. `http_sd_address` is
-    the host and port that /api/v1/http-sd gives to Prometheus for the page of each target.
+    `draw` makes the picture of a session; without it there is no /report.png. The page links to it
+    if `offers_pictures`. `http_sd_address` is the host and port that /api/v1/http-sd gives to
+    Prometheus for the page of each target.
     """
     app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_set_headers)
     metrics_page = MetricsPage(metrics)
     app.on_cleanup.append(lambda _: metrics_page.close())
-    links = PageLinks(grafana_url, pictures=draw is not None)
+    links = PageLinks(grafana_url, pictures=draw is not None and offers_pictures)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")

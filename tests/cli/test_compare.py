@@ -149,7 +149,7 @@ def test_without_the_extra_a_chart_is_refused_before_the_first_session(
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([name, "--chart", str(tmp_path / "chart.png")]) == 2
-    assert "pip install 'vllm-cache-exporter[report]'" in capsys.readouterr().err
+    assert "pip install 'matplotlib>=3.9'" in capsys.readouterr().err
 
 
 def test_probe_draws_its_session_beside_what_it_prints(tmp_path):

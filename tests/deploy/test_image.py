@@ -37,6 +37,17 @@ def test_the_image_has_its_labels(facts):
     from exporter import __version__  # noqa: PLC0415 - the checkout's, beside the image's
 
     assert labels["org.opencontainers.image.version"] == __version__
+    assert "org.opencontainers.image.revision" not in labels  # this build was told none
+
+
+def test_the_image_says_the_revision_that_its_build_was_told(image):
+    name = f"vce-test:{secrets.token_hex(6)}"
+    run("docker", "build", "-q", "-t", name, "--build-arg", "REVISION=abc123", ".", timeout=600)
+    try:
+        assert "(revision abc123)" in run("docker", "run", "--rm", *CONFINED, name, "--version")
+    finally:
+        run("docker", "image", "rm", "-f", name)
+    assert "revision" not in run("docker", "run", "--rm", *CONFINED, image, "--version")
 
 
 def test_help_and_version_work_on_a_read_only_file_system(image):

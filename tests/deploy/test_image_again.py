@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import tarfile
@@ -15,18 +16,8 @@ from deploy_stack import run
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-CONTEXT = (
-    "Dockerfile",
-    ".dockerignore",
-    "exporter",
-    "docs/runbooks",
-    "requirements",
-    "pyproject.toml",
-    "README.md",
-    "CHANGELOG.md",
-    "LICENSE",
-    "deploy/healthcheck.py",
-)
+ALLOWED = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
+CONTEXT = ("Dockerfile", ".dockerignore", *ALLOWED)
 # What is deleted leaves a mark of the time when; /etc is where the builder mounts its own files.
 MARK, MOUNTED = ".wh.", "etc"
 

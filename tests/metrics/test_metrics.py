@@ -204,6 +204,13 @@ def test_the_exporter_shows_its_version_and_its_loops(metrics):
     assert samples[("vllm_exporter_loop_failures_total", _labels(loop="scrape"))] == 2
     [build] = Page(metrics).series("vllm_exporter_build_info")
     assert dict(build)["version"] == exporter.__version__
+    assert dict(build)["revision"] == ""  # a checkout has none
+
+
+def test_the_revision_of_a_build_is_a_label(metrics):
+    metrics.exporter.revision = "abc123"
+    [build] = Page(metrics).series("vllm_exporter_build_info")
+    assert dict(build)["revision"] == "abc123"
 
 
 def _labels(**labels: str) -> frozenset[tuple[str, str]]:

@@ -136,7 +136,7 @@ def test_a_chart_does_not_load_pyplot():
 
 def test_a_missing_extra_is_a_sentence_with_the_way_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(charts.ExtraMissingError, match=re.escape("vllm-cache-exporter[report]")):
+    with pytest.raises(charts.ExtraMissingError, match=re.escape("pip install 'matplotlib>=3.9'")):
         charts.session_picture(session(*WARM))
 
 

@@ -24,7 +24,7 @@ def _check(value: str) -> str:
             'endpoint "tcp://*:5557"; or "ipc:///PATH"'
         )
     if any(find_spec(name) is None for name in EXTRA_PACKAGES):
-        raise mistake("needs pyzmq and msgspec: pip install 'vllm-cache-exporter[events]'")
+        raise mistake("needs pyzmq and msgspec: pip install 'pyzmq>=26' 'msgspec>=0.19'")
     return value
 
 

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
     gauge(
         "vllm_exporter_build_info",
-        Reader(("version", "python"), lambda state: [((state.version, state.python), 1)]),
-        "1, with the versions of the exporter and of Python as labels.",
+        Reader(
+            ("version", "revision", "python"),
+            lambda state: [((state.version, state.revision or "", state.python), 1)],
+        ),
+        "1, with the versions of the exporter and of Python as labels, and the revision that the "
+        "exporter was built from. A label is empty when it is unknown, as in a checkout.",
     ),
     gauge(
         "vllm_exporter_targets",

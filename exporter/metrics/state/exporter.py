@@ -72,6 +72,7 @@ class ExporterState:
     """The exporter about itself. It is a `DiscoverySink` and a `WebConfigSink`."""
 
     version: str
+    revision: str | None
     python: str
     targets: int = 0
     whole_page: bool = True

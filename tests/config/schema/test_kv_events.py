@@ -39,10 +39,10 @@ def test_any_other_address_is_refused_with_an_example(url):
 
 
 @pytest.mark.parametrize("missing", ["zmq", "msgspec"])
-def test_without_its_packages_the_error_says_which_extra_to_install(monkeypatch, missing):
+def test_without_its_packages_the_error_says_what_to_install(monkeypatch, missing):
     monkeypatch.setattr(kv_events, "find_spec", lambda name: None if name == missing else object())
     message = refused("tcp://127.0.0.1:5557")
-    assert "pip install 'vllm-cache-exporter[events]'" in message
+    assert "pip install 'pyzmq>=26' 'msgspec>=0.19'" in message
     assert target(None).kv_events_url is None
 
 

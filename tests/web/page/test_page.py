@@ -400,6 +400,8 @@ async def test_the_picture_of_a_session_is_linked_where_one_can_be_drawn(publish
     published.session_finished(failed_session(target="down"))
     links = await links_of(published, draw=lambda _session: b"")
     assert [link for link in links if "png" in link] == ["report.png?target=a+b"]
+    links = await links_of(published, draw=lambda _session: b"", offers_pictures=False)
+    assert not [link for link in links if "png" in link]
 
 
 async def test_grafana_is_linked_at_its_configured_address(published):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PageLinks:
-    """`grafana_url` is None without Grafana. `pictures`: whether /report.png is served."""
+    """`grafana_url` is None without Grafana. `pictures`: whether /report.png can draw."""
 
     grafana_url: str | None = None
     pictures: bool = False

@@ -1,0 +1,36 @@
+"""Writes the JSON schemas of docs/schemas: the configuration file, and the HTTP API.
+
+Run by `make schemas`; a test checks that they are current.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from exporter.config import Settings
+from exporter.web.api_description import description
+
+FOLDER = Path(__file__).parent.parent / "docs/schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas() -> dict[str, str]:
+    """The text of each file by its name."""
+    settings = {"$schema": DIALECT, **Settings.model_json_schema()}
+    return {"settings.json": _text(settings), "openapi.json": _text(description())}
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def main() -> None:
+    """Write the files."""
+    for name, text in schemas().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
