@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 LEAST_PAIRS = 6
+ENOUGH_PAIRS = 12
+"""So many show a difference at 5 % although one of them went the other way, however far."""
 
 
 @dataclass(frozen=True, slots=True)

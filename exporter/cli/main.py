@@ -43,7 +43,7 @@ _COMMANDS = {
 }
 _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
 # For commands whose module has another name.
-_MODULES = {"config": "show_config", "compare": "compare.command"}
+_MODULES = {"config": "show_config", "compare": "compare.command", "probe": "probe.command"}
 
 
 def build_parser(arguments: Sequence[str]) -> Parser:

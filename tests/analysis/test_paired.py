@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.analysis.paired import LEAST_PAIRS, difference, ecdf, holm, signed_rank_p, spread
+from exporter.analysis.paired import (
+    ENOUGH_PAIRS,
+    LEAST_PAIRS,
+    difference,
+    ecdf,
+    holm,
+    signed_rank_p,
+    spread,
+)
 
 numbers = st.integers(-20, 20).map(float)
 
@@ -40,6 +48,12 @@ def test_five_pairs_on_one_side_are_no_proof_and_six_are():
     assert signed_rank_p([1.0, 2, 3, 4, 5, 6]) == 0.03125
     assert difference([1.0] * (LEAST_PAIRS - 1)).p is None
     assert difference([1.0] * LEAST_PAIRS).p is not None
+
+
+def test_enough_pairs_show_a_difference_although_one_went_the_other_way():
+    others = [0.01 * number for number in range(1, ENOUGH_PAIRS)]
+    assert signed_rank_p([-100.0, *others]) < 0.05
+    assert signed_rank_p([-100.0, *others[:-1]]) > 0.05, "one pair fewer is not enough"
 
 
 @pytest.mark.parametrize(("pairs", "left_out"), [(6, 0), (7, 2), (8, 3), (10, 8), (15, 25)])

@@ -291,6 +291,66 @@ def test_a_configured_target_gets_no_key_that_it_does_not_have(tmp_path):
     assert done.code == 1
 
 
+def test_several_sessions_have_a_row_each_and_their_spread():
+    with engine_beside() as engine:
+        shown = run_command("probe", engine.url, "--sessions", "3")
+        told = run_command("probe", engine.url, "--sessions", "3", "--json")
+        table = run_command("probe", engine.url, "--sessions", "2", "--csv", "--totals")
+    assert (shown.code, told.code, table.code) == (0, 0, 0)
+    assert [line.split()[0] for line in shown.output.splitlines() if " 100 % " in line] == [
+        *("1", "2", "3", "median", "quartile", "quartile"),
+    ]
+    assert "3 sessions. All are alike:" in shown.output
+    assert shown.errors.count("  session ") == 3
+    assert len(told.json["sessions"]) == told.json["spreads"]["hit_ratio"]["count"] == 3
+    turns = [row["turn"] for row in csv.DictReader(io.StringIO(table.output))]
+    assert turns == [*map(str, range(1, 9)), "all"] * 2
+
+
+def test_one_of_several_sessions_below_a_limit_sets_the_exit_code():
+    with engine_beside() as engine:
+        engine.inject(faults.Wedge())
+        done = run_command("probe", engine.url, "--sessions", "2", "--fail-under-efficiency", "0.9")
+    assert done.code == 1
+    assert done.errors.count("is below --fail-under-efficiency 0.9.") == 1
+
+
+def test_no_second_session_is_played_where_nothing_answers():
+    done = run_command("probe", "127.0.0.1:9", "--sessions", "5")
+    assert done.code == 1
+    assert "1 session, which failed:" in done.output
+    assert "Nothing listens at this address" in " ".join(done.output.split())
+
+
+def test_watching_writes_each_session_at_once():
+    with engine_beside() as engine:
+        watch = ("probe", engine.url, "--watch", "--sessions", "2", "--probe.interval-seconds", "1")
+        lines = run_command(*watch)
+        told = run_command(*watch, "--json")
+        table = run_command(*watch, "--csv")
+    assert (lines.code, told.code, table.code) == (0, 0, 0)
+    assert [line[10:19] for line in lines.output.splitlines()[:2]] == ["session 1", "session 2"]
+    assert "2 sessions. All are alike:" in lines.output
+    first, second = map(json.loads, told.output.splitlines())
+    assert (first["url"], second["efficiency_ratio"]) == (engine.url, 1.0)
+    assert len(list(csv.DictReader(io.StringIO(table.output)))) == 16
+
+
+async def test_ctrl_c_ends_watching_with_the_sessions_so_far():
+    async with simulator() as engine:
+        typed = []
+
+        def after_the_second(terminal: Terminal) -> None:
+            if "session 2: " in terminal.written and not typed:
+                typed.append(terminal.type(b"\x03"))
+
+        shown = await in_terminal(80, engine.url, "--watch", "--probe.interval-seconds", "1",
+                                  on_output=after_the_second)  # fmt: skip
+    assert shown.code == 130
+    assert "Interrupted. 2 sessions. All are alike:" in shown.text
+    assert "Traceback" not in shown.written
+
+
 def test_the_limits_set_the_exit_code():
     with engine_beside() as engine:
         met = run_command("probe", "--url", engine.url, "--fail-under-efficiency", "1",
@@ -341,6 +401,7 @@ def test_an_unknown_ratio_fails_its_limit_with_a_sentence():
         (("--fail-under-efficiency", "80"), "'80' is not a ratio from 0 to 1"),
         (("--fail-under-hit-ratio", "nan"), "'nan' is not a ratio from 0 to 1"),
         (("--json", "--csv"), "not allowed with argument"),
+        (("--sessions", "0"), "'0' is not a number from 1 to 1000"),
     ],
 )
 def test_wrong_usage_has_exit_code_2_and_what_is_allowed(arguments, said, capsys):

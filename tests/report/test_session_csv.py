@@ -37,6 +37,25 @@ def test_every_value_equals_that_of_the_json():
     assert rows(session_csv(result))[2]["loss_cause"] == "unexplained"
 
 
+def test_a_line_of_sums_follows_the_turns_of_each_session_if_asked_for():
+    text = session_csv(session(*TURNS), session(*TURNS, started=1.0), totals=True)
+    told = rows(text)
+    assert [row["turn"] for row in told] == ["1", "2", "3", "all"] * 2
+    assert told[3] == told[7] | {"started": told[3]["started"]}
+    sums = told[3]
+    assert (sums["prompt_tokens"], sums["cached_tokens"], sums["loss_tokens"]) == (
+        "3750", "2016", "256",
+    )  # fmt: skip
+    assert float(sums["hit_ratio"]) == 2016 / 3750
+    assert float(sums["efficiency_ratio"]) == 2016 / 2272
+    assert sums["ttft_seconds"] == ""
+
+
+def test_an_unknown_sum_is_empty():
+    sums = rows(session_csv(session(turn(1, 1000, None, 0)), totals=True))[1]
+    assert (sums["turn"], sums["cached_tokens"], sums["hit_ratio"]) == ("all", "", "")
+
+
 def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones():
     assert COLUMNS[-10:-2] == (
         "cached_tokens_source",

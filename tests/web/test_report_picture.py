@@ -158,7 +158,7 @@ def test_no_figure_stays_open(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "module", ["exporter.daemon.app", "exporter.cli.run", "exporter.cli.probe"]
+    "module", ["exporter.daemon.app", "exporter.cli.run", "exporter.cli.probe.command"]
 )
 async def test_matplotlib_is_loaded_by_the_first_drawing_only(module):
     code = f"import sys, {module}; sys.exit('matplotlib' in sys.modules)"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter import config
-from exporter.analysis.paired import LEAST_PAIRS
+from exporter.analysis.paired import ENOUGH_PAIRS
 from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.cli.compare.restart import play_restarted
@@ -98,10 +98,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--sessions",
         type=_sessions,
-        default=LEAST_PAIRS,
+        default=ENOUGH_PAIRS,
         metavar="N",
-        help="sessions on each side, at least 2 (default: %(default)s, the fewest that can show a "
-        "difference)",
+        help="sessions on each side, at least 2 (default: %(default)s: one that goes the other way "
+        "does not hide a difference)",
     )
     add_engine_arguments(parser, positional=False)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")

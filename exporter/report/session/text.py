@@ -34,13 +34,17 @@ def session_report(
     )
 
 
+def conclusion(result: SessionResult, *, interrupted: bool) -> str:
+    """The verdict as one text, also for a session without a finished turn."""
+    if result.turns:
+        return verdict(result, interrupted=interrupted)
+    if interrupted:
+        return "Interrupted before the first turn finished: there is nothing to show."
+    return failure_in_words(result)
+
+
 def closing(result: SessionResult, *, interrupted: bool) -> Group:
     """The verdict and the notes. If no turn finished, what went wrong."""
-    if result.turns:
-        said = verdict(result, interrupted=interrupted)
-    elif interrupted:
-        said = "Interrupted before the first turn finished: there is nothing to show."
-    else:
-        said = failure_in_words(result)
+    said = conclusion(result, interrupted=interrupted)
     lines: list[RenderableType] = [Text(said, "bold red" if result.failure else "bold")]
     return Group(*lines, *(Text(f"Note: {note}") for note in notes(result)))

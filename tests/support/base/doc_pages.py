@@ -83,7 +83,7 @@ def commands(page: Path) -> list[Command]:
             lines = block.text.splitlines()
             toml = "\n".join(line for line in lines if not _COMMAND.match(line))
         for line in _command_lines(block):
-            words = shlex.split(line, comments=True)
+            words = shlex.split(re.sub(r" > \S+$", "", line), comments=True)
             variables = {}
             while words and re.match(r"[A-Z_]+=", words[0]):
                 name, _, value = words.pop(0).partition("=")
