@@ -38,12 +38,18 @@ _COMMANDS = {
     "probe": "Play one session against an engine and show what its cache served, turn by turn.",
     "compare": "Compare engines, saved results, or one engine with and without its cache.",
     "check": "Test one engine: what is wrong with its prefix cache, and how to fix it.",
+    "scenario": "Make a scenario from logged requests.",
     "launch": "Create and start a managed target's container, or print its `docker run` line.",
     "config": "Check the configuration. Print each value and its source, with secrets hidden.",
 }
 _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
 # For commands whose module has another name.
-_MODULES = {"config": "show_config", "compare": "compare.command", "probe": "probe.command"}
+_MODULES = {
+    "config": "show_config",
+    "compare": "compare.command",
+    "probe": "probe.command",
+    "scenario": "scenario.command",
+}
 
 
 def build_parser(arguments: Sequence[str]) -> Parser:

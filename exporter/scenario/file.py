@@ -22,6 +22,7 @@ _LONGEST_KEY = 100  # characters of a key in an error
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _HEAD = ("name", "replay", "tools")
 _REPLAYS = ("recorded", "own")
+_IMPORT = " (of logged requests, `scenario import` makes a scenario)"
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ def parse_json(text: str, source: str, name: str) -> ScenarioKind:
         raise ScenarioError(f"{source}: {_json_error(error)}") from error
     if isinstance(whole, dict):
         for key in whole.keys() - {*_HEAD, "messages"}:
-            draft.at("")(key, f"is not known; known are {', '.join(_HEAD)}, messages")
+            draft.at("")(key, f"is not known; known are {', '.join(_HEAD)}, messages{_IMPORT}")
         draft.errors.sort()
         draft.head = {key: whole[key] for key in _HEAD if key in whole}
         whole = whole.get("messages")
@@ -89,7 +90,8 @@ def parse_lines(text: str, source: str, name: str) -> ScenarioKind:
         if first and isinstance(value, dict) and "role" not in value:
             for key in sorted(value.keys() - {*_HEAD}):
                 report(
-                    f" {key}", f"is not known in a line without role; known are {', '.join(_HEAD)}"
+                    f" {key}",
+                    f"is not known in a line without role; known are {', '.join(_HEAD)}{_IMPORT}",
                 )
             draft.head = {key: value[key] for key in _HEAD if key in value}
         else:

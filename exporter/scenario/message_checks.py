@@ -14,7 +14,7 @@ Reporter = Callable[[str, str], None]
 """Reports an error: the field, and what is wrong with it."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_FIELDS = {
+MESSAGE_FIELDS = {
     "assistant": {"role", "content", "name", "tool_calls", "reasoning", "reasoning_content"},
     "tool": {"role", "content", "name", "tool_call_id"},
 }
@@ -53,7 +53,7 @@ def check_message(message: Any, report: Reporter, open_calls: set[str]) -> dict[
         for key, value in message.items()
         if key == "content" or not (value is None or (key in _WITHOUT_MEANING and value == []))
     }
-    known = _FIELDS.get(role, _OTHER_FIELDS)
+    known = MESSAGE_FIELDS.get(role, _OTHER_FIELDS)
     for key in sorted(kept.keys() - known):
         report(key, f"is not known in a message of role {role!r}: it could change the prompt")
     for key in ("name", "reasoning", "reasoning_content"):

@@ -1,0 +1,1 @@
+"""`scenario import`: makes a scenario file from a log."""

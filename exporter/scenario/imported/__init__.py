@@ -1,0 +1,1 @@
+"""Makes a scenario from logged requests."""
