@@ -270,14 +270,16 @@ class Fleet:
         staying = {each.target.name: self._running.get(each.target.name) for each in plan.created}
         kept_due = [each.session_due_at for each in plan.kept]
         same_interval = probe.interval_seconds == self._shared.probe.interval_seconds
-        own = dict[str, float]()  # session times of changed targets; all others join as new ones
+        # Session times of changed targets. All others join as new ones, also those whose session
+        # waits for a limit: they would all start at once.
+        own = dict[str, float]()
         for place, each in enumerate(plan.created):
             name, before = each.target.name, staying[each.target.name]
             if before is not None and not each.same_engine(before):
                 # Nothing is known about the new engine yet: probe it soon.
                 own[name] = place * FIRST_SESSION_SECONDS % probe.interval_seconds
-            elif before is not None and same_interval and before.session_due_at is not None:
-                own[name] = min(max(0.0, before.session_due_at - now), probe.interval_seconds)
+            elif before is not None and same_interval and before.session_due_in(now) > 0:
+                own[name] = min(before.session_due_in(now), probe.interval_seconds)
         new = [name for name in staying if name not in own]
         due = [*(at - now for at in kept_due if at is not None), *own.values()]
         sessions = own | dict(zip(new, among(due, len(new), probe.interval_seconds), strict=True))

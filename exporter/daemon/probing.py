@@ -126,6 +126,7 @@ class ProbeLoops:
         self._clock = clock
         self._sink = sink
         self._sessions: Periodic | None = None
+        self._last: LastShown | None = None
         admission = Admission(
             target,
             settings,
@@ -156,9 +157,10 @@ class ProbeLoops:
         return None if self._sessions is None else self._sessions.due_at
 
     def continue_from(self, other: ProbeLoops) -> None:
-        """Continue with the budget that loops of the same engine have spent, and with what the
-        engine's answers have shown them.
+        """Continue with the budget that loops of the same engine have spent, with the time of their
+        last session or heartbeat, and with what the engine's answers have shown them.
         """
+        self._last = other._last
         self._context.admission.continue_from(other._context.admission)
         self._context.requests.continue_from(other._context.requests)
 
@@ -171,7 +173,8 @@ class ProbeLoops:
             new_salt,
             control=ColdControl(probe.control_ratio, random.random, new_salt),
         )
-        interval, last = probe.interval_seconds, LastShown(self._clock.monotonic() + delay)
+        interval = probe.interval_seconds
+        self._last = last = LastShown(self._shown_at(delay))
         session_probe = SessionProbe(context, runner, sessions, interval, lambda: self._shown(last))
 
         async def session(started: Callable[[], None]) -> None:
@@ -187,7 +190,7 @@ class ProbeLoops:
         self._due(Due.SESSION, delay)
         loops = [self._sessions]
         if probe.heartbeat_interval_seconds:
-            loops.append(self._heartbeats(sessions, last, delay))
+            loops.append(self._heartbeats(sessions, last))
         if probe.retention_gaps_seconds:
             heartbeat = self._heartbeat("retention")
             retention = RetentionProbe(context, probe.retention_gaps_seconds, heartbeat)
@@ -201,16 +204,30 @@ class ProbeLoops:
             loops.append(self._loop(heartbeat, isolation.round, every, first))
         return loops
 
-    def _heartbeats(self, sessions: SessionSink, last: LastShown, delay: float) -> Periodic:
+    def _shown_at(self, delay: float) -> float:
+        """The time from which the first heartbeat counts; the first session is due in `delay`.
+
+        After a change of settings heartbeats go on as before. New targets get a heartbeat within
+        one interval, also where sessions are rarer; those of a fleet are as spread as `delay` is.
+        """
+        now, every = self._clock.monotonic(), self._settings.heartbeat_interval_seconds
+        if self._last is not None and now - self._last.at < every:
+            return self._last.at
+        return now + (delay % every - every if 0 < every <= delay else delay)
+
+    def _heartbeats(self, sessions: SessionSink, last: LastShown) -> Periodic:
         every, loop = self._settings.heartbeat_interval_seconds, self._heartbeat("heartbeat")
         probe = HeartbeatProbe(self._context, sessions, every, last, loop)
 
+        def due_in() -> float:
+            return last.at + every - self._clock.monotonic()
+
         async def heartbeat(started: Callable[[], None]) -> None:
             await probe.round(started)
-            self._due(Due.HEARTBEAT, last.at + every - self._clock.monotonic())
+            self._due(Due.HEARTBEAT, due_in())
 
-        self._due(Due.HEARTBEAT, delay + every)
-        return self._loop(loop, heartbeat, every, delay + every)
+        self._due(Due.HEARTBEAT, due_in())
+        return self._loop(loop, heartbeat, every, due_in())
 
     def _shown(self, last: LastShown) -> None:
         """A session began or ended, so the next heartbeat is due a whole interval later."""

@@ -147,6 +147,10 @@ class RunningTarget:
         """When the next session is due, in monotonic seconds; None before `start`."""
         return self._probing.due_at
 
+    def session_due_in(self, now: float) -> float:
+        """Seconds until the next session; 0 if that is unknown or the session waits."""
+        return max(0.0, (self.session_due_at or now) - now)
+
     @property
     def scrape_due_at(self) -> float | None:
         """When the next scrape is due, in monotonic seconds; None before `start`."""

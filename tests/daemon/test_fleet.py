@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -339,3 +341,17 @@ async def test_a_change_does_not_refill_a_spent_budget(bench, engines):
         lambda: bench.value("vllm_probe_paused", target="a", reason="budget") == 1,
     )
     assert bench.value("vllm_probe_sessions_total", target="a") == 1
+
+
+async def test_sessions_that_wait_for_a_limit_are_spread_when_the_settings_change(bench, engines):
+    wanted = [target(f"t{place}", engines[0].url) for place in range(4)]
+    poor = shared(tokens_per_hour=1, interval_seconds=2.0)
+    await bench.fleet.apply(wanted, poor)
+    running = bench.fleet._running.values
+    await bench.until(
+        "all are overdue",
+        lambda: all(each.session_due_at < time.monotonic() for each in running()),
+    )
+    await bench.fleet.apply(wanted, shared(tokens_per_hour=1, interval_seconds=2.0, max_tokens=3))
+    due = sorted(each.session_due_at for each in running())
+    assert all(later - earlier > 0.3 for earlier, later in pairwise(due)), due
