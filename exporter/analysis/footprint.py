@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 _APART_SECONDS = 50.0
-"""Readings that follow sooner are not kept: sixty of them tell an hour well enough."""
+"""Readings that follow sooner are not kept."""
+_OLD_APART_SECONDS = 300.0
+"""The same for readings that only show how much users asked within the hour."""
 BUSY_SECONDS = 600.0
 """Users are busy if their requests ran at more than half of the readings of this time."""
 
@@ -129,9 +131,8 @@ class UsersTraffic:
         )
         if self.readings and now - self.readings[-1].at < _APART_SECONDS:
             return found
-        kept = tuple(one for one in self.readings if one.at > now - HOUR)
         reading = _Reading(now, users, own.prompt_tokens - own.hit_tokens, running)
-        return replace(found, readings=(*kept, reading))
+        return replace(found, readings=(*_kept(self.readings, now), reading))
 
     def quiet_for(self, now: float) -> float:
         """Seconds since users were last seen; 0 if that is unknown."""
@@ -150,3 +151,13 @@ class UsersTraffic:
         own = last.own - first.own + tokens
         everything = own + max(0.0, last.users - first.users)
         return own / everything if everything else 0.0
+
+
+def _kept(readings: tuple[_Reading, ...], now: float) -> list[_Reading]:
+    """Those of the last hour: all that show whether users are busy, and fewer of those before."""
+    kept: list[_Reading] = []
+    for one in readings:
+        apart = 0.0 if one.at > now - BUSY_SECONDS else _OLD_APART_SECONDS
+        if one.at > now - HOUR and not (kept and one.at - kept[-1].at < apart):
+            kept.append(one)
+    return kept

@@ -263,14 +263,19 @@ class Scraper:
             return  # the lookups since the last sample are not settled yet
         sums, known = self._history.totals(), count is Count.KNOWN
         whole = snapshot.queried_tokens is not None and snapshot.hit_tokens is not None
+        store_known = snapshot.external_hit_tokens is not None
+        same = self._effective is self._samples and sums.effective_hit_tokens == sums.hit_tokens
         self._samples = windows.observe(
             self._samples if known else (), sums, at=snapshot.at, whole=whole
         )
+        if same and store_known:
+            self._effective = self._samples  # without an external store both take the room of one
+            return
         self._effective = windows.observe(
             self._effective if known else (),
             replace(sums, hit_tokens=sums.effective_hit_tokens),
             at=snapshot.at,
-            whole=whole and snapshot.external_hit_tokens is not None,
+            whole=whole and store_known,
         )
 
     async def _ask_info(self) -> None:

@@ -194,3 +194,13 @@ def test_while_users_are_busy_no_session_takes_more_than_its_share():
 
 def test_an_engine_that_is_idle_most_of_the_time_is_not_busy():
     assert users_pause(busy(1_000.0, running=0.0), QUIET, 600, 3540.0) is None
+
+
+def test_a_day_of_users_takes_the_room_of_a_few_readings():
+    traffic = seen(*((60.0 * n, 1_000.0 * n, 0.0, 1.0) for n in range(1440)))
+    assert len(traffic.readings) <= 25
+    assert traffic.readings[0].at <= 86_340 - 3600 + 300
+    assert [one.at for one in traffic.readings[-10:]] == [60.0 * n for n in range(1430, 1440)]
+    # Of the last hour, as with all readings: 55,000 tokens or more were users'.
+    assert users_pause(traffic, QUIET, 540, 86_340.0) is None
+    assert users_pause(traffic, QUIET, 610, 86_340.0).reason is PauseReason.SHARE

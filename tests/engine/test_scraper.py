@@ -315,6 +315,7 @@ async def test_without_a_store_the_effective_hit_ratio_is_the_hit_ratio(engine, 
         view = await bench.next_round()
     assert view.effective_hit_ratios == view.hit_ratios
     assert view.hit_ratios["1m"] == 0.25
+    assert bench.scraper._effective is bench.scraper._samples, "both take the room of one"
 
 
 async def test_an_engine_that_does_not_count_external_hits_has_no_effective_hit_ratio(

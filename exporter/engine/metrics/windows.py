@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 WINDOWS: Mapping[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}  # seconds
 
 _LONGEST = max(WINDOWS.values())
-# Seconds. Closer samples are dropped, except the newest, so an hour has at most about 700 samples,
-# even if the engine is read more often.
 _SPACING = 5.0
+"""Seconds. Closer samples are dropped, except the newest."""
+_RECENT = WINDOWS["5m"]
+_OLD_SPACING = 120.0
+"""Seconds between samples that only the longest window needs. So there are about 90 at most, and
+the longest window begins two minutes late at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,16 @@ def observe(
     if not whole or totals.queried_tokens is None or totals.hit_tokens is None:
         return ()
     newest = Sample(at, totals.queried_tokens, totals.hit_tokens)
-    kept = [sample for sample in samples if sample.at >= at - _LONGEST]
-    if len(kept) > 1 and kept[-1].at - kept[-2].at < _SPACING:
-        kept.pop()
+    kept: list[Sample] = []
+    for sample in samples:
+        if sample.at >= at - _LONGEST and not (kept and _too_close(kept[-1], sample, at)):
+            kept.append(sample)
     return (*kept, newest)
+
+
+def _too_close(earlier: Sample, later: Sample, now: float) -> bool:
+    spacing = _SPACING if later.at >= now - _RECENT else _OLD_SPACING
+    return later.at - earlier.at < spacing
 
 
 def hit_ratios(samples: tuple[Sample, ...], *, at: float) -> dict[str, float]:

@@ -138,8 +138,12 @@ class UsersShare:
         if growth.queried is not None and growth.hit is not None:
             self.queried_tokens = (self.queried_tokens or 0.0) + growth.queried
             self.hit_tokens = (self.hit_tokens or 0.0) + growth.hit
+        same = self._effective is self._samples and growth.served == growth.hit
         self._samples = self._observed(self._samples, growth.queried, growth.hit)
-        self._effective = self._observed(self._effective, growth.queried, growth.served)
+        if same:
+            self._effective = self._samples  # without an external store both take the room of one
+        else:
+            self._effective = self._observed(self._effective, growth.queried, growth.served)
         if growth.external is not None:
             self.external_tokens = (self.external_tokens or 0.0) + growth.external
         if growth.saved is not None:

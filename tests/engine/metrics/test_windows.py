@@ -70,10 +70,15 @@ def test_more_hits_than_queries_is_no_ratio():
     assert hit_ratios(observed((0, 0, 0), (10, 100, 150)), at=10) == {}
 
 
-def test_an_hour_at_ten_seconds_keeps_every_sample_of_the_last_hour():
+def test_every_sample_of_five_minutes_is_kept_and_one_in_two_minutes_before():
     samples = observed(*((10.0 * n, 100.0 * n, 50.0 * n) for n in range(1000)))
-    assert len(samples) == 361
-    assert [sample.at for sample in samples] == [10.0 * n for n in range(639, 1000)]
+    times = [sample.at for sample in samples]
+    recent = [10.0 * n for n in range(969, 1000)]
+    assert times[-31:] == recent
+    older = times[: -len(recent)]
+    assert all(later - earlier == 120 for earlier, later in pairwise(older))
+    assert older[0] <= 9990 - 3600 + 120, "the longest window begins two minutes late at most"
+    assert len(samples) < 60
 
 
 @given(st.lists(st.floats(0.01, 20.0), min_size=1, max_size=60), st.integers(1, 40))
@@ -83,7 +88,7 @@ def test_the_number_of_samples_is_bounded_for_any_interval(gaps, times):
         at += gap
         points.append((at, at * 10, at * 5))
     samples = observed(*points)
-    assert len(samples) <= 3600 / 5 + 3
+    assert len(samples) <= 300 / 5 + 3300 / 120 + 4
     assert samples[-1].at == at
     assert all(earlier.at < later.at for earlier, later in pairwise(samples))
 
