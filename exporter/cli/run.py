@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ _SHOWN = (
     *("probe.interval_seconds", "probe.scenario", "probe.tokens_per_hour"),
     *("probe.max_cache_turnover_per_hour", "scrape.interval_seconds"),
 )
+_FULL_COLLECTION_AFTER = 1000
+"""Collections of younger objects before one of all objects, which Python does after ten. It stops
+the event loop for a quarter of a millisecond per target and finds almost nothing: records have no
+cycles."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -45,5 +50,6 @@ def main(options: argparse.Namespace) -> int:
     def read_again() -> Settings:
         return config.load_from(options, os.environ, targets_required=True).settings
 
+    gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_AFTER)
     daemon = Daemon(settings, SystemClock(), read_again)
     return run_until_signal(daemon.run, on_hangup=daemon.request_reload)
