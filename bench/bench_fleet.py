@@ -1,9 +1,10 @@
-"""The daemon with 1, 100 and 1,000 targets: memory, processor time, and event-loop lag.
+"""The daemon with 1 to 5,000 targets: memory, processor time, and event-loop lag.
 
-`vllm-cache-exporter run` measures SIMULATED engines. It scrapes each target every 15 s and probes
-it every 10 minutes; all other settings have their defaults. The daemon has one core for itself; the
-engines and the client have the others. The client reads the page of each target every 15 s, as
-Prometheus would. Several targets share an engine, but each has its own connections.
+`vllm-cache-exporter run` measures SIMULATED engines, each with a cache of 500,000 tokens. It
+scrapes each target every 15 s. Sessions and heartbeats come as a `Fleet` says; all other settings
+have their defaults. The daemon has one core for itself; the engines and the client have the others.
+The client reads the page of each target at an even pace, as Prometheus would. Several targets share
+an engine, but each has its own address and connections.
 """
 
 from __future__ import annotations
@@ -36,12 +37,35 @@ from processes import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCRAPE_SECONDS, PROBE_SECONDS = 15, 600
+SCRAPE_SECONDS = 15
 SERVERS, PROCESSES = 20, 2  # simulated engines per process, and processes
-LAG_GOAL_MS, RSS_GOAL_MB, ONE_PAGE_GOAL_MS = 20.0, 400.0, 3.0
-IDLE_GOAL_MB = 70.0
-PART_SECONDS = 5.0
-"""The length of one part of a measurement. Each part gives one value; the parts give the spread."""
+LAG_GOAL_MS, ONE_PAGE_GOAL_MS = 20.0, 3.0
+RSS_GOALS_MB = {1: 70.0, 1000: 400.0, 5000: 600.0}  # by the number of targets
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """How many targets, and how often what comes to each of them, in seconds."""
+
+    count: int
+    sessions: float = 600
+    heartbeats: float = 100  # the default
+    pages: float = SCRAPE_SECONDS
+
+    @property
+    def known(self) -> str:
+        return f"{self.count:,} target{'s' if self.count > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds: after the first session until it is measured, and how long. Each part gives one
+    value; the parts give the spread.
+    """
+
+    settle: float
+    measured: float
+    part: float = 5.0
 
 
 @dataclass(slots=True)
@@ -56,32 +80,33 @@ class Observed:
     scrapes_failed: float = 0.0
     sessions: float = 0.0
     sessions_failed: float = 0.0
+    heartbeats: float = 0.0
 
 
-def observe(count: int, seconds: float, settle: float, part_seconds: float) -> Observed:
-    """Run a daemon with `count` targets for `settle` seconds, then measure for `seconds`."""
+def observe(fleet: Fleet, times: Times) -> Observed:
+    """Run a daemon with such a fleet."""
     mine, others = cores()
     with ExitStack() as stack:
-        urls = start_engines(stack, count, others)
+        urls = start_engines(stack, fleet.count, others)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port, lag_file = free_port(), folder / "lag"
         config = folder / "exporter.toml"
-        config.write_text(configuration(port, urls, count), "utf-8")
+        config.write_text(configuration(port, urls, fleet), "utf-8")
         command = [sys.executable, str(HERE / "watched_run.py"), str(lag_file)]
-        with running([*command, "run", "--config", str(config)], on=mine) as daemon:
+        with running([*command, "run", "--config", str(config)], on=mine, grace=60) as daemon:
             first_answer(port)
             wait_until(lambda: sessions(port, 0) > 0)
-            time.sleep(settle)
+            time.sleep(times.settle)
             began = time.monotonic()
-            seen = look(daemon.pid, port, count, round(seconds / part_seconds), part_seconds)
+            seen = look(daemon.pid, port, fleet, times)
         wait_until(lag_file.exists)
         lags = [
             tuple(map(float, line.split())) for line in lag_file.read_text("utf-8").splitlines()
         ]
     seen.start_lag_ms = [lag for at, lag in lags if at < began]
     for part in range(len(seen.rss_mb)):
-        start = began + part * part_seconds
-        seen.lag_ms.append([lag for at, lag in lags if start <= at < start + part_seconds])
+        start = began + part * times.part
+        seen.lag_ms.append([lag for at, lag in lags if start <= at < start + times.part])
     return seen
 
 
@@ -100,7 +125,7 @@ def start_engines(stack: ExitStack, count: int, on: set[int]) -> list[str]:
     return urls
 
 
-def configuration(port: int, urls: Sequence[str], count: int) -> str:
+def configuration(port: int, urls: Sequence[str], fleet: Fleet) -> str:
     head = f"""
         listen = "127.0.0.1:{port}"
         [log]
@@ -108,36 +133,44 @@ def configuration(port: int, urls: Sequence[str], count: int) -> str:
         [scrape]
         interval_seconds = {SCRAPE_SECONDS}
         [probe]
-        interval_seconds = {PROBE_SECONDS}
+        interval_seconds = {fleet.sessions}
+        heartbeat_interval_seconds = {fleet.heartbeats}
     """
     targets = [
-        f'[[targets]]\nname = "engine-{place:04}"\nurl = "{urls[place % len(urls)]}"\n'
-        for place in range(count)
+        f'[[targets]]\nname = "engine-{place:04}"\nurl = "{own_address(urls, place)}"\n'
+        for place in range(fleet.count)
     ]
     return head + "\n" + "".join(targets)
 
 
-def look(pid: int, port: int, count: int, parts: int, part_seconds: float) -> Observed:
+def own_address(urls: Sequence[str], place: int) -> str:
+    """A loopback address of its own, so that each target is another engine for the exporter."""
+    number = place + 1
+    host = f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return urls[place % len(urls)].replace("127.0.0.1", host)
+
+
+def look(pid: int, port: int, fleet: Fleet, spent: Times) -> Observed:
     """Read the process at the end of each part, while a thread reads pages."""
     seen, stop = Observed(), threading.Event()
     times: list[tuple[float, float]] = []
-    reader = threading.Thread(target=read_pages, args=(port, count, stop, times))
+    reader = threading.Thread(target=read_pages, args=(port, fleet, stop, times))
     reader.start()
     try:
         began, cpu = time.monotonic(), cpu_seconds(pid)
-        for part in range(parts):
-            time.sleep(max(0.0, began + (part + 1) * part_seconds - time.monotonic()))
+        for part in range(round(spent.measured / spent.part)):
+            time.sleep(max(0.0, began + (part + 1) * spent.part - time.monotonic()))
             now = cpu_seconds(pid)
-            seen.cpu_ratio.append((now - cpu) / part_seconds)
+            seen.cpu_ratio.append((now - cpu) / spent.part)
             seen.rss_mb.append(rss_mb(pid))
             cpu = now
     finally:
         stop.set()
         reader.join()
     for part in range(len(seen.rss_mb)):
-        start = began + part * part_seconds
-        seen.page_ms.append([took for at, took in times if start <= at < start + part_seconds])
-    tally(seen, port, count)
+        start = began + part * spent.part
+        seen.page_ms.append([took for at, took in times if start <= at < start + spent.part])
+    tally(seen, port, fleet.count)
     return seen
 
 
@@ -154,65 +187,56 @@ def tally(seen: Observed, port: int, count: int) -> None:
         seen.scrapes_failed += value(text, "vllm_engine_up") == 0
         seen.sessions += value(text, "vllm_probe_sessions_total")
         seen.sessions_failed += value(text, "vllm_probe_session_failures_total")
+        seen.heartbeats += value(text, "vllm_probe_heartbeats_total")
 
 
 def read_pages(
-    port: int, count: int, stop: threading.Event, times: list[tuple[float, float]]
+    port: int, fleet: Fleet, stop: threading.Event, times: list[tuple[float, float]]
 ) -> None:
-    """Every target's page once in each scrape interval, evenly; the time and milliseconds."""
+    """Every target's page once in `fleet.pages`, evenly; the time and milliseconds."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    every, began = SCRAPE_SECONDS / count, time.monotonic()
+    every, began = fleet.pages / fleet.count, time.monotonic()
     place = 0
     while not stop.wait(max(0.0, began + place * every - time.monotonic())):
         at = time.monotonic()
-        took = ask(connection, f"/metrics?target=engine-{place % count:04}")
+        took = ask(connection, f"/metrics?target=engine-{place % fleet.count:04}")
         times.append((at, took * 1e3))
         place += 1
     connection.close()
 
 
-def measure(
-    count: int, seconds: float, settle: float, part_seconds: float = PART_SECONDS
-) -> list[Figure]:
+def measure(fleet: Fleet, times: Times) -> list[Figure]:
     """Raises `RuntimeError` if the daemon did not do its work: then nothing was measured."""
-    seen = observe(count, seconds, settle, part_seconds)
+    seen = observe(fleet, times)
     if seen.scrapes_failed or seen.sessions_failed or not seen.sessions:
-        raise RuntimeError(f"{count} targets: {seen}")
-    known = f"{count:,} target{'s' if count > 1 else ''}"
-    made = [
-        Figure(
-            f"rss_{count}",
-            f"memory, {known}",
-            "MB",
-            tuple(seen.rss_mb),
-            RSS_GOAL_MB if count >= 1000 else IDLE_GOAL_MB if count == 1 else None,
-        ),
+        raise RuntimeError(f"{fleet.known}: {seen}")
+    return [*loop_figures(fleet, times, seen), *page_figures(fleet, seen)]
+
+
+def loop_figures(fleet: Fleet, times: Times, seen: Observed) -> list[Figure]:
+    """Memory, processor time and event-loop lag."""
+    count, known = fleet.count, fleet.known
+    goal = RSS_GOALS_MB.get(count)
+    tails = tuple(percentile_99(part) for part in seen.lag_ms)
+    longest = tuple(max(part) for part in seen.lag_ms)
+    start = (percentile_99(seen.start_lag_ms),)
+    first = f"first {times.settle:g} s"
+    return [
+        Figure(f"rss_{count}", f"memory, {known}", "MB", tuple(seen.rss_mb), goal),
         Figure(f"cpu_{count}", f"share of one core, {known}", "%", percent(seen.cpu_ratio)),
-        Figure(
-            f"lag_p99_{count}",
-            f"event-loop lag, p99, {known}",
-            "ms",
-            tuple(percentile_99(part) for part in seen.lag_ms),
-            LAG_GOAL_MS,
-        ),
-        Figure(
-            f"lag_max_{count}",
-            f"event-loop lag, longest, {known}",
-            "ms",
-            tuple(max(part) for part in seen.lag_ms),
-        ),
-        Figure(
-            f"lag_start_p99_{count}",
-            f"event-loop lag, p99, {known}, first {settle:g} s",
-            "ms",
-            (percentile_99(seen.start_lag_ms),),
-        ),
+        Figure(f"lag_p99_{count}", f"event-loop lag, p99, {known}", "ms", tails, LAG_GOAL_MS),
+        Figure(f"lag_max_{count}", f"event-loop lag, longest, {known}", "ms", longest),
+        Figure(f"lag_start_p99_{count}", f"event-loop lag, p99, {known}, {first}", "ms", start),
     ]
-    tails = [percentile_99(part) for part in seen.page_ms if len(part) > 100]
-    if tails:
-        title = f"page of one target, p99, while {known} are measured"
-        made.append(Figure(f"page_p99_{count}", title, "ms", tuple(tails), ONE_PAGE_GOAL_MS))
-    return made
+
+
+def page_figures(fleet: Fleet, seen: Observed) -> list[Figure]:
+    """None if too few pages were read for a percentile."""
+    tails = tuple(percentile_99(part) for part in seen.page_ms if len(part) > 100)
+    if not tails:
+        return []
+    title = f"page of one target, p99, while {fleet.known} are measured"
+    return [Figure(f"page_p99_{fleet.count}", title, "ms", tails, ONE_PAGE_GOAL_MS)]
 
 
 def percent(ratios: Sequence[float]) -> tuple[float, ...]:
@@ -222,4 +246,6 @@ def percent(ratios: Sequence[float]) -> tuple[float, ...]:
 if __name__ == "__main__":
     from figures import as_text, rows
 
-    print(as_text(rows(measure(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])), None)))
+    count, settle, measured, *others = map(float, sys.argv[1:])
+    figures = measure(Fleet(int(count), *others), Times(settle, measured))
+    print(as_text(rows(figures, None)))

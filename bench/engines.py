@@ -20,7 +20,13 @@ from exporter.simulator.server import Simulator, SimulatorSettings
 async def serve(count: int, time_scale: float) -> None:
     async with AsyncExitStack() as stack:
         for seed in range(count):
-            settings = SimulatorSettings(port=0, seed=seed, num_blocks=1024, time_scale=time_scale)
+            settings = SimulatorSettings(
+                host="0.0.0.0",  # noqa: S104 - each target has a loopback address of its own
+                port=0,
+                seed=seed,
+                num_blocks=31_250,  # 500,000 tokens
+                time_scale=time_scale,
+            )
             simulator = await stack.enter_async_context(Simulator(settings))
             print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
