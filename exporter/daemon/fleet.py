@@ -59,7 +59,7 @@ class FleetChanges:
     def in_words(self) -> str:
         """How many targets were added, retired, changed and kept."""
         return (
-            f"{len(self.added)} targets added, {len(self.retired)} retired, "
+            f"targets: {len(self.added)} added, {len(self.retired)} retired, "
             f"{len(self.changed)} changed, {len(self.kept)} kept"
         )
 

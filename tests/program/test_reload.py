@@ -128,7 +128,7 @@ async def test_a_removed_target_loses_its_series_and_the_others_keep_theirs(daem
             status, text = await post(at)
             assert (status, text) == (
                 200,
-                "configuration reloaded: 0 targets added, 1 retired, 0 changed, 1 kept\n",
+                "configuration reloaded: targets: 0 added, 1 retired, 0 changed, 1 kept\n",
             )
             page = (await at.get("/metrics"))[1]
             assert 'target="b"' not in page

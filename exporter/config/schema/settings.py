@@ -215,7 +215,7 @@ class Settings(BaseSettings, Section):
 
     listen: Listen = ListenAddress("127.0.0.1", 9477)
     """The address of /metrics and the status page. The default is loopback, because the page shows
-    details of the engine. Port 0 lets the system choose a port."""
+    details of the engine; ":9477" means every IPv4 address. Port 0 lets the system choose one."""
 
     instance: TargetName | None = None
     """The name of this exporter, set as a label on the containers that it creates. Another exporter

@@ -264,19 +264,22 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - only where a user asks for it with ":port"
+
+
 def parse_listen(value: Any) -> ListenAddress:
-    """`host:port`, with an IPv6 host in brackets."""
+    """`host:port`, with an IPv6 host in brackets. `:port` means every IPv4 address."""
     if isinstance(value, ListenAddress):
         return value
     found = isinstance(value, str) and re.fullmatch(
-        r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:/@\[\]]+)):(?P<port>[0-9]{1,5})", value
+        r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:/@\[\]]*)):(?P<port>[0-9]{1,5})", value
     )
     if not found or int(found["port"]) not in _PORTS or (found["six"] and not _is_ipv6(found)):
         raise mistake(
             'must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, '
             'such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
         )
-    return ListenAddress(found["six"] or found["host"], int(found["port"]))
+    return ListenAddress(found["six"] or found["host"] or _EVERY_ADDRESS, int(found["port"]))
 
 
 def _is_ipv6(found: re.Match[str]) -> bool:

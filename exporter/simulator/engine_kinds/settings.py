@@ -52,22 +52,22 @@ class SimulatorSettings:
 
     def __post_init__(self) -> None:
         mistakes = [
-            f"{name} = {getattr(self, name)!r}: {allowed}"
+            f"{name} = {getattr(self, name)!r} must be {allowed}"
             for name, low, allowed in _LOWEST
             if getattr(self, name) < low
         ]
         if not 0 <= self.port <= _HIGHEST_PORT:
-            mistakes.append(f"port = {self.port!r}: from 0 to {_HIGHEST_PORT}")
+            mistakes.append(f"port = {self.port!r} must be from 0 to {_HIGHEST_PORT}")
         if not self.model:
-            mistakes.append("model = '': a name")
+            mistakes.append("model = '' must be a name")
         if not 0 <= self.jitter_ratio < 1:
-            mistakes.append(f"jitter_ratio = {self.jitter_ratio!r}: from 0 to below 1")
+            mistakes.append(f"jitter_ratio = {self.jitter_ratio!r} must be from 0 to below 1")
         if ages.Age(self.version).release < ages.OLDEST:
-            mistakes.append(f"version = {self.version!r}: a release of vLLM, 0.8.5 or later")
+            mistakes.append(f"version = {self.version!r} must be a release of vLLM, 0.8.5 or later")
         if self.api_key == "":
-            mistakes.append("api_key = '': a key, or none at all")
+            mistakes.append("api_key = '' must be a key, or be left out")
         if mistakes:
-            raise ConfigError("the simulator cannot run like this: " + "; ".join(mistakes))
+            raise ConfigError("the simulator's settings are wrong: " + "; ".join(mistakes))
 
 
 _HIGHEST_PORT = 65535

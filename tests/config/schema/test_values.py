@@ -41,9 +41,13 @@ def test_an_ipv6_address_is_in_brackets(address, port):
         parse_listen(f"{address}:{port}")
 
 
+def test_a_port_alone_means_every_ipv4_address():
+    assert str(parse_listen(":9477")) == "0.0.0.0:9477"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", ":9477", "9477", "h", "h:", "h:x", "h:65536", "h:-1", "[h]:1", "h:1\n", "u@h:1", 9477],
+    ["", ":", "9477", "h", "h:", "h:x", "h:65536", "h:-1", "[h]:1", "h:1\n", "u@h:1", 9477],
 )
 def test_an_invalid_listen_address_is_refused(text):
     with pytest.raises(PydanticCustomError):
