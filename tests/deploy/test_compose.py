@@ -149,3 +149,23 @@ def test_attached_env_restarts_if_configured(compose):
     assert target_of("attached", ATTACHED_RESTART="1").may_restart
     model = read(*WAYS["attached"], ATTACHED_RESTART="1")
     assert model["services"]["docker-proxy"]["environment"]["ALLOW_RESTART"] == "1"
+
+
+def test_runbooks_are_served_by_prometheus_so_they_are_there_when_the_exporter_is_down(model):
+    prometheus = model["services"]["prometheus"]
+    (port,) = prometheus["ports"]
+    url = prometheus["environment"]["RUNBOOKS_URL"]
+    assert url == f"http://localhost:{port['published']}/user"
+    (assets,) = (w for w in prometheus["command"] if w.startswith("--web.user-assets="))
+    mounted = {mount["target"]: Path(mount["source"]) for mount in prometheus["volumes"]}
+    assert mounted[assets.partition("=")[2]] == ROOT / "docs/runbooks"
+
+
+def test_the_exporter_s_image_is_built_again_unless_another_policy_is_chosen(compose):
+    """Images of other checkouts have the same tag."""
+    default = read()["services"]["exporter"]
+    assert default["pull_policy"] == "build"
+    assert default["build"]["args"] == {"REVISION": ""}
+    chosen = read(EXPORTER_PULL_POLICY="missing", EXPORTER_REVISION="abc")["services"]["exporter"]
+    assert chosen["pull_policy"] == "missing"
+    assert chosen["build"]["args"] == {"REVISION": "abc"}

@@ -26,7 +26,7 @@ ALERTS = (RULES / "alerts.yml").read_text("utf-8")
 BY_NAME = dict(
     re.findall(r"- alert: (\w+)\n(.*?)(?=\n\s*- alert:|\n\s*- name:|\Z)", ALERTS, re.DOTALL)
 )
-RUNBOOK_URL = r'runbook_url: "\{\{ \$externalLabels\.runbooks \}\}/([a-z-]+)"'
+RUNBOOK_URL = r'runbook_url: "\{\{ \$externalLabels\.runbooks \}\}/([a-z-]+)\.md"'
 RECORDED = set(re.findall(r"record: (\S+)", RECORDING))
 FAMILIES = (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 SERIES = {f.name for f in FAMILIES} | {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
-from deploy_stack import Stack, run
+from deploy_stack import ROOT, Stack, run
 
 pytestmark = pytest.mark.docker
 
@@ -89,10 +89,11 @@ def test_a_fault_reaches_the_receiver_and_the_alert_ends_after_the_engine_s_rest
     assert line["target"] == stack.engine
     assert line["severity"] == "warning"
     assert line["summary"] == f"{stack.engine}: cache_salt does not isolate requests"
-    runbooks = f"http://127.0.0.1:{stack.ports['EXPORTER']}/runbooks"
-    assert line["runbook"] == f"{runbooks}/cache-isolation-leak"
-    with urllib.request.urlopen(line["runbook"], timeout=10) as page:
-        assert "<h1>VllmCacheIsolationLeak" in page.read().decode()
+    runbook = f"http://localhost:{stack.ports['PROMETHEUS']}/user/cache-isolation-leak.md"
+    assert line["runbook"] == runbook
+    with urllib.request.urlopen(runbook, timeout=10) as page:
+        assert page.headers.get_content_maintype() == "text"  # a browser shows it
+        assert page.read() == (ROOT / "docs/runbooks/cache-isolation-leak.md").read_bytes()
     # The exporter remembers ignored salts until the engine restarts, here without the fault.
     before = stack.value("vllm_probe_sessions_total")
     run("docker", "kill", stack.container)

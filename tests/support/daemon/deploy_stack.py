@@ -48,6 +48,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "ENGINE_NAME": self.engine,
             "EXPORTER_IMAGE": image,
+            "EXPORTER_PULL_POLICY": "missing",
             **{f"{name}_PORT": str(port) for name, port in self.ports.items()},
             **changes,
         }
