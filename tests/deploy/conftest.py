@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from deploy_stack import PATIENCE, run
+from deploy_stack import PATIENCE, ROOT, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,20 @@ STACK_IMAGES = (
     "prom/alertmanager:v0.33.1",
     "grafana/grafana:12.3.0",
 )
+
+
+@pytest.fixture
+def sources(tmp_path) -> Path:
+    """The files that the package is built from, without git."""
+    folder = tmp_path / "sources"
+    for name in re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE):
+        source, copy = ROOT / name, folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+    return folder
 
 
 @pytest.fixture(scope="session")

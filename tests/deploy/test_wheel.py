@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,7 +17,6 @@ from exporter import __version__
 from exporter.revision import revision, version_and_revision
 
 ROOT = Path(__file__).parents[2]
-SOURCES = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
 ORIGIN = "https://robot:token@git.example/team/exporter.git"
 SHARE = f"vllm_cache_exporter-{__version__}.data/data/share/vllm-cache-exporter"
 CARRIED = {
@@ -62,20 +60,6 @@ def wheel_of(folder: Path, **variables: str) -> zipfile.ZipFile:
 def written_revision(wheel: zipfile.ZipFile) -> str | None:
     inside = "exporter/revision.txt" in wheel.namelist()
     return wheel.read("exporter/revision.txt").decode().strip() if inside else None
-
-
-@pytest.fixture
-def sources(tmp_path):
-    """The files that the package is built from, without git."""
-    folder = tmp_path / "sources"
-    for name in SOURCES:
-        source, copy = ROOT / name, folder / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy)
-    return folder
 
 
 @pytest.fixture
