@@ -1,11 +1,13 @@
 """The command line: finds the command, runs it and sets the exit code.
 
 0: success. 1: the measured engine is unhealthy, or the command failed. 2: wrong usage or
-configuration.
+configuration. 3: the output could not be written.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -28,10 +30,11 @@ examples:
   vllm-cache-exporter demo
   vllm-cache-exporter probe http://127.0.0.1:8000
 
-Exit code: 0 fine, 1 the engine is unhealthy or the command failed, 2 wrong usage or configuration.
+Exit code: 0 fine, 1 the engine is unhealthy or the command failed, 2 wrong usage or configuration,
+3 the output could not be written.
 `COMMAND --help` has the options of a command."""
 
-_COMMANDS = {
+COMMANDS = {
     "run": "Measure the configured targets and serve /metrics until stopped.",
     "demo": "Try it without an engine: run the daemon on a SIMULATED vLLM in the same process.",
     "simulate": "Serve a SIMULATED vLLM: API, metrics and prefix cache, but no model.",
@@ -41,6 +44,7 @@ _COMMANDS = {
     "scenario": "Make a scenario from logged requests.",
     "launch": "Create and start a managed target's container, or print its `docker run` line.",
     "config": "Check the configuration. Print each value and its source, with secrets hidden.",
+    "completion": "Print a script that completes commands and options in bash, zsh or fish.",
 }
 _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
 # For commands whose module has another name.
@@ -67,9 +71,10 @@ def build_parser(arguments: Sequence[str]) -> Parser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, prog=parser.prog, title="commands"
     )
-    wanted = next((word for word in arguments if word in _COMMANDS), None)
-    for name, text in _COMMANDS.items():
+    wanted = next((word for word in arguments if word in COMMANDS), None)
+    for name, text in COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text)
+        parser.commands[name] = one
         if name == wanted:
             module = import_module(f"exporter.cli.{_MODULES.get(name, name)}")
             one.usage = f"%(prog)s {module.USAGE}"
@@ -84,8 +89,8 @@ def build_parser(arguments: Sequence[str]) -> Parser:
 
 def _check_command(parser: Parser, arguments: Sequence[str]) -> None:
     first = next(iter(arguments), "-")
-    if not first.startswith("-") and first not in _COMMANDS:
-        parser.error(f"unknown command {first}{suggestion(first, _COMMANDS)}")
+    if not first.startswith("-") and first not in COMMANDS:
+        parser.error(f"unknown command {first}{suggestion(first, COMMANDS)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,10 +120,29 @@ def entry() -> None:
     if sys.argv[1:2] == ["run"]:
         # SIGHUP reloads the configuration. Before `run` has its handler, SIGHUP would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    code: str | int | None = 0
     try:
-        code = main()
+        try:
+            code = main()
+        except SystemExit as ended:  # argparse's own, after --help for example
+            code = ended.code
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        code = _unwritable(error)
     sys.exit(code)
+
+
+_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def _unwritable(error: OSError) -> int:
+    """Say why standard output cannot be written, and return the exit code."""
+    closed = isinstance(error, BrokenPipeError)
+    reason = "its reader closed the pipe" if closed else error.strerror
+    # What is still buffered would fail again when Python closes the stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # standard error may be as full
+        print(f"vllm-cache-exporter: the output could not be written: {reason}", file=sys.stderr)
+    return 3

@@ -87,7 +87,7 @@ def add_arguments(parser: Parser) -> None:
         help="publish KV events, as vLLM does with this flag; needs the extra `events`",
     )
     parser.add_argument("--log.format", dest="log_format", choices=["json", "console"],
-                        default="console", help="default: %(default)s")  # fmt: skip
+                        default="console", help="log format (default: %(default)s)")  # fmt: skip
     parser.epilog = (
         "Set faults while it runs: GET /faults lists them, POST /faults sets them. Exit code: 0 "
         "after SIGTERM or Ctrl-C, 1 if it cannot listen, 2 for wrong usage."

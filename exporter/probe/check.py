@@ -9,6 +9,7 @@ from exporter.errors import EngineUnavailableError
 from exporter.model.failure import RESTS, FailureReason
 from exporter.probe.isolation import run_isolation_test
 from exporter.probe.replicas import own_info
+from exporter.probe.session.plan import SessionHooks
 from exporter.probe.session.runner import SessionRunner
 from exporter.wording.findings import engine, isolation, session
 from exporter.wording.findings.finding import (
@@ -57,14 +58,18 @@ class Check:
         new_salt: Callable[[], str],
         *,
         on_finding: Callable[[Finding], None] = lambda _finding: None,
+        hooks: SessionHooks | None = None,
         max_turnover: float = 0.0,
     ) -> None:
-        """`max_turnover` is the setting `probe.max_cache_turnover_per_hour`."""
+        """`hooks` are those of its session; `max_turnover` is the setting
+        `probe.max_cache_turnover_per_hour`.
+        """
         self._plan = plan
         self._requests = requests
         self._client = requests.client
         self._new_salt = new_salt
         self._on_finding = on_finding
+        self._hooks = SessionHooks() if hooks is None else hooks
         self._max_turnover = max_turnover
         self._found: list[Finding] = []
 
@@ -112,7 +117,7 @@ class Check:
             least_tokens=_ISOLATION_TOKENS,
         )
         before = self._requests.share
-        played = await SessionRunner(self._plan, self._requests, self._new_salt).play()
+        played = await SessionRunner(self._plan, self._requests, self._new_salt).play(self._hooks)
         knowledge = self._requests.knowledge
         test = replace(test, possible=knowledge.repeat_hit(test.prompt_tokens or 0))
         if not self._requests.ranks.obeyed and view is not None and view.snapshot is not None:

@@ -1,4 +1,4 @@
-"""What `check` found, for a terminal of 80 columns and as JSON. Pure."""
+"""What `check` found, for a terminal and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _VERDICT, _NAME = 8, 16
 _INDENT = " " * (_VERDICT + _NAME)
 
 
-def finding_lines(finding: Finding) -> list[str]:
+def finding_lines(finding: Finding, width: int = WIDTH) -> list[str]:
     """One test: verdict, name and evidence, and below them the remedy if there is one."""
     head = f"{_WORDS[finding.verdict]:<{_VERDICT}}{finding.name:<{_NAME}}"
-    lines = _wrapped(head, finding.evidence)
+    lines = _wrapped(head, finding.evidence, width)
     if finding.remedy is not None:
-        lines += _wrapped(f"{_INDENT}-> ", finding.remedy)
+        lines += _wrapped(f"{_INDENT}-> ", finding.remedy, width)
     return lines
 
 
@@ -60,11 +60,12 @@ def check_report_json(report: CheckReport) -> dict[str, Any]:
     }
 
 
-def _wrapped(head: str, text: str) -> list[str]:
+def _wrapped(head: str, text: str, width: int) -> list[str]:
     return textwrap.wrap(
         " ".join(text.split()),
-        WIDTH,
+        width,
         initial_indent=head,
         subsequent_indent=_INDENT,
+        break_long_words=False,
         break_on_hyphens=False,  # a flag stays in one piece
     ) or [head.rstrip()]

@@ -83,6 +83,7 @@ class SessionProgress:
     clock: Callable[[], float]
     max_tokens: int
     cold: bool
+    quiet: bool = False
     _live: Live | None = None
     _running: Running = field(init=False)
     _table: RenderableType = field(init=False)
@@ -91,6 +92,8 @@ class SessionProgress:
     def __post_init__(self) -> None:
         self._running = Running(self.clock())
         self._table = Text("")
+        if self.quiet:
+            return
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(
                 console=self.console, auto_refresh=False, transient=True, redirect_stdout=False
@@ -133,6 +136,8 @@ class SessionProgress:
     def turn_ended(self, turn: TurnFacts) -> None:
         self._turns.append(turn)
         if self._live is None:
+            if self.quiet:
+                return
             self.console.print(turn_line(turn, self._running.turns), soft_wrap=True)
             return
         options = self.console.options

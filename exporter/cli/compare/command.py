@@ -16,7 +16,6 @@ import uvloop
 
 from exporter import config
 from exporter.analysis.paired import ENOUGH_PAIRS
-from exporter.cli.cold import ColdUnprovenError
 from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
@@ -29,6 +28,8 @@ from exporter.cli.one_engine import (
     with_key_of_environment,
 )
 from exporter.cli.parsing.parser import add_settings
+from exporter.cli.pipeline import add_color_argument, prepare
+from exporter.cli.probe.cold import ColdUnprovenError
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
 from exporter.clock import SystemClock
@@ -105,6 +106,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_engine_arguments(parser, positional=False)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add_color_argument(parser)
     parser.add_argument(
         "--chart", metavar="FILE", help="draw the comparison into FILE (.png or .svg)"
     )
@@ -122,6 +124,7 @@ def _sessions(text: str) -> int:
 
 
 def main(options: argparse.Namespace) -> int:
+    prepare(options)
     if options.chart is not None:
         check_chart(options.chart)
     sources = sources_of(options.sources)

@@ -9,8 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from exporter.analysis.session_totals import session_totals
-from exporter.cli.cold import stopping_if_unproven
 from exporter.cli.one_engine import engine_access
+from exporter.cli.probe.cold import stopping_if_unproven
 from exporter.daemon.probing import new_salt
 from exporter.errors import ExporterError
 from exporter.probe.session.cold_control import ColdControl

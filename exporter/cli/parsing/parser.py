@@ -19,12 +19,14 @@ class Parser(argparse.ArgumentParser):
 
     A flag may be written with hyphens or underscores. `hidden_help` has the full help of the
     options that `--help` leaves out or shortens, `hidden_epilog` what only `--help-all` shows.
+    `commands` are the parsers of the commands.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **options)
         self.hidden_help: dict[argparse.Action, str] = {}
         self.hidden_epilog = ""
+        self.commands: dict[str, Parser] = {}
 
     def parse_known_args(  # type: ignore[override]  # argparse's own has overloads
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -45,10 +47,15 @@ class Parser(argparse.ArgumentParser):
         self.hidden_help[action] = action.help or ""
         action.help = text
 
-    def print_all(self) -> None:
-        """Print the help of all options."""
+    def in_full(self) -> list[argparse.Action]:
+        """All arguments, each with its full help."""
         for action, text in self.hidden_help.items():
             action.help = text
+        return list(self._actions)
+
+    def print_all(self) -> None:
+        """Print the help of all options."""
+        self.in_full()
         self.epilog = "\n\n".join(filter(None, (self.epilog, self.hidden_epilog)))
         self.print_help()
 

@@ -18,14 +18,22 @@ from exporter.cli.one_engine import (
     open_engine,
 )
 from exporter.cli.parsing.parser import add_settings
+from exporter.cli.pipeline import (
+    add_color_argument,
+    add_pipeline_arguments,
+    add_quiet_argument,
+    prepare,
+    publish,
+)
 from exporter.cli.probe.play import Wanted, play
 from exporter.errors import ConfigError
 from exporter.report.charts import check_chart, write_session_chart
+from exporter.report.pipeline.cases import probe_suite
 from exporter.report.screen import console_on
 from exporter.report.session.csv import session_csv
 from exporter.report.session.json import probe_json, sessions_json
 from exporter.report.session.several import session_line, sessions_report
-from exporter.report.session.text import closing, session_report
+from exporter.report.session.text import closing, conclusion, session_report
 from exporter.wording.limits import shortfalls
 
 if TYPE_CHECKING:
@@ -85,6 +93,9 @@ def add_arguments(parser: Parser) -> None:
             metavar="RATIO",
             help=f"exit with 1 if {what} is below it or unknown",
         )
+    add_pipeline_arguments(parser)
+    add_quiet_argument(parser, "no progress, and of the result the verdict")
+    add_color_argument(parser)
     parser.epilog = _EPILOG
     add_settings(parser, *SESSION_SETTINGS)
 
@@ -109,6 +120,7 @@ def _sessions(text: str) -> int:
 def main(options: argparse.Namespace) -> int:
     if options.totals and not options.csv:
         raise ConfigError("--totals needs --csv: JSON and the table have the sums anyway")
+    prepare(options)
     if options.chart is not None:
         check_chart(options.chart)
     played = uvloop.run(_probe(options))
@@ -116,6 +128,12 @@ def main(options: argparse.Namespace) -> int:
     shown = played.sessions[-1] if played.sessions else played.stopped
     if options.chart is not None and shown is not None:
         write_session_chart(options.chart, shown, interrupted=shown is played.stopped)
+    limits = {
+        "efficiency_ratio": options.fail_under_efficiency,
+        "hit_ratio": options.fail_under_hit_ratio,
+    }
+    if not played.interrupted:
+        publish(probe_suite(played.sessions, played.url, **limits), options)
     return _exit_code(played, options)
 
 
@@ -126,6 +144,7 @@ async def _probe(options: argparse.Namespace) -> Played:
             sessions=options.sessions or (None if options.watch else 1),
             interval_seconds=engine.settings.interval_seconds if options.watch else 0.0,
             cold=options.cold,
+            quiet=options.quiet,
         )
         count = 0
 
@@ -134,7 +153,7 @@ async def _probe(options: argparse.Namespace) -> Played:
             count += 1
             if options.watch:
                 _write_watched(result, engine.url, count, options)
-            elif wanted.sessions != 1:
+            elif wanted.sessions != 1 and not options.quiet:
                 console_on(sys.stderr).print(session_line(count, result))
 
         return await play(engine, wanted, show)
@@ -179,7 +198,10 @@ def _write_one(result: SessionResult, played: Played, options: argparse.Namespac
         print(json.dumps(probe_json(result, played.url, interrupted=interrupted), indent=2))
     elif options.csv:
         _write_csv([result], options)
-    if options.json or options.csv or not result.turns:
+    if options.quiet:
+        if not (options.json or options.csv):
+            out.print(conclusion(result, interrupted=interrupted))
+    elif options.json or options.csv or not result.turns:
         aside.print(closing(result, interrupted=interrupted))
     else:
         out.print(

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from exporter.cli.cold import ColdUnprovenError, stopping_if_unproven
+from exporter.cli.probe.cold import ColdUnprovenError, stopping_if_unproven
 from exporter.cli.serving import until_signal
 from exporter.clock import SystemClock
 from exporter.daemon.probing import new_salt
@@ -33,6 +33,7 @@ class Wanted:
     sessions: int | None
     interval_seconds: float
     cold: bool
+    quiet: bool = False
 
 
 @dataclass(slots=True)
@@ -60,58 +61,79 @@ async def play(
 
     Raises `ColdUnprovenError` or `KeyboardInterrupt` if it was stopped before a request was sent.
     """
-    control = ColdControl(1.0, random.random, new_salt) if wanted.cold else None
-    runner = SessionRunner(engine.plan, engine.requests, new_salt, control=control)
-    clock, played = SystemClock(), Played(engine.url)
-    while wanted.sessions is None or len(played.sessions) < wanted.sessions:
-        began = clock.monotonic()
-        await _play_one(engine, runner, played, cold=wanted.cold)
-        if played.interrupted:
-            break
-        on_session(played.sessions[-1])
-        if _is_unreachable(played.sessions) and wanted.sessions is not None:
-            break
-        if len(played.sessions) != wanted.sessions:
-            rest = max(0.0, began + wanted.interval_seconds - clock.monotonic())
-            _, signal = await until_signal(clock.sleep(rest))
-            if signal is not None:
-                played.signal = signal
-                break
-    return played
-
-
-def _is_unreachable(sessions: list[SessionResult]) -> bool:
-    """Whether the first session failed before its first turn, as all others would."""
-    return len(sessions) == 1 and sessions[0].failure is not None and not sessions[0].turns
-
-
-async def _play_one(
-    engine: EngineAccess, runner: SessionRunner, played: Played, *, cold: bool
-) -> None:
-    """Play one session and add it, or what there is of it, to `played`."""
-    progress = SessionProgress(
-        console_on(sys.stderr), SystemClock().monotonic, engine.plan.max_tokens, cold
-    )
-    on_turn = progress.turn_ended
-    hooks = SessionHooks(
-        on_turn_start=progress.turn_started,
-        on_request=progress.request_started,
-        on_token=progress.token_received,
-        on_turn=stopping_if_unproven(runner, on_turn) if cold else on_turn,
-    )
-    result = None
-    progress.start()
+    player = _Player(engine, wanted, on_session)
+    played = Played(engine.url, player.sessions)
     try:
-        result, played.signal = await until_signal(
-            runner.play(hooks), tick=progress.tick, tick_seconds=_TICK_SECONDS
+        _, played.signal = await until_signal(
+            player.play_all(), tick=player.tick, tick_seconds=_TICK_SECONDS
         )
     except ColdUnprovenError as error:
         played.unproven = error
-    finally:
-        progress.stop()
-    if result is not None:
-        played.sessions.append(result)
-        return
-    played.stopped = runner.so_far()
-    if played.stopped is None and not played.sessions:
-        raise played.unproven or KeyboardInterrupt
+    if played.interrupted:
+        played.stopped = player.unfinished()
+        if played.stopped is None and not played.sessions:
+            raise played.unproven or KeyboardInterrupt
+    return played
+
+
+class _Player:
+    """Plays sessions and keeps those that finished."""
+
+    def __init__(
+        self, engine: EngineAccess, wanted: Wanted, on_session: Callable[[SessionResult], None]
+    ) -> None:
+        control = ColdControl(1.0, random.random, new_salt) if wanted.cold else None
+        self.sessions: list[SessionResult] = []
+        self._wanted = wanted
+        self._on_session = on_session
+        self._max_tokens = engine.plan.max_tokens
+        self._runner = SessionRunner(engine.plan, engine.requests, new_salt, control=control)
+        self._progress: SessionProgress | None = None
+        self._playing = False
+
+    async def play_all(self) -> None:
+        clock, wanted = SystemClock(), self._wanted
+        while True:
+            began = clock.monotonic()
+            result = await self._play_one()
+            self.sessions.append(result)
+            self._on_session(result)
+            if len(self.sessions) == wanted.sessions or self._is_hopeless():
+                return
+            await clock.sleep(max(0.0, began + wanted.interval_seconds - clock.monotonic()))
+
+    def tick(self) -> None:
+        if self._progress is not None:
+            self._progress.tick()
+
+    def unfinished(self) -> SessionResult | None:
+        """What there is of the session that was stopped; None between two sessions."""
+        return self._runner.so_far() if self._playing else None
+
+    def _is_hopeless(self) -> bool:
+        """Whether the first session failed before its first turn, as all others would."""
+        first = self.sessions[0]
+        return self._wanted.sessions is not None and first.failure is not None and not first.turns
+
+    async def _play_one(self) -> SessionResult:
+        progress = SessionProgress(
+            *(console_on(sys.stderr), SystemClock().monotonic, self._max_tokens),
+            cold=self._wanted.cold,
+            quiet=self._wanted.quiet,
+        )
+        on_turn = progress.turn_ended
+        hooks = SessionHooks(
+            on_turn_start=progress.turn_started,
+            on_request=progress.request_started,
+            on_token=progress.token_received,
+            on_turn=stopping_if_unproven(self._runner, on_turn) if self._wanted.cold else on_turn,
+        )
+        progress.start()
+        self._progress, self._playing = progress, True
+        try:
+            result = await self._runner.play(hooks)
+        finally:
+            self._progress = None
+            progress.stop()
+        self._playing = False
+        return result

@@ -1,0 +1,62 @@
+"""Output that cannot be written: a full disk, a closed pipe."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "exporter", *arguments]
+
+
+def run(*arguments: str, **streams: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), check=False, text=True, **streams)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("config",),
+        ("--help",),
+        ("probe", "--simulated"),
+        ("probe", "--simulated", "--csv"),
+        ("probe", "--simulated", "--json", "-q"),
+        ("check", "--simulated"),
+        ("compare", "--simulated", "--cold", "--sessions", "2"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_is_a_sentence_and_exit_code_3(arguments):
+    with FULL.open("w") as full:
+        done = run(*arguments, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith(
+        "vllm-cache-exporter: the output could not be written: No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("config",), ("probe", "--simulated", "--csv", "-q")])
+def test_a_closed_pipe_is_a_sentence_and_exit_code_3(arguments):
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == (
+        "vllm-cache-exporter: the output could not be written: its reader closed the pipe\n"
+    )
+    assert process.wait() == 3
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_where_nothing_can_be_said_the_exit_code_still_says_it():
+    with FULL.open("w") as full:
+        assert run("config", stdout=full, stderr=full).returncode == 3
