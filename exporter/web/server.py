@@ -16,13 +16,14 @@ import structlog
 from aiohttp import web
 
 from exporter.errors import ExporterError
+from exporter.metrics.state.condition import condition, not_serving
 from exporter.web import api, http_sd, report_picture, runbooks
 from exporter.web.access.authentication import BasicAuth
 from exporter.web.connections import Connection, Connections, Limits
 from exporter.web.metrics_page import MetricsPage
 from exporter.web.page import page
 from exporter.web.page.views.records import PageLinks
-from exporter.web.parameters import BadRequestError, some_of
+from exporter.web.parameters import BadRequestError, asked_target, some_of
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -69,11 +70,8 @@ def create_app(
     app.on_cleanup.append(lambda _: metrics_page.close())
     links = PageLinks(grafana_url, pictures=draw is not None and offers_pictures)
 
-    async def healthy(_request: web.Request) -> web.Response:
-        return web.Response(text="healthy\n")
-
     app.router.add_get("/metrics", metrics_page.answer)
-    app.router.add_get("/-/healthy", healthy)
+    app.router.add_get("/-/healthy", Health(metrics).answer)
     app.router.add_get("/-/ready", Readiness(metrics).answer)
     app.router.add_routes(page.routes(metrics, history, clock, links))
     app.router.add_routes(api.routes(metrics, history))
@@ -82,6 +80,24 @@ def create_app(
         app.router.add_routes(report_picture.routes(metrics, history, draw))
     app.router.add_routes(runbooks.routes())
     return app
+
+
+class Health:
+    """Whether the exporter answers, and with `?target=NAME` whether that engine serves requests."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """200 with the target's condition, or 503 with the reason why it serves nothing."""
+        name = asked_target(request, self._metrics.targets)
+        if name is None:
+            return web.Response(text="healthy\n")
+        state = self._metrics.targets[name]
+        reason = not_serving(state)
+        if reason is not None:
+            return web.Response(status=503, text=f"{name}: {reason}\n")
+        return web.Response(text=f"{name}: {condition(state)}\n")
 
 
 class Readiness:

@@ -34,6 +34,7 @@ from exporter.metrics.families.tables import (
 )
 from exporter.metrics.state.cost import Prices
 from exporter.metrics.state.target import TargetState
+from exporter.model.failure import Failure, FailureReason
 from exporter.model.kv_events import KvEventKind, KvEventsView
 from exporter.model.probe import Due, RetentionReading
 from exporter.model.reuse import ReuseRule
@@ -208,6 +209,48 @@ async def test_a_head_request_gets_the_headers_alone(client, path):
 async def test_health_needs_nothing_but_the_event_loop(client):
     answer = await client.get("/-/healthy")
     assert (answer.status, await answer.text()) == (200, "healthy\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (FailureReason.CONNECTION_REFUSED, 503),
+        (FailureReason.FIRST_TOKEN_TIMEOUT, 503),
+        (FailureReason.UNAUTHORIZED, 200),
+        (FailureReason.OVERLOADED, 200),
+    ],
+)
+async def test_a_target_is_unhealthy_while_its_engine_serves_nothing(
+    client, published, reason, status
+):
+    published.metrics.add(TargetState("local"))
+
+    async def health():
+        answer = await client.get("/-/healthy?target=local")
+        return answer.status, await answer.text()
+
+    assert await health() == (200, "local: not_probed\n")
+    failed = replace(failed_session(target="local"), failure=Failure(reason, ""))
+    publish(published.metrics, failed)
+    said = reason if status == 503 else "failing"
+    assert await health() == (status, f"local: {said}\n")
+    publish(published.metrics, session(target="local"))
+    assert (await health())[0] == 200
+
+
+async def test_a_target_whose_cache_is_wedged_is_unhealthy(client, published):
+    state = TargetState("local")
+    published.metrics.add(state)
+    publish(published.metrics, session(target="local"))
+    state.wedged = True
+    answer = await client.get("/-/healthy?target=local")
+    assert (answer.status, await answer.text()) == (503, "local: wedged\n")
+
+
+async def test_the_health_of_a_target_that_does_not_exist_is_a_clear_error(client):
+    answer = await client.get("/-/healthy?target=nobody")
+    assert answer.status == 400
+    assert "there is no target 'nobody'" in await answer.text()
 
 
 async def test_ready_once_every_target_has_been_looked_at(client, published):
