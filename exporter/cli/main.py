@@ -30,9 +30,8 @@ examples:
   vllm-cache-exporter demo
   vllm-cache-exporter probe http://127.0.0.1:8000
 
-Exit code: 0 fine, 1 the engine is unhealthy or the command failed, 2 wrong usage or configuration,
-3 the output could not be written.
-`COMMAND --help` has the options of a command."""
+Exit code: 0 fine, 1 the engine is unhealthy or the command failed, 2 wrong usage or \
+configuration, 3 the output could not be written. `COMMAND --help` has the options of a command."""
 
 COMMANDS = {
     "run": "Measure the configured targets and serve /metrics until stopped.",

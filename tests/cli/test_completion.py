@@ -8,17 +8,7 @@ import subprocess
 import pytest
 from commands import run_command
 
-COMMANDS = [
-    "run",
-    "demo",
-    "simulate",
-    "probe",
-    "compare",
-    "check",
-    "launch",
-    "config",
-    "completion",
-]
+from exporter.cli.main import COMMANDS
 
 
 def completed(tmp_path, *words: str) -> list[str]:

@@ -25,6 +25,7 @@ def run(*arguments: str, **streams: object) -> subprocess.CompletedProcess[str]:
     [
         ("config",),
         ("--help",),
+        ("--version",),
         ("probe", "--simulated"),
         ("probe", "--simulated", "--csv"),
         ("probe", "--simulated", "--json", "-q"),

@@ -13,6 +13,8 @@ from exporter import config
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from _typeshed import SupportsWrite
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose `--help` fits on a screen. `--help-all` shows the rest too.
@@ -41,6 +43,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {message}\nTry: {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Unlike argparse's own, it does not hide that the output cannot be written."""
+        print(message, end="", file=file or sys.stderr)
 
     def shorten(self, action: argparse.Action, text: str = argparse.SUPPRESS) -> None:
         """Let `--help` say only `text` about an option; by default it leaves the option out."""
