@@ -121,10 +121,11 @@ release-check: install release-tools  ## build sdist and wheel, install only the
 	$(BIN)/python release/check.py
 
 # The label is only there if the revision is known.
+image: VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
 image: REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 image:  ## build the image, with the revision of this checkout in it
 	docker build $(if $(REVISION),--build-arg REVISION=$(REVISION) --label org.opencontainers.image.revision=$(REVISION)) \
-	  --tag vllm-cache-exporter:0.1.0 .
+	  --tag vllm-cache-exporter:$(VERSION) .
 
 clean:  ## remove the environments and the files of the tools
 	rm -rf $(VENV) $(TOOLS) $(FUZZ) fuzz/findings .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
