@@ -66,7 +66,7 @@ def test_an_engine_with_a_reuse_rule_passes_with_what_the_rule_gives_up():
     assert "disable_eagle_block_drop" in tests["reuse_rule"]["evidence"]
     assert "EAGLE or MTP gives up 528 tokens a turn" in tests["second_turn"]["evidence"]
     assert "A match unit larger than the cache block gives up" in tests["second_turn"]["evidence"]
-    assert tests["wedge"]["evidence"].endswith(" hit 1056 of 1056 possible")
+    assert tests["wedge"]["evidence"].endswith(" hit 1,056 of 1,056 possible")
 
 
 def test_an_unknown_test_is_not_a_failure():

@@ -301,7 +301,7 @@ def test_an_engine_that_gives_up_tokens_by_its_rule_meets_the_limit_and_is_told_
     assert "EAGLE or MTP gives up 16 tokens a turn, 1.9 % of this session's prompt tokens." in words
     assert "disable_eagle_block_drop" in words
     assert "Nothing to change" not in words
-    assert "attain-" in shown.output
+    assert "attain." in shown.output
     assert "16 given up by the engine's rule" in shown.errors
     rows = list(csv.DictReader(io.StringIO(told.output)))
     assert [row["rule_lost_speculative_decoding_tokens"] for row in rows] == ["0", *["16"] * 7]

@@ -50,8 +50,35 @@ def test_each_turn_is_one_line_that_fits(width, cold):
 def test_a_narrow_terminal_cuts_no_number():
     page = drawn(LONG[:1], 40, cold=True)
     assert "…" not in page
-    digits = re.sub(r"\D", "", page)
-    assert len(digits) >= len(re.sub(r"\D", "", drawn(LONG[:1], 80, cold=True)))
+    shown = re.findall(r"\d[\d,.]*", page)
+    assert set(shown) < set(re.findall(r"\d[\d,.]*", drawn(LONG[:1], 160, cold=True)))
+    assert {"123,000", "99.6", "12"} <= set(shown)
+
+
+@pytest.mark.parametrize("turns", [LONG, TURNS, EAGLE_TURNS, [OPEN_RULE]])
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("width", [60, 70, 80])
+def test_from_60_columns_on_no_word_is_broken_and_each_turn_is_one_line(turns, cold, width):
+    lines = [line.rstrip() for line in drawn(turns, width, cold=cold).splitlines()]
+    assert all(len(line) <= width for line in lines)
+    words = {
+        *("turn", "prompt", "compl.", "cached", "hit", "ratio", "ideal", "attain.", "eff."),
+        *("TTFT", "cold", "latency", "cache"),
+    }
+    rule = next(n for n, line in enumerate(lines) if "──" in line)
+    assert {word for line in lines[:rule] for word in line.split()} <= words
+    assert rule <= 2
+    starts = [line.split()[0] for line in lines if line.strip()[:1].isdigit()]
+    assert starts == [str(one.index) for one in turns]
+
+
+def test_what_a_narrow_terminal_leaves_out_says_least_about_the_cache():
+    def header(width: int) -> list[str]:
+        return drawn(EAGLE_TURNS, width, cold=True).splitlines()[1].split()
+
+    assert {"ideal", "latency"} & set(header(60)) == set()
+    assert {"cached", "ratio", "eff.", "TTFT", "cache"} <= set(header(60))
+    assert {"ideal", "latency", "attain."} <= set(header(80))
 
 
 def test_the_line_of_a_turn_has_all_its_numbers():
@@ -89,7 +116,9 @@ def test_each_turn_of_an_engine_with_a_rule_is_one_line_that_fits(width, cold):
 
 def test_attainable_has_a_column_only_if_the_rule_gives_something_up():
     last = drawn(EAGLE_TURNS).rstrip().splitlines()
-    assert last[0].split() == ["comple-", "hit", "attain-", "effi-"]
+    assert last[1].split()[:8] == [
+        *("turn", "prompt", "compl.", "cached", "ratio", "ideal", "attain.", "eff."),
+    ]
     assert last[-1].split() == [
         *("all", "3,750", "96", "2,208", "58.9", "%", "2,272", "2,208", "100", "%")
     ]

@@ -93,7 +93,7 @@ def test_the_second_turn_passes_by_the_rule_and_says_what_the_rule_gives_up():
     found = of_second_turn(session(*EAGLE_TURNS, reuse_rule=EAGLE))
     assert found.verdict is Verdict.PASS
     assert found.evidence == (
-        "2208 of 2750 prompt tokens of turns 2 to 3 came from cache, all that the engine's reuse "
+        "2,208 of 2,750 prompt tokens of turns 2 to 3 came from cache, all that the engine's reuse "
         "rule allows (efficiency 100 %). EAGLE or MTP gives up 32 tokens a turn, 1.7 % of this "
         "session's prompt tokens"
     )
@@ -104,7 +104,7 @@ def test_a_loss_fails_the_second_turn_beside_the_rule():
     lost = turn(3, 1500, 0, 1280, gives_up=32, cause=LossCause.EVICTED)
     found = of_second_turn(session(*EAGLE_TURNS[:2], lost, reuse_rule=EAGLE))
     assert found.verdict is Verdict.FAIL
-    assert "lost: 1248 evicted" in found.evidence
+    assert "lost: 1,248 evicted" in found.evidence
     assert found.evidence.endswith("EAGLE or MTP gives up 32 tokens a turn, 1.7 % of this "
                                    "session's prompt tokens")  # fmt: skip
 
@@ -131,12 +131,12 @@ def test_with_an_unknown_rule_a_turn_that_hits_less_than_one_before_is_no_pass()
     result = session(*EAGLE_TURNS[:2], less)
     assert of_second_turn(result).verdict is Verdict.UNKNOWN
     assert of_engines(result).verdict is Verdict.PASS
-    assert "turn 3 hit 0 of 1500 tokens" in of_second_turn(result).evidence
+    assert "turn 3 hit 0 of 1,500 tokens" in of_second_turn(result).evidence
 
 
 @pytest.mark.parametrize(
     ("hit", "said"),
-    [(1792, "hit 1792 of 1792 possible"), (1808, "hit 1808"), (16, "hit 16 of 1792")],
+    [(1792, "hit 1,792 of 1,792 possible"), (1808, "hit 1,808"), (16, "hit 16 of 1,792")],
 )
 def test_a_repeat_that_hits_more_than_the_rule_promises_is_not_set_against_less(hit, said):
     repeated = IsolationTest(
@@ -146,7 +146,7 @@ def test_a_repeat_that_hits_more_than_the_rule_promises_is_not_set_against_less(
     found = of_wedge(repeated)
     assert found.verdict is Verdict.PASS
     assert said in found.evidence
-    assert "1808 of" not in found.evidence
+    assert "1,808 of" not in found.evidence
 
 
 @pytest.mark.parametrize(

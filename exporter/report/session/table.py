@@ -72,14 +72,16 @@ def turn_table(
     engine's reuse rule gives up tokens, a column has what it lets the engine serve, and where a
     store served some, another has its part of the cached tokens.
 
-    80 columns are enough. From `WIDE` columns on, each turn has a bar of its prompt.
+    A narrow terminal gets fewer columns, so that no word or number is broken from 60 columns on.
+    From `WIDE` columns on, each turn has a bar of its prompt.
     """
     ruled = attainable_differs(turns)
     stored = any(turn.external_cached_tokens for turn in turns)
     more = _RULE_WIDTH if ruled else 0
     wide, widest = width >= WIDE + more, width >= WIDEST + more
-    short_of_room = cold + ruled + stored > 1 and not wide
-    columns = _columns(cold=cold, ruled=ruled, stored=stored, short_of_room=short_of_room)
+    columns = _columns(cold=cold, ruled=ruled, stored=stored)
+    if not wide:
+        columns = _fitting(columns, turns, width)
     table = Table(
         box=_RULE_ASCII if ascii_only else _RULE,
         show_edge=False,
@@ -125,23 +127,34 @@ class _Column(NamedTuple):
     marked: bool = False
 
 
+_PROMPT = _Column(
+    "prompt",
+    lambda turn: numbers.count(turn.prompt_tokens),
+    lambda totals, write: write(totals.prompt_tokens),
+)
+_IDEAL = _Column(
+    "ideal",
+    lambda turn: numbers.count(turn.ideal_cached_tokens),
+    lambda totals, write: write(totals.ideal_tokens),
+)
+_LATENCY = _Column("latency", lambda turn: numbers.seconds(turn.latency_seconds))
 _COMPLETION = _Column(
     "completion",
     lambda turn: numbers.count(turn.completion_tokens),
     lambda totals, write: write(totals.completion_tokens),
-    "comple-\ntion",
+    "compl.",
 )
 _ATTAINABLE = _Column(
     "attainable",
     lambda turn: numbers.count(turn.attainable_cached_tokens),
     lambda totals, write: write(totals.attainable_tokens),
-    "attain-\nable",
+    "attain.",
 )
 _EXTERNAL = _Column(
     "external",
     lambda turn: numbers.count(turn.external_cached_tokens),
     lambda totals, write: write(totals.external_tokens),
-    "exter-\nnal",
+    "extern.",
 )
 _COLD = _Column(
     "cold TTFT", lambda turn: numbers.seconds(turn.cold_ttft_seconds), short="cold\nTTFT"
@@ -149,11 +162,7 @@ _COLD = _Column(
 _MARK = _Column("cache", lambda _turn: "", marked=True)
 _COLUMNS = (
     _Column("turn", lambda turn: numbers.count(turn.index), lambda _totals, _write: "all"),
-    _Column(
-        "prompt",
-        lambda turn: numbers.count(turn.prompt_tokens),
-        lambda totals, write: write(totals.prompt_tokens),
-    ),
+    _PROMPT,
     _COMPLETION,
     _Column(
         "cached",
@@ -168,33 +177,48 @@ _COLUMNS = (
         "hit\nratio",
         marked=True,
     ),
-    _Column(
-        "ideal",
-        lambda turn: numbers.count(turn.ideal_cached_tokens),
-        lambda totals, write: write(totals.ideal_tokens),
-    ),
+    _IDEAL,
     _ATTAINABLE,
     _Column(
         "efficiency",
         lambda turn: numbers.percent(turn.efficiency_ratio),
         lambda totals, _write: numbers.percent(totals.efficiency_ratio),
-        "effi-\nciency",
+        "eff.",
         marked=True,
     ),
     _Column("TTFT", lambda turn: numbers.seconds(turn.ttft_seconds)),
     _COLD,
-    _Column("latency", lambda turn: numbers.seconds(turn.latency_seconds)),
+    _LATENCY,
     _MARK,
 )
 
 
-def _columns(*, cold: bool, ruled: bool, stored: bool, short_of_room: bool) -> list[_Column]:
-    left_out = {
-        _COLD: not cold,
-        _ATTAINABLE: not ruled,
-        _EXTERNAL: not stored,
-        _COMPLETION: short_of_room,
-    }
+_FIRST_LEFT_OUT = (_COMPLETION, _IDEAL, _LATENCY, _ATTAINABLE, _EXTERNAL, _PROMPT, _COLD)
+"""What a narrow terminal gets last: the other columns say how well the cache works."""
+
+
+def _fitting(columns: Sequence[_Column], turns: Sequence[TurnFacts], width: int) -> list[_Column]:
+    """The columns without those that find no room in `width`."""
+    left = list(columns)
+    for one in _FIRST_LEFT_OUT:
+        if sum(_width(column, turns) + 1 for column in left) - 1 <= width:
+            break
+        left = [column for column in left if column is not one]
+    return left
+
+
+def _width(column: _Column, turns: Sequence[TurnFacts]) -> int:
+    if column is _MARK:
+        words = [mark(turn, before).word for before, turn in pairwise([None, *turns]) if turn]
+    else:
+        words = [column.cell(turn) for turn in turns]
+    footer = column.sum(session_totals(turns), _short_count)
+    header = (column.short or column.name).split("\n")
+    return max(map(len, (*words, footer, *header)))
+
+
+def _columns(*, cold: bool, ruled: bool, stored: bool) -> list[_Column]:
+    left_out = {_COLD: not cold, _ATTAINABLE: not ruled, _EXTERNAL: not stored}
     return [column for column in _COLUMNS if not left_out.get(column, False)]
 
 

@@ -59,9 +59,8 @@ def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:
 
 
 def of_model(info: EngineInfo) -> Finding:
-    context = (
-        "" if info.max_model_len is None else f", with a context of {info.max_model_len} tokens"
-    )
+    length = info.max_model_len
+    context = "" if length is None else f", with a context of {numbers.tokens(length)}"
     return passed(CheckTest.MODEL, f"{info.model}{context}")
 
 

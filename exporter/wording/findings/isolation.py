@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.reuse.repeated_prompt import RepeatOutcome
 from exporter.analysis.wedge import wedge_of, wedged_by
 from exporter.model.session import LossCause, Notice
+from exporter.wording import numbers
 from exporter.wording.findings.finding import (
     TRANSFER,
     UNREPORTED,
@@ -39,7 +40,7 @@ def of_isolation(test: IsolationTest) -> Finding:
     same = test.same_salt_cached or test.third_cached or test.overlap_cached
     if not same:
         return unknown(name, "the same salt did not hit either, so another salt proves nothing")
-    text = f"the same salt hit {same} tokens, another salt none"
+    text = f"the same salt hit {numbers.tokens(same)}, another salt none"
     if test.mixed:
         return unknown(name, f"{text}; but several engines answer at this URL")
     if test.ranks is not None and test.ranks > 1:
@@ -50,7 +51,7 @@ def of_isolation(test: IsolationTest) -> Finding:
 
 def _leaked(test: IsolationTest, tokens: int) -> Finding:
     """What a hit under a new salt proves of the store, and of the engine's own cache."""
-    text = f"a prompt with a new salt was served {tokens} tokens from cache"
+    text = f"a prompt with a new salt was served {numbers.tokens(tokens)} from cache"
     external, other = test.other_salt_external, test.other_salt_cached
     if not external or other is None:
         return failed(
@@ -86,19 +87,20 @@ def of_wedge(test: IsolationTest, session: SessionResult | None = None) -> Findi
     if found is None:
         return unknown(name, UNREPORTED)
     outcome, why = found
-    sent = f"a prompt of {test.prompt_tokens} tokens, sent twice in a row, hit"
-    text = f"{sent} {test.same_salt_cached}"
+    sent = f"a prompt of {numbers.tokens(test.prompt_tokens)}, sent twice in a row, hit"
+    text = f"{sent} {numbers.count(test.same_salt_cached)}"
     if wedged is False:
         if outcome is RepeatOutcome.UNREPORTED:
             return passed(name, f"{text} by usage, but {why}: the cache works")
         expected = test.possible  # the least by the rule: a hit may be longer
         of_possible = expected is not None and (test.same_salt_cached or 0) <= expected
-        return passed(name, f"{text} of {expected} possible" if of_possible else text)
+        possible = f" of {numbers.count(expected)} possible" if of_possible else ""
+        return passed(name, f"{text}{possible}")
     if test.third_cached or (test.overlap_cached and outcome is not RepeatOutcome.UNKNOWN):
         return _of_later_hit(test, session, text)
     if outcome is RepeatOutcome.UNKNOWN:
         return unknown(name, f"{text}; {why}")
-    text = f"{text} of {test.possible} possible, with room in the cache; {why}"
+    text = f"{text} of {numbers.count(test.possible)} possible, with room in the cache; {why}"
     if wedged:
         return failed(name, text, LOSS_ADVICE[LossCause.WEDGED])
     return unknown(

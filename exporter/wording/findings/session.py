@@ -145,7 +145,7 @@ def of_second_turn(session: SessionResult) -> Finding:
     hidden = _first_loss(session, LossCause.UNREPORTED)
     if hidden is not None:
         tokens = totals.lost_by[hidden.cause]
-        text = f"usage hides hits; lost: {tokens} unreported; {hidden.evidence}"
+        text = f"usage hides hits; lost: {numbers.count(tokens)} unreported; {hidden.evidence}"
         return failed(name, text, LOSS_ADVICE[hidden.cause])
     if not later or totals.cached_tokens is None:
         if Notice.TRANSFER in session.notices:
@@ -153,8 +153,8 @@ def of_second_turn(session: SessionResult) -> Finding:
         return unknown(name, UNREPORTED)
     prompt = sum(turn.prompt_tokens or 0 for turn in later)
     served = (
-        f"{totals.cached_tokens} of {prompt} prompt tokens of turns 2 to {len(later) + 1} came "
-        "from cache"
+        f"{numbers.count(totals.cached_tokens)} of {numbers.count(prompt)} prompt tokens of turns "
+        f"2 to {len(later) + 1} came from cache"
     )
     rule = "".join(f". {amount}" for amount in amounts_given_up(session).values())
     if totals.lost_by:
@@ -190,7 +190,7 @@ def _of_losses(served: str, session: SessionResult, totals: SessionTotals, rule:
     """
     lost = totals.lost_by
     worst = max(lost, key=lambda cause: lost[cause])
-    causes = ", ".join(f"{tokens} {cause}" for cause, tokens in lost.items())
+    causes = ", ".join(f"{numbers.count(tokens)} {cause}" for cause, tokens in lost.items())
     first = _first_loss(session, worst)
     evidence = first.evidence if first else ""
     text = f"{served}; lost: {causes}; turn {totals.lost_in[worst][0]}: {evidence}{rule}"
@@ -213,7 +213,8 @@ def _unexplained_drop(session: SessionResult, *, by_rule: bool = False) -> str |
         if cached is None or could is not None:
             continue
         if cached < most or (cached == 0 and others):
-            return f"turn {turn.index} hit {cached} of {turn.prompt_tokens} tokens"
+            prompt = numbers.tokens(turn.prompt_tokens)
+            return f"turn {turn.index} hit {numbers.count(cached)} of {prompt}"
         most = cached
     return None
 
