@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana_foundation_sdk.builders import table
-
 from exporter.container.decide.records import LifecycleState
 from grafana import expressions as promql
 from grafana import kinds, parts
@@ -13,7 +11,7 @@ from grafana.names import Uid
 from grafana.parts import BLUE, GREEN, GREY, ORANGE, RED, dress, now, query, rows
 
 if TYPE_CHECKING:
-    from grafana_foundation_sdk.builders import bargauge, stat, statetimeline, timeseries
+    from grafana_foundation_sdk.builders import bargauge, stat, statetimeline, table, timeseries
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 STATE_COLORS: Final = {
@@ -43,13 +41,20 @@ def _in_order(*columns: str) -> parts.Transformation:
 
 
 def _states() -> list[statetimeline.Panel | stat.Panel]:
-    diagnosis = promql.or_reason(
+    diagnosis = promql.or_word(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
-        "vllm_container_docker_up",
         "reason",
-        "none",
+        {
+            "none": promql.DOCKER_ANSWERS,
+            "unknown": promql.DOCKER_SILENT,
+            "no container": promql.NO_CONTAINER,
+        },
     )
-    answers = {"1": ("Docker answers", GREEN), "0": ("Docker does not answer", RED)}
+    answers = {
+        "1": ("Docker answers", GREEN),
+        "0": ("Docker does not answer", RED),
+        "-1": ("no container", GREY),
+    }
     drift = {"0": ("present settings", GREEN), "1": ("other settings", ORANGE)}
     return [
         dress(
@@ -64,21 +69,22 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
         dress(
             kinds.name_of_series(((None, GREEN), (1, RED))),
             "Diagnosis",
-            "Why a container is not healthy. The exporter's page shows evidence and advice.",
+            "Why a container is not healthy. Unknown while Docker does not answer. The exporter's "
+            "page shows evidence and advice.",
             "none",
             (8, 4),
             now("A", diagnosis, "{{target}}: {{reason}}"),
         ).links([parts.runbook("Crash loop", "crash-loop")]),
         dress(
-            kinds.verdict(answers, "no container supervised"),
+            kinds.verdict(answers),
             "Docker",
             "Whether Docker answers. While it does not, the state is unknown.",
             "none",
             (4, 4),
-            now("A", promql.gauge("vllm_container_docker_up")),
-        ),
+            now("A", promql.or_no_container(promql.DOCKER)),
+        ).links([parts.runbook("Docker unreachable", "docker-unreachable")]),
         dress(
-            kinds.verdict(drift, "unknown"),
+            kinds.verdict(drift),
             "Settings of the container",
             "Whether the container was created with the present settings. Unknown for a container "
             "that the exporter did not create.",
@@ -87,7 +93,7 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             now("A", promql.gauge("vllm_container_config_drift")),
         ),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Time in this state",
             "How long the container has been in its present state.",
             parts.SECONDS,
@@ -95,7 +101,7 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             now("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
         ),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Duration of the last start",
             "From the start of the container until it was ready, for the last successful start: "
             "weights, compilation, warm-up.",
@@ -121,10 +127,14 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
         ("E", "vllm_container_model_loads_total", "{{target}} weights loaded"),
     )
     made_of = promql.gauge("vllm_container_info", by="target, mode, name, image")
-    steps = parts.thresholds(((None, GREEN), (1, ORANGE), (3, RED)))
+    steps = ((None, GREEN), (1, ORANGE), (3, RED))
+    restarts, failures = (
+        promql.or_word(f"{causes} > 0", "reason", {"none": promql.DOCKER_ANSWERS})
+        for causes in (restarts, failures)
+    )
     return [
         dress(
-            kinds.ranking().thresholds(steps).decimals(0),
+            kinds.ranking(steps).decimals(0),
             "Restarts, by cause",
             "Restarts of the container in the dashboard's time range, by their cause; the five "
             "most frequent causes.",
@@ -133,7 +143,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             now("A", f"topk(5, {restarts})", "{{target}}: {{reason}}"),
         ),
         dress(
-            kinds.ranking().thresholds(steps).decimals(0),
+            kinds.ranking(steps).decimals(0),
             "Failed starts, by cause",
             "Starts in the dashboard's time range that never became ready; the five most frequent "
             "causes.",
@@ -154,11 +164,11 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             ),
         ),
         dress(
-            table.Panel(),
+            kinds.grid(),
             "The container",
             "The mode of its target, its name and its image.",
             "none",
-            (24, 4),
+            (24, 7),
             rows("A", made_of),
         ).transformations(parts.transformations(_in_order("target", "mode", "name", "image"))),
     ]
@@ -287,27 +297,27 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
     rule = ("target", "unit_tokens", "dropped_blocks", "answers_kept", "lookahead_tokens")
     return [
         dress(
-            table.Panel(),
+            kinds.grid(),
             "The engine",
             "What the engine reports about itself. A field is empty if it is unknown. A hit counts "
             "in whole match units.",
             "none",
-            (24, 4),
+            (24, 7),
             rows("A", promql.gauge("vllm_engine_info", by=", ".join(order))),
         ).transformations(parts.transformations(_in_order(*order))),
         dress(
-            table.Panel(),
+            kinds.grid(),
             "The reuse rule",
             "How much of a known prefix the engine serves, as the exporter learned it from hits: "
             "the unit that hits are multiples of, the units that it drops from the end of a hit, "
             "whether it keeps the blocks of answers, and how many tokens at the end may not count. "
             "A field is empty while it is unknown. No row: the rule is unknown.",
             "none",
-            (24, 4),
+            (24, 7),
             rows("A", promql.gauge("vllm_engine_reuse_rule", by=", ".join(rule))),
         ).transformations(parts.transformations(_in_order(*rule))),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "KV cache capacity",
             "How many tokens the KV cache of one rank can hold.",
             parts.TOKENS,
@@ -315,14 +325,14 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             now("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
         ),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Restarts of the engine's process",
             "In the dashboard's time range, counted by the process's start time, for any reason. "
             "Each restart empties the cache.",
             parts.COUNT,
             (6, 6),
             now("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
-        ),
+        ).decimals(0),
         dress(
             kinds.lines().min(0),
             "Scrape duration of the engine's metrics",

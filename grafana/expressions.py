@@ -39,15 +39,26 @@ def ratio(part: str, whole: str) -> str:
     return f"{part} / ({whole} > 0)"
 
 
-def or_reason(expression: str, known: str, label: str, word: str) -> str:
-    """`expression`, or 0 with the label's value `word` if it is absent while `known` is there.
+def or_word(expression: str, label: str, words: Mapping[str, str]) -> str:
+    """`expression`, or the first of `words` whose expression is there, as the label's value.
 
-    "Nothing found" is an answer. "Nothing known" is not: without `known` the result is absent.
+    "Nothing found" is an answer, 0. "Nothing known" is none: NaN, or absent.
     """
-    return (
-        f"({expression}) or on (target) "
-        f'label_replace(0 * {gauge(known)}, "{label}", "{word}", "", "")'
-    )
+    others = (f'label_replace({of}, "{label}", "{word}", "", "")' for word, of in words.items())
+    return " or on (target) ".join((f"({expression})", *others))
+
+
+def while_up(up: str, expression: str) -> str:
+    """A ratio over a window, but only while the last session or scrape succeeded.
+
+    The window outlives an engine or an exporter that is gone.
+    """
+    return f"({expression}) and on (target) ({gauge(up)} == 1)"
+
+
+def each_target(expression: str) -> str:
+    """`expression`, and NaN for the targets without a value, so that they do not drop out."""
+    return f"({expression}) or on (target) NaN * {gauge('vllm_engine_up')}"
 
 
 def named(label: str, expressions: Mapping[str, str]) -> str:
@@ -98,6 +109,52 @@ LOST: Final = f'cause!~"{_RULE_CAUSES}"'
 GIVEN_UP_BY_RULE: Final = f'cause=~"{_RULE_CAUSES}"'
 LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", LOST, by="cause")
 GIVEN_UP_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="cause")
+
+LAST_SESSION: Final = f"max by (target) (target:vllm_probe_last_session_hit:ratio{{{TARGET}}})"
+"""A recorded series, the same that alerts use. Turns 2 and later."""
+_OF_SCENARIOS: Final = (
+    f"max by (target, scenario) (target_scenario:vllm_probe_last_session_{part}:ratio{{{TARGET}}})"
+    for part in ("hit", "attainable")
+)
+LAST_EFFICIENCY: Final = f"min by (target) ({ratio(*_OF_SCENARIOS)})"
+"""Of the worst scenario's last session."""
+RULES_LOADED: Final = f"count(target:vllm_probe_last_session_hit:ratio{{{TARGET}}})"
+ALERTS_FIRING: Final = (
+    f'count by (target) (ALERTS{{{TARGET}, alertstate="firing"}}) '
+    f"or on (target) (0 * {gauge('vllm_engine_up')} and on () {RULES_LOADED})"
+)
+EXPORTER_UP: Final = 'min(up{job="vllm-cache-exporter"})'
+WEDGED: Final = gauge("vllm_probe_cache_wedged")
+
+DOCKER: Final = gauge("vllm_container_docker_up")
+DOCKER_ANSWERS: Final = f"0 * ({DOCKER} == 1)"
+DOCKER_SILENT: Final = f"NaN * ({DOCKER} == 0)"
+_NO_CONTAINER: Final = f"({gauge('vllm_engine_up')} unless on (target) {DOCKER})"
+NO_CONTAINER: Final = f"NaN * {_NO_CONTAINER}"
+
+
+def or_no_container(expression: str) -> str:
+    """`expression`, or -1 for a target that the exporter knows and whose container it does not."""
+    return f"({expression}) or on (target) 0 * {_NO_CONTAINER} - 1"
+
+
+def _grown(family: str, by: str, over: str = "1m") -> str:
+    """Where a counter grew since then: for annotations, whose step is one minute.
+
+    `increase` misses what grows between the last sample of a window and the first of the next.
+    The restarts of a container have a series for a reason from its first restart on: 0 before it.
+    """
+    now, before = (f"sum by ({by}) ({family}{{{TARGET}}}{at})" for at in ("", f" offset {over}"))
+    watched = f"vllm_container_docker_up{{{TARGET}}} offset {over}"
+    return f"{now} - ({before} or 0 * {now} and on (target) {watched}) > 0"
+
+
+CONTAINER_RESTARTED: Final = _grown("vllm_container_restarts_total", "target, reason")
+ENGINE_RESTARTED: Final = (
+    f"{_grown('vllm_engine_restarts_total', 'target')} "
+    f"unless on (target) {_grown('vllm_container_restarts_total', 'target', '15m')}"
+)
+"""Not where the container restarted: that has a mark."""
 
 # 1 if at least one engine is a simulator, 0 if all that answer are real, absent if none answers.
 SIMULATED: Final = (

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana_foundation_sdk.builders import table
-
 from grafana import expressions as promql
 from grafana import kinds, parts
 from grafana.engine import STATE_WORDS
 from grafana.names import Uid, dashboard_url
-from grafana.overview import UP
-from grafana.parts import GREEN, ORANGE, RED, dress, query, rows
+from grafana.overview import UP, WEDGED
+from grafana.parts import GREEN, GREY, RED, dress, query, rows
 
 if TYPE_CHECKING:
-    from grafana_foundation_sdk.builders import statetimeline, timeseries
+    from grafana_foundation_sdk.builders import statetimeline, table, timeseries
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 # Column, unit, query.
 COLUMNS: Final = (
+    ("alerts", parts.COUNT, promql.ALERTS_FIRING),
     ("engine", "none", promql.gauge("vllm_engine_up")),
     ("probe", "none", promql.gauge("vllm_probe_up")),
-    ("container", "none", promql.CONTAINER_STATE),
-    ("hit ratio (probe)", parts.RATIO, promql.PROBE_HIT_RATIO),
-    ("efficiency", parts.RATIO, promql.PROBE_EFFICIENCY),
-    ("given up by its rule", parts.RATIO, promql.GIVEN_UP),
-    ("hit ratio (users)", parts.RATIO, promql.USERS_HIT_RATIO),
-    ("warm TTFT", parts.SECONDS, promql.ttft_mean("warm")),
-    ("cold TTFT", parts.SECONDS, promql.ttft_mean("cold")),
+    ("container", "none", promql.or_no_container(promql.CONTAINER_STATE)),
+    ("repeated", "none", promql.WEDGED),
+    ("last session", parts.RATIO, promql.LAST_SESSION),
+    ("efficiency", parts.RATIO, promql.LAST_EFFICIENCY),
+    ("given up", parts.RATIO, promql.while_up("vllm_probe_up", promql.GIVEN_UP)),
+    ("users", parts.RATIO, promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO)),
+    ("warm TTFT", parts.SECONDS, promql.while_up("vllm_probe_up", promql.ttft_mean("warm"))),
+    ("cold TTFT", parts.SECONDS, promql.while_up("vllm_probe_up", promql.ttft_mean("cold"))),
     (
-        "users' tokens saved",
+        "saved",
         parts.TOKENS,
         promql.increase("vllm_engine_users_tokens_saved_total", over="$__range"),
     ),
@@ -37,42 +37,54 @@ COLUMNS: Final = (
     ("waiting", parts.COUNT, promql.gauge("vllm_engine_requests_waiting")),
     ("restarts", parts.COUNT, promql.increase("vllm_engine_restarts_total", over="$__range")),
 )
+LOOKS: Final = {
+    "alerts": kinds.in_steps(((None, GREEN), (1, RED))),
+    "engine": kinds.in_words(UP),
+    "probe": kinds.in_words(UP),
+    "container": (
+        *kinds.in_words({**STATE_WORDS, "-1": ("none", GREY)}),
+        ("custom.minWidth", 95),
+    ),
+    "repeated": kinds.in_words(WEDGED),
+    "last session": kinds.in_steps(parts.HIT_RATIO_STEPS),
+    "efficiency": kinds.in_steps(parts.EFFICIENCY_STEPS),
+    "users": kinds.in_steps(parts.HIT_RATIO_STEPS),
+}
 
 
 def _table() -> table.Panel:
     refs = {chr(ord("A") + index): column for index, column in enumerate(COLUMNS)}
     panel = dress(
-        table.Panel(),
+        kinds.grid(),
         "Targets",
-        "One row per target. Ratios and times are over the averaging window, tokens saved and "
-        "restarts over the dashboard's time range. Efficiency is against what the engine's own "
-        "reuse rule lets it serve; what the rule gives up is beside it. An empty cell is not "
-        "known, or the target has no container. The name of a target links to its session.",
+        "One row per target, the one with most alerts first. Alerts: how many are firing. "
+        "Container: none if the exporter supervises none. Repeated: whether a repeated prompt "
+        "hits, or the cache is wedged. Last session: hit ratio of the probe's last session. "
+        "Efficiency: of what the engine's own reuse rule lets it serve. Given up (by that rule), "
+        "users (their hit ratio) and times are over the averaging window; saved (tokens, for "
+        "users) and restarts over the dashboard's time range. The name of a target leads to its "
+        "dashboards.",
         "none",
         (24, 11),
         *(rows(ref, expr) for ref, (_, _, expr) in refs.items()),
     ).transformations(
         parts.transformations(
-            *parts.joined("target", {f"Value #{ref}": c[0] for ref, c in refs.items()})
+            *parts.joined("target", {f"Value #{ref}": c[0] for ref, c in refs.items()}),
+            ("sortBy", {"fields": {}, "sort": [{"field": "alerts", "desc": True}]}),
         )
     )
-    more = {
-        "engine": kinds.in_words(UP),
-        "probe": kinds.in_words(UP),
-        "container": kinds.in_words(STATE_WORDS),
-        "hit ratio (probe)": kinds.in_steps(parts.HIT_RATIO_STEPS),
-        "hit ratio (users)": kinds.in_steps(parts.HIT_RATIO_STEPS),
-        "efficiency": kinds.in_steps(((None, RED), (0.8, ORANGE), (0.95, GREEN))),
-    }
     for name, unit, _ in COLUMNS:
-        panel = panel.override_by_name(*kinds.column(name, unit, *more.get(name, ())))
+        whole = (("decimals", 0),) if unit == parts.COUNT else ()
+        panel = panel.override_by_name(*kinds.column(name, unit, *whole, *LOOKS.get(name, ())))
     to = "${__data.fields.target}"
     links = [
         {"title": "Session anatomy", "url": dashboard_url(Uid.SESSION, to)},
         {"title": "Overview", "url": dashboard_url(Uid.OVERVIEW, to)},
         {"title": "Engine and container", "url": dashboard_url(Uid.ENGINE, to)},
     ]
-    return panel.override_by_name(*kinds.column("target", "none", ("links", links)))
+    return panel.override_by_name(
+        *kinds.column("target", "none", ("links", links), ("custom.minWidth", 140))
+    )
 
 
 def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:

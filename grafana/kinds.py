@@ -11,15 +11,29 @@ from grafana_foundation_sdk.builders import (
     heatmap,
     stat,
     statetimeline,
+    table,
     timeseries,
     trend,
 )
+from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
 from exporter.model.reuse import RuleCause
-from grafana.parts import BLUE, GREY, by_threshold, thresholds, transformations, value_words
+from grafana.parts import (
+    BLUE,
+    GREY,
+    SECONDS,
+    UNKNOWN,
+    by_threshold,
+    fixed,
+    known,
+    thresholds,
+    transformations,
+    unknown_word,
+    value_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,35 +97,44 @@ def bars_of_rule_causes(unit: str) -> timeseries.Panel:
     return panel
 
 
-def figure(*, sparkline: bool = True) -> stat.Panel:
-    """One large number per target; blue if no threshold says what is good.
+def figure() -> stat.Panel:
+    """One large number per target, blue; grey and in words if it is unknown.
 
     Without thresholds Grafana uses its own: red from 80 on.
     """
-    mode = looks.BigValueGraphMode.AREA if sparkline else looks.BigValueGraphMode.NONE
-    neutral = thresholds(((None, BLUE),))
-    return stat.Panel().graph_mode(mode).reduce_options(_last()).thresholds(neutral)
-
-
-def verdict(words: Mapping[str, tuple[str, str]], unknown: str) -> stat.Panel:
-    """A value as a word on its colour; `unknown` if there is no value."""
     return (
-        figure(sparkline=False)
+        stat.Panel()
+        .graph_mode(looks.BigValueGraphMode.NONE)
+        .reduce_options(_last())
+        .mappings([unknown_word()])
+        .no_value(UNKNOWN)
+        .thresholds(thresholds(((None, GREY),)))
+        .color_scheme(fixed(BLUE))
+    )
+
+
+def grade(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
+    """One large number per target, coloured by what is good."""
+    return figure().thresholds(known(steps)).color_scheme(by_threshold())
+
+
+def verdict(words: Mapping[str, tuple[str, str]], unknown: str = UNKNOWN) -> stat.Panel:
+    """A value as a word on its colour; `unknown`, on grey, if there is no value."""
+    return (
+        figure()
         .color_mode(looks.BigValueColorMode.BACKGROUND)
-        .mappings(value_words(words))
+        .mappings([*value_words(words), unknown_word(unknown)])
         .no_value(unknown)
-        .thresholds(thresholds(((None, GREY),)))  # for values without a word
+        .color_scheme(by_threshold())
     )
 
 
 def name_of_series(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
     """The names of the series, coloured by value. For series whose label is the message."""
     return (
-        figure(sparkline=False)
+        grade(steps)
         .text_mode(looks.BigValueTextMode.NAME)
         .color_mode(looks.BigValueColorMode.BACKGROUND)
-        .color_scheme(by_threshold())
-        .thresholds(thresholds(steps))
     )
 
 
@@ -122,6 +145,7 @@ def states(words: Mapping[str, tuple[str, str]]) -> statetimeline.Panel:
         .mappings(value_words(words))
         .merge_values(True)
         .show_value(looks.VisibilityMode.AUTO)
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED))  # else no legend
         .row_height(0.8)
         .fill_opacity(80)
         .legend(_legend())
@@ -150,7 +174,11 @@ def heat() -> heatmap.Panel:
 
 
 def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
-    """Bars side by side, a group for each number of `field`, as text: the axis needs text."""
+    """Bars side by side, a group for each number of `field`, as text: the axis needs text.
+
+    Without a unit of its own the axis would have that of the bars.
+    """
+    unit = SECONDS if field.endswith("_seconds") else "none"
     return (
         barchart.Panel()
         .x_field(field)
@@ -160,11 +188,15 @@ def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
         .fill_opacity(80)
         .legend(_legend())
         .transformations(transformations(*steps, *in_order_of(field), _converted(field, "string")))
+        .override_by_name(*column(field, unit))
     )
 
 
 def curve_by_turn(*steps: Transformation) -> trend.Panel:
-    """Curves over the turns of the last session."""
+    """Curves over the turns of the last session.
+
+    The axis of the turns drops the unit and the range of the values: None takes them away.
+    """
     return (
         trend.Panel()
         .x_field("turn")
@@ -173,19 +205,28 @@ def curve_by_turn(*steps: Transformation) -> trend.Panel:
         .point_size(7)
         .legend(_legend())
         .transformations(transformations(*steps, *in_order_of("turn")))
+        .override_by_name(*column("turn", "none", ("min", None), ("max", None)))
     )
 
 
-def ranking() -> bargauge.Panel:
-    """Horizontal bars, each with its name."""
+def ranking(steps: Sequence[tuple[float | None, str]]) -> bargauge.Panel:
+    """Horizontal bars, each with its name, coloured by value."""
     return (
         bargauge.Panel()
         .orientation(looks.VizOrientation.HORIZONTAL)
         .display_mode(looks.BarGaugeDisplayMode.BASIC)
         .value_mode(looks.BarGaugeValueMode.TEXT)
         .reduce_options(_last())
+        .mappings([unknown_word()])
+        .no_value(UNKNOWN)
+        .thresholds(known(steps))
         .min(0)
     )
+
+
+def grid() -> table.Panel:
+    """A table whose columns share the width, down to that of a short number."""
+    return table.Panel().no_value(UNKNOWN).min_width(75)
 
 
 def lines_at_thresholds() -> common.GraphThresholdsStyleConfig:
@@ -211,12 +252,13 @@ _COLOURED_CELL = ("custom.cellOptions", {"type": "color-background", "mode": "ba
 
 def in_words(words: Mapping[str, tuple[str, str]]) -> tuple[tuple[str, object], ...]:
     """For `column`: values as words with their colours."""
-    return ("mappings", value_words(words)), _COLOURED_CELL
+    return ("mappings", [*value_words(words), unknown_word()]), _COLOURED_CELL
 
 
 def in_steps(steps: Sequence[tuple[float | None, str]]) -> tuple[tuple[str, object], ...]:
     """For `column`: cells coloured by thresholds."""
-    return ("thresholds", thresholds(steps).build()), _COLOURED_CELL
+    steps_and_grey = known(steps).build()
+    return ("thresholds", steps_and_grey), ("mappings", [unknown_word()]), _COLOURED_CELL
 
 
 def _legend() -> common.VizLegendOptions:

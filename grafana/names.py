@@ -6,11 +6,17 @@ from enum import StrEnum
 from typing import Final
 
 TAG: Final = "vllm-cache"
+SEVERAL_TARGETS: Final = "vllm-cache-targets"
+"""The tag of dashboards that can show several targets at once."""
 DATASOURCE_UID: Final = "vllm-prometheus"
 
-# The address of the runbooks in a reader's browser: the exporter of compose.yaml serves them. Only
-# dashboards use it; alerts use an external label of Prometheus (docs/compose.md).
-RUNBOOKS_URL: Final = "http://127.0.0.1:9477/runbooks"
+# The address of the exporter in a reader's browser: that of compose.yaml, until the reader types
+# another one. Only dashboards use it; alerts use an external label of Prometheus (docs/compose.md).
+EXPORTER_URL: Final = "http://127.0.0.1:9477"
+RUNBOOKS_URL: Final = "${exporter}/runbooks"
+
+
+_CARRIED: Final = "${datasource:queryparam}&${window:queryparam}&${exporter:queryparam}"
 
 
 class Uid(StrEnum):
@@ -24,4 +30,9 @@ class Uid(StrEnum):
 
 def dashboard_url(uid: Uid, target: str) -> str:
     """A link from a row or series to another dashboard: same time, the row's target."""
-    return f"/d/{uid}?var-target={target}&${{datasource:queryparam}}&${{__url_time_range}}"
+    return f"/d/{uid}?var-target={target}&{_CARRIED}&${{__url_time_range}}"
+
+
+def session_url() -> str:
+    """A link to Session that leaves the target to it: it shows one, and others show several."""
+    return f"/d/{Uid.SESSION}?{_CARRIED}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 UP = {"1": ("up", GREEN), "0": ("down", RED)}
+WEDGED = {"0": ("hits", GREEN), "1": ("wedged", RED)}
 
 
 def _banner() -> stat.Panel:
@@ -37,37 +38,35 @@ def _banner() -> stat.Panel:
 def _working() -> list[stat.Panel | timeseries.Panel]:
     return [
         dress(
-            kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
-            "Hit ratio of the probe",
-            "Share of the probe's prompt tokens that came from the prefix cache, over the "
-            "averaging window. First turns count too; they are always cold.",
+            kinds.grade(parts.HIT_RATIO_STEPS),
+            "Hit ratio of the last session",
+            "Share of the prompt tokens of the probe's last session that came from the prefix "
+            "cache, without the first turn, which is always cold. Where there was no session, that "
+            "of the last heartbeat. Unknown if the session failed. The alerts use the same value.",
             parts.RATIO,
             (5, 6),
-            query("A", promql.PROBE_HIT_RATIO),
-        )
-        .color_scheme(parts.by_threshold())
-        .links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
+            now("A", promql.each_target(promql.LAST_SESSION)),
+        ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
         dress(
-            kinds.figure().thresholds(
-                parts.thresholds(((None, RED), (0.8, ORANGE), (0.95, GREEN)))
-            ),
-            "Efficiency of the probe",
-            "What the cache served, of the most that the engine's own reuse rule lets it serve "
-            "(attainable). It is 100 % on a healthy server. Absent while the rule is unknown.",
+            kinds.grade(parts.EFFICIENCY_STEPS),
+            "Efficiency of the last session",
+            "What the cache served in the last session or heartbeat, whichever is worse, of the "
+            "most that the engine's own reuse rule lets it serve (attainable). It is 100 % on a "
+            "healthy server. Unknown while the rule is unknown.",
             parts.RATIO,
             (5, 6),
-            query("A", promql.PROBE_EFFICIENCY),
-        ).color_scheme(parts.by_threshold()),
+            now("A", promql.each_target(promql.LAST_EFFICIENCY)),
+        ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
-            kinds.figure().thresholds(parts.thresholds(parts.HIT_RATIO_STEPS)),
+            kinds.grade(parts.HIT_RATIO_STEPS),
             "Hit ratio of users",
             "Share of the users' prompt tokens that the engine found in its prefix cache or in an "
             "external KV store, over the averaging window: vLLM's counters minus the probe's own "
-            "requests. Absent without users.",
+            "requests. Unknown without users, and while the engine's metrics cannot be read.",
             parts.RATIO,
             (5, 6),
-            query("A", promql.USERS_HIT_RATIO),
-        ).color_scheme(parts.by_threshold()),
+            now("A", promql.each_target(promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO))),
+        ).links([parts.runbook("Hit ratio of users low", "hit-ratio-low")]),
         dress(
             kinds.lines()
             .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
@@ -87,38 +86,39 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
 
 def _sound() -> list[stat.Panel]:
     stable = {"1": ("stable", GREEN), "0": ("history changed", RED)}
-    wedged = {"0": ("hits", GREEN), "1": ("wedged", RED)}
     stable_sessions = f"vllm_probe_prefix_stable{{{promql.TARGET}, {promql.FULL_SESSIONS}}}"
+    up = promql.gauge("vllm_probe_up")
     tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
-            kinds.verdict(stable, "unknown"),
+            kinds.verdict(stable),
             "Prompt prefix",
             "Whether every prompt of each scenario's last session started with the turn before it. "
             "If not, the chat template changes the history, and no cache can serve what follows "
             "the change.",
             "none",
             (5, 4),
-            now("A", f"min by (target) ({stable_sessions})"),
-        ),
+            now("A", promql.each_target(f"min by (target) ({stable_sessions})")),
+        ).links([parts.runbook("Prefix unstable", "prefix-unstable")]),
         dress(
-            kinds.verdict(wedged, "unknown"),
+            kinds.verdict(WEDGED),
             "Repeated prompts",
             "Wedged: an identical prompt, sent again at once with room in the cache, did not hit, "
             "although this engine process had hits before. Only a restart of the engine is known "
             "to help.",
             "none",
             (5, 4),
-            now("A", promql.gauge("vllm_probe_cache_wedged")),
+            now("A", promql.each_target(promql.WEDGED)),
         ).links([parts.runbook("Cache wedged", "cache-wedged")]),
         dress(
-            kinds.figure(sparkline=False).override_by_regexp(
+            kinds.figure().override_by_regexp(
                 "/leaks$/",
                 [
                     DynamicConfigValue(id_val=key, value=value)
                     for key, value in kinds.in_steps(((None, GREEN), (1, RED)))
                     if key == "thresholds"
-                ],
+                ]
+                + [DynamicConfigValue(id_val="color", value=parts.by_threshold().build())],
             ),
             "Salt isolation",
             "Tests in the dashboard's time range that sent one prompt with two salts, and those "
@@ -135,16 +135,15 @@ def _sound() -> list[stat.Panel]:
             kinds.name_of_series(((None, GREY), (1, ORANGE))),
             "Notices of the last sessions",
             "What you must know about the last session of each scenario, for example why a value "
-            "is absent.",
+            "is absent. Unknown if a session failed. That an engine is simulated stands above.",
             "none",
             (8, 4),
             now(
                 "A",
-                promql.or_reason(
-                    promql.gauge("vllm_probe_notice", by="target, notice"),
-                    "vllm_probe_up",
+                promql.or_word(
+                    promql.gauge("vllm_probe_notice", 'notice!="simulated"', by="target, notice"),
                     "notice",
-                    "none",
+                    {"none": f"0 * ({up} == 1)", "unknown": f"NaN * ({up} == 0)"},
                 ),
                 "{{target}}: {{notice}}",
             ),
@@ -159,7 +158,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
     ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Tokens saved for users",
             "Prompt tokens of users that came from the cache instead of being computed, in the "
             "dashboard's time range. Without the probe's own.",
@@ -168,7 +167,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             now("A", promql.increase(saved, over="$__range")),
         ),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Prefill time saved for users",
             "Seconds of prefill that users did not wait for, in the dashboard's time range: the "
             "tokens saved times the measured seconds per token of this server. Absent until the "
@@ -185,7 +184,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "chance is larger than the saving.",
             parts.SECONDS,
             (5, 7),
-            query("A", ttft_saved),
+            now("A", promql.each_target(promql.while_up("vllm_probe_up", ttft_saved))),
         ),
         dress(
             kinds.lines().min(0),
@@ -223,9 +222,18 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
     ]
 
 
-def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
+def _alive() -> list[stat.Panel | statetimeline.Panel | timeseries.Panel]:
     failures = promql.increase("vllm_probe_session_failures_total", by="reason")
     return [
+        dress(
+            kinds.verdict(UP),
+            "Exporter",
+            "Whether Prometheus can scrape the exporter (job vllm-cache-exporter). While it "
+            "cannot, all that the exporter measures is unknown.",
+            "none",
+            (4, 7),
+            now("A", promql.EXPORTER_UP, "exporter"),
+        ).links([parts.runbook("Exporter down", "exporter-down")]),
         dress(
             kinds.states(UP),
             "Engine and probe",
@@ -233,17 +241,17 @@ def _alive() -> list[statetimeline.Panel | timeseries.Panel]:
             "finished. If the engine is up but the probe is down, /health does not show the "
             "problem.",
             "none",
-            (14, 7),
+            (11, 7),
             query("A", promql.gauge("vllm_engine_up"), "{{target}} engine"),
             query("B", promql.gauge("vllm_probe_up"), "{{target}} probe"),
-        ),
+        ).links([parts.runbook("vLLM down", "vllm-down")]),
         dress(
             kinds.bars_over_time(),
             "Failed sessions, by reason",
             "Sessions that did not finish, over the averaging window, by the reason of the turn "
             "that failed.",
             parts.COUNT,
-            (10, 7),
+            (9, 7),
             query("A", failures, "{{reason}}"),
         ).links([parts.runbook("Probe failing", "probe-failing")]),
     ]
@@ -262,7 +270,7 @@ def _probe() -> list[stat.Panel]:
     waits = f"{promql.gauge('vllm_probe_paused', by='target, reason')} == 1"
     return [
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Probe rewrites per hour",
             "The share of one rank's KV cache that the probe filled with new entries in the last "
             "hour, which pushes out the oldest ones, and its limit "
@@ -272,7 +280,7 @@ def _probe() -> list[stat.Panel]:
             now("A", promql.named("what", rewritten), "{{target}} {{what}}"),
         ),
         dress(
-            kinds.figure(sparkline=False),
+            kinds.figure(),
             "Age of the last session and heartbeat",
             "How long ago the last full session and the last heartbeat that finished ended. A "
             "heartbeat is sent only where no session came for a while. On a small cache, or an "
@@ -293,7 +301,9 @@ def _probe() -> list[stat.Panel]:
             (9, 6),
             now(
                 "A",
-                promql.or_reason(waits, "vllm_probe_up", "reason", "does not wait"),
+                promql.or_word(
+                    waits, "reason", {"does not wait": f"0 * {promql.gauge('vllm_probe_up')}"}
+                ),
                 "{{target}}: {{reason}}",
             ),
         ),
@@ -309,9 +319,9 @@ def build() -> Dashboard:
     return parts.in_rows(
         board,
         {
+            "Is the engine alive?": _alive(),
             "Does caching work?": [*_working(), *_sound()],
             "What does it save?": _savings(),
-            "Is the engine alive?": _alive(),
             "What does the probe cost?": _probe(),
         },
     )

@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.common import DataSourceRef
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from grafana import names
-from grafana.expressions import FULL_SESSIONS, TARGET
+from grafana.expressions import CONTAINER_RESTARTED, ENGINE_RESTARTED, FULL_SESSIONS, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,9 +50,12 @@ COUNT: Final = "short"
 TOKENS: Final = "si:tok"  # our own unit, with Grafana's SI prefixes
 TOKENS_PER_SECOND: Final = "si:tok/s"
 
+UNKNOWN: Final = "unknown"
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#808080"
 # Below 0.4 an alert fires; from 0.5 on, a session saves more than it computes.
 HIT_RATIO_STEPS: Final = ((None, RED), (0.4, ORANGE), (0.5, GREEN))
+
+EFFICIENCY_STEPS: Final = ((None, RED), (0.8, ORANGE), (0.95, GREEN))
 
 
 def query(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataquery:
@@ -102,6 +105,21 @@ def thresholds(steps: Sequence[tuple[float | None, str]]) -> build.ThresholdsCon
         .mode(model.ThresholdsMode.ABSOLUTE)
         .steps([model.Threshold(value=value, color=color) for value, color in steps])
     )
+
+
+def unknown_word(text: str = UNKNOWN) -> model.SpecialValueMap:
+    """The word for a value that is not there. It is grey: green or red would be a guess."""
+    result = model.ValueMappingResult(text=text, color=GREY, index=0)
+    options = model.DashboardSpecialValueMapOptions(
+        match=model.SpecialValueMatch.NULL_AND_NAN, result=result
+    )
+    return model.SpecialValueMap(options=options)
+
+
+def known(steps: Sequence[tuple[float | None, str]]) -> build.ThresholdsConfig:
+    """Thresholds from 0 on. Grafana gives the first step to a value that is not there: grey."""
+    (_, lowest), *higher = steps
+    return thresholds(((None, GREY), (0, lowest), *higher))
 
 
 def by_threshold() -> build.FieldColor:
@@ -161,7 +179,7 @@ def frame(
         build.Dashboard(title)
         .uid(uid)
         .description(description)
-        .tags([names.TAG])
+        .tags([names.TAG] if one_target else [names.TAG, names.SEVERAL_TARGETS])
         .readonly()  # provisioned: change the script instead
         .timezone("browser")
         .time("now-1h", "now")
@@ -173,10 +191,18 @@ def frame(
                 _target(one_target=one_target),
                 *([_scenario()] if one_target else []),
                 _window(),
+                _exporter(),
             ]
         )
         .annotations([_container_restarts(), _engine_restarts()])
-        .links([_other_dashboards(), _runbooks()])
+        .links(
+            [
+                _other_dashboards(),
+                *([] if one_target else [_session()]),
+                _runbooks(),
+                _exporter_page(),
+            ]
+        )
     )
 
 
@@ -240,16 +266,24 @@ def _window() -> build.IntervalVariable:
     )
 
 
-def _annotation(
-    name: str, color: str, family: str, labels: str, text: str
-) -> build.AnnotationQuery:
+def _exporter() -> build.TextBoxVariable:
+    return (
+        build.TextBoxVariable("exporter")
+        .label("Exporter")
+        .description("The exporter's address in your browser: its page and the runbooks.")
+        .default_value(names.EXPORTER_URL)
+        .current(model.VariableOption(text=names.EXPORTER_URL, value=names.EXPORTER_URL))
+    )
+
+
+def _annotation(name: str, color: str, expr: str, labels: str, text: str) -> build.AnnotationQuery:
     return (
         build.AnnotationQuery()
         .name(name)
         .datasource(SOURCE)
         .enable(True)
         .icon_color(color)
-        .expr(f"sum by ({labels}) (increase({family}{{{TARGET}}}[1m])) > 0")
+        .expr(expr)
         .step("1m")
         .title_format("{{target}}")
         .text_format(text)
@@ -261,7 +295,7 @@ def _container_restarts() -> build.AnnotationQuery:
     return _annotation(
         "Container restarts",
         RED,
-        "vllm_container_restarts_total",
+        CONTAINER_RESTARTED,
         "target, reason",
         "container restarted: {{reason}}",
     )
@@ -271,7 +305,7 @@ def _engine_restarts() -> build.AnnotationQuery:
     return _annotation(
         "Engine restarts",
         ORANGE,
-        "vllm_engine_restarts_total",
+        ENGINE_RESTARTED,
         "target",
         "engine process restarted with an empty cache",
     )
@@ -281,10 +315,33 @@ def _other_dashboards() -> build.DashboardLink:
     return (
         build.DashboardLink("vLLM cache")
         .type(model.DashboardLinkType.DASHBOARDS)
-        .tags([names.TAG])
+        .tags([names.SEVERAL_TARGETS])
         .as_dropdown(False)
         .include_vars(True)
         .keep_time(True)
+    )
+
+
+def _session() -> build.DashboardLink:
+    """By itself: Session shows one target and cannot take over several."""
+    return (
+        build.DashboardLink("Session anatomy")
+        .type(model.DashboardLinkType.LINK)
+        .icon("dashboard")
+        .tooltip("The sessions of one target, turn by turn")
+        .url(names.session_url())
+        .keep_time(True)
+    )
+
+
+def _exporter_page() -> build.DashboardLink:
+    return (
+        build.DashboardLink("Exporter")
+        .type(model.DashboardLinkType.LINK)
+        .icon("external link")
+        .tooltip("The exporter's page: each target with evidence and advice")
+        .url("${exporter}/")
+        .target_blank(True)
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana_foundation_sdk.builders import table
-
 from grafana import expressions as promql
 from grafana import kinds, parts
 from grafana.names import Uid
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
         heatmap,
         prometheus,
         statetimeline,
+        table,
         timeseries,
         trend,
     )
@@ -103,12 +102,12 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
 def _all_values() -> table.Panel:
     queries, in_table = _columns(*(name for name, _, _ in COLUMNS))
     panel = dress(
-        table.Panel(),
+        kinds.grid(),
         "The last session in figures",
         "Every value of the scenario's last session. A value that is not known is absent. If that "
         "session failed, all of them are absent.",
         "none",
-        (24, 8),
+        (24, 11),
         *queries,
     ).transformations(
         parts.transformations(*in_table, *kinds.in_order_of("turn")),

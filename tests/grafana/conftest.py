@@ -15,6 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,17 +38,19 @@ from exporter.metrics.store import Metrics
 from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PATIENCE = 80.0  # seconds, for all that the stack has to show: a bound, it takes about twenty
 DEMO, HEALTHY, FAILING, ROUTED = "demo", "healthy", "failing", "routed"
 
 _CONFIG = """\
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: [/rules/*.yml]
 scrape_configs:
   - job_name: vllm-cache-exporter
-    static_configs: [{{targets: ["127.0.0.1:{demo}", "127.0.0.1:{containers}"]}}]
+    static_configs: [{{targets: {exporters}}}]
 """
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules"
 
 
 @dataclass(frozen=True)
@@ -168,12 +171,32 @@ def containers() -> Iterator[int]:
         thread.join()
 
 
+@contextlib.contextmanager
+def scraping(folder: Path, *ports: int) -> Iterator[Stack]:
+    """A Prometheus with the rules that scrapes exporters at these ports."""
+    config = folder / "prometheus.yml"
+    give_up = time.monotonic() + PATIENCE
+    config.write_text(_CONFIG.format(exporters=json.dumps([f"127.0.0.1:{p}" for p in ports])))
+    config.chmod(0o644)  # Prometheus runs as nobody
+    with prometheus(config, give_up, RULES) as url:
+        yield Stack(url, give_up)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Stack]:
-    config = tmp_path_factory.mktemp("prometheus") / "prometheus.yml"
-    give_up = time.monotonic() + PATIENCE
-    with demo() as demo_port, containers() as containers_port:
-        config.write_text(_CONFIG.format(demo=demo_port, containers=containers_port))
-        config.chmod(0o644)  # Prometheus runs as nobody
-        with prometheus(config, give_up) as url:
-            yield Stack(url, give_up)
+    folder = tmp_path_factory.mktemp("prometheus")
+    with (
+        demo() as demo_port,
+        containers() as containers_port,
+        scraping(folder, demo_port, containers_port) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def dying(tmp_path) -> Iterator[tuple[Stack, Callable[[], None]]]:
+    """A Prometheus with one exporter, and what ends that exporter."""
+    with contextlib.ExitStack() as exporter:
+        port = exporter.enter_context(demo())
+        with scraping(tmp_path, port) as running:
+            yield running, exporter.close

@@ -8,7 +8,7 @@ from pathlib import Path
 from grafana_dashboards import MODELS, strings
 
 from exporter.web import runbooks
-from grafana.names import DATASOURCE_UID, RUNBOOKS_URL
+from grafana.names import DATASOURCE_UID, EXPORTER_URL, RUNBOOKS_URL
 
 ROOT = Path(__file__).parents[2]
 PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
@@ -30,7 +30,7 @@ def test_the_provisioned_data_source_is_the_default_of_the_dashboards():
 
 
 def test_links_to_a_runbook_lead_to_a_page_that_exists():
-    urls = {t for model in MODELS.values() for t in strings(model) if re.match(r"https?://", t)}
+    urls = {t for model in MODELS.values() for t in strings(model) if "/runbooks/" in t}
     assert f"{RUNBOOKS_URL}/" in urls
     pages = urls - {f"{RUNBOOKS_URL}/"}
     assert pages
@@ -43,7 +43,11 @@ def test_links_to_a_runbook_lead_to_a_page_that_exists():
 def test_the_runbook_links_use_the_port_that_compose_publishes():
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     (port,) = re.findall(r'"127\.0\.0\.1:\$\{EXPORTER_PORT:-(\d+)\}:9477"', compose)
-    assert f"http://127.0.0.1:{port}/runbooks" == RUNBOOKS_URL
+    assert f"http://127.0.0.1:{port}" == EXPORTER_URL
+    assert RUNBOOKS_URL == "${exporter}/runbooks"
+    for model in MODELS.values():
+        (exporter,) = (v for v in model["templating"]["list"] if v["name"] == "exporter")
+        assert exporter["query"] == exporter["current"]["value"] == EXPORTER_URL
 
 
 def test_grafana_s_interval_is_the_scrape_interval():

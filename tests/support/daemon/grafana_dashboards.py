@@ -72,12 +72,14 @@ def strings(part: Any) -> Iterator[str]:
 
 
 def metric_names(expr: str) -> set[str]:
-    return set(re.findall(r"\bvllm[a-z_]*_[a-z_]+\b", _without_texts(expr)))
+    """The exporter's and the recorded series, and the two that Prometheus writes itself."""
+    names = r"\b(?:(?:target\w*:)?vllm[a-z_]*_[a-z_]+(?::\w+)?|up|ALERTS)\b"
+    return set(re.findall(names, _without_texts(expr)))
 
 
 def selectors(expr: str) -> Iterator[tuple[str, set[str]]]:
     """Each metric and the labels that it is chosen by."""
-    for name, braces in re.findall(r"\b(vllm_[a-z_]+)\{([^}]*)\}", expr):
+    for name, braces in re.findall(r"\b([\w:]+)\{([^}]*)\}", expr):
         yield name, set(re.findall(r"([a-z_]+)\s*(?:=~|!~|!=|=)", _without_texts(braces)))
 
 

@@ -46,8 +46,14 @@ def _wait_until_ready(url: str, container: Container, give_up: float) -> None:
 
 
 @contextlib.contextmanager
-def prometheus(config: Path, give_up: float) -> Iterator[str]:
-    """Run it with that file, which everybody must be able to read. Yields its address."""
+def prometheus(config: Path, give_up: float, rules: Path | None = None) -> Iterator[str]:
+    """Run it with that file and folder, which everybody must be able to read. Yields its address.
+
+    The folder is /rules.
+    """
+    volumes = {str(config): {"bind": "/config.yml", "mode": "ro"}}
+    if rules is not None:
+        volumes[str(rules)] = {"bind": "/rules", "mode": "ro"}
     client = reach(lambda: docker.from_env(timeout=60))
     if isinstance(client, str):
         leave_out(f"no Docker Engine answers: {client}")
@@ -68,7 +74,7 @@ def prometheus(config: Path, give_up: float) -> Iterator[str]:
                 f"--web.listen-address=127.0.0.1:{port}",
             ],
             network_mode="host",
-            volumes={str(config): {"bind": "/config.yml", "mode": "ro"}},
+            volumes=volumes,
             detach=True,
         )
         try:
