@@ -27,7 +27,7 @@ from exporter.cli.pipeline import (
     publish,
 )
 from exporter.daemon.probing import new_salt
-from exporter.probe.check import Check
+from exporter.probe.check import NOT_TRIED, Check
 from exporter.probe.session.plan import SessionHooks
 from exporter.report.check import check_report_json, closing_line, finding_lines
 from exporter.report.pipeline.cases import check_suite
@@ -71,7 +71,13 @@ async def _check(options: argparse.Namespace) -> CheckReport:
     out = sys.stderr if options.json else sys.stdout
     width, progress = console_on(out).width, _Progress(shown=not options.quiet)
 
+    not_tried = 0
+
     def show(finding: Finding) -> None:
+        nonlocal not_tried
+        if finding.evidence == NOT_TRIED:
+            not_tried += 1  # one line at the end tells them all
+            return
         if options.quiet and finding.verdict is not Verdict.FAIL:
             return
         progress.clear()
@@ -92,6 +98,8 @@ async def _check(options: argparse.Namespace) -> CheckReport:
         progress.say(f"asking {engine.url}, then one prompt three or four times")
         report = await check.run()
         progress.clear()
+        if not_tried and not options.quiet:
+            print(f"unknown {not_tried} more tests: {NOT_TRIED}", file=out)
         if not (options.quiet and report.healthy):
             print(closing_line(report), file=out)
         return report

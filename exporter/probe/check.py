@@ -45,6 +45,8 @@ _ANSWERED = frozenset(
 
 _ISOLATION_TOKENS = 1024
 """The least tokens of the isolation test's prompt. A check runs once, so it may take more room."""
+NOT_TRIED = "not tried"
+"""The evidence of the tests that an engine without an answer makes impossible."""
 _AT_REST = "not tried: the engine sleeps, is paused or is being scaled"
 
 
@@ -156,7 +158,7 @@ class Check:
             self._add(failed(CheckTest.MODEL, error.detail, advice))
         else:
             self._add(failed(CheckTest.REACHABLE, error.detail, advice))
-        self._not_tried("not tried")
+        self._not_tried(NOT_TRIED)
 
     def _not_tried(self, why: str) -> None:
         done = {one.name for one in self._found}

@@ -271,6 +271,11 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
 }
 
 _AT_THE_TERMINAL = {
+    # What failed says already that nothing listens.
+    FailureReason.CONNECTION_REFUSED: (
+        "Check that vLLM runs and that the URL has its port. vLLM does not listen while it loads a "
+        "model."
+    ),
     FailureReason.MODEL_NOT_FOUND: "Give --model a name that the server lists, or leave it out.",
     FailureReason.UNAUTHORIZED: (
         "The server requires an API key, or rejected this one. Give --api-key-file FILE or set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from exporter.analysis.paired import LEAST_PAIRS
@@ -22,8 +23,10 @@ from exporter.wording.routing import route_in_words
 from exporter.wording.sentences import served_and_lost, turns_in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exporter.analysis.session_totals import SessionTotals
-    from exporter.model.session import SessionResult
+    from exporter.model.session import Loss, SessionResult
 
 UNREACHED = frozenset(
     {
@@ -44,6 +47,8 @@ _TO_FIX = (
 )
 """What to fix if nothing was lost; the verdict names the first that applies."""
 
+_NOTHING = "Nothing to change."
+
 
 def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
     """For a session with at least one turn, finished or not."""
@@ -54,6 +59,8 @@ def verdict(result: SessionResult, *, interrupted: bool = False) -> str:
     if interrupted:
         said = f"Interrupted after {_turns(totals.turns)}. In these, {_lower(said)}"
     advice = _advice(result, totals)
+    if interrupted and advice == _NOTHING:
+        advice = None  # the turns that were not played could show something
     rule = given_up_in_words(totals, result.reuse_rule)
     return _of_engine(result, " ".join([said, *([] if advice is None else [advice]), *rule]))
 
@@ -101,17 +108,25 @@ def notes(result: SessionResult) -> list[str]:
 
 
 def loss_lines(result: SessionResult) -> list[str]:
-    """One line for each cause: which turns lost how many tokens, why, and the evidence."""
-    found: dict[tuple[LossCause, str], list[tuple[int, int]]] = {}
+    """One line for each cause: which turns lost how many tokens, why, and the evidence.
+
+    Turns whose evidence differs only in its numbers share a line with that of the first.
+    """
+    found: dict[tuple[LossCause, str], list[tuple[int, Loss]]] = {}
     for turn in result.turns:
         if turn.loss is not None:
-            same = found.setdefault((turn.loss.cause, turn.loss.evidence), [])
-            same.append((turn.index, turn.loss.tokens))
-    return [
-        f"{turns_in_words([turn for turn, _ in lost]).capitalize()} lost "
-        f"{numbers.tokens(sum(tokens for _, tokens in lost))}, {numbers.spaced(cause)}: {evidence}."
-        for (cause, evidence), lost in found.items()
-    ]
+            alike = re.sub(r"[\d.,]+", "0", turn.loss.evidence)
+            found.setdefault((turn.loss.cause, alike), []).append((turn.index, turn.loss))
+    return [_loss_line(cause, lost) for (cause, _), lost in found.items()]
+
+
+def _loss_line(cause: LossCause, lost: Sequence[tuple[int, Loss]]) -> str:
+    turns = turns_in_words([turn for turn, _ in lost]).capitalize()
+    tokens = numbers.tokens(sum(loss.tokens for _, loss in lost))
+    first, evidence = lost[0][0], lost[0][1].evidence
+    same = all(loss.evidence == evidence for _, loss in lost)
+    where = "" if same else f"in turn {first} "
+    return f"{turns} lost {tokens}, {numbers.spaced(cause)}: {where}{evidence}."
 
 
 def _of_engine(result: SessionResult, said: str) -> str:
@@ -131,7 +146,7 @@ def _advice(result: SessionResult, totals: SessionTotals) -> str | None:
         if notice in result.notices:
             return ADVICE[notice]
     all_served = totals.ideal_tokens and totals.lost_tokens == 0 and not totals.rule_lost_by
-    return "Nothing to change." if all_served else None
+    return _NOTHING if all_served else None
 
 
 def _lower(sentence: str) -> str:

@@ -69,6 +69,17 @@ def test_an_engine_with_a_reuse_rule_passes_with_what_the_rule_gives_up():
     assert tests["wedge"]["evidence"].endswith(" hit 1,056 of 1,056 possible")
 
 
+def test_of_a_server_that_is_down_one_line_says_that_the_rest_was_not_tried():
+    done = run_command("check", "127.0.0.1:9")
+    assert done.code == 1
+    heads = [line.split()[:2] for line in done.output.splitlines() if not line.startswith(" ")]
+    assert heads[:-1] == [["FAIL", "reachable"], ["unknown", "16"]]
+    assert done.output.splitlines()[-2] == "unknown 16 more tests: not tried"
+    assert "17 tests: 0 passed, 1 failed, 16 unknown." in done.output
+    told = run_command("check", "127.0.0.1:9", "--json")
+    assert [one["name"] for one in told.json["tests"]] == list(TESTS)
+
+
 def test_an_unknown_test_is_not_a_failure():
     with engine_beside() as engine:
         engine.inject(faults.NoTokenIds())

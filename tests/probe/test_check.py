@@ -318,7 +318,7 @@ async def test_an_unreachable_engine_fails_one_test_and_leaves_the_rest_unknown(
         report = await checked(at, client)
     assert verdicts(report, FAIL) == {"reachable"}
     assert verdicts(report, UNKNOWN) == set(TESTS) - {"reachable"}
-    assert "Nothing listens" in finding(report, "reachable").remedy
+    assert "Check that vLLM runs" in finding(report, "reachable").remedy
 
 
 async def test_a_missing_key_and_a_model_that_is_not_served_are_told_apart_from_no_answer(bench):

@@ -192,6 +192,25 @@ def test_turns_with_the_same_cause_and_evidence_share_a_line():
     ]
 
 
+def test_turns_whose_evidence_differs_only_in_numbers_share_a_line_with_the_first():
+    losses = [
+        None,
+        Loss(100, LossCause.NEVER_HIT, "a prompt of 507 tokens hit nothing, with room for 1,000"),
+        Loss(200, LossCause.NEVER_HIT, "a prompt of 610 tokens hit nothing, with room for 900"),
+    ]
+    turns = [replace(turn(place, 1000, 0, 100), loss=loss) for place, loss in enumerate(losses, 1)]
+    (line,) = loss_lines(session(*turns))
+    assert line == (
+        "Turns 2 and 3 lost 300 tokens, never hit: in turn 2 a prompt of 507 tokens hit nothing, "
+        "with room for 1,000."
+    )
+
+
+def test_an_interrupted_session_does_not_say_that_nothing_is_to_change():
+    assert verdict(session(*SOUND)).endswith("Nothing to change.")
+    assert "Nothing to change" not in verdict(session(*SOUND), interrupted=True)
+
+
 def test_the_notes_do_not_repeat_the_verdict():
     notices = frozenset({Notice.USAGE_DETAILS_MISSING, Notice.SCENARIO_SHORTENED})
     found = notes(session(turn(1, 1000, None, 0), notices=notices))
