@@ -138,21 +138,24 @@ def or_no_container(expression: str) -> str:
     return f"({expression}) or on (target) 0 * {_NO_CONTAINER} - 1"
 
 
-def _grown(family: str, by: str, over: str = "1m") -> str:
-    """Where a counter grew since then: for annotations, whose step is one minute.
+def _grown(family: str, by: str, over: str, zero: str) -> str:
+    """Where a counter grew since then; `zero` is for a series that did not exist then.
 
     `increase` misses what grows between the last sample of a window and the first of the next.
-    The restarts of a container have a series for a reason from its first restart on: 0 before it.
     """
     now, before = (f"sum by ({by}) ({family}{{{TARGET}}}{at})" for at in ("", f" offset {over}"))
-    watched = f"vllm_container_docker_up{{{TARGET}}} offset {over}"
-    return f"{now} - ({before} or 0 * {now} and on (target) {watched}) > 0"
+    return f"{now} - ({before} or 0 * {now}{zero}) > 0"
 
 
-CONTAINER_RESTARTED: Final = _grown("vllm_container_restarts_total", "target, reason")
+# The annotations' step is one minute. The restarts of a container have a series for a reason from
+# its first restart on, so it was 0 before, if the container was watched.
+_WATCHED: Final = f" and on (target) vllm_container_docker_up{{{TARGET}}} offset 1m"
+CONTAINER_RESTARTED: Final = _grown(
+    "vllm_container_restarts_total", "target, reason", "1m", _WATCHED
+)
 ENGINE_RESTARTED: Final = (
-    f"{_grown('vllm_engine_restarts_total', 'target')} "
-    f"unless on (target) {_grown('vllm_container_restarts_total', 'target', '15m')}"
+    f"{_grown('vllm_engine_restarts_total', 'target', '1m', _WATCHED)} "
+    f"unless on (target) {_grown('vllm_container_restarts_total', 'target', '15m', '')}"
 )
 """Not where the container restarted: that has a mark."""
 
