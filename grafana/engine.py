@@ -33,13 +33,6 @@ STATE_WORDS: Final = {
 }
 
 
-def _in_order(*columns: str) -> parts.Transformation:
-    """The labels of a series that is always 1, as columns."""
-    order = {name: index for index, name in enumerate(columns)}
-    hidden = {"Time": True, "Value": True}
-    return "organize", {"excludeByName": hidden, "indexByName": order, "renameByName": {}}
-
-
 def _states() -> list[statetimeline.Panel | stat.Panel]:
     diagnosis = promql.or_word(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
@@ -65,7 +58,7 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             "none",
             (24, 6),
             query("A", promql.CONTAINER_STATE),
-        ),
+        ).links([parts.runbook("Crash loop", "crash-loop")]),
         dress(
             kinds.name_of_series(((None, GREEN), (1, RED))),
             "Diagnosis",
@@ -141,7 +134,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             parts.COUNT,
             (7, 8),
             now("A", f"topk(5, {restarts})", "{{target}}: {{reason}}"),
-        ),
+        ).links([parts.runbook("Restart limit", "restart-limit")]),
         dress(
             kinds.ranking(steps).decimals(0),
             "Failed starts, by cause",
@@ -170,7 +163,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             "none",
             (24, 7),
             rows("A", made_of),
-        ).transformations(parts.transformations(_in_order("target", "mode", "name", "image"))),
+        ).transformations(parts.transformations(parts.labels("target", "mode", "name", "image"))),
     ]
 
 
@@ -226,7 +219,7 @@ def _cache() -> list[timeseries.Panel]:
             parts.RATIO,
             (8, 8),
             query("A", by_window, "{{target}} {{window}}"),
-        ),
+        ).links([parts.runbook("Hit ratio of users low", "hit-ratio-low")]),
         dress(
             kinds.lines().min(0),
             "Prompt tokens of all traffic, and saved for users",
@@ -304,7 +297,7 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             "none",
             (24, 7),
             rows("A", promql.gauge("vllm_engine_info", by=", ".join(order))),
-        ).transformations(parts.transformations(_in_order(*order))),
+        ).transformations(parts.transformations(parts.labels(*order))),
         dress(
             kinds.grid(),
             "The reuse rule",
@@ -315,7 +308,7 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             "none",
             (24, 7),
             rows("A", promql.gauge("vllm_engine_reuse_rule", by=", ".join(rule))),
-        ).transformations(parts.transformations(_in_order(*rule))),
+        ).transformations(parts.transformations(parts.labels(*rule))),
         dress(
             kinds.figure(),
             "KV cache capacity",

@@ -96,7 +96,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             "none",
             (12, 8),
             query("A", promql.gauge("vllm_probe_up")),
-        ),
+        ).links([parts.runbook("Probe failing", "probe-failing")]),
         dress(
             kinds.states(UP),
             "Engines answer",
@@ -104,7 +104,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             "none",
             (12, 8),
             query("A", promql.gauge("vllm_engine_up")),
-        ),
+        ).links([parts.runbook("vLLM down", "vllm-down")]),
         dress(
             kinds.lines()
             .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
@@ -117,7 +117,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             parts.RATIO,
             (12, 9),
             query("A", promql.PROBE_HIT_RATIO),
-        ),
+        ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
         dress(
             kinds.lines().min(0),
             "Median time to first token, warm",
@@ -126,7 +126,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             parts.SECONDS,
             (12, 9),
             query("A", promql.ttft_quantile(0.5, "warm")),
-        ),
+        ).links([parts.runbook("TTFT regression", "ttft-regression")]),
     ]
 
 

@@ -224,9 +224,9 @@ def ranking(steps: Sequence[tuple[float | None, str]]) -> bargauge.Panel:
     )
 
 
-def grid() -> table.Panel:
+def grid(empty: str = UNKNOWN) -> table.Panel:
     """A table whose columns share the width, down to that of a short number."""
-    return table.Panel().no_value(UNKNOWN).min_width(75)
+    return table.Panel().no_value(empty).min_width(75)
 
 
 def lines_at_thresholds() -> common.GraphThresholdsStyleConfig:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 
+from grafana import alerts, kinds, parts
 from grafana import expressions as promql
-from grafana import kinds, parts
 from grafana.names import Uid
 from grafana.parts import GREEN, GREY, ORANGE, RED, dress, now, query
 
 if TYPE_CHECKING:
-    from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+    from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 UP = {"1": ("up", GREEN), "0": ("down", RED)}
@@ -30,7 +30,7 @@ def _banner() -> stat.Panel:
         "SIMULATED if at least one target says that it is the built-in simulator: its prefix cache "
         "is real, its times are made up. Grey if no engine answers.",
         "none",
-        (24, 3),
+        (24, 2),
         now("A", promql.SIMULATED, "engine"),
     )
 
@@ -208,7 +208,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             parts.TOKENS,
             (12, 7),
             query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
-        ),
+        ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
             kinds.bars_of_rule_causes(parts.TOKENS),
             "Tokens that the reuse rule gives up, by cause",
@@ -222,8 +222,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
     ]
 
 
-def _alive() -> list[stat.Panel | statetimeline.Panel | timeseries.Panel]:
-    failures = promql.increase("vllm_probe_session_failures_total", by="reason")
+def _alive() -> list[stat.Panel | statetimeline.Panel | table.Panel]:
     return [
         dress(
             kinds.verdict(UP),
@@ -241,23 +240,16 @@ def _alive() -> list[stat.Panel | statetimeline.Panel | timeseries.Panel]:
             "finished. If the engine is up but the probe is down, /health does not show the "
             "problem.",
             "none",
-            (11, 7),
+            (8, 7),
             query("A", promql.gauge("vllm_engine_up"), "{{target}} engine"),
             query("B", promql.gauge("vllm_probe_up"), "{{target}} probe"),
         ).links([parts.runbook("vLLM down", "vllm-down")]),
-        dress(
-            kinds.bars_over_time(),
-            "Failed sessions, by reason",
-            "Sessions that did not finish, over the averaging window, by the reason of the turn "
-            "that failed.",
-            parts.COUNT,
-            (9, 7),
-            query("A", failures, "{{reason}}"),
-        ).links([parts.runbook("Probe failing", "probe-failing")]),
+        alerts.firing(),
     ]
 
 
-def _probe() -> list[stat.Panel]:
+def _probe() -> list[stat.Panel | timeseries.Panel]:
+    failures = promql.increase("vllm_probe_session_failures_total", by="reason")
     rewritten = {
         "in the last hour": promql.gauge("vllm_probe_cache_turnover_ratio"),
         "limit": promql.gauge("vllm_probe_cache_turnover_limit_ratio"),
@@ -307,6 +299,15 @@ def _probe() -> list[stat.Panel]:
                 "{{target}}: {{reason}}",
             ),
         ),
+        dress(
+            kinds.bars_over_time(),
+            "Failed sessions, by reason",
+            "Sessions that did not finish, over the averaging window, by the reason of the turn "
+            "that failed.",
+            parts.COUNT,
+            (24, 6),
+            query("A", failures, "{{reason}}"),
+        ).links([parts.runbook("Probe failing", "probe-failing")]),
     ]
 
 
@@ -322,6 +323,6 @@ def build() -> Dashboard:
             "Is the engine alive?": _alive(),
             "Does caching work?": [*_working(), *_sound()],
             "What does it save?": _savings(),
-            "What does the probe cost?": _probe(),
+            "What does the probe do, and what does it cost?": _probe(),
         },
     )

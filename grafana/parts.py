@@ -161,6 +161,13 @@ def joined(field: str, columns: Mapping[str, str]) -> tuple[Transformation, Tran
     )
 
 
+def labels(*columns: str) -> Transformation:
+    """The labels of a series that is always 1, as columns in this order."""
+    order = {name: index for index, name in enumerate(columns)}
+    hidden = {"Time": True, "Value": True}
+    return "organize", {"excludeByName": hidden, "indexByName": order, "renameByName": {}}
+
+
 def runbook(title: str, page: str) -> build.DashboardLink:
     """A link to a runbook, at the corner of a panel."""
     return (

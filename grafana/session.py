@@ -148,7 +148,7 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             parts.RATIO,
             (8, 9),
             query("A", lost, "{{cause}}"),
-        ),
+        ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
             kinds.bars_of_rule_causes(parts.RATIO),
             "Share of the ideal that the reuse rule gives up, by cause",
@@ -193,7 +193,7 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
                 ("D", "cold", 0.9, "p90"),
             )
         ),
-    )
+    ).links([parts.runbook("TTFT regression", "ttft-regression")])
     by_turn = dress(
         kinds.lines().min(0),
         "Time to first token of each turn",
@@ -202,7 +202,7 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
         parts.SECONDS,
         (12, 9),
         query("A", _of_turn("ttft_seconds"), "turn {{turn}}"),
-    )
+    ).links([parts.runbook("TTFT budget", "ttft-budget-burn")])
     return [*heats, curves, by_turn]
 
 

@@ -64,7 +64,7 @@ class Stack:
         """The answer to a dashboard's query, its variables filled in as Grafana does."""
         values = {"target": target, "window": window, "__rate_interval": "1m", "__range": "5m"}
         values["scenario"] = "coding-agent"
-        filled = re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
+        filled = re.sub(r"\$([a-z_]\w*)", lambda found: values[found[1]], expr)
         body = urllib.parse.urlencode({"query": filled}).encode()
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/query", body, timeout=10) as answer:
