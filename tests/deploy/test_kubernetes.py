@@ -265,7 +265,8 @@ def test_the_kustomization_in_the_docs_works(kubectl, held_to_schemas, tmp_path)
     listed = load_all(own)
     (deployment,) = [each for each in listed if each["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"registry.example/{NAME}:{__version__}"
+    tag = rf"registry\.example/{NAME}:{re.escape(__version__)}-[0-9a-f]{{12}}"
+    assert re.fullmatch(tag, container["image"])
     patched = [e["kind"] for e in listed if "release" in e["metadata"].get("labels", {})]
     assert sorted(patched) == ["PrometheusRule", "PrometheusRule", "ServiceMonitor"]
 
