@@ -60,8 +60,7 @@ ADVICE: dict[Notice, str] = {
     ),
     Notice.REUSE_RULE_UNKNOWN: (
         "What this engine can serve of a known prefix is not known yet, so the efficiency is "
-        "unknown too: too few turns hit undisturbed, or no rule explains all hits "
-        "(docs/engines.md)."
+        "unknown too: too few turns hit undisturbed, or no rule explains all hits."
     ),
     Notice.MATCH_UNIT_DIFFERS: (
         "Hits are multiples of another number of tokens than vllm:cache_config_info says, as on "
@@ -322,7 +321,7 @@ LOSS_ADVICE: dict[LossCause, str] = {
     ),
     LossCause.UNEXPLAINED: (
         "Nothing shows that the cache was too small, so more memory is not known to help. The "
-        "engine's reuse rule is already taken into account (docs/loss-causes.md)."
+        "engine's reuse rule is already taken into account."
     ),
 }
 

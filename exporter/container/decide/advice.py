@@ -108,8 +108,8 @@ WORDS: dict[Cause, Words] = {
     ),
     Cause.DOCKER_DENIED: Words(
         "Docker, or the proxy in front of its socket, does not allow this call.",
-        "Mode managed needs more of Docker's API than mode attached: see the allow-lists in "
-        "docs/docker-access.md.",
+        "Mode managed needs more of Docker's API than mode attached: allow the calls "
+        "that the page on access to Docker lists for it.",
     ),
     Cause.DOCKER_ERROR: Words(
         "Docker reported an error.",
