@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from exporter import logs
 from exporter.cli.parsing.parser import add_settings
 from exporter.cli.settings import load_settings
+from exporter.container.decide.diagnosis import DiagnosisInput, diagnose
 from exporter.container.decide.launch import docker_run_line, has_drifted, is_owned
 from exporter.container.decide.records import INSTANCE_LABEL, ContainerStatus, DockerError
 from exporter.container.docker.engine import DockerEngine, DockerLimits
@@ -72,9 +73,15 @@ async def _launch(managed: SupervisorConfig, launch: Launch, *, print_line: bool
             return 0
         return await _start(engine, managed, launch)
     except DockerError as error:
-        raise ExporterError(f"Docker at {engine.host}: {error}") from error
+        raise ExporterError(f"Docker at {engine.host}: {_in_words(error)}") from error
     finally:
         await engine.close()
+
+
+def _in_words(error: DockerError) -> str:
+    """What is known of the cause and what to do, with Docker's own words as the evidence."""
+    found = diagnose(DiagnosisInput(docker=error.problem, docker_text=error.detail))
+    return f"{found.summary} ({found.evidence}) {found.advice}"
 
 
 async def _as_printed(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> Launch:

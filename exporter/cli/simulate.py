@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import textwrap
@@ -114,8 +115,7 @@ def main(options: argparse.Namespace) -> int:
             await simulator.start()
         except OSError as error:
             raise ExporterError(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-                "choose another --port"
+                f"cannot listen on {settings.host}:{settings.port}: {_bind_failure(error)}"
             ) from error
         print(
             f"SIMULATED vLLM {settings.model!r} at {simulator.url}. No model runs here."
@@ -130,6 +130,14 @@ def main(options: argparse.Namespace) -> int:
             await simulator.stop()
 
     return run_until_signal(serve)
+
+
+def _bind_failure(error: OSError) -> str:
+    return {
+        errno.EADDRINUSE: "another program uses that port: choose another --port",
+        errno.EACCES: "this user may not use that port: choose a --port above 1023",
+        errno.EADDRNOTAVAIL: "this machine does not have that address: choose another --host",
+    }.get(error.errno or 0, error.strerror or str(error))
 
 
 def _kv_events(text: str | None) -> KvEventsConfig | None:

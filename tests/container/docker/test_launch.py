@@ -63,6 +63,19 @@ async def launch(file, *more: str) -> tuple[int, str, str]:
     return process.returncode, output.decode(), errors.decode()
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+async def test_without_a_gpu_it_says_so_and_what_to_do_and_leaves_no_container(made, docker_api):
+    file, name = made
+    file.write_text(file.read_text().replace("gpus = 0", "gpus = 1"))
+    code, output, errors = await launch(file)
+    assert (code, output) == (1, "")
+    assert ": Docker has no NVIDIA driver to give GPUs to a container. (" in errors
+    assert "Or set gpus = 0." in errors
+    assert "Traceback" not in errors
+    with pytest.raises(docker.errors.NotFound):
+        docker_api.inspect_container(name)
+
+
 def facts_of(docker_api, name: str) -> dict[str, object]:
     """The settings of a container, by Docker's inspect."""
     seen = docker_api.inspect_container(name)
@@ -127,7 +140,7 @@ async def test_a_port_that_is_taken_is_named_and_leaves_nothing_behind(docker_ap
     async with server:
         code, _, errors = await launch(file)
     assert code == 1
-    assert "port_taken" in errors
+    assert "Another process or container uses the port." in errors
     assert str(free_port) in errors
     with pytest.raises(docker.errors.NotFound):
         docker_api.inspect_container(name)
