@@ -1,11 +1,10 @@
 """Whether the fitted prefill cost predicts the time to first token of other prompts.
 
-Plays sessions of the built-in scenario with cold controls against one engine, and fits the line of
-TTFT over uncached tokens as the daemon does. Then it sends prompts of other lengths, cold and
-partly cached, and compares the median TTFT of each with the line. Exits with 1 if a prompt of about
-the scenario's length is off by more than the bound. Much shorter and longer prompts are printed
-too: the line is valid at the scenario's length, because rendering, tokenizing and attention also
-depend on the whole length.
+Plays sessions against one engine, as the daemon does by default, and fits the line of TTFT over
+uncached tokens. In between it sends prompts of other lengths, cold and partly cached, and compares
+the median TTFT of each with the line. Exits with 1 if a prompt of about the sessions' length is off
+by more than the bound. Much shorter and longer prompts are printed too: the line is valid at the
+sessions' length, because rendering, tokenizing and attention also depend on the whole length.
 
     python bench/bench_prefill_cost.py --url http://127.0.0.1:8000    a real engine
     python bench/bench_prefill_cost.py                                the SIMULATED one
@@ -26,6 +25,7 @@ import uvloop
 
 from exporter.analysis.prefill_cost import points_of, prefill_cost, with_points
 from exporter.clock import SystemClock
+from exporter.config import ProbeSettings
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import ChatRequest, Deadlines
@@ -36,6 +36,7 @@ from exporter.probe.session.cold_control import ColdControl
 from exporter.probe.session.plan import SessionPlan
 from exporter.probe.session.runner import SessionRunner
 from exporter.scenario.coding_agent import CODING_AGENT
+from exporter.scenario.fitting import fit
 from exporter.simulator.server import Simulator, SimulatorSettings
 
 if TYPE_CHECKING:
@@ -44,15 +45,14 @@ if TYPE_CHECKING:
     from exporter.model.engine import EngineInfo
 
 BOUND = 0.25
-# Characters of padding of the prompt, and of the one that was cached before it; the scenario's own
-# opening has 4000.
-HELD_OUT: tuple[tuple[int, int | None], ...] = (
-    (5500, None),
-    (7000, None),
-    (7000, 4000),
-    (7000, 2500),
+# Lengths of the prompt, and of the one that was cached before it, as shares of a session's longest.
+HELD_OUT: tuple[tuple[float, float | None], ...] = (
+    (0.9, None),
+    (1.1, None),
+    (1.1, 0.75),
+    (1.1, 0.5),
 )
-BEYOND: tuple[tuple[int, int | None], ...] = ((0, None), (2500, None), (11000, None))
+BEYOND: tuple[tuple[float, float | None], ...] = ((0.25, None), (0.5, None), (1.6, None))
 DEADLINES = Deadlines(first_token=300, between_tokens=120, whole=600)
 
 
@@ -61,7 +61,7 @@ def new_salt() -> str:
 
 
 def runner_of(client: EngineClient, seed: int) -> SessionRunner:
-    """Sessions half of whose turns have a control."""
+    """Sessions as the daemon plays them."""
     unread, clock = TargetState("bench"), SystemClock()
     scraper = Scraper(
         "bench",
@@ -76,29 +76,29 @@ def runner_of(client: EngineClient, seed: int) -> SessionRunner:
         SessionPlan("bench", CODING_AGENT, 8, DEADLINES),
         EngineRequests(client, scraper.refresh, SystemClock()),
         new_salt,
-        control=ColdControl(0.5, random.Random(seed).random, new_salt),
+        control=ColdControl(ProbeSettings().control_ratio, random.Random(seed).random, new_salt),
     )
 
 
 async def held_out_ttft(
-    client: EngineClient, info: EngineInfo, padding: int, cached_padding: int | None
+    client: EngineClient, info: EngineInfo, longest: int, share: float, cached_share: float | None
 ) -> tuple[int, int, float]:
     """Prompt tokens, uncached tokens and TTFT of one prompt that no session had."""
     salt = new_salt()
-    if cached_padding is not None:
-        await ask(client, info, cached_padding, salt)
-    chat = await ask(client, info, padding, salt)
+    if cached_share is not None:
+        await ask(client, info, round(cached_share * longest), salt)
+    chat = await ask(client, info, round(share * longest), salt)
     usage = chat.usage
     if usage is None or usage.cached_tokens is None or chat.sent_at is None:
         sys.exit("the server does not report cached tokens")
-    if (usage.cached_tokens > 0) != (cached_padding is not None):
+    if (usage.cached_tokens > 0) != (cached_share is not None):
         sys.exit(f"unexpected: {usage.cached_tokens} cached tokens")
     uncached = usage.prompt_tokens - usage.cached_tokens
     return usage.prompt_tokens, uncached, chat.token_times[0] - chat.sent_at
 
 
-async def ask(client: EngineClient, info: EngineInfo, padding: int, salt: str) -> Chat:
-    scenario = CODING_AGENT.build(padding)
+async def ask(client: EngineClient, info: EngineInfo, tokens: int, salt: str) -> Chat:
+    scenario, _ = await fit(CODING_AGENT, client, info, tokens, 8)
     request = ChatRequest(info.model, scenario.first_messages(), 8, salt, scenario.tools)
     chat = await client.chat(request, DEADLINES)
     if chat.failure is not None or not chat.token_times:
@@ -110,7 +110,7 @@ async def main(options: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         url = options.url
         if url is None:
-            settings = replace(SimulatorSettings(), port=0)
+            settings = replace(SimulatorSettings(), port=0, num_blocks=31_250)
             url = (await stack.enter_async_context(Simulator(settings))).url
         client = await stack.enter_async_context(EngineClient(url, timeout_seconds=10))
         info = await client.info()
@@ -124,9 +124,10 @@ async def main(options: argparse.Namespace) -> int:
             if result.failure is not None:
                 sys.exit(f"a session failed: {result.failure.detail}")
             points = with_points(points, points_of(result.turns))
+            longest = max(turn.prompt_tokens or 0 for turn in result.turns)
             # Between the sessions, so that a slow minute of the machine affects both.
             for case in (*HELD_OUT, *BEYOND):
-                prompt, uncached, ttft = await held_out_ttft(client, info, *case)
+                prompt, uncached, ttft = await held_out_ttft(client, info, longest, *case)
                 times.setdefault((case in HELD_OUT, prompt, uncached), []).append(ttft)
         return judge(points, times)
 
