@@ -46,10 +46,10 @@ PARTS: Mapping[str, Callable[[], list[Figure]]] = {
     "exposition": bench_exposition.figures,
     "cost": lambda: bench_cost.measure(runs=7),
     "pages": lambda: bench_pages.measure((1, 100, 1000), runs=7),
-    "one": lambda: bench_fleet.measure(Fleet(1), Times(5, 20)),
-    "hundred": lambda: bench_fleet.measure(Fleet(100), Times(15, 20)),
-    "thousand": lambda: bench_fleet.measure(Fleet(1000), Times(20, 40)),
-    "most": lambda: bench_fleet.measure(Fleet(5000, sessions=3600, heartbeats=120), Times(15, 30)),
+    "one": lambda: bench_fleet.measure(Fleet(1), Times(15, 15)),
+    "hundred": lambda: bench_fleet.measure(Fleet(100), Times(20, 15)),
+    "thousand": lambda: bench_fleet.measure(Fleet(1000), Times(20, 25)),
+    "most": lambda: bench_fleet.measure(Fleet(5000, sessions=3600, heartbeats=120), Times(20, 20)),
     "history": lambda: bench_pages.full_history((50, 100)),
 }
 SMALL: Mapping[str, Callable[[], list[Figure]]] = {
@@ -59,7 +59,7 @@ SMALL: Mapping[str, Callable[[], list[Figure]]] = {
     "exposition": lambda: bench_exposition.figures(rounds=2),
     "cost": lambda: bench_cost.measure(runs=1, scrapes=2),
     "pages": lambda: bench_pages.measure((2,), runs=1, asked=2),
-    "hundred": lambda: bench_fleet.measure(Fleet(4), Times(1, 2, part=1)),
+    "hundred": lambda: bench_fleet.measure(Fleet(4), Times(15, 2, part=1)),
     "history": lambda: bench_pages.full_history((1, 2), sessions=2),
 }
 """Every kind of measurement once, in seconds: to see that they run, not for their results."""

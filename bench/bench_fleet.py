@@ -59,8 +59,8 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds: after the first session until it is measured, and how long. Each part gives one
-    value; the parts give the spread.
+    """Seconds: from the first answer until it is measured, and how long. Each part gives one value;
+    the parts give the spread.
     """
 
     settle: float
@@ -95,7 +95,6 @@ def observe(fleet: Fleet, times: Times) -> Observed:
         command = [sys.executable, str(HERE / "watched_run.py"), str(lag_file)]
         with running([*command, "run", "--config", str(config)], on=mine, grace=60) as daemon:
             first_answer(port)
-            wait_until(lambda: sessions(port, 0) > 0)
             time.sleep(times.settle)
             began = time.monotonic()
             seen = look(daemon.pid, port, fleet, times)
@@ -174,12 +173,6 @@ def look(pid: int, port: int, fleet: Fleet, spent: Times) -> Observed:
     return seen
 
 
-def sessions(port: int, place: int) -> float:
-    """How many sessions of that target have ended, successful or not."""
-    text = page(port, f"/metrics?target=engine-{place:04}")
-    return value(text, "vllm_probe_sessions_total")
-
-
 def tally(seen: Observed, port: int, count: int) -> None:
     """Whether the daemon did its work."""
     for place in range(count):
@@ -208,7 +201,7 @@ def read_pages(
 def measure(fleet: Fleet, times: Times) -> list[Figure]:
     """Raises `RuntimeError` if the daemon did not do its work: then nothing was measured."""
     seen = observe(fleet, times)
-    if seen.scrapes_failed or seen.sessions_failed or not seen.sessions:
+    if seen.scrapes_failed or seen.sessions_failed or not seen.sessions + seen.heartbeats:
         raise RuntimeError(f"{fleet.known}: {seen}")
     return [*loop_figures(fleet, times, seen), *page_figures(fleet, seen)]
 
