@@ -112,13 +112,13 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
     failures = promql.increase(
         "vllm_container_start_failures_total", by="target, reason", over="$__range"
     )
-    events = (
-        ("A", "vllm_container_restarts_total", "{{target}} restarts"),
-        ("B", "vllm_container_start_failures_total", "{{target}} failed starts"),
-        ("C", "vllm_container_oom_kills_total", "{{target}} killed for memory"),
-        ("D", "vllm_container_health_failures_total", "{{target}} failed health checks"),
-        ("E", "vllm_container_model_loads_total", "{{target}} weights loaded"),
-    )
+    events = {
+        "restarted": "vllm_container_restarts_total",
+        "start failed": "vllm_container_start_failures_total",
+        "killed for memory": "vllm_container_oom_kills_total",
+        "health check failed": "vllm_container_health_failures_total",
+        "weights loaded": "vllm_container_model_loads_total",
+    }
     made_of = promql.gauge("vllm_container_info", by="target, mode, name, image")
     steps = ((None, GREEN), (1, ORANGE), (3, RED))
     restarts, failures = (
@@ -145,16 +145,13 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             now("A", f"topk(5, {failures})", "{{target}}: {{reason}}"),
         ).links([parts.runbook("Start failing", "start-failing")]),
         dress(
-            kinds.bars_over_time(),
+            kinds.bars_of_events(),
             "Events over time",
             "Restarts, failed starts, kills at the memory limit, failed health checks and loads of "
-            "the weights.",
+            "the weights, each counted once.",
             parts.COUNT,
             (10, 8),
-            *(
-                query(ref, promql.increase(family, over="$__rate_interval"), legend)
-                for ref, family, legend in events
-            ),
+            query("A", promql.events(events), "{{target}} {{what}}"),
         ),
         dress(
             kinds.grid(),
@@ -231,7 +228,7 @@ def _cache() -> list[timeseries.Panel]:
             query("B", saved, "{{target}} users, saved"),
         ),
         dress(
-            kinds.bars_over_time().min(0),
+            kinds.areas(),
             "Where cached tokens came from",
             "Prompt tokens per second of all traffic that the engine did not compute, by vLLM's "
             "own words for their source. device or local_cache_hit: its own prefix cache. The "
@@ -342,15 +339,15 @@ def build() -> Dashboard:
     board = parts.frame(
         "vLLM cache: Engine and container",
         Uid.ENGINE,
-        "The states of the supervised container, the engine's load, and the prefix cache under "
-        "the users' traffic.",
+        "The engine's load, the prefix cache under the users' traffic, and the states of the "
+        "supervised container.",
     )
     return parts.in_rows(
         board,
         {
-            "Container": [*_states(), *_failures()],
             "Load": _load(),
             "Prefix cache": _cache(),
             "Engine": _engine(),
+            "Container": [*_states(), *_failures()],
         },
     )

@@ -48,6 +48,15 @@ def or_word(expression: str, label: str, words: Mapping[str, str]) -> str:
     return " or on (target) ".join((f"({expression})", *others))
 
 
+def or_none(expression: str, label: str, known: str) -> str:
+    """The parts of `expression` that are not 0, or one 0 named none while `known` is there.
+
+    Reasons at 0 fill legends and look like diagnoses.
+    """
+    none = f'label_replace(0 * max({gauge(known)}), "{label}", "none", "", "")'
+    return f"({expression} > 0) or on () {none}"
+
+
 def while_up(up: str, expression: str) -> str:
     """A ratio over a window, but only while the last session or scrape succeeded.
 
@@ -107,8 +116,12 @@ _RULE_CAUSES: Final = "|".join(RuleCause)
 LOST: Final = f'cause!~"{_RULE_CAUSES}"'
 """The causes of losses. The others are parts of the reuse rule."""
 GIVEN_UP_BY_RULE: Final = f'cause=~"{_RULE_CAUSES}"'
-LOST_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", LOST, by="cause")
-GIVEN_UP_BY_CAUSE: Final = increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="cause")
+LOST_BY_CAUSE: Final = or_none(
+    increase("vllm_probe_lost_tokens_total", LOST, by="target, cause"), "cause", "vllm_probe_up"
+)
+GIVEN_UP_BY_CAUSE: Final = or_none(
+    increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="cause"), "cause", "vllm_probe_up"
+)
 
 LAST_SESSION: Final = f"max by (target) (target:vllm_probe_last_session_hit:ratio{{{TARGET}}})"
 """A recorded series, the same that alerts use. Turns 2 and later."""
@@ -149,15 +162,25 @@ def _grown(family: str, by: str, over: str, zero: str) -> str:
 
 # The annotations' step is one minute. The restarts of a container have a series for a reason from
 # its first restart on, so it was 0 before, if the container was watched.
-_WATCHED: Final = f" and on (target) vllm_container_docker_up{{{TARGET}}} offset 1m"
+_WATCHED: Final = f" and on (target) vllm_container_docker_up{{{TARGET}}} offset "
 CONTAINER_RESTARTED: Final = _grown(
-    "vllm_container_restarts_total", "target, reason", "1m", _WATCHED
+    "vllm_container_restarts_total", "target, reason", "1m", f"{_WATCHED}1m"
 )
 ENGINE_RESTARTED: Final = (
-    f"{_grown('vllm_engine_restarts_total', 'target', '1m', _WATCHED)} "
+    f"{_grown('vllm_engine_restarts_total', 'target', '1m', f'{_WATCHED}1m')} "
     f"unless on (target) {_grown('vllm_container_restarts_total', 'target', '15m', '')}"
 )
 """Not where the container restarted: that has a mark."""
+
+
+def events(families: Mapping[str, str]) -> str:
+    """How often each of a container's counters grew in a step of the graph, by a word for it."""
+    counted = {
+        word: _grown(family, "target", "$__interval", f"{_WATCHED}$__interval")
+        for word, family in families.items()
+    }
+    return or_none(f"({named('what', counted)})", "what", "vllm_container_docker_up")
+
 
 # 1 if at least one engine is a simulator, 0 if all that answer are real, absent if none answers.
 SIMULATED: Final = (

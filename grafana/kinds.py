@@ -67,7 +67,7 @@ def lines() -> timeseries.Panel:
         timeseries.Panel()
         .draw_style(looks.GraphDrawStyle.LINE)
         .line_width(2)
-        .fill_opacity(8)
+        .fill_opacity(0)  # those of many targets would lie on each other
         .show_points(looks.VisibilityMode.AUTO)
         .legend(_legend())
         .tooltip(
@@ -78,20 +78,25 @@ def lines() -> timeseries.Panel:
     )
 
 
-def bars_over_time() -> timeseries.Panel:
-    """Parts of a whole, stacked, over time."""
+def areas() -> timeseries.Panel:
+    """Parts of a whole over a moving window, stacked. As bars, one event would look like many."""
     return (
         lines()
-        .draw_style(looks.GraphDrawStyle.BARS)
-        .fill_opacity(70)
-        .line_width(0)
+        .line_width(1)
+        .fill_opacity(40)
+        .min(0)
         .stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
     )
 
 
-def bars_of_rule_causes(unit: str) -> timeseries.Panel:
+def bars_of_events() -> timeseries.Panel:
+    """Events, each in the bar of its own time. For what `promql.events` counts."""
+    return areas().draw_style(looks.GraphDrawStyle.BARS).fill_opacity(70).interval("1m").decimals(0)
+
+
+def areas_of_rule_causes(unit: str) -> timeseries.Panel:
     """What the reuse rule gives up, over time. No colour says that something is wrong."""
-    panel = bars_over_time()
+    panel = areas()
     for cause, colour in _RULE_COLORS.items():
         panel = panel.override_by_name(*column(cause, unit, color(colour)))
     return panel
@@ -164,9 +169,7 @@ def heat() -> heatmap.Panel:
             .steps(64)
             .reverse(False)
         )
-        .y_axis(
-            heatmap.YAxisConfig().unit("s").axis_placement(looks.AxisPlacement.LEFT).decimals(3)
-        )
+        .y_axis(heatmap.YAxisConfig().unit("s").axis_placement(looks.AxisPlacement.LEFT))
         .cell_values(heatmap.CellValues().unit("short"))
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .interval("1m")
@@ -240,6 +243,10 @@ def column(
     return name, [
         model.DynamicConfigValue(id_val=key, value=value) for key, value in (("unit", unit), *more)
     ]
+
+
+DASHED: Final = ("custom.lineStyle", {"fill": "dash", "dash": [6, 6]})
+"""For `column`: what may lie under another line."""
 
 
 def color(fixed: str) -> tuple[str, object]:

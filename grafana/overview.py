@@ -201,16 +201,16 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             ),
         ),
         dress(
-            kinds.bars_over_time(),
+            kinds.areas(),
             "Tokens lost, by cause",
             "Tokens that this engine could have served from its cache but did not, over the "
             "averaging window.",
             parts.TOKENS,
             (12, 7),
-            query("A", promql.LOST_BY_CAUSE, "{{cause}}"),
+            query("A", promql.LOST_BY_CAUSE, "{{target}} {{cause}}"),
         ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
-            kinds.bars_of_rule_causes(parts.TOKENS),
+            kinds.areas_of_rule_causes(parts.TOKENS),
             "Tokens that the reuse rule gives up, by cause",
             "Tokens that exact-prefix caching could have served, and that the engine does not "
             "serve by design: it drops the last block of a hit, does not keep answers, or reuses "
@@ -249,7 +249,8 @@ def _alive() -> list[stat.Panel | statetimeline.Panel | table.Panel]:
 
 
 def _probe() -> list[stat.Panel | timeseries.Panel]:
-    failures = promql.increase("vllm_probe_session_failures_total", by="reason")
+    failed = promql.increase("vllm_probe_session_failures_total", by="target, reason")
+    failures = promql.or_none(failed, "reason", "vllm_probe_up")
     rewritten = {
         "in the last hour": promql.gauge("vllm_probe_cache_turnover_ratio"),
         "limit": promql.gauge("vllm_probe_cache_turnover_limit_ratio"),
@@ -300,13 +301,13 @@ def _probe() -> list[stat.Panel | timeseries.Panel]:
             ),
         ),
         dress(
-            kinds.bars_over_time(),
+            kinds.areas(),
             "Failed sessions, by reason",
             "Sessions that did not finish, over the averaging window, by the reason of the turn "
             "that failed.",
             parts.COUNT,
             (24, 6),
-            query("A", failures, "{{reason}}"),
+            query("A", failures, "{{target}} {{reason}}"),
         ).links([parts.runbook("Probe failing", "probe-failing")]),
     ]
 

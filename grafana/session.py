@@ -73,9 +73,11 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
             .thresholds(parts.thresholds(parts.HIT_RATIO_STEPS))
             .thresholds_style(kinds.lines_at_thresholds())
             .color_scheme(parts.fixed(BLUE))
-            .override_by_name(*kinds.column("ideal hit ratio", parts.RATIO, kinds.color(GREY)))
             .override_by_name(
-                *kinds.column("attainable hit ratio", parts.RATIO, kinds.color(GREEN))
+                *kinds.column("ideal hit ratio", parts.RATIO, kinds.color(GREY), kinds.DASHED)
+            )
+            .override_by_name(
+                *kinds.column("attainable hit ratio", parts.RATIO, kinds.color(GREEN), kinds.DASHED)
             )
             .min(0)
             .max(1),
@@ -119,8 +121,12 @@ def _all_values() -> table.Panel:
 
 def _ratios_over_time() -> list[timeseries.Panel]:
     lost, given_up = (
-        promql.increase("vllm_probe_lost_tokens_total", causes, by="target, cause")
-        + f" / on (target) group_left () ({whole} > 0)"
+        promql.or_none(
+            promql.increase("vllm_probe_lost_tokens_total", causes, by="target, cause")
+            + f" / on (target) group_left () ({whole} > 0)",
+            "cause",
+            "vllm_probe_up",
+        )
         for causes, whole in (
             (promql.LOST, promql.ATTAINABLE_TOKENS),
             (promql.GIVEN_UP_BY_RULE, promql.IDEAL_TOKENS),
@@ -141,7 +147,7 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             query("A", _of_turn("hit_ratio"), "turn {{turn}}"),
         ),
         dress(
-            kinds.bars_over_time(),
+            kinds.areas().axis_soft_max(0.1),
             "Share of the attainable tokens that was lost, by cause",
             "Tokens that this engine could have served but did not, as a share of all that it "
             "could have served, over the averaging window.",
@@ -150,7 +156,7 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             query("A", lost, "{{cause}}"),
         ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
-            kinds.bars_of_rule_causes(parts.RATIO),
+            kinds.areas_of_rule_causes(parts.RATIO).axis_soft_max(0.1),
             "Share of the ideal that the reuse rule gives up, by cause",
             "Tokens that exact-prefix caching could have served, and that the engine does not "
             "serve by design, as a share of the ideal, over the averaging window. This is no "
@@ -217,7 +223,9 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
     }
     refs = dict(zip("AB", averaged, strict=True))
     side_by_side = parts.joined("turn", {f"Value #{ref}": name for ref, name in refs.items()})
-    outcomes = promql.increase("vllm_probe_controls_total", by="outcome")
+    outcomes = promql.or_none(
+        promql.increase("vllm_probe_controls_total", by="outcome"), "outcome", "vllm_probe_up"
+    )
     return [
         dress(
             kinds.bars_by("turn", *side_by_side),
@@ -230,7 +238,7 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
             *(rows(ref, averaged[name]) for ref, name in refs.items()),
         ),
         dress(
-            kinds.bars_over_time(),
+            kinds.areas(),
             "Cold controls, by outcome",
             "Controls that were sent, over the averaging window. Only controls that were really "
             "cold count.",

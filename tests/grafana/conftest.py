@@ -63,6 +63,7 @@ class Stack:
     def ask(self, expr: str, target: str, window: str = "1m") -> list[dict[str, Any]]:
         """The answer to a dashboard's query, its variables filled in as Grafana does."""
         values = {"target": target, "window": window, "__rate_interval": "1m", "__range": "5m"}
+        values["__interval"] = "2s"
         values["scenario"] = "coding-agent"
         filled = re.sub(r"\$([a-z_]\w*)", lambda found: values[found[1]], expr)
         body = urllib.parse.urlencode({"query": filled}).encode()

@@ -124,6 +124,11 @@ def test_counters_are_read_by_their_growth_and_gauges_are_not(name):
     for question in panel_queries(name):
         grows = r"(?:rate|increase)\((vllm_[a-z_]+)\{[^}]*\}\[\$[a-z_]+\]\)"
         grown = set(re.findall(grows, question.expr))
+        # As `increase` over a step of the graph, but without its estimate at the edges.
+        since = (
+            r"(vllm_[a-z_]+)\{[^}]*\}\) - \(sum by \(target\) \(\1\{[^}]*\} offset \$__interval\)"
+        )
+        grown |= set(re.findall(since, question.expr))
         counters = {
             metric
             for metric in metric_names(question.expr)

@@ -183,3 +183,27 @@ def test_nothing_is_fetched_from_outside():
             found for text in strings(model) for found in re.findall(r"https?://([^/:]+)", text)
         }
         assert hosts <= {"127.0.0.1"}
+
+
+@each_dashboard
+def test_reasons_and_causes_at_zero_are_not_drawn(name):
+    for one in of_type(name, "timeseries", "bargauge"):
+        for target in one["targets"]:
+            if re.search(r"\{\{(reason|cause|outcome)\}\}", target["legendFormat"]):
+                assert " > 0) or on (" in target["expr"], one["title"]
+                assert '"none"' in target["expr"], one["title"]
+
+
+@each_dashboard
+def test_what_is_stacked_begins_at_zero_and_bars_are_of_events(name):
+    for one in of_type(name, "timeseries"):
+        settings = one["fieldConfig"]["defaults"]
+        if settings["custom"].get("stacking", {}).get("mode") == "normal":
+            assert settings["min"] == 0, one["title"]
+        if settings["custom"]["drawStyle"] == "bars":
+            assert all("offset $__interval" in t["expr"] for t in one["targets"]), one["title"]
+
+
+def test_the_container_that_an_external_target_lacks_comes_last():
+    headings = [one["title"] for one in MODELS["engine"]["panels"] if one["type"] == "row"]
+    assert headings[-1] == "Container"
