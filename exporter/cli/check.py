@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ async def _check(options: argparse.Namespace) -> CheckReport:
         if not_tried and not options.quiet:
             print(f"unknown {not_tried} more tests: {NOT_TRIED}", file=out)
         if not (options.quiet and report.healthy):
-            print(closing_line(report), file=out)
+            print(textwrap.fill(closing_line(report), width), file=out)
         return report
 
 

@@ -161,13 +161,19 @@ def choose_target(options: argparse.Namespace, url: str | None) -> tuple[Setting
 
 
 def with_key_of_environment(target: Target, environ: Mapping[str, str]) -> Target:
-    """The target with the key that other clients of vLLM use, if it has none of its own."""
-    key = (environ.get("VLLM_API_KEY") or environ.get("OPENAI_API_KEY") or "").strip()
+    """The target with the key that other clients of vLLM use, if it has none of its own.
+
+    Raises `ConfigError` if that is no key.
+    """
+    name = "VLLM_API_KEY" if environ.get("VLLM_API_KEY") else "OPENAI_API_KEY"
+    key = environ.get(name, "").strip()
     has_own = target.api_key is not None or any(
         name.lower() == "authorization" for name in target.headers
     )
     if has_own or not key:
         return target
+    if not key.isprintable():
+        raise ConfigError(f"environment variable {name}: must be one line of text")
     return target.model_copy(update={"api_key": SecretStr(key)})
 
 

@@ -80,8 +80,9 @@ async def test_no_color_writes_no_colors_in_a_terminal(command):
 
 
 async def test_check_shows_its_progress_and_leaves_only_the_findings():
-    shown = await in_terminal("check", 70, "--simulated")
+    shown = await in_terminal("check", 60, "--simulated")
     assert shown.code == 0
     assert "one session, turn 8 of 8" in shown.written
     assert "turn 8 of 8" not in shown.text
-    assert all(len(line) <= 70 for line in shown.lines)
+    assert shown.text.endswith("0 unknown. The engine is SIMULATED.")
+    assert all(len(line) <= 60 for line in shown.lines)

@@ -199,6 +199,12 @@ def test_the_api_key_is_that_of_other_clients(variables, code):
     assert (code == 0) or "Give --api-key-file FILE or set VLLM_API_KEY" in done.said
 
 
+def test_a_key_of_two_lines_is_wrong_usage_and_is_not_shown():
+    done = run_command("probe", "127.0.0.1:9", OPENAI_API_KEY="one\ntwo")
+    assert (done.code, done.output) == (2, "")
+    assert done.errors == "environment variable OPENAI_API_KEY: must be one line of text\n"
+
+
 def test_a_key_of_the_command_wins_over_the_environment(tmp_path):
     (tmp_path / "key").write_text("right")
     with engine_beside(api_key="right") as engine:
