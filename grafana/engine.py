@@ -27,6 +27,11 @@ STATE_COLORS: Final = {
     LifecycleState.BACKING_OFF: ORANGE,
     LifecycleState.HELD: "light-purple",
 }
+WITHOUT_A_REASON: Final = {
+    "none": promql.DOCKER_ANSWERS,
+    "unknown": promql.DOCKER_SILENT,
+    "no container": promql.NO_CONTAINER,
+}
 STATE_WORDS: Final = {
     str(code): (state.replace("_", " "), STATE_COLORS[state])
     for state, code in promql.STATE_CODES.items()
@@ -37,11 +42,7 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
     diagnosis = promql.or_word(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
         "reason",
-        {
-            "none": promql.DOCKER_ANSWERS,
-            "unknown": promql.DOCKER_SILENT,
-            "no container": promql.NO_CONTAINER,
-        },
+        WITHOUT_A_REASON,
     )
     answers = {
         "1": ("Docker answers", GREEN),
@@ -69,38 +70,38 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             now("A", diagnosis, "{{target}}: {{reason}}"),
         ).links([parts.runbook("Crash loop", "crash-loop")]),
         dress(
-            kinds.verdict(answers),
+            kinds.by_target(kinds.verdict(answers)),
             "Docker",
             "Whether Docker answers. While it does not, the state is unknown.",
             "none",
             (4, 4),
-            now("A", promql.or_no_container(promql.DOCKER)),
+            rows("A", promql.or_no_container(promql.DOCKER)),
         ).links([parts.runbook("Docker unreachable", "docker-unreachable")]),
         dress(
-            kinds.verdict(drift),
+            kinds.by_target(kinds.verdict(drift)),
             "Settings of the container",
             "Whether the container was created with the present settings. Unknown for a container "
             "that the exporter did not create.",
             "none",
             (4, 4),
-            now("A", promql.gauge("vllm_container_config_drift")),
+            rows("A", promql.gauge("vllm_container_config_drift")),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Time in this state",
             "How long the container has been in its present state.",
             parts.SECONDS,
             (4, 4),
-            now("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
+            rows("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Duration of the last start",
             "From the start of the container until it was ready, for the last successful start: "
             "weights, compilation, warm-up.",
             parts.SECONDS,
             (4, 4),
-            now("A", promql.gauge("vllm_container_startup_seconds")),
+            rows("A", promql.gauge("vllm_container_startup_seconds")),
         ),
     ]
 
@@ -122,7 +123,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
     made_of = promql.gauge("vllm_container_info", by="target, mode, name, image")
     steps = ((None, GREEN), (1, ORANGE), (3, RED))
     restarts, failures = (
-        promql.or_word(f"{causes} > 0", "reason", {"none": promql.DOCKER_ANSWERS})
+        promql.or_word(f"{causes} > 0", "reason", WITHOUT_A_REASON)
         for causes in (restarts, failures)
     )
     return [
@@ -307,21 +308,21 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             rows("A", promql.gauge("vllm_engine_reuse_rule", by=", ".join(rule))),
         ).transformations(parts.transformations(parts.labels(*rule))),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "KV cache capacity",
             "How many tokens the KV cache of one rank can hold.",
             parts.TOKENS,
             (6, 6),
-            now("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
+            rows("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Restarts of the engine's process",
             "In the dashboard's time range, counted by the process's start time, for any reason. "
             "Each restart empties the cache.",
             parts.COUNT,
             (6, 6),
-            now("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
+            rows("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
         ).decimals(0),
         dress(
             kinds.lines().min(0),

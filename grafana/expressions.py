@@ -42,10 +42,13 @@ def ratio(part: str, whole: str) -> str:
 def or_word(expression: str, label: str, words: Mapping[str, str]) -> str:
     """`expression`, or the first of `words` whose expression is there, as the label's value.
 
-    "Nothing found" is an answer, 0. "Nothing known" is none: NaN, or absent.
+    "Nothing found" is an answer, 0. "Nothing known" is none, NaN: without the exporter it is the
+    word of all targets. A tile without a series would be blank.
     """
     others = (f'label_replace({of}, "{label}", "{word}", "", "")' for word, of in words.items())
-    return " or on (target) ".join((f"({expression})", *others))
+    unknown = f'label_replace(vector(NaN), "{label}", "unknown", "", "")'
+    all_targets = f'label_replace({unknown}, "target", "all targets", "", "")'
+    return " or on (target) ".join((f"({expression})", *others)) + f" or on () {all_targets}"
 
 
 def or_none(expression: str, label: str, known: str) -> str:

@@ -123,6 +123,16 @@ def grade(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
     return figure().thresholds(known(steps)).color_scheme(by_threshold())
 
 
+def by_target(panel: stat.Panel) -> stat.Panel:
+    """A value per row of `parts.rows`, in the order of the targets' names.
+
+    The order of series differs from query to query, and so from panel to panel.
+    """
+    return panel.reduce_options(_last().values(True)).transformations(
+        transformations(("sortBy", {"fields": {}, "sort": [{"field": "target", "desc": False}]}))
+    )
+
+
 def verdict(words: Mapping[str, tuple[str, str]], unknown: str = UNKNOWN) -> stat.Panel:
     """A value as a word on its colour; `unknown`, on grey, if there is no value."""
     return (

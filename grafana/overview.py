@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 from grafana import alerts, kinds, parts
 from grafana import expressions as promql
 from grafana.names import Uid
-from grafana.parts import GREEN, GREY, ORANGE, RED, dress, now, query
+from grafana.parts import GREEN, GREY, ORANGE, RED, dress, now, query, rows
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
@@ -38,34 +38,36 @@ def _banner() -> stat.Panel:
 def _working() -> list[stat.Panel | timeseries.Panel]:
     return [
         dress(
-            kinds.grade(parts.HIT_RATIO_STEPS),
+            kinds.by_target(kinds.grade(parts.HIT_RATIO_STEPS)),
             "Hit ratio of the last session",
             "Share of the prompt tokens of the probe's last session that came from the prefix "
             "cache, without the first turn, which is always cold. Where there was no session, that "
             "of the last heartbeat. Unknown if the session failed. The alerts use the same value.",
             parts.RATIO,
             (5, 6),
-            now("A", promql.each_target(promql.LAST_SESSION)),
+            rows("A", promql.each_target(promql.LAST_SESSION)),
         ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
         dress(
-            kinds.grade(parts.EFFICIENCY_STEPS),
+            kinds.by_target(kinds.grade(parts.EFFICIENCY_STEPS)),
             "Efficiency of the last session",
             "What the cache served in the last session or heartbeat, whichever is worse, of the "
             "most that the engine's own reuse rule lets it serve (attainable). It is 100 % on a "
             "healthy server. Unknown while the rule is unknown.",
             parts.RATIO,
             (5, 6),
-            now("A", promql.each_target(promql.LAST_EFFICIENCY)),
+            rows("A", promql.each_target(promql.LAST_EFFICIENCY)),
         ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
-            kinds.grade(parts.HIT_RATIO_STEPS),
+            kinds.by_target(kinds.grade(parts.HIT_RATIO_STEPS)),
             "Hit ratio of users",
             "Share of the users' prompt tokens that the engine found in its prefix cache or in an "
             "external KV store, over the averaging window: vLLM's counters minus the probe's own "
             "requests. Unknown without users, and while the engine's metrics cannot be read.",
             parts.RATIO,
             (5, 6),
-            now("A", promql.each_target(promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO))),
+            rows(
+                "A", promql.each_target(promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO))
+            ),
         ).links([parts.runbook("Hit ratio of users low", "hit-ratio-low")]),
         dress(
             kinds.lines()
@@ -91,24 +93,24 @@ def _sound() -> list[stat.Panel]:
     tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
-            kinds.verdict(stable),
+            kinds.by_target(kinds.verdict(stable)),
             "Prompt prefix",
             "Whether every prompt of each scenario's last session started with the turn before it. "
             "If not, the chat template changes the history, and no cache can serve what follows "
             "the change.",
             "none",
             (5, 4),
-            now("A", promql.each_target(f"min by (target) ({stable_sessions})")),
+            rows("A", promql.each_target(f"min by (target) ({stable_sessions})")),
         ).links([parts.runbook("Prefix unstable", "prefix-unstable")]),
         dress(
-            kinds.verdict(WEDGED),
+            kinds.by_target(kinds.verdict(WEDGED)),
             "Repeated prompts",
             "Wedged: an identical prompt, sent again at once with room in the cache, did not hit, "
             "although this engine process had hits before. Only a restart of the engine is known "
             "to help.",
             "none",
             (5, 4),
-            now("A", promql.each_target(promql.WEDGED)),
+            rows("A", promql.each_target(promql.WEDGED)),
         ).links([parts.runbook("Cache wedged", "cache-wedged")]),
         dress(
             kinds.figure().override_by_regexp(
@@ -158,33 +160,33 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
     ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Tokens saved for users",
             "Prompt tokens of users that came from the cache instead of being computed, in the "
             "dashboard's time range. Without the probe's own.",
             parts.TOKENS,
             (5, 7),
-            now("A", promql.increase(saved, over="$__range")),
+            rows("A", promql.increase(saved, over="$__range")),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Prefill time saved for users",
             "Seconds of prefill that users did not wait for, in the dashboard's time range: the "
             "tokens saved times the measured seconds per token of this server. Absent until the "
             "seconds per token are known.",
             parts.SECONDS,
             (5, 7),
-            now("A", promql.increase(seconds, over="$__range")),
+            rows("A", promql.increase(seconds, over="$__range")),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Time to first token saved",
             "How much earlier a turn of the probe answered than its cold control, which is the "
             "same messages without the cache. Mean over the averaging window. It can be below 0 if "
             "chance is larger than the saving.",
             parts.SECONDS,
             (5, 7),
-            now("A", promql.each_target(promql.while_up("vllm_probe_up", ttft_saved))),
+            rows("A", promql.each_target(promql.while_up("vllm_probe_up", ttft_saved))),
         ),
         dress(
             kinds.lines().min(0),
@@ -263,24 +265,24 @@ def _probe() -> list[stat.Panel | timeseries.Panel]:
     waits = f"{promql.gauge('vllm_probe_paused', by='target, reason')} == 1"
     return [
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Probe rewrites per hour",
             "The share of one rank's KV cache that the probe filled with new entries in the last "
             "hour, which pushes out the oldest ones, and its limit "
             "(probe.max_cache_turnover_per_hour). Absent where the cache's capacity is unknown.",
             parts.RATIO,
             (7, 6),
-            now("A", promql.named("what", rewritten), "{{target}} {{what}}"),
+            rows("A", promql.named("what", rewritten)),
         ),
         dress(
-            kinds.figure(),
+            kinds.by_target(kinds.figure()),
             "Age of the last session and heartbeat",
             "How long ago the last full session and the last heartbeat that finished ended. A "
             "heartbeat is sent only where no session came for a while. On a small cache, or an "
             "engine that nobody uses, full sessions are rare and heartbeats watch the cache.",
             parts.SECONDS,
             (8, 6),
-            now("A", promql.named("what", ages), "{{target}} {{what}}"),
+            rows("A", promql.named("what", ages)),
         ).links([parts.runbook("Probe stale", "probe-stale")]),
         dress(
             kinds.name_of_series(((None, GREEN), (1, GREY))),

@@ -285,7 +285,7 @@ def test_the_overview_says_what_the_probe_rewrites_beside_the_limit():
     (target,) = panel("overview", "Probe rewrites per hour")["targets"]
     assert "vllm_probe_cache_turnover_ratio" in target["expr"]
     assert "vllm_probe_cache_turnover_limit_ratio" in target["expr"]
-    assert target["legendFormat"] == "{{target}} {{what}}"
+    assert target["format"] == "table", "a row has the name of its labels, target and what"
 
 
 def test_the_overview_shows_the_ages_of_the_last_session_and_of_the_last_heartbeat():

@@ -207,3 +207,16 @@ def test_what_is_stacked_begins_at_zero_and_bars_are_of_events(name):
 def test_the_container_that_an_external_target_lacks_comes_last():
     headings = [one["title"] for one in MODELS["engine"]["panels"] if one["type"] == "row"]
     assert headings[-1] == "Container"
+
+
+@each_dashboard
+def test_targets_have_the_same_order_in_each_panel_of_numbers(name):
+    """Those whose names are a message keep the order of their series."""
+    for one in of_type(name, "stat"):
+        if one["options"].get("textMode") == "name" or len(one["targets"]) > 1:
+            continue
+        if "by (target" in one["targets"][0]["expr"]:
+            (order,) = one["transformations"]
+            assert order["options"]["sort"] == [{"field": "target", "desc": False}], one["title"]
+            assert one["options"]["reduceOptions"]["values"], one["title"]
+            assert one["targets"][0]["format"] == "table", one["title"]

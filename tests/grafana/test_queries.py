@@ -176,3 +176,5 @@ def test_what_the_exporter_measured_is_unknown_once_it_is_gone(dying):
     until(stack, "unknown", lambda: not any(stack.ask(expr, DEMO) for expr in asked[:2]))
     fresh = [expr for expr in asked if stack.numbers(expr, DEMO) and "ALERTS" not in expr]
     assert fresh == []
+    (waits,) = stack.ask(query_of("overview", "Why the probe waits"), DEMO)
+    assert waits["metric"] == {"reason": "unknown", "target": "all targets"}
