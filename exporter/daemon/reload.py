@@ -72,7 +72,7 @@ class Reloader:
             changed = await self._act()
         except ExporterError as error:
             log.error(  # noqa: TRY400 - a mistake in the configuration; a trace adds nothing
-                "config.reload_refused", error=str(error), consequence=_KEPT
+                "config.reload_refused", error=_one_line(error), consequence=_KEPT
             )
             status = 400 if isinstance(error, ConfigError) else 500
             outcome = Outcome(status, f"{error}\n{_KEPT}\n")
@@ -85,6 +85,12 @@ class Reloader:
             return Outcome(200, f"configuration reloaded: {changed}\n")
         self._state.failed()
         return outcome
+
+
+def _one_line(error: ExporterError) -> str:
+    """The error for the log, where a line break would be an escape in quotes."""
+    first, *mistakes = str(error).splitlines()
+    return " ".join([first, "; ".join(each.strip() for each in mistakes)]).strip()
 
 
 def _resolve(asking: list[asyncio.Future[Outcome]], outcome: Outcome) -> None:

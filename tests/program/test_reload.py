@@ -88,6 +88,7 @@ async def test_an_invalid_file_changes_nothing_and_the_next_valid_one_applies(da
             await at.until("the reload was refused", refused)
             (told,) = events(log, "config.reload_refused")
             assert "is not TOML" in told["error"]
+            assert "\n" not in told["error"]
             assert (await at.get("/"))[0] == 200
             assert (await at.get("/-/ready"))[0] == 200
             assert (
