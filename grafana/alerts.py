@@ -52,7 +52,7 @@ def firing() -> table.Panel:
         .transformations(
             parts.transformations(
                 parts.labels("severity", "alertname", "target", "runbook"),
-                ("sortBy", {"fields": {}, "sort": [{"field": "severity", "desc": False}]}),
+                kinds.sorted_by("severity"),  # critical before warning
             )
         )
         .override_by_name(*kinds.column("severity", "none", *kinds.in_words(_SEVERITIES)))

@@ -313,7 +313,7 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             "How many tokens the KV cache of one rank can hold.",
             parts.TOKENS,
             (6, 6),
-            rows("A", promql.gauge("vllm_engine_kv_cache_capacity_tokens")),
+            rows("A", promql.each_target(promql.gauge("vllm_engine_kv_cache_capacity_tokens"))),
         ),
         dress(
             kinds.by_target(kinds.figure()),

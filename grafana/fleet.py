@@ -70,7 +70,7 @@ def _table() -> table.Panel:
     ).transformations(
         parts.transformations(
             *parts.joined("target", {f"Value #{ref}": c[0] for ref, c in refs.items()}),
-            ("sortBy", {"fields": {}, "sort": [{"field": "alerts", "desc": True}]}),
+            kinds.sorted_by("alerts", desc=True),
         )
     )
     for name, unit, _ in COLUMNS:

@@ -50,10 +50,11 @@ _RULE_COLORS: Final = {
 
 def in_order_of(field: str) -> tuple[Transformation, Transformation]:
     """Rows in the order of a label's numbers, 10 after 9: labels are text."""
-    return (
-        _converted(field, "number"),
-        ("sortBy", {"fields": {}, "sort": [{"field": field, "desc": False}]}),
-    )
+    return _converted(field, "number"), sorted_by(field)
+
+
+def sorted_by(field: str, *, desc: bool = False) -> Transformation:
+    return "sortBy", {"fields": {}, "sort": [{"field": field, "desc": desc}]}
 
 
 def _converted(field: str, to: str) -> Transformation:
@@ -129,7 +130,7 @@ def by_target(panel: stat.Panel) -> stat.Panel:
     The order of series differs from query to query, and so from panel to panel.
     """
     return panel.reduce_options(_last().values(True)).transformations(
-        transformations(("sortBy", {"fields": {}, "sort": [{"field": "target", "desc": False}]}))
+        transformations(sorted_by("target"))
     )
 
 

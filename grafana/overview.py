@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
-
 from grafana import alerts, kinds, parts
 from grafana import expressions as promql
 from grafana.names import Uid
@@ -86,11 +84,9 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
     ]
 
 
-def _sound() -> list[stat.Panel]:
+def _sound() -> list[stat.Panel | table.Panel]:
     stable = {"1": ("stable", GREEN), "0": ("history changed", RED)}
     stable_sessions = f"vllm_probe_prefix_stable{{{promql.TARGET}, {promql.FULL_SESSIONS}}}"
-    up = promql.gauge("vllm_probe_up")
-    tests, leaks = "{{target}} tests", "{{target}} leaks"
     return [
         dress(
             kinds.by_target(kinds.verdict(stable)),
@@ -99,7 +95,7 @@ def _sound() -> list[stat.Panel]:
             "If not, the chat template changes the history, and no cache can serve what follows "
             "the change.",
             "none",
-            (5, 4),
+            (5, 7),
             rows("A", promql.each_target(f"min by (target) ({stable_sessions})")),
         ).links([parts.runbook("Prefix unstable", "prefix-unstable")]),
         dress(
@@ -109,48 +105,62 @@ def _sound() -> list[stat.Panel]:
             "although this engine process had hits before. Only a restart of the engine is known "
             "to help.",
             "none",
-            (5, 4),
+            (5, 7),
             rows("A", promql.each_target(promql.WEDGED)),
         ).links([parts.runbook("Cache wedged", "cache-wedged")]),
+        _isolation(),
+        _notices(),
+    ]
+
+
+def _isolation() -> table.Panel:
+    tests, leaks = (
+        promql.increase(f"vllm_probe_isolation_{what}_total", over="$__range")
+        for what in ("tests", "leaks")
+    )
+    leaked = kinds.in_steps(((None, GREEN), (1, RED)))
+    return (
         dress(
-            kinds.figure().override_by_regexp(
-                "/leaks$/",
-                [
-                    DynamicConfigValue(id_val=key, value=value)
-                    for key, value in kinds.in_steps(((None, GREEN), (1, RED)))
-                    if key == "thresholds"
-                ]
-                + [DynamicConfigValue(id_val="color", value=parts.by_threshold().build())],
-            ),
+            kinds.grid(),
             "Salt isolation",
             "Tests in the dashboard's time range that sent one prompt with two salts, and those "
             "where the second salt got cached tokens of the first. On a real server these would be "
             "another tenant's tokens.",
             parts.COUNT,
-            (6, 4),
-            now("A", promql.increase("vllm_probe_isolation_tests_total", over="$__range"), tests),
-            now("B", promql.increase("vllm_probe_isolation_leaks_total", over="$__range"), leaks),
+            (6, 7),
+            rows("A", tests),
+            rows("B", leaks),
         )
         .decimals(0)
-        .links([parts.runbook("Isolation leak", "cache-isolation-leak")]),
-        dress(
-            kinds.name_of_series(((None, GREY), (1, ORANGE))),
-            "Notices of the last sessions",
-            "What you must know about the last session of each scenario, for example why a value "
-            "is absent. Unknown if a session failed. That an engine is simulated stands above.",
-            "none",
-            (8, 4),
-            now(
-                "A",
-                promql.or_word(
-                    promql.gauge("vllm_probe_notice", 'notice!="simulated"', by="target, notice"),
-                    "notice",
-                    {"none": f"0 * ({up} == 1)", "unknown": f"NaN * ({up} == 0)"},
-                ),
-                "{{target}}: {{notice}}",
-            ),
-        ),
-    ]
+        .transformations(
+            parts.transformations(
+                *parts.joined("target", {"Value #A": "tests", "Value #B": "leaks"}),
+                kinds.sorted_by("target"),
+            )
+        )
+        .override_by_name(*kinds.column("leaks", parts.COUNT, *leaked))
+        .links([parts.runbook("Isolation leak", "cache-isolation-leak")])
+    )
+
+
+def _notices() -> table.Panel:
+    up = promql.gauge("vllm_probe_up")
+    notices = promql.or_word(
+        promql.gauge("vllm_probe_notice", 'notice!="simulated"', by="target, notice"),
+        "notice",
+        {"none": f"0 * ({up} == 1)", "unknown": f"NaN * ({up} == 0)"},
+    )
+    return dress(
+        kinds.grid(),
+        "Notices of the last sessions",
+        "What you must know about the last session of each scenario, for example why a value is "
+        "absent. Unknown if a session failed. That an engine is simulated stands above.",
+        "none",
+        (8, 7),
+        rows("A", notices),
+    ).transformations(
+        parts.transformations(parts.labels("target", "notice"), kinds.sorted_by("target"))
+    )
 
 
 def _savings() -> list[stat.Panel | timeseries.Panel]:
@@ -166,7 +176,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "dashboard's time range. Without the probe's own.",
             parts.TOKENS,
             (5, 7),
-            rows("A", promql.increase(saved, over="$__range")),
+            rows("A", promql.each_target(promql.increase(saved, over="$__range"))),
         ),
         dress(
             kinds.by_target(kinds.figure()),
@@ -176,7 +186,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "seconds per token are known.",
             parts.SECONDS,
             (5, 7),
-            rows("A", promql.increase(seconds, over="$__range")),
+            rows("A", promql.each_target(promql.increase(seconds, over="$__range"))),
         ),
         dress(
             kinds.by_target(kinds.figure()),
