@@ -185,10 +185,12 @@ def events(families: Mapping[str, str]) -> str:
     return or_none(f"({named('what', counted)})", "what", "vllm_container_docker_up")
 
 
-# 1 if at least one engine is a simulator, 0 if all that answer are real, absent if none answers.
+# 1 if at least one engine is a simulator, 0 if all that answer are real, -1 if none answers, absent
+# without the exporter.
 SIMULATED: Final = (
     f'max(vllm_engine_info{{{TARGET}, simulated="true"}}) '
-    f'or 0 * max(vllm_engine_info{{{TARGET}, simulated="false"}})'
+    f'or 0 * max(vllm_engine_info{{{TARGET}, simulated="false"}}) '
+    f"or 0 * max(vllm_engine_up{{{TARGET}}}) - 1"
 )
 
 STATE_CODES: Final = {state: code for code, state in enumerate(LifecycleState)}

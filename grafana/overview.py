@@ -21,12 +21,13 @@ def _banner() -> stat.Panel:
     words = {
         "1": ("SIMULATED: no model runs and the times are made up", ORANGE),
         "0": ("real engine", GREEN),
+        "-1": ("no engine answers", GREY),
     }
     return dress(
-        kinds.verdict(words, "no engine answers"),
+        kinds.verdict(words, "unknown: no value from the exporter"),
         "Real or simulated",
         "SIMULATED if at least one target says that it is the built-in simulator: its prefix cache "
-        "is real, its times are made up. Grey if no engine answers.",
+        "is real, its times are made up. Grey if no engine answers, or the exporter does not.",
         "none",
         (24, 2),
         now("A", promql.SIMULATED, "engine"),
