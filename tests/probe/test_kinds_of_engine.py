@@ -360,7 +360,7 @@ async def test_turns_that_a_router_spreads_do_not_pass_for_one_sound_engine(benc
     assert any(turn.cached_tokens for turn in result.turns)
     for finding in (of_engines(result), of_second_turn(result)):
         assert finding.verdict is UNKNOWN
-        assert f"turn 2 hit 0 of {result.turns[1].prompt_tokens} tokens" in finding.evidence
+        assert f"turn 2 hit 0 of {result.turns[1].prompt_tokens:,} tokens" in finding.evidence
 
 
 async def test_shuffled_replicas_are_mixed(bench):

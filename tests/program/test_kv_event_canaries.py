@@ -31,6 +31,7 @@ CONFIGURATION = """
 interval_seconds = 1
 tokens_per_hour = 0
 max_cache_turnover_per_hour = 0
+max_prefill_share_ratio = 1
 control_ratio = 0
 [scrape]
 interval_seconds = 0.5
