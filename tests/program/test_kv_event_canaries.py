@@ -43,12 +43,12 @@ kv_events_url = "{events}"
 """
 
 
-async def others_ask(client, until_done):
+async def others_ask(client, until_done, who):
     """Prompts of another client, which evict those of the exporter's sessions."""
     number = 0
     while not until_done.is_set():
         number += 1
-        message = {"role": "user", "content": f"{number} {PROMPT}"}
+        message = {"role": "user", "content": f"{who} {number} {PROMPT}"}
         await client.chat(ChatRequest("simulated", [message], 1, SALT), DEADLINES)
 
 
@@ -62,14 +62,14 @@ def canaries_in(text: str) -> set[str]:
 async def test_no_output_of_the_daemon_has_a_token_or_a_salt_of_others(daemon, tmp_path):
     done = asyncio.Event()
     settings = SimulatorSettings(
-        port=0, time_scale=0.02, num_blocks=256, kv_events=KvEventsConfig("tcp://127.0.0.1:*")
+        port=0, time_scale=0.02, num_blocks=112, kv_events=KvEventsConfig("tcp://127.0.0.1:*")
     )
     file, log = tmp_path / "exporter.toml", tmp_path / "log"
     async with Simulator(settings) as simulator, EngineClient(simulator.url) as client:
         events = simulator.engine.kv_events_endpoint
         text = CONFIGURATION.format(url=simulator.url, events=events)
         file.write_text(text, encoding="utf-8")
-        others = asyncio.create_task(others_ask(client, done))
+        others = asyncio.gather(*(others_ask(client, done, who) for who in range(3)))
         try:
             async with daemon(log, "--config", str(file), "--log.level", "debug") as at:
 
