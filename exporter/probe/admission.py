@@ -48,7 +48,7 @@ _AFTER_OTHERS_SECONDS = 1.0
 """A session that waits for a budget starts so much later than other work that waits for it. That
 work is rare and small, and a session would take the whole budget again."""
 _SESSIONS_TO_EXPECT = 8
-"""The next session is expected to write as much as the largest of so many: one may have a control.
+"""The next session is expected to write as much as the smallest of so many: one without a control.
 """
 _LONGEST_SLEEP_SECONDS = 60.0
 """A longer pause is checked again in between, and published, so the loop is seen to be alive."""

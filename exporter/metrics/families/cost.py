@@ -121,8 +121,9 @@ COST: Final[tuple[Family[TargetState], ...]] = (
     gauge(
         "vllm_probe_cache_turnover_ratio",
         one(_turnover),
-        "vllm_probe_cache_written_tokens_total of the last hour against the capacity of one rank's "
-        "cache. Absent when one of them is unknown.",
+        "vllm_probe_cache_written_tokens_total of the last hour, or since the engine started if "
+        "that is later, against the capacity of one rank's cache. Absent when one of them is "
+        "unknown.",
     ),
     gauge(
         "vllm_probe_cache_turnover_limit_ratio",

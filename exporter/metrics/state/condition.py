@@ -9,9 +9,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from exporter.container.decide.policy import ENGINE_FAILURES
 from exporter.container.decide.records import Cause, LifecycleState
 from exporter.metrics.state.target import live_engine
-from exporter.model.failure import FailureReason
 from exporter.model.probe import PauseReason
 from exporter.model.session import Notice
 
@@ -89,22 +89,6 @@ def condition(state: TargetState) -> Condition:
     return next((found for found, holds in RULES if holds(state)), Condition.UP)
 
 
-_NOT_SERVED: Final = frozenset(
-    {
-        FailureReason.CONNECTION_REFUSED,
-        FailureReason.CONNECT_FAILED,
-        FailureReason.CONNECT_TIMEOUT,
-        FailureReason.FIRST_TOKEN_TIMEOUT,
-        FailureReason.STALLED,
-        FailureReason.TURN_TIMEOUT,
-        FailureReason.STREAM_CUT,
-        FailureReason.STREAM_ERROR,
-        FailureReason.ABORTED,
-        FailureReason.SERVER_ERROR,
-    }
-)
-
-
 def not_serving(state: TargetState) -> str | None:
     """Why an engine should get no requests and may be restarted; None if nothing shows that.
 
@@ -113,7 +97,7 @@ def not_serving(state: TargetState) -> str | None:
     """
     found = condition(state)
     last = state.latest.failure if state.latest is not None else None
-    if found is Condition.FAILING and last is not None and last.reason in _NOT_SERVED:
+    if found is Condition.FAILING and last is not None and last.reason in ENGINE_FAILURES:
         return last.reason
     return found if found is Condition.WEDGED else None
 
