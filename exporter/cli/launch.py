@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from exporter import logs
@@ -94,7 +95,7 @@ async def _as_printed(engine: DockerDoor, managed: SupervisorConfig, launch: Lau
         return managed.fitted_by(launch, None)
 
 
-async def _start(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) -> int:
+async def _start(engine: DockerEngine, managed: SupervisorConfig, launch: Launch) -> int:
     existing = await engine.inspect(launch.name)
     if existing is not None:
         return _report_existing(existing, managed, launch)
@@ -102,11 +103,11 @@ async def _start(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) 
         print(f"pulling {launch.image}", file=sys.stderr)
         await engine.pull(launch.image, _show_progress)
     fitted = await managed.fitted(launch, engine)
-    container_id = await engine.create(fitted, managed.secrets)
+    before = await _volumes(engine)
     try:
-        await engine.start(container_id)
+        container_id = await _created_and_started(engine, managed, fitted)
     except DockerError:
-        await engine.remove(container_id)  # it would block the next attempt
+        await _remove_new_volumes(engine, fitted, before)
         raise
     print(f"{container_id[:12]} {launch.name}")
     print(
@@ -115,6 +116,36 @@ async def _start(engine: DockerDoor, managed: SupervisorConfig, launch: Launch) 
         file=sys.stderr,
     )
     return 0
+
+
+async def _created_and_started(
+    engine: DockerEngine, managed: SupervisorConfig, launch: Launch
+) -> str:
+    container_id = await engine.create(launch, managed.secrets)
+    try:
+        await engine.start(container_id)
+    except DockerError:
+        await engine.remove(container_id)  # it would block the next attempt
+        raise
+    return container_id
+
+
+async def _volumes(engine: DockerEngine) -> frozenset[str] | None:
+    """None if Docker does not say: a proxy may forbid the question."""
+    try:
+        return await engine.volumes()
+    except DockerError:
+        return None
+
+
+async def _remove_new_volumes(
+    engine: DockerEngine, launch: Launch, before: frozenset[str] | None
+) -> None:
+    """Remove what Docker made for a container that never ran. Older volumes have models."""
+    named = {mount.source for mount in launch.mounts if not mount.source.startswith("/")}
+    for name in sorted(named - before) if before is not None else ():
+        with suppress(DockerError):  # another container has it by now
+            await engine.remove_volume(name)
 
 
 def _report_existing(existing: ContainerSnapshot, managed: SupervisorConfig, launch: Launch) -> int:

@@ -99,7 +99,7 @@ async def fit(
     if turns < 2:  # noqa: PLR2004 - a hit needs a turn before it
         raise ScenarioError(
             f"the scenario {kind.name!r} does not fit: two turns need more than the model's "
-            f"context of {info.max_model_len} tokens; raise --max-model-len or lower max_tokens"
+            f"context of {info.max_model_len:,} tokens; raise --max-model-len or lower max_tokens"
         )
     return scenario.shortened(turns), True
 

@@ -333,7 +333,7 @@ def break_in_words(found: PrefixBreak) -> str:
     """Where a prompt differs from the turn before it. Has prompt text: for a page or a terminal
     only, never for a log.
     """
-    place = f"token {found.token_index} of {found.sequence_tokens}"
+    place = f"token {found.token_index:,} of {found.sequence_tokens:,}"
     if found.message is not None:
         place += f", in message {found.message} ({found.role})"
     elif found.role is not None:

@@ -117,7 +117,7 @@ def test_a_loss_is_never_evicted_if_nothing_else_used_the_cache(foreign, beside,
 def test_the_exporters_own_controls_can_evict_a_session():
     found = loss(replace(PARTIAL, traffic=replace(QUIET, beside=31_000)))
     assert found.cause is LossCause.EVICTED
-    assert "the probe itself used 31000 tokens under other salts" in found.evidence
+    assert "the probe itself used 31,000 tokens under other salts" in found.evidence
 
 
 # Hits that usage does not tell

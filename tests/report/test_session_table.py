@@ -166,13 +166,18 @@ def test_the_mark_of_a_turn_is_a_word_and_a_colour(facts, word):
 
 @pytest.mark.parametrize(
     ("ideal", "word"),
-    [(1792, "full"), (1040, "full"), (1024, "low ideal"), (32, "low ideal"), (0, "low ideal")],
+    [(1792, "full"), (1120, "full"), (1104, "low ideal"), (1024, "low ideal"), (0, "low ideal")],
 )
 def test_a_turn_with_a_low_ideal_is_not_called_full(ideal, word):
     before, after = turn(1, 2071, 0, 0), turn(2, 2213, ideal, ideal)
     assert mark(after, before).word == word
     assert word in drawn([before, after])
     assert "full" not in drawn([before, after]) or word == "full"
+
+
+def test_a_turn_that_is_mostly_new_is_full_although_its_hit_ratio_is_below_a_half():
+    before, after = turn(1, 2071, 0, 0), turn(2, 6400, 2064, 2064)
+    assert mark(after, before).word == "full"
 
 
 def test_without_the_prompt_before_an_ideal_is_not_called_low():

@@ -190,7 +190,7 @@ def _unreported(evidence: Evidence) -> Verdict:
     if hidden is not None and hidden > lost / 2:
         alone = ", which ran nothing else," if traffic is not None and traffic.alone else ""
         text = (
-            f"the engine{alone} counted at least {hidden:.0f} more hit tokens for the session in "
+            f"the engine{alone} counted at least {hidden:,.0f} more hit tokens for the session in "
             f"vllm:prefix_cache_hits than its usage reported"
         )
         return LossCause.UNREPORTED, text
@@ -223,7 +223,7 @@ def _never_hit(evidence: Evidence) -> Verdict:
 def _missed_again(evidence: Evidence) -> str:
     traffic = evidence.repeat.traffic if evidence.repeat else None
     return (
-        f"the same prompt of {evidence.prompt} tokens, sent again at once, hit nothing either; in "
+        f"the same prompt of {evidence.prompt:,} tokens, sent again at once, hit nothing either; in "
         f"between other requests used {_tokens(traffic.foreign if traffic else None)}, and the "
         f"cache had room for {_tokens(evidence.room)}"
     )
@@ -235,7 +235,7 @@ def _evicted(evidence: Evidence) -> Verdict:
     if blocks is not None and blocks.cleared:
         return None
     if blocks is not None and blocks.again:
-        counted = f"{blocks.removed} of this session's {blocks.held} blocks"
+        counted = f"{blocks.removed:,} of this session's {blocks.held:,} blocks"
         return LossCause.EVICTED, f"the engine removed {counted} {_TOLD} (BlockRemoved)"
     full = evidence.pressed
     if full is False:
@@ -250,7 +250,7 @@ def _evicted(evidence: Evidence) -> Verdict:
         return None
     used = "how much others used is unknown" if traffic is None else f"{_used(traffic)} {since}"
     text = (
-        f"the session's first {evidence.cached} tokens still hit and its end did not, as after the "
+        f"the session's first {evidence.cached:,} tokens still hit and its end did not, as after the "
         f"eviction of the least recently used blocks; {used}"
     )
     return LossCause.EVICTED, text
@@ -294,7 +294,7 @@ def _reset(evidence: Evidence) -> Verdict:
     text = (
         f"the whole session left the cache at once, although other requests used only "
         f"{_tokens(traffic.foreign)} and the cache had room for {_tokens(evidence.room)}; the same "
-        f"prompt, sent again at once, hit {repeat.cached} tokens: the cache had been emptied"
+        f"prompt, sent again at once, hit {repeat.cached:,} tokens: the cache had been emptied"
     )
     return LossCause.RESET, text
 
@@ -355,4 +355,4 @@ RULES: tuple[Callable[[Evidence], Verdict], ...] = (
 
 
 def _tokens(count: float | None) -> str:
-    return f"{count or 0:.0f} token{'' if count == 1 else 's'}"
+    return f"{count or 0:,.0f} token{'' if count == 1 else 's'}"

@@ -73,11 +73,11 @@ def long_enough(prompt: int, match_unit: int) -> bool:
 def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, str]:
     """The outcome, and the reason for it in words."""
     if repeat.cached > 0:
-        return RepeatOutcome.HIT, f"it hit {repeat.cached} tokens"
+        return RepeatOutcome.HIT, f"it hit {repeat.cached:,} tokens"
     traffic = repeat.traffic
     if traffic is not None and (traffic.unreported_hits or 0) > 0:
         return RepeatOutcome.UNREPORTED, (
-            f"the engine counted at least {traffic.unreported_hits:.0f} hit tokens for it, and its "
+            f"the engine counted at least {traffic.unreported_hits:,.0f} hit tokens for it, and its "
             f"usage reported none"
         )
     reason = _why_unclear(repeat, by)

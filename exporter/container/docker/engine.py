@@ -138,6 +138,21 @@ class DockerEngine:
             "no such container",
         )
 
+    async def volumes(self) -> frozenset[str]:
+        """The names of all volumes."""
+
+        def work(at: DockerClient) -> frozenset[str]:
+            listed: Mapping[str, Any] = at.api.volumes()
+            return frozenset(each["Name"] for each in listed["Volumes"] or ())
+
+        return await self._query("list the volumes", work)
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume. A missing one is no error; Docker refuses one that a container has."""
+        await self._change_unless(
+            f"remove the volume {name}", lambda at: at.api.remove_volume(name), "no such volume"
+        )
+
     async def has_image(self, image: str) -> bool:
         doing = f"look for the image {image}"
         return await self._query(doing, lambda at: _image(at, image) is not None)

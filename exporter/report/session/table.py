@@ -38,8 +38,8 @@ def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
     """`cold`: a first turn that hit nothing, as it should. `full` to `MISS`: the share of the
     attainable tokens that was served.
 
-    A prompt repeats the one `before` it. If the ideal is less than half of that prompt, their
-    beginnings differ: `low ideal`.
+    A prompt repeats the one `before` it. If the ideal is less than half of that prompt, or of this
+    one although that one was longer, their beginnings differ: `low ideal`.
     """
     if turn.cached_tokens is None:
         return Mark("?", "magenta")
@@ -59,10 +59,11 @@ def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
 
 
 def _low_ideal(turn: TurnFacts, before: TurnFacts | None) -> bool:
-    ideal = turn.ideal_cached_tokens
+    ideal, prompt = turn.ideal_cached_tokens, turn.prompt_tokens or 0
     if ideal is None or before is None or before.prompt_tokens is None:
         return False
-    return ideal < before.prompt_tokens / 2
+    repeated = before.prompt_tokens
+    return ideal < repeated / 2 or ideal < prompt / 2 <= repeated
 
 
 def turn_table(

@@ -35,17 +35,17 @@ def of_kv_events(view: KvEventsView, blocks: SessionBlocks | None) -> Finding:
         what = "connected, but no event came" if view.connected else "nothing answers"
         return failed(name, f"{view.url}: {what}", KV_EVENTS_ON)
     if blocks is None:
-        return unknown(name, f"{view.url}: {events} events; no turn of the session was answered")
+        return unknown(name, f"{view.url}: {events:,} events; no turn of the session was answered")
     if blocks.incomplete:
         return unknown(name, f"{view.url}: {view.missed} batches were published and not received")
     if not blocks.found:
         return unknown(
             name,
-            f"{view.url}: {events} events, and none of them names the session's salt",
+            f"{view.url}: {events:,} events, and none of them names the session's salt",
             "vLLM before 0.17 publishes no salts, and an engine whose layers all have a sliding "
             "window does not keep the first block. Or the events are another engine's.",
         )
-    return passed(name, f"{view.url}: {events} events, {blocks.count} blocks of the session")
+    return passed(name, f"{view.url}: {events:,} events, {blocks.count:,} blocks of the session")
 
 
 def of_version(info: EngineInfo, view: EngineView | None = None) -> Finding:
@@ -163,10 +163,10 @@ def of_match_unit(view: EngineView | None, rule: ReuseRule | None = None) -> Fin
         return unknown(name, "unknown, and so is the ideal", ADVICE[Notice.MATCH_UNIT_UNKNOWN])
     label = cache.match_unit_tokens
     if rule is None or rule.unit_tokens in (None, label):
-        return passed(name, f"by vllm:cache_config_info a hit is a multiple of {label} tokens")
+        return passed(name, f"by vllm:cache_config_info a hit is a multiple of {label:,} tokens")
     text = (
-        f"hits are multiples of {rule.unit_tokens} tokens, although vllm:cache_config_info says "
-        f"{label}"
+        f"hits are multiples of {rule.unit_tokens:,} tokens, although vllm:cache_config_info says "
+        f"{label:,}"
     )
     larger = (rule.unit_tokens or 1) % label == 0
     return passed(name, f"{text}. {rule_advice(RuleCause.UNIT, rule)}" if larger else text)

@@ -64,7 +64,7 @@ async def launch(file, *more: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
-async def test_without_a_gpu_it_says_so_and_what_to_do_and_leaves_no_container(made, docker_api):
+async def test_without_a_gpu_it_says_so_and_what_to_do_and_leaves_nothing(made, docker_api):
     file, name = made
     file.write_text(file.read_text().replace("gpus = 0", "gpus = 1"))
     code, output, errors = await launch(file)
@@ -74,6 +74,16 @@ async def test_without_a_gpu_it_says_so_and_what_to_do_and_leaves_no_container(m
     assert "Traceback" not in errors
     with pytest.raises(docker.errors.NotFound):
         docker_api.inspect_container(name)
+    with pytest.raises(docker.errors.NotFound):
+        docker_api.inspect_volume(name)
+
+
+async def test_a_volume_that_was_there_before_a_failed_launch_stays(made, docker_api):
+    file, name = made
+    docker_api.create_volume(name)
+    file.write_text(file.read_text().replace("gpus = 0", "gpus = 1"))
+    assert (await launch(file))[0] == 1
+    assert docker_api.inspect_volume(name)["Name"] == name
 
 
 def facts_of(docker_api, name: str) -> dict[str, object]:

@@ -435,6 +435,6 @@ async def test_an_unstable_prompt_is_shown_with_its_place_its_text_and_advice(sh
     published.session_finished(session(*TURNS, prefix=UNSTABLE, notices=notices))
     text = (await show()).text
     assert "The prompt is not stable from turn to turn: system prompt moved" in text
-    assert "token 14 of 1032, in message 1 (system)" in text
+    assert "token 14 of 1,032, in message 1 (system)" in text
     assert "it had «You are a careful engineer», and now has «Customers say that»" in text
     assert text.count("--chat-template") == 1
