@@ -7,6 +7,7 @@ tracebacks show no local variables.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -66,7 +67,8 @@ def _renderers(log_format: LogFormat) -> list[structlog.typing.Processor]:
         return [_DICT_TRACEBACKS, structlog.processors.JSONRenderer()]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
         )
     ]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from exporter import logs
 
 FAILS = """
 from exporter.cli.main import build_parser
@@ -41,6 +44,19 @@ def test_a_traceback_shows_no_local_variable(log_format):
     assert "it broke" in log
     assert "call" in log
     assert "hunter2" not in log
+
+
+@pytest.mark.parametrize(("value", "coloured"), [("", True), ("1", False)])
+def test_the_console_log_has_no_colors_with_no_color(value, coloured, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", value)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    logs.configure("console", "info")
+    try:
+        (handler,) = logging.getLogger().handlers
+        line = handler.format(logging.LogRecord("a", logging.INFO, "", 0, "said", None, None))
+    finally:
+        logging.getLogger().handlers.clear()
+    assert ("\x1b[" in line) is coloured
 
 
 @pytest.mark.parametrize("command", ["run", "demo", "simulate", "probe"])

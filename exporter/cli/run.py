@@ -29,6 +29,7 @@ _SHOWN = (
     *("probe.interval_seconds", "probe.scenario", "probe.tokens_per_hour"),
     *("probe.max_cache_turnover_per_hour", "scrape.interval_seconds"),
 )
+_LOG_LEVELS = {"-v --verbose": ("log.level", "debug"), "-q --quiet": ("log.level", "warning")}
 _FULL_COLLECTION_AFTER = 1000
 """Collections of younger objects before one of all objects, which Python does after ten. It stops
 the event loop for a quarter of a millisecond per target and finds almost nothing: records have no
@@ -36,6 +37,7 @@ cycles."""
 
 
 def add_arguments(parser: Parser) -> None:
+    config.add_short_flags(parser, _LOG_LEVELS)
     add_settings(parser, *_SHOWN)
     parser.epilog = (
         "SIGHUP reloads the configuration. Exit code: 0 after SIGTERM or Ctrl-C, 1 if it cannot "

@@ -3,7 +3,12 @@
 Code outside this package imports from here.
 """
 
-from exporter.config.reading.arguments import add_arguments, collected, load_from
+from exporter.config.reading.arguments import (
+    add_arguments,
+    add_short_flags,
+    collected,
+    load_from,
+)
 from exporter.config.reading.load import Loaded, load
 from exporter.config.reading.mistakes import words_of
 from exporter.config.schema.container import BackoffSettings, ContainerSettings
@@ -37,6 +42,7 @@ __all__ = [
     "SourceSettings",
     "Target",
     "add_arguments",
+    "add_short_flags",
     "collected",
     "describe",
     "describe_json",

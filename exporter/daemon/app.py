@@ -119,8 +119,9 @@ class Daemon:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._fleet.close)
             plan = await self._fleet.prepare(self._lists.merged())
-            for each in plan.created:
-                each.register()
+            with self._metrics.swap(len(plan.created)):
+                for each in plan.created:
+                    each.register()
             listen = self._settings.listen
             await self._server.start(listen.host, listen.port)
             stack.push_async_callback(self._server.stop)

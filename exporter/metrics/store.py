@@ -113,7 +113,8 @@ class Metrics:
         state, before = self.exporter, self.exporter.whole_page
         state.whole_page = targets <= self._whole_page_targets
         if state.whole_page != before:
-            say = log.info if state.whole_page else log.warning
+            as_asked = state.whole_page or self._whole_page_targets == 0
+            say = log.info if as_asked else log.warning
             say(
                 "metrics.whole_page" if state.whole_page else "metrics.page_of_each_target",
                 targets=targets,

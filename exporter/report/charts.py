@@ -72,9 +72,19 @@ def _load() -> ModuleType:
         import matplotlib as loaded  # noqa: PLC0415, ICN001 - only for those who ask for a chart
     except ModuleNotFoundError as error:
         raise ExtraMissingError(
-            "a chart needs matplotlib, which is not installed: pip install 'matplotlib>=3.9'"
+            f"a chart needs matplotlib, which is not installed: {_how_to_install()}"
         ) from error
     return loaded
+
+
+def _how_to_install() -> str:
+    """Without pip, as in the container image or an environment of pipx, its command would fail."""
+    if find_spec("pip") is not None:
+        return "pip install 'matplotlib>=3.9'"
+    return (
+        "pipx inject vllm-cache-exporter 'matplotlib>=3.9' if pipx installed this. The container "
+        "image has no charts: run this command in a checkout or from a wheel with the extra report"
+    )
 
 
 def _write(file: str, content: bytes) -> None:

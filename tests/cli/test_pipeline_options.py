@@ -72,6 +72,14 @@ def test_quiet_leaves_the_verdict_of_probe_and_the_failures_of_check():
     assert " failed, " in wedged.output.splitlines()[-1]
 
 
+def test_quiet_leaves_the_verdict_of_compare():
+    with engine_beside() as engine:
+        done = run_command("compare", "--cold", engine.url, "--sessions", "2", "--quiet")
+    assert (done.code, done.errors) == (0, "")
+    assert " ".join(done.output.split()).startswith("The first token of cold comes ")
+    assert len(done.output.splitlines()) < 4
+
+
 @pytest.mark.parametrize("command", ["probe", "check"])
 async def test_no_color_writes_no_colors_in_a_terminal(command):
     shown = await in_terminal(command, 80, "--simulated", "--no-color")

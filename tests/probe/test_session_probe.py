@@ -108,8 +108,7 @@ async def test_a_failure_is_logged_once_and_its_end_once():
     script = [result(), result(DOWN), result(DOWN), result(DOWN), result(), result()]
     _, published, _, logged = await run_rounds(script)
     assert published == script
-    events = [line["event"] for line in logged if line["log_level"] != "debug"]
-    assert events == ["session.failed", "session.recovered"]
+    assert transitions(logged) == ["session.failed", "session.recovered"]
     assert logged[[line["event"] for line in logged].index("session.failed")]["detail"]
 
 
@@ -129,7 +128,19 @@ async def test_a_notice_is_logged_once_with_what_to_do_and_once_when_it_is_gone(
 
 
 def transitions(logged):
-    return [line["event"] for line in logged if line["log_level"] != "debug"]
+    told = [line["event"] for line in logged if line["log_level"] != "debug"]
+    return [event for event in told if event != "session.finished"]
+
+
+async def test_a_finished_session_is_logged_with_its_sums_and_a_failed_one_only_for_debugging():
+    turns = (turn(1, 1000, 0, 0), turn(2, 1100, 880, 1088))
+    _, _, _, logged = await run_rounds([replace(result(), turns=turns), result(DOWN), result()])
+    said = [line for line in logged if line["event"] == "session.finished"]
+    assert [line["log_level"] for line in said] == ["info", "debug", "info"]
+    wanted = {"turns": 2, "prompt_tokens": 2100, "cached_tokens": 880, "hit_ratio": 0.419}
+    assert wanted.items() <= said[0].items()
+    assert said[1]["failure"] is FailureReason.CONNECTION_REFUSED
+    assert "hit_ratio" not in said[2]  # it is unknown
 
 
 async def test_a_notice_of_sessions_that_fail_each_time_is_logged_once():

@@ -9,6 +9,7 @@ from exporter.engine.metrics.exposition import parse
 from exporter.simulator.faults import faults
 from exporter.simulator.server import Simulator, SimulatorSettings
 
+DEAD = "http://127.0.0.1:9"
 OFTEN = ("--probe.interval_seconds", "1", "--scrape.interval_seconds", "0.5",
          "--scrape.timeout_seconds", "0.5", "--probe.tokens_per_hour", "0", "--probe.max_cache_turnover_per_hour", "0",
          "--probe.control_ratio", "0")  # fmt: skip
@@ -140,6 +141,27 @@ async def test_the_daemon_stops_cleanly_during_a_stream(daemon, tmp_path):
             assert await asyncio.wait_for(at.stop(), 5) == 0
     assert "Traceback" not in log.read_text()
     assert "exception" not in log.read_text()
+
+
+async def test_the_log_says_how_many_targets_have_pages_of_their_own(daemon, tmp_path):
+    file = tmp_path / "exporter.toml"
+    file.write_text("\n".join(f'[[targets]]\nname = "{name}"\nurl = "{DEAD}"' for name in "abc"))
+    more = ("--metrics.whole_page_targets", "0")
+    async with daemon(tmp_path / "log", "--config", str(file), *more):
+        said = (tmp_path / "log").read_text("utf-8")
+    (line,) = [each for each in said.splitlines() if "metrics.page_of_each_target" in each]
+    assert json.loads(line)["targets"] == 3
+
+
+async def test_verbose_and_quiet_choose_the_level_of_the_log(daemon, tmp_path):
+    levels = {}
+    for flag in ("-v", "-q"):
+        log = tmp_path / flag
+        async with daemon(log, flag, *OFTEN, VLLM_HOST=DEAD) as at:
+            await at.until("a session failed", at.sessions)
+        levels[flag] = {json.loads(line)["level"] for line in log.read_text().splitlines()}
+    assert levels["-v"] >= {"debug", "info", "warning"}
+    assert levels["-q"] == {"warning"}
 
 
 async def test_a_second_daemon_on_the_same_port_fails_with_one_line(daemon, tmp_path):

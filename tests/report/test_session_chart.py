@@ -140,6 +140,16 @@ def test_a_missing_extra_is_a_sentence_with_the_way_to_install_it(monkeypatch):
         charts.session_picture(session(*WARM))
 
 
+def test_without_pip_the_way_to_install_it_is_one_that_works(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(charts, "find_spec", lambda _name: None)
+    with pytest.raises(charts.ExtraMissingError) as caught:
+        charts.session_picture(session(*WARM))
+    assert "pip install" not in str(caught.value)
+    assert "pipx inject vllm-cache-exporter" in str(caught.value)
+    assert "The container image has no charts" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x", "png", "x.png.txt"])
 def test_the_suffix_of_a_chart_gives_its_format(name):
     with pytest.raises(ConfigError, match=r"must end in \.png or \.svg"):

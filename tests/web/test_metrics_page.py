@@ -135,6 +135,19 @@ async def test_a_fleet_at_its_limit_keeps_its_whole_page_while_targets_are_excha
     ]
 
 
+def test_only_a_page_that_became_too_large_is_worth_a_warning(published):
+    with capture_logs() as logged:
+        published.metrics.limit_whole_page(0)
+        fill(published, "one")
+        published.metrics.limit_whole_page(1)
+        fill(published, "another")
+    assert [(line["event"], line["log_level"]) for line in logged] == [
+        ("metrics.page_of_each_target", "info"),  # as the setting asks
+        ("metrics.whole_page", "info"),
+        ("metrics.page_of_each_target", "warning"),
+    ]
+
+
 async def test_no_target_has_a_whole_page_where_none_may(client, published):
     published.metrics.limit_whole_page(0)
     assert "vllm_exporter_whole_page 1.0\n" in await page(client)

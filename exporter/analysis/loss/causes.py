@@ -223,8 +223,8 @@ def _never_hit(evidence: Evidence) -> Verdict:
 def _missed_again(evidence: Evidence) -> str:
     traffic = evidence.repeat.traffic if evidence.repeat else None
     return (
-        f"the same prompt of {evidence.prompt:,} tokens, sent again at once, hit nothing either; in "
-        f"between other requests used {_tokens(traffic.foreign if traffic else None)}, and the "
+        f"the same prompt of {evidence.prompt:,} tokens, sent again at once, hit nothing either; "
+        f"in between other requests used {_tokens(traffic.foreign if traffic else None)}, and the "
         f"cache had room for {_tokens(evidence.room)}"
     )
 
@@ -250,8 +250,8 @@ def _evicted(evidence: Evidence) -> Verdict:
         return None
     used = "how much others used is unknown" if traffic is None else f"{_used(traffic)} {since}"
     text = (
-        f"the session's first {evidence.cached:,} tokens still hit and its end did not, as after the "
-        f"eviction of the least recently used blocks; {used}"
+        f"the session's first {evidence.cached:,} tokens still hit and its end did not, as after "
+        f"the eviction of the least recently used blocks; {used}"
     )
     return LossCause.EVICTED, text
 

@@ -77,8 +77,8 @@ def judge_repeat(repeat: Repeat, by: RepeatConditions) -> tuple[RepeatOutcome, s
     traffic = repeat.traffic
     if traffic is not None and (traffic.unreported_hits or 0) > 0:
         return RepeatOutcome.UNREPORTED, (
-            f"the engine counted at least {traffic.unreported_hits:,.0f} hit tokens for it, and its "
-            f"usage reported none"
+            f"the engine counted at least {traffic.unreported_hits:,.0f} hit tokens for it, and "
+            f"its usage reported none"
         )
     reason = _why_unclear(repeat, by)
     if reason is not None:

@@ -16,7 +16,13 @@ import uvloop
 
 from exporter import config
 from exporter.analysis.paired import ENOUGH_PAIRS
-from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
+from exporter.cli.compare.play import (
+    Player,
+    play_rounds,
+    players_of,
+    show_nothing,
+    show_progress,
+)
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
     SESSION_SETTINGS,
@@ -28,7 +34,7 @@ from exporter.cli.one_engine import (
     with_key_of_environment,
 )
 from exporter.cli.parsing.parser import add_settings
-from exporter.cli.pipeline import add_color_argument, prepare
+from exporter.cli.pipeline import add_color_argument, add_quiet_argument, prepare
 from exporter.cli.probe.cold import ColdUnprovenError
 from exporter.cli.serving import until_signal
 from exporter.cli.settings import load_settings
@@ -40,13 +46,13 @@ from exporter.model.session import Notice
 from exporter.report.charts import check_chart, write_comparison_chart
 from exporter.report.comparison.facts import Comparison, Side, cold_sides, compare, side_of
 from exporter.report.comparison.json import comparison_json
-from exporter.report.comparison.table import comparison_report
+from exporter.report.comparison.table import comparison_report, verdict
 from exporter.report.saved import check_same_scenario, read_sessions
 from exporter.report.screen import console_on
 from exporter.wording.notices import ADVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from exporter.cli.parsing.parser import Parser
     from exporter.config import Settings, Target
@@ -106,6 +112,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_engine_arguments(parser, positional=False)
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add_quiet_argument(parser, "no progress, and of the comparison the verdict")
     add_color_argument(parser)
     parser.add_argument(
         "--chart", metavar="FILE", help="draw the comparison into FILE (.png or .svg)"
@@ -231,7 +238,7 @@ async def _play(
         keyed = [with_key_of_environment(each, os.environ) for each in settings.targets]
         targets = dict(zip(names, keyed, strict=True))
         players = await players_of(settings, targets, stack)
-        number = await _play_rounds(players, options.sessions)
+        number = await _play_rounds(players, options)
         return compare(_sides(players), interleaved=True), number
 
 
@@ -243,18 +250,22 @@ async def _play_one_engine(
     url = await simulated_url(stack) if options.simulated else options.url
     settings, target = choose_target(options, sources[0].place if sources else url)
     if options.restart_without_caching:
-        return await _play_restarted(settings, target, options.sessions)
+        return await _play_restarted(settings, target, options)
     players = await players_of(settings, {"the engine": target}, stack, cold=True)
-    number = await _play_rounds(players, options.sessions)
+    number = await _play_rounds(players, options)
     sides = cold_sides(players[0].url, players[0].sessions)
     return compare(sides, interleaved=True, cold=True), number
 
 
 async def _play_restarted(
-    settings: Settings, target: Target, sessions: int
+    settings: Settings, target: Target, options: argparse.Namespace
 ) -> tuple[Comparison, int | None]:
     players: list[Player] = []
-    work = play_restarted(settings, target, sessions, SystemClock(), players=players)
+    work = play_restarted(
+        *(settings, target, options.sessions, SystemClock()),
+        players=players,
+        show=_progress(options),
+    )
     try:
         _, number = await until_signal(work)
     except DockerError as error:
@@ -265,13 +276,18 @@ async def _play_restarted(
     return compare(_sides(players), interleaved=False), number
 
 
-async def _play_rounds(players: Sequence[Player], rounds: int) -> int | None:
+async def _play_rounds(players: Sequence[Player], options: argparse.Namespace) -> int | None:
     """Returns the number of the signal that stopped the sessions."""
-    _, number = await until_signal(play_rounds(players, rounds))
+    work = play_rounds(players, options.sessions, _progress(options))
+    _, number = await until_signal(work)
     if not players[0].sessions:
         show_progress("interrupted before the first round was complete: there is nothing to show")
         raise KeyboardInterrupt
     return number
+
+
+def _progress(options: argparse.Namespace) -> Callable[[str], None]:
+    return show_nothing if options.quiet else show_progress
 
 
 def _sides(players: Sequence[Player]) -> list[Side]:
@@ -286,6 +302,8 @@ def _write_result(comparison: Comparison, number: int | None, options: argparse.
     interrupted = number is not None
     if options.json:
         print(json.dumps(comparison_json(comparison, interrupted=interrupted), indent=2))
+    elif options.quiet:
+        console_on(sys.stdout).print("\n".join(verdict(comparison, interrupted=interrupted)))
     else:
         console_on(sys.stdout).print(comparison_report(comparison, interrupted=interrupted))
     if options.chart is not None:

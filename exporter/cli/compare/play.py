@@ -20,7 +20,7 @@ from exporter.wording import numbers
 from exporter.wording.verdict import failure_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AsyncExitStack
 
     from exporter.cli.one_engine import EngineAccess
@@ -76,8 +76,8 @@ async def _opening_tokens(engine: EngineAccess) -> int:
     return engine.plan.opening(unit, capacity) or 0
 
 
-async def play_rounds(players: Sequence[Player], rounds: int) -> None:
-    """Play rounds and add the complete ones to the players' `sessions`.
+async def play_rounds(players: Sequence[Player], rounds: int, show: Callable[[str], None]) -> None:
+    """Play rounds and add the complete ones to the players' `sessions`. `show` gets the progress.
 
     The first of two rounds has a random order, the second the reverse order, so that a drift, such
     as the load of a shared machine, affects all engines alike. Raises `ExporterError` if the first
@@ -92,13 +92,17 @@ async def play_rounds(players: Sequence[Player], rounds: int) -> None:
             if number == 1 and result.failure is not None:
                 raise ExporterError(f"{player.name} ({player.url}): {failure_in_words(result)}")
             played[player.name] = result
-            show_progress(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
+            show(f"session {number} of {rounds} on {player.name}: {_in_short(result)}")
         for player in players:
             player.sessions.append(played[player.name])
 
 
 def show_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def show_nothing(_line: str) -> None:
+    """The progress of `--quiet`."""
 
 
 def _in_short(result: SessionResult) -> str:

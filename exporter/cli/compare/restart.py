@@ -11,7 +11,7 @@ import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from exporter.cli.compare.play import Player, play_rounds, players_of, show_progress
+from exporter.cli.compare.play import Player, play_rounds, players_of
 from exporter.container.decide.records import MANAGED_LABEL, ContainerStatus, LifecycleState
 from exporter.container.docker.engine import DockerEngine, DockerLimits
 from exporter.container.launching import container_of
@@ -23,7 +23,7 @@ from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.exporter import Loops
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from exporter.clock import Clock
     from exporter.config import Settings, Target
@@ -101,7 +101,9 @@ async def _answers(client: EngineClient) -> bool:
 
 
 @asynccontextmanager
-async def started(target: Target, door: DockerDoor, clock: Clock) -> AsyncIterator[None]:
+async def started(
+    target: Target, door: DockerDoor, clock: Clock, show: Callable[[str], None]
+) -> AsyncIterator[None]:
     """Starts the engine of a `variant`, waits until it is ready, and removes it at the end.
 
     Raises `ExporterError` with the supervisor's diagnosis if it does not become ready.
@@ -120,7 +122,7 @@ async def started(target: Target, door: DockerDoor, clock: Clock) -> AsyncIterat
         )
         loop = asyncio.create_task(supervisor.run(), name="supervisor")
         try:
-            await _until_ready(views.queue, loop, target)
+            await _until_ready(views.queue, loop, target, show)
             loop.cancel()
             await asyncio.wait({loop})
             yield
@@ -141,7 +143,10 @@ class _Views:
 
 
 async def _until_ready(
-    views: asyncio.Queue[ContainerView], loop: asyncio.Task[None], target: Target
+    views: asyncio.Queue[ContainerView],
+    loop: asyncio.Task[None],
+    target: Target,
+    show: Callable[[str], None],
 ) -> None:
     state = None
     while True:
@@ -153,7 +158,7 @@ async def _until_ready(
         view = next_view.result()
         if view.state is not state:
             state = view.state
-            show_progress(f"container {target.container_name}: {state}")
+            show(f"container {target.container_name}: {state}")
         if state is LifecycleState.READY:
             return
         if view.diagnosis is not None:
@@ -168,7 +173,13 @@ async def _until_ready(
 
 
 async def play_restarted(
-    settings: Settings, target: Target, sessions: int, clock: Clock, *, players: list[Player]
+    settings: Settings,
+    target: Target,
+    sessions: int,
+    clock: Clock,
+    *,
+    players: list[Player],
+    show: Callable[[str], None],
 ) -> None:
     """Play the sessions with and without prefix caching, in random order.
 
@@ -182,12 +193,12 @@ async def play_restarted(
             await refuse_other_servers(door, target, client)
         for caching in random.sample([True, False], 2):
             one = sides[caching]
-            async with started(one, door, clock), AsyncExitStack() as stack:
+            async with started(one, door, clock, show), AsyncExitStack() as stack:
                 name = "caching" if caching else "no caching"
                 (player,) = await players_of(settings, {name: one}, stack)
                 await _check_caching(player, caching=caching)
                 players.insert(0 if caching else len(players), player)
-                await play_rounds([player], sessions)
+                await play_rounds([player], sessions, show)
     finally:
         await door.close()
 

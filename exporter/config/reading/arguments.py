@@ -87,6 +87,18 @@ def _add_flag(group: argparse._ArgumentGroup, leaf: keys.Leaf) -> argparse.Actio
     )
 
 
+def add_short_flags(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str, str]]) -> None:
+    """Add flags without a value: the words of each, and the key and the value that it sets."""
+    for words, (key, value) in short.items():
+        parser.add_argument(
+            *words.split(),
+            action="append_const",
+            const=(key, value),
+            dest=_DESTINATION,
+            help=f"the same as --{key} {value}",
+        )
+
+
 def _assignment(text: str) -> tuple[str, str]:
     """The key and the value of `--set KEY=VALUE`."""
     key, equals, value = text.partition("=")

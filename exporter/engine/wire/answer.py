@@ -184,7 +184,9 @@ def read_usage(usage: Any) -> Usage:
     completion = _tokens("completion_tokens", usage.get("completion_tokens"))
     hit = None if cached is None else _tokens("cached_tokens", cached)
     if hit is not None and hit > prompt:
-        raise ImpossibleUsageError(f"usage says that {hit:,} of {prompt:,} prompt tokens were cached")
+        raise ImpossibleUsageError(
+            f"usage says that {hit:,} of {prompt:,} prompt tokens were cached"
+        )
     return Usage(prompt, completion, hit)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from exporter.analysis.load import UNKNOWN_TURN_TOKENS, Work, session_tokens
+from exporter.analysis.session_totals import session_totals
 from exporter.model.session import Notice
 from exporter.probe.session.plan import SessionHooks
 from exporter.wording.notices import ADVICE
@@ -79,12 +80,23 @@ class SessionProbe:
         else:
             self._log_failure(result, result.failure)
         self._log_notices(result)
-        self._log.debug(
-            "session.finished",
-            turns=len(result.turns),
-            seconds=round(result.duration_seconds, 3),
-            failure=result.failure.reason if result.failure else None,
-        )
+        self._log_end(result)
+
+    def _log_end(self, result: SessionResult) -> None:
+        """What is unknown is left out. A failure that goes on is no news."""
+        say = self._log.info if result.failure is None else self._log.debug
+        totals = session_totals(result.turns)
+        ratios = {"hit_ratio": totals.hit_ratio, "efficiency_ratio": totals.efficiency_ratio}
+        facts = {
+            "scenario": result.scenario,
+            "turns": totals.turns,
+            "prompt_tokens": totals.prompt_tokens,
+            "cached_tokens": totals.cached_tokens,
+            **{name: None if one is None else round(one, 4) for name, one in ratios.items()},
+            "seconds": round(result.duration_seconds, 3),
+            "failure": result.failure.reason if result.failure else None,
+        }
+        say("session.finished", **{name: one for name, one in facts.items() if one is not None})
 
     def _warn_of_interval(self, tokens: int) -> None:
         """Warn once if the interval is too short for sessions like this one within the budget."""
