@@ -10,13 +10,16 @@ RUN_STAMP := $(VENV)/.can-run
 STAMP := $(VENV)/.installed
 SOAK_SESSIONS ?= 100000
 FUZZ_SECONDS ?= 60
+# make mixin: your own thresholds, which go to a folder of their own, and not over the shipped files
+SETTINGS ?=
+OUT ?= $(if $(SETTINGS),dist/mixin,.)
 FUZZ := .venv-fuzz
 FUZZ_STAMP := $(FUZZ)/.installed
 TOOLS := .venv-release
 TOOLS_STAMP := $(TOOLS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz schemas image lock docs release-check release-tools sbom audit clean
+.PHONY: help install demo test check format bench bench-baseline bench-page bench-prefill engines engines-page soak fuzz mixin schemas image lock docs release-check release-tools sbom audit clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -81,6 +84,10 @@ $(FUZZ_STAMP): requirements/fuzz.txt
 	$(PYTHON) -m venv $(FUZZ)
 	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/fuzz.txt
 	@touch $@
+
+mixin: install  ## write rules, dashboards and runbooks from deploy/mixin/settings.toml; or SETTINGS=FILE OUT=FOLDER
+	MIXIN_SETTINGS=$(SETTINGS) $(BIN)/python -m mixin --out $(OUT)
+	MIXIN_SETTINGS=$(SETTINGS) $(BIN)/python -m grafana --out $(OUT)
 
 schemas: install  ## write docs/schemas again: the configuration file, and the HTTP API
 	$(BIN)/python release/schemas.py

@@ -52,6 +52,6 @@ def without_placement(part: Any) -> Any:
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, dashboard in dashboards().items():
         (folder / f"{name}.json").write_text(render(dashboard), encoding="utf-8")

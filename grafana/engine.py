@@ -213,7 +213,7 @@ def _cache() -> list[timeseries.Panel]:
             .max(1),
             "Hit ratio of users, by window",
             "Hits in all cache tiers / queried tokens of users, without the probe, in the last "
-            "minute, five minutes and hour, with lines at 0.4 and 0.5. Absent without users.",
+            f"minute, five minutes and hour, with {parts.HIT_RATIO_LINES}. Absent without users.",
             parts.RATIO,
             (8, 8),
             query("A", by_window, "{{target}} {{window}}"),

@@ -113,7 +113,7 @@ def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:
             .max(1),
             "Hit ratio of the probe",
             "The sessions of all targets are alike, so you can compare the lines. Over the "
-            "averaging window, with lines at 0.4 and 0.5.",
+            f"averaging window, with {parts.HIT_RATIO_LINES}.",
             parts.RATIO,
             (12, 9),
             query("A", promql.PROBE_HIT_RATIO),

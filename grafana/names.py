@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from mixin.settings import chosen
+
 TAG: Final = "vllm-cache"
 SEVERAL_TARGETS: Final = "vllm-cache-targets"
 """The tag of dashboards that can show several targets at once."""
@@ -12,7 +14,7 @@ DATASOURCE_UID: Final = "vllm-prometheus"
 
 # The address of the exporter in a reader's browser: that of compose.yaml, until the reader types
 # another one. Only dashboards use it; alerts use an external label of Prometheus (docs/compose.md).
-EXPORTER_URL: Final = "http://127.0.0.1:9477"
+EXPORTER_URL: Final = chosen().links.exporter
 RUNBOOKS_URL: Final = "${exporter}/runbooks"
 
 

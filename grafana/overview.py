@@ -75,8 +75,8 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio over time",
-            "The probe and the users, over the averaging window. The lines are at 0.4, where an "
-            "alert fires, and at 0.5.",
+            f"The probe and the users, over the averaging window, with {parts.HIT_RATIO_LINES}. "
+            "Below the lower one an alert fires.",
             parts.RATIO,
             (9, 6),
             query("A", promql.PROBE_HIT_RATIO, "{{target}} probe"),

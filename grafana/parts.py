@@ -22,6 +22,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from grafana import names
 from grafana.expressions import CONTAINER_RESTARTED, ENGINE_RESTARTED, FULL_SESSIONS, TARGET
+from mixin.settings import chosen
+from mixin.words import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,10 +54,11 @@ TOKENS_PER_SECOND: Final = "si:tok/s"
 
 UNKNOWN: Final = "unknown"
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#808080"
-# Below 0.4 an alert fires; from 0.5 on, a session saves more than it computes.
-HIT_RATIO_STEPS: Final = ((None, RED), (0.4, ORANGE), (0.5, GREEN))
-
-EFFICIENCY_STEPS: Final = ((None, RED), (0.8, ORANGE), (0.95, GREEN))
+_HIT_RATIO: Final = chosen().hit_ratio
+_EFFICIENCY: Final = chosen().efficiency
+HIT_RATIO_STEPS: Final = ((None, RED), (_HIT_RATIO.low, ORANGE), (_HIT_RATIO.good, GREEN))
+HIT_RATIO_LINES: Final = f"lines at {number(_HIT_RATIO.low)} and {number(_HIT_RATIO.good)}"
+EFFICIENCY_STEPS: Final = ((None, RED), (_EFFICIENCY.low, ORANGE), (_EFFICIENCY.good, GREEN))
 
 
 def query(ref: str, expr: str, legend: str = "{{target}}") -> prometheus.Dataquery:

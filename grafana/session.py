@@ -83,8 +83,8 @@ def _last_session() -> list[barchart.Panel | trend.Panel]:
             .max(1),
             "Hit ratio by turn",
             "Cached / prompt tokens of each turn of the last session, beside the ideal and what "
-            "the engine's reuse rule lets it serve, with lines at 0.4 and 0.5. The first turn is "
-            "always 0, because its salt is new.",
+            f"the engine's reuse rule lets it serve, with {parts.HIT_RATIO_LINES}. The first turn "
+            "is always 0, because its salt is new.",
             parts.RATIO,
             (8, 9),
             *ratios,
@@ -140,8 +140,8 @@ def _ratios_over_time() -> list[timeseries.Panel]:
             .min(0)
             .max(1),
             "Hit ratio of each turn over time",
-            "The same turn from session to session, with lines at 0.4 and 0.5. A gap means that a "
-            "session failed, or that the server did not report cached tokens.",
+            f"The same turn from session to session, with {parts.HIT_RATIO_LINES}. A gap means "
+            "that a session failed, or that the server did not report cached tokens.",
             parts.RATIO,
             (8, 9),
             query("A", _of_turn("hit_ratio"), "turn {{turn}}"),

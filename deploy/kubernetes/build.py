@@ -2,7 +2,7 @@
 """Writes rules/*.yaml: the rule files of deploy/prometheus/rules as PrometheusRule resources.
 
 Kustomize cannot put one file inside another, so this script writes them. A test checks that they
-are current. `--runbooks URL` changes the address in the alerts' links.
+are current. `make mixin` does the same. `--runbooks URL` changes the address in the alerts' links.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ spec:
 """
 
 
-def resources(runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """The text of each resource, by the name of its file."""
-    return {f"{path.stem}.yaml": _resource(path, runbooks) for path in sorted(RULES.glob("*.yml"))}
+def resources(runbooks: str = RUNBOOKS, rules: dict[str, str] | None = None) -> dict[str, str]:
+    """The text of each resource by the name of its file, of the committed rules or of others."""
+    texts = _committed() if rules is None else rules
+    return {f"{name}.yaml": _resource(name, text, runbooks) for name, text in texts.items()}
 
 
-def _resource(path: Path, runbooks: str) -> str:
-    rules = path.read_text(encoding="utf-8").replace(FROM_PROMETHEUS, runbooks)
-    return HEAD.format(name=path.stem) + textwrap.indent(rules, "  ")
+def _resource(name: str, rules: str, runbooks: str) -> str:
+    rules = rules.replace(FROM_PROMETHEUS, runbooks)
+    return HEAD.format(name=name) + textwrap.indent(rules, "  ")
+
+
+def _committed() -> dict[str, str]:
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(RULES.glob("*.yml"))}
 
 
 def main() -> None:

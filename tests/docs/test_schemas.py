@@ -15,7 +15,11 @@ FOLDER = ROOT / "docs/schemas"
 SETTINGS = jsonschema.Draft202012Validator(
     json.loads((FOLDER / "settings.json").read_text("utf-8"))
 )
-FILES = [path.read_text("utf-8") for path in sorted((ROOT / "deploy").rglob("*.toml"))]
+FILES = [
+    path.read_text("utf-8")
+    for path in sorted((ROOT / "deploy").rglob("*.toml"))
+    if path.parent.name != "mixin"  # the settings of the rules, not of the exporter
+]
 SHOWN = [block.text for page in PAGES for block in blocks(page) if block.language == "toml"]
 
 
