@@ -32,13 +32,14 @@ WITHOUT_A_REASON: Final = {
     "unknown": promql.DOCKER_SILENT,
     "no container": promql.NO_CONTAINER,
 }
+WITHOUT_REPLICAS: Final = "unknown: needs metrics_urls, and traffic"
 STATE_WORDS: Final = {
     str(code): (state.replace("_", " "), STATE_COLORS[state])
     for state, code in promql.STATE_CODES.items()
 }
 
 
-def _states() -> list[statetimeline.Panel | stat.Panel]:
+def _states() -> list[statetimeline.Panel | stat.Panel | table.Panel]:
     diagnosis = promql.or_word(
         promql.gauge("vllm_container_diagnosis", by="target, reason"),
         "reason",
@@ -49,10 +50,16 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
         "0": ("Docker does not answer", RED),
         "-1": ("no container", GREY),
     }
-    drift = {"0": ("present settings", GREEN), "1": ("other settings", ORANGE)}
+    drift = {
+        "0": ("present settings", GREEN),
+        "1": ("other settings", ORANGE),
+        "-1": ("no container", GREY),
+    }
+    since = f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"
+    without = [*parts.value_words({"-1": ("no container", GREY)}), parts.unknown_word()]
     return [
         dress(
-            kinds.states(STATE_WORDS),
+            kinds.states(STATE_WORDS).no_value("no container that the exporter knows"),
             "State of the container",
             "The state of each supervised container over time, one row per container. Unknown: "
             "Docker itself does not answer.",
@@ -61,20 +68,20 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             query("A", promql.CONTAINER_STATE),
         ).links([parts.runbook("Crash loop", "crash-loop")]),
         dress(
-            kinds.name_of_series(((None, GREEN), (1, RED))),
+            kinds.messages("reason", "none", RED),
             "Diagnosis",
             "Why a container is not healthy. Unknown while Docker does not answer. The exporter's "
             "page shows evidence and advice.",
             "none",
-            (8, 4),
-            now("A", diagnosis, "{{target}}: {{reason}}"),
+            (8, 7),
+            rows("A", diagnosis),
         ).links([parts.runbook("Crash loop", "crash-loop")]),
         dress(
             kinds.by_target(kinds.verdict(answers)),
             "Docker",
             "Whether Docker answers. While it does not, the state is unknown.",
             "none",
-            (4, 4),
+            (4, 7),
             rows("A", promql.or_no_container(promql.DOCKER)),
         ).links([parts.runbook("Docker unreachable", "docker-unreachable")]),
         dress(
@@ -83,26 +90,26 @@ def _states() -> list[statetimeline.Panel | stat.Panel]:
             "Whether the container was created with the present settings. Unknown for a container "
             "that the exporter did not create.",
             "none",
-            (4, 4),
-            rows("A", promql.gauge("vllm_container_config_drift")),
+            (4, 7),
+            rows("A", promql.or_no_container(promql.gauge("vllm_container_config_drift"))),
         ),
         dress(
-            kinds.by_target(kinds.figure()),
+            kinds.by_target(kinds.figure().mappings(without)),
             "Time in this state",
             "How long the container has been in its present state.",
             parts.SECONDS,
-            (4, 4),
-            rows("A", f"time() - {promql.gauge('vllm_container_state_timestamp_seconds')}"),
+            (4, 7),
+            rows("A", promql.or_no_container(since)),
         ),
         dress(
-            kinds.by_target(kinds.figure()),
+            kinds.by_target(kinds.figure().mappings(without)),
             "Duration of the last start",
             "From the start of the container until it was ready, for the last successful start: "
             "weights, compilation, warm-up.",
             parts.SECONDS,
-            (4, 4),
-            rows("A", promql.gauge("vllm_container_startup_seconds")),
-        ),
+            (4, 7),
+            rows("A", promql.or_no_container(promql.gauge("vllm_container_startup_seconds"))),
+        ).links([parts.runbook("Start failing", "start-failing")]),
     ]
 
 
@@ -133,7 +140,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             "Restarts of the container in the dashboard's time range, by their cause; the five "
             "most frequent causes.",
             parts.COUNT,
-            (7, 8),
+            (12, 8),
             now("A", f"topk(5, {restarts})", "{{target}}: {{reason}}"),
         ).links([parts.runbook("Restart limit", "restart-limit")]),
         dress(
@@ -142,7 +149,7 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             "Starts in the dashboard's time range that never became ready; the five most frequent "
             "causes.",
             parts.COUNT,
-            (7, 8),
+            (12, 8),
             now("A", f"topk(5, {failures})", "{{target}}: {{reason}}"),
         ).links([parts.runbook("Start failing", "start-failing")]),
         dress(
@@ -151,8 +158,13 @@ def _failures() -> list[bargauge.Panel | timeseries.Panel | table.Panel]:
             "Restarts, failed starts, kills at the memory limit, failed health checks and loads of "
             "the weights, each counted once.",
             parts.COUNT,
-            (10, 8),
+            (24, 8),
             query("A", promql.events(events), "{{target}} {{what}}"),
+        ).links(
+            [
+                parts.runbook("Crash loop", "crash-loop"),
+                parts.runbook("Out of memory", "out-of-memory"),
+            ]
         ),
         dress(
             kinds.grid(),
@@ -173,7 +185,7 @@ def _load() -> list[timeseries.Panel]:
             "Share of the KV cache that running requests hold. It is 0 when idle, even if the "
             "cache is full of reusable blocks.",
             parts.RATIO,
-            (8, 8),
+            (8, 9),
             query("A", promql.gauge("vllm_engine_kv_cache_usage_ratio")),
         ).links([parts.runbook("KV cache saturated", "kv-cache-saturated")]),
         dress(
@@ -181,7 +193,7 @@ def _load() -> list[timeseries.Panel]:
             "Requests running and waiting",
             "Requests that the engine computes now, and requests that wait in its queue.",
             parts.COUNT,
-            (8, 8),
+            (8, 9),
             query("A", promql.gauge("vllm_engine_requests_running"), "{{target}} running"),
             query("B", promql.gauge("vllm_engine_requests_waiting"), "{{target}} waiting"),
         ),
@@ -191,7 +203,7 @@ def _load() -> list[timeseries.Panel]:
             "Requests per second that lost their blocks to other requests, because the KV cache "
             "was full. Each must compute its prompt again.",
             "reqps",
-            (8, 8),
+            (8, 9),
             query("A", promql.rate("vllm_engine_preemptions_total")),
         ),
     ]
@@ -202,7 +214,10 @@ def _cache() -> list[timeseries.Panel]:
         f"{promql.gauge('vllm_engine_users_effective_hit_ratio', by='target, window')} or "
         f"{promql.gauge('vllm_engine_users_prefix_cache_hit_ratio', by='target, window')}"
     )
-    saved = promql.rate("vllm_engine_users_tokens_saved_total", over="$window")
+    prompts, saved = (
+        promql.rate(f"vllm_engine_{what}_total", over="$window")
+        for what in ("prompt_tokens", "users_tokens_saved")
+    )
     by_source = promql.rate("vllm_engine_cached_tokens_total", by="target, source", over="$window")
     return [
         dress(
@@ -215,7 +230,7 @@ def _cache() -> list[timeseries.Panel]:
             "Hits in all cache tiers / queried tokens of users, without the probe, in the last "
             f"minute, five minutes and hour, with {parts.HIT_RATIO_LINES}. Absent without users.",
             parts.RATIO,
-            (8, 8),
+            (24, 8),
             query("A", by_window, "{{target}} {{window}}"),
         ).links([parts.runbook("Hit ratio of users low", "hit-ratio-low")]),
         dress(
@@ -224,9 +239,17 @@ def _cache() -> list[timeseries.Panel]:
             "Prompt tokens per second of all traffic, including the probe, and those of users that "
             "came from the cache instead of being computed.",
             parts.TOKENS_PER_SECOND,
-            (8, 8),
-            query("A", promql.rate("vllm_engine_prompt_tokens_total"), "{{target}} all prompts"),
+            (12, 8),
+            query("A", prompts, "{{target}} all prompts"),
             query("B", saved, "{{target}} users, saved"),
+        ),
+        dress(
+            kinds.lines().min(0),
+            "Generated tokens",
+            "Tokens that the engine generated per second, for all traffic, including the probe.",
+            parts.TOKENS_PER_SECOND,
+            (12, 8),
+            query("A", promql.rate("vllm_engine_generation_tokens_total")),
         ),
         dress(
             kinds.areas(),
@@ -236,16 +259,8 @@ def _cache() -> list[timeseries.Panel]:
             "others came through a KV connector: they were loaded, and count as no saving. p2p: "
             "another vLLM instance computed them for the request, so they are no hits.",
             parts.TOKENS_PER_SECOND,
-            (8, 8),
+            (24, 8),
             query("A", by_source, "{{target}} {{source}}"),
-        ),
-        dress(
-            kinds.lines().min(0),
-            "Generated tokens",
-            "Tokens that the engine generated per second, for all traffic, including the probe.",
-            parts.TOKENS_PER_SECOND,
-            (8, 8),
-            query("A", promql.rate("vllm_engine_generation_tokens_total")),
         ),
         *_replicas(),
     ]
@@ -260,22 +275,22 @@ def _replicas() -> list[timeseries.Panel]:
     turns = promql.increase("vllm_probe_routed_turns_total")
     return [
         dress(
-            kinds.lines().min(0).max(1),
+            kinds.lines().min(0).max(1).no_value(WITHOUT_REPLICAS),
             "Hit ratio by replica",
             "Hit / queried tokens of all traffic of each replica behind a router, including the "
             "probe. Only for targets with metrics_urls.",
             parts.RATIO,
-            (8, 8),
+            (12, 9),
             query("A", promql.ratio(hit, queried), "{{target}} {{replica}}"),
         ),
         dress(
-            kinds.lines().min(0).max(1),
+            kinds.lines().min(0).max(1).no_value(WITHOUT_REPLICAS),
             "Turns on the replica of the turn before",
             "Of the probe's later turns whose replica is known, the share that the router sent to "
             "the replica of the turn before. Below 1 the routing loses the cache. Only for targets "
             "with metrics_urls.",
             parts.RATIO,
-            (8, 8),
+            (12, 9),
             query("A", promql.ratio(same, turns)),
         ),
     ]
@@ -285,10 +300,11 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
     labels = ("version", "model", "max_model_len", "ranks", "simulated", "prefix_caching")
     more = ("block_size", "match_unit", "num_blocks")
     order = ("target", *labels, *more)
+    restarts = promql.increase("vllm_engine_restarts_total", over="$__range")
     rule = ("target", "unit_tokens", "dropped_blocks", "answers_kept", "lookahead_tokens")
     return [
         dress(
-            kinds.grid(),
+            kinds.grid().override_by_name(*kinds.column("model", "none", ("custom.width", 250))),
             "The engine",
             "What the engine reports about itself. A field is empty if it is unknown. A hit counts "
             "in whole match units.",
@@ -322,7 +338,7 @@ def _engine() -> list[table.Panel | stat.Panel | timeseries.Panel]:
             "Each restart empties the cache.",
             parts.COUNT,
             (6, 6),
-            rows("A", promql.increase("vllm_engine_restarts_total", over="$__range")),
+            rows("A", promql.each_target(restarts)),
         ).decimals(0),
         dress(
             kinds.lines().min(0),

@@ -123,7 +123,9 @@ LOST_BY_CAUSE: Final = or_none(
     increase("vllm_probe_lost_tokens_total", LOST, by="target, cause"), "cause", "vllm_probe_up"
 )
 GIVEN_UP_BY_CAUSE: Final = or_none(
-    increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="cause"), "cause", "vllm_probe_up"
+    increase("vllm_probe_lost_tokens_total", GIVEN_UP_BY_RULE, by="target, cause"),
+    "cause",
+    "vllm_probe_up",
 )
 
 LAST_SESSION: Final = f"max by (target) (target:vllm_probe_last_session_hit:ratio{{{TARGET}}})"
@@ -150,28 +152,52 @@ NO_CONTAINER: Final = f"NaN * {_NO_CONTAINER}"
 
 
 def or_no_container(expression: str) -> str:
-    """`expression`, or -1 for a target that the exporter knows and whose container it does not."""
-    return f"({expression}) or on (target) 0 * {_NO_CONTAINER} - 1"
-
-
-def _grown(family: str, by: str, over: str, zero: str) -> str:
-    """Where a counter grew since then; `zero` is for a series that did not exist then.
-
-    `increase` misses what grows between the last sample of a window and the first of the next.
+    """`expression`; -1 for a target that the exporter knows and whose container it does not; NaN
+    for one with a container and no value.
     """
-    now, before = (f"sum by ({by}) ({family}{{{TARGET}}}{at})" for at in ("", f" offset {over}"))
-    return f"{now} - ({before} or 0 * {now}{zero}) > 0"
+    return each_target(f"({expression}) or on (target) 0 * {_NO_CONTAINER} - 1")
 
 
-# The annotations' step is one minute. The restarts of a container have a series for a reason from
-# its first restart on, so it was 0 before, if the container was watched.
-_WATCHED: Final = f" and on (target) vllm_container_docker_up{{{TARGET}}} offset "
+_WATCHED: Final = "vllm_container_docker_up"
+_PROBED: Final = "vllm_probe_up"
+
+
+def _growth(series: str, by: str, over: str, was_zero: str = "") -> str:
+    """How much a counter grew since then.
+
+    A series that did not exist then was 0 if `was_zero` existed. `increase` misses what grows
+    between the last sample of a window and the first of the next, and estimates at its edges.
+    """
+    now, before = (f"sum by ({by}) ({series}{at})" for at in ("", f" offset {over}"))
+    existed = f" and on (target) {was_zero}{{{TARGET}}} offset {over}" if was_zero else ""
+    return f"{now} - ({before} or 0 * {now}{existed})"
+
+
+def _grown(family: str, by: str, over: str = "$__interval", was_zero: str = "") -> str:
+    """Where a counter grew."""
+    return _growth(f"{family}{{{TARGET}}}", by, over, was_zero) + " > 0"
+
+
+def buckets(family: str, *labels: str) -> str:
+    """The whole numbers by which a histogram of the probe grew in each step of the graph."""
+    series = f"{family}_bucket{{{', '.join((TARGET, *labels))}}}"
+    growth = _growth(series, "target, le", "$__interval", _PROBED)
+    return f"sum by (le) (clamp_min({growth}, 0))"
+
+
+# The step of an annotation grows with the time range, so they look back by one step. The restarts
+# of a container have a series for a reason from its first restart on, so it was 0 before, if the
+# container was watched.
 CONTAINER_RESTARTED: Final = _grown(
-    "vllm_container_restarts_total", "target, reason", "1m", f"{_WATCHED}1m"
+    "vllm_container_restarts_total", "target, reason", was_zero=_WATCHED
+)
+_WITH_CONTAINER: Final = " or ".join(
+    f"({_grown('vllm_container_restarts_total', 'target', over)})"
+    for over in ("15m", "$__interval")
 )
 ENGINE_RESTARTED: Final = (
-    f"{_grown('vllm_engine_restarts_total', 'target', '1m', f'{_WATCHED}1m')} "
-    f"unless on (target) {_grown('vllm_container_restarts_total', 'target', '15m', '')}"
+    f"{_grown('vllm_engine_restarts_total', 'target', was_zero=_WATCHED)} "
+    f"unless on (target) ({_WITH_CONTAINER})"
 )
 """Not where the container restarted: that has a mark."""
 
@@ -179,10 +205,9 @@ ENGINE_RESTARTED: Final = (
 def events(families: Mapping[str, str]) -> str:
     """How often each of a container's counters grew in a step of the graph, by a word for it."""
     counted = {
-        word: _grown(family, "target", "$__interval", f"{_WATCHED}$__interval")
-        for word, family in families.items()
+        word: _grown(family, "target", was_zero=_WATCHED) for word, family in families.items()
     }
-    return or_none(f"({named('what', counted)})", "what", "vllm_container_docker_up")
+    return or_none(f"({named('what', counted)})", "what", _WATCHED)
 
 
 # 1 if at least one engine is a simulator, 0 if all that answer are real, -1 if none answers, absent

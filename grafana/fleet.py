@@ -43,12 +43,19 @@ LOOKS: Final = {
     "probe": kinds.in_words(UP),
     "container": (
         *kinds.in_words({**STATE_WORDS, "-1": ("none", GREY)}),
-        ("custom.minWidth", 95),
+        ("custom.width", 95),
     ),
     "repeated": kinds.in_words(WEDGED),
     "last session": kinds.in_steps(parts.HIT_RATIO_STEPS),
     "efficiency": kinds.in_steps(parts.EFFICIENCY_STEPS),
     "users": kinds.in_steps(parts.HIT_RATIO_STEPS),
+}
+
+LEADS_TO: Final = {
+    "target": ("Session anatomy", Uid.SESSION),
+    "alerts": ("Overview", Uid.OVERVIEW),
+    "engine": ("Engine and container", Uid.ENGINE),
+    "container": ("Engine and container", Uid.ENGINE),
 }
 
 
@@ -63,7 +70,7 @@ def _table() -> table.Panel:
         "Efficiency: of what the engine's own reuse rule lets it serve. Given up (by that rule), "
         "users (their hit ratio) and times are over the averaging window; saved (tokens, for "
         "users) and restarts over the dashboard's time range. The name of a target leads to its "
-        "dashboards.",
+        "session, its alerts to Overview, its engine and container to theirs.",
         "none",
         (24, 11),
         *(rows(ref, expr) for ref, (_, _, expr) in refs.items()),
@@ -75,16 +82,20 @@ def _table() -> table.Panel:
     )
     for name, unit, _ in COLUMNS:
         whole = (("decimals", 0),) if unit == parts.COUNT else ()
-        panel = panel.override_by_name(*kinds.column(name, unit, *whole, *LOOKS.get(name, ())))
-    to = "${__data.fields.target}"
-    links = [
-        {"title": "Session anatomy", "url": dashboard_url(Uid.SESSION, to)},
-        {"title": "Overview", "url": dashboard_url(Uid.OVERVIEW, to)},
-        {"title": "Engine and container", "url": dashboard_url(Uid.ENGINE, to)},
-    ]
+        looks = (*whole, *LOOKS.get(name, ()), *_leads(name))
+        panel = panel.override_by_name(*kinds.column(name, unit, *looks))
     return panel.override_by_name(
-        *kinds.column("target", "none", ("links", links), ("custom.minWidth", 140))
+        *kinds.column("target", "none", *_leads("target"), ("custom.width", 130))
     )
+
+
+def _leads(column: str) -> tuple[tuple[str, object], ...]:
+    """One link, so that a click follows it: several would be a menu."""
+    if column not in LEADS_TO:
+        return ()
+    title, uid = LEADS_TO[column]
+    url = dashboard_url(uid, "${__data.fields.target}")
+    return (("links", [{"title": title, "url": url}]),)
 
 
 def _over_time() -> list[statetimeline.Panel | timeseries.Panel]:

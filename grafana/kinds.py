@@ -23,12 +23,16 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from exporter.model.reuse import RuleCause
 from grafana.parts import (
     BLUE,
+    GREEN,
     GREY,
     SECONDS,
     UNKNOWN,
+    any_word,
     by_threshold,
     fixed,
     known,
+    labels,
+    no_word,
     thresholds,
     transformations,
     unknown_word,
@@ -69,6 +73,7 @@ def lines() -> timeseries.Panel:
         .draw_style(looks.GraphDrawStyle.LINE)
         .line_width(2)
         .fill_opacity(0)  # those of many targets would lie on each other
+        .no_value(UNKNOWN)
         .show_points(looks.VisibilityMode.AUTO)
         .legend(_legend())
         .tooltip(
@@ -99,7 +104,8 @@ def areas_of_rule_causes(unit: str) -> timeseries.Panel:
     """What the reuse rule gives up, over time. No colour says that something is wrong."""
     panel = areas()
     for cause, colour in _RULE_COLORS.items():
-        panel = panel.override_by_name(*column(cause, unit, color(colour)))
+        ends_with_it = f"/(^| ){cause}$/"  # the name of the target may stand before it
+        panel = panel.override_by_regexp(*column(ends_with_it, unit, color(colour)))
     return panel
 
 
@@ -145,12 +151,18 @@ def verdict(words: Mapping[str, tuple[str, str]], unknown: str = UNKNOWN) -> sta
     )
 
 
-def name_of_series(steps: Sequence[tuple[float | None, str]]) -> stat.Panel:
-    """The names of the series, coloured by value. For series whose label is the message."""
+def messages(label: str, fine: str, otherwise: str) -> table.Panel:
+    """A row per target with a label of its series as a message: green if it is `fine`, grey if it
+    is unknown or there is no container, else the other colour.
+    """
+    plain = {word: (word, GREY) for word in ("no container", UNKNOWN)}
+    words = value_words({fine: (fine, GREEN), **plain})
     return (
-        grade(steps)
-        .text_mode(looks.BigValueTextMode.NAME)
-        .color_mode(looks.BigValueColorMode.BACKGROUND)
+        grid()
+        .transformations(transformations(labels("target", label), sorted_by("target")))
+        .override_by_name(
+            *column(label, "none", ("mappings", [*words, any_word(otherwise)]), _COLOURED_CELL)
+        )
     )
 
 
@@ -163,6 +175,7 @@ def states(words: Mapping[str, tuple[str, str]]) -> statetimeline.Panel:
         .show_value(looks.VisibilityMode.AUTO)
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED))  # else no legend
         .row_height(0.8)
+        .no_value(UNKNOWN)
         .fill_opacity(80)
         .legend(_legend())
     )
@@ -181,7 +194,8 @@ def heat() -> heatmap.Panel:
             .reverse(False)
         )
         .y_axis(heatmap.YAxisConfig().unit("s").axis_placement(looks.AxisPlacement.LEFT))
-        .cell_values(heatmap.CellValues().unit("short"))
+        .cell_values(heatmap.CellValues().unit("short").decimals(0))
+        .no_value(UNKNOWN)
         .filter_values(heatmap.FilterValueRange().le(1e-9))
         .interval("1m")
     )
@@ -198,6 +212,7 @@ def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
         .x_field(field)
         .orientation(looks.VizOrientation.VERTICAL)
         .show_value(looks.VisibilityMode.NEVER)
+        .no_value(UNKNOWN)
         .group_width(0.75)
         .fill_opacity(80)
         .legend(_legend())
@@ -209,17 +224,20 @@ def bars_by(field: str, *steps: Transformation) -> barchart.Panel:
 def curve_by_turn(*steps: Transformation) -> trend.Panel:
     """Curves over the turns of the last session.
 
-    The axis of the turns drops the unit and the range of the values: None takes them away.
+    The axis of the turns drops the unit and the range of the values: None takes them away. Its
+    ticks lie between the turns too, where there is room; those have no label.
     """
+    whole = ("mappings", [no_word(turn + 0.01, turn + 0.99) for turn in range(MOST_TURNS)])
     return (
         trend.Panel()
         .x_field("turn")
         .line_width(2)
         .show_points(looks.VisibilityMode.ALWAYS)
         .point_size(7)
+        .no_value(UNKNOWN)
         .legend(_legend())
         .transformations(transformations(*steps, *in_order_of("turn")))
-        .override_by_name(*column("turn", "none", ("min", None), ("max", None)))
+        .override_by_name(*column("turn", "none", ("min", None), ("max", None), whole))
     )
 
 
@@ -236,6 +254,10 @@ def ranking(steps: Sequence[tuple[float | None, str]]) -> bargauge.Panel:
         .thresholds(known(steps))
         .min(0)
     )
+
+
+MOST_TURNS: Final = 24
+"""Longer sessions have no room for a tick between two turns."""
 
 
 def grid(empty: str = UNKNOWN) -> table.Panel:

@@ -43,7 +43,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             "cache, without the first turn, which is always cold. Where there was no session, that "
             "of the last heartbeat. Unknown if the session failed. The alerts use the same value.",
             parts.RATIO,
-            (5, 6),
+            (8, 5),
             rows("A", promql.each_target(promql.LAST_SESSION)),
         ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
         dress(
@@ -53,7 +53,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             "most that the engine's own reuse rule lets it serve (attainable). It is 100 % on a "
             "healthy server. Unknown while the rule is unknown.",
             parts.RATIO,
-            (5, 6),
+            (8, 5),
             rows("A", promql.each_target(promql.LAST_EFFICIENCY)),
         ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
@@ -63,7 +63,7 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             "external KV store, over the averaging window: vLLM's counters minus the probe's own "
             "requests. Unknown without users, and while the engine's metrics cannot be read.",
             parts.RATIO,
-            (5, 6),
+            (8, 5),
             rows(
                 "A", promql.each_target(promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO))
             ),
@@ -78,10 +78,10 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             f"The probe and the users, over the averaging window, with {parts.HIT_RATIO_LINES}. "
             "Below the lower one an alert fires.",
             parts.RATIO,
-            (9, 6),
+            (24, 8),
             query("A", promql.PROBE_HIT_RATIO, "{{target}} probe"),
             query("B", promql.USERS_HIT_RATIO, "{{target}} users"),
-        ),
+        ).links([parts.runbook("Hit ratio low", "probe-hit-ratio-low")]),
     ]
 
 
@@ -120,26 +120,34 @@ def _isolation() -> table.Panel:
         for what in ("tests", "leaks")
     )
     leaked = kinds.in_steps(((None, GREEN), (1, RED)))
+    kept = {"0": ("apart", GREEN), "1": ("ignored", RED)}
+    ignored = promql.gauge("vllm_probe_notice", 'notice="salt_ignored"')
+    last = f"{ignored} or on (target) 0 * ({promql.gauge('vllm_probe_up')} == 1)"
     return (
         dress(
             kinds.grid(),
             "Salt isolation",
             "Tests in the dashboard's time range that sent one prompt with two salts, and those "
             "where the second salt got cached tokens of the first. On a real server these would be "
-            "another tenant's tokens.",
+            "another tenant's tokens. Salts: whether the last sessions found that new salts hit "
+            "the cache, or that the engine does not know them.",
             parts.COUNT,
-            (6, 7),
-            rows("A", tests),
-            rows("B", leaks),
+            (7, 7),
+            rows("A", promql.each_target(tests)),
+            rows("B", promql.each_target(leaks)),
+            rows("C", promql.each_target(last)),
         )
         .decimals(0)
         .transformations(
             parts.transformations(
-                *parts.joined("target", {"Value #A": "tests", "Value #B": "leaks"}),
+                *parts.joined(
+                    "target", {"Value #A": "tests", "Value #B": "leaks", "Value #C": "salts"}
+                ),
                 kinds.sorted_by("target"),
             )
         )
         .override_by_name(*kinds.column("leaks", parts.COUNT, *leaked))
+        .override_by_name(*kinds.column("salts", "none", *kinds.in_words(kept)))
         .links([parts.runbook("Isolation leak", "cache-isolation-leak")])
     )
 
@@ -157,7 +165,7 @@ def _notices() -> table.Panel:
         "What you must know about the last session of each scenario, for example why a value is "
         "absent. Unknown if a session failed. That an engine is simulated stands above.",
         "none",
-        (8, 7),
+        (7, 7),
         rows("A", notices),
     ).transformations(
         parts.transformations(parts.labels("target", "notice"), kinds.sorted_by("target"))
@@ -168,16 +176,22 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
     saved = "vllm_engine_users_tokens_saved_total"
     seconds = "vllm_engine_users_prefill_seconds_saved_total"
     turns = f"vllm_probe_turn_ttft_saved_seconds{{{promql.TARGET}, {promql.FULL_SESSIONS}}}"
+    own = "vllm_probe_hit_tokens_total"
+    in_range = {
+        word: promql.increase(family, over="$__range")
+        for word, family in (("users", saved), ("probe", own))
+    }
     ttft_saved = f"avg by (target) (avg_over_time({turns}[$window]))"
     return [
         dress(
             kinds.by_target(kinds.figure()),
-            "Tokens saved for users",
-            "Prompt tokens of users that came from the cache instead of being computed, in the "
-            "dashboard's time range. Without the probe's own.",
+            "Tokens saved, for users and for the probe",
+            "Prompt tokens that came from the cache instead of being computed, in the dashboard's "
+            "time range: those of users, which are what the cache is worth, and those of the "
+            "probe's own requests (with an external store's).",
             parts.TOKENS,
-            (5, 7),
-            rows("A", promql.each_target(promql.increase(saved, over="$__range"))),
+            (10, 7),
+            rows("A", promql.each_target(promql.named("whose", in_range))),
         ),
         dress(
             kinds.by_target(kinds.figure()),
@@ -186,7 +200,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "tokens saved times the measured seconds per token of this server. Absent until the "
             "seconds per token are known.",
             parts.SECONDS,
-            (5, 7),
+            (7, 7),
             rows("A", promql.each_target(promql.increase(seconds, over="$__range"))),
         ),
         dress(
@@ -196,22 +210,18 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "same messages without the cache. Mean over the averaging window. It can be below 0 if "
             "chance is larger than the saving.",
             parts.SECONDS,
-            (5, 7),
+            (7, 7),
             rows("A", promql.each_target(promql.while_up("vllm_probe_up", ttft_saved))),
-        ),
+        ).links([parts.runbook("TTFT regression", "ttft-regression")]),
         dress(
             kinds.lines().min(0),
             "Tokens saved per second",
             "Prompt tokens that came from the engine's own cache, over the averaging window: those "
             "of users, and those of the probe's own requests (with an external store's).",
             parts.TOKENS_PER_SECOND,
-            (9, 7),
+            (24, 8),
             query("A", promql.rate(saved, over="$window"), "{{target}} users"),
-            query(
-                "B",
-                promql.rate("vllm_probe_hit_tokens_total", over="$window"),
-                "{{target}} probe",
-            ),
+            query("B", promql.rate(own, over="$window"), "{{target}} probe"),
         ),
         dress(
             kinds.areas(),
@@ -219,7 +229,7 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "Tokens that this engine could have served from its cache but did not, over the "
             "averaging window.",
             parts.TOKENS,
-            (12, 7),
+            (24, 8),
             query("A", promql.LOST_BY_CAUSE, "{{target}} {{cause}}"),
         ).links([parts.runbook("Efficiency low", "cache-efficiency-low")]),
         dress(
@@ -229,8 +239,8 @@ def _savings() -> list[stat.Panel | timeseries.Panel]:
             "serve by design: it drops the last block of a hit, does not keep answers, or reuses "
             "in large units. This is no fault. A flag can change it, at a price.",
             parts.TOKENS,
-            (12, 7),
-            query("A", promql.GIVEN_UP_BY_CAUSE, "{{cause}}"),
+            (24, 8),
+            query("A", promql.GIVEN_UP_BY_CAUSE, "{{target}} {{cause}}"),
         ),
     ]
 
@@ -261,7 +271,7 @@ def _alive() -> list[stat.Panel | statetimeline.Panel | table.Panel]:
     ]
 
 
-def _probe() -> list[stat.Panel | timeseries.Panel]:
+def _probe() -> list[stat.Panel | table.Panel | timeseries.Panel]:
     failed = promql.increase("vllm_probe_session_failures_total", by="target, reason")
     failures = promql.or_none(failed, "reason", "vllm_probe_up")
     rewritten = {
@@ -282,8 +292,8 @@ def _probe() -> list[stat.Panel | timeseries.Panel]:
             "hour, which pushes out the oldest ones, and its limit "
             "(probe.max_cache_turnover_per_hour). Absent where the cache's capacity is unknown.",
             parts.RATIO,
-            (7, 6),
-            rows("A", promql.named("what", rewritten)),
+            (7, 7),
+            rows("A", promql.each_target(promql.named("what", rewritten))),
         ),
         dress(
             kinds.by_target(kinds.figure()),
@@ -292,11 +302,11 @@ def _probe() -> list[stat.Panel | timeseries.Panel]:
             "heartbeat is sent only where no session came for a while. On a small cache, or an "
             "engine that nobody uses, full sessions are rare and heartbeats watch the cache.",
             parts.SECONDS,
-            (8, 6),
-            rows("A", promql.named("what", ages)),
+            (8, 7),
+            rows("A", promql.each_target(promql.named("what", ages))),
         ).links([parts.runbook("Probe stale", "probe-stale")]),
         dress(
-            kinds.name_of_series(((None, GREEN), (1, GREY))),
+            kinds.messages("reason", "does not wait", GREY),
             "Why the probe waits",
             "What holds the next session back now: requests in the queue, KV cache usage, the "
             "token budget, the footprint in the cache (footprint), an engine that nobody uses "
@@ -304,13 +314,12 @@ def _probe() -> list[stat.Panel | timeseries.Panel]:
             "paused or scaling. Budget, footprint, quiet and share are limits of the probe and no "
             "fault.",
             "none",
-            (9, 6),
-            now(
+            (9, 7),
+            rows(
                 "A",
                 promql.or_word(
                     waits, "reason", {"does not wait": f"0 * {promql.gauge('vllm_probe_up')}"}
                 ),
-                "{{target}}: {{reason}}",
             ),
         ),
         dress(

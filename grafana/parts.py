@@ -142,6 +142,19 @@ def value_words(words: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping
     return [model.ValueMap(options=options)]
 
 
+def no_word(start: float, end: float) -> model.RangeMap:
+    """Values from start to end without a text."""
+    nothing = model.ValueMappingResult(text=" ", index=0)
+    options = model.DashboardRangeMapOptions(from_val=start, to=end, result=nothing)
+    return model.RangeMap(options=options)
+
+
+def any_word(color: str) -> model.RegexMap:
+    """Every text as it is, in a colour. The last of several mappings."""
+    result = model.ValueMappingResult(color=color, index=0)
+    return model.RegexMap(options=model.DashboardRegexMapOptions(pattern=".*", result=result))
+
+
 def transformations(*steps: Transformation) -> list[model.DataTransformerConfig]:
     return [model.DataTransformerConfig(id_val=name, options=options) for name, options in steps]
 

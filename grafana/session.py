@@ -169,7 +169,6 @@ def _ratios_over_time() -> list[timeseries.Panel]:
 
 
 def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
-    bucket = "vllm_probe_ttft_seconds_bucket"
     heats = [
         dress(
             kinds.heat(),
@@ -177,10 +176,8 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
             f"Turns {meaning}: how many of them took how long to their first token, over time.",
             parts.SECONDS,
             (12, 9),
-            parts.buckets(
-                promql.increase(bucket, f'cache="{cache}"', by="le", over="$__rate_interval")
-            ),
-        )
+            parts.buckets(promql.buckets("vllm_probe_ttft_seconds", f'cache="{cache}"')),
+        ).links([parts.runbook("TTFT regression", "ttft-regression")])
         for cache, meaning in (("warm", "with cached tokens"), ("cold", "without a cached token"))
     ]
     curves = dress(
@@ -281,7 +278,7 @@ def _probe_load() -> list[barchart.Panel | statetimeline.Panel | timeseries.Pane
             rows("A", kept),
         ).links([parts.runbook("Retention short", "cache-retention-short")]),
         dress(
-            kinds.lines().min(0),
+            kinds.lines().min(0).no_value("unknown: needs --kv-cache-metrics, and evictions"),
             "Blocks of all traffic when they are evicted",
             "How long evicted blocks had been in the cache, and how long they had not been used, "
             "as the engine samples them with --kv-cache-metrics. Empty without that flag.",
