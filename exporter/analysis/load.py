@@ -44,6 +44,7 @@ class Work(Enum):
 
     SESSION = auto()
     HEARTBEAT = auto()
+    ON_DEMAND = auto()  # a session that a client asked for
     OTHER = auto()  # isolation tests and retention
 
 

@@ -22,6 +22,7 @@ from exporter.metrics.history import History
 from exporter.metrics.store import Metrics
 from exporter.report import charts
 from exporter.web.access import web_access
+from exporter.web.on_demand import route as on_demand
 from exporter.web.reload_route import routes as reload_routes
 from exporter.web.server import HttpServer, create_app
 
@@ -31,8 +32,18 @@ if TYPE_CHECKING:
     from exporter.clock import Clock
     from exporter.config import Settings, Target
     from exporter.loops import Loop
+    from exporter.model.session import SessionResult
 
 log = structlog.get_logger(__name__)
+
+
+def _plain_report(session: SessionResult) -> str:
+    # The tables take 3 MB.
+    from exporter.report.session.plain import (  # noqa: PLC0415 - few daemons are asked for one
+        plain_report,
+    )
+
+    return plain_report(session)
 
 
 class Daemon:
@@ -81,6 +92,8 @@ class Daemon:
         """The HTTP server, with its TLS and passwords."""
         file = settings.web_config_file
         config = None if file is None else web_access.read(file)
+        if settings.web_probe_enabled:
+            web_access.require_authentication("web_probe_enabled", config)
         app = create_app(
             metrics=self._metrics,
             history=self._history,
@@ -90,6 +103,8 @@ class Daemon:
             grafana_url=settings.page.grafana_url,
             http_sd_address=settings.metrics.http_sd_address,
         )
+        play = self._fleet.play_on_demand if settings.web_probe_enabled else None
+        app.add_routes(on_demand.routes(self._metrics, play, _plain_report))
         app.add_routes(reload_routes(self._reloader.ask if settings.web_reload_enabled else None))
         server = HttpServer(app, web_config=config, grace_seconds=settings.shutdown.grace_seconds)
         return server, web_access.WebAccess(

@@ -23,6 +23,7 @@ import structlog
 from exporter.daemon.running import FirstRuns, RunningTarget, TargetSpec
 from exporter.daemon.stagger import among
 from exporter.errors import ConfigError, ExporterError
+from exporter.model.on_demand import STOPPING, OnDemandAnswer, OnDemandOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -111,6 +112,15 @@ class Fleet:
     def names(self) -> tuple[str, ...]:
         """The running targets."""
         return tuple(self._running)
+
+    async def play_on_demand(
+        self, target: str, scenario: str | None, timeout_seconds: float
+    ) -> OnDemandAnswer:
+        """Play one session for a client. Raises `NoSuchScenarioError`."""
+        running = self._running.get(target)
+        if running is None or self._ending:
+            return OnDemandAnswer(target, OnDemandOutcome.REFUSED, STOPPING)
+        return await running.play_on_demand(scenario, timeout_seconds)
 
     async def apply(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from exporter.engine.client.engine_client import EngineClient
@@ -16,6 +16,7 @@ from exporter.model.probe import Due
 from exporter.probe.admission import Admission
 from exporter.probe.context import ProbeContext
 from exporter.probe.engine_requests import EngineRequests
+from exporter.probe.on_demand import OnDemandProbe
 from exporter.probe.scheduled.heartbeat_probe import HeartbeatProbe, LastShown
 from exporter.probe.scheduled.isolation_probe import IsolationProbe
 from exporter.probe.scheduled.retention_probe import RetentionProbe
@@ -163,6 +164,17 @@ class ProbeLoops:
         self._last = other._last
         self._context.admission.continue_from(other._context.admission)
         self._context.requests.continue_from(other._context.requests)
+
+    @cached_property
+    def on_demand(self) -> OnDemandProbe:
+        """Sessions that clients ask for, without cold controls."""
+        context, settings = self._context, self._settings
+
+        def runner_of(kind: ScenarioKind) -> SessionRunner:
+            plan = session_plan(context.target, settings, [kind])
+            return SessionRunner(plan, context.requests, new_salt)
+
+        return OnDemandProbe(context, runner_of)
 
     def loops(self, sessions: SessionSink, delay: float) -> list[Periodic]:
         """Every loop of the target. The first session starts after `delay` seconds."""

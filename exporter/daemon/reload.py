@@ -111,6 +111,7 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
         "reuse_rules_file": old.reuse_rules_file != new.reuse_rules_file,
         "shutdown.grace_seconds": old.shutdown != new.shutdown,
         "metrics.http_sd_address": old.metrics.http_sd_address != new.metrics.http_sd_address,
+        "web_probe_enabled": old.web_probe_enabled != new.web_probe_enabled,
         "web_reload_enabled": old.web_reload_enabled != new.web_reload_enabled,
     }
     names = [name for name, differs in changed.items() if differs]

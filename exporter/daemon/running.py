@@ -14,6 +14,7 @@ from exporter.engine.scraper import Scraper
 from exporter.loops import LoopHeartbeat
 from exporter.metrics.state.cost import PRICES, Prices
 from exporter.metrics.state.target import TargetState
+from exporter.scenario.library import scenario_named
 
 if TYPE_CHECKING:
     from exporter.analysis.own_share import OwnShare
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from exporter.daemon.target_context import TargetContext
     from exporter.loops import Loop
     from exporter.model.engine import EngineView
+    from exporter.model.on_demand import OnDemandAnswer
     from exporter.model.session import SessionResult
 
 log = structlog.get_logger(__name__)
@@ -207,12 +209,19 @@ class RunningTarget:
         self._tasks = [self._context.spawn(heartbeat, loop) for heartbeat, loop in loops]
         self._state.loops.keep({task.get_name() for task in self._all_tasks()})
 
+    async def play_on_demand(self, scenario: str | None, timeout_seconds: float) -> OnDemandAnswer:
+        """Play one session for a client. Raises `NoSuchScenarioError`."""
+        played = self.spec.shared.scenarios
+        kind = await asyncio.to_thread(scenario_named, scenario, played)  # may read a file
+        return await self._probing.on_demand.play(kind, timeout_seconds)
+
     def _all_tasks(self) -> list[asyncio.Task[None]]:
         return [*self._tasks, *(self._supervision.tasks() if self._supervision else [])]
 
     async def stop(self) -> None:
         """Stop every loop."""
         self._stopped = True
+        await self._probing.on_demand.stop()
         tasks = self._all_tasks()
         for task in tasks:
             task.cancel()

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    ON_DEMAND_FAMILIES,
+    TARGET_FAMILIES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,6 +66,10 @@ RATIOS = {
     ),
 }
 
+_ON_DEMAND = """\
+[`/probe`](on-demand.md) answers with this family and those of the probe that a single session can
+show."""
+
 _PROCESS_FAMILIES = """\
 The Prometheus client library adds the families `process_*`: memory, processor time and open files
 of the exporter."""
@@ -76,6 +85,9 @@ def render() -> str:
             *_section("The probe", _of_targets("vllm_probe_"), "target"),
             *_section("The engine", _of_targets("vllm_engine_"), "target"),
             *_section("The container", _of_targets("vllm_container_"), "target"),
+            *_section("On demand", ON_DEMAND_FAMILIES, "target"),
+            _ON_DEMAND,
+            "",
             *_section("The exporter", (*EXPORTER_FAMILIES, *LOOP_FAMILIES)),
             _PROCESS_FAMILIES,
             "",

@@ -58,6 +58,14 @@ async def _no_rest() -> FailureReason | None:
     return None
 
 
+class NotNowError(Exception):
+    """A session that must not wait may not start now, for the reason of `pause`."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__(pause.reason)
+        self.pause = pause
+
+
 @dataclass(slots=True)
 class Charge:
     """What an admitted session, test or round has cost in tokens. It keeps this up to date."""
@@ -158,6 +166,31 @@ class Admission:
         the gauges are stuck or the engine is, and it finds out which.
         """
         await self._admit(work)
+        async with self._working(work) as charge:
+            yield charge
+
+    @asynccontextmanager
+    async def admitted_at_once(self) -> AsyncIterator[Charge]:
+        """Like `admitted`, for a session that a client asked for: raises `NotNowError` where a
+        limit or the engine forbids it now. It waits only for the exporter's own work.
+
+        An engine without users is no reason: that pause spares work that nobody asked for.
+        """
+        await self._admitted.acquire()
+        try:
+            pause, _ = await self._pause(Work.ON_DEMAND, Standstill())
+        except BaseException:
+            self._admitted.release()
+            raise
+        if pause is not None and pause.reason is not PauseReason.QUIET:
+            self._admitted.release()
+            raise NotNowError(pause)
+        async with self._working(Work.ON_DEMAND) as charge:
+            yield charge
+
+    @asynccontextmanager
+    async def _working(self, work: Work) -> AsyncIterator[Charge]:
+        """Hold both locks for admitted work, then charge and publish what it cost."""
         await self._start_sending()
         charge = Charge()
         began, self._turns_written = self._own().written_tokens, 0
@@ -292,7 +325,8 @@ class Admission:
         by_budget = budget_pause(self._budget, self._footprint, work, now)
         if work is Work.HEARTBEAT:
             return by_budget
-        expected = min(self._sessions_written, default=0) if work is Work.SESSION else 0
+        session = work in (Work.SESSION, Work.ON_DEMAND)
+        expected = min(self._sessions_written, default=0) if session else 0
         per_hour = self._written_per_hour or 0.0
         by_burst = burst_pause(self._beats, self._others, expected, per_hour, now)
         pauses = [pause for pause in (by_budget, by_burst) if pause is not None]

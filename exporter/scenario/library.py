@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConfigError, ScenarioError
+from exporter.errors import ConfigError, ExporterError, ScenarioError
 from exporter.scenario.coding_agent import CODING_AGENT
 from exporter.scenario.file import parse_json, parse_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from exporter.scenario.model import ScenarioKind
 
@@ -68,6 +68,26 @@ def load_scenarios(wanted: str) -> tuple[ScenarioKind, ...]:
     if not paths:
         raise ConfigError(f"probe.scenario: the folder {wanted} has no {_SUFFIXES} file")
     return _load(paths)
+
+
+class NoSuchScenarioError(ExporterError):
+    """The scenario is neither built in nor one that the target plays. The text names those."""
+
+
+def scenario_named(name: str | None, played: Sequence[ScenarioKind]) -> ScenarioKind:
+    """The scenario of that name among `played` and the built-in ones; without a name the first.
+
+    A name is never a path. Raises `NoSuchScenarioError`.
+    """
+    if name is None:
+        return played[0]
+    found = next((kind for kind in played if kind.name == name), None)
+    if found is not None:
+        return found
+    if name in BUILT_IN:
+        return BUILT_IN[name](name)
+    known = ", ".join(dict.fromkeys([*(kind.name for kind in played), *BUILT_IN]))
+    raise NoSuchScenarioError(f"scenario: there is no scenario {name!r}; there are: {known}")
 
 
 def fingerprint(wanted: str) -> str:

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import termios
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aiohttp.typedefs import Handler
 
 log = structlog.stdlib.get_logger(__name__)
@@ -88,6 +91,7 @@ class Connection(web.RequestHandler):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._received = 0  # bytes since the last request was complete
         self._answering = False
+        self._cancelled: asyncio.Task[object] | None = None  # if the client disconnects
 
     @property
     def idle(self) -> bool:
@@ -127,6 +131,8 @@ class Connection(web.RequestHandler):
         for timer in (self._request_timer, self._send_timer, self._unread_timer):
             _stop(timer)
         self._wire = None
+        if self._cancelled is not None:
+            self._cancelled.cancel()
         self._connections.closed(self)
         super().connection_lost(exc)
 
@@ -145,6 +151,15 @@ class Connection(web.RequestHandler):
             self._limits.send_seconds, self._cut_if_unread
         )
         self._connections.used(self)
+
+    @contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """Cancel the current task if the client disconnects meanwhile."""
+        self._cancelled = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._cancelled = None
 
     def cut(self, why: str) -> None:
         """End the connection at once, even where bytes wait to be sent."""

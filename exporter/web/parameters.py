@@ -56,6 +56,14 @@ def whole_number(request: web.Request, name: str, most: int) -> int | None:
     return int(given)
 
 
+def one_of(request: web.Request, name: str, allowed: tuple[str, ...]) -> str | None:
+    """The value of a parameter, which is one of `allowed`; None without it."""
+    given = _single(request, name)
+    if given is not None and given not in allowed:
+        raise BadRequestError(f"{name}: {given!r} is not {' or '.join(allowed)}")
+    return given
+
+
 def allow_only(request: web.Request, *allowed: str) -> None:
     """Raise `BadRequestError` for any other parameter, and for one that is given twice."""
     names = sorted(set(request.query) - set(allowed))

@@ -139,6 +139,7 @@ APPLIED = {
 REFUSED = {
     "listen": {"listen": "127.0.0.1:1"},
     "instance": {"instance": "another"},
+    "web_probe_enabled": {"web_probe_enabled": True},
     "web_reload_enabled": {"web_reload_enabled": True},
     "shutdown": {"shutdown": {"grace_seconds": 2}},
     "reuse_rules_file": {"reuse_rules_file": "/var/lib/vllm-cache-exporter/rules.json"},

@@ -9,7 +9,12 @@ from doc_pages import PAGES, ROOT, anchors, prose
 
 from exporter.config.schema import keys
 from exporter.config.schema.settings import Settings
-from exporter.metrics.families.tables import EXPORTER_FAMILIES, LOOP_FAMILIES, TARGET_FAMILIES
+from exporter.metrics.families.tables import (
+    EXPORTER_FAMILIES,
+    LOOP_FAMILIES,
+    ON_DEMAND_FAMILIES,
+    TARGET_FAMILIES,
+)
 
 READ = [page for page in PAGES if page.name != "CHANGELOG.md"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -56,7 +61,8 @@ def test_pictures_are_small_have_a_description_and_are_used():
 
 
 FAMILIES = {
-    family.name: family.kind for family in (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
+    family.name: family.kind
+    for family in (*TARGET_FAMILIES, *ON_DEMAND_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 }
 SAMPLES = {
     *FAMILIES,

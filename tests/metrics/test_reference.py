@@ -12,6 +12,7 @@ from exporter.metrics import families
 from exporter.metrics.families.tables import (
     EXPORTER_FAMILIES,
     LOOP_FAMILIES,
+    ON_DEMAND_FAMILIES,
     TARGET_FAMILIES,
 )
 from exporter.metrics.reference import RATIOS, render
@@ -19,7 +20,7 @@ from exporter.model.reuse import ReuseRule
 
 FOLDER = Path(families.__file__).parent
 REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
-FAMILIES = (*TARGET_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
+FAMILIES = (*TARGET_FAMILIES, *ON_DEMAND_FAMILIES, *EXPORTER_FAMILIES, *LOOP_FAMILIES)
 
 
 def test_the_reference_is_current():

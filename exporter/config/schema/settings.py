@@ -231,6 +231,11 @@ class Settings(BaseSettings, Section):
     """Whether `POST /-/reload` reloads the configuration; the signal SIGHUP always does. Off by
     default, because everyone who can reach the page could trigger reloads."""
 
+    web_probe_enabled: bool = False
+    """Whether `GET /probe?target=NAME` plays a session and answers with its metrics, as
+    blackbox_exporter does. Off by default, because each request costs the engine time. It needs a
+    `web_config_file` with passwords, or one that requires client certificates."""
+
     reuse_rules_file: ConfigPath | None = None
     """A file that the exporter writes, so that after a restart of the exporter it knows each
     engine's reuse rule, and whether the cache had hits. What it says of an engine counts only while

@@ -15,11 +15,15 @@ from exporter.metrics.families.discovery import DISCOVERY
 from exporter.metrics.families.engine import ENGINE
 from exporter.metrics.families.exporter import EXPORTER, LOOPS
 from exporter.metrics.families.kv_cache import KV_CACHE
+from exporter.metrics.families.on_demand import ON_DEMAND
 from exporter.metrics.families.sessions import SESSIONS
 from exporter.metrics.families.users import USERS
 
 TARGET_FAMILIES: Final = (*SESSIONS, *COST, *ENGINE, *KV_CACHE, *USERS, *CONTAINER)
 """Of each target, with the label `target`; they read a `TargetState`."""
+
+ON_DEMAND_FAMILIES: Final = ON_DEMAND
+"""Only on /probe, with the label `target`; they read a `TargetState`."""
 
 EXPORTER_FAMILIES: Final = (*EXPORTER, *DISCOVERY)
 """Of the exporter; they read the `ExporterState`."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from exporter.container.decide.records import ContainerView
     from exporter.model.engine import EngineView
     from exporter.model.kv_events import KvEventsView
+    from exporter.model.on_demand import OnDemandAnswer
     from exporter.model.probe import Due, IsolationReading, PauseReason, RetentionReading
     from exporter.model.reuse import ReuseRule
     from exporter.model.session import SessionResult, TurnFacts
@@ -104,6 +105,7 @@ class TargetState:
     last_exit: LastExit | None = None
     cost: CostState = field(default_factory=CostState)
     loops: Loops = field(default_factory=Loops)
+    on_demand: OnDemandAnswer | None = None  # only in the state that is made for one answer
 
     def __post_init__(self) -> None:
         """Remove what could be a secret from the URL: user, password and query."""

@@ -154,6 +154,12 @@ class WebConfig:
     files: tuple[Path, ...]
     http2: bool = False
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether every client needs a password or a certificate."""
+        certificate = self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
+        return bool(self.users) or certificate
+
 
 def read_web_config(file: Path) -> WebConfig:
     """Read and check the file and its certificates. Raises `ConfigError` with every mistake.

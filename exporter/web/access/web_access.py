@@ -175,3 +175,15 @@ def keep_what_protects(old: WebConfig | None, new: WebConfig) -> None:
         raise ConfigError(f"{new.file}: only a restart can turn TLS on or off")
     if old is not None and old.users and not new.users:
         raise ConfigError(f"{new.file}: only a restart can remove all of basic_auth_users")
+    if old is not None and old.authenticates and not new.authenticates:
+        raise ConfigError(f"{new.file}: only a restart can stop requiring client certificates")
+
+
+def require_authentication(setting: str, config: WebConfig | None) -> None:
+    """Raise `ConfigError` where a client needs neither a password nor a certificate."""
+    if config is None or not config.authenticates:
+        file = "a web_config_file" if config is None else str(config.file)
+        raise ConfigError(
+            f"{setting}: needs authentication: set basic_auth_users, or client_auth_type = "
+            f'"RequireAndVerifyClientCert", in {file}'
+        )

@@ -61,6 +61,7 @@ def test_a_certificate_of_clients_is_required(read, kind, mode):
     config = read(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: {CERTIFICATES}/ca.pem\n")
     assert config.tls.verify_mode is mode
     assert CERTIFICATES / "ca.pem" in config.files
+    assert config.authenticates == (kind == "RequireAndVerifyClientCert")
 
 
 def test_versions_and_suites_are_applied(read):

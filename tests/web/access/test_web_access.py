@@ -162,6 +162,18 @@ async def test_a_file_that_no_longer_protects_is_refused(serve, text, words):
     assert served.sink.in_force == [False]
 
 
+async def test_a_file_that_no_longer_requires_client_certificates_is_refused(serve):
+    required = f"  client_auth_type: {{}}\n  client_ca_file: {CERTIFICATES}/ca.pem\n"
+    served = await serve(TLS + required.format("RequireAndVerifyClientCert"))
+    write(served.folder, TLS + required.format("VerifyClientCertIfGiven"))
+    with capture_logs() as logged:
+        await served.access.look()
+    assert "only a restart can stop requiring client certificates" in logged[0]["error"]
+    write(served.folder, TLS + USERS)  # a password instead protects too
+    await served.access.look()
+    assert served.sink.in_force == [False, True]
+
+
 async def test_a_corrected_file_is_in_force_again(serve):
     served = await serve(TLS + USERS)
     write(served.folder, "nonsense: 1")
