@@ -13,11 +13,14 @@ from exporter.config.reading.load import Loaded, load
 from exporter.config.reading.mistakes import words_of
 from exporter.config.schema.container import BackoffSettings, ContainerSettings
 from exporter.config.schema.discovery import (
+    EVERY_NAMESPACE,
     LABEL_PREFIX,
     ContainerLabels,
     DiscoverySettings,
     DnsDiscovery,
     DockerDiscovery,
+    KubernetesDiscovery,
+    PodLabels,
     SourceSettings,
 )
 from exporter.config.schema.settings import ProbeSettings, ScrapeSettings, Settings
@@ -26,6 +29,7 @@ from exporter.config.schema.values import ListenAddress, is_url
 from exporter.config.telling.describe import describe, describe_json
 
 __all__ = [
+    "EVERY_NAMESPACE",
     "LABEL_PREFIX",
     "BackoffSettings",
     "ContainerLabels",
@@ -33,8 +37,10 @@ __all__ = [
     "DiscoverySettings",
     "DnsDiscovery",
     "DockerDiscovery",
+    "KubernetesDiscovery",
     "ListenAddress",
     "Loaded",
+    "PodLabels",
     "ProbeSettings",
     "RankChoice",
     "ScrapeSettings",

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.config import DnsDiscovery, DockerDiscovery, SourceSettings
+from exporter.config import DnsDiscovery, DockerDiscovery, KubernetesDiscovery, SourceSettings
 from exporter.discovery.dns import DnsSource
 from exporter.discovery.docker_labels import DockerSource
+from exporter.discovery.kubernetes.pod_source import KubernetesSource
 from exporter.discovery.targets.records import DiscoveryFailure
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceKind:
-    """`failures` lists the reasons that a source of this kind can fail for."""
+    """`finds` is what a source of this kind finds, the key of log lines about one of them.
+    `failures` lists the reasons that it can fail for.
+    """
 
     settings: type[SourceSettings]
+    finds: str
     create: Callable[[Any, Clock, DockerHosts], Source]
     failures: tuple[DiscoveryFailure, ...]
 
@@ -35,6 +39,7 @@ class SourceKind:
 KINDS: Mapping[str, SourceKind] = {
     "dns": SourceKind(
         DnsDiscovery,
+        "address",
         lambda settings, clock, _docker: DnsSource(settings, clock),
         (
             DiscoveryFailure.TIMEOUT,
@@ -45,12 +50,26 @@ KINDS: Mapping[str, SourceKind] = {
     ),
     "docker": SourceKind(
         DockerDiscovery,
+        "container",
         lambda settings, _clock, docker: DockerSource(settings, docker),
         (
             DiscoveryFailure.TIMEOUT,
             DiscoveryFailure.UNREACHABLE,
             DiscoveryFailure.PERMISSION_DENIED,
             DiscoveryFailure.API_ERROR,
+            DiscoveryFailure.REFUSED,
+        ),
+    ),
+    "kubernetes": SourceKind(
+        KubernetesDiscovery,
+        "pod",
+        lambda settings, clock, _docker: KubernetesSource(settings, clock),
+        (
+            DiscoveryFailure.TIMEOUT,
+            DiscoveryFailure.UNREACHABLE,
+            DiscoveryFailure.PERMISSION_DENIED,
+            DiscoveryFailure.API_ERROR,
+            DiscoveryFailure.FAILED,
             DiscoveryFailure.REFUSED,
         ),
     ),

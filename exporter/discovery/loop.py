@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 class DiscoveryLoop:
     """Queries the source every `refresh_seconds`. A failed query leaves the targets as they are.
 
+    `finds` is what the source finds: the key in log lines about one of them.
     `deliver` gets all targets of the source whenever they change. If it raises `ExporterError`,
     the loop delivers them again after the next query.
     """
@@ -40,8 +41,10 @@ class DiscoveryLoop:
         sink: DiscoverySink,
         heartbeat: LoopHeartbeat,
         deliver: Callable[[tuple[Target, ...]], Awaitable[object]],
+        finds: str = "container",
     ) -> None:
         self._name = name
+        self._finds = finds
         self._source = source
         self._found = found
         self._clock = heartbeat.clock
@@ -88,7 +91,7 @@ class DiscoveryLoop:
         self._outage.ended(self._clock.monotonic())
         for name, mistake in result.mistakes.items():
             if self._logged_mistakes.get(name) != mistake:
-                self._log.warning("discovery.left_out", container=name, mistake=mistake)
+                self._log.warning("discovery.left_out", **{self._finds: name}, mistake=mistake)
         self._logged_mistakes = result.mistakes
         above = self._found.above_limit
         if above and not self._logged_limit:

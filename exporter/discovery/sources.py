@@ -105,6 +105,7 @@ class DiscoverySources:
             kind.create(settings, self._clock, self._docker),
             targets,
             refresh_seconds=settings.refresh_seconds,
+            finds=kind.finds,
             sink=self._sink,
             heartbeat=heartbeat,
             deliver=lambda found: self._deliver(name, found),

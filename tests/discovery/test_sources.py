@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from types import SimpleNamespace
 
-import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from discovering_daemon import OFTEN, engines_at, running
 
-from exporter.clock import SystemClock
 from exporter.config import Settings
-from exporter.daemon.app import Daemon
-from exporter.simulator.server import Simulator, SimulatorSettings
 
-PATIENCE = 60.0  # seconds; enough for steps of a few seconds
 HOST = "vllm.example"
 GONE = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 AWAY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -41,107 +34,17 @@ def names(monkeypatch):
 
 @pytest.fixture
 async def engines():
-    """Simulated engines at three addresses of this machine, on one port. Returns the port."""
-    async with contextlib.AsyncExitStack() as stack:
-        first = await stack.enter_async_context(engine("127.0.0.2", 0))
-        port = int(first.url.rpartition(":")[2])
-        for host in ("127.0.0.3", "127.0.0.4"):
-            await stack.enter_async_context(engine(host, port))
+    async with engines_at("127.0.0.2", "127.0.0.3", "127.0.0.4") as port:
         yield port
-
-
-def engine(host: str, port: int) -> Simulator:
-    return Simulator(SimulatorSettings(host=host, port=port, time_scale=0.0))
 
 
 def settings_of(port: int, *, dns=None, **more) -> Settings:
     source = {"name": "vllm", "host": HOST, "port": port, "refresh_seconds": 1}
     return Settings(
-        listen="127.0.0.1:0",
-        probe={
-            "interval_seconds": 1,
-            "tokens_per_hour": 0,
-            "max_cache_turnover_per_hour": 0,
-            "control_ratio": 0,
-            "retention_gaps_seconds": [],
-            "isolation_interval_seconds": 0,
-        },
-        scrape={"interval_seconds": 0.5, "timeout_seconds": 0.5},
+        **OFTEN,
         discovery={"dns": [source | {"gone_after_seconds": 0} | (dns or {})]},
         **more,
     )
-
-
-class Running:
-    """A daemon and its page."""
-
-    def __init__(self, daemon: Daemon, session: aiohttp.ClientSession) -> None:
-        self.daemon = daemon
-        self._session = session
-
-    async def page(self) -> str:
-        async with self._session.get(f"{self.daemon.url}/metrics") as answer:
-            return await answer.text()
-
-    async def values(self, name: str, label: str = "target") -> dict[str, float]:
-        return {
-            sample.labels[label]: sample.value
-            for family in text_string_to_metric_families(await self.page())
-            for sample in family.samples
-            if sample.name == name
-        }
-
-    async def sessions(self) -> dict[str, float]:
-        return await self.values("vllm_probe_sessions_total")
-
-    async def until(self, what: str, true) -> None:
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while not await true():
-            if asyncio.get_running_loop().time() > deadline:
-                pytest.fail(f"not within {PATIENCE:g} s: {what}; there are {await self.sessions()}")
-            await asyncio.sleep(0.05)
-
-    async def until_measured(self, *hosts: str) -> dict[str, float]:
-        wanted = {f"vllm-{host}": 1.0 for host in hosts}
-
-        async def measured() -> bool:
-            return (
-                await self.values("vllm_probe_up") == wanted == await self.values("vllm_engine_up")
-            )
-
-        await self.until(f"{hosts} are measured", measured)
-        return await self.sessions()
-
-    async def until_failed_looks(self, count: int) -> None:
-        async def failed() -> bool:
-            name = "vllm_exporter_discovery_failures_total"
-            return (await self.values(name, "reason"))["temporary"] >= count
-
-        await self.until(f"{count} looks failed", failed)
-
-    async def reloaded(self) -> None:
-        name = "vllm_exporter_config_reloads_total"
-        before = await self.values(name, "outcome")
-        self.daemon.request_reload()
-
-        async def over() -> bool:
-            return await self.values(name, "outcome") != before
-
-        await self.until("the reload is over", over)
-
-
-@contextlib.asynccontextmanager
-async def running(settings: Settings, read_again=None):
-    stop, started = asyncio.Event(), asyncio.Event()
-    daemon = Daemon(settings, SystemClock(), read_again)
-    task = asyncio.create_task(daemon.run(stop, started.set))
-    await asyncio.wait({task, asyncio.create_task(started.wait())}, return_when="FIRST_COMPLETED")
-    async with aiohttp.ClientSession() as session:
-        try:
-            yield Running(daemon, session)
-        finally:
-            stop.set()
-            await task
 
 
 async def test_a_new_replica_is_measured_and_a_removed_one_leaves_no_series(names, engines):

@@ -1,24 +1,28 @@
-"""The settings of discovery: DNS names of many replicas, and labels of containers."""
+"""The settings of discovery: DNS names, labels of containers, and pods of Kubernetes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from exporter.config.schema.pods import NamespaceName, PodPort
 from exporter.config.schema.target import TargetTemplate
 from exporter.config.schema.values import (
+    ConfigPath,
     ContainerLabel,
     Count,
     DockerHost,
     HostName,
     ModelName,
     NetworkName,
+    PageUrl,
     Port,
     Seconds,
     SecondsOrZero,
     Section,
     SourceName,
     TargetName,
+    Text,
     UrlPath,
     distinct_names,
     mistake,
@@ -27,14 +31,13 @@ from exporter.config.schema.values import (
 Scheme = Literal["http", "https"]
 
 LABEL_PREFIX = "io.vllm-cache-exporter.scrape"
-"""The container label that asks for measurement. The labels of ContainerLabels start with it."""
+"""The label that asks for measurement, and the start of those of ContainerLabels and PodLabels."""
+
+EVERY_NAMESPACE = "*"
 
 
 class SourceSettings(Section):
-    """Where the servers of a source are, and how often to query it."""
-
-    port: Port = 8000
-    """The port of every server, inside its container or pod. The default is vLLM's own."""
+    """How to reach the servers of a source, and how often to query it."""
 
     scheme: Scheme = "http"
     """With `https`, the certificates must be valid for the servers' IP addresses, because the
@@ -54,6 +57,11 @@ class SourceSettings(Section):
     removed."""
 
 
+class _PortNumber(Section):
+    port: Port = 8000
+    """The port of every server, inside its container or pod. The default is vLLM's own."""
+
+
 class _Dns(Section):
     """The keys that come first in every listing, as in `_Docker`."""
 
@@ -67,7 +75,7 @@ class _Dns(Section):
     """Which addresses to use. If a replica has one of each kind, `both` measures it twice."""
 
 
-class DnsDiscovery(TargetTemplate, SourceSettings, _Dns):
+class DnsDiscovery(TargetTemplate, SourceSettings, _PortNumber, _Dns):
     """A DNS name with many replicas. Each address becomes a target of mode `external`. The keys
     from `model` on apply to all of them.
     """
@@ -106,21 +114,83 @@ class _Docker(Section):
         return value
 
 
-class DockerDiscovery(TargetTemplate, SourceSettings, _Docker):
+class DockerDiscovery(TargetTemplate, SourceSettings, _PortNumber, _Docker):
     """Containers with a label. The keys from `model` on apply to all of them. A container's own
     labels override these settings.
     """
 
 
-class ContainerLabels(Section):
-    """The labels of one container below LABEL_PREFIX, one for each of these keys."""
+class _Kubernetes(Section):
+    name: SourceName = "kubernetes"
+    """The name of this source in the log and the metrics."""
 
-    port: Port | None = None
+    namespaces: Annotated[tuple[NamespaceName, ...], Field(max_length=100)] = ()
+    """The namespaces to watch; `["*"]` is every namespace. By default that of the exporter's own
+    pod. The exporter needs the right to get, list and watch pods in each of them."""
+
+    label_selector: Text = f"{LABEL_PREFIX}=true"
+    """The pods to measure, in the syntax of `kubectl get pods --selector`."""
+
+    port: PodPort = 8000
+    """The port of every server: a number, or the name of a port in the pod's containers."""
+
+    api_url: PageUrl | None = None
+    """The URL of the cluster's API, for an exporter outside the cluster. By default a pod's own
+    environment tells the address, and its service account gives the token and the certificates."""
+
+    api_token_file: ConfigPath | None = None
+    """The file with the bearer token for the API. It is read again for every request."""
+
+    api_ca_file: ConfigPath | None = None
+    """The certificates (PEM) that the API's certificate must be signed by. By default those of the
+    service account, and with `api_url` those of the system."""
+
+    @field_validator("namespaces")
+    @classmethod
+    def _every_or_some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise mistake("names a namespace twice")
+        if EVERY_NAMESPACE in value and len(value) > 1:
+            raise mistake('must be ["*"] alone for every namespace')
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _namespaces_are_there(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("namespaces") == ():
+            raise mistake("needs namespaces: only a pod knows its own")
+        return value
+
+
+class KubernetesDiscovery(TargetTemplate, SourceSettings, _Kubernetes):
+    """Pods with a label, from the API of Kubernetes, which reports changes by a watch. The keys
+    from `model` on apply to all of them. A pod's own labels and annotations override these
+    settings.
+    """
+
+    refresh_seconds: Annotated[Seconds, Field(ge=1)] = 5.0
+    """Seconds between two looks at what the watch reported, and so the longest time until a new pod
+    is measured. A look costs no request."""
+
+
+class _ServerLabels(Section):
     scheme: Scheme | None = None
     path: UrlPath | None = None
     name: TargetName | None = None
     model: ModelName | None = None
+
+
+class ContainerLabels(_ServerLabels):
+    """The labels of one container below LABEL_PREFIX, one for each of these keys."""
+
+    port: Port | None = None
     network: NetworkName | None = None
+
+
+class PodLabels(_ServerLabels):
+    """The labels and annotations of one pod below LABEL_PREFIX, one for each of these keys."""
+
+    port: PodPort | None = None
 
 
 class DiscoverySettings(Section):
@@ -137,6 +207,11 @@ class DiscoverySettings(Section):
 
     docker: Annotated[tuple[DockerDiscovery, ...], distinct_names(DockerDiscovery, "sources")] = ()
     """Docker Engines, each with the label of the containers to measure."""
+
+    kubernetes: Annotated[
+        tuple[KubernetesDiscovery, ...], distinct_names(KubernetesDiscovery, "sources")
+    ] = ()
+    """Clusters, each with the label of the pods to measure."""
 
     def sources(self) -> Mapping[str, SourceSettings]:
         """Every source by its name in logs and metrics: `dns:vllm`."""

@@ -32,6 +32,7 @@ _KINDS: dict[Any, str] = {
     Path: "path",
     SecretStr: "secret",
     Adapters: '`"all"` or list',
+    int | str: "port number or name",
     Gpus: '`"all"`, count or list',
     ListenAddress: "`host:port`",
 }

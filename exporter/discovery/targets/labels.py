@@ -6,26 +6,26 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from exporter.config import LABEL_PREFIX, ContainerLabels, Target, words_of
+from exporter.config import LABEL_PREFIX, ContainerLabels
 from exporter.container.decide.records import ContainerStatus
 from exporter.discovery.targets.addresses import url_of
+from exporter.discovery.targets.overrides import (
+    NotATarget,
+    checked_target,
+    overrides_in,
+    said_name,
+)
 from exporter.discovery.targets.records import DiscoveryResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exporter.config import DockerDiscovery
+    from exporter.config import DockerDiscovery, Target
     from exporter.container.decide.records import ContainerSnapshot
 
 _HOST_NETWORK = "host"  # Docker's own name for the network of the machine itself
 _RUNNING = {ContainerStatus.RUNNING, ContainerStatus.PAUSED}
 _NOT_THERE = {ContainerStatus.CREATED, ContainerStatus.REMOVING, ContainerStatus.DEAD}
-
-
-class _NotATarget(Exception):  # noqa: N818 - it never leaves this module
-    """The text says why a container is no target."""
 
 
 def targets_of(
@@ -46,7 +46,7 @@ def targets_of(
             continue
         try:
             target = _target(each, settings)
-        except _NotATarget as why:
+        except NotATarget as why:
             mistakes[each.name] = str(why)
             continue
         if target.name in targets:
@@ -57,7 +57,7 @@ def targets_of(
 
 
 def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
-    said = _labels(container)
+    said = overrides_in(container.labels, ContainerLabels, "label")
     scheme = said.scheme or settings.scheme
     path = settings.path if said.path is None else said.path
     address, port = _place(container, said, settings)
@@ -74,39 +74,12 @@ def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
             "docker_host": settings.docker_host,
             "docker_timeout_seconds": settings.docker_timeout_seconds,
         }
-    try:
-        return Target.model_validate(facts)
-    except ValidationError as error:
-        raise _NotATarget(_in_words(error, "the target's {key}")) from None
-
-
-def _labels(container: ContainerSnapshot) -> ContainerLabels:
-    prefix = f"{LABEL_PREFIX}."
-    given = {
-        label.removeprefix(prefix): value
-        for label, value in container.labels.items()
-        if label.startswith(prefix)
-    }
-    try:
-        return ContainerLabels.model_validate(given)
-    except ValidationError as error:
-        raise _NotATarget(_in_words(error, f"label {prefix}{{key}}")) from None
-
-
-def _in_words(error: ValidationError, what: str) -> str:
-    lines = []
-    for each in error.errors(include_url=False):
-        unknown = each["type"] == "extra_forbidden"
-        key = ".".join(map(str, each["loc"]))
-        lines.append(
-            f"{what.format(key=key)}: {'there is no such label' if unknown else words_of(each)}"
-        )
-    return "; ".join(lines)
+    return checked_target(facts)
 
 
 def _name_of(container: ContainerSnapshot) -> str:
     """The name of its target, also if its labels have mistakes."""
-    return container.labels.get(f"{LABEL_PREFIX}.name", container.name)
+    return said_name(container.labels, container.name)
 
 
 def _place(
@@ -123,15 +96,15 @@ def _address(container: ContainerSnapshot, wanted: str | None) -> str:
     """Its address in a network; empty for Docker's host network."""
     networks = container.networks
     if wanted is None and len(networks) > 1:
-        raise _NotATarget(
+        raise NotATarget(
             f"it is in the networks {', '.join(sorted(networks))}: say which one counts, with the "
             f"setting network or the label {LABEL_PREFIX}.network"
         )
     name = wanted if wanted is not None else next(iter(networks), None)
     if name is None or name not in networks:
-        raise _NotATarget(f"it is not in the network {name}" if name else "it is in no network")
+        raise NotATarget(f"it is not in the network {name}" if name else "it is in no network")
     if not networks[name] and name != _HOST_NETWORK:
-        raise _NotATarget(f"it has no address in the network {name}")
+        raise NotATarget(f"it has no address in the network {name}")
     return networks[name]
 
 
@@ -139,12 +112,12 @@ def _published(
     container: ContainerSnapshot, port: int, settings: DockerDiscovery
 ) -> tuple[str, int]:
     if port not in container.published_ports:
-        raise _NotATarget(f"its port {port} is not published")
+        raise NotATarget(f"its port {port} is not published")
     address, published = container.published_ports[port]
     if not address or ipaddress.ip_address(address).is_unspecified:
         return _machine(settings), published
     if ipaddress.ip_address(address).is_loopback and not _is_local(settings):
-        raise _NotATarget(f"its port {port} is published for its own machine only")
+        raise NotATarget(f"its port {port} is published for its own machine only")
     return address, published
 
 

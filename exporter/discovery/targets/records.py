@@ -17,10 +17,10 @@ class DiscoveryFailure(StrEnum):
 
     TIMEOUT = "timeout"
     TEMPORARY = "temporary"  # no DNS server answered, or the answer was SERVFAIL
-    FAILED = "failed"  # any other error of the system's resolver
-    UNREACHABLE = "unreachable"  # Docker: no socket, connection refused, daemon stopped
-    PERMISSION_DENIED = "permission_denied"  # Docker: the socket's mode, or a proxy's 403
-    API_ERROR = "api_error"  # Docker answered with another error
+    FAILED = "failed"  # any other error of the resolver; Kubernetes: no service account, no file
+    UNREACHABLE = "unreachable"  # Docker or the API of Kubernetes: nothing accepts connections
+    PERMISSION_DENIED = "permission_denied"  # the socket's mode, or an answer 401 or 403
+    API_ERROR = "api_error"  # Docker or the API of Kubernetes answered with another error
     REFUSED = "refused"  # the source answered, but its targets cannot run
 
 

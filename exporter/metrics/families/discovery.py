@@ -42,7 +42,7 @@ DISCOVERY: Final[tuple[Family[ExporterState], ...]] = (
         "vllm_exporter_discovery_left_out_targets",
         _by_reason(lambda source: source.left_out),
         "Engines that the source found but the exporter does not measure, by reason: containers "
-        "with a mistake in their labels, and targets above discovery.max_targets.",
+        "and pods with a mistake in their labels, and targets above discovery.max_targets.",
     ),
     counter(
         "vllm_exporter_discovery_failures_total",

@@ -10,9 +10,10 @@ from exporter.config import describe, describe_json
 
 DNS = '[[discovery.dns]]\nname = "vllm"\nhost = "vllm.models.svc"\n'
 DOCKER = "[[discovery.docker]]\n"
+PODS = "[[discovery.kubernetes]]\n"
 
 
-@pytest.mark.parametrize("source", [DNS, DOCKER])
+@pytest.mark.parametrize("source", [DNS, DOCKER, PODS])
 def test_a_source_counts_where_targets_are_required(load_text, source):
     assert load_text(source, targets_required=True).settings.targets == ()
 
@@ -108,3 +109,59 @@ def test_printed_settings_show_their_sources_and_can_be_read_again(load_text):
     sources = json.loads(describe_json(loaded))["sources"]
     assert sources["discovery.dns[0].port"].endswith("exporter.toml")
     assert sources["discovery.dns[0].scheme"] == "default"
+
+
+@pytest.mark.parametrize("port", ['"http"', "8000", '"8000"', '"a-1"', '"nineteen-chars1"'])
+def test_the_port_of_a_pod_is_a_number_or_a_name(load_text, port):
+    found = load_text(f"{PODS}port = {port}\n").settings.discovery.kubernetes[0].port
+    assert str(found) == port.strip('"')
+    assert isinstance(found, int) == (port.strip('"') == "8000")
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        "0",
+        "65536",
+        "true",
+        '"0"',
+        '"99999"',
+        '"Http"',
+        '"a--b"',
+        '"-a"',
+        '"a-"',
+        '"sixteen-chars-16"',
+        '""',
+        "1.5",
+    ],
+)
+def test_a_port_that_kubernetes_would_refuse_is_refused(mistakes_of, port):
+    (found,) = mistakes_of(f"{PODS}port = {port}\n")
+    assert found.endswith('must be a port from 1 to 65535, or the name of a port, such as "http"')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('namespaces = ["a", "a"]', "names a namespace twice"),
+        ('namespaces = ["*", "a"]', 'must be ["*"] alone for every namespace'),
+        ('namespaces = ["A"]', 'must be the name of a namespace, or "*" for every one'),
+        ('namespaces = ["a.b"]', 'must be the name of a namespace, or "*" for every one'),
+        ('namespaces = ["a/../b"]', 'must be the name of a namespace, or "*" for every one'),
+        ('label_selector = ""', "must not be empty or begin or end with a space"),
+        ('api_url = "http://127.0.0.1:8001"', "needs namespaces: only a pod knows its own"),
+        (
+            'namespaces = ["a"]\napi_url = "https://u:p@x"',
+            "must not contain a user or password: use api_key or api_key_file",
+        ),
+    ],
+)
+def test_a_mistake_in_a_source_of_pods_says_what_is_allowed(mistakes_of, text, words):
+    (found,) = mistakes_of(f"{PODS}{text}\n")
+    assert found.endswith(words)
+
+
+def test_files_for_the_api_are_relative_to_the_configuration(load_text, tmp_path):
+    text = f'{PODS}namespaces = ["a"]\napi_url = "https://x:6443"\napi_token_file = "token"\n'
+    (source,) = load_text(text).settings.discovery.kubernetes
+    assert source.api_token_file == tmp_path / "token"
