@@ -149,6 +149,15 @@ class Alert(Section):
     for_: Annotated[Duration, Field(alias="for")]
 
 
+# What an alert looks back on. With a longer `for` it would never fire.
+_EVENTS: Final = {
+    "VllmSaltTestLeaked": "30m",
+    "VllmExporterLoopFailing": "10m",
+    "VllmOutOfMemory": "10m",
+    "VllmStartFailing": "10m",
+}
+
+
 class Settings(Section):
     hit_ratio: HitRatio
     efficiency: Efficiency
@@ -161,6 +170,13 @@ class Settings(Section):
     crash_loop: CrashLoop
     links: Links
     alerts: dict[str, Alert]
+
+    @model_validator(mode="after")
+    def _events_are_seen(self) -> Settings:
+        for name, window in {**_EVENTS, "VllmCrashLoop": self.crash_loop.window}.items():
+            if seconds_of(self.alerts[name].for_) >= seconds_of(window):
+                raise ValueError(f'alerts.{name}.for must be below "{window}", or it never fires')
+        return self
 
 
 def read(own: Path | None = None) -> Settings:

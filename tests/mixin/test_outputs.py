@@ -11,57 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from other_settings import OTHERS
 
 from mixin.outputs import ROOT, outputs
 from mixin.settings import CHOSEN, read
 
-# Every threshold has another value than the shipped one, and none is like another.
-CHANGED = """\
-[hit_ratio]
-low = 0.37
-good = 0.63
-good_within = "3d"
-min_users_tokens_per_second = 111
-heartbeat_share = 0.71
-[efficiency]
-low = 0.77
-good = 0.88
-window = "21m"
-[retention]
-low = 0.41
-longest_gap_seconds = 420
-[ttft]
-objective_ratio = 0.92
-bound_seconds = 2.5
-[ttft.fast]
-burn_rate = 8.5
-long_window = "2h"
-short_window = "7m"
-min_turns = 17
-[ttft.slow]
-burn_rate = 3.5
-long_window = "11h"
-short_window = "41m"
-min_turns = 73
-[ttft_regression]
-factor = 1.9
-margin_seconds = 0.13
-[stale]
-heartbeat_seconds = 660
-heartbeat_intervals = 7
-session_seconds = 2820
-[serving]
-session_seconds = 181
-heartbeat_seconds = 191
-[kv_cache]
-full = 0.83
-[crash_loop]
-restarts = 6
-window = "51m"
-[links]
-runbooks = "https://wiki.example.org/vllm"
-exporter = "https://exporter.example.org"
-"""
 RULES = Path("deploy/prometheus/rules")
 DASHBOARDS = Path("grafana/dashboards")
 
@@ -70,11 +24,7 @@ DASHBOARDS = Path("grafana/dashboards")
 def mine(tmp_path_factory):
     """Everything that the command writes for changed settings."""
     folder = tmp_path_factory.mktemp("mixin")
-    alerts = "\n".join(
-        f'{name} = {{severity = "info", for = "{number}m"}}'
-        for number, name in enumerate(read().alerts, start=60)
-    )
-    (folder / "mine.toml").write_text(f"{CHANGED}[alerts]\n{alerts}\n", "utf-8")
+    (folder / "mine.toml").write_text(OTHERS, "utf-8")
     for module in ("mixin", "grafana"):
         subprocess.run(
             [sys.executable, "-m", module, "--out", str(folder / "out")],
@@ -160,7 +110,7 @@ def test_severity_and_duration_of_each_alert_are_those_of_the_settings(mine):
         for rule in group["rules"]
     }
     assert told == {
-        name: ("info", f"{number}m") for number, name in enumerate(read().alerts, start=60)
+        name: ("info", f"{number}s") for number, name in enumerate(read().alerts, start=61)
     }
 
 
@@ -181,7 +131,7 @@ def with_value(model, path, value):
 
 
 def test_every_setting_changes_what_is_written(tmp_path):
-    (tmp_path / "mine.toml").write_text(CHANGED, "utf-8")
+    (tmp_path / "mine.toml").write_text(OTHERS, "utf-8")
     shipped, others = read(), read(tmp_path / "mine.toml")
     before = outputs(shipped)
     unused = [

@@ -98,6 +98,10 @@ def test_the_environment_chooses_the_file(own, monkeypatch):
             "[alerts]\nVllmDown = {severity = 'page'}",
             r"alerts\.VllmDown\.severity is 'page': it must be 'critical', 'warning' or 'info'",
         ),
+        (
+            "[alerts]\nVllmOutOfMemory = {severity = 'info', for = '10m'}",
+            r'the file: alerts\.VllmOutOfMemory\.for must be below "10m", or it never fires',
+        ),
         ("[ttft", r"Expected ']'"),
     ],
 )
