@@ -151,12 +151,15 @@ def test_the_settings_of_dashboards_alone_change_them(mine):
 # The values of the shipped settings as they stand in rules, sentences and panels.
 SHIPPED_WORDS = re.compile(
     r"(?<![\d.])(?:0\.4|40 %|0\.8|80 %|0\.95|95 %|14\.4|72 %|5 % of|0\.5 s|900 s|20 ms|0\.02|1\.5 times"
-    r"|> 0\.5|< 0\.5|>= 0\.5|0\.5 \*|less than half|50 %|above 20|more than 20|three of its"
-    r"|> 2\.5|three times or more|\[1d\]|last day)(?!\d|\.\d)"
+    r"|[<>]=? 0\.5|0\.5 \*|less than half|50 %|above 20|more than 20|three of its|> 2\.5|\[1d\]|last day"
+    r"|three times or more|> (?:12|20|60|300|900)|3 \* vllm|6 \*|1\.5 \*|\* 0\.05|le=.0\.5|\|300"
+    r"|up to five minutes|by five minutes|than five minutes|session by (?:more than )?15 minutes"
+    r"|used up in (?:two|five) days)(?!\d|\.\d)"
 )
 NO_COPIES = (
     "about 0.4 of it is attainable",  # of a heartbeat: a fact about its prompts
     "about 40 % of the second one",  # the same
+    "[30m])) > 20",  # the least turns of a median
 )
 
 
