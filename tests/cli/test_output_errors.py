@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import engine_beside
 
+URL = "URL"
+"""Stands for the URL of a simulated engine that takes no time."""
 FULL = Path("/dev/full")
 
 
@@ -26,17 +29,18 @@ def run(*arguments: str, **streams: object) -> subprocess.CompletedProcess[str]:
         ("config",),
         ("--help",),
         ("--version",),
-        ("probe", "--simulated"),
-        ("probe", "--simulated", "--csv"),
-        ("probe", "--simulated", "--json", "-q"),
-        ("check", "--simulated"),
-        ("compare", "--simulated", "--cold", "--sessions", "2"),
+        ("probe", URL),
+        ("probe", URL, "--csv"),
+        ("probe", URL, "--json", "-q"),
+        ("check", URL),
+        ("compare", URL, "--cold", "--sessions", "2"),
     ],
     ids=" ".join,
 )
 def test_a_full_disk_is_a_sentence_and_exit_code_3(arguments):
-    with FULL.open("w") as full:
-        done = run(*arguments, stdout=full, stderr=subprocess.PIPE)
+    with FULL.open("w") as full, engine_beside() as engine:
+        words = [engine.url if word == URL else word for word in arguments]
+        done = run(*words, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert done.stderr.endswith(
@@ -44,17 +48,19 @@ def test_a_full_disk_is_a_sentence_and_exit_code_3(arguments):
     )
 
 
-@pytest.mark.parametrize("arguments", [("config",), ("probe", "--simulated", "--csv", "-q")])
+@pytest.mark.parametrize("arguments", [("config",), ("probe", URL, "--csv", "-q")], ids=" ".join)
 def test_a_closed_pipe_is_a_sentence_and_exit_code_3(arguments):
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    process.stdout.close()
-    assert process.stderr.read() == (
-        "vllm-cache-exporter: the output could not be written: its reader closed the pipe\n"
-    )
-    assert process.wait() == 3
-    process.stderr.close()
+    with engine_beside() as engine:
+        words = [engine.url if word == URL else word for word in arguments]
+        process = subprocess.Popen(
+            command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        assert process.stderr.read() == (
+            "vllm-cache-exporter: the output could not be written: its reader closed the pipe\n"
+        )
+        assert process.wait() == 3
+        process.stderr.close()
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
