@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -48,7 +49,10 @@ def test_the_script_of_a_shell_has_every_command_and_option(shell, tmp_path):
     names = ("cold", "api-key-file", "junit", "probe.interval_seconds", "no-color")
     flag = "-l {}" if shell == "fish" else "--{}"
     assert all(flag.format(name) in done.output for name in names)
+    assert (" -s q -l quiet " if shell == "fish" else "-q") in done.output
     assert "%(" not in done.output
+    blocks = [re.findall(rf"^ *{word}\b", done.output, re.MULTILINE) for word in ("case", "esac")]
+    assert len(blocks[0]) == len(blocks[1])  # also where this shell is not installed
     if shutil.which(shell) is not None:
         script = tmp_path / "script"
         script.write_text(done.output)

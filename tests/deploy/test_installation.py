@@ -165,7 +165,9 @@ def starts(command: list[str], port: int) -> bool:
 
 def test_the_page_on_installation_makes_a_wheel_and_installs_it_with_charts(machine):
     machine.has_packages("home/vllm-cache-exporter")
-    said = machine.run(shown("installation.md", "## A wheel"))
+    commands = shown("installation.md", "## A wheel")
+    assert "-py3-none-any.whl[report]'" in commands, "pip leaves no trace of an extra"
+    said = machine.run(commands)
     assert re.search(r"^vllm-cache-exporter \d+\.\d+\.\d+", said, re.MULTILINE)
     environment = machine.root / "home/vllm-cache-exporter"
     assert (environment / "share/vllm-cache-exporter/prometheus/rules/alerts.yml").is_file()

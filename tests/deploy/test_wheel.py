@@ -128,7 +128,12 @@ def test_the_environment_gives_the_revision_where_there_is_no_git(sources):
 
 
 def test_an_unknown_revision_and_unknown_addresses_are_absent(sources):
-    git(sources.parent, "init", "--quiet")  # a repository around the sources is not theirs
+    around = sources.parent  # a repository around the sources is not theirs
+    (around / "file").touch()
+    git(around, "init", "--quiet")
+    git(around, "add", "file")
+    git(around, "commit", "--quiet", "--message", "one")
+    git(around, "remote", "add", "origin", ORIGIN)
     wheel = wheel_of(sources)
     assert written_revision(wheel) is None
     metadata = wheel.read(f"vllm_cache_exporter-{__version__}.dist-info/METADATA").decode()
