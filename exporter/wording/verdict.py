@@ -47,6 +47,13 @@ _TO_FIX = (
 )
 """What to fix if nothing was lost; the verdict names the first that applies."""
 
+_TOLD_BY_LOSS = {
+    LossCause.DISABLED: Notice.PREFIX_CACHING_DISABLED,
+    LossCause.MIXED: Notice.MIXED,
+    LossCause.WEDGED: Notice.CACHE_WEDGED,
+}
+"""Notices that repeat what the line of a loss and the verdict say."""
+
 _NOTHING = "Nothing to change."
 
 
@@ -102,7 +109,9 @@ def notes(result: SessionResult) -> list[str]:
         )
     route = route_in_words(result.turns)
     found += [] if route is None else [route]
-    notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE})
+    lost_by = session_totals(result.turns).lost_by
+    told = {notice for cause, notice in _TOLD_BY_LOSS.items() if cause in lost_by}
+    notices = sorted(result.notices - {Notice.SIMULATED, Notice.PREFIX_UNSTABLE} - told)
     found += [ADVICE[one] for one in notices if ADVICE[one] not in said]
     return found + requests_to_look_up(result)
 

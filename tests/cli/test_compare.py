@@ -206,7 +206,13 @@ def test_probe_cold_stops_if_controls_prove_nothing_and_shows_the_turns_so_far()
     assert (done.code, told["interrupted"], len(told["turns"])) == (1, True, 2)
     text = " ".join(done.errors.split())
     assert "--cold: only the number of cached tokens proves that a control was cold" in text
-    assert "--enable-prompt-tokens-details" in text
+    assert text.count("Start vLLM with --enable-prompt-tokens-details") == 1
+
+
+def test_without_a_verdict_probe_cold_says_the_remedy_itself():
+    with engine_beside(enable_prompt_tokens_details=False) as engine:
+        done = run_command("probe", "--cold", "--url", engine.url, "--csv", "--quiet", *FAST)
+    assert "Start vLLM with --enable-prompt-tokens-details" in " ".join(done.errors.split())
 
 
 @pytest.mark.parametrize("server", ["vllm-0.17.1", "omits-empty"])

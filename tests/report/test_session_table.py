@@ -166,7 +166,7 @@ def test_the_mark_of_a_turn_is_a_word_and_a_colour(facts, word):
 
 @pytest.mark.parametrize(
     ("ideal", "word"),
-    [(1792, "full"), (1120, "full"), (1104, "low ideal"), (1024, "low ideal"), (0, "low ideal")],
+    [(1792, "full"), (1568, "full"), (1552, "low ideal"), (1024, "low ideal"), (0, "low ideal")],
 )
 def test_a_turn_with_a_low_ideal_is_not_called_full(ideal, word):
     before, after = turn(1, 2071, 0, 0), turn(2, 2213, ideal, ideal)

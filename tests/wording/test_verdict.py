@@ -218,6 +218,21 @@ def test_the_notes_do_not_repeat_the_verdict():
     assert "--max-model-len" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("cause", "notice"),
+    [
+        (LossCause.DISABLED, Notice.PREFIX_CACHING_DISABLED),
+        (LossCause.MIXED, Notice.MIXED),
+        (LossCause.WEDGED, Notice.CACHE_WEDGED),
+    ],
+)
+def test_the_notes_do_not_repeat_the_cause_of_a_loss(cause, notice):
+    lost = turn(2, 1250, 0, 992, cause=cause)
+    assert notes(session(TURNS[0], lost, notices=frozenset({notice}))) == []
+    without = session(*SOUND, notices=frozenset({notice}))
+    assert ADVICE[notice] in [verdict(without)[-len(ADVICE[notice]) :], *notes(without)]
+
+
 @pytest.mark.parametrize("reason", BreakReason)
 def test_one_difference_between_two_prompts_is_not_said_of_every_turn(reason):
     """A template that prints the time in seconds changes only some of the prompts."""

@@ -23,7 +23,11 @@ _REMEDIES = (
 
 
 class ColdUnprovenError(ExporterError):
-    """On this server no control can be proved to be cold. The text says what to do."""
+    """On this server no control can be proved to be cold. The text says why and what to do."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
 
 
 def stopping_if_unproven(
@@ -45,7 +49,8 @@ def stopping_if_unproven(
         if facts.cached_tokens is None and remedy is not None:
             raise ColdUnprovenError(
                 "only the number of cached tokens proves that a control was cold, and the server "
-                f"does not report it. Stopped after turn {facts.index}. {remedy}"
+                f"does not report it. Stopped after turn {facts.index}.",
+                remedy,
             )
 
     return ended

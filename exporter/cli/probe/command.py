@@ -224,7 +224,9 @@ def _exit_code(played: Played, options: argparse.Namespace) -> int:
     if played.signal is not None:
         return 128 + played.signal
     if played.unproven is not None:
-        aside.print(f"--cold: {played.unproven}", style="bold red")
+        told = not (options.quiet and options.csv)  # the verdict has the remedy
+        text = played.unproven.reason if told else str(played.unproven)
+        aside.print(f"--cold: {text}", style="bold red")
         return 1
     missed = [line for result in played.sessions for line in _shortfalls(result, options)]
     for sentence in dict.fromkeys(missed):

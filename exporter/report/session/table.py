@@ -27,6 +27,9 @@ _RULE = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")  # two r
 _RULE_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 
 
+_REPEATED = 0.75
+
+
 class Mark(NamedTuple):
     """One word on how well the cache served a turn, and its colour."""
 
@@ -38,8 +41,9 @@ def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
     """`cold`: a first turn that hit nothing, as it should. `full` to `MISS`: the share of the
     attainable tokens that was served.
 
-    A prompt repeats the one `before` it. If the ideal is less than half of that prompt, or of this
-    one although that one was longer, their beginnings differ: `low ideal`.
+    A prompt repeats the one `before` it. If the ideal is less than three quarters of that prompt,
+    their beginnings differ: `low ideal`. A built-in opening has eight match units, so the last one,
+    which may be incomplete, is less than that.
     """
     if turn.cached_tokens is None:
         return Mark("?", "magenta")
@@ -59,11 +63,10 @@ def mark(turn: TurnFacts, before: TurnFacts | None = None) -> Mark:
 
 
 def _low_ideal(turn: TurnFacts, before: TurnFacts | None) -> bool:
-    ideal, prompt = turn.ideal_cached_tokens, turn.prompt_tokens or 0
+    ideal = turn.ideal_cached_tokens
     if ideal is None or before is None or before.prompt_tokens is None:
         return False
-    repeated = before.prompt_tokens
-    return ideal < repeated / 2 or ideal < prompt / 2 <= repeated
+    return ideal < _REPEATED * before.prompt_tokens
 
 
 def turn_table(
