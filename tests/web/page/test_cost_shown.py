@@ -27,7 +27,7 @@ async def test_the_page_shows_why_the_probe_waits_and_what_was_measured(client, 
     publish(published.metrics, RetentionReading("local", 60.0, 0.25))
     page = await (await client.get("/")).text()
     assert "requests wait in the engine&#39;s queue" in page
-    assert "25.0 % after 60 s" in page
+    assert "25.0 % after 60\xa0s" in page
     assert "per token" not in page
     for result in measured():
         published.session_finished(result)

@@ -301,6 +301,11 @@ async def test_tables_are_marked_up_for_a_screen_reader(show, published):
             assert set((attrs.get(naming) or "").split()) <= set(ids)
 
 
+async def test_one_target_without_a_section_has_none(show, published):
+    page_scene.many(published.metrics, published.history, 5)
+    assert "1 of them has no section below" in (await show()).text
+
+
 async def test_the_page_stays_small_with_many_targets_and_gives_healthy_ones_no_section(
     client, show, published
 ):
