@@ -41,7 +41,7 @@ def test_the_help_of_the_program_is_one_screen_with_two_examples():
 def test_the_help_has_defaults():
     told = " ".join(run_command("run", "--help", COLUMNS="80").output.split())
     assert (
-        "--listen VALUE The address of /metrics and the status page (default: 127.0.0.1:9477)"
+        "--listen VALUE, --web.listen-address VALUE The address of /metrics and the status page (default: 127.0.0.1:9477)"
         in told
     )
     assert "(default: 60)" in told
@@ -102,3 +102,12 @@ def test_an_unknown_word_gets_a_suggestion_and_the_usage_of_its_command(argument
     assert re.match(rf"usage: vllm-cache-exporter {command} .*\n", done.errors)
     assert done.errors.endswith(" --help\n")
     assert len(done.errors.splitlines()) == 3
+
+
+def test_flags_may_have_the_names_that_they_have_in_prometheus(tmp_path):
+    file = tmp_path / "exporter.toml"
+    file.write_text('[[targets]]\nname = "named"\nurl = "http://127.0.0.1:8000"\n')
+    done = run_command("config", "--config.file", str(file), "--web.listen-address", ":9478")
+    assert done.code == 0, done.errors
+    assert 'listen = "0.0.0.0:9478"' in done.output
+    assert f'name = "named"  # {file}' in done.output

@@ -10,8 +10,8 @@ from exporter.config.reading.load import Loaded, load
 from exporter.config.schema import keys
 
 _DESTINATION = "settings"
-# A flag name that all Prometheus exporters share.
-_ALSO = {"web_config_file": ("--web.config.file",)}
+# The names that flags have in Prometheus's own exporters.
+_ALSO = {"listen": ("--web.listen-address",), "web_config_file": ("--web.config.file",)}
 
 
 def add_arguments(
@@ -24,6 +24,7 @@ def add_arguments(
     """
     group = parser.add_argument_group("settings")
     group.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    group.add_argument("--config.file", type=Path, dest="config", help=argparse.SUPPRESS)
     dotenv = group.add_argument(
         "--env-file",
         type=Path,

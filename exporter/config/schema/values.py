@@ -277,7 +277,7 @@ def parse_listen(value: Any) -> ListenAddress:
     if not found or int(found["port"]) not in _PORTS or (found["six"] and not _is_ipv6(found)):
         raise mistake(
             'must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, '
-            'such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
+            'such as "127.0.0.1:9477", ":9477" or "[::1]:9477"'
         )
     return ListenAddress(found["six"] or found["host"] or _EVERY_ADDRESS, int(found["port"]))
 

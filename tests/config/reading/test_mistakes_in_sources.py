@@ -187,7 +187,7 @@ def test_mistakes_of_all_sources_are_reported_at_once(mistakes_of):
         ),
         (
             'command line, --listen: listen = "here": must be "host:port" with a port from 0 to 65535, '
-            'an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"'
+            'an IPv6 address in brackets, such as "127.0.0.1:9477", ":9477" or "[::1]:9477"'
         ),
         (
             'environment variable VLLM_EXPORTER_LOG__LEVEL: log.level = "loud": '

@@ -94,19 +94,19 @@ BAD = {
     "listen": (
         {"toml": 'listen = "9477"'},
         [
-            'exporter.toml: listen = "9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", ":9477" or "[::1]:9477"',
         ],
     ),
     "listen ipv6": (
         {"toml": 'listen = "[::g]:9477"'},
         [
-            'exporter.toml: listen = "[::g]:9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "[::g]:9477": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", ":9477" or "[::1]:9477"',
         ],
     ),
     "listen port": (
         {"toml": 'listen = "127.0.0.1:99999"'},
         [
-            'exporter.toml: listen = "127.0.0.1:99999": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", "0.0.0.0:9477" or "[::1]:9477"',
+            'exporter.toml: listen = "127.0.0.1:99999": must be "host:port" with a port from 0 to 65535, an IPv6 address in brackets, such as "127.0.0.1:9477", ":9477" or "[::1]:9477"',
         ],
     ),
     "toml syntax": (
