@@ -136,7 +136,11 @@ _OF_SCENARIOS: Final = (
 )
 LAST_EFFICIENCY: Final = f"min by (target) ({ratio(*_OF_SCENARIOS)})"
 """Of the worst scenario's last session."""
-RULES_LOADED: Final = f"count(target:vllm_probe_last_session_hit:ratio{{{TARGET}}})"
+_RECORDED: Final = (
+    "target:vllm_probe_last_session_hit:ratio",
+    "target:vllm_probe_ttft_turns:increase5m",  # of a target that has failed, too
+)
+RULES_LOADED: Final = f"count({' or '.join(f'{record}{{{TARGET}}}' for record in _RECORDED)})"
 ALERTS_FIRING: Final = (
     f'count by (target) (ALERTS{{{TARGET}, alertstate="firing"}}) '
     f"or on (target) (0 * {gauge('vllm_engine_up')} and on () {RULES_LOADED})"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import math
 import re
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -30,7 +28,8 @@ from publish_records import (
     session,
 )
 from real_prometheus import free_port, prometheus
-from samples_page import page_bytes, publish
+from samples_page import publish
+from served_metrics import serving
 
 from exporter.container.decide.records import LifecycleState
 from exporter.metrics.state.target import TargetState
@@ -73,9 +72,9 @@ class Stack:
         except urllib.error.HTTPError as error:
             pytest.fail(f"{filled}\n{error.read().decode()}")
 
-    def numbers(self, expr: str, target: str) -> list[float]:
+    def numbers(self, expr: str, target: str, window: str = "1m") -> list[float]:
         """The finite values of the answer."""
-        values = [float(series["value"][1]) for series in self.ask(expr, target)]
+        values = [float(series["value"][1]) for series in self.ask(expr, target, window)]
         return [value for value in values if math.isfinite(value)]
 
 
@@ -125,29 +124,6 @@ class _Users:
         publish(self._metrics, session(*turns, target=ROUTED))
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    """/metrics of an exporter whose engine has users."""
-
-    def __init__(self, metrics: Metrics, users: _Users) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.metrics, self.users = metrics, users
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        self.server.users.ask_more()
-        page = page_bytes(self.server.metrics)
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(page)
-
-    def log_message(self, *_: object) -> None:
-        """Do not log requests."""
-
-
 @contextlib.contextmanager
 def containers() -> Iterator[int]:
     """The exporter's own families for two containers and two engines. Yields a port."""
@@ -161,15 +137,8 @@ def containers() -> Iterator[int]:
     users = _Users(metrics)
     publish(metrics, container_view(target=FAILING))
     publish(metrics, failed_engine_view(target=FAILING))
-    server = _Server(metrics, users)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(metrics, users.ask_more) as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -181,6 +150,11 @@ def scraping(folder: Path, *ports: int) -> Iterator[Stack]:
     config.chmod(0o644)  # Prometheus runs as nobody
     with prometheus(config, give_up, RULES) as url:
         yield Stack(url, give_up)
+
+
+@pytest.fixture(scope="session")
+def scraped():
+    return scraping
 
 
 @pytest.fixture(scope="module")

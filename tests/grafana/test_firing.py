@@ -56,6 +56,11 @@ def test_a_dead_exporter_has_a_row_although_it_is_no_target(promtool, tmp_path):
     shown(promtool, tmp_path, [row("VllmExporterDown", "critical")], {SCRAPED: "0x30"})
 
 
+def test_a_target_that_has_failed_has_no_firing_alerts_before_one_fires(promtool, tmp_path):
+    counted = 'vllm_probe_ttft_seconds_count{target="a",cache="warm"}'
+    shown(promtool, tmp_path, ['{alertname="none"}'], {SCRAPED: "1x30", counted: "9x30"})
+
+
 def test_an_alert_of_another_target_has_no_row(promtool, tmp_path):
     other = {WEDGED.replace('"a"', '"c"'): "1x30"}
     shown(promtool, tmp_path, ['{alertname="none"}'], {SCRAPED: "1x30", **other, **TURNS})

@@ -1,7 +1,7 @@
 """Several simulated engines in one process, which a test can stop or kill as one.
 
-`python many_engines.py COUNT` writes their URLs as a line of JSON, and serves until its standard
-input ends.
+`python many_engines.py COUNT [SCALE]` writes their URLs as a line of JSON, and serves until its
+standard input ends. SCALE multiplies every simulated wait; without it they answer at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-async def _serve(count: int) -> None:
+async def _serve(count: int, scale: float) -> None:
+    settings = SimulatorSettings(port=0, time_scale=scale)
     async with contextlib.AsyncExitStack() as stack:
-        engines = [Simulator(SimulatorSettings(port=0, time_scale=0.0)) for _ in range(count)]
+        engines = [Simulator(settings) for _ in range(count)]
         for each in engines:
             await stack.enter_async_context(each)
         print(json.dumps([each.url for each in engines]), flush=True)  # noqa: T201 - to the test
@@ -55,4 +56,4 @@ async def engines_of(count: int) -> AsyncIterator[Engines]:
 
 if __name__ == "__main__":
     logs.configure("console", "error")
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(int(sys.argv[1]), float("".join(sys.argv[2:]) or 0)))
