@@ -89,7 +89,7 @@ mixin: install  ## write rules, dashboards and runbooks from deploy/mixin/settin
 	MIXIN_SETTINGS=$(SETTINGS) $(BIN)/python -m mixin --out $(OUT)
 	MIXIN_SETTINGS=$(SETTINGS) $(BIN)/python -m grafana --out $(OUT)
 
-schemas: install  ## write docs/schemas again: the configuration file, and the HTTP API
+schemas: install  ## write docs/schemas again: the configuration file, and the HTTP API; and the schema of the chart's values
 	$(BIN)/python release/schemas.py
 
 lock: install  ## write requirements/*.txt from pyproject.toml again

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from deploy_stack import PATIENCE, ROOT, run
+from helm_chart import Helm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,14 @@ def release_tools(missing) -> Path:
     """The folder with the programs of requirements/release.txt."""
     folder = Path(__file__).parents[2] / ".venv-release" / "bin"
     return folder if (folder / "cyclonedx-py").exists() else missing("run `make release-tools`")
+
+
+@pytest.fixture(scope="session")
+def helm(release_tools, missing) -> Helm:
+    """Helm's library, which is among the release tools on Linux on x86-64."""
+    if not any(release_tools.parent.glob("lib/python*/site-packages/helm_python")):
+        missing("the release tools have no Helm library: run `make release-tools` on x86-64")
+    return Helm(release_tools / "python")
 
 
 @pytest.fixture(scope="session")

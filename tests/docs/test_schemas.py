@@ -28,6 +28,11 @@ def test_the_schemas_are_current_make_schemas_writes_them():
     assert written == runpy.run_path(str(ROOT / "release/schemas.py"))["schemas"]()
 
 
+def test_the_schema_of_the_chart_s_values_is_current():
+    script = runpy.run_path(str(ROOT / "release/schemas.py"))
+    assert script["CHART"].read_text("utf-8") == script["chart_schema"]()
+
+
 @pytest.mark.parametrize("text", [*FILES, *SHOWN], ids=itertools.count())
 def test_configurations_of_the_docs_and_the_stack_meet_the_schema(text):
     SETTINGS.validate(tomllib.loads(text))
