@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import kinds, names, parts
 from grafana.expressions import RULES_LOADED
-from grafana.parts import ORANGE, RED, dress, rows
+from grafana.parts import BLUE, ORANGE, RED, dress, rows
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import table
 
 _RULES: Final = Path(__file__).parents[1] / "deploy" / "prometheus" / "rules" / "alerts.yml"
-_SEVERITIES: Final = {"critical": ("critical", RED), "warning": ("warning", ORANGE)}
+# The table sorts them as text. So `info` has a name that comes last.
+_INFO: Final = "zinfo"
+_SEVERITIES: Final = {
+    "critical": ("critical", RED),
+    "warning": ("warning", ORANGE),
+    _INFO: ("info", BLUE),
+}
 
 # An alert about the exporter itself has no target.
 _FIRING: Final = (
@@ -39,6 +45,7 @@ def _to_runbook() -> tuple[tuple[str, object], ...]:
 
 def firing() -> table.Panel:
     named = f'label_replace({_FIRING}, "runbook", "$1", "alertname", "(.+)")'
+    named = f'label_replace({named}, "severity", "{_INFO}", "severity", "info")'
     return (
         dress(
             kinds.grid("unknown: the rules are not loaded, or no target has a value"),
@@ -52,7 +59,7 @@ def firing() -> table.Panel:
         .transformations(
             parts.transformations(
                 parts.labels("severity", "alertname", "target", "runbook"),
-                kinds.sorted_by("severity"),  # critical before warning
+                kinds.sorted_by("severity"),  # critical, warning, info
             )
         )
         .override_by_name(*kinds.column("severity", "none", *kinds.in_words(_SEVERITIES)))

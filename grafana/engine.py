@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.container.decide.records import LifecycleState
 from grafana import expressions as promql
-from grafana import kinds, parts
+from grafana import kinds, latency, parts
 from grafana.names import Uid
 from grafana.parts import BLUE, GREEN, GREY, ORANGE, RED, dress, now, query, rows
 
@@ -362,7 +362,7 @@ def build() -> Dashboard:
     return parts.in_rows(
         board,
         {
-            "Load": _load(),
+            "Load": [*_load(), *latency.panels()],
             "Prefix cache": _cache(),
             "Engine": _engine(),
             "Container": [*_states(), *_failures()],

@@ -96,6 +96,12 @@ def ttft_mean(cache: str) -> str:
     )
 
 
+def beyond(histogram: str, bound: str, *labels: str) -> str:
+    """The share of observations above one of the histogram's bounds, over the window."""
+    within = increase(f"{histogram}_bucket", *labels, f'le="{bound}"')
+    return f"1 - {ratio(within, increase(f'{histogram}_count', *labels))}"
+
+
 PROBE_HIT_RATIO: Final = ratio(
     increase("vllm_probe_cached_tokens_total"), increase("vllm_probe_prompt_tokens_total")
 )

@@ -23,7 +23,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from grafana import names
 from grafana.expressions import CONTAINER_RESTARTED, ENGINE_RESTARTED, FULL_SESSIONS, TARGET
 from mixin.settings import chosen
-from mixin.words import number
+from mixin.words import bucket, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +58,15 @@ _HIT_RATIO: Final = chosen().hit_ratio
 _EFFICIENCY: Final = chosen().efficiency
 HIT_RATIO_STEPS: Final = ((None, RED), (_HIT_RATIO.low, ORANGE), (_HIT_RATIO.good, GREEN))
 HIT_RATIO_LINES: Final = f"lines at {number(_HIT_RATIO.low)} and {number(_HIT_RATIO.good)}"
+_TTFT, _USERS_TTFT = chosen().ttft, chosen().users_ttft
+TTFT_BUCKET: Final = bucket(_TTFT.bound_seconds)
+TTFT_BUDGET: Final = percent(1 - _TTFT.objective_ratio)
+TTFT_STEPS: Final = ((None, GREEN), (_TTFT.bound_seconds, RED))
+TTFT_LINE: Final = f"a line at the objective's {number(_TTFT.bound_seconds)} s"
+USERS_TTFT_BUCKET: Final = bucket(_USERS_TTFT.bound_seconds)
+USERS_TTFT_BUDGET: Final = percent(1 - _USERS_TTFT.objective_ratio)
+USERS_TTFT_STEPS: Final = ((None, GREEN), (_USERS_TTFT.bound_seconds, RED))
+USERS_TTFT_LINE: Final = f"a line at the objective's {number(_USERS_TTFT.bound_seconds)} s"
 EFFICIENCY_STEPS: Final = ((None, RED), (_EFFICIENCY.low, ORANGE), (_EFFICIENCY.good, GREEN))
 
 

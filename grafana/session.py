@@ -181,10 +181,13 @@ def _first_tokens() -> list[heatmap.Panel | timeseries.Panel]:
         for cache, meaning in (("warm", "with cached tokens"), ("cold", "without a cached token"))
     ]
     curves = dress(
-        kinds.lines().min(0),
+        kinds.lines()
+        .thresholds(parts.thresholds(parts.TTFT_STEPS))
+        .thresholds_style(kinds.lines_at_thresholds())
+        .min(0),
         "Time to first token, warm and cold",
         "Median and 90th percentile over the averaging window, as exact as the histogram's buckets "
-        "allow. If warm is above cold, the cache hits but does not help.",
+        f"allow, with {parts.TTFT_LINE}. If warm is above cold, the cache hits but does not help.",
         parts.SECONDS,
         (12, 9),
         *(

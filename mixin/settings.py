@@ -81,32 +81,41 @@ class Burn(Section):
         return self
 
 
-class Ttft(Section):
+class Objective(Section):
     objective_ratio: BelowOne
     bound_seconds: float
-    fast: Burn
-    slow: Burn
 
     @field_validator("bound_seconds")
     @classmethod
     def _is_a_bucket(cls, bound: float) -> float:
         if bound not in TTFT_BOUNDS:
             allowed = ", ".join(map(number, TTFT_BOUNDS))
-            raise ValueError(f"not a bucket of vllm_probe_ttft_seconds; allowed: {allowed}")
+            raise ValueError(f"not a bucket of the histogram; allowed: {allowed}")
         return bound
 
+
+class UsersTtft(Objective):
+    min_requests: NotNegative
+
+
+class Ttft(Objective):
+    fast: Burn
+    slow: Burn
+
     @model_validator(mode="after")
-    def _can_fire(self) -> Ttft:
-        for name, burn in (("fast", self.fast), ("slow", self.slow)):
-            if burn.burn_rate * (1 - self.objective_ratio) >= 1:
-                raise ValueError(
-                    f"{name}.burn_rate times (1 - objective_ratio) must be below 1, "
-                    "or the alert could never fire"
-                )
+    def _has_four_windows(self) -> Ttft:
         windows = [w for b in (self.fast, self.slow) for w in (b.long_window, b.short_window)]
         if len(set(windows)) < len(windows):
             raise ValueError("the four windows of fast and slow must differ")
         return self
+
+    def check_can_fire(self, key: str, objective: Objective) -> None:
+        for name, burn in (("fast", self.fast), ("slow", self.slow)):
+            if burn.burn_rate * (1 - objective.objective_ratio) >= 1:
+                raise ValueError(
+                    f"ttft.{name}.burn_rate times (1 - {key}.objective_ratio) must be below 1, "
+                    "or the alert could never fire"
+                )
 
 
 class TtftRegression(Section):
@@ -163,6 +172,7 @@ class Settings(Section):
     efficiency: Efficiency
     retention: Retention
     ttft: Ttft
+    users_ttft: UsersTtft
     ttft_regression: TtftRegression
     stale: Stale
     serving: Serving
@@ -170,6 +180,12 @@ class Settings(Section):
     crash_loop: CrashLoop
     links: Links
     alerts: dict[str, Alert]
+
+    @model_validator(mode="after")
+    def _budgets_can_be_burnt(self) -> Settings:
+        self.ttft.check_can_fire("ttft", self.ttft)
+        self.ttft.check_can_fire("users_ttft", self.users_ttft)
+        return self
 
     @model_validator(mode="after")
     def _events_are_seen(self) -> Settings:

@@ -312,7 +312,7 @@ class Scraper:
             recounts=self._history.recounts,
             lookups_open=self._history.count is Count.OPEN,
             replicas=self._history.replicas(),
-            residency=self._history.residency(),
+            histograms=self._history.histograms(),
         )
 
     def _shown_info(self, snapshot: EngineSnapshot | None) -> EngineInfo | None:

@@ -107,6 +107,17 @@ def totals(value: Callable[[EngineTotals], Value]) -> Reader[TargetState]:
     return one(lambda target: None if (v := live_engine(target)) is None else value(v.totals))
 
 
+def engine_histogram(key: str) -> Reader[TargetState]:
+    """A histogram of the engine's, continued over its restarts, while the engine shows it."""
+
+    def read(target: TargetState) -> Value:
+        view = live_engine(target)
+        found = None if view is None else view.histograms.get(key)
+        return None if found is None else Distribution.of(found)
+
+    return one(read)
+
+
 def of_users(value: Callable[[UsersShare], Value]) -> Reader[TargetState]:
     """A part of the engine's totals that belongs to users, while it is known."""
     return one(lambda target: None if (users := live_users(target)) is None else value(users))

@@ -150,7 +150,7 @@ class EngineSnapshot:
     cached_by_source: Mapping[str, float] = field(default_factory=dict)
     speculative: bool | None = None
     draft_tokens: int | None = None
-    residency: Mapping[str, Histogram] = field(default_factory=dict, repr=False)
+    histograms: Mapping[str, Histogram] = field(default_factory=dict, repr=False)
     prompt_tokens_by_rank: Mapping[int, float] = field(default_factory=dict, repr=False)
     parts: Mapping[PartKey, EngineSnapshot] = field(default_factory=dict, repr=False)
     own_pages: bool = False
@@ -225,7 +225,7 @@ class EngineView:
     prompts explain, so `totals` and `hit_ratios` leave them out. `recounts` counts how often that
     happened. `lookups_open`: `totals` lack the latest lookups, because the prompts that explain
     them may still follow (engine/metrics/lookups.py). `replicas` are the totals of each replica
-    that has a page of its own, by its name. `residency` are the histograms of an engine's own page,
+    that has a page of its own, by its name. `histograms` are those of an engine's own page,
     continued over its restarts.
     """
 
@@ -242,4 +242,4 @@ class EngineView:
     recounts: int = 0
     lookups_open: bool = False
     replicas: Mapping[str, EngineTotals] = field(default_factory=dict)
-    residency: Mapping[str, Histogram] = field(default_factory=dict)
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)

@@ -98,7 +98,7 @@ def test_every_alert_fires_in_a_rule_test(alert):
 @pytest.mark.parametrize("alert", BY_NAME)
 def test_an_alert_has_a_severity_its_texts_and_a_runbook(alert):
     text = BY_NAME[alert]
-    assert re.search(r"severity: (critical|warning)\b", text)
+    assert re.search(r"severity: (critical|warning|info)\b", text)
     assert re.search(r"about: \w+", text)
     assert re.search(r"summary: .{10,}", text)
     assert re.search(r"description: .{20,}", text)

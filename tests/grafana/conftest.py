@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from publish_records import (
+    ENGINE_TTFT,
     INFO,
     RESIDENCY,
     TURNS,
@@ -117,8 +118,10 @@ class _Users:
         view = engine_view(target=HEALTHY, info=replace(INFO, simulated=False), totals=totals)
         snapshot = replace(view.snapshot, at=float(self._reads))
         counts = tuple(self._reads * count for count in RESIDENCY.counts)
-        residency = dict.fromkeys(view.residency, replace(RESIDENCY, counts=counts))
-        publish(self._metrics, replace(view, snapshot=snapshot, residency=residency))
+        kept = dict.fromkeys(view.histograms, replace(RESIDENCY, counts=counts))
+        times = tuple(self._reads * count for count in ENGINE_TTFT.counts)
+        histograms = kept | {"ttft": replace(ENGINE_TTFT, counts=times)}
+        publish(self._metrics, replace(view, snapshot=snapshot, histograms=histograms))
         publish(self._metrics, replace(view, target=ROUTED, replicas={"a:1": totals}))
         turns = (replace(turn, replica="a:1") for turn in TURNS)
         publish(self._metrics, session(*turns, target=ROUTED))

@@ -88,7 +88,11 @@ def test_the_environment_chooses_the_file(own, monkeypatch):
         ("[efficiency]\nwindow = '1m'", r'efficiency: a window of "1m" is too short'),
         ("[crash_loop]\nwindow = '1m'", r"crash_loop\.window is '1m': a window "),
         ("[crash_loop]\nrestarts = 1", r"crash_loop\.restarts is 1: it must be greater than or "),
-        ("[ttft.fast]\nburn_rate = 20", r"ttft: fast\.burn_rate times .* the alert could never "),
+        ("[ttft.fast]\nburn_rate = 20", r"the file: ttft\.fast\.burn_rate times \(1 - ttft\.obj"),
+        (
+            "[users_ttft]\nobjective_ratio = 0.9",
+            r"the file: ttft\.fast\.burn_rate times \(1 - users_ttft\.objective_ratio\) must be below",
+        ),
         ("[ttft.fast]\nlong_window = '5m'", r"ttft\.fast: short_window must be shorter than "),
         ("[ttft.slow]\nshort_window = '5m'", r"ttft: the four windows of fast and slow must dif"),
         ("[ttft]\nobjective_ratio = 1.0", r"ttft\.objective_ratio is 1\.0: it must be less than 1"),
@@ -116,7 +120,7 @@ def test_a_bound_that_is_no_bucket_names_the_buckets(own):
     with pytest.raises(SettingsError) as caught:
         read(path)
     assert str(caught.value) == (
-        f"{path}: ttft.bound_seconds is 0.3: not a bucket of vllm_probe_ttft_seconds; allowed: "
+        f"{path}: ttft.bound_seconds is 0.3: not a bucket of the histogram; allowed: "
         + ", ".join(map(words.number, TTFT_BOUNDS))
     )
 

@@ -68,9 +68,9 @@ class Histories:
         worst_first = (Count.RECOUNTED, Count.OPEN, Count.KNOWN)
         return next((count for count in worst_first if count in counts), Count.KNOWN)
 
-    def residency(self) -> Mapping[str, Histogram]:
-        """How long blocks stay, by an engine's own page; empty where that is not shown."""
-        own = self.engines[OWN_PAGE].residency if OWN_PAGE in self.shown else {}
+    def histograms(self) -> Mapping[str, Histogram]:
+        """The histograms of an engine's own page; empty where that is not shown."""
+        own = self.engines[OWN_PAGE].histograms if OWN_PAGE in self.shown else {}
         return {key: carried.total for key, carried in own.items() if carried.last is not None}
 
     def totals(self) -> EngineTotals:

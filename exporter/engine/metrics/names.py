@@ -110,20 +110,23 @@ _SINGLE = (
     *(CACHE_CONFIG, SLEEP_STATE, SPECULATION, DRAFTED),
     *(PROMPT_TOKENS_BY_SOURCE, CACHED_BY_SOURCE),
 )
-# Histograms with --kv-cache-metrics, since 0.12, by the key in `EngineSnapshot.residency`.
-RESIDENCY: Mapping[str, str] = {
+# By the key in `EngineSnapshot.histograms`. Every release has the times to first token. The others
+# are for --kv-cache-metrics, since 0.12.
+TTFT = "ttft"
+HISTOGRAMS: Mapping[str, str] = {
+    TTFT: "vllm:time_to_first_token_seconds",
     "lifetime": "vllm:kv_block_lifetime_seconds",
     "idle_before_evict": "vllm:kv_block_idle_before_evict_seconds",
     "reuse_gap": "vllm:kv_block_reuse_gap_seconds",
 }
-RESIDENCY_SAMPLES = frozenset(
-    f"{name}_{part}" for name in RESIDENCY.values() for part in ("bucket", "sum")
+HISTOGRAM_SAMPLES = frozenset(
+    f"{name}_{part}" for name in HISTOGRAMS.values() for part in ("bucket", "sum")
 )
 
 WANTED_NAMES: frozenset[str] = frozenset(
     (
         *_SINGLE,
         *(name for family in FIELDS.values() for name in family.names),
-        *RESIDENCY_SAMPLES,
+        *HISTOGRAM_SAMPLES,
     )
 )

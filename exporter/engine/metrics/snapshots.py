@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.engine.metrics import names
+from exporter.engine.metrics.histograms import histograms_of
 from exporter.engine.metrics.names import Family, Ranks
-from exporter.engine.metrics.residency import residency_of
 from exporter.model.engine import CacheConfig, EngineSnapshot, release
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _engine_snapshot(page: Page, *, at: float, scrape_seconds: float) -> EngineS
         local_cached_tokens=prompts.get(names.LOCAL_HIT),
         cached_by_source=_cached_by_source(page, engines, prompts),
         speculative=names.SPECULATION in by_name if seen else None,
-        residency=residency_of(by_name, len(engines) or 1),
+        histograms=histograms_of(by_name, len(engines) or 1),
         draft_tokens=_draft_tokens(page.by_name.get(names.DRAFTED, ())),
         prompt_tokens_by_rank=_by_rank(_newest(names.PROMPT_TOKENS, by_name), engines),
         **numbers,

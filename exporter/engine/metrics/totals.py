@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from exporter.engine.metrics.histograms import carry_histograms
 from exporter.engine.metrics.lookups import Count, Lookups
-from exporter.engine.metrics.residency import carry_residency
 from exporter.model.engine import EngineTotals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.engine.metrics.residency import CarriedHistogram
+    from exporter.engine.metrics.histograms import CarriedHistogram
     from exporter.model.engine import EngineSnapshot
 
 FASTEST_START_SECONDS = 30.0
@@ -86,7 +86,7 @@ class EngineHistory:
     lookups: Lookups = field(default_factory=Lookups)
     recounted_at: float | None = None
     recounts: int = 0
-    residency: Mapping[str, CarriedHistogram] = field(default_factory=dict)
+    histograms: Mapping[str, CarriedHistogram] = field(default_factory=dict)
 
     def totals(self) -> EngineTotals:
         """The counters, each None until it was first seen."""
@@ -147,7 +147,7 @@ def carry(
         lookups=lookups,
         recounted_at=snapshot.at if recounted else history.recounted_at,
         recounts=history.recounts + recounted,
-        residency=carry_residency(history.residency, snapshot.residency, from_zero=from_zero),
+        histograms=carry_histograms(history.histograms, snapshot.histograms, from_zero=from_zero),
     )
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Reader, by, counter, gauge, one, scrape, totals
+from exporter.engine.metrics.names import TTFT
+from exporter.metrics.readers import (
+    Reader,
+    by,
+    counter,
+    engine_histogram,
+    gauge,
+    histogram,
+    one,
+    scrape,
+    totals,
+)
 from exporter.metrics.state.target import (
     effective_hit_ratios,
     external_hit_tokens,
@@ -215,6 +226,14 @@ ENGINE: Final[tuple[Family[TargetState], ...]] = (
         "external tiers and transfers do not count: they were moved, at a cost that is not known. "
         "Absent when sessions show that another engine computes the prompts. Before vLLM 0.16 it "
         "is vllm_engine_prefix_cache_hit_tokens_total.",
+    ),
+    histogram(
+        "vllm_engine_ttft_seconds",
+        engine_histogram(TTFT),
+        "Time to first token as the engine measures it, from the request's arrival, of all traffic "
+        "including the exporter's own, for all ranks, continued over restarts: "
+        "vllm:time_to_first_token_seconds. Only where the engine's own page is read, so not with "
+        "metrics_urls.",
     ),
     gauge(
         "vllm_engine_kv_cache_usage_ratio",

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import Reader, by, counter, gauge, histogram, one
-from exporter.metrics.state.latency import Distribution
-from exporter.metrics.state.target import live_engine
+from exporter.metrics.readers import by, counter, engine_histogram, gauge, histogram, one
 
 if TYPE_CHECKING:
-    from exporter.metrics.readers import Family, Value
+    from exporter.metrics.readers import Family
     from exporter.metrics.state.target import TargetState
-
-
-def _residency(key: str) -> Reader[TargetState]:
-    """A histogram of the engine's, continued over its restarts, while the engine shows it."""
-
-    def read(target: TargetState) -> Value:
-        view = live_engine(target)
-        found = None if view is None else view.residency.get(key)
-        return None if found is None else Distribution.of(found)
-
-    return one(read)
 
 
 KV_CACHE: Final[tuple[Family[TargetState], ...]] = (
     histogram(
         "vllm_engine_kv_block_lifetime_seconds",
-        _residency("lifetime"),
+        engine_histogram("lifetime"),
         "How long blocks of the KV cache lived from their allocation to their eviction, for a "
         "sample of all traffic's blocks, continued over restarts. Only with --kv-cache-metrics "
         "(vLLM 0.12 and later).",
     ),
     histogram(
         "vllm_engine_kv_block_idle_before_evict_seconds",
-        _residency("idle_before_evict"),
+        engine_histogram("idle_before_evict"),
         "How long evicted blocks had not been used, for the same sample: a session that pauses "
         "longer than most of these is likely to find its prefix gone.",
     ),
     histogram(
         "vllm_engine_kv_block_reuse_gap_seconds",
-        _residency("reuse_gap"),
+        engine_histogram("reuse_gap"),
         "Times between two uses of evicted blocks, for the same sample.",
     ),
     gauge(

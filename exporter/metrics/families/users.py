@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.readers import by, counter, gauge, of_users, one
-from exporter.metrics.state.target import live_users
+from exporter.engine.metrics.names import TTFT
+from exporter.metrics.readers import by, counter, gauge, histogram, of_users, one
+from exporter.metrics.state.latency import Distribution
+from exporter.metrics.state.target import live_engine, live_users
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.metrics.readers import Family
+    from exporter.metrics.readers import Family, Value
     from exporter.metrics.state.target import TargetState
+
+
+def _ttft(target: TargetState) -> Value:
+    known = target.users_ttft.total if live_users(target) is not None else None
+    seen = live_engine(target)
+    if known is None or seen is None or TTFT not in seen.histograms:
+        return None
+    return Distribution.of(known)
 
 
 def _effective(target: TargetState) -> Mapping[str, float]:
@@ -78,5 +88,13 @@ USERS: Final[tuple[Family[TargetState], ...]] = (
         of_users(lambda users: users.saved_tokens),
         "Prompt tokens of users that the engine took from its own cache and did not compute, since "
         "the exporter started. Tokens of external tiers do not count.",
+    ),
+    histogram(
+        "vllm_engine_users_ttft_seconds",
+        one(_ttft),
+        "Times to first token of users, as the engine measures them, since the exporter started: "
+        "the growth of vllm_engine_ttft_seconds between two scrapes while no request of the "
+        "exporter ran. Growth at other times counts for nobody, because the engine does not say "
+        "in which bucket the exporter's own requests are.",
     ),
 )

@@ -25,6 +25,7 @@ from exporter.metrics.state.latency import (
 from exporter.metrics.state.probe_sums import ProbeSums
 from exporter.metrics.state.session_signs import SessionSigns, signs_of
 from exporter.metrics.state.users_share import UsersShare
+from exporter.metrics.state.users_ttft import UsersTtft
 from exporter.model.failure import FailureReason
 from exporter.model.session import Notice
 from exporter.scenario.heartbeat import HEARTBEAT
@@ -87,6 +88,7 @@ class TargetState:
     rank_sums: dict[int, ProbeSums] = field(default_factory=dict)  # of pinned sessions, by rank
     own: OwnShare = field(default_factory=OwnShare)
     users: UsersShare = field(default_factory=UsersShare)
+    users_ttft: UsersTtft = field(default_factory=UsersTtft)
     isolation_tests: int = 0  # those with a result
     isolation_leaks: int = 0
     wedged: bool | None = None  # by the last test of the running process
@@ -199,6 +201,7 @@ class TargetState:
             reason = view.failure.reason
             self.scrape_failures[reason] = self.scrape_failures.get(reason, 0) + 1
         self.cost.engine_scraped(view, self.users.engine_scraped(view, self.own))
+        self.users_ttft.engine_scraped(view, self.own, known=self.users.known)
 
     def kv_events_changed(self, view: KvEventsView) -> None:
         self.kv_events = view

@@ -16,7 +16,7 @@ def test_no_name_is_wanted_twice():
     assert len(every) == len(set(every))
     labelled = {names.PROMPT_TOKENS_BY_SOURCE, names.CACHED_BY_SOURCE}
     labelled |= {names.CACHE_CONFIG, names.SLEEP_STATE, names.SPECULATION, names.DRAFTED}
-    assert set(every) | labelled | names.RESIDENCY_SAMPLES == names.WANTED_NAMES
+    assert set(every) | labelled | names.HISTOGRAM_SAMPLES == names.WANTED_NAMES
 
 
 @pytest.mark.parametrize(

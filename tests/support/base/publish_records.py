@@ -222,6 +222,11 @@ TOTALS = EngineTotals(
 
 
 RESIDENCY = Histogram((1.0, 10.0), (1.0, 4.0, 6.0), 120.0)
+ENGINE_TTFT = Histogram((0.5, 2.5), (10.0, 30.0, 40.0), 44.0)
+HISTOGRAMS = {
+    "ttft": ENGINE_TTFT,
+    **dict.fromkeys(("lifetime", "idle_before_evict", "reuse_gap"), RESIDENCY),
+}
 
 
 def engine_view(
@@ -242,7 +247,7 @@ def engine_view(
         effective_hit_ratios={"1m": 0.6, "1h": 0.9},
         restarts=restarts,
         info=info,
-        residency=dict.fromkeys(("lifetime", "idle_before_evict", "reuse_gap"), RESIDENCY),
+        histograms=HISTOGRAMS,
     )
 
 

@@ -273,6 +273,21 @@ def _burn(s: Settings, c: Course, name: str) -> None:
         c.counter(quick, turns, turns * (1 - share))
 
 
+def _burn_of_users(s: Settings, c: Course, name: str) -> None:
+    burn = getattr(s.ttft, name)
+    budget = 1 - s.users_ttft.objective_ratio
+    least, over = s.users_ttft.min_requests, minutes(burn.short_window)
+    family = "vllm_engine_users_ttft_seconds"
+    for target, share, each_minute in (
+        ("a", burn.burn_rate * budget + STEP, (least + 2) / over * 1.2),
+        ("near", burn.burn_rate * budget - STEP, (least + 2) / over * 1.2),
+        ("near few", 1, (least - 1) / over),
+    ):
+        c.counter(f'{family}_count{{target="{target}"}}', each_minute, each_minute)
+        quick = f'{family}_bucket{{target="{target}", le="{bucket(s.users_ttft.bound_seconds)}"}}'
+        c.counter(quick, each_minute, each_minute * (1 - share))
+
+
 def _windows(name: str) -> dict[str, Any]:
     return {
         "bad": lambda s: minutes(getattr(s.ttft, name).long_window),
@@ -289,6 +304,16 @@ def vllm_ttft_budget_burns_fast(s, c):
 @course(**_windows("slow"))
 def vllm_ttft_budget_burns_slowly(s, c):
     _burn(s, c, "slow")
+
+
+@course(**_windows("fast"))
+def vllm_users_ttft_budget_burns_fast(s, c):
+    _burn_of_users(s, c, "fast")
+
+
+@course(**_windows("slow"))
+def vllm_users_ttft_budget_burns_slowly(s, c):
+    _burn_of_users(s, c, "slow")
 
 
 @course(before=1600, bad=30, tail=30, at_once=False)

@@ -33,6 +33,10 @@ burn_rate = 3.5
 long_window = "3h"
 short_window = "41m"
 min_turns = 73
+[users_ttft]
+objective_ratio = 0.91
+bound_seconds = 7.5
+min_requests = 87
 [ttft_regression]
 factor = 1.9
 margin_seconds = 0.13

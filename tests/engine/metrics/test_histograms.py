@@ -8,8 +8,8 @@ from engine_pages import read, recorded
 from hypothesis import given
 
 from exporter.engine.metrics.exposition import parse
+from exporter.engine.metrics.histograms import CarriedHistogram
 from exporter.engine.metrics.histories import Histories, carry_page
-from exporter.engine.metrics.residency import CarriedHistogram
 from exporter.model.engine import Histogram
 
 NAME = "vllm:kv_block_lifetime_seconds"
@@ -35,7 +35,7 @@ def carried(*snapshots):
     histories = Histories()
     for each in snapshots:
         histories = carry_page(histories, each)
-    return histories.residency()
+    return histories.histograms()
 
 
 def test_the_histograms_of_a_page_are_read():
@@ -43,7 +43,7 @@ def test_the_histograms_of_a_page_are_read():
         lines((1, 2, 3), 12.5, name=f"vllm:kv_block_{name}_seconds")
         for name in ("lifetime", "idle_before_evict", "reuse_gap")
     )
-    found = snapshot(page).residency
+    found = snapshot(page).histograms
     assert found == dict.fromkeys(
         ("lifetime", "idle_before_evict", "reuse_gap"),
         Histogram((1.0, 10.0), (1.0, 2.0, 3.0), 12.5),
@@ -52,7 +52,7 @@ def test_the_histograms_of_a_page_are_read():
 
 def test_the_page_of_a_real_engine_is_read():
     """Of vLLM 0.32.0 with --kv-cache-metrics --kv-cache-metrics-sample 1.0 and 64 blocks."""
-    found = read(recorded("kv_block_residency")).residency
+    found = read(recorded("kv_block_residency")).histograms
     lifetime, idle, gap = (found[key] for key in ("lifetime", "idle_before_evict", "reuse_gap"))
     assert (lifetime.counts[-1], idle.counts[-1], gap.counts[-1]) == (275.0, 275.0, 214.0)
     assert lifetime.sum == pytest.approx(521.1656, abs=1e-3)
@@ -64,7 +64,7 @@ def test_the_page_of_a_real_engine_is_read():
 def test_ranks_are_added_up():
     page = 'vllm:prompt_tokens_total{engine="1"} 3\n'
     page += lines((1, 2, 3), 12.5) + lines((0, 5, 5), 20.0, engine="1")
-    assert snapshot(page).residency["lifetime"] == Histogram((1.0, 10.0), (1.0, 7.0, 8.0), 32.5)
+    assert snapshot(page).histograms["lifetime"] == Histogram((1.0, 10.0), (1.0, 7.0, 8.0), 32.5)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_ranks_are_added_up():
     ],
 )
 def test_what_is_not_whole_is_unknown(page):
-    assert snapshot(page).residency == {}
+    assert snapshot(page).histograms == {}
 
 
 def test_a_restart_lowers_no_count():

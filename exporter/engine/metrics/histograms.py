@@ -1,7 +1,7 @@
-"""How long blocks stay in the KV cache, by the engine: histograms of vLLM with --kv-cache-metrics.
+"""The engine's own histograms: times to first token, and how long blocks stay in the KV cache.
 
-vLLM has them since 0.12, for a sample of the blocks. They are read only on an engine's own page,
-and added up over its restarts as other counters are.
+They are read only on an engine's own page, and added up over its restarts as other counters are.
+vLLM has those of blocks since 0.12 with --kv-cache-metrics, for a sample of the blocks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MOST_BOUNDS = 100
 _NO_BOUND = math.inf
 
 
-def residency_of(by_name: Mapping[str, Sequence[Sample]], ranks: int) -> Mapping[str, Histogram]:
+def histograms_of(by_name: Mapping[str, Sequence[Sample]], ranks: int) -> Mapping[str, Histogram]:
     """The histograms on an engine's page, added up over its ranks."""
     found = {
         key: _histogram(by_name.get(f"{name}_bucket", ()), by_name.get(f"{name}_sum", ()), ranks)
-        for key, name in names.RESIDENCY.items()
+        for key, name in names.HISTOGRAMS.items()
     }
     return {key: each for key, each in found.items() if each is not None}
 
@@ -78,7 +78,7 @@ class CarriedHistogram:
         )
 
 
-def carry_residency(
+def carry_histograms(
     before: Mapping[str, CarriedHistogram], now: Mapping[str, Histogram], *, from_zero: bool
 ) -> Mapping[str, CarriedHistogram]:
     """All histograms with one more page. The totals begin with the values of the first page."""
