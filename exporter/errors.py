@@ -24,5 +24,9 @@ class ScenarioError(ExporterError):
     """A scenario cannot be played."""
 
 
+class RecordingError(ExporterError):
+    """A recording of requests cannot be read."""
+
+
 class ExpositionError(ExporterError):
     """A page is not valid Prometheus text; the message names the line."""

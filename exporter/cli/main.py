@@ -40,6 +40,7 @@ COMMANDS = {
     "probe": "Play one session against an engine and show what its cache served, turn by turn.",
     "compare": "Compare engines, saved results, or one engine with and without its cache.",
     "check": "Test one engine: what is wrong with its prefix cache, and how to fix it.",
+    "explain": "Show why an agent's recorded requests miss the cache, and what to change.",
     "scenario": "Make a scenario from logged requests.",
     "launch": "Create and start a managed target's container, or print its `docker run` line.",
     "config": "Check the configuration. Print each value and its source, with secrets hidden.",
@@ -50,6 +51,7 @@ _LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, i
 _MODULES = {
     "config": "show_config",
     "compare": "compare.command",
+    "explain": "explain.command",
     "probe": "probe.command",
     "scenario": "scenario.command",
 }

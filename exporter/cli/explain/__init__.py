@@ -1,0 +1,1 @@
+"""`explain`: why the requests of an agent miss the cache."""

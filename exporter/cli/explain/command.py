@@ -1,0 +1,127 @@
+"""`explain`: what each recorded request could reuse, what its client changed, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.analysis.requests.estimated import Estimator
+from exporter.analysis.requests.explaining import Explanation
+from exporter.analysis.requests.totals import totals_of
+from exporter.analysis.reuse.learning import Learned
+from exporter.analysis.reuse.rule import Rule
+from exporter.cli.pipeline import add_color_argument, add_quiet_argument, prepare
+from exporter.cli.probe.command import ratio
+from exporter.errors import ConfigError, RecordingError
+from exporter.recording.reading import read_recording
+from exporter.report.requests.json import requests_json
+from exporter.report.requests.text import requests_report, verdict
+from exporter.report.screen import console_on
+from exporter.wording import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.cli.parsing.parser import Parser
+    from exporter.model.explained import ExplainedRequest
+    from exporter.recording.reading import Recording, Skipped
+
+USAGE = "FILE [OPTIONS]"
+EXAMPLES = (
+    "explain requests.jsonl",
+    "explain requests.jsonl --json --fail-under-reusable 0.8",
+)
+_UNIT = 16
+"""Tokens of a block without an engine: vLLM's default on GPUs."""
+_LISTED = 5
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="recorded requests of /v1/chat/completions, /v1/messages or /v1/responses: one a "
+        "line, a JSON list, HAR, LiteLLM, Langfuse or batch lines; - is standard input",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--all", action="store_true", help="show every request in the table")
+    parser.add_argument(
+        "--show-text",
+        action="store_true",
+        help="show the texts that differ (default: only where they are)",
+    )
+    parser.add_argument(
+        "--fail-under-reusable",
+        type=ratio,
+        metavar="RATIO",
+        help="exit with 1 if reusable / (reusable + changed) tokens is below it",
+    )
+    add_quiet_argument(parser, "of the result only the verdict")
+    add_color_argument(parser)
+    parser.epilog = (
+        "Exit code: 0 if the requests were read, 1 if the ratio is not reached, 2 for a file "
+        "without requests or wrong usage."
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    prepare(options)
+    recording = _read(options.file)
+    _tell_skipped(recording)
+    found = _explained(recording)
+    source = recording.source
+    if options.json:
+        shape = requests_json(
+            found, recording.skipped, source, estimated=True, show_text=options.show_text
+        )
+        print(json.dumps(shape, indent=2))
+    elif options.quiet:
+        console_on(sys.stdout).print(verdict(found, estimated=True))
+    else:
+        report = requests_report(
+            found, source, estimated=True, show_text=options.show_text, every_row=options.all
+        )
+        console_on(sys.stdout).print(report)
+    return _exit_code(found, options)
+
+
+def _read(file: str) -> Recording:
+    source = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            return read_recording(sys.stdin.buffer, source)
+        with Path(file).expanduser().open("rb") as lines:
+            return read_recording(lines, source)
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
+    except RecordingError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _tell_skipped(recording: Recording) -> None:
+    skipped: Sequence[Skipped] = recording.skipped
+    aside = console_on(sys.stderr)
+    for one in skipped[:_LISTED]:
+        aside.print(f"{recording.source}, {one.place}: {one.reason}", style="yellow")
+    if len(skipped) > _LISTED:
+        aside.print(f"and {len(skipped) - _LISTED:,} more that were not used", style="yellow")
+
+
+def _explained(recording: Recording) -> list[ExplainedRequest]:
+    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)))
+    for request in recording.requests:
+        explanation.add(request, estimator.tokenized(request))
+    return explanation.requests
+
+
+def _exit_code(found: Sequence[ExplainedRequest], options: argparse.Namespace) -> int:
+    reached, wanted = totals_of(found).reusable_ratio, options.fail_under_reusable
+    if wanted is None or (reached is not None and reached >= wanted):
+        return 0
+    aside = console_on(sys.stderr)
+    said = "nothing is repeated" if reached is None else numbers.percent(reached)
+    aside.print(f"reusable: {said}, less than {numbers.percent(wanted)}", style="bold red")
+    return 1

@@ -1,0 +1,168 @@
+"""Brings messages, tools, answers and usage of three APIs into one form.
+
+What no chat template renders, such as ids of calls, is left out. What vLLM itself leaves out of a
+prompt is left out as well: `_extract_system_text` in `vllm/entrypoints/anthropic/serving.py` drops
+text blocks that begin with `x-anthropic-billing-header`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from exporter.model.recorded import Api, Message, RecordedUsage, Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+Field = tuple[str, str]
+
+_TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal")
+_BILLING = "x-anthropic-billing-header"
+_ITEM_ROLES = {"function_call": "assistant", "reasoning": "assistant"}
+
+
+def message_of(raw: Any, api: Api) -> Message:
+    """One message, or one item of /v1/responses."""
+    if not isinstance(raw, dict):
+        return Message("user", (("content", raw if isinstance(raw, str) else dumped(raw)),))
+    kind = raw.get("type")
+    if kind == "function_call_output":
+        return Message("tool", tuple(_texts("content", raw.get("output"), api)))
+    role = str(raw.get("role") or _ITEM_ROLES.get(str(kind), "user"))
+    return Message(role, tuple(_fields(raw, api)))
+
+
+def system_of(value: Any, api: Api) -> Message | None:
+    """The system prompt that is a field of its own; None if there is none."""
+    fields = tuple(_texts("content", value, api)) if value else ()
+    return Message("system", fields) if fields else None
+
+
+def _fields(raw: Mapping[str, Any], api: Api) -> Iterator[Field]:
+    reasoning = raw.get("reasoning_content") or raw.get("reasoning")
+    if isinstance(reasoning, str):
+        yield "reasoning", reasoning
+    if raw.get("type") == "reasoning":
+        yield from _texts("reasoning", raw.get("content") or raw.get("summary"), api)
+    elif raw.get("type") == "function_call":
+        yield from _call(0, raw)
+    else:
+        yield from _texts("content", raw.get("content"), api)
+    calls = raw.get("tool_calls")
+    for number, call in enumerate(calls if isinstance(calls, list) else ()):
+        yield from _call(number, call)
+
+
+def _texts(name: str, content: Any, api: Api) -> Iterator[Field]:
+    """The fields of a content: one text, or its parts."""
+    if content is None:
+        return
+    if isinstance(content, str):
+        yield name, content
+        return
+    parts = content if isinstance(content, list) else [content]
+    calls = 0
+    for number, part in enumerate(parts, start=1):
+        place = name if len(parts) == 1 else f"{name}[{number}]"
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(part, str):
+            yield place, part
+        elif kind in _TEXTS:
+            text = str(part.get("text") or part.get("refusal") or "")
+            if not (api is Api.MESSAGES and text.startswith(_BILLING)):
+                yield place, text
+        elif kind == "thinking":
+            yield "reasoning", str(part.get("thinking", ""))
+        elif kind == "tool_use":
+            yield from _call(calls, part)
+            calls += 1
+        elif kind == "tool_result":
+            yield from _texts(f"tool_result[{number}]", part.get("content"), api)
+        elif kind != "redacted_thinking":  # vLLM leaves it out of the prompt
+            yield place, _digest(part)
+
+
+def _call(number: int, call: Any) -> Iterator[Field]:
+    if not isinstance(call, dict):
+        return
+    function = call.get("function")
+    named = function if isinstance(function, dict) else call
+    arguments = named.get("arguments", named.get("input", ""))
+    text = arguments if isinstance(arguments, str) else dumped(arguments)
+    yield f"tool_calls[{number}].name", str(named.get("name", ""))
+    yield f"tool_calls[{number}].arguments", text
+
+
+def _digest(part: Any) -> str:
+    """A short text for an image, a file or what is not known: equal parts have equal texts."""
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    return f"<{kind} {hashlib.sha256(dumped(part).encode()).hexdigest()[:16]}>"
+
+
+def tool_of(raw: Any) -> Tool:
+    """One tool of a request."""
+    function = raw.get("function") if isinstance(raw, dict) else None
+    named = function if isinstance(function, dict) else raw
+    name = named.get("name") or named.get("type") if isinstance(named, dict) else None
+    return Tool(str(name or "?"), dumped(named))
+
+
+def answer_of(response: Any, api: Api) -> tuple[Message, ...]:
+    """The messages of an answer; none if it was not recorded."""
+    if isinstance(response, str):
+        return (Message("assistant", (("content", response),)),)
+    if not isinstance(response, dict):
+        return ()
+    if "body" in response:  # a batch file's
+        return answer_of(response["body"], api)
+    choices = response.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        response = choices[0].get("message") or {}
+    output = response.get("output")
+    if isinstance(output, list):
+        return tuple(message_of(item, api) for item in output)
+    message = message_of(response, api)
+    return (message,) if message.role == "assistant" and message.fields else ()
+
+
+def usage_of(response: Any) -> RecordedUsage:
+    """The usage of an answer, by the names of each API.
+
+    Anthropic's prompt is `input_tokens` and what was read from and written to the cache
+    (`_build_anthropic_usage` in `vllm/entrypoints/anthropic/serving.py`).
+    """
+    if isinstance(response, dict) and isinstance(response.get("body"), dict):
+        response = response["body"]
+    usage = response.get("usage") if isinstance(response, dict) else None
+    if not isinstance(usage, dict):
+        return RecordedUsage()
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    read = _count(usage, "cache_read_input_tokens")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    prompt = _count(usage, "prompt_tokens")
+    if prompt is None and (given := _count(usage, "input_tokens")) is not None:
+        prompt = given + (read or 0) + (_count(usage, "cache_creation_input_tokens") or 0)
+    completion = _count(usage, "completion_tokens")
+    return RecordedUsage(
+        prompt,
+        _count(usage, "output_tokens") if completion is None else completion,
+        read if cached is None else cached,
+    )
+
+
+def _count(values: Mapping[str, Any], key: str) -> int | None:
+    value = values.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def dumped(value: Any) -> str:
+    """JSON with the keys in their order, as templates write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def items_of(body: Mapping[str, Any], api: Api) -> Sequence[Any]:
+    """The list of messages or items in a body."""
+    given = body.get("input" if api is Api.RESPONSES else "messages")
+    return given if isinstance(given, list) else [given]

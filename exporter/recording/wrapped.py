@@ -1,0 +1,169 @@
+"""Finds the request, the answer and the time in a record of a proxy, a tracer or a batch file.
+
+The records are those of vLLM's and OpenAI's batch files, HAR, LiteLLM, Langfuse and `capture`, or
+any that name their parts alike. A part that is JSON in a string is read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from exporter.model.recorded import Api
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BODIES = (
+    "body",
+    "request",
+    "request_body",
+    "proxy_server_request",
+    "postData",
+    "text",
+    "input",
+    "kwargs",
+    "data",
+    "attributes",
+)
+"""Where a record has its request, in this order."""
+_ANSWERS = ("response", "output", "response_body", "completion")
+_PARAMETERS = ("model_parameters", "modelParameters", "optional_params")
+_PATHS = ("path", "url", "endpoint", "call_type")
+_TIMES = ("time", "startedDateTime", "startTime", "start_time", "timestamp", "created_at")
+_DEEPEST = 6
+"""Objects and lists within each other that are looked through for a request or an answer."""
+_OF_RESPONSES = {
+    *("instructions", "max_output_tokens", "previous_response_id", "store", "include"),
+    *("reasoning", "text", "truncation", "conversation"),
+}
+_ITEMS = {"function_call", "function_call_output", "reasoning", "item_reference"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A request body and its API, with the response and the time if the record has them."""
+
+    api: Api
+    body: Mapping[str, Any]
+    response: Any
+    time: float | None
+
+
+def unwrapped(record: Any) -> Wrapped | None:
+    """The request in a record; None if it has none."""
+    if are_messages(record):
+        return Wrapped(Api.CHAT, {"messages": record}, None, None)
+    body = body_in(record)
+    if body is None:
+        return None
+    around = record if isinstance(record, dict) and body is not record else {}
+    response = next((around[key] for key in _ANSWERS if around.get(key)), None)
+    model = around.get("model")
+    if "model" not in body and isinstance(model, str):
+        body = {"model": model, **body}
+    tools = body.get("tools") or _parameter(around, "tools")
+    if tools:
+        body = {**body, "tools": json_or_same(tools)}
+    return Wrapped(_api(around, body), body, json_or_same(response), _time(around))
+
+
+def body_in(value: Any, deepest: int = _DEEPEST) -> Mapping[str, Any] | None:
+    """The body of a request in a value, however deep; None if there is none."""
+    value = json_or_same(value)
+    if are_messages(value):
+        return {"messages": value}
+    if not isinstance(value, dict) or deepest == 0:
+        return None
+    messages = json_or_same(value.get("messages"))
+    if are_messages(messages):
+        return value if messages is value["messages"] else {**value, "messages": messages}
+    if _is_of_responses(value):
+        return value
+    found = (body_in(value.get(key), deepest - 1) for key in BODIES)
+    return next((one for one in found if one is not None), None)
+
+
+def _is_of_responses(value: Mapping[str, Any]) -> bool:
+    given = value.get("input")
+    if not given or not isinstance(given, str | list) or "model" not in value:
+        return False
+    items = given if isinstance(given, list) else []
+    types = {item.get("type") for item in items if isinstance(item, dict)}
+    return bool(_OF_RESPONSES & value.keys() or _ITEMS & types)
+
+
+def _api(around: Mapping[str, Any], body: Mapping[str, Any]) -> Api:
+    """The API of a body: by the path in its record, or else by its fields."""
+    request = around.get("request")
+    places = (around, request if isinstance(request, dict) else {})
+    told = " ".join(str(place.get(key, "")) for place in places for key in _PATHS)
+    named = next((api for api in Api if api.value.removeprefix("/v1") in told), None)
+    if named is not None:
+        return named
+    if "messages" not in body:
+        return Api.RESPONSES
+    return Api.MESSAGES if _is_anthropic(body) else Api.CHAT
+
+
+def _is_anthropic(body: Mapping[str, Any]) -> bool:
+    if "system" in body or "anthropic_version" in body:
+        return True
+    tools = body.get("tools")
+    if any("input_schema" in tool for tool in (tools or ()) if isinstance(tool, dict)):
+        return True
+    contents = (message.get("content") for message in body["messages"])
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    kinds = {part.get("type") for part in parts if isinstance(part, dict)}
+    return bool(kinds & {"tool_use", "tool_result", "thinking"})
+
+
+def _time(around: Mapping[str, Any]) -> float | None:
+    """Seconds since 1970; None if the record has no time that can be read."""
+    for key in _TIMES:
+        value = around.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if value > 1e11:  # milliseconds
+                return value / 1000
+            if value > 1e8:
+                return float(value)
+        elif isinstance(value, str):
+            try:
+                found = datetime.fromisoformat(value)
+            except ValueError:
+                continue
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return None
+
+
+def _parameter(record: Mapping[str, Any], name: str) -> Any:
+    groups = (json_or_same(record.get(key)) for key in _PARAMETERS)
+    found = (json_or_same(group.get(name)) for group in groups if isinstance(group, dict))
+    return next((value for value in found if value), None)
+
+
+def are_messages(value: Any) -> bool:
+    """Whether a value is a list of messages."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and "role" in each for each in value)
+    )
+
+
+def json_or_same(value: Any) -> Any:
+    """A value; of a string that holds a JSON list or object, what it holds."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        found = parsed(value)
+        return value if found is None else found
+    return value
+
+
+def parsed(text: str | bytes) -> Any:
+    """What a JSON text holds; None if it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

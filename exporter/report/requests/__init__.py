@@ -1,0 +1,1 @@
+"""The requests of a recording: as text, and as JSON."""

@@ -1,0 +1,134 @@
+"""Sentences about the requests of a recording: what was changed, what it costs, what to do. Pure.
+
+A text of a request is in a sentence only if `show_text` says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exporter.model.explained import ChangeReason
+from exporter.wording import numbers
+
+if TYPE_CHECKING:
+    from exporter.analysis.requests.totals import Finding, Totals
+    from exporter.model.explained import Change, Place
+
+_WHAT: Final = {
+    ChangeReason.TIME: "a time",
+    ChangeReason.DATE: "a date",
+    ChangeReason.ID: "an id",
+    ChangeReason.COUNTER: "a number",
+    ChangeReason.BILLING_LINE: "a billing or attribution line",
+    ChangeReason.TOOLS_ADDED: "added tools",
+    ChangeReason.TOOLS_REMOVED: "removed tools",
+    ChangeReason.TOOLS_REORDERED: "tools in another order",
+    ChangeReason.KEYS_REORDERED: "JSON keys in another order",
+    ChangeReason.WHITESPACE: "other white space",
+    ChangeReason.REASONING_STRIPPED: "reasoning that was left out",
+    ChangeReason.REASONING_ECHOED: "reasoning that was added",
+    ChangeReason.HISTORY_TRUNCATED: "messages removed from the history",
+    ChangeReason.HISTORY_COMPACTED: "messages replaced by fewer",
+    ChangeReason.HISTORY_EDITED: "messages inserted into the history or replaced",
+    ChangeReason.TEXT_EDITED: "an edited text",
+    ChangeReason.TEMPLATE_ARGUMENTS: "other template arguments",
+    ChangeReason.MODEL_CHANGED: "another model or adapter",
+    ChangeReason.SALT_CHANGED: "another cache_salt",
+    ChangeReason.TEMPLATE: "the chat template, which wrote the same messages in another way",
+}
+_REMEDY: Final = {
+    ChangeReason.TIME: "move it to the last message, or leave it out",
+    ChangeReason.DATE: "move it to the last message; if it must stay, change it once a day only",
+    ChangeReason.ID: "move it to the last message, or keep one id for the whole conversation",
+    ChangeReason.COUNTER: "move it to the last message, or leave it out",
+    ChangeReason.BILLING_LINE: "turn it off in the client, or remove it in a proxy: vLLM drops it "
+    "from the system prompt of /v1/messages only where it begins a text block",
+    ChangeReason.TOOLS_ADDED: "send all tools from the first request on, or add them at the end of "
+    "the list",
+    ChangeReason.TOOLS_REMOVED: "keep the list of tools, and forbid a tool with tool_choice or in "
+    "the last message",
+    ChangeReason.TOOLS_REORDERED: "sort the tools by name before each request",
+    ChangeReason.KEYS_REORDERED: "keep the order of keys: send JSON as it was received, or sort it",
+    ChangeReason.WHITESPACE: "send texts and JSON byte for byte as they were sent before",
+    ChangeReason.REASONING_STRIPPED: "send the reasoning back if the chat template keeps it; if "
+    "the template drops it, this cannot be avoided",
+    ChangeReason.REASONING_ECHOED: "send earlier answers in one way: always with their reasoning, "
+    "or never",
+    ChangeReason.HISTORY_TRUNCATED: "remove old messages seldom and many at a time, not some in "
+    "each request",
+    ChangeReason.HISTORY_COMPACTED: "compact seldom: each time all that follows is computed anew",
+    ChangeReason.HISTORY_EDITED: "append to the history, and leave what was sent as it is",
+    ChangeReason.TEXT_EDITED: "leave what was sent as it is, and append what is new",
+    ChangeReason.TEMPLATE_ARGUMENTS: "keep template arguments the same in a conversation",
+    ChangeReason.MODEL_CHANGED: "keep one model or adapter for a conversation",
+    ChangeReason.SALT_CHANGED: "keep one cache_salt for all requests that may share a cache",
+    ChangeReason.TEMPLATE: "use a chat template that only appends (`check` tests it)",
+}
+
+
+def where(place: Place) -> str:
+    """A place in words, with the character of the first difference."""
+    named = _section(place)
+    field = "" if place.field in (None, "content") else f"{place.field}, "
+    if place.character is not None:
+        return f"{named} ({field}character {place.character:,})"
+    return f"{named} ({field.removesuffix(', ')})" if field else named
+
+
+def _section(place: Place) -> str:
+    if place.section == "system":
+        return "the system prompt" + (f", message {place.number}" if place.number else "")
+    if place.section == "tools":
+        return f"tool {place.number}, {place.name}"
+    if place.section == "message" and place.number is not None:
+        return f"message {place.number} ({place.name})"
+    return {"model": "the model", "salt": "the salt", "settings": str(place.name)}.get(
+        place.section, "the messages"
+    )
+
+
+def cause(change: Change) -> str:
+    """The reason and the place of a change."""
+    return f"{_WHAT[change.reason]} in {where(change.place)}"
+
+
+def finding(found: Finding) -> str:
+    """What a change costs, and what to do about it."""
+    lost = f"{numbers.percent(found.share)} of the reusable tokens are lost to"
+    return f"{lost} {cause(found.change)}: {_REMEDY[found.change.reason]}."
+
+
+def extent(found: Finding) -> str:
+    """How often a change occurs."""
+    requests = "1 request" if found.requests == 1 else f"{found.requests:,} requests"
+    return (
+        f"{numbers.tokens(found.changed_tokens)} in {requests}, first in "
+        f"{found.first.request.place}"
+    )
+
+
+def difference(change: Change) -> str:
+    """The two texts of a change. Only for `--show-text`."""
+    return f"was «{change.earlier}», is «{change.later}»"
+
+
+def conclusion(totals: Totals, *, estimated: bool) -> str:
+    """The whole recording in one sentence."""
+    about = "about " if estimated else ""
+    parts = (
+        (totals.reusable_tokens, "can be reused"),
+        (totals.changed_tokens, "could be, but the client changed what comes before them"),
+        (totals.new_tokens, "are new"),
+    )
+    shares = "; ".join(
+        f"{numbers.percent(tokens / totals.prompt_tokens if totals.prompt_tokens else None)} {what}"
+        for tokens, what in parts
+    )
+    return f"Of {about}{numbers.tokens(totals.prompt_tokens)} of prompts {shares}."
+
+
+ESTIMATED = (
+    "The token counts are estimates without an engine; with --url they are exact, and the chat "
+    "template counts too."
+)
+NOTHING = "Nothing to change: each request begins with all of the one that it continues."
