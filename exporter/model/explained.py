@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.model.recorded import RecordedRequest
+    from collections.abc import Sequence
+
+    from exporter.model.recorded import RecordedRequest, Skipped
 
 
 class ChangeReason(StrEnum):
@@ -91,3 +93,48 @@ class ExplainedRequest:
     def change(self) -> Change | None:
         """The first change, which decides what can be reused."""
         return self.changes[0] if self.changes else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedRequest:
+    """One request that was sent again: what the engine served, and what it could have.
+
+    Each conversation has a salt of its own, so `reusable_tokens` can be less than those of the
+    recording, where conversations share. `seconds` is the time to the first token. `cached_tokens`
+    is None if the engine does not say. `failure` says why it was not answered.
+    """
+
+    reusable_tokens: int
+    cached_tokens: int | None = None
+    prompt_tokens: int | None = None
+    seconds: float | None = None
+    failure: str | None = None
+
+    @property
+    def lost_tokens(self) -> int | None:
+        """What the engine lost of what it could have served."""
+        if self.cached_tokens is None:
+            return None
+        return max(0, self.reusable_tokens - self.cached_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRecording:
+    """All of a recording. Without an `engine` (its URL) the numbers of tokens are estimates.
+
+    `seconds_per_token` is what a prompt token costs this engine in prefill, and `replayed` is in
+    the order of `requests`; both are None if they were not measured.
+    """
+
+    source: str
+    requests: Sequence[ExplainedRequest]
+    skipped: Sequence[Skipped]
+    unit_tokens: int
+    engine: str | None = None
+    seconds_per_token: float | None = None
+    replayed: Sequence[ReplayedRequest] | None = None
+
+    @property
+    def estimated(self) -> bool:
+        """Whether no engine told the tokens."""
+        return self.engine is None

@@ -57,7 +57,8 @@ class RecordedRequest:
     `place` is its line or entry in the file, `body` what was sent. `settings` are the fields beside
     messages and tools that change the prompt, as JSON. Requests of different `cache` (model or
     adapter, and salt) never share blocks. `answer` has one message, or one for each item of
-    /v1/responses; it is empty if it was not recorded. `time` is in seconds since 1970.
+    /v1/responses, and `raw_answer` the same as it came; they are empty if it was not recorded.
+    `time` is in seconds since 1970.
     """
 
     place: str
@@ -69,6 +70,7 @@ class RecordedRequest:
     tools: tuple[Tool, ...]
     messages: tuple[Message, ...]
     answer: tuple[Message, ...] = ()
+    raw_answer: tuple[Any, ...] = field(default=(), repr=False)
     usage: RecordedUsage = RecordedUsage()
     time: float | None = None
 
@@ -82,3 +84,11 @@ class RecordedRequest:
         """Whether the first message is a field of its own and not in the list of messages."""
         key = {Api.MESSAGES: "system", Api.RESPONSES: "instructions"}.get(self.api)
         return key is not None and bool(self.body.get(key)) and self.messages[0].role == "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record of a recording that was not used: its place and why."""
+
+    place: str
+    reason: str

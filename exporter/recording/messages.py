@@ -67,21 +67,27 @@ def _texts(name: str, content: Any, api: Api) -> Iterator[Field]:
     for number, part in enumerate(parts, start=1):
         place = name if len(parts) == 1 else f"{name}[{number}]"
         kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(part, str):
-            yield place, part
-        elif kind in _TEXTS:
-            text = str(part.get("text") or part.get("refusal") or "")
-            if not (api is Api.MESSAGES and text.startswith(_BILLING)):
-                yield place, text
-        elif kind == "thinking":
-            yield "reasoning", str(part.get("thinking", ""))
-        elif kind == "tool_use":
+        if kind == "tool_use":
             yield from _call(calls, part)
             calls += 1
         elif kind == "tool_result":
             yield from _texts(f"tool_result[{number}]", part.get("content"), api)
-        elif kind != "redacted_thinking":  # vLLM leaves it out of the prompt
-            yield place, _digest(part)
+        else:
+            yield from _part(place, part, api)
+
+
+def _part(place: str, part: Any, api: Api) -> Iterator[Field]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(part, str):
+        yield place, part
+    elif kind in _TEXTS:
+        text = str(part.get("text") or part.get("refusal") or "")
+        if not (api is Api.MESSAGES and text.startswith(_BILLING)):
+            yield place, text
+    elif kind == "thinking":
+        yield "reasoning", str(part.get("thinking", ""))
+    elif kind != "redacted_thinking":  # vLLM leaves it out of the prompt
+        yield place, _digest(part)
 
 
 def _call(number: int, call: Any) -> Iterator[Field]:
@@ -109,22 +115,23 @@ def tool_of(raw: Any) -> Tool:
     return Tool(str(name or "?"), dumped(named))
 
 
-def answer_of(response: Any, api: Api) -> tuple[Message, ...]:
-    """The messages of an answer; none if it was not recorded."""
+def raw_answer_of(response: Any) -> tuple[Any, ...]:
+    """The message or the items of an answer, as they came; none if it was not recorded."""
     if isinstance(response, str):
-        return (Message("assistant", (("content", response),)),)
+        return ({"role": "assistant", "content": response},)
     if not isinstance(response, dict):
         return ()
     if "body" in response:  # a batch file's
-        return answer_of(response["body"], api)
+        return raw_answer_of(response["body"])
     choices = response.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         response = choices[0].get("message") or {}
     output = response.get("output")
     if isinstance(output, list):
-        return tuple(message_of(item, api) for item in output)
-    message = message_of(response, api)
-    return (message,) if message.role == "assistant" and message.fields else ()
+        return tuple(output)
+    is_answer = response.get("role") == "assistant" and response.keys() & {"content", "tool_calls"}
+    kept = ("role", "content", "reasoning", "reasoning_content", "tool_calls")
+    return ({key: response[key] for key in kept if response.get(key)},) if is_answer else ()
 
 
 def usage_of(response: Any) -> RecordedUsage:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import RecordingError
-from exporter.model.recorded import Api, Message, RecordedRequest, Tool
+from exporter.model.recorded import Api, Message, RecordedRequest, Skipped, Tool
 from exporter.recording.messages import (
-    answer_of,
     dumped,
     items_of,
     message_of,
+    raw_answer_of,
     system_of,
     tool_of,
     usage_of,
@@ -34,14 +34,6 @@ _SETTINGS = (
     "mm_processor_kwargs",
 )
 """Fields of a request beside messages and tools that change its prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A record that was not used: its place and why."""
-
-    place: str
-    reason: str
 
 
 @dataclass(slots=True)
@@ -173,6 +165,7 @@ class _Shared:
         body, tools = self._with_tools(body)
         system = body.get({Api.MESSAGES: "system", Api.RESPONSES: "instructions"}.get(api, ""))
         first = system_of(system, api)
+        answer = raw_answer_of(wrapped.response)
         return RecordedRequest(
             place=place,
             api=api,
@@ -182,7 +175,8 @@ class _Shared:
             settings=tuple((key, dumped(body[key])) for key in _SETTINGS if body.get(key)),
             tools=tools,
             messages=(*(() if first is None else (first,)), *(one for _, one in pairs)),
-            answer=answer_of(wrapped.response, api),
+            answer=tuple(message_of(raw, api) for raw in answer),
+            raw_answer=answer,
             usage=usage_of(wrapped.response),
             time=wrapped.time,
         )

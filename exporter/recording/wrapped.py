@@ -33,6 +33,8 @@ _ANSWERS = ("response", "output", "response_body", "completion")
 _PARAMETERS = ("model_parameters", "modelParameters", "optional_params")
 _PATHS = ("path", "url", "endpoint", "call_type")
 _TIMES = ("time", "startedDateTime", "startTime", "start_time", "timestamp", "created_at")
+_EARLIEST = 1e8
+"""Seconds since 1970 of the earliest time; a number below it is no time."""
 _DEEPEST = 6
 """Objects and lists within each other that are looked through for a request or an answer."""
 _OF_RESPONSES = {
@@ -124,12 +126,9 @@ def _time(around: Mapping[str, Any]) -> float | None:
     """Seconds since 1970; None if the record has no time that can be read."""
     for key in _TIMES:
         value = around.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if value > 1e11:  # milliseconds
-                return value / 1000
-            if value > 1e8:
-                return float(value)
-        elif isinstance(value, str):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > _EARLIEST:
+            return value / 1000 if value > _EARLIEST * 1000 else float(value)
+        if isinstance(value, str):
             try:
                 found = datetime.fromisoformat(value)
             except ValueError:

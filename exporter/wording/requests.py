@@ -11,8 +11,10 @@ from exporter.model.explained import ChangeReason
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exporter.analysis.requests.totals import Finding, Totals
-    from exporter.model.explained import Change, Place
+    from exporter.model.explained import Change, Place, ReplayedRequest
 
 _WHAT: Final = {
     ChangeReason.TIME: "a time",
@@ -69,15 +71,17 @@ _REMEDY: Final = {
 def where(place: Place) -> str:
     """A place in words, with the character of the first difference."""
     named = _section(place)
-    field = "" if place.field in (None, "content") else f"{place.field}, "
+    details = [f"message {place.number}"] if place.section == "system" and place.number else []
+    if place.field not in {None, "content"}:
+        details.append(str(place.field))
     if place.character is not None:
-        return f"{named} ({field}character {place.character:,})"
-    return f"{named} ({field.removesuffix(', ')})" if field else named
+        details.append(f"character {place.character:,}")
+    return f"{named} ({', '.join(details)})" if details else named
 
 
 def _section(place: Place) -> str:
     if place.section == "system":
-        return "the system prompt" + (f", message {place.number}" if place.number else "")
+        return "the system prompt"
     if place.section == "tools":
         return f"tool {place.number}, {place.name}"
     if place.section == "message" and place.number is not None:
@@ -98,13 +102,13 @@ def finding(found: Finding) -> str:
     return f"{lost} {cause(found.change)}: {_REMEDY[found.change.reason]}."
 
 
-def extent(found: Finding) -> str:
-    """How often a change occurs."""
+def extent(found: Finding, seconds_per_token: float | None) -> str:
+    """How often a change occurs, and the prefill time that it costs where that is known."""
     requests = "1 request" if found.requests == 1 else f"{found.requests:,} requests"
-    return (
-        f"{numbers.tokens(found.changed_tokens)} in {requests}, first in "
-        f"{found.first.request.place}"
-    )
+    cost = numbers.tokens(found.changed_tokens)
+    if seconds_per_token is not None:
+        cost += f", about {numbers.seconds(found.changed_tokens * seconds_per_token)} of prefill,"
+    return f"{cost} in {requests}, first in {found.first.request.place}"
 
 
 def difference(change: Change) -> str:
@@ -125,6 +129,26 @@ def conclusion(totals: Totals, *, estimated: bool) -> str:
         for tokens, what in parts
     )
     return f"Of {about}{numbers.tokens(totals.prompt_tokens)} of prompts {shares}."
+
+
+def replayed(played: Sequence[ReplayedRequest], seconds_per_token: float | None) -> str:
+    """What the engine served when the requests were sent again."""
+    known = [one for one in played if one.cached_tokens is not None]
+    failed = sum(one.failure is not None for one in played)
+    if not known:
+        return f"Replay: no cached tokens are known; {failed:,} of {len(played):,} requests failed."
+    lost = sum(one.lost_tokens or 0 for one in known)
+    attainable = sum(one.reusable_tokens for one in known)
+    cached = sum(one.cached_tokens or 0 for one in known)
+    said = (
+        f"Replay, with one salt for each conversation: the engine served {cached:,} of "
+        f"{numbers.tokens(attainable)} that it could"
+    )
+    said += "; it lost nothing." if lost == 0 else f"; it lost {lost:,} itself"
+    if lost and seconds_per_token is not None:
+        said += f", about {numbers.seconds(lost * seconds_per_token)} of prefill"
+    said += "." if lost else ""
+    return said + (f" {failed:,} requests failed." if failed else "")
 
 
 ESTIMATED = (

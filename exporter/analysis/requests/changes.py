@@ -89,10 +89,10 @@ def _of_messages(earlier: RecordedRequest, later: RecordedRequest) -> Iterator[C
     )
     if start is None:
         return
-    keys = [list(map(kinship_key, each[start:])) for each in (before, after)]
-    matcher = SequenceMatcher(None, *keys, autojunk=False)
+    old_keys, new_keys = ([kinship_key(one) for one in each[start:]] for each in (before, after))
+    matcher = SequenceMatcher(None, old_keys, new_keys, autojunk=False)
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
-        ends = i2 == len(keys[0])
+        ends = i2 == len(old_keys)
         old, new = before[start + i1 : start + i2], after[start + j1 : start + j2]
         if kind == "equal":
             yield from _of_pairs(old, new, start + j1, later)
@@ -105,7 +105,12 @@ def _of_messages(earlier: RecordedRequest, later: RecordedRequest) -> Iterator[C
 
 
 def _replaced(
-    old: Sequence[Message], new: Sequence[Message], index: int, later: RecordedRequest, *, ends: bool
+    old: Sequence[Message],
+    new: Sequence[Message],
+    index: int,
+    later: RecordedRequest,
+    *,
+    ends: bool,
 ) -> Iterator[Change]:
     if old[0].role == new[0].role and (len(old) == len(new) or old[0].role in _SYSTEM or ends):
         yield from _of_pairs(old[:1], new[:1], index, later)

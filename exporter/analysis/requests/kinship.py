@@ -20,9 +20,51 @@ if TYPE_CHECKING:
 _OPENING: Final = ("system", "developer")
 _WORD: Final = re.compile(r"[^\W_]+")
 _CALENDAR: Final = frozenset(
-    "mon monday tue tues tuesday wed wednesday thu thursday fri friday sat saturday sun sunday "
-    "jan january feb february mar march apr april may jun june jul july aug august sep sept "
-    "september oct october nov november dec december am pm utc gmt".split()
+    [
+        "mon",
+        "monday",
+        "tue",
+        "tues",
+        "tuesday",
+        "wed",
+        "wednesday",
+        "thu",
+        "thursday",
+        "fri",
+        "friday",
+        "sat",
+        "saturday",
+        "sun",
+        "sunday",
+        "jan",
+        "january",
+        "feb",
+        "february",
+        "mar",
+        "march",
+        "apr",
+        "april",
+        "may",
+        "jun",
+        "june",
+        "jul",
+        "july",
+        "aug",
+        "august",
+        "sep",
+        "sept",
+        "september",
+        "oct",
+        "october",
+        "nov",
+        "november",
+        "dec",
+        "december",
+        "am",
+        "pm",
+        "utc",
+        "gmt",
+    ]
 )
 _REMEMBERED = 4
 """The latest requests with a message that are looked at."""

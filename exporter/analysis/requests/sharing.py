@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from exporter.analysis.reuse.cache_math import common_prefix
+
+if TYPE_CHECKING:
+    from array import array
 
 _RUN = 16
 """Equal tokens in a row that prove the same text, and not chance."""
@@ -41,11 +44,11 @@ def repeated_tokens(later: array[int], start: int, earlier: array[int]) -> int:
     return found
 
 
-def _common_before(
-    later: array[int], at: int, earlier: array[int], place: int, most: int
-) -> int:
+def _common_before(later: array[int], at: int, earlier: array[int], place: int, most: int) -> int:
     """How many tokens right before both places are equal, at most `most` and less than a run."""
     count = 0
-    while count < min(most, place, _RUN - 1) and later[at - count - 1] == earlier[place - count - 1]:
+    while (
+        count < min(most, place, _RUN - 1) and later[at - count - 1] == earlier[place - count - 1]
+    ):
         count += 1
     return count

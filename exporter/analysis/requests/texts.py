@@ -6,11 +6,11 @@ Only the first difference counts: a cache serves what comes before it.
 from __future__ import annotations
 
 import json
-import os.path
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from exporter.analysis.reuse.cache_math import common_prefix
 from exporter.model.explained import ChangeReason
 
 _DAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
@@ -19,15 +19,19 @@ _MONTH = (
     r"sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
 _NUMERIC_DATE = r"\d{4}[-/.]\d\d[-/.]\d\d|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
-_CLOCK = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\b\.?)?(?:\s?(?:z|utc|gmt|[+-]\d\d:?\d\d))?"
+_CLOCK = (
+    r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?[ap]\.?m\b\.?)?(?:\s?(?:z|utc|gmt|[+-]\d\d:?\d\d))?"
+)
 _VALUES: Final = (
     (ChangeReason.TIME, rf"(?:{_NUMERIC_DATE})[t\s,]\s*{_CLOCK}|{_CLOCK}"),
     (ChangeReason.TIME, r"\b(?:1[5-9]|20)\d{8}(?:\d{3}|\d{6}|\d{9})?(?:\.\d+)?\b"),
     (ChangeReason.DATE, _NUMERIC_DATE),
     (
         ChangeReason.DATE,
-        rf"\b(?:{_DAY},?\s+)?(?:{_MONTH}\.?\s+\d{{1,2}}(?:st|nd|rd|th)?|\d{{1,2}}\.?\s+{_MONTH})"
-        r"\b(?:,?\s+\d{4})?",
+        (
+            rf"\b(?:{_DAY},?\s+)?"
+            rf"(?:{_MONTH}\.?\s+\d{{1,2}}(?:st|nd|rd|th)?|\d{{1,2}}\.?\s+{_MONTH})\b(?:,?\s+\d{{4}})?"
+        ),
     ),
     (ChangeReason.DATE, rf"\b{_DAY}\b"),
     (ChangeReason.ID, r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"),
@@ -56,7 +60,7 @@ def text_change(earlier: str, later: str) -> TextChange | None:
     """The first difference of two texts; None if they are equal."""
     if earlier == later:
         return None
-    index = len(os.path.commonprefix((earlier, later)))
+    index = common_prefix(earlier, later)
     reason = (
         _same_json(earlier, later)
         or _reasoning(earlier, later)
@@ -139,4 +143,4 @@ def _value_at(window: _Window, kind: re.Pattern[str]) -> str | None:
 
 def _goes_on_alike(one: str, other: str) -> bool:
     """Whether the texts after two values are equal, as far as both are known."""
-    return os.path.commonprefix((one, other)) in (one, other)
+    return common_prefix(one, other) == min(len(one), len(other))

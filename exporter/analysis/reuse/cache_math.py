@@ -41,8 +41,8 @@ class EngineCircumstances:
     label_is_wrong: bool = False
 
 
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """The number of leading tokens that two sequences share."""
+def common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
+    """The number of leading tokens, or characters, that two sequences share."""
     low, high = 0, min(len(one), len(other))
     while low < high:  # a binary search over slices: slices are compared in C
         middle = (low + high + 1) // 2

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import uvloop
 
 from exporter.analysis.requests.estimated import Estimator
 from exporter.analysis.requests.explaining import Explanation
 from exporter.analysis.requests.totals import totals_of
 from exporter.analysis.reuse.learning import Learned
 from exporter.analysis.reuse.rule import Rule
+from exporter.cli.explain.on_engine import explained_on
+from exporter.cli.one_engine import SESSION_SETTINGS, add_engine_arguments
+from exporter.cli.parsing.parser import add_settings
 from exporter.cli.pipeline import add_color_argument, add_quiet_argument, prepare
 from exporter.cli.probe.command import ratio
 from exporter.errors import ConfigError, RecordingError
+from exporter.model.explained import ExplainedRecording
 from exporter.recording.reading import read_recording
 from exporter.report.requests.json import requests_json
 from exporter.report.requests.text import requests_report, verdict
@@ -23,16 +28,15 @@ from exporter.report.screen import console_on
 from exporter.wording import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
 
     from exporter.cli.parsing.parser import Parser
-    from exporter.model.explained import ExplainedRequest
-    from exporter.recording.reading import Recording, Skipped
+    from exporter.recording.reading import Recording
 
 USAGE = "FILE [OPTIONS]"
 EXAMPLES = (
     "explain requests.jsonl",
-    "explain requests.jsonl --json --fail-under-reusable 0.8",
+    "explain requests.jsonl --url http://127.0.0.1:8000 --replay --fail-under-reusable 0.8",
 )
 _UNIT = 16
 """Tokens of a block without an engine: vLLM's default on GPUs."""
@@ -45,6 +49,19 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         help="recorded requests of /v1/chat/completions, /v1/messages or /v1/responses: one a "
         "line, a JSON list, HAR, LiteLLM, Langfuse or batch lines; - is standard input",
+    )
+    add_engine_arguments(parser, positional=False)
+    parser.add_argument(
+        "--replay",
+        action="store_true",
+        help="with an engine: send the requests again, answers cut to one token, and compare what "
+        "it served with what it could",
+    )
+    parser.add_argument(
+        "--pace",
+        choices=("fast", "recorded"),
+        default="fast",
+        help="of --replay: one after another, or with the recorded pauses (default: fast)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--all", action="store_true", help="show every request in the table")
@@ -65,25 +82,23 @@ def add_arguments(parser: Parser) -> None:
         "Exit code: 0 if the requests were read, 1 if the ratio is not reached, 2 for a file "
         "without requests or wrong usage."
     )
+    add_settings(parser, *SESSION_SETTINGS)
 
 
 def main(options: argparse.Namespace) -> int:
     prepare(options)
+    has_engine = bool(options.url or options.target or options.simulated)
+    if options.replay and not has_engine:
+        raise ConfigError("--replay needs an engine: --url, --target or --simulated")
     recording = _read(options.file)
-    _tell_skipped(recording)
-    found = _explained(recording)
-    source = recording.source
+    found = uvloop.run(explained_on(options, recording)) if has_engine else _estimated(recording)
+    _tell_skipped(found)
     if options.json:
-        shape = requests_json(
-            found, recording.skipped, source, estimated=True, show_text=options.show_text
-        )
-        print(json.dumps(shape, indent=2))
+        print(json.dumps(requests_json(found, show_text=options.show_text), indent=2))
     elif options.quiet:
-        console_on(sys.stdout).print(verdict(found, estimated=True))
+        console_on(sys.stdout).print(verdict(found))
     else:
-        report = requests_report(
-            found, source, estimated=True, show_text=options.show_text, every_row=options.all
-        )
+        report = requests_report(found, show_text=options.show_text, every_row=options.all)
         console_on(sys.stdout).print(report)
     return _exit_code(found, options)
 
@@ -101,24 +116,26 @@ def _read(file: str) -> Recording:
         raise ConfigError(str(error)) from error
 
 
-def _tell_skipped(recording: Recording) -> None:
-    skipped: Sequence[Skipped] = recording.skipped
+def _tell_skipped(found: ExplainedRecording) -> None:
     aside = console_on(sys.stderr)
-    for one in skipped[:_LISTED]:
-        aside.print(f"{recording.source}, {one.place}: {one.reason}", style="yellow")
-    if len(skipped) > _LISTED:
-        aside.print(f"and {len(skipped) - _LISTED:,} more that were not used", style="yellow")
+    for one in found.skipped[:_LISTED]:
+        aside.print(f"{found.source}, {one.place}: {one.reason}", style="yellow")
+    if len(found.skipped) > _LISTED:
+        left = len(found.skipped) - _LISTED
+        aside.print(f"and {left:,} more that were not used", style="yellow")
 
 
-def _explained(recording: Recording) -> list[ExplainedRequest]:
+def _estimated(recording: Recording) -> ExplainedRecording:
     estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)))
     for request in recording.requests:
         explanation.add(request, estimator.tokenized(request))
-    return explanation.requests
+    return ExplainedRecording(
+        recording.source, explanation.requests, recording.skipped, unit_tokens=_UNIT
+    )
 
 
-def _exit_code(found: Sequence[ExplainedRequest], options: argparse.Namespace) -> int:
-    reached, wanted = totals_of(found).reusable_ratio, options.fail_under_reusable
+def _exit_code(found: ExplainedRecording, options: argparse.Namespace) -> int:
+    reached, wanted = totals_of(found.requests).reusable_ratio, options.fail_under_reusable
     if wanted is None or (reached is not None and reached >= wanted):
         return 0
     aside = console_on(sys.stderr)

@@ -234,6 +234,29 @@ class EngineClient:
         except EngineUnavailableError:
             return {}
 
+    async def render(self, path: str, body: Json) -> tuple[int, ...]:
+        """The token ids of the prompt of any request by vLLM's /render below its path.
+
+        Raises `EngineUnavailableError`, also where an older vLLM has no /render.
+        """
+        return await self._token_ids(f"{path}/render", body, "token_ids")
+
+    async def token_ids(self, body: Json) -> tuple[int, ...]:
+        """The token ids of the body of a /tokenize request. Raises `EngineUnavailableError`."""
+        return await self._token_ids("/tokenize", body, "tokens")
+
+    async def _token_ids(self, path: str, body: Json, key: str) -> tuple[int, ...]:
+        ids = (await self._reader.json("POST", f"{self.url}{path}", body)).get(key)
+        if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
+            raise EngineUnavailableError(
+                FailureReason.PROTOCOL, f"{self.url}{path} did not answer with token ids"
+            )
+        return tuple(ids)
+
+    async def send(self, path: str, body: Json, seconds: float) -> Json:
+        """Send a request of any API that is not streamed. Raises `EngineUnavailableError`."""
+        return await self._reader.json("POST", f"{self.url}{path}", body, seconds=seconds)
+
     async def detokenize(self, model: str, tokens: Sequence[int]) -> str | None:
         """The text of token ids by vLLM's /detokenize; None if it is not served."""
         body: Json = {"model": model, "tokens": list(tokens)}

@@ -76,10 +76,16 @@ class Reader:
         self._session = None
 
     async def json(
-        self, method: str, url: str, body: Json | None = None, context: RequestContext | None = None
+        self,
+        method: str,
+        url: str,
+        body: Json | None = None,
+        context: RequestContext | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Json:
         """The JSON object at `url`. Raises `EngineUnavailableError`."""
-        page = await self.page(method, url, body, context=context)
+        page = await self.page(method, url, body, context=context, seconds=seconds)
         try:
             parsed = json.loads(page)
         except (ValueError, RecursionError) as error:

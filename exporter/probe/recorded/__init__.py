@@ -1,0 +1,1 @@
+"""Recorded requests on an engine: their token ids, and sending them again."""
