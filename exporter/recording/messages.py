@@ -1,8 +1,6 @@
 """Brings messages, tools, answers and usage of three APIs into one form.
 
-What no chat template renders, such as ids of calls, is left out. What vLLM itself leaves out of a
-prompt is left out as well: `_extract_system_text` in `vllm/entrypoints/anthropic/serving.py` drops
-text blocks that begin with `x-anthropic-billing-header`.
+What no chat template renders, such as ids of calls, is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.model.recorded import Api, Message, RecordedUsage, Tool
+from exporter.recording.wrapped import json_or_same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,43 +18,43 @@ if TYPE_CHECKING:
 Field = tuple[str, str]
 
 _TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal")
-_BILLING = "x-anthropic-billing-header"
+_TOOL_KEYS = ("name", "description", "parameters", "input_schema")
 _ITEM_ROLES = {"function_call": "assistant", "reasoning": "assistant"}
 
 
-def message_of(raw: Any, api: Api) -> Message:
+def message_of(raw: Any) -> Message:
     """One message, or one item of /v1/responses."""
     if not isinstance(raw, dict):
         return Message("user", (("content", raw if isinstance(raw, str) else dumped(raw)),))
     kind = raw.get("type")
     if kind == "function_call_output":
-        return Message("tool", tuple(_texts("content", raw.get("output"), api)))
+        return Message("tool", tuple(_texts("content", raw.get("output"))))
     role = str(raw.get("role") or _ITEM_ROLES.get(str(kind), "user"))
-    return Message(role, tuple(_fields(raw, api)))
+    return Message(role, tuple(_fields(raw)))
 
 
-def system_of(value: Any, api: Api) -> Message | None:
+def system_of(value: Any) -> Message | None:
     """The system prompt that is a field of its own; None if there is none."""
-    fields = tuple(_texts("content", value, api)) if value else ()
+    fields = tuple(_texts("content", value)) if value else ()
     return Message("system", fields) if fields else None
 
 
-def _fields(raw: Mapping[str, Any], api: Api) -> Iterator[Field]:
+def _fields(raw: Mapping[str, Any]) -> Iterator[Field]:
     reasoning = raw.get("reasoning_content") or raw.get("reasoning")
     if isinstance(reasoning, str):
         yield "reasoning", reasoning
     if raw.get("type") == "reasoning":
-        yield from _texts("reasoning", raw.get("content") or raw.get("summary"), api)
+        yield from _texts("reasoning", raw.get("content") or raw.get("summary"))
     elif raw.get("type") == "function_call":
         yield from _call(0, raw)
     else:
-        yield from _texts("content", raw.get("content"), api)
+        yield from _texts("content", raw.get("content"))
     calls = raw.get("tool_calls")
     for number, call in enumerate(calls if isinstance(calls, list) else ()):
         yield from _call(number, call)
 
 
-def _texts(name: str, content: Any, api: Api) -> Iterator[Field]:
+def _texts(name: str, content: Any) -> Iterator[Field]:
     """The fields of a content: one text, or its parts."""
     if content is None:
         return
@@ -71,19 +70,17 @@ def _texts(name: str, content: Any, api: Api) -> Iterator[Field]:
             yield from _call(calls, part)
             calls += 1
         elif kind == "tool_result":
-            yield from _texts(f"tool_result[{number}]", part.get("content"), api)
+            yield from _texts(f"tool_result[{number}]", part.get("content"))
         else:
-            yield from _part(place, part, api)
+            yield from _part(place, part)
 
 
-def _part(place: str, part: Any, api: Api) -> Iterator[Field]:
+def _part(place: str, part: Any) -> Iterator[Field]:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(part, str):
         yield place, part
     elif kind in _TEXTS:
-        text = str(part.get("text") or part.get("refusal") or "")
-        if not (api is Api.MESSAGES and text.startswith(_BILLING)):
-            yield place, text
+        yield place, str(part.get("text") or part.get("refusal") or "")
     elif kind == "thinking":
         yield "reasoning", str(part.get("thinking", ""))
     elif kind != "redacted_thinking":  # vLLM leaves it out of the prompt
@@ -96,7 +93,8 @@ def _call(number: int, call: Any) -> Iterator[Field]:
     function = call.get("function")
     named = function if isinstance(function, dict) else call
     arguments = named.get("arguments", named.get("input", ""))
-    text = arguments if isinstance(arguments, str) else dumped(arguments)
+    given = json_or_same(arguments)  # vLLM parses arguments before a template writes them
+    text = given if isinstance(given, str) else dumped(given)
     yield f"tool_calls[{number}].name", str(named.get("name", ""))
     yield f"tool_calls[{number}].arguments", text
 
@@ -112,6 +110,9 @@ def tool_of(raw: Any) -> Tool:
     function = raw.get("function") if isinstance(raw, dict) else None
     named = function if isinstance(function, dict) else raw
     name = named.get("name") or named.get("type") if isinstance(named, dict) else None
+    if isinstance(named, dict):  # vLLM writes these keys in its own order
+        first = {key: named[key] for key in _TOOL_KEYS if named.get(key) is not None}
+        named = first or named
     return Tool(str(name or "?"), dumped(named))
 
 

@@ -77,8 +77,8 @@ def _records(lines: Iterable[bytes], recording: Recording) -> Iterator[tuple[str
         if not line.strip():
             continue
         value = _checked(line, number, recording)
-        if value is None and not recording.requests and line.lstrip()[:1] in (b"[", b"{"):
-            # Perhaps one JSON value over many lines.
+        if value is None and not recording.requests and not line.strip(b"[{ \t\r\n"):
+            # One JSON value over many lines: the first has only brackets.
             head = b"\n" * (number - 1) + line
             yield from _whole(head, rest, recording)
             return
@@ -164,7 +164,7 @@ class _Shared:
             body[key] = [raw for raw, _ in pairs]
         body, tools = self._with_tools(body)
         system = body.get({Api.MESSAGES: "system", Api.RESPONSES: "instructions"}.get(api, ""))
-        first = system_of(system, api)
+        first = system_of(system)
         answer = raw_answer_of(wrapped.response)
         return RecordedRequest(
             place=place,
@@ -175,7 +175,7 @@ class _Shared:
             settings=tuple((key, dumped(body[key])) for key in _SETTINGS if body.get(key)),
             tools=tools,
             messages=(*(() if first is None else (first,)), *(one for _, one in pairs)),
-            answer=tuple(message_of(raw, api) for raw in answer),
+            answer=tuple(message_of(raw) for raw in answer),
             raw_answer=answer,
             usage=usage_of(wrapped.response),
             time=wrapped.time,
@@ -184,7 +184,7 @@ class _Shared:
     def _message(self, raw: Any, api: Api) -> tuple[Any, Message]:
         key = (api, dumped(raw))
         if key not in self._messages:
-            self._messages[key] = (raw, message_of(raw, api))
+            self._messages[key] = (raw, message_of(raw))
         return self._messages[key]
 
     def _with_tools(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Tool, ...]]:

@@ -61,7 +61,7 @@ def unwrapped(record: Any) -> Wrapped | None:
     body = body_in(record)
     if body is None:
         return None
-    around = record if isinstance(record, dict) and body is not record else {}
+    around = record if isinstance(record, dict) else {}
     response = next((around[key] for key in _ANSWERS if around.get(key)), None)
     model = around.get("model")
     if "model" not in body and isinstance(model, str):

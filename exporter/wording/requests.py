@@ -43,8 +43,8 @@ _REMEDY: Final = {
     ChangeReason.DATE: "move it to the last message; if it must stay, change it once a day only",
     ChangeReason.ID: "move it to the last message, or keep one id for the whole conversation",
     ChangeReason.COUNTER: "move it to the last message, or leave it out",
-    ChangeReason.BILLING_LINE: "turn it off in the client, or remove it in a proxy: vLLM drops it "
-    "from the system prompt of /v1/messages only where it begins a text block",
+    ChangeReason.BILLING_LINE: "turn it off in the client, or remove it in a proxy. vLLM 0.32 "
+    "drops Claude Code's where it begins the system prompt (--url shows it)",
     ChangeReason.TOOLS_ADDED: "send all tools from the first request on, or add them at the end of "
     "the list",
     ChangeReason.TOOLS_REMOVED: "keep the list of tools, and forbid a tool with tool_choice or in "
@@ -134,9 +134,9 @@ def conclusion(totals: Totals, *, estimated: bool) -> str:
 def replayed(played: Sequence[ReplayedRequest], seconds_per_token: float | None) -> str:
     """What the engine served when the requests were sent again."""
     known = [one for one in played if one.cached_tokens is not None]
-    failed = sum(one.failure is not None for one in played)
+    failures = [one.failure for one in played if one.failure is not None]
     if not known:
-        return f"Replay: no cached tokens are known; {failed:,} of {len(played):,} requests failed."
+        return f"Replay: no cached tokens are known: {next(iter(failures), _NOT_TOLD)}."
     lost = sum(one.lost_tokens or 0 for one in known)
     attainable = sum(one.reusable_tokens for one in known)
     cached = sum(one.cached_tokens or 0 for one in known)
@@ -144,13 +144,15 @@ def replayed(played: Sequence[ReplayedRequest], seconds_per_token: float | None)
         f"Replay, with one salt for each conversation: the engine served {cached:,} of "
         f"{numbers.tokens(attainable)} that it could"
     )
-    said += "; it lost nothing." if lost == 0 else f"; it lost {lost:,} itself"
+    said += f"; it lost {lost:,} itself" if lost else "; it lost nothing"
     if lost and seconds_per_token is not None:
         said += f", about {numbers.seconds(lost * seconds_per_token)} of prefill"
-    said += "." if lost else ""
-    return said + (f" {failed:,} requests failed." if failed else "")
+    if failures:
+        said += f". {len(failures):,} of {len(played):,} requests failed, first: {failures[0]}"
+    return f"{said}."
 
 
+_NOT_TOLD = "the engine does not report them (start it with --enable-prompt-tokens-details)"
 ESTIMATED = (
     "The token counts are estimates without an engine; with --url they are exact, and the chat "
     "template counts too."

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _KEPT_TOKENS = 100_000_000
 """Tokens of earlier requests that are kept to compare with: 400 MB."""
 _MOST_CHANGES = 100
+_LEAST_PIECE, _PIECE = 4, 16
+"""Characters of a changed text that are looked for in the prompt."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,16 @@ class Explanation:
             explained = self._compared(explained, tokens, known)
         self._keep(explained, tokens)
         return explained
+
+    def first_change_is_in(self, text: str) -> None:
+        """Put the change that begins in `text` first in the last request. A template may write
+        system prompt, tools and messages in any order.
+        """
+        one = self.requests[-1]
+        found = next((each for each in one.changes if _begins_in(each, text)), None)
+        if found is not None:
+            others = (each for each in one.changes if each is not found)
+            self.requests[-1] = replace(one, changes=(found, *others))
 
     def _conversation(self, kinship: Kinship) -> int:
         if kinship.parent is not None and not kinship.opening:
@@ -101,3 +113,8 @@ class Explanation:
         while self._kept > _KEPT_TOKENS and len(self._tokens) > 1:
             oldest = next(iter(self._tokens))
             self._kept -= len(self._tokens.pop(oldest).sequence)
+
+
+def _begins_in(change: Change, text: str) -> bool:
+    piece = "".join(change.later.split())[:_PIECE]
+    return len(piece) >= _LEAST_PIECE and piece in "".join(text.split())

@@ -63,8 +63,8 @@ def text_change(earlier: str, later: str) -> TextChange | None:
     index = common_prefix(earlier, later)
     reason = (
         _same_json(earlier, later)
-        or _reasoning(earlier, later)
         or _whitespace(earlier, later)
+        or _reasoning(earlier, later)
         or _value(earlier, later, index)
         or ChangeReason.TEXT_EDITED
     )

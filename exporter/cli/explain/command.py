@@ -119,7 +119,8 @@ def _read(file: str) -> Recording:
 def _tell_skipped(found: ExplainedRecording) -> None:
     aside = console_on(sys.stderr)
     for one in found.skipped[:_LISTED]:
-        aside.print(f"{found.source}, {one.place}: {one.reason}", style="yellow")
+        line = f"{found.source}, {one.place}: {one.reason}"
+        aside.print(line, style="yellow", soft_wrap=True)
     if len(found.skipped) > _LISTED:
         left = len(found.skipped) - _LISTED
         aside.print(f"and {left:,} more that were not used", style="yellow")

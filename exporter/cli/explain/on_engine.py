@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from exporter.model.session import SessionResult
     from exporter.recording.reading import Recording
 
+_AFTER_TOKENS = 48
 _OF_ONE_REQUEST = {
     *(FailureReason.BAD_REQUEST, FailureReason.PROMPT_TOO_LONG, FailureReason.PROTOCOL),
     *(FailureReason.SERVER_ERROR, FailureReason.MODEL_NOT_FOUND),
@@ -59,7 +60,11 @@ async def explained_on(options: argparse.Namespace, recording: Recording) -> Exp
                 tick()
                 tokens = await _tokens(renderer, request, skipped)
                 if tokens is not None:
-                    explained.add(request, tokens)
+                    one = explained.add(request, tokens)
+                    if len(one.changes) > 1 and one.parts_at is not None:
+                        part = tokens.prompt[one.parts_at : one.parts_at + _AFTER_TOKENS]
+                        text = await client.detokenize(renderer.model_of(request), part)
+                        explained.first_change_is_in(text or "")
                     alone.add(request, Tokenized(tokens.prompt, tokens.prompt))
         if not explained.requests:
             raise ConfigError(f"{recording.source}: {skipped[-1].place}: {skipped[-1].reason}")

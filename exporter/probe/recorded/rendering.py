@@ -9,6 +9,7 @@ from exporter.analysis.requests.sharing import Tokenized
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import FailureReason
 from exporter.model.recorded import Api
+from exporter.recording.as_chat import as_chat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from exporter.engine.client.engine_client import EngineClient
     from exporter.model.recorded import RecordedRequest
 
-_NOT_RENDERED = ("stream", "stream_options", "cache_salt", "max_tokens", "max_completion_tokens")
+_SENT = (
+    *("messages", "input", "instructions", "system", "tools", "documents", "reasoning_effort"),
+    *("chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message"),
+    *("add_special_tokens", "mm_processor_kwargs", "thinking", "output_config", "reasoning"),
+)
+"""Fields of a request that its prompt depends on. Records of proxies have others beside them."""
+_NO_RENDER = {FailureReason.PROTOCOL, FailureReason.UNAUTHORIZED}
+"""vLLM without --enable-scale-out answers 403, an older one 404."""
 _TEMPLATE_VALUES = ("documents", "reasoning_effort")
 
 
@@ -58,21 +66,17 @@ class Renderer:
             try:
                 return await self._client.render(request.api, body)
             except EngineUnavailableError as error:
-                if request.api is not Api.CHAT or not _is_missing(error):
+                if error.reason not in _NO_RENDER:
                     raise
                 self._without_render.add(request.api)
-        return await self._client.token_ids(_for_tokenize(body))
-
-
-def _is_missing(error: EngineUnavailableError) -> bool:
-    return error.reason == FailureReason.PROTOCOL
+        return await self._client.token_ids(_for_tokenize(as_chat(body, request.api)))
 
 
 def body_to_send(
     request: RecordedRequest, model: str, answer: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """The body of a request without what does not change its prompt, and with an answer."""
-    body = {key: value for key, value in request.body.items() if key not in _NOT_RENDERED}
+    body = {key: request.body[key] for key in _SENT if key in request.body}
     key = "input" if request.api is Api.RESPONSES else "messages"
     given = body[key] if isinstance(body[key], list) else [{"role": "user", "content": body[key]}]
     limit = {"max_tokens": 1} if request.api is Api.MESSAGES else {}

@@ -6,7 +6,7 @@ answer is one token long, so what is measured is the prompt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import EngineUnavailableError
 from exporter.model.explained import ReplayedRequest
@@ -28,6 +28,12 @@ _LIMITS = {
     Api.RESPONSES: {"max_output_tokens": 1, "store": False},
 }
 """What each API calls the longest answer."""
+_NO_CALL: dict[Api, Any] = {
+    Api.CHAT: "none",
+    Api.MESSAGES: {"type": "none"},
+    Api.RESPONSES: "none",
+}
+"""Keeps the tools in the prompt, and is no error on a server without a tool parser."""
 
 
 class Replay:
@@ -67,12 +73,19 @@ class Replay:
         body = body_to_send(request, self._renderer.model_of(request))
         own = f"{self._salt}-{one.conversation}-{request.salt or ''}"
         body |= _LIMITS[request.api] | {"cache_salt": own, "stream": False}
+        if "tools" in body:
+            body["tool_choice"] = _NO_CALL[request.api]
         sent_at = self._clock.monotonic()
         try:
             answer = await self._client.send(request.api, body, self._seconds)
         except EngineUnavailableError as error:
             return ReplayedRequest(one.reusable_tokens, failure=error.detail)
         usage = usage_of(answer)
+        if usage.prompt_tokens not in {None, one.prompt_tokens}:
+            said = f"the engine counted {usage.prompt_tokens} prompt tokens, not the"
+            return ReplayedRequest(
+                one.reusable_tokens, failure=f"{said} {one.prompt_tokens} that it rendered"
+            )
         return ReplayedRequest(
             one.reusable_tokens,
             usage.cached_tokens,

@@ -1,0 +1,157 @@
+"""Each request of a recording: what it can reuse, what its client changed, and why."""
+
+from itertools import pairwise
+
+import agent_recordings
+import pytest
+from agent_recordings import CHANGES, Agent
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded_json import JSON
+
+from exporter.analysis.requests.estimated import Estimator
+from exporter.analysis.requests.explaining import Explanation
+from exporter.analysis.requests.totals import findings_of, totals_of
+from exporter.analysis.reuse.learning import Learned
+from exporter.analysis.reuse.rule import Rule
+from exporter.errors import RecordingError
+from exporter.recording.reading import read_recording
+
+UNIT = 16
+
+
+PLAIN = Rule(UNIT)
+
+
+def explained(*records, rule=PLAIN, isolated=False):
+    recording = read_recording(agent_recordings.lines(list(records)), "log")
+    estimator, explanation = Estimator(), Explanation(Learned(rule), isolated=isolated)
+    for request in recording.requests:
+        explanation.add(request, estimator.tokenized(request))
+    return explanation.requests
+
+
+def test_a_clean_agent_reuses_all_that_came_before():
+    found = explained(*Agent().requests(5))
+    assert not any(one.changes for one in found)
+    assert all(one.changed_tokens == 0 for one in found)
+    assert all(one.reusable_tokens > before.prompt_tokens - UNIT for before, one in pairwise(found))
+    assert totals_of(found).reusable_ratio == 1
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_the_reason_that_was_planted_is_found(reason):
+    found = explained(*Agent().requests(4, CHANGES[reason]))
+    (finding,) = findings_of(found)
+    assert finding.change.reason == reason
+    assert finding.changed_tokens == sum(one.changed_tokens for one in found)
+    assert {one.conversation for one in found} == {1}
+
+
+def test_reasoning_that_the_client_does_not_send_back_is_found():
+    found = explained(*Agent().requests(4, reasoning=True))
+    (finding,) = findings_of(found)
+    assert finding.change.reason == "reasoning_stripped"
+    assert (finding.change.place.number, finding.change.place.name) == (3, "assistant")
+
+
+def test_reasoning_that_was_not_sent_before_is_found():
+    def echo(number, body):
+        for message in body["messages"] if number == 2 else ():
+            if message["role"] == "assistant":
+                message["reasoning_content"] = "so far it went well, and I think that " * 3
+
+    (finding,) = findings_of(explained(*Agent().requests(3, echo)))
+    assert finding.change.reason == "reasoning_echoed"
+
+
+def test_another_model_and_another_salt_share_nothing():
+    for key, reason in (("model", "model_changed"), ("cache_salt", "salt_changed")):
+        found = explained(*Agent().requests(3, lambda n, body, k=key: body.update({k: f"x{n}"})))
+        assert [one.reusable_tokens for one in found] == [0, 0, 0]
+        assert [finding.change.reason for finding in findings_of(found)] == [reason]
+
+
+def test_the_place_of_a_change_is_message_field_and_character():
+    found = explained(*Agent().requests(2, CHANGES["time"]))
+    place = found[1].change.place
+    assert (place.section, place.number, place.field) == ("system", 1, "content")
+    assert place.character == len("You are an agent.\nNow: 2026-11-28 10:0") + 1
+
+
+def test_what_comes_after_a_change_is_lost_and_nothing_else():
+    clean = explained(*Agent().requests(2))
+    changed = explained(*Agent().requests(2, CHANGES["time"]))
+    assert changed[1].new_tokens <= clean[1].new_tokens + UNIT
+    assert changed[1].reusable_tokens < UNIT * 2
+
+
+def test_two_agents_at_once_are_two_conversations():
+    first, second = Agent(1).requests(4), Agent(2).requests(4)
+    found = explained(*(one for pair in zip(first, second, strict=True) for one in pair))
+    assert [one.conversation for one in found] == [1, 2] * 4
+    assert not any(one.changes for one in found)
+
+
+def test_a_sub_agent_with_the_same_system_prompt_is_a_conversation_of_its_own_and_reuses_it():
+    main, sub = Agent(1).requests(2), Agent(2).begun_like(Agent(1)).requests(2)
+    found = explained(*main, *sub)
+    assert [one.conversation for one in found] == [1, 1, 2, 2]
+    assert found[2].reusable_tokens > 300
+    assert not any(one.changes for one in found)
+
+
+def test_with_a_salt_for_each_conversation_two_do_not_share():
+    main, sub = Agent(1).requests(1), Agent(2).begun_like(Agent(1)).requests(1)
+    assert explained(*main, *sub)[1].reusable_tokens > 300
+    assert explained(*main, *sub, isolated=True)[1].reusable_tokens == 0
+
+
+def test_a_request_that_is_sent_again_reuses_all_but_its_last_block():
+    (one,) = Agent().requests(1)
+    found = explained(one, one)
+    assert found[1].reusable_tokens == (found[1].prompt_tokens - 1) // UNIT * UNIT
+    assert found[1].conversation == 1
+    assert not found[1].changes
+
+
+def test_a_question_that_is_asked_in_another_way_is_a_branch_and_no_fault():
+    records = Agent().requests(3)
+    branch = Agent().requests(3)[2]
+    branch["request"]["messages"][-1]["content"] = "And what does the license say of it?"
+    found = explained(*records, branch)
+    assert found[3].changed_tokens == 0
+    assert found[3].conversation == 1
+
+
+def test_the_engines_rule_decides_what_can_be_reused():
+    records = Agent().requests(3)
+    plain, dropped = explained(*records), explained(*records, rule=Rule(UNIT, dropped_blocks=1))
+    assert [a.reusable_tokens - b.reusable_tokens for a, b in zip(plain, dropped, strict=True)] == [
+        0, UNIT, UNIT,
+    ]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from([None, *CHANGES]), min_size=1, max_size=6), st.booleans())
+def test_the_parts_of_a_prompt_add_up_whatever_changes(reasons, isolated):
+    def change(number, body):
+        if reasons[number] is not None:
+            CHANGES[reasons[number]](number, body)
+
+    found = explained(*Agent().requests(len(reasons), change), isolated=isolated)
+    for one in found:
+        assert 0 <= one.reusable_tokens < one.prompt_tokens
+        assert one.changed_tokens >= 0
+        assert one.new_tokens >= 0
+        assert bool(one.changes) == (one.changed_tokens > 0)
+    totals = totals_of(found)
+    assert sum(each.changed_tokens for each in findings_of(found)) == totals.changed_tokens
+
+
+@given(st.lists(JSON, max_size=5))
+def test_any_recording_can_be_explained(values):
+    try:
+        found = explained(*values)
+    except RecordingError:
+        return
+    assert all(one.new_tokens >= 0 for one in found)
