@@ -41,17 +41,20 @@ COMMANDS = {
     "compare": "Compare engines, saved results, or one engine with and without its cache.",
     "check": "Test one engine: what is wrong with its prefix cache, and how to fix it.",
     "explain": "Show why an agent's recorded requests miss the cache, and what to change.",
+    "capture": "Record the requests of an agent by a proxy in front of an engine, for `explain`.",
     "scenario": "Make a scenario from logged requests.",
     "launch": "Create and start a managed target's container, or print its `docker run` line.",
     "config": "Check the configuration. Print each value and its source, with secrets hidden.",
     "completion": "Print a script that completes commands and options in bash, zsh or fish.",
 }
-_LONG_RUNNING = {"run", "demo", "simulate"}  # they unblock the signals below, in serving.py
+_LONG_RUNNING = {"run", "demo", "simulate", "capture"}
+"""They unblock the signals below, in serving.py."""
 # For commands whose module has another name.
 _MODULES = {
     "config": "show_config",
     "compare": "compare.command",
     "explain": "explain.command",
+    "capture": "capture.command",
     "probe": "probe.command",
     "scenario": "scenario.command",
 }

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
 
-from exporter.analysis.requests.estimated import Estimator
-from exporter.analysis.requests.explaining import Explanation
 from exporter.analysis.requests.totals import totals_of
-from exporter.analysis.reuse.learning import Learned
-from exporter.analysis.reuse.rule import Rule
+from exporter.cli.explain.estimating import estimated, read
 from exporter.cli.explain.on_engine import explained_on
 from exporter.cli.one_engine import SESSION_SETTINGS, add_engine_arguments
 from exporter.cli.parsing.parser import add_settings
 from exporter.cli.pipeline import add_color_argument, add_quiet_argument, prepare
 from exporter.cli.probe.command import ratio
-from exporter.errors import ConfigError, RecordingError
-from exporter.model.explained import ExplainedRecording
-from exporter.recording.reading import read_recording
+from exporter.errors import ConfigError
 from exporter.report.requests.json import requests_json
 from exporter.report.requests.text import requests_report, verdict
 from exporter.report.screen import console_on
@@ -31,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from exporter.cli.parsing.parser import Parser
-    from exporter.recording.reading import Recording
+    from exporter.model.explained import ExplainedRecording
 
 USAGE = "FILE [OPTIONS]"
 EXAMPLES = (
@@ -90,8 +84,8 @@ def main(options: argparse.Namespace) -> int:
     has_engine = bool(options.url or options.target or options.simulated)
     if options.replay and not has_engine:
         raise ConfigError("--replay needs an engine: --url, --target or --simulated")
-    recording = _read(options.file)
-    found = uvloop.run(explained_on(options, recording)) if has_engine else _estimated(recording)
+    recording = read(options.file)
+    found = uvloop.run(explained_on(options, recording)) if has_engine else estimated(recording)
     _tell_skipped(found)
     if options.json:
         print(json.dumps(requests_json(found, show_text=options.show_text), indent=2))
@@ -103,19 +97,6 @@ def main(options: argparse.Namespace) -> int:
     return _exit_code(found, options)
 
 
-def _read(file: str) -> Recording:
-    source = "standard input" if file == "-" else file
-    try:
-        if file == "-":
-            return read_recording(sys.stdin.buffer, source)
-        with Path(file).expanduser().open("rb") as lines:
-            return read_recording(lines, source)
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
-    except RecordingError as error:
-        raise ConfigError(str(error)) from error
-
-
 def _tell_skipped(found: ExplainedRecording) -> None:
     aside = console_on(sys.stderr)
     for one in found.skipped[:_LISTED]:
@@ -124,15 +105,6 @@ def _tell_skipped(found: ExplainedRecording) -> None:
     if len(found.skipped) > _LISTED:
         left = len(found.skipped) - _LISTED
         aside.print(f"and {left:,} more that were not used", style="yellow")
-
-
-def _estimated(recording: Recording) -> ExplainedRecording:
-    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)))
-    for request in recording.requests:
-        explanation.add(request, estimator.tokenized(request))
-    return ExplainedRecording(
-        recording.source, explanation.requests, recording.skipped, unit_tokens=_UNIT
-    )
 
 
 def _exit_code(found: ExplainedRecording, options: argparse.Namespace) -> int:

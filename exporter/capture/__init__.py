@@ -1,0 +1,1 @@
+"""A proxy in front of one engine that records the requests of agents."""

@@ -1,0 +1,89 @@
+"""The file of a recording: one line for each request, for its owner only, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+
+from exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+log = structlog.stdlib.get_logger(__name__)
+
+_WAITING_BYTES = 256 << 20
+"""Lines that wait for the disk. Beyond it lines are dropped, and counted."""
+
+
+class RecordingFile:
+    """Writes lines in the background, so that a slow disk delays no stream.
+
+    `written` counts the lines in the file, `dropped` those that did not fit into `most_bytes` or
+    could not be written.
+    """
+
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        """Create the file, readable by its owner only. Raises `ConfigError`."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o600)
+        except FileExistsError:
+            raise ConfigError(f"--out: {path} exists; remove it or name another file") from None
+        except OSError as error:
+            raise ConfigError(f"--out: {path} cannot be written: {error.strerror}") from error
+        self.path = path
+        self.written = 0
+        self.dropped = 0
+        self._left = most_bytes
+        self._waiting = 0
+        self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._write_all(), name="recording")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Write what waits, and close the file."""
+        self._lines.put_nowait(None)
+        if self._task is not None:
+            await self._task
+        os.close(self._descriptor)
+
+    def add(self, body: bytes, facts: Mapping[str, Any]) -> None:
+        """Record a request with its body, which is JSON, and what else is known of it."""
+        head = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
+        one_line = body.replace(b"\n", b" ").replace(b"\r", b" ")  # JSON texts have no line ends
+        line = head[:-1] + b',"request":' + one_line + b"}\n"
+        if len(line) > self._left or self._waiting + len(line) > _WAITING_BYTES:
+            if not self.dropped:
+                log.warning("capture.file_full", path=str(self.path), written=self.written)
+            self.dropped += 1
+            return
+        self._left -= len(line)
+        self._waiting += len(line)
+        self._lines.put_nowait(line)
+
+    async def _write_all(self) -> None:
+        while (line := await self._lines.get()) is not None:
+            try:
+                await asyncio.to_thread(_write, self._descriptor, line)
+            except OSError:
+                self.dropped += 1
+                self._left = 0
+                log.exception("capture.write_failed", path=str(self.path))
+            else:
+                self.written += 1
+            self._waiting -= len(line)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,1 @@
+"""`capture`: records the requests of an agent."""

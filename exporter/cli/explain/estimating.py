@@ -1,0 +1,45 @@
+"""Reads a recording, and explains it without an engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.analysis.requests.estimated import Estimator
+from exporter.analysis.requests.explaining import Explanation
+from exporter.analysis.reuse.learning import Learned
+from exporter.analysis.reuse.rule import Rule
+from exporter.errors import ConfigError, RecordingError
+from exporter.model.explained import ExplainedRecording
+from exporter.recording.reading import read_recording
+
+if TYPE_CHECKING:
+    from exporter.recording.reading import Recording
+
+_UNIT = 16
+"""Tokens of a block without an engine: vLLM's default on GPUs."""
+
+
+def read(file: str) -> Recording:
+    """The recording in a file, or with "-" on standard input. Raises `ConfigError`."""
+    source = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            return read_recording(sys.stdin.buffer, source)
+        with Path(file).expanduser().open("rb") as lines:
+            return read_recording(lines, source)
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
+    except RecordingError as error:
+        raise ConfigError(str(error)) from error
+
+
+def estimated(recording: Recording) -> ExplainedRecording:
+    """What the requests could reuse, in estimated tokens."""
+    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)))
+    for request in recording.requests:
+        explanation.add(request, estimator.tokenized(request))
+    return ExplainedRecording(
+        recording.source, explanation.requests, recording.skipped, unit_tokens=_UNIT
+    )
