@@ -6,6 +6,7 @@ have keys and cookies.
 
 from __future__ import annotations
 
+import io
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class Proxy:
         began, wall = time.monotonic(), time.time()
         body = await request.read()
         encoding = request.headers.get("Content-Encoding", "identity")
-        return _Exchange(api, body, encoding, began, wall), body
+        return _Exchange(api, body, encoding, began, wall), io.BytesIO(body)
 
     async def _answered(
         self, request: web.Request, answer: aiohttp.ClientResponse, exchange: _Exchange | None

@@ -70,6 +70,10 @@ class RecordingFile:
         self._waiting += len(line)
         self._lines.put_nowait(line)
 
+    async def flushed(self) -> None:
+        """Wait until all lines so far are in the file."""
+        await self._lines.join()
+
     async def _write_all(self) -> None:
         while (line := await self._lines.get()) is not None:
             try:
@@ -81,6 +85,7 @@ class RecordingFile:
             else:
                 self.written += 1
             self._waiting -= len(line)
+            self._lines.task_done()
 
 
 def _write(descriptor: int, line: bytes) -> None:

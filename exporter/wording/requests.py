@@ -158,3 +158,4 @@ ESTIMATED = (
     "template counts too."
 )
 NOTHING = "Nothing to change: each request begins with all of the one that it continues."
+NOTHING_REPEATED = "No request repeats enough of an earlier one to reuse it."

@@ -60,7 +60,8 @@ def verdict(found: ExplainedRecording) -> Text:
 def _findings(found: ExplainedRecording, *, show_text: bool) -> list[RenderableType]:
     findings = findings_of(found.requests)
     if not findings:
-        return [Text(words.NOTHING, "green")]
+        repeats = totals_of(found.requests).reusable_ratio is not None
+        return [Text(words.NOTHING, "green") if repeats else Text(words.NOTHING_REPEATED)]
     lines: list[RenderableType] = [Text("What to change, the most expensive first:", "bold")]
     for number, one in enumerate(findings, start=1):
         lines.append(Text(f"{number}. {words.finding(one)}"))
