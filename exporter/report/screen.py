@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
@@ -22,8 +23,12 @@ _IN_ASCII = str.maketrans(
     | dict.fromkeys("\u2018\u2019", "'")
     | dict.fromkeys("\u201c\u201d\u00ab\u00bb", '"')
     | {"\u2026": "...", "\u00b7": ".", "\u2192": "->", "\u00d7": "x", "\u00a0": " "}
+    | {"\u00b1": "+/-", "\u00b5": "u"}
     | {"\u2588": "#", "\u2501": "=", "\u2591": "="}  # full block, heavy line, light shade
 )
+
+
+_SPACES_AT_END = re.compile(r" +(?=\n)")
 
 
 def console_on(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
@@ -72,6 +77,8 @@ class _AsciiStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         shown = text.translate(_IN_ASCII).encode("ascii", "replace").decode("ascii")
+        if len(shown) > len(text):  # a line that was as wide as the terminal would be wrapped
+            shown = _SPACES_AT_END.sub("", shown)
         self._stream.write(shown)
         return len(text)
 

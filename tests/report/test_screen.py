@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
+from comparison_records import played, with_controls
 from hypothesis import given
 from hypothesis import strategies as st
 from publish_records import EAGLE_TURNS, TURNS, session, turn
 
+from exporter.report.comparison.facts import cold_sides, compare
+from exporter.report.comparison.table import comparison_report
 from exporter.report.screen import accepts_utf8, console_on
 from exporter.report.session.table import turn_table
 from exporter.report.session.text import session_report
@@ -58,6 +61,18 @@ def test_without_utf8_the_whole_report_is_ascii():
     assert "?" not in page.replace(" ? ", " ")  # only the mark of the unknown turn
     assert "# hit - lost . new" in page
     assert "SIMULATED" in page
+
+
+def test_without_utf8_a_comparison_is_ascii_and_no_line_is_wider_than_the_terminal():
+    sessions = [with_controls(played(n)) for n in range(6)]
+    stream = Stream("ascii")
+    whole = compare(cold_sides("one.json", sessions), interleaved=True, cold=True)
+    console_on(stream, {}).print(comparison_report(whole, interrupted=False))
+    page = stream.getvalue()
+    assert page.isascii()
+    assert "?" not in page
+    assert "(+/- " in " ".join(page.split())
+    assert max(map(len, page.splitlines())) <= 80
 
 
 def test_without_utf8_what_the_rule_gives_up_has_a_sign_of_its_own():
