@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 from deploy_stack import ROOT
+from fake_kubernetes import pod_object
 
 from exporter.config import KubernetesDiscovery, load
 
@@ -48,11 +49,23 @@ def source(resources, tmp_path) -> KubernetesDiscovery:
     return only
 
 
-def test_every_resource_fits_its_schema(resources, release_tools):
+# The pods of the API that the tests of discovery imitate.
+IMITATED = [
+    {"apiVersion": "v1", "kind": "Pod", **pod_object(**facts)}
+    for facts in (
+        {},
+        {"phase": "Pending", "ip": ""},
+        {"terminating": True, "annotations": {"a": "b"}},
+    )
+]
+
+
+@pytest.mark.parametrize("imitated", [False, True])
+def test_every_resource_fits_its_schema(resources, release_tools, imitated):
     command = [release_tools / "python", ROOT / "release" / "manifests.py"]
     done = subprocess.run(
         [*command, "--kubernetes", "1.28", "1.37"],
-        input=yaml.safe_dump_all(resources.values()),
+        input=yaml.safe_dump_all(IMITATED if imitated else resources.values()),
         capture_output=True,
         text=True,
         check=False,

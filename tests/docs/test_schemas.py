@@ -28,7 +28,7 @@ def test_the_schemas_are_current_make_schemas_writes_them():
     assert written == runpy.run_path(str(ROOT / "release/schemas.py"))["schemas"]()
 
 
-def test_the_schema_of_the_chart_s_values_is_current():
+def test_the_schema_of_the_chart_s_values_is_current_make_schemas_writes_it():
     script = runpy.run_path(str(ROOT / "release/schemas.py"))
     assert script["CHART"].read_text("utf-8") == script["chart_schema"]()
 

@@ -24,6 +24,14 @@ CONTAINER = {
     "resources": {"limits": {"nvidia.com/gpu": "1"}},
     "terminationMessagePath": "/dev/termination-log",
 }
+CONTAINER_STATUS = {
+    "name": "vllm",
+    "image": "vllm/vllm-openai:v0.32.0",
+    "imageID": "docker.io/vllm/vllm-openai@sha256:4f1c",
+    "restartCount": 0,
+    "started": True,
+    "state": {"running": {"startedAt": "2026-11-29T06:00:00Z"}},
+}
 
 
 def pod_object(
@@ -37,7 +45,7 @@ def pod_object(
         "conditions": [
             {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}
         ],
-        "containerStatuses": [{"name": "vllm", "ready": ready, "restartCount": 0}],
+        "containerStatuses": [CONTAINER_STATUS | {"ready": ready}],
     }
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}], "hostIP": "10.1.0.4"}
@@ -80,7 +88,7 @@ class Refused(Exception):  # noqa: N818 - an answer of the API
 class FakeKubernetes:
     """Use as a context manager. A test changes pods by `put` and `delete`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.version = 1000
         self.oldest = 0
         self.expires_by_status = False
@@ -95,7 +103,7 @@ class FakeKubernetes:
         self._changed = asyncio.Condition()
         self._streams: dict[web.StreamResponse, web.Request] = {}
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = port
         self.url = ""
 
     async def start(self, ssl_context=None) -> str:
