@@ -97,7 +97,7 @@ lock: install  ## write requirements/*.txt from pyproject.toml again
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra events pyproject.toml --output-file requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra report --extra events --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
+	  --extra report --extra events --extra otlp --group test --group check --group dashboards --group build pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --group build --constraint requirements/dev.txt pyproject.toml --output-file requirements/demo.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

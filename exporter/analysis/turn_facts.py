@@ -71,6 +71,7 @@ def turn_facts(turn: Chat, basis: TurnBasis) -> TurnFacts:
         latency_seconds=turn.latency_seconds,
         request_id=turn.request_id,
         inter_token_seconds=turn.inter_token_seconds,
+        sent_at=turn.sent_at,
         loss=lost,
         rule_losses=_rule_losses(basis, ideal, attainable),
         cached_tokens_source=None if cached is None else _source(usage),

@@ -23,6 +23,7 @@ from exporter.config.schema.discovery import (
     PodLabels,
     SourceSettings,
 )
+from exporter.config.schema.otlp import OtlpSettings
 from exporter.config.schema.settings import ProbeSettings, ScrapeSettings, Settings
 from exporter.config.schema.target import RankChoice, Target
 from exporter.config.schema.values import ListenAddress, is_url
@@ -40,6 +41,7 @@ __all__ = [
     "KubernetesDiscovery",
     "ListenAddress",
     "Loaded",
+    "OtlpSettings",
     "PodLabels",
     "ProbeSettings",
     "RankChoice",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from exporter.errors import ExporterError
 from exporter.loops import LoopHeartbeat, endless
 from exporter.metrics.history import History
 from exporter.metrics.store import Metrics
+from exporter.otlp.push import OtlpPush
 from exporter.report import charts
 from exporter.web.access import web_access
 from exporter.web.on_demand import route as on_demand
@@ -65,6 +67,7 @@ class Daemon:
             turn_label_limit=settings.probe.turn_label_limit,
             whole_page_targets=settings.metrics.whole_page_targets,
         )
+        self._otlp = self._make_otlp(settings)
         self._history = History(settings.history.sessions, settings.history.failures)
         self._context = TargetContext(
             clock,
@@ -73,6 +76,7 @@ class Daemon:
             self._spawn,
             instance=settings.instance,
             rules=RulesFile(settings.reuse_rules_file),
+            traces=self._otlp.session_finished if self._otlp else lambda _result: None,
         )
         self._fleet = Fleet(shared_settings_of(settings.probe, settings.scrape), self._context)
         self._lists = TargetLists(settings.targets)
@@ -87,6 +91,13 @@ class Daemon:
         self._changing = asyncio.Lock()  # guards the lists and the fleet
         self._reloader = Reloader(self._reload, self._metrics.exporter.reloads, clock)
         self._server, self._web = self._make_web(settings)
+
+    def _make_otlp(self, settings: Settings) -> OtlpPush | None:
+        if not settings.otlp.enabled:
+            return None
+        listen = settings.listen
+        instance = f"{socket.gethostname()}:{listen.port}"
+        return OtlpPush(settings.otlp, self._metrics, self._clock, instance=instance)
 
     def _make_web(self, settings: Settings) -> tuple[HttpServer, web_access.WebAccess]:
         """The HTTP server, with its TLS and passwords."""
@@ -148,6 +159,8 @@ class Daemon:
                 self._discovery.apply(self._settings.discovery)
                 heartbeat = LoopHeartbeat("reload", self._metrics.exporter.loops, self._clock)
                 own = [self._spawn(heartbeat, self._reloader.run)]
+                if self._otlp is not None:
+                    own += self._otlp.start(self._spawn)
                 log.info("daemon.started", url=self.url, targets=len(self._settings.targets))
                 if started is not None:
                     started()
@@ -201,6 +214,8 @@ class Daemon:
         for task in (*own, *self._web.tasks(), *self._discovery.tasks()):
             task.cancel()
         await self._fleet.stop()
+        if self._otlp is not None:
+            await self._otlp.close(self._settings.shutdown.grace_seconds)
 
     def _spawn(self, heartbeat: LoopHeartbeat, loop: Loop) -> asyncio.Task[None]:
         if self._group is None:

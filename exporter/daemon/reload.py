@@ -109,6 +109,7 @@ def refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
         "listen": old.listen != new.listen,
         "page.grafana_url": old.page != new.page,
         "reuse_rules_file": old.reuse_rules_file != new.reuse_rules_file,
+        "otlp": old.otlp != new.otlp,
         "shutdown.grace_seconds": old.shutdown != new.shutdown,
         "metrics.http_sd_address": old.metrics.http_sd_address != new.metrics.http_sd_address,
         "web_probe_enabled": old.web_probe_enabled != new.web_probe_enabled,

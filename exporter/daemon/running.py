@@ -71,7 +71,9 @@ class RunningTarget:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
         target, scrape = spec.target, spec.shared.scrape
-        self._state = TargetState(target.name, target.mode, target.base_url)
+        self._state = TargetState(
+            target.name, target.mode, target.base_url, created_time=context.clock.time()
+        )
         if before is not None and self.same_engine(before):
             self._state = before._state  # noqa: SLF001 - of the same class
         self._scrape_heartbeat = self._heartbeat("scrape")
@@ -213,7 +215,10 @@ class RunningTarget:
         """Play one session for a client. Raises `NoSuchScenarioError`."""
         played = self.spec.shared.scenarios
         kind = await asyncio.to_thread(scenario_named, scenario, played)  # may read a file
-        return await self._probing.on_demand.play(kind, timeout_seconds)
+        answer = await self._probing.on_demand.play(kind, timeout_seconds)
+        if answer.session is not None:
+            self._context.traces(answer.session)
+        return answer
 
     def _all_tasks(self) -> list[asyncio.Task[None]]:
         return [*self._tasks, *(self._supervision.tasks() if self._supervision else [])]
@@ -249,6 +254,7 @@ class RunningTarget:
         if not result.heartbeat:
             self._context.history.add(result)
         self._state.session_finished(result)
+        self._context.traces(result)
         if self._supervision is not None:
             self._supervision.supervisor.session_finished(result)
 

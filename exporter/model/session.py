@@ -168,6 +168,7 @@ class TurnFacts:
     """Cached tokens from a tier below the engine's own cache, such as a KV store. Null: unknown, or
     there is no such tier."""
     inter_token_seconds: Annotated[tuple[float, ...], Field(exclude=True)] = ()
+    sent_at: Annotated[float | None, Field(exclude=True)] = None  # monotonic seconds
 
     @property
     def ideal_hit_ratio(self) -> float | None:
@@ -297,6 +298,8 @@ class SessionResult:
     data_parallel_rank: Annotated[int, Field(ge=0)] | None = None
     """The rank that all its requests were pinned to; null if vLLM chose the ranks."""
     heartbeat: Annotated[bool, Field(exclude=True)] = False  # a short one between full sessions
+    started_at: Annotated[float | None, Field(exclude=True)] = None  # monotonic seconds
+    failed_sent_at: Annotated[float | None, Field(exclude=True)] = None  # of the failed turn
     failed_turn: Annotated[
         int | None, Field(exclude=True, validation_alias=AliasPath("failure", "turn"))
     ] = None

@@ -33,7 +33,8 @@ def session_json(result: SessionResult) -> dict[str, Any]:
 
 
 _NAMES = [each.name for each in fields(TurnFacts)]
+_INTERNAL = ("inter_token_seconds", "sent_at")
 _AFTER_COMPUTED = tuple(
-    name for name in _NAMES[_NAMES.index("control") + 1 :] if name != "inter_token_seconds"
+    name for name in _NAMES[_NAMES.index("control") + 1 :] if name not in _INTERNAL
 )
 """pydantic puts computed keys last, but these came later."""

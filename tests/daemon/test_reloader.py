@@ -143,6 +143,7 @@ REFUSED = {
     "web_reload_enabled": {"web_reload_enabled": True},
     "shutdown": {"shutdown": {"grace_seconds": 2}},
     "reuse_rules_file": {"reuse_rules_file": "/var/lib/vllm-cache-exporter/rules.json"},
+    "otlp": {"otlp": {"interval_seconds": 2}},
     "page": {"page": {"grafana_url": "http://grafana:3000"}},
 }
 

@@ -69,6 +69,7 @@ def full(published):
         published.metrics.targets["local"].cost.prices,
     ) = 2_000_000, Prices(2.5, "EUR", 400.0)
     local = published.metrics.targets["local"]
+    published.metrics.exporter.otlp.on("traces")
     local.interval_seconds, local.heartbeat_seconds = 60.0, 100.0
     local.admission_checked(None)
     local.footprint_changed(Footprint(8_000, 80_000, 8_000.0))

@@ -62,11 +62,16 @@ def _well_formed(text: str) -> bool:
         return False
 
 
-def _check_header_value(secret: SecretStr) -> SecretStr:
+def _check_plain_value(secret: SecretStr) -> SecretStr:
     value = secret.get_secret_value()
     if not value or value != value.strip() or not value.isascii() or not value.isprintable():
         raise mistake("must be printable ASCII, not empty, and not begin or end with a space")
-    if not _well_formed(value):
+    return secret
+
+
+def _check_header_value(secret: SecretStr) -> SecretStr:
+    _check_plain_value(secret)
+    if not _well_formed(secret.get_secret_value()):
         raise mistake(_PLACEHOLDERS)
     return secret
 
@@ -133,5 +138,10 @@ Headers = Annotated[
     Mapping[HeaderName, Annotated[SecretStr, AfterValidator(_check_header_value)]],
     WrapValidator(_check_names),
 ]
+PlainHeaders = Annotated[
+    Mapping[HeaderName, Annotated[SecretStr, AfterValidator(_check_plain_value)]],
+    WrapValidator(_check_names),
+]
+"""Without placeholders."""
 HeaderFiles = Mapping[HeaderName, ConfigPath]
 ExtraBody = Annotated[Mapping[str, Any], WrapValidator(_check_fields)]

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from exporter.config.schema.discovery import DiscoverySettings
+from exporter.config.schema.otlp import OtlpSettings
 from exporter.config.schema.target import Target
 from exporter.config.schema.values import (
     ConfigPath,
@@ -253,6 +254,8 @@ class Settings(BaseSettings, Section):
     page: PageSettings = PageSettings()
 
     metrics: MetricsSettings = MetricsSettings()
+
+    otlp: OtlpSettings = OtlpSettings()
 
     shutdown: ShutdownSettings = ShutdownSettings()
 

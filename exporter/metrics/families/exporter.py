@@ -54,6 +54,18 @@ EXPORTER: Final[tuple[Family[ExporterState], ...]] = (
         by("outcome", lambda state: state.reloads.outcomes),
         "Reloads of the configuration, by outcome.",
     ),
+    counter(
+        "vllm_exporter_otlp_exports_total",
+        Reader(("signal", "outcome"), lambda state: state.otlp.exports.items()),
+        "Exports over OTLP, by signal (metrics, traces) and outcome (success, failure). One that "
+        "was repeated within its timeout counts once. Only where OTLP is on.",
+    ),
+    counter(
+        "vllm_exporter_otlp_dropped_sessions_total",
+        one(lambda state: state.otlp.dropped_sessions),
+        "Sessions and heartbeats whose spans are lost: the receiver refused them for good, or was "
+        "away until too many waited. Only where traces are sent.",
+    ),
 )
 
 LOOPS: Final[tuple[Family[Loops], ...]] = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from exporter.metrics.state.otlp import OtlpState
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -80,6 +82,7 @@ class ExporterState:
     web_config_in_force: bool | None = None  # None: no such file is configured
     reloads: Reloads = field(default_factory=Reloads)
     discovery: dict[str, SourceState] = field(default_factory=dict)  # by source
+    otlp: OtlpState = field(default_factory=OtlpState)
 
     def web_config_checked(self, *, in_force: bool) -> None:
         self.web_config_in_force = in_force

@@ -49,6 +49,11 @@ class Distribution:
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Observations in each bucket; the last one is above all bounds."""
+        return tuple(self._counts)
+
     def cumulative(self) -> list[int]:
         """Observations up to each bound; the last number is of all observations."""
         return list(accumulate(self._counts))

@@ -66,6 +66,7 @@ class TargetState:
     name: str
     mode: str = "external"
     url: str | None = None
+    created_time: float | None = None  # Unix time from which its counters count
     turn_label_limit: int = 32
     sessions: int = 0
     failures: dict[FailureReason, int] = field(

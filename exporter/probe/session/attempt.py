@@ -177,6 +177,7 @@ class Attempt:
             raise StartOverError
         record.failure = await self._told_apart(turn.if_sent_once().failure)
         record.failed_turn, record.failed_request_id = turn.index, turn.request_id
+        record.failed_sent_at = turn.sent_at
 
     async def _told_apart(self, failure: Failure | None) -> Failure | None:
         """The failure, or the rest of an engine that is known not to hang: it says that it sleeps,

@@ -52,6 +52,7 @@ class SessionRecord:
     failure: Failure | None = None
     failed_turn: int | None = None
     failed_request_id: str | None = None
+    failed_sent_at: float | None = None
     prefix: PrefixStability | None = None
     nonce: bool = False  # a nonce in the prompt, not the salt, keeps the session apart
     sent_twice: bool = False  # it started over because a prompt may have been computed twice
@@ -117,6 +118,8 @@ class SessionRecord:
             failure=self.failure,
             failed_turn=self.failed_turn,
             failed_request_id=self.failed_request_id,
+            failed_sent_at=self.failed_sent_at,
+            started_at=self.started_at,
             notices=frozenset(self.notices | self._late_notices(simulated=simulated)),
             prefix=self.prefix,
             extra_tokens=sent - sum(facts.consumed_tokens or 0 for facts in self.facts),

@@ -1,0 +1,26 @@
+"""What is sent over OTLP, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from exporter.model.session import SessionResult
+
+
+class Queued(NamedTuple):
+    """A session, the URL of its target, and the seed of its ids: they stay if it is sent again."""
+
+    result: SessionResult
+    url: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`reason` is a short word, "" after success. `lasting`: the same data would fail again."""
+
+    reason: str = ""
+    detail: str = ""
+    lasting: bool = False
