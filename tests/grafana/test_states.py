@@ -36,7 +36,7 @@ CONTAINER = {
     "Events over time",
     "The container",
 }
-USERS = {"Hit ratio of users", "Hit ratio of users, by window"}
+USERS = {"Hit ratio of users", "Hit ratio of users, by window", "Time to first token of users"}
 LAST_HIT_RATIO = {
     "Hit ratio of the last session",
     "Efficiency of the last session",
@@ -100,7 +100,9 @@ STILL_AVERAGED = {
     "Median time to first token, warm",
     "Preemptions",
     "Prompt tokens of all traffic, and saved for users",
+    "Slower than the objective on time to first token",
     "Time between tokens",
+    "Time to first token of users",
     "Time to first token with and without the cache, by turn",
     "Time to first token, warm and cold",
     "Tokens saved per second",

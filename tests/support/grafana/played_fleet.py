@@ -57,7 +57,7 @@ _EXPORTER = """\
 interval_seconds = 1
 timeout_seconds = 1
 [probe]
-interval_seconds = 2
+interval_seconds = 3  # so that there are scrapes between sessions: they show users' times
 heartbeat_interval_seconds = 0
 tokens_per_hour = 0
 max_cache_turnover_per_hour = 0
