@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from dataclasses import replace
 
+import certifi
 import pytest
-from otlp_receiver import attributes, samples, spans
+from otlp_receiver import attributes, samples, serving, spans
 from publish_records import TURNS, engine_view, session
 from samples_page import publish
 from structlog.testing import capture_logs
+from web_files import CERTIFICATES
 
 from exporter.clock import SystemClock
 from exporter.config import OtlpSettings
@@ -204,6 +207,41 @@ async def test_spans_that_the_receiver_refuses_for_good_are_dropped_counted_and_
     assert "400" in line["meaning"]
     assert asked >= 1
     assert len(spans(receiver)) == 1 + len(TURNS), "only the later session"
+
+
+@pytest.fixture
+async def tls_receiver():
+    """It asks for a certificate of the client."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CERTIFICATES / "ca.pem")
+    context.load_cert_chain(CERTIFICATES / "first.pem", CERTIFICATES / "first.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with serving(context) as made:
+        yield made
+
+
+async def test_certificates_are_checked_and_sent(tls_receiver, metrics, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())  # requests would prefer it
+    known = {
+        "ca_file": CERTIFICATES / "ca.pem",
+        "client_certificate_file": CERTIFICATES / "client.pem",
+        "client_key_file": CERTIFICATES / "client.key",
+    }
+    async with pushing(metrics, settings(tls_receiver, **known)) as push:
+        push.session_finished(timed())
+        await tls_receiver.until("both", lambda: tls_receiver.metrics and tls_receiver.traces)
+    tls_receiver.metrics.clear()
+    for missing in known:
+        some = {key: file for key, file in known.items() if key != missing}
+        if missing == "client_certificate_file":
+            del some["client_key_file"]
+        failures = exports(metrics, "metrics", "failure")
+        given = settings(tls_receiver, traces_enabled=False, timeout_seconds=0.2, **some)
+        async with pushing(metrics, given):
+            await tls_receiver.until(
+                f"a failure without {missing}",
+                lambda before=failures: exports(metrics, "metrics", "failure") > before,
+            )
+    assert not tls_receiver.metrics
 
 
 async def test_a_redirect_is_no_success(receiver, metrics):

@@ -15,15 +15,26 @@ import pytest
 from canaries import ECHOES, PASSWORD, PLANTED, configuration, echo_engine, seen_in
 from commands import LoopThread, run_command
 from fake_clock import FakeClock
+from otlp_receiver import receiver
 
 from exporter.metrics.history import History
 from exporter.metrics.store import Metrics
 from exporter.web.server import create_app
 
 ENVIRONMENT = {"VLLM_EXPORTER_TARGETS__1__API_KEY": PLANTED["key in the environment"]}
+PUSHING = {
+    "VLLM_EXPORTER_WEB_PROBE_ENABLED": "true",
+    "VLLM_EXPORTER_OTLP__METRICS_ENABLED": "true",
+    "VLLM_EXPORTER_OTLP__TRACES_ENABLED": "true",
+    "VLLM_EXPORTER_OTLP__INTERVAL_SECONDS": "1",
+    "VLLM_EXPORTER_OTLP__HEADERS__X_KEY": PLANTED["header of the receiver"],
+}
 ALICE = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
 WRONG = "Basic " + base64.b64encode(f"alice:{PASSWORD}x".encode()).decode()
 OF_A_TARGET = ("/", "/metrics", "/api/v1/sessions", "/api/v1/targets", "/report.png")
+
+
+__all__ = ["receiver"]
 
 
 def every_path(targets) -> list[str]:
@@ -85,10 +96,12 @@ def engine_beside():
 
 
 async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
-    engine, daemon, tmp_path
+    engine, daemon, receiver, tmp_path
 ):
     file, log = configuration(tmp_path, engine), tmp_path / "log"
-    async with daemon(log, "--config", str(file), "--log.level", "debug", **ENVIRONMENT) as at:
+    receiver.status = 401  # until the pages are read: what is refused is logged
+    variables = {**ENVIRONMENT, **PUSHING, "VLLM_EXPORTER_OTLP__ENDPOINT": receiver.url}
+    async with daemon(log, "--config", str(file), "--log.level", "debug", **variables) as at:
 
         async def all_ended():
             return ended_everywhere(await asyncio.to_thread(ask, at.url, "/metrics"))
@@ -97,6 +110,11 @@ async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
         pages = {}
         for path in every_path(("sound", *ECHOES, "nobody", "managed")):
             pages[path] = await asyncio.to_thread(ask, at.url, path)
+        for name in ("sound", *ECHOES):
+            for path in (f"/probe?target={name}", f"/probe?target={name}&debug=true"):
+                pages[path] = await asyncio.to_thread(ask, at.url, path)
+        await receiver.until("both signals", lambda: receiver.asked > 2)
+        receiver.status = 200
         pages["a stranger's"] = await asyncio.to_thread(ask, at.url, "/metrics", None)
         pages["a guesser's"] = await asyncio.to_thread(ask, at.url, "/metrics", WRONG)
         pages["the process list"] = command_line(at.process.pid)
@@ -105,10 +123,18 @@ async def test_no_output_of_the_daemon_contains_a_secret_or_a_conversation(
         pages["an answer to no HTTP"] = (await reader.read()).decode()
         writer.close()
         assert await at.stop() == 0
+    pages["the metrics that were pushed"] = str(receiver.metrics)
+    pages["the spans that were pushed"] = str(receiver.traces)
     pages["the log"] = log.read_text("utf-8")
     events = {json.loads(line)["event"] for line in pages["the log"].splitlines()}
     assert {"session.failed", "http.not_admitted", "http.bad_request", "docker.failed"} <= events
+    assert "otlp.export_failed" in events
+    pushed = pages["the spans that were pushed"]
+    assert "gen_ai.usage.input_tokens" in pushed
+    assert "HTTP 500" in pushed
+    assert "vllm_probe_session_failures_total" in pages["the metrics that were pushed"]
     assert not any("crash" in event or "unexpected" in event for event in events)
+    assert "vllm_probe_on_demand" in pages["/probe?target=sound"]
     # The canary in the path is the client's own.
     found = {place: seen for place, page in pages.items() if (seen := seen_in(page))}
     assert found == {}

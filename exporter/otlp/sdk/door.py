@@ -62,6 +62,8 @@ class _Session(requests.Session):
 
     def request(self, *args: Any, **more: Any) -> requests.Response:
         place = _place(str(more.get("url", "")))
+        # As an argument: requests prefers REQUESTS_CA_BUNDLE to a session's own certificates.
+        more.setdefault("verify", self.verify)
         try:
             response = super().request(*args, **more)
         except requests.RequestException as error:

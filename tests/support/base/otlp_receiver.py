@@ -66,14 +66,14 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def serving():
-    """A receiver that listens."""
+async def serving(tls=None):
+    """A receiver that listens, with TLS if there is a context."""
     made = Receiver()
     runner = web.AppRunner(made.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    made.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    made.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
     try:
         yield made
     finally:

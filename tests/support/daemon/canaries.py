@@ -24,6 +24,7 @@ PLANTED = {
     "header in the file": "canaryHeaderInTheFile",
     "header in its own file": "canaryHeaderInItsOwnFile",
     "header on the command line": "canaryHeaderOnTheCommandLine",
+    "header of the receiver": "canaryHeaderOfTheReceiver",
     "token": "canaryHuggingFaceToken",
     "secret variable": "canarySecretVariable",
     "password": PASSWORD,
