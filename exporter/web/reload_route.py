@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _OFF = (
-    "403 a reload over HTTP is disabled: set web_reload_enabled = true and restart, or send the process "
-    "SIGHUP\n"
+    "403 a reload over HTTP is disabled: set web_reload_enabled = true and restart, or send the "
+    "process SIGHUP\n"
 )
 _FOREIGN = "403 a page of another site may not reload the configuration\n"
 

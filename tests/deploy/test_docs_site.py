@@ -46,6 +46,26 @@ def test_every_page_is_there_and_no_link_is_dead(site):
         assert (site / made.with_suffix(".html")).exists(), page
 
 
+def test_every_page_but_a_runbook_is_in_the_navigation():
+    named = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    missing = [each.name for each in (ROOT / "docs").glob("*.md") if f" {each.name}\n" not in named]
+    assert not missing
+
+
+def test_a_list_with_blocks_in_its_items_is_one_list_on_the_site(site):
+    page = (site / "systemd.html").read_text("utf-8")
+    install = page.partition('id="install"')[2].partition('id="upgrade"')[0]
+    assert install.count("<ol>") == 1
+    (items,) = re.findall("<ol>.*</ol>", install, re.DOTALL)
+    assert items.count("<li>") == 4
+    assert items.count('class="highlight"') == 3
+    wheel = (site / "installation.html").read_text("utf-8").partition('id="a-wheel"')[2]
+    (upgrade,) = re.findall(
+        "<li>\\s*<p><strong>Upgrade.*?</li>", wheel.partition("<h3")[0], re.DOTALL
+    )
+    assert "<pre>" in upgrade
+
+
 def test_words_of_the_pages_are_found_by_the_search(site):
     index = json.loads((site / "search/search_index.json").read_text("utf-8"))
     text = " ".join(each["title"] + each["text"] for each in index["docs"])
@@ -64,7 +84,8 @@ def test_a_dead_link_fails_the_build(release_tools, tmp_path):
     (tmp_path / "docs/README.md").write_text("[gone](gone.md)", "utf-8")
     config = tmp_path / "mkdocs.yml"
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
-    config.write_text(text.partition("\nnav:")[0], "utf-8")
+    text = text.partition("\nnav:")[0].replace("[release/", f"[{ROOT}/release/")
+    config.write_text(text, "utf-8")
     run = build(release_tools, tmp_path / "site", config)
     assert run.returncode != 0
     assert "gone.md" in run.stderr
