@@ -189,7 +189,7 @@ def _load() -> list[timeseries.Panel]:
             query("A", promql.gauge("vllm_engine_kv_cache_usage_ratio")),
         ).links([parts.runbook("KV cache saturated", "kv-cache-saturated")]),
         dress(
-            kinds.lines().min(0),
+            kinds.lines().min(0).decimals(0),
             "Requests running and waiting",
             "Requests that the engine computes now, and requests that wait in its queue.",
             parts.COUNT,

@@ -262,7 +262,7 @@ MOST_TURNS: Final = 24
 
 def grid(empty: str = UNKNOWN) -> table.Panel:
     """A table whose columns share the width, down to that of a short number."""
-    return table.Panel().no_value(empty).min_width(75)
+    return table.Panel().no_value(empty).min_width(75).mappings([unknown_word()])
 
 
 def lines_at_thresholds() -> common.GraphThresholdsStyleConfig:

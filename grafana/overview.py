@@ -41,7 +41,8 @@ def _working() -> list[stat.Panel | timeseries.Panel]:
             "Hit ratio of the last session",
             "Share of the prompt tokens of the probe's last session that came from the prefix "
             "cache, without the first turn, which is always cold. Where there was no session, that "
-            "of the last heartbeat. Unknown if the session failed. The alerts use the same value.",
+            "of the last heartbeat. Unknown if the session failed. The alerts use the same value. "
+            "Green does not mean that it is as high as it can be: see the efficiency.",
             parts.RATIO,
             (8, 5),
             rows("A", promql.each_target(promql.LAST_SESSION)),
@@ -251,7 +252,8 @@ def _alive() -> list[stat.Panel | statetimeline.Panel | table.Panel]:
             kinds.verdict(UP),
             "Exporter",
             "Whether Prometheus can scrape the exporter (job vllm-cache-exporter). While it "
-            "cannot, all that the exporter measures is unknown.",
+            "cannot, all that the exporter measures is unknown, and links to it do not work: what "
+            "to do is in docs/runbooks/exporter-down.md.",
             "none",
             (4, 7),
             now("A", promql.EXPORTER_UP, "exporter"),
@@ -323,7 +325,7 @@ def _probe() -> list[stat.Panel | table.Panel | timeseries.Panel]:
             ),
         ),
         dress(
-            kinds.areas(),
+            kinds.areas().decimals(0),
             "Failed sessions, by reason",
             "Sessions that did not finish, over the averaging window, by the reason of the turn "
             "that failed.",

@@ -238,7 +238,7 @@ def _controls() -> list[barchart.Panel | timeseries.Panel]:
             *(rows(ref, averaged[name]) for ref, name in refs.items()),
         ),
         dress(
-            kinds.areas(),
+            kinds.areas().decimals(0),
             "Cold controls, by outcome",
             "Controls that were sent, over the averaging window. Only controls that were really "
             "cold count.",

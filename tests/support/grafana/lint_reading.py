@@ -49,8 +49,8 @@ def overridden(one: Panel) -> dict[str, dict[str, Any]]:
 
 
 def coloured(one: Panel) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The fields that Grafana colours by their value, with their settings."""
-    if one["type"] in {"stat", "bargauge"}:
+    """The fields that Grafana colours by their value, or that may be NaN, with their settings."""
+    if one["type"] in {"stat", "bargauge"} or "NaN" in expressions(one):
         yield "", defaults(one)
     for field, settings in overridden(one).items() if one["type"] == "table" else ():
         if "custom.cellOptions" in settings:

@@ -143,7 +143,7 @@ def a_legend_says_whose_value_it_is(boards: Boards) -> Iterator[str]:
 
 
 def counts_have_no_decimals(boards: Boards) -> Iterator[str]:
-    for one in panels(boards, "stat", "bargauge", "table"):
+    for one in panels(boards, "stat", "bargauge", "table", "timeseries"):
         for settings in (defaults(one) | own for own in overridden(one).values() or [{}]):
             if settings.get("unit") == "short" and settings.get("decimals") != 0:
                 yield one["title"]
