@@ -253,7 +253,7 @@ def _alive() -> list[stat.Panel | statetimeline.Panel | table.Panel]:
             "Exporter",
             "Whether Prometheus can scrape the exporter (job vllm-cache-exporter). While it "
             "cannot, all that the exporter measures is unknown, and links to it do not work: what "
-            "to do is in docs/runbooks/exporter-down.md.",
+            "to do is on the page exporter-down of the docs.",
             "none",
             (4, 7),
             now("A", promql.EXPORTER_UP, "exporter"),
