@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 
-PATIENCE = 30.0  # seconds for each of the parts of the story: a bound, each takes about ten
+PATIENCE = 60.0  # seconds for each part of the story: a bound, each takes about ten
 WINDOW = "5m"  # longer than the story, so that the windows keep what was before
 WITHOUT_EXPORTER = "without the exporter"
 

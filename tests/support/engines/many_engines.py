@@ -1,7 +1,7 @@
 """Several simulated engines in one process, which a test can stop or kill as one.
 
-`python many_engines.py COUNT [SCALE]` writes their URLs as a line of JSON, and serves until its
-standard input ends. SCALE multiplies every simulated wait; without it they answer at once.
+`python many_engines.py COUNT [prefill]` writes their URLs as a line of JSON, and serves until its
+standard input ends. They answer at once; with `prefill` they take their time for a prompt.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-async def _serve(count: int, scale: float) -> None:
-    settings = SimulatorSettings(port=0, time_scale=scale)
+async def _serve(count: int, *, prefill: bool) -> None:
+    settings = SimulatorSettings(
+        port=0, time_scale=float(prefill), decode_seconds_per_token=0.0, jitter_ratio=0.0
+    )
     async with contextlib.AsyncExitStack() as stack:
         engines = [Simulator(settings) for _ in range(count)]
         for each in engines:
@@ -56,4 +58,4 @@ async def engines_of(count: int) -> AsyncIterator[Engines]:
 
 if __name__ == "__main__":
     logs.configure("console", "error")
-    asyncio.run(_serve(int(sys.argv[1]), float("".join(sys.argv[2:]) or 0)))
+    asyncio.run(_serve(int(sys.argv[1]), prefill=sys.argv[2:] == ["prefill"]))

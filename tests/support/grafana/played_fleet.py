@@ -54,24 +54,23 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
 
 _EXPORTER = """\
 [scrape]
-interval_seconds = 1
-timeout_seconds = 1
+interval_seconds = 2
+timeout_seconds = 2
 [probe]
-interval_seconds = 3  # so that there are scrapes between sessions: they show users' times
+interval_seconds = 5  # so that there are scrapes between sessions: they show users' times
 heartbeat_interval_seconds = 0
 tokens_per_hour = 0
 max_cache_turnover_per_hour = 0
 quiet_after_seconds = 0
 max_prefill_share_ratio = 1
 control_ratio = 0.25
-retention_gaps_seconds = [1]
+retention_gaps_seconds = [5]
 """
 _TARGET = """\
 [[targets]]
 name = "{}"
 url = "{}"
 """
-_SCALE = 0.1  # of the simulated waits
 
 
 @contextlib.contextmanager
@@ -79,7 +78,7 @@ def engines() -> Iterator[dict[str, str]]:
     """The URL of each target's engine."""
     names = [HEALTHY, *FAULTS]
     process = subprocess.Popen(
-        [sys.executable, many_engines.__file__, str(len(names)), str(_SCALE)],
+        [sys.executable, many_engines.__file__, str(len(names)), "prefill"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -133,7 +132,7 @@ def users(engine: str) -> Iterator[None]:
     over = threading.Event()
 
     def ask() -> None:
-        while not over.wait(0.5):
+        while not over.wait(1):
             post(f"{engine}/v1/chat/completions", body)
 
     thread = threading.Thread(target=ask)
