@@ -24,6 +24,7 @@ pytestmark = pytest.mark.docker
 PATIENCE = 60.0  # seconds for each part of the story: a bound, each takes about ten
 WINDOW = "5m"  # longer than the story, so that the windows keep what was before
 WITHOUT_EXPORTER = "without the exporter"
+ALL_TARGETS = "all targets"
 
 # What is empty on a healthy target: what needs a router, a flag or a container.
 ROUTER = {"Hit ratio by replica", "Turns on the replica of the turn before"}
@@ -73,6 +74,7 @@ EMPTY: dict[str, set[str]] = {
     "no-details": ALONE | USERS | LAST_HIT_RATIO,
     "no-caching": ALONE | USERS,
     "salts": ALONE | USERS,
+    ALL_TARGETS: ROUTER | FLAG,
 }
 OF_CONTAINER = {*CONTAINER, "Docker", "Time in this state", "Duration of the last start"}
 EMPTY_OF_CONTAINER: dict[str, set[str]] = {
@@ -166,7 +168,7 @@ def titles() -> set[str]:
 
 def empty_panels(stack, state: str) -> set[str]:
     """A panel that several dashboards have is empty only if it is in all of them."""
-    target = HEALTHY if state == WITHOUT_EXPORTER else state
+    target = {WITHOUT_EXPORTER: HEALTHY, ALL_TARGETS: ".*"}.get(state, state)
     filled = {
         one["title"]
         for name in MODELS
@@ -211,7 +213,7 @@ def story(tmp_path_factory, scraped) -> Story:
             for name, (fault, _) in FAULTS.items():
                 played_fleet.post(f"{urls[name]}/faults", fault)
             wait_for_probes(stack)
-            told.wait(stack, {name: EMPTY[name] for name in FAULTS})
+            told.wait(stack, {name: EMPTY[name] for name in (*FAULTS, ALL_TARGETS)})
             for name in CONTAINERS:
                 told.empty[name] = empty_panels(stack, name) & OF_CONTAINER
             told.seen = list(answers(stack))
