@@ -23,6 +23,7 @@ from figures import Figure
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
+from exporter.engine.wire.surfaces import chat_completions
 
 CERTIFICATES = Path(__file__).parents[1] / "tests" / "web" / "certificates"
 GOAL_MS = 0.1
@@ -37,7 +38,7 @@ class RawClient(asyncio.Protocol):
         self._seen = b""
         self._first_at = 0.0
         self._done = asyncio.get_running_loop().create_future()
-        body = json.dumps(REQUEST.body()).encode()
+        body = json.dumps(chat_completions.body(REQUEST)).encode()
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"

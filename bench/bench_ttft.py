@@ -28,6 +28,7 @@ from figures import Figure
 
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.engine.wire.surfaces import chat_completions
 
 if TYPE_CHECKING:
     import ssl
@@ -106,7 +107,7 @@ class RawClient(asyncio.Protocol):
 async def raw(port: int) -> float:
     loop = asyncio.get_running_loop()
     transport, client = await loop.create_connection(RawClient, "127.0.0.1", port)
-    body = json.dumps(REQUEST.body()).encode()
+    body = json.dumps(chat_completions.body(REQUEST)).encode()
     transport.write(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n" % len(body) + body
@@ -129,7 +130,7 @@ async def ours(client: EngineClient) -> float:
 async def plain(session: aiohttp.ClientSession, port: int) -> float:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     error = None
-    async with session.post(url, json=REQUEST.body()) as response:
+    async with session.post(url, json=chat_completions.body(REQUEST)) as response:
         async for line in response.content:
             at = time.perf_counter()
             if error is None and MARK.encode() in line:

@@ -23,9 +23,9 @@ from exporter.container.docker.errors import translated
 from exporter.container.docker.records import snapshot_from
 from exporter.container.docker.streams import events, log_lines
 from exporter.engine.metrics import exposition, names
-from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder, Event
+from exporter.engine.wire.surfaces.chat_completions import ChatAnswer
 from exporter.errors import ExpositionError
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def _plainly(body: bytes) -> Iterable[bytes]:
             data.append(value.removeprefix(b" ") if colon else b"")
 
 
-def _answered(events: list[Event]) -> Answer:
-    answer = Answer()
+def _answered(events: list[Event]) -> ChatAnswer:
+    answer = ChatAnswer()
     for number, event in enumerate(events):
         failed = answer.failure
         had_text = answer.add(event.data, float(number))
@@ -199,7 +199,7 @@ def _answered(events: list[Event]) -> Answer:
     return answer
 
 
-def _facts(answer: Answer) -> tuple[object, ...]:
+def _facts(answer: ChatAnswer) -> tuple[object, ...]:
     return (
         answer.token_times,
         answer.usage,
@@ -212,7 +212,7 @@ def _facts(answer: Answer) -> tuple[object, ...]:
     )
 
 
-def _check_answer(answer: Answer) -> None:
+def _check_answer(answer: ChatAnswer) -> None:
     json.dumps(answer.message())  # it goes into the next request
     if answer.usage is not None:
         usage = answer.usage

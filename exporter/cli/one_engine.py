@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from exporter.engine.events.feed import KvEventFeed
     from exporter.probe.session.plan import SessionPlan
 
-SESSION_SETTINGS = ("probe.scenario",)
+SESSION_SETTINGS = ("probe.scenario", "probe.api")
 """The settings that matter most for one session."""
 
 
@@ -230,7 +230,8 @@ async def engine_access(settings: Settings, target: Target) -> AsyncIterator[Eng
     """Access to an engine. Raises `ConfigError` if a scenario file has errors."""
     clock = SystemClock()
     unread = TargetState(target.name)
-    async with engine_client(target, settings.scrape.timeout_seconds) as client:
+    timeout, api = settings.scrape.timeout_seconds, settings.probe.api
+    async with engine_client(target, timeout, api) as client:
         # It has no loop: it reads on demand and publishes nothing.
         scraper = Scraper(
             target.name,

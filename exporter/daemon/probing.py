@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.request import Deadlines
+from exporter.engine.wire.surfaces.named import CHAT_COMPLETIONS, SURFACES
 from exporter.errors import ExporterError
 from exporter.loops import Periodic, Schedule
 from exporter.model.probe import Due
@@ -40,8 +41,13 @@ if TYPE_CHECKING:
     from exporter.scenario.model import ScenarioKind
 
 
-def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
-    """The client of one target. Raises `ExporterError` if its `ca_file` cannot be read."""
+def engine_client(
+    target: Target, timeout_seconds: float, api: str = CHAT_COMPLETIONS
+) -> EngineClient:
+    """The client of one target. Raises `ExporterError` if its `ca_file` cannot be read.
+
+    `api` is the setting `probe.api`.
+    """
     try:
         return EngineClient(
             target.base_url,
@@ -55,6 +61,7 @@ def engine_client(target: Target, timeout_seconds: float) -> EngineClient:
                 {name: value.get_secret_value() for name, value in target.headers.items()},
                 target.extra_body,
             ),
+            surface=SURFACES[api],
         )
     except OSError as error:
         raise ExporterError(

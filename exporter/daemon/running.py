@@ -77,7 +77,7 @@ class RunningTarget:
         if before is not None and self.same_engine(before):
             self._state = before._state  # noqa: SLF001 - of the same class
         self._scrape_heartbeat = self._heartbeat("scrape")
-        self._client = engine_client(target, scrape.timeout_seconds)
+        self._client = engine_client(target, scrape.timeout_seconds, spec.shared.probe.api)
         self._scraper = Scraper(
             target.name,
             self._client,

@@ -69,7 +69,8 @@ class Chat:
 
     `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
     without the ids of its prompt, so /tokenize was asked for them. `replica` is the one that
-    computed it, if the replicas' own pages show that.
+    computed it, if the replicas' own pages show that. `text_pieces` are the texts of the chunks,
+    where they are needed to find the ids of the answer.
     """
 
     sent_at: float | None
@@ -87,6 +88,7 @@ class Chat:
     index: int = 0
     ids_recovered: bool = False
     replica: PartKey | None = None
+    text_pieces: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         first = min((*self.token_times[:1], self.finished_at))

@@ -28,6 +28,7 @@ class FailureReason(StrEnum):
     PAUSED = "paused"  # the engine says that it is paused
     SCALING = "scaling"  # the engine says that its ranks are being scaled
     ASLEEP = "asleep"  # the engine says that it sleeps
+    API_NOT_SERVED = "api_not_served"  # the server lacks the path of `probe.api`
     PROTOCOL = "protocol"  # the answer is not that of an OpenAI server
     NO_DESCRIPTORS = "no_descriptors"  # the exporter has no file descriptor left for a connection
     INTERNAL = "internal"  # an unexpected exception; the log has the trace

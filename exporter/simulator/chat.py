@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, streamed or not. shapes.py makes the JSON of the answers."""
+"""Plays a chat, streamed or not. shapes.py makes its JSON, apis/ that of the API it came by."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from exporter.simulator import gateway, requests, wire
+from exporter.simulator.apis.tokenize import prompt_of
 from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages, shapes
-from exporter.simulator.text import answers, template, tokens
+from exporter.simulator.releases.refusals import worded
+from exporter.simulator.text import answers, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
+    from exporter.simulator.apis.api import Api
     from exporter.simulator.engine import Engine
     from exporter.simulator.requests import ChatRequest
     from exporter.simulator.scheduler import Job, Rank
@@ -48,6 +51,7 @@ class Chat:
     job: Job
     id: str
     created: int
+    asked: dict[str, Any]
 
     @property
     def shows_ids(self) -> bool:
@@ -80,27 +84,36 @@ class Cut(Exception):  # noqa: N818 - not an error, the end that a fault asked f
     """Raised by a fault to end the connection."""
 
 
-async def chat_completions(engine: Engine, http: web.Request) -> web.StreamResponse:
-    """Answer a chat request. A client that disconnects frees its request in the engine."""
+async def play(engine: Engine, http: web.Request, api: Api) -> web.StreamResponse:
+    """Answer a request of an API. A client that disconnects frees its request in the engine."""
+    try:
+        return await _played(engine, http, api)
+    except requests.WireError as exc:
+        return wire.answer(api.refused(worded(engine.age, exc.body)), exc.status)
+
+
+async def _played(engine: Engine, http: web.Request, api: Api) -> web.StreamResponse:
     failing = engine.faults.take(faults.Errors)
     if failing is not None:
         error = requests.error_body("Internal server error", failing.status, "InternalServerError")
-        return wire.answer(error, failing.status)
+        return wire.answer(api.refused(error), failing.status)
     body = requests.parse_json(await http.read(), http.headers.get("Content-Type", ""))
     if strict := engine.faults.get(behaviours.StrictFields):
         requests.refuse_field(body, strict.refused)
-    request = requests.parse_chat(engine.age, body)
+    asked = requests.an_object(body)
+    request = requests.parse_chat(engine.age, api.chat_body(asked))
     requests.check_model(request.model, *engine.models)
     if request.logprobs and engine.faults.get(faults.NoLogprobs) is not None:
         raise requests.WireError("logprobs are not supported here")
     paused = engine.faults.get(behaviours.Paused)
     if paused is not None and paused.answer != "waits":
-        return await _refused(http, streamed=paused.answer == "stream_error" and request.stream)
-    chat = _begin(engine, request, http)
+        in_stream = paused.answer == "stream_error" and request.stream
+        return await _refused(http, api, streamed=in_stream)
+    chat = _begin(engine, request, http, asked, api.limit)
     try:
         if request.stream:
-            return await _stream(chat, http)
-        return await _whole(chat)
+            return await _stream(chat, http, api)
+        return await _whole(chat, api)
     except (Cut, ConnectionResetError):  # the latter: the client left between two chunks
         if http.transport is not None:
             http.transport.abort()
@@ -109,34 +122,23 @@ async def chat_completions(engine: Engine, http: web.Request) -> web.StreamRespo
         chat.rank.abort(chat.job)
 
 
-async def _refused(http: web.Request, *, streamed: bool | None) -> web.StreamResponse:
+async def _refused(http: web.Request, api: Api, *, streamed: bool | None) -> web.StreamResponse:
     """The answer of a paused engine: an HTTP error, or an error in a stream."""
     if not streamed:
-        return wire.answer(_PAUSED, _PAUSED["error"]["code"])
+        return wire.answer(api.refused(_PAUSED), _PAUSED["error"]["code"])
     response = web.StreamResponse(headers=_EVENT_STREAM)
     await response.prepare(http)
-    await _send(response, _PAUSED)
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
+    await _break(response, api, _PAUSED)
     return response
 
 
-def prompt_of(
-    engine: Engine,
-    messages: Sequence[requests.ChatMessage],
-    tools: list[dict[str, Any]] | None,
-    *,
-    generation_prompt: bool = True,
-    variables: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """The ids of a prompt. If the template refuses it, the request fails with 400, as in vLLM."""
-    plain = [message.model_dump(exclude_none=True) for message in messages]
-    try:
-        return engine.encode_chat(
-            plain, tools, generation_prompt=generation_prompt, variables=variables
-        )
-    except template.RefusedError as exc:
-        raise requests.WireError(str(exc)) from exc
+async def _break(response: web.StreamResponse, api: Api, error: dict[str, Any]) -> None:
+    """End a stream with an error; raises `Cut` where the API cannot say it."""
+    text = api.broken(error)
+    if text is None:
+        raise Cut
+    await response.write(text.encode())
+    await response.write_eof()
 
 
 def _pinned_rank(engine: Engine, http: web.Request) -> int | None:
@@ -154,7 +156,13 @@ def _pinned_rank(engine: Engine, http: web.Request) -> int | None:
     return rank
 
 
-def _begin(engine: Engine, request: ChatRequest, http: web.Request) -> Chat:
+def _begin(
+    engine: Engine,
+    request: ChatRequest,
+    http: web.Request,
+    asked: dict[str, Any],
+    limit: str | None,
+) -> Chat:
     pinned = _pinned_rank(engine, http)
     tools = [tool.model_dump() for tool in request.tools] if request.tools else None
     forced = _forced_tool(engine, request, tools)
@@ -166,7 +174,9 @@ def _begin(engine: Engine, request: ChatRequest, http: web.Request) -> Chat:
         None if left_out else tools,
         variables=request.chat_template_kwargs,
     )
-    limits = requests.limits(engine.age, request, len(prompt_ids), engine.max_model_len)
+    limits = requests.limits(
+        engine.age, request, len(prompt_ids), engine.max_model_len, named=limit
+    )
     swallowed = engine.faults.get(behaviours.SwallowedIds)
     answer = answers.plan(
         prompt_ids,
@@ -198,6 +208,7 @@ def _begin(engine: Engine, request: ChatRequest, http: web.Request) -> Chat:
         job=job,
         id=f"chatcmpl-{http.headers.get('X-Request-Id') or secrets.token_hex(8)}",
         created=int(engine.clock.time()),
+        asked=asked,
     )
 
 
@@ -229,7 +240,7 @@ def _forced_tool(
     return functions[0]
 
 
-async def _whole(chat: Chat) -> web.Response:
+async def _whole(chat: Chat, api: Api) -> web.Response:
     step = await chat.job.progress.get()
     while not step.last:
         step = await chat.job.progress.get()
@@ -259,7 +270,8 @@ async def _whole(chat: Chat) -> web.Response:
         chat.engine, shapes.whole_usage(age, used, gateway.details(chat.engine, chat.job))
     )
     head = _head(chat, "chat.completion")
-    return wire.answer(gateway.edited(chat.engine, head | shapes.whole(age, choice, used, ids)))
+    body = api.whole(chat, head | shapes.whole(age, choice, used, ids))
+    return wire.answer(gateway.edited(chat.engine, body))
 
 
 def _head(chat: Chat, kind: str) -> dict[str, Any]:
@@ -275,32 +287,34 @@ def _end(chat: Chat, *, aborted: bool) -> shapes.End:
     )
 
 
-async def _stream(chat: Chat, http: web.Request) -> web.StreamResponse:
-    """Stream chunks as the engine generates tokens. The headers go out at once, as in vLLM."""
+async def _stream(chat: Chat, http: web.Request, api: Api) -> web.StreamResponse:
+    """Stream events as the engine generates tokens. The headers go out at once, as in vLLM."""
     response = web.StreamResponse(headers=_EVENT_STREAM)
     await response.prepare(http)
     cut = chat.engine.faults.take(faults.CutStream)
     broken = chat.engine.faults.take(faults.StreamError)
     sent = 0
-    async with aclosing(_chunks(chat)) as chunks:
-        async for chunk in chunks:
+    async with aclosing(_chunks(chat)) as chunks, aclosing(api.events(chat, chunks)) as events:
+        async for event in events:
             if cut is not None and sent >= cut.after_chunks:
                 raise Cut
             if broken is not None and sent >= broken.after_chunks:
-                await _send(response, _ENGINE_DEAD)
-                break
-            await _send(response, gateway.edited(chat.engine, chunk))
+                await _break(response, api, _ENGINE_DEAD)
+                return response
+            await response.write(event.encode())
             sent += 1
-    await response.write(b"data: [DONE]\n\n")
+    await response.write(api.last.encode())
     await response.write_eof()
     return response
 
 
-async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
-    await response.write(f"data: {wire.dump(chunk)}\n\n".encode())
-
-
 async def _chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(_plain_chunks(chat)) as chunks:
+        async for chunk in chunks:
+            yield gateway.edited(chat.engine, chunk)
+
+
+async def _plain_chunks(chat: Chat) -> AsyncGenerator[dict[str, Any], None]:
     engine, options = chat.engine, chat.request.stream_options
     age, head = engine.age, _head(chat, "chat.completion.chunk")
     hidden = engine.faults.get(faults.NoUsage) is not None
@@ -344,34 +358,6 @@ def _usage_chunk(chat: Chat, used: dict[str, Any]) -> dict[str, Any]:
     mark = shapes.fingerprint(chat.engine.age)
     chunk = {"usage": gateway.usage(chat.engine, used)}
     return chunk if mark is None else chunk | {"system_fingerprint": mark}
-
-
-def tokenize(engine: Engine, body: object) -> dict[str, Any]:
-    """POST /tokenize: the ids of a prompt, or of messages by the chat template."""
-    request = requests.parse(requests.TokenizeRequest, body)
-    if request.prompt is None and request.messages is None:
-        missing = {"type": "missing", "msg": "Field required", "input": body}
-        raise requests.invalid(
-            [{**missing, "loc": ("body", name)} for name in ("prompt", "messages")]
-        )
-    requests.check_model(request.model, *engine.models)
-    if request.messages is not None:
-        known = request.tools and engine.age in ages.TOKENIZED_TOOLS
-        ids = prompt_of(
-            engine,
-            request.messages,
-            [tool.model_dump() for tool in request.tools or ()] if known else None,
-            generation_prompt=request.add_generation_prompt,
-            variables=request.chat_template_kwargs,
-        )
-    else:
-        ids = tokens.encode(request.prompt or "")
-    return {
-        "count": len(ids),
-        "max_model_len": engine.max_model_len,
-        "tokens": ids,
-        "token_strs": tokens.strings(ids) if request.return_token_strs else None,
-    }
 
 
 def _cache_salt(engine: Engine, request: ChatRequest) -> str | None:

@@ -143,16 +143,21 @@ def parse_json(raw: bytes, content_type: str) -> object:
 
 def parse(kind: type[_M], body: object) -> _M:
     """The body as a request of this kind. Reports all wrong fields at once, as vLLM's FastAPI."""
-    if not isinstance(body, dict):
-        message = "Input should be a valid dictionary or object to extract fields from"
-        raise invalid(
-            [{"type": "model_attributes_type", "loc": ("body",), "msg": message, "input": body}]
-        )
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(an_object(body))
     except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_context=False)
+        errors = exc.errors(include_url=False)
         raise invalid([{**error, "loc": ("body", *error["loc"])} for error in errors]) from exc
+
+
+def an_object(body: object) -> dict[str, Any]:
+    """The body, which must be an object."""
+    if isinstance(body, dict):
+        return body
+    message = "Input should be a valid dictionary or object to extract fields from"
+    raise invalid(
+        [{"type": "model_attributes_type", "loc": ("body",), "msg": message, "input": body}]
+    )
 
 
 def parse_chat(age: Age, body: object) -> ChatRequest:
@@ -235,8 +240,18 @@ def check_model(asked: str | None, *served: str) -> None:
         )
 
 
-def limits(age: Age, request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Limits:
-    """The longest answer, in tokens. Refuses a prompt without room for an answer."""
+def limits(
+    age: Age,
+    request: ChatRequest,
+    prompt_tokens: int,
+    max_model_len: int,
+    named: str | None = None,
+) -> Limits:
+    """The longest answer, in tokens. Refuses a prompt without room for an answer.
+
+    `named` is the name of the limit in a refusal, if the request came by another API.
+    """
+    name = named or "max_tokens"
     asked = request.max_completion_tokens
     if asked is None:
         asked = request.max_tokens
@@ -247,9 +262,9 @@ def limits(age: Age, request: ChatRequest, prompt_tokens: int, max_model_len: in
         raise bad_value(message, "input_tokens", value)
     if asked is not None and asked > max_model_len:
         raise bad_value(
-            f"max_tokens={asked} cannot be greater than max_model_len={max_model_len}."
+            f"{name}={asked} cannot be greater than max_model_len={max_model_len}."
             " Please request fewer output tokens.",
-            "max_tokens",
+            name,
             asked,
         )
     room = max_model_len - prompt_tokens

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from exporter.simulator import chat, metrics, pages, requests, wire
+from exporter.simulator.apis import chat_completions, messages, responses
+from exporter.simulator.apis.tokenize import tokenize
 from exporter.simulator.faults import behaviours, faults
 from exporter.simulator.releases import ages
 from exporter.simulator.releases.refusals import worded
@@ -29,6 +31,11 @@ class Faultable(Protocol):
     def inject(self, fault: Fault) -> None: ...
 
 
+_APIS = {
+    "/v1/chat/completions": (ages.ALWAYS, chat_completions.API),
+    "/v1/messages": (ages.MESSAGES, messages.API),
+    "/v1/responses": (ages.RESPONSES, responses.API),
+}
 _LARGEST_BODY = 64 * 2**20
 _SCALING = "The model is currently scaling. Please try again later."
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _UNAVAILABLE = 200, 400, 401, 404, 503
@@ -47,7 +54,8 @@ class Routes:
         get, post = web.get, web.post
         app.add_routes(
             [
-                post("/v1/chat/completions", self._chat),
+                *(post(path, self._play) for path in _APIS),
+                post("/v1/messages/count_tokens", self._count),
                 get("/v1/models", self._models, allow_head=False),
                 get("/health", self._health, allow_head=False),
                 get("/ping", self._health, allow_head=False),
@@ -110,8 +118,20 @@ class Routes:
         given = request.headers.get("Authorization", "")
         return secrets.compare_digest(given.encode(), f"Bearer {key}".encode())
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await chat.chat_completions(self._engine, request)
+    async def _play(self, request: web.Request) -> web.StreamResponse:
+        since, api = _APIS[request.path]
+        if self._engine.age not in since:
+            raise web.HTTPNotFound
+        return await chat.play(self._engine, request, api)
+
+    async def _count(self, request: web.Request) -> web.Response:
+        if self._engine.age not in ages.MESSAGES:
+            raise web.HTTPNotFound
+        try:
+            asked = messages.counted_body(requests.an_object(await _json(request)))
+            return wire.answer(messages.count(tokenize(self._engine, asked)))
+        except requests.WireError as exc:
+            return wire.answer(messages.refused(worded(self._engine.age, exc.body)), exc.status)
 
     async def _models(self, _: web.Request) -> web.Response:
         return wire.answer(pages.models(self._engine))
@@ -135,7 +155,7 @@ class Routes:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         self._need_tokenizer()
-        return wire.answer(chat.tokenize(self._engine, await _json(request)))
+        return wire.answer(tokenize(self._engine, await _json(request)))
 
     async def _detokenize(self, request: web.Request) -> web.Response:
         self._need_tokenizer()

@@ -116,10 +116,10 @@ ADVICE: dict[Notice, str] = {
         f"turns have no hit ratio. To know all turns: {REPORT_CACHED}"
     ),
     Notice.TOKEN_IDS_RECOVERED: (
-        "The server does not return token ids (vLLM does since 0.10.2, with return_token_ids). "
-        "The exporter takes those of the prompts from /tokenize, and those of the answers from "
-        "logprobs if the server sends them. Where they do not determine the ideal of a turn, it is "
-        "not exported."
+        "The answers have no token ids (vLLM sends them since 0.10.2 with return_token_ids, and "
+        "never on /v1/messages). The exporter takes those of the prompts from /tokenize, and those "
+        "of the answers from logprobs if the server sends them, or on /v1/messages from the text "
+        "of each event. Where they do not determine the ideal of a turn, it is not exported."
     ),
     Notice.BLOCK_TOO_LARGE: (
         "The model's context has no room for two cache blocks of this engine and an answer, so no "
@@ -254,6 +254,10 @@ FAILURE_ADVICE: dict[FailureReason, str] = {
     FailureReason.SCALING: (
         "The engine adds or removes data-parallel ranks (/scale_elastic_ep) and refuses every "
         "request until that is done. This is not a fault."
+    ),
+    FailureReason.API_NOT_SERVED: (
+        "The server does not serve the API that probe.api names. Set it to chat_completions, or "
+        "upgrade vLLM: it serves the others since the end of 2025. A gateway may hide a path."
     ),
     FailureReason.PROTOCOL: (
         "The answer is not that of an OpenAI-compatible server. Check that the URL is vLLM's own."

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ideals import ideal_of
 
 from exporter.analysis.reuse.cache_math import common_prefix, ideal_tokens, reusable
-from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.sse import Decoder
+from exporter.engine.wire.surfaces.chat_completions import ChatAnswer
 from exporter.model.chat import Chat, Usage
 
 DATA = Path(__file__).parent / "data"
@@ -105,7 +105,7 @@ def test_the_token_ids_of_two_recorded_turns_give_the_hit_that_was_reported():
     turns = []
     for index, name in enumerate(["stream_turn0.sse.txt", "stream_turn1.sse.txt"], start=1):
         text = (STREAMS / name).read_text()
-        answer = Answer()
+        answer = ChatAnswer()
         for event in Decoder().feed(text[text.index("data: ") :].encode()):
             answer.add(event.data, 1.0)
         ids = tuple(answer.completion_token_ids)

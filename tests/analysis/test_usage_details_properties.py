@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from silent_engine import Engine, answer, asked, requests_of
 
 from exporter.analysis.hits.usage_details import always_reports
-from exporter.engine.wire.answer import Answer
+from exporter.engine.wire.surfaces.chat_completions import ChatAnswer
 from exporter.model.session import Notice
 
 servers = st.builds(
@@ -82,7 +82,7 @@ RECORDED = sorted({each.parent.name for each in VERSIONS.glob("*/chat_repeat.sse
 
 
 def recorded(version, name):
-    answer = Answer()
+    answer = ChatAnswer()
     for line in (VERSIONS / version / name).read_text().splitlines():
         if line.startswith("data: "):
             answer.add(line.removeprefix("data: ").encode(), 1.0)

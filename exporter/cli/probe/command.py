@@ -84,14 +84,14 @@ def add_arguments(parser: Parser) -> None:
         "--chart", metavar="FILE", help="draw the last session into FILE (.png or .svg)"
     )
     for name, what in (
-        ("efficiency", "served / attainable tokens"),
-        ("hit-ratio", "cached / prompt tokens"),
+        ("efficiency", "served / attainable"),
+        ("hit-ratio", "cached / prompt"),
     ):
         parser.add_argument(
             f"--fail-under-{name}",
             type=ratio,
             metavar="RATIO",
-            help=f"exit with 1 if {what} is below it or unknown",
+            help=f"exit 1 if {what} is below or unknown",
         )
     add_pipeline_arguments(parser)
     add_quiet_argument(parser, "no progress, and of the result the verdict")

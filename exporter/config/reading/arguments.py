@@ -10,8 +10,12 @@ from exporter.config.reading.load import Loaded, load
 from exporter.config.schema import keys
 
 _DESTINATION = "settings"
-# The names that flags have in Prometheus's own exporters.
-_ALSO = {"listen": ("--web.listen-address",), "web_config_file": ("--web.config.file",)}
+_ALSO = {
+    "probe.api": ("--api",),
+    # The names that flags have in Prometheus's own exporters.
+    "listen": ("--web.listen-address",),
+    "web_config_file": ("--web.config.file",),
+}
 
 
 def add_arguments(

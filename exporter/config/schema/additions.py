@@ -31,18 +31,21 @@ _FORBIDDEN_FIELDS = {
     **dict.fromkeys(
         (
             *("messages", "prompt", "add_generation_prompt", "continue_final_message", "echo"),
-            "truncate_prompt_tokens",
+            *("truncate_prompt_tokens", "system", "instructions", "input"),
+            *("previous_response_id", "previous_input_messages", "truncation"),
         ),
         _WHOLE,
     ),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens"), _LENGTH),
-    **dict.fromkeys(("stream", "stream_options", "n", "best_of", "use_beam_search"), _ANSWER),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _LENGTH),
+    **dict.fromkeys(
+        ("stream", "stream_options", "n", "best_of", "use_beam_search", "background"), _ANSWER
+    ),
     "temperature": "must not be set: it is 0, so that an answer can be compared with its repeat",
     "cache_salt": "must not be set: each session has a salt of its own, so that it starts cold",
     **dict.fromkeys(
         (
             *("return_token_ids", "return_tokens_as_token_ids", "logprobs", "top_logprobs"),
-            "prompt_logprobs",
+            *("prompt_logprobs", "enable_response_messages"),
         ),
         _IDS,
     ),

@@ -59,6 +59,12 @@ class ProbeSettings(Section):
     """The longest answer of a turn, in tokens. Short answers are enough: the cache saves prefill,
     and answers only make the history longer."""
 
+    api: Literal["chat_completions", "messages", "responses"] = "chat_completions"
+    """The API to use: choose that of your agents. `chat_completions` and `responses` are OpenAI's,
+    `messages` is Anthropic's. All requests of the exporter go over it, and the arithmetic is the
+    same. `messages` sends no token ids, so some ideals are unknown there. Every vLLM serves the
+    default."""
+
     scenario: ScenarioChoice = "coding-agent"
     """The conversation to play: `coding-agent`, `tool-trace`, `document-review`, the path of a
     `.json` or `.jsonl` file, or a folder of such files (`./traces`). A folder plays one file per

@@ -7,20 +7,15 @@ is a `Chat` with a failure. The other methods raise `EngineUnavailableError`.
 from __future__ import annotations
 
 import secrets
-from http import HTTPStatus
 from ssl import create_default_context
 from typing import TYPE_CHECKING, Any, Self
 
-import aiohttp
-
 from exporter import __version__
 from exporter.engine.client import stamps
-from exporter.engine.client.body import not_a_stream, refused
 from exporter.engine.client.deadline_timer import DeadlineTimer
-from exporter.engine.client.reader import KEEPALIVE_SECONDS, Reader, packed
-from exporter.engine.client.translation import connection_failure, redirect_of
+from exporter.engine.client.reader import Reader, packed
+from exporter.engine.client.streams import Streams, closed_while_kept
 from exporter.engine.wire.additions import Additions
-from exporter.engine.wire.answer import Answer, Json
 from exporter.engine.wire.capabilities import Capabilities
 from exporter.engine.wire.model_cards import (
     context_length,
@@ -30,26 +25,23 @@ from exporter.engine.wire.model_cards import (
 )
 from exporter.engine.wire.redaction import page_without, without_sent
 from exporter.engine.wire.refusal import error_text
-from exporter.engine.wire.sse import Decoder
+from exporter.engine.wire.surfaces import chat_completions
 from exporter.errors import EngineUnavailableError
-from exporter.model.chat import Chat, out_of_order
+from exporter.model.chat import Chat
 from exporter.model.engine import EngineInfo
 from exporter.model.failure import RESTS, Failure, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from exporter.engine.wire.answer import Json
     from exporter.engine.wire.request import ChatRequest, Deadlines, Objects, RequestContext
+    from exporter.engine.wire.surfaces.surface import Surface
     from exporter.model.engine import Adapters
 
 _USER_AGENT = f"vllm-cache-exporter/{__version__}"
 _PAGE_BYTES = 8 << 20
 """The limit for /metrics: eight ranks write 0.3 MiB."""
-_STREAM_BYTES = 16 << 20
-"""The limit for a streamed answer: the ids of a million tokens, and thousands of chunks."""
-_MOST_TEXT_CHUNKS = 8192
-"""Twice the largest max_tokens; an engine that sends more ignores max_tokens."""
-_MOST_SKIPPED_LINES = 50_000  # comments that keep a connection alive come every few seconds
 _REQUEST_ID = "X-Request-Id"
 """vLLM makes its own id of a chat from it, `chatcmpl-…`, and logs that. (`_base_request_id` of its
 chat server, read in 0.10.2 to 0.32.0; seen on 0.32.0.)"""
@@ -72,9 +64,13 @@ class EngineClient:
         ca_file: str | None = None,
         timeout_seconds: float = 3.0,
         additions: Additions | None = None,
+        surface: Surface = chat_completions.SURFACE,
     ) -> None:
-        """`additions` are the user's headers and fields of chat requests."""
+        """`additions` are the user's headers and fields of chat requests; `surface` is the API that
+        they use.
+        """
         self.url = url.rstrip("/")
+        self.surface = surface
         self._wanted_model = model
         self._metrics_url = metrics_url or f"{self.url}/metrics"
         self._api_key = api_key
@@ -92,12 +88,10 @@ class EngineClient:
             ssl=self._ssl,
             timeout_seconds=timeout_seconds,
         )
-        self._measuring: aiohttp.ClientSession | None = None
+        self._streams = Streams(self.url + surface.path, surface, self._headers, self._ssl)
         self._version: str | None = None
         self._process: object = None
-        self._keeps_alive = True
         self.capabilities = Capabilities()
-        self._retired: list[aiohttp.ClientSession] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,12 +101,8 @@ class EngineClient:
 
     async def close(self) -> None:
         """Close all connections; the client can still be used and opens new ones."""
-        for session in (self._measuring, *self._retired):
-            if session is not None:
-                await session.close()
-        self._measuring = None
+        await self._streams.close()
         await self._reader.close()
-        self._retired.clear()
 
     def note_process(self, process: object) -> None:
         """Note which process answers now, None if that is unknown.
@@ -218,15 +208,37 @@ class EngineClient:
         context: RequestContext | None = None,
     ) -> tuple[int, ...] | None:
         """The token ids of this prompt by vLLM's /tokenize; None if it is not served."""
-        ids = (await self._tokenized(model, messages, tools, context)).get("tokens")
-        whole = isinstance(ids, list) and all(isinstance(one, int) for one in ids)
-        return tuple(ids) if whole and ids else None
+        return _ids(await self._tokenized(model, messages, tools, context))
+
+    async def tokenize_answer(
+        self, request: ChatRequest, tools: Objects, message: Mapping[str, Any]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]] | None:
+        """The ids of a request's prompt with `message` as its answer, and the text of each id in
+        the tokenizer's own writing, by /tokenize; None if it is not served.
+        """
+        found = await self._tokenized(
+            request.model,
+            [*request.messages, message],
+            tools,
+            request.context,
+            add_generation_prompt=False,
+            return_token_strs=True,
+        )
+        ids, texts = _ids(found), found.get("token_strs")
+        if ids is None or not isinstance(texts, list) or len(texts) != len(ids):
+            return None
+        return ids, tuple(map(str, texts))
 
     async def _tokenized(
-        self, model: str, messages: Objects, tools: Objects, context: RequestContext | None
+        self,
+        model: str,
+        messages: Objects,
+        tools: Objects,
+        context: RequestContext | None,
+        **more: bool,
     ) -> Json:
         body: Json = self._additions.rendering_of(context)
-        body |= {"model": model, "messages": list(messages)}
+        body |= {"model": model, "messages": list(self.surface.rendered(messages)), **more}
         if tools:
             body["tools"] = list(tools)
         try:
@@ -297,13 +309,14 @@ class EngineClient:
         """
         timer, sent_twice = DeadlineTimer(deadlines), False
         while True:  # each time with one field less, or once more over a new connection
-            exchange, answer, request_id = stamps.Exchange(), Answer(), self._new_request_id()
-            sent = self._packed(request, request_id)
-            failure = await self._attempt(sent, timer, exchange, answer, on_token)
-            if _closed_while_kept(failure, exchange) and timer.elapsed() < deadlines.connect:
+            exchange, answer = stamps.Exchange(), self.surface.answer()
+            body, request_id = self.surface.body(request), self._new_request_id()
+            sent = self._packed(request, body, request_id)
+            failure = await self._streams.read(sent, timer, exchange, answer, on_token)
+            if closed_while_kept(failure, exchange) and timer.elapsed() < deadlines.connect:
                 sent_twice = exchange.sent_at is not None
-                self._keep_none()
-            elif answer.refusal is None or not self.capabilities.learn(answer.refusal, request):
+                self._streams.keep_none()
+            elif answer.refusal is None or not self.capabilities.learn(answer.refusal, body):
                 break
         if failure is not None:
             said = (request.messages, request.tools, request.cache_salt, answer.message())
@@ -320,6 +333,7 @@ class EngineClient:
             prompt_token_ids=answer.prompt_token_ids,
             completion_token_ids=None if ids is None else tuple(ids),
             message=answer.message(),
+            text_pieces=answer.pieces() if self.surface.by_text else None,
             failure=failure,
             sent_twice=sent_twice,
             usage_fault=answer.usage_fault,
@@ -330,92 +344,18 @@ class EngineClient:
         """A new id; None if the user's headers have one, which is a secret."""
         return None if self._additions.has_header(_REQUEST_ID) else secrets.token_hex(16)
 
-    def _packed(self, request: ChatRequest, request_id: str | None) -> dict[str, Any]:
+    def _packed(self, request: ChatRequest, body: Json, request_id: str | None) -> dict[str, Any]:
         """The body and the headers of a chat request, for aiohttp."""
         context = request.context
-        body = self.capabilities.body(request) | self._additions.body_of(context)
+        body = self.capabilities.accepted(body) | self._additions.body_of(context)
         headers = self._additions.headers_of(context) | request.headers()
         if request_id is not None:
             headers[_REQUEST_ID] = request_id
         return packed(body, headers)
 
-    async def _attempt(
-        self,
-        sent: dict[str, Any],
-        timer: DeadlineTimer,
-        exchange: stamps.Exchange,
-        answer: Answer,
-        on_token: Callable[[int], None] | None,
-    ) -> Failure | None:
-        stamps.observe(exchange)
-        try:
-            async with timer.running():
-                return await self._stream(sent, exchange, answer, timer, on_token)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            if answer.done:  # the answer is complete; the end of the connection does not matter
-                return answer.end()
-            if isinstance(error, TimeoutError):
-                return timer.failure(error)
-            return connection_failure(error, sent=exchange.sent_at is not None)
 
-    async def _stream(
-        self,
-        sent: dict[str, Any],
-        exchange: stamps.Exchange,
-        answer: Answer,
-        timer: DeadlineTimer,
-        on_token: Callable[[int], None] | None,
-    ) -> Failure | None:
-        session = self._measuring_session(timer.deadlines)
-        url = f"{self.url}/v1/chat/completions"
-        async with session.post(url, **sent, allow_redirects=False) as response:
-            if response.status != HTTPStatus.OK and redirect_of(response) is None:
-                answer.refusal = await refused(response, timer.left() / 2)
-                return answer.refusal.failure
-            if (failure := not_a_stream(response)) is not None:
-                return failure
-            decoder, left = Decoder(), _STREAM_BYTES
-            async for chunk in response.content.iter_any():
-                left -= len(chunk)
-                if left < 0 or decoder.skipped > _MOST_SKIPPED_LINES:
-                    return Failure(FailureReason.PROTOCOL, "the answer does not end")
-                if len(answer.token_times) > _MOST_TEXT_CHUNKS:
-                    return Failure(
-                        FailureReason.PROTOCOL, "the answer has more tokens than max_tokens"
-                    )
-                for event in decoder.feed(chunk):
-                    if answer.add(event.data, exchange.arrival(event.end)):
-                        timer.token()
-                        if on_token is not None:
-                            on_token(len(answer.token_times))
-                if answer.failure is not None:
-                    break
-        return answer.end() or out_of_order(exchange.sent_at, exchange.first_byte_at)
-
-    def _keep_none(self) -> None:
-        """From now on use a new connection for each request: the server closes kept ones."""
-        self._keeps_alive = False
-        if self._measuring is not None:
-            self._retired.append(self._measuring)  # a request may still be running on it
-            self._measuring = None
-
-    def _measuring_session(self, deadlines: Deadlines) -> aiohttp.ClientSession:
-        if self._measuring is None:
-            self._measuring = aiohttp.ClientSession(
-                connector=stamps.StampingConnector(
-                    ssl=self._ssl,
-                    limit=0,
-                    keepalive_timeout=KEEPALIVE_SECONDS if self._keeps_alive else None,
-                    force_close=not self._keeps_alive,
-                ),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, connect=deadlines.connect),
-                auto_decompress=False,  # streams are requested without compression
-            )
-        return self._measuring
-
-
-def _closed_while_kept(failure: Failure | None, exchange: stamps.Exchange) -> bool:
-    """Whether the server closed a kept connection, as it may, before it answered."""
-    cut = failure is not None and failure.reason is FailureReason.STREAM_CUT
-    return cut and exchange.reused and exchange.first_byte_at is None
+def _ids(tokenized: Json) -> tuple[int, ...] | None:
+    """The ids in an answer of /tokenize; None if it has none."""
+    ids = tokenized.get("tokens")
+    whole = isinstance(ids, list) and all(isinstance(one, int) for one in ids)
+    return tuple(ids) if whole and ids else None

@@ -1,10 +1,10 @@
-"""Puts a streamed chat completion together, chunk by chunk."""
+"""Puts a streamed answer together, event by event. Each API's own events are in surfaces/."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from exporter.engine.wire.refusal import error_in, error_text, rest_in
 from exporter.errors import ExporterError
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 DONE = b"[DONE]"
-_TEXT_FIELDS = ("content", "reasoning", "reasoning_content")
 _MOST_TOKENS = 100_000_000  # ten times the longest context of any model
 _MOST_TEXT = 1 << 20
 """The most characters of an answer: it goes into the next prompt. 4096 tokens have far fewer."""
 _CALL_CHARACTERS = 100  # a tool call counts as this many, plus its arguments
-_TOKEN_ID = "token_id:"  # noqa: S105 - vLLM's mark, not a secret
 
 
 @dataclass(slots=True)
-class _ToolCall:
+class ToolCall:
     """A tool call so far; its arguments come in pieces."""
 
     id: Any = ""
@@ -39,11 +37,14 @@ class _ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """The answer so far. `token_times` are the arrival times of the chunks with text.
+    """The answer so far. `token_times` are the arrival times of the events with generated text.
 
     `usage_fault` says why a usage was rejected. `refusal` is the error that came in place of a
-    stream.
+    stream. `finish_reason` is in the words of chat completions, on every API. `END` is the event
+    that ends the stream of an API.
     """
+
+    END: ClassVar[str] = ""
 
     token_times: list[float] = field(default_factory=list)
     usage: Usage | None = None
@@ -56,7 +57,8 @@ class Answer:
     done: bool = False
     failure: Failure | None = None
     _content: list[str] = field(default_factory=list, repr=False)
-    _tool_calls: dict[int, _ToolCall] = field(default_factory=dict, repr=False)
+    _reasoning: list[str] = field(default_factory=list, repr=False)
+    _tool_calls: dict[int, ToolCall] = field(default_factory=dict, repr=False)
     _text_left: int = _MOST_TEXT
 
     def add(self, data: bytes, at: float) -> bool:
@@ -67,7 +69,7 @@ class Answer:
         if self.failure is not None:
             return False
         if data == DONE:
-            self.done = True
+            self.done = self.done or DONE.decode() == self.END
             return False
         try:
             chunk = json.loads(data)
@@ -79,66 +81,45 @@ class Answer:
             text = error_text(error_object)
             return self._fail(rest_in(text) or FailureReason.STREAM_ERROR, text)
         try:
-            has_text = self._take_chunk(chunk, at)
+            has_text = self._take(chunk)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             return self._fail(FailureReason.PROTOCOL, "a chunk is not one of a chat completion")
+        if has_text:
+            self.token_times.append(at)
         if self._text_left < 0:
             return self._fail(FailureReason.PROTOCOL, "the answer's text does not end")
         return has_text
 
-    def _take_chunk(self, chunk: Json, at: float) -> bool:
-        if ids := chunk.get("prompt_token_ids"):
-            self.prompt_token_ids = tuple(int(i) for i in ids)
-        if chunk.get("usage") is not None:
-            self._take_usage(chunk["usage"])
-        choices = chunk.get("choices") or []
-        texts = [self._take_choice(choice, at) for choice in choices]
-        return any(texts)
+    def _take(self, chunk: Json) -> bool:
+        """Take an event of the API; True if it has generated text."""
+        raise NotImplementedError
 
-    def _take_usage(self, usage: Any) -> None:
-        if usage == {} and self.usage is not None:
-            return  # nothing new
-        try:
-            self.usage, self.usage_fault = read_usage(usage), None
-        except ImpossibleUsageError as error:
-            self.usage, self.usage_fault = None, str(error)
+    def _say(self, text: Any) -> bool:
+        """Add content; True if there is any."""
+        return self._put(self._content, text)
 
-    def _take_choice(self, choice: Json, at: float) -> bool:
-        if (ids := choice.get("token_ids")) is not None:
-            self.completion_token_ids = self.completion_token_ids or []
-            self.completion_token_ids += [int(token) for token in ids]
-        for entry in (choice.get("logprobs") or {}).get("content") or []:
-            self._take_logprob(str(entry.get("token")))
-        if choice.get("finish_reason") is not None:
-            self.finish_reason = str(choice["finish_reason"])
-        delta = choice.get("delta") or {}
-        if delta.get("content"):
-            self._content.append(str(delta["content"]))
-            self._text_left -= len(self._content[-1])
-        for call in delta.get("tool_calls") or []:
-            self._take_tool_call(call)
-        has_text = bool(delta.get("tool_calls")) or any(delta.get(name) for name in _TEXT_FIELDS)
-        if has_text:
-            self.token_times.append(at)
-        return has_text
+    def _think(self, text: Any) -> bool:
+        """Add reasoning; True if there is any."""
+        return self._put(self._reasoning, text)
 
-    def _take_logprob(self, token: str) -> None:
-        """A generated token as "token_id:123", which `return_tokens_as_token_ids` asks for."""
-        number = token.removeprefix(_TOKEN_ID)
-        if token.startswith(_TOKEN_ID) and number.isdecimal():
-            self.logprob_token_ids = self.logprob_token_ids or []
-            self.logprob_token_ids.append(int(number))
+    def _put(self, pieces: list[str], text: Any) -> bool:
+        if text:
+            pieces.append(str(text))
+            self._text_left -= len(pieces[-1])
+        return bool(text)
 
-    def _take_tool_call(self, delta: Json) -> None:
-        index = int(delta.get("index", 0))
+    def _call(self, index: int) -> ToolCall:
+        """The tool call with this number, a new one if it has just begun."""
         if index not in self._tool_calls:
-            self._tool_calls[index] = _ToolCall()
+            self._tool_calls[index] = ToolCall()
             self._text_left -= _CALL_CHARACTERS
-        call, function = self._tool_calls[index], delta.get("function") or {}
-        call.id = delta.get("id") or call.id
-        call.name = function.get("name") or call.name
-        call.arguments.append("" + (function.get("arguments") or ""))  # TypeError if it is no text
+        return self._tool_calls[index]
+
+    def _argue(self, call: ToolCall, arguments: Any) -> bool:
+        """Add to the arguments of a call; True if there are any."""
+        call.arguments.append("" + (arguments or ""))  # TypeError if it is no text
         self._text_left -= len(call.arguments[-1])
+        return bool(arguments)
 
     def _fail(self, reason: FailureReason, detail: str) -> bool:
         self.failure = Failure(reason, detail)
@@ -151,48 +132,47 @@ class Answer:
                 FailureReason.ABORTED, "the engine aborted the request (is it shutting down?)"
             )
         if self.failure is None and not self.done:
-            return Failure(FailureReason.STREAM_CUT, "the stream ended before [DONE]")
+            return Failure(FailureReason.STREAM_CUT, f"the stream ended before {self.END}")
         return self.failure
 
     def message(self) -> Json:
-        """The assistant's message for the history of the next request."""
+        """The assistant's message for the history of the next request, as of chat completions."""
         message: Json = {"role": "assistant", "content": "".join(self._content)}
         if self._tool_calls:
             message["tool_calls"] = [call.message() for _, call in sorted(self._tool_calls.items())]
         return message
+
+    def pieces(self) -> tuple[str, ...] | None:
+        """The text of each event; None if the answer has other parts than text."""
+        other = self._reasoning or self._tool_calls
+        return None if other or not self._content else tuple(self._content)
 
 
 class ImpossibleUsageError(ExporterError):
     """A usage object has impossible numbers."""
 
 
-def read_usage(usage: Any) -> Usage:
-    """The usage object of an OpenAI answer.
-
-    A vLLM stream without --enable-prompt-tokens-details has no `prompt_tokens_details`, and a
-    whole answer has null there: the cached tokens are unknown then, not 0. Even with the flag, vLLM
-    before 0.24 leaves it out if 0 tokens were cached (analysis/hits/usage_details.py). Raises
-    `ImpossibleUsageError` for impossible numbers: if one number is wrong, none can be trusted.
-    """
-    if not isinstance(usage, dict):
-        raise ImpossibleUsageError("usage is not an object")
-    details = usage.get("prompt_tokens_details")
-    if not isinstance(details, dict | None):
-        raise ImpossibleUsageError("usage has prompt_tokens_details that are not an object")
-    cached = (details or {}).get("cached_tokens")
-    prompt = _tokens("prompt_tokens", usage.get("prompt_tokens"), least=1)
-    completion = _tokens("completion_tokens", usage.get("completion_tokens"))
-    hit = None if cached is None else _tokens("cached_tokens", cached)
-    if hit is not None and hit > prompt:
-        raise ImpossibleUsageError(
-            f"usage says that {hit:,} of {prompt:,} prompt tokens were cached"
-        )
-    return Usage(prompt, completion, hit)
-
-
-def _tokens(name: str, value: Any, least: int = 0) -> int:
+def token_count(name: str, value: Any, least: int = 0) -> int:
+    """A number of tokens in a usage object. Raises `ImpossibleUsageError`."""
     if value is None:
         raise ImpossibleUsageError(f"usage has no {name}")
     if type(value) is not int or not least <= value <= _MOST_TOKENS:
         raise ImpossibleUsageError(error_text(f"usage says {name} {value!r:.40}"))
     return value
+
+
+def checked_usage(prompt: int, completion: int, cached: int | None) -> Usage:
+    """The usage of these numbers. Raises `ImpossibleUsageError` for more hits than tokens."""
+    if cached is not None and cached > prompt:
+        raise ImpossibleUsageError(
+            f"usage says that {cached:,} of {prompt:,} prompt tokens were cached"
+        )
+    return Usage(prompt, completion, cached)
+
+
+def details_of(usage: Json, name: str) -> Json:
+    """An object of details within a usage object; empty where it is missing or null."""
+    details = usage.get(name)
+    if not isinstance(details, dict | None):
+        raise ImpossibleUsageError(f"usage has {name} that are not an object")
+    return details or {}

@@ -13,7 +13,6 @@ from exporter.engine.wire.request import OPTIONAL_FIELDS
 if TYPE_CHECKING:
     from exporter.engine.wire.answer import Json
     from exporter.engine.wire.refusal import Refusal
-    from exporter.engine.wire.request import ChatRequest
 
 
 @dataclass(slots=True)
@@ -34,15 +33,15 @@ class Capabilities:
     def refuses_salts(self) -> bool:
         return "cache_salt" in self.refused
 
-    def body(self, request: ChatRequest) -> Json:
-        """The JSON object to send, without the fields that the engine refuses."""
-        return {name: each for name, each in request.body().items() if name not in self.refused}
+    def accepted(self, body: Json) -> Json:
+        """The body of a request without the fields that the engine refuses."""
+        return {name: each for name, each in body.items() if name not in self.refused}
 
-    def learn(self, refusal: Refusal, request: ChatRequest) -> bool:
-        """Learn from a refusal; True if the request can be sent again with one field less."""
+    def learn(self, refusal: Refusal, body: Json) -> bool:
+        """Learn from the refusal of a body; True if it can be sent again with one field less."""
         if (length := refusal.context_length) is not None:
-            self.contexts[request.model] = length
-        name = refusal.names(OPTIONAL_FIELDS & self.body(request).keys())
+            self.contexts[str(body["model"])] = length
+        name = refusal.names(OPTIONAL_FIELDS & self.accepted(body).keys())
         if name is None:
             return False
         self.refused.add(name)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.engine.wire.answer import Json
     from exporter.model.engine import Rank
 
     Objects = Sequence[Mapping[str, Any]]
 
 
-OPTIONAL_FIELDS = frozenset({"cache_salt", "return_token_ids", "stream_options"})
+OPTIONAL_FIELDS = frozenset(
+    {"cache_salt", "return_token_ids", "stream_options", "enable_response_messages"}
+)
 """Fields that a request can do without: if a server refuses one, the request is sent without it.
 
 `logprobs` is not among them, because token_ids.py of the probe asks for it only if needed.
@@ -56,7 +57,7 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One streamed chat completion at temperature 0.
+    """One streamed chat at temperature 0, whatever API carries it (surfaces/).
 
     `cache_salt` separates the cached prefix from those of all other salts; None sends none. `tools`
     go into the prompt (not in vLLM up to 0.9.2), but with `tool_choice` "none", because a server
@@ -75,22 +76,3 @@ class ChatRequest:
     def headers(self) -> dict[str, str]:
         """Those of this request alone."""
         return {} if self.context is None else self.context.headers()
-
-    def body(self) -> Json:
-        """The JSON object to send."""
-        body: Json = {
-            "model": self.model,
-            "messages": list(self.messages),
-            "max_tokens": self.max_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "return_token_ids": True,
-        }
-        if self.cache_salt is not None:
-            body["cache_salt"] = self.cache_salt
-        if self.tools:
-            body |= {"tools": list(self.tools), "tool_choice": "none"}
-        if self.logprobs:
-            body |= {"logprobs": True, "return_tokens_as_token_ids": True}
-        return body

@@ -3,8 +3,13 @@
 A prompt's ids come from /tokenize with the same messages and tools, if usage counts as many.
 An answer's ids come from its logprobs, where such a vLLM writes them as "token_id:123". They are
 requested from the start if the version is that old, otherwise once a stream came without ids.
-To encode the answer's text again would not do: it may give other ids than those generated. An
+To encode the answer's text again would not do alone: it may give other ids than those generated. An
 incomplete list counts as none, because a parser may swallow chunks together with their ids.
+
+/v1/messages has neither ids nor logprobs. There the answer's text is encoded again, in its place
+after the prompt, and its ids are taken only if the stream parted the text at the same places: one
+event for each token, of its length. Where the engine put several tokens into one event, or a parser
+took some of them out, the ids stay unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from exporter.model.engine import release
 from exporter.model.failure import FailureReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from exporter.engine.client.engine_client import EngineClient
     from exporter.engine.wire.request import ChatRequest, Deadlines
@@ -51,7 +56,8 @@ class TokenIds:
         on_token: Callable[[int], None],
     ) -> Chat:
         """Send a request. Returns the answer with every token id that can be known."""
-        wanted = replace(request, logprobs=self._missing and not self._refused)
+        asks = self._missing and not self._refused and self._client.surface.has_logprobs
+        wanted = replace(request, logprobs=asks)
         chat = await sender.chat(wanted, deadlines, on_token)
         if wanted.logprobs and chat.failure is not None:
             self._refused = chat.failure.reason is FailureReason.BAD_REQUEST
@@ -72,6 +78,8 @@ class TokenIds:
         recovered = prompt is None
         if prompt is None:
             prompt = await self._tokenized(request, usage.prompt_tokens)
+        if answer is None and prompt is not None and chat.text_pieces is not None:
+            answer = await self._encoded(request, chat, prompt, usage.completion_tokens)
         return replace(
             chat, prompt_token_ids=prompt, completion_token_ids=answer, ids_recovered=recovered
         )
@@ -91,6 +99,33 @@ class TokenIds:
             if ids is None or not request.tools:
                 break
         return None
+
+    async def _encoded(
+        self, request: ChatRequest, chat: Chat, prompt: Ids, count: int
+    ) -> Ids | None:
+        """The ids of an answer of `count` tokens by its text, if they are surely those generated.
+
+        The last one can be that of another end of the answer. It never comes to the cache.
+        """
+        pieces = chat.text_pieces or ()
+        if len(pieces) != (count if chat.finish_reason == "length" else count - 1):
+            return None  # the end of an answer that was not cut is a token without text
+        tools = request.tools if self._client.capabilities.counts_tools else ()
+        found = await self._client.tokenize_answer(request, tools, chat.message)
+        if found is None or found[0][: len(prompt)] != prompt:
+            return None
+        start, end = len(prompt), len(prompt) + count
+        whole = _whole(found[0][start:end], count)
+        return whole if _same_parts(pieces, found[1][start : start + len(pieces)]) else None
+
+
+def _same_parts(pieces: Sequence[str], texts: Sequence[str]) -> bool:
+    """Whether an answer's text is parted into these tokens, by their lengths.
+
+    A tokenizer writes a token with one character for each of its characters, or for each byte.
+    """
+    written = list(map(len, texts))
+    return written in (list(map(len, pieces)), [len(piece.encode()) for piece in pieces])
 
 
 def _whole(ids: Ids | None, count: int | None) -> Ids | None:

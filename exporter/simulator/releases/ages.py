@@ -41,6 +41,10 @@ class Span:
         return self.since <= age.release and (self.until is None or age.release < self.until)
 
 
+# APIs beside chat completions. The simulator has them in the form of the latest release.
+RESPONSES = Span(since=(0, 10), v0=False)
+MESSAGES = Span(since=(0, 11, 1), v0=False)
+
 # Usage
 V1_CACHED_TOKENS = Span(since=(0, 9), v0=False)
 V0_CACHED_TOKENS = Span(v0=True)  # recorded on a CPU, whose worker lacks some families of the GPU's

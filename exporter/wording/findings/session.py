@@ -100,11 +100,11 @@ def of_token_ids(session: SessionResult) -> Finding:
     if Notice.TOKEN_IDS_RECOVERED in session.notices:
         known = sum(turn.ideal_cached_tokens is not None for turn in session.turns[1:])
         text = (
-            "the answers have none; /tokenize and logprobs give the ideal of "
+            "the answers have none; /tokenize and logprobs or texts give the ideal of "
             f"{known} of {len(session.turns) - 1} later turns"
         )
         return passed(name, text) if known else unknown(name, text)
-    return passed(name, "return_token_ids gives those of prompts and answers")
+    return passed(name, "the server sends those of prompts and answers")
 
 
 def of_first_turn(session: SessionResult) -> Finding:

@@ -14,6 +14,7 @@ from chat_server import DONE, PATIENT, REQUEST, USAGE, chunk, streaming
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.additions import Additions
 from exporter.engine.wire.request import RequestContext
+from exporter.engine.wire.surfaces.chat_completions import body
 from exporter.errors import EngineUnavailableError
 from exporter.model.engine import Rank
 
@@ -120,7 +121,7 @@ async def test_a_field_of_the_user_goes_into_chats_and_one_that_renders_also_to_
         await client.chat(REQUEST, PATIENT)
         await client.tokenize("tiny", REQUEST.messages, ())
     chat, tokenized = at.bodies
-    assert chat == REQUEST.body() | {"priority": 7, **kwargs}
+    assert chat == body(REQUEST) | {"priority": 7, **kwargs}
     assert tokenized == {"model": "tiny", "messages": REQUEST.messages, **kwargs}
 
 

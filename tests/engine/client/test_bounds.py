@@ -14,8 +14,8 @@ from aiohttp import web
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.client.translation import connection_failure
 from exporter.engine.metrics.exposition import parse
-from exporter.engine.wire.answer import Answer
 from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.engine.wire.surfaces.chat_completions import ChatAnswer
 from exporter.errors import EngineUnavailableError, ExpositionError
 from exporter.model.chat import Usage
 from exporter.model.failure import FailureReason
@@ -193,7 +193,7 @@ DETAILS = '{"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details":
     ],
 )
 def test_an_impossible_usage_is_rejected_and_the_answer_is_kept(usage, words):
-    answer = Answer()
+    answer = ChatAnswer()
     assert answer.add(b'{"choices": [{"delta": {"content": "a"}}]}', 1.0)
     answer.add(b'{"usage": %s, "choices": []}' % usage.encode(), 2.0)
     answer.add(b"[DONE]", 3.0)
@@ -205,7 +205,7 @@ def test_an_impossible_usage_is_rejected_and_the_answer_is_kept(usage, words):
 
 
 def test_a_later_possible_usage_counts_and_an_empty_one_changes_nothing():
-    answer = Answer()
+    answer = ChatAnswer()
     for usage in ("{}", '{"prompt_tokens": 9, "completion_tokens": 2}', "{}"):
         answer.add(b'{"usage": %s, "choices": []}' % usage.encode(), 1.0)
     assert answer.usage == Usage(9, 2, None)
@@ -218,14 +218,14 @@ def test_a_later_possible_usage_counts_and_an_empty_one_changes_nothing():
     ids=["deep nesting", "infinite id"],
 )
 def test_json_that_python_cannot_parse_is_a_protocol_failure(data):
-    answer = Answer()
+    answer = ChatAnswer()
     answer.add(data, 1.0)
     assert answer.failure is not None
     assert answer.failure.reason is FailureReason.PROTOCOL
 
 
 def test_text_without_an_end_is_a_protocol_failure():
-    answer, piece = Answer(), json.dumps({"choices": [{"delta": {"content": "x" * 65536}}]})
+    answer, piece = ChatAnswer(), json.dumps({"choices": [{"delta": {"content": "x" * 65536}}]})
     for _ in range(20):
         answer.add(piece.encode(), 1.0)
     assert answer.failure is not None

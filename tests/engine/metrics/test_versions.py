@@ -12,9 +12,9 @@ from aiohttp.test_utils import TestServer
 from engine_pages import read
 
 from exporter.engine.client.engine_client import EngineClient
-from exporter.engine.wire.answer import read_usage
 from exporter.engine.wire.refusal import failure_of, read_refusal
 from exporter.engine.wire.request import ChatRequest, Deadlines
+from exporter.engine.wire.surfaces.chat_completions import read_usage
 from exporter.model.chat import Chat, Usage
 from exporter.model.failure import FailureReason
 

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from exporter.container.decide.policy import ENGINE_FAILURES
-from exporter.engine.wire.answer import Answer, read_usage
 from exporter.engine.wire.refusal import failure_of
 from exporter.engine.wire.sse import Decoder
+from exporter.engine.wire.surfaces.chat_completions import ChatAnswer, read_usage
 from exporter.model.chat import Usage
 from exporter.model.failure import RESTS, FailureReason
 
 DATA = Path(__file__).parents[1] / "data"
 
 
-def recorded(name: str) -> Answer:
+def recorded(name: str) -> ChatAnswer:
     """A recorded body, taken event by event at times 1, 2, 3…"""
     text = (DATA / name).read_text()
     body = text[text.index("data: ") :].encode()
-    answer = Answer()
+    answer = ChatAnswer()
     for at, event in enumerate(Decoder().feed(body), start=1):
         answer.add(event.data, float(at))
     return answer
@@ -51,7 +51,7 @@ def test_null_details_are_unknown_too():
 
 
 def test_an_engine_that_dies_in_the_stream_is_a_stream_error_in_spite_of_done():
-    answer = Answer()
+    answer = ChatAnswer()
     answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', 1.0)
     answer.add(b'{"error": {"message": "EngineCore encountered an issue.", "code": 500}}', 2.0)
     answer.add(b"[DONE]", 3.0)
@@ -72,7 +72,7 @@ PAUSED = "Generation is paused. Please retry after it resumes."
 def test_an_engine_that_is_paused_or_scaled_is_not_called_overloaded(words, reason):
     body = json.dumps({"error": {"message": words, "code": 503}}).encode()
     assert failure_of(503, body).reason is reason
-    answer = Answer()
+    answer = ChatAnswer()
     answer.add(body, 1.0)
     assert answer.end().reason is reason
     assert RESTS.isdisjoint(ENGINE_FAILURES)
@@ -85,14 +85,14 @@ def test_other_messages_with_503_mean_an_overloaded_server():
 
 
 def test_an_abort_is_a_failure_although_the_stream_is_complete():
-    answer = Answer()
+    answer = ChatAnswer()
     answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"abort"}]}', 1.0)
     answer.add(b"[DONE]", 2.0)
     assert answer.end().reason is FailureReason.ABORTED
 
 
 def test_a_stream_without_done_was_cut():
-    answer = Answer()
+    answer = ChatAnswer()
     answer.add(b'{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}', 1.0)
     assert answer.end().reason is FailureReason.STREAM_CUT
 
@@ -105,14 +105,14 @@ def test_a_stream_without_done_was_cut():
     ],
 )
 def test_a_chunk_of_unknown_shape_is_a_protocol_failure_and_not_an_exception(data):
-    answer = Answer()
+    answer = ChatAnswer()
     assert answer.add(data, 1.0) is False
     assert answer.end().reason is FailureReason.PROTOCOL
     assert "Error" not in answer.end().detail
 
 
 def test_reasoning_counts_as_the_first_token_but_stays_out_of_the_history():
-    answer = Answer()
+    answer = ChatAnswer()
     assert answer.add(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}', 1.0)
     assert answer.add(b'{"choices":[{"delta":{"content":"yes"}}]}', 2.0)
     assert answer.token_times == [1.0, 2.0]
@@ -120,7 +120,7 @@ def test_reasoning_counts_as_the_first_token_but_stays_out_of_the_history():
 
 
 def test_a_tool_call_is_put_together_from_its_pieces():
-    answer = Answer()
+    answer = ChatAnswer()
     pieces = [
         {"index": 0, "id": "call_1", "function": {"name": "search", "arguments": ""}},
         {"index": 0, "function": {"arguments": '{"a"'}},
@@ -185,7 +185,7 @@ def test_a_long_error_is_cut_before_it_reaches_a_log():
 
 
 def test_a_chunk_adds_its_token_ids_without_copying_those_before_it():
-    answer = Answer()
+    answer = ChatAnswer()
     logprobs = {"content": [{"token": "token_id:7"}]}
     chunk = json.dumps({"choices": [{"token_ids": [7], "logprobs": logprobs}]}).encode()
     answer.add(chunk, 1.0)
@@ -198,7 +198,7 @@ def test_a_chunk_adds_its_token_ids_without_copying_those_before_it():
 
 
 def test_tool_calls_without_end_are_a_failure():
-    answer = Answer()
+    answer = ChatAnswer()
     pieces = [{"index": number, "function": {"name": "f"}} for number in range(20_000)]
     answer.add(json.dumps({"choices": [{"delta": {"tool_calls": pieces}}]}).encode(), 1.0)
     assert answer.failure.reason is FailureReason.PROTOCOL

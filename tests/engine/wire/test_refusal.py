@@ -11,6 +11,7 @@ from exporter.engine.wire.capabilities import Capabilities
 from exporter.engine.wire.model_cards import context_length
 from exporter.engine.wire.refusal import read_refusal
 from exporter.engine.wire.request import OPTIONAL_FIELDS, ChatRequest
+from exporter.engine.wire.surfaces.chat_completions import body
 
 VERSIONS = Path(__file__).parents[1] / "data" / "versions"
 REQUEST = ChatRequest("m", [{"role": "user", "content": "hello"}], 4, cache_salt="s")
@@ -67,10 +68,10 @@ def test_a_field_that_was_not_sent_is_not_to_blame():
 def test_a_refused_field_is_left_out_of_later_requests():
     capabilities = Capabilities()
     refusal = read_refusal(400, error("no cache_salt here"))
-    assert capabilities.learn(refusal, REQUEST)
+    assert capabilities.learn(refusal, body(REQUEST))
     assert capabilities.refuses_salts
-    assert "cache_salt" not in capabilities.body(REQUEST)
-    assert not capabilities.learn(refusal, REQUEST), (
+    assert "cache_salt" not in capabilities.accepted(body(REQUEST))
+    assert not capabilities.learn(refusal, body(REQUEST)), (
         "it refuses what was not sent: sending it again is vain"
     )
 
@@ -84,7 +85,7 @@ def test_every_release_names_its_context_in_one_of_two_sentences(file):
     refusal = read_refusal(400, file.read_bytes())
     assert refusal.context_length == 8192
     capabilities = Capabilities()
-    assert not capabilities.learn(refusal, REQUEST)
+    assert not capabilities.learn(refusal, body(REQUEST))
     assert capabilities.contexts == {"m": 8192}
 
 

@@ -12,6 +12,7 @@ from scraper_bench import unheard_scraper
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
 from exporter.engine.wire.request import Deadlines
+from exporter.engine.wire.surfaces.named import SURFACES
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.plan import SessionHooks, SessionPlan
 from exporter.probe.session.runner import SessionRunner
@@ -51,6 +52,7 @@ async def bench_of(
     *,
     pin_ranks: bool = False,
     additions: Additions | None = None,
+    api: str = "chat_completions",
     **settings: object,
 ) -> AsyncIterator[Bench]:
     options = {"port": 0, "time_scale": 0.0, "num_blocks": 4096, **settings}
@@ -58,7 +60,7 @@ async def bench_of(
     salts = iter(f"salt-{number}" for number in range(1000))
     async with (
         Simulator(given if like is None else settings_like(like, given)) as simulator,
-        EngineClient(simulator.url, additions=additions) as client,
+        EngineClient(simulator.url, additions=additions, surface=SURFACES[api]) as client,
     ):
         scraper = unheard_scraper(client, SystemClock())
         plan = SessionPlan("t", CODING_AGENT, max_tokens, deadlines)
