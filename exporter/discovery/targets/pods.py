@@ -35,7 +35,6 @@ class Pod:
     name: str
     phase: PodPhase = PodPhase.UNKNOWN
     address: str = ""
-    node: str = ""
     deleted: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +60,6 @@ def pod_of(document: Any) -> Pod:
         *names,
         phase=_phase(status.get("phase")),
         address=_text(status, "podIP"),
-        node=_text(spec, "nodeName"),
         deleted=bool(meta.get("deletionTimestamp")),
         ports=dict(_named_ports(spec)),
         overrides={

@@ -185,6 +185,8 @@ class FakeKubernetes:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         namespace = request.match_info.get("namespace", "*")
+        if namespace == "*" and "namespaces" in request.path:
+            namespace = "no namespace has this name"
         verb = "watch" if request.query.get("watch") in {"1", "true"} else "list"
         self.requests.append((verb, namespace, dict(request.query)))
         self.headers.append(dict(request.headers))
