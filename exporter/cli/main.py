@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from exporter.cli.parsing.parser import HelpAll, Parser, suggestion
 from exporter.errors import ConfigError, ExporterError
@@ -124,6 +125,7 @@ def entry() -> None:
     if sys.argv[1:2] == ["run"]:
         # SIGHUP reloads the configuration. Before `run` has its handler, SIGHUP would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    sys.stdout = _buffered(sys.stdout)
     code: str | int | None = 0
     try:
         try:
@@ -136,6 +138,19 @@ def entry() -> None:
             raise
         code = _unwritable(error)
     sys.exit(code)
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """With PYTHONUNBUFFERED, as in the image, a stream forgets what a short write left over.
+
+    A disk that fills up or a signal makes a write short. A buffer writes the rest, or fails.
+    """
+    raw = getattr(stream, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True
+    )
 
 
 _UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}

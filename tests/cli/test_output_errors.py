@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,20 @@ def test_a_full_disk_is_a_sentence_and_exit_code_3(arguments):
     assert done.stderr.endswith(
         "vllm-cache-exporter: the output could not be written: No space left on device\n"
     )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_fills_up_within_a_write_loses_nothing_silently(unbuffered, tmp_path):
+    with (tmp_path / "turns.csv").open("w") as file, engine_beside() as engine:
+        done = run(
+            *("probe", engine.url, "--csv", "-q"),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)),
+        )
+    assert done.returncode == 3
+    assert done.stderr.endswith("the output could not be written: File too large\n")
 
 
 @pytest.mark.parametrize("arguments", [("config",), ("probe", URL, "--csv", "-q")], ids=" ".join)
