@@ -18,7 +18,9 @@ EXPORTER_URL: Final = chosen().links.exporter
 RUNBOOKS_URL: Final = "${exporter}/runbooks"
 
 
-_CARRIED: Final = "${datasource:queryparam}&${window:queryparam}&${exporter:queryparam}"
+_CARRIED: Final = "&".join(
+    f"${{{name}:queryparam}}" for name in ("datasource", "window", "exporter", "filters")
+)
 
 
 class Uid(StrEnum):

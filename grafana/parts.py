@@ -224,6 +224,7 @@ def frame(
                 *([_scenario()] if one_target else []),
                 _window(),
                 _exporter(),
+                _filters(),
             ]
         )
         .annotations([_container_restarts(), _engine_restarts()])
@@ -305,6 +306,16 @@ def _exporter() -> build.TextBoxVariable:
         .description("The exporter's address in your browser: its page and the runbooks.")
         .default_value(names.EXPORTER_URL)
         .current(model.VariableOption(text=names.EXPORTER_URL, value=names.EXPORTER_URL))
+    )
+
+
+def _filters() -> build.AdHocVariable:
+    """Grafana adds what one chooses to every query of the data source."""
+    return (
+        build.AdHocVariable("filters")
+        .label("Filters")
+        .description("Filters by labels of targets, such as team, cluster or gpu. In every panel.")
+        .datasource(SOURCE)
     )
 
 

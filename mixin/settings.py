@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from exporter.config.schema.additions import OF_FAMILIES
 from exporter.metrics.state.latency import TTFT_BOUNDS
 from mixin.words import number, seconds_of
 
@@ -153,6 +154,20 @@ class Links(Section):
     exporter: Annotated[str, Field(pattern=r"^https?://\S*[^/\s]$")]
 
 
+class Labels(Section):
+    keep: list[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]]
+
+    @field_validator("keep")
+    @classmethod
+    def _are_free(cls, names: list[str]) -> list[str]:
+        taken = [name for name in names if name in OF_FAMILIES or names.count(name) > 1]
+        if taken:
+            raise ValueError(
+                f"{taken[0]} is there twice, or series of the exporter have it already"
+            )
+        return names
+
+
 class Alert(Section):
     severity: Literal["critical", "warning", "info"]
     for_: Annotated[Duration, Field(alias="for")]
@@ -179,6 +194,7 @@ class Settings(Section):
     kv_cache: KvCache
     crash_loop: CrashLoop
     links: Links
+    labels: Labels
     alerts: dict[str, Alert]
 
     @model_validator(mode="after")

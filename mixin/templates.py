@@ -1,6 +1,7 @@
 """Fills the templates below `deploy/mixin`.
 
-A placeholder is `${hit_ratio.low}`. `{{ … }}` belongs to Prometheus and stays.
+A placeholder is `${hit_ratio.low}`. `${target}` is the label `target` and those that rules keep.
+`{{ … }}` belongs to Prometheus and stays.
 """
 
 from __future__ import annotations
@@ -45,4 +46,5 @@ _JINJA.filters.update(
 
 def fill(template: str, settings: Settings) -> str:
     """The text of a template, with the settings in it."""
-    return _JINJA.from_string(template).render(settings.model_dump(by_alias=True))
+    target = ", ".join(("target", *settings.labels.keep))
+    return _JINJA.from_string(template).render(settings.model_dump(by_alias=True), target=target)

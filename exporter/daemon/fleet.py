@@ -3,7 +3,7 @@
 All or nothing: every new target is created before a running one is touched, so mistakes show first.
 
 - An unchanged target keeps running: same settings, and same content of the files that they name.
-- A target with other prices keeps running, and they apply from now on.
+- A target with other prices or labels keeps running, and they apply from now on.
 - Any other changed target gets new loops and connections. While its engine is the same (URL and
   mode), it keeps its counters and history, the totals over engine restarts, the spent budget, and
   its container.
@@ -82,13 +82,13 @@ def _first(names: Sequence[str]) -> str:
 class FleetPlan:
     """All wanted targets: `kept` ones run already, `created` ones do not run yet.
 
-    `repriced` holds the kept ones with other prices, and their new settings.
+    `republished` holds the kept ones with other prices or labels, and their new settings.
     """
 
     shared: SharedSettings
     kept: tuple[RunningTarget, ...]
     created: tuple[RunningTarget, ...]
-    repriced: tuple[tuple[RunningTarget, Target], ...]
+    republished: tuple[tuple[RunningTarget, Target], ...]
 
 
 class Fleet:
@@ -157,7 +157,7 @@ class Fleet:
         files = {each.ca_file for each in targets if each.ca_file is not None}
         authorities = await asyncio.to_thread(_contents, files) if files else {}
         kept, created, mistakes = list[RunningTarget](), list[RunningTarget](), list[str]()
-        repriced: list[tuple[RunningTarget, Target]] = []
+        republished: list[tuple[RunningTarget, Target]] = []
         for target in targets:
             await asyncio.sleep(0)  # a large fleet must not block the event loop
             before = self._running.get(target.name)
@@ -168,7 +168,7 @@ class Fleet:
             if before is not None and before.spec.runs_like(spec):
                 kept.append(before)
                 if before.target != target:
-                    repriced.append((before, target))
+                    republished.append((before, target))
                 continue
             try:
                 created.append(RunningTarget(spec, self._context, before))
@@ -178,7 +178,7 @@ class Fleet:
             await self._discard(created)
             raise ConfigError("\n".join(mistakes))
         self._open.update(created)
-        return FleetPlan(shared, tuple(kept), tuple(created), tuple(repriced))
+        return FleetPlan(shared, tuple(kept), tuple(created), tuple(republished))
 
     async def swap(self, plan: FleetPlan) -> FleetChanges:
         """Carry out a plan. An error while one target stops is logged; the rest goes on.
@@ -193,15 +193,15 @@ class Fleet:
         self._shared = plan.shared
         staying = {each.target.name for each in (*plan.kept, *plan.created)}
         gone = [each for name, each in self._running.items() if name not in staying]
-        for running, target in plan.repriced:
-            running.set_prices(target)
-        repriced = _names(running for running, _ in plan.repriced)
+        for running, target in plan.republished:
+            running.set_published(target)
+        republished = _names(running for running, _ in plan.republished)
         restarted = [name for name in _names(plan.created) if name in self._running]
         changes = FleetChanges(
             added=tuple(_names(plan.created, but=self._running)),
             retired=tuple(_names(gone)),
-            changed=(*restarted, *repriced),
-            kept=tuple(_names(plan.kept, but=repriced)),
+            changed=(*restarted, *republished),
+            kept=tuple(_names(plan.kept, but=republished)),
         )
         with self._context.metrics.swap(len(staying)):
             await self._carry_out(gone, plan.created, first_runs)

@@ -42,11 +42,12 @@ class TargetSpec:
     authority: str
 
     def runs_like(self, other: TargetSpec) -> bool:
-        """Whether the loops of both do the same: they differ in their prices at most."""
-        return self == other or self._without_prices() == other._without_prices()
+        """Whether the loops of both do the same: they differ in prices and labels at most."""
+        return self == other or self._for_loops() == other._for_loops()
 
-    def _without_prices(self) -> TargetSpec:
-        return replace(self, target=self.target.model_copy(update=dict.fromkeys(PRICES)))
+    def _for_loops(self) -> TargetSpec:
+        published = (*PRICES, "labels")
+        return replace(self, target=self.target.model_copy(update=dict.fromkeys(published)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +167,17 @@ class RunningTarget:
         state.interval_seconds = shared.probe.interval_seconds
         state.heartbeat_seconds = shared.probe.heartbeat_interval_seconds or None
         state.cost.budget_tokens_per_hour = shared.probe.tokens_per_hour or None
-        self.set_prices(target)
+        self.set_published(target)
         state.cost.keep_retention(shared.probe.retention_gaps_seconds)
         state.keep_scenarios({each.name for each in shared.scenarios})
         state.kv_events = self._kv_events.feed.view if self._kv_events else None
         self._context.metrics.add(state)
 
-    def set_prices(self, target: Target) -> None:
-        """Take the prices, and with them all settings, of a target that `runs_like` this one."""
+    def set_published(self, target: Target) -> None:
+        """Take prices and labels, so all settings, of a target that `runs_like` this one."""
         self.target = target
         self.spec = replace(self.spec, target=target)
+        self._state.labels = dict(target.labels)
         self._state.cost.prices = Prices(target.price_per_hour, target.currency, target.watts)
 
     def continue_container_of(self, before: RunningTarget) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
@@ -21,12 +22,13 @@ from exporter.metrics.client_library import add, empty, encodable
 from exporter.metrics.state.latency import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client.registry import Collector
 
     from exporter.metrics.readers import Family, Reading, StateT
 
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 Names = frozenset[str] | None
 """The names of the wanted samples; None means all."""
 
@@ -58,11 +60,11 @@ _number_text: Callable[[float], str] = floatToGoString
 
 
 class Writer:
-    """Writes one format. It keeps one form per family, so its memory is bounded."""
+    """Writes one format. It keeps one form per family and set of labels of targets."""
 
     def __init__(self, encode: Callable[[Collector], bytes]) -> None:
         self._encode = encode
-        self._forms: dict[tuple[str, tuple[float, ...]], _Form] = {}
+        self._forms: dict[tuple[str, tuple[float, ...], tuple[str, ...]], _Form] = {}
         self.end = encode(_Registry([])).decode()
         """The last line of a page, if the format has one."""
 
@@ -82,16 +84,17 @@ class Writer:
         family: Family[StateT],
         readings: Iterable[Reading],
         names: Names = None,
-        **leading: str,
+        leading: Mapping[str, str] = _NO_LABELS,
     ) -> str:
         """The lines of the known values. `leading` are labels before those of the reader."""
         written: list[str] = []
+        before = tuple(leading)
         first = list(map(_label_text, leading.values()))
         for labels, value in readings:
             if value is None:
                 continue
             numbers, bounds = _numbers(family, value)
-            form = self._form(family, bounds, tuple(leading))
+            form = self._form(family, bounds, before)
             texts = first + list(map(_label_text, labels))
             for line, number in zip(form.lines, numbers, strict=True):
                 if names is None or line.name in names:
@@ -102,9 +105,9 @@ class Writer:
     def _form(
         self, family: Family[StateT], bounds: tuple[float, ...], leading: tuple[str, ...]
     ) -> _Form:
-        form = self._forms.get((family.name, bounds))
+        form = self._forms.get((family.name, bounds, leading))
         if form is None:
-            form = self._forms[family.name, bounds] = self._learn(family, bounds, leading)
+            form = self._forms[family.name, bounds, leading] = self._learn(family, bounds, leading)
         return form
 
     def _learn(

@@ -24,7 +24,7 @@ from exporter.metrics.writer import Writer, writer_for
 from exporter.web.parameters import BadRequestError, NoSuchTargetError, asked_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from exporter.metrics.readers import Family, StateT
     from exporter.metrics.state.exporter import ExporterState
@@ -126,7 +126,7 @@ def _heads(kind: PageKind) -> list[str]:
 def _bodies(state: TargetState, kind: PageKind) -> list[str]:
     """The current lines of a target and of its loops, by family."""
     return [
-        *_lines(TARGET_FAMILIES, state, kind, target=state.name),
+        *_lines(TARGET_FAMILIES, state, kind, state.leading_labels),
         *("" for _ in EXPORTER_FAMILIES),
         *_lines(LOOP_FAMILIES, state.loops, kind),
     ]
@@ -141,10 +141,13 @@ def _own_bodies(state: ExporterState, kind: PageKind) -> list[str]:
 
 
 def _lines(
-    families: Iterable[Family[StateT]], state: StateT, kind: PageKind, **leading: str
+    families: Iterable[Family[StateT]],
+    state: StateT,
+    kind: PageKind,
+    leading: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     write, names = kind.writer.body, kind.names
-    return (write(each, each.reader.read(state), names, **leading) for each in families)
+    return (write(each, each.reader.read(state), names, leading or {}) for each in families)
 
 
 async def _joined(by_family: list[list[str]], kind: PageKind) -> list[bytes]:

@@ -93,6 +93,19 @@ async def test_another_price_applies_at_once_and_ends_no_loop(bench, engines):
     assert not any(task.done() for task in before.values())
 
 
+async def test_other_labels_apply_at_once_and_end_no_loop(bench, engines):
+    url = engines[0].url
+    await bench.fleet.apply([target("a", url, labels={"team": "x"})])
+    await bench.sessions_of("a", 1)
+    before = dict(bench.tasks)
+    assert bench.value("vllm_probe_up", target="a", team="x") == 1
+    moved = target("a", url, labels={"team": "y", "gpu": "h100"})
+    assert await bench.fleet.apply([moved]) == FleetChanges(changed=("a",))
+    assert bench.value("vllm_probe_up", target="a", team="y", gpu="h100") == 1
+    assert bench.value("vllm_probe_up", target="a", team="x") is None
+    assert dict(bench.tasks) == before
+
+
 async def test_a_price_applies_only_with_the_whole_change(bench, engines):
     url = engines[0].url
     await bench.fleet.apply([target("a", url, price_per_hour=2.0, currency="EUR")])

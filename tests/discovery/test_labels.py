@@ -56,6 +56,17 @@ def test_a_container_with_only_the_label_is_measured_by_its_name_and_address():
     assert target.container is None
 
 
+def test_a_container_adds_labels_to_the_series_of_its_target():
+    own = {"labels.team": "b", "labels.gpu": "h100"}
+    target = only(container(**own), labels={"team": "a", "cluster": "x"})
+    assert target.labels == {"team": "b", "cluster": "x", "gpu": "h100"}
+
+
+def test_a_label_of_series_that_is_reserved_leaves_out_the_container():
+    text = mistake(container(**{"labels.reason": "b"}))
+    assert f"label {SCRAPE}.labels.reason: is reserved" in text
+
+
 def test_a_containers_own_labels_win_over_the_settings():
     target = only(
         container(port="9001", name="big", model="m2", scheme="https", path="/llm"),

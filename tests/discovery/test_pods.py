@@ -44,6 +44,12 @@ def test_a_running_pod_is_measured_by_its_namespace_name_and_address():
     assert target.base_url == "http://10.2.0.7:8000"
 
 
+def test_a_pod_adds_labels_to_the_series_of_its_target():
+    own = said(**{"labels.team": "b", "labels.gpu": "h100"})
+    target = only(pod_object(annotations=own), labels={"team": "a", "cluster": "x"})
+    assert target.labels == {"team": "b", "cluster": "x", "gpu": "h100"}
+
+
 def test_a_pod_with_an_ipv6_address_is_measured():
     assert only(pod_object(ip="fd00::7")).base_url == "http://[fd00::7]:8000"
 

@@ -182,7 +182,7 @@ def test_a_dashboard_has_the_variables_and_the_annotations(name):
     model = MODELS[name]
     variables = {variable["name"]: variable for variable in model["templating"]["list"]}
     of_turns = ["scenario"] if name == "session" else []
-    assert list(variables) == ["datasource", "target", *of_turns, "window", "exporter"]
+    assert list(variables) == ["datasource", "target", *of_turns, "window", "exporter", "filters"]
     assert variables["datasource"]["current"]["value"] == DATASOURCE_UID
     assert variables["target"]["datasource"]["uid"] == "${datasource}"
     assert variables["target"]["refresh"] == 2, "new targets appear when the time changes"
@@ -193,6 +193,13 @@ def test_a_dashboard_has_the_variables_and_the_annotations(name):
     counters = {one for one in metric_names(asked) if one.endswith("_total")}
     assert counters == {"vllm_container_restarts_total", "vllm_engine_restarts_total"}
     assert model["editable"] is False
+
+
+@each_dashboard
+def test_filters_apply_to_the_chosen_prometheus(name):
+    (filters,) = (v for v in MODELS[name]["templating"]["list"] if v["name"] == "filters")
+    assert filters["type"] == "adhoc"
+    assert filters["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
 def test_addresses_are_unique_and_never_change():

@@ -97,8 +97,8 @@ def without_process(page: bytes) -> list[bytes]:
 @given(st.lists(steps, max_size=6), accepted, texts, st.lists(st.floats() | st.integers()))
 def test_a_page_is_byte_for_byte_what_the_client_library_writes(happenings, accept, text, times):
     metrics, engines = Metrics(turn_label_limit=LIMIT), Engines()
-    for target in TARGETS:
-        metrics.add(TargetState(target))
+    for target, labels in zip(TARGETS, ({}, {"team": text or "x", "a": "b"}), strict=False):
+        metrics.add(TargetState(target, labels=labels))
     for step in happenings:
         if isinstance(step, SessionResult):
             publish(metrics, step)

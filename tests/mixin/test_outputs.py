@@ -114,6 +114,16 @@ def test_severity_and_duration_of_each_alert_are_those_of_the_settings(mine):
     }
 
 
+def test_every_rule_keeps_the_labels_of_the_settings(mine):
+    """So the alerts have them, and a filter of the dashboards finds the recorded series."""
+    for folder, kept in ((ROOT, "target, team, cluster, gpu"), (mine, "target, owner, zone")):
+        for name in ("alerts", "recording"):
+            text = (folder / RULES / f"{name}.yml").read_text("utf-8")
+            groups = re.findall(r"\bby \((target[^)]*)\)", text)
+            assert groups
+            assert all(group.startswith(kept) for group in groups), groups
+
+
 def leaves(model, others, path=()):
     """The path of each value, and the value of `others` at that path."""
     for name in type(model).model_fields:

@@ -97,6 +97,11 @@ def test_the_environment_chooses_the_file(own, monkeypatch):
         ("[ttft.slow]\nshort_window = '5m'", r"ttft: the four windows of fast and slow must dif"),
         ("[ttft]\nobjective_ratio = 1.0", r"ttft\.objective_ratio is 1\.0: it must be less than 1"),
         ("[links]\nrunbooks = 'wiki'", r"links\.runbooks is 'wiki': "),
+        ("[labels]\nkeep = ['a-b']", r"labels\.keep\.0 is 'a-b': "),
+        (
+            "[labels]\nkeep = ['turn']",
+            r"labels\.keep is \['turn'\]: turn is there twice, or series",
+        ),
         ("[alerts]\nVllmDwn = {}", r"alerts: there is no alert VllmDwn"),
         (
             "[alerts]\nVllmDown = {severity = 'page'}",

@@ -76,7 +76,7 @@ def still(found: dict[tuple, float]) -> dict[tuple, float]:
 def test_the_data_is_the_page(happenings, text, times):
     metrics, engines = Metrics(turn_label_limit=LIMIT), Engines()
     for target in TARGETS:
-        metrics.add(TargetState(target))
+        metrics.add(TargetState(target, labels={"team": target, "gpu": "h100"}))
     for step in happenings:
         publish(metrics, step if isinstance(step, SessionResult) else engines.view(*step))
     info = replace(engine_view().info, model=text)

@@ -1,4 +1,4 @@
-"""The types of `headers`, `header_files` and `extra_body`: what a user adds to requests."""
+"""What a user adds: `headers`, `header_files`, `extra_body` to requests, `labels` to series."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -148,3 +148,58 @@ PlainHeaders = Annotated[
 """Without placeholders."""
 HeaderFiles = Mapping[HeaderName, ConfigPath]
 ExtraBody = Annotated[Mapping[str, Any], WrapValidator(_check_fields)]
+
+MOST_LABELS = 10
+_LONGEST_VALUE = 128  # characters
+
+OF_FAMILIES = frozenset(
+    {
+        *("answers_kept", "block_size", "cache", "cause", "currency", "data_parallel_rank"),
+        *("dropped_blocks", "event", "gap_seconds", "image", "image_id", "le", "lookahead_tokens"),
+        *("loop", "match_unit", "max_model_len", "mode", "model", "name", "notice", "num_blocks"),
+        *("outcome", "prefix_caching", "python", "quantile", "ranks", "reason", "replica"),
+        *("revision", "scenario", "signal", "simulated", "source", "state", "target", "turn"),
+        *("unit_tokens", "version", "window"),
+    }
+)
+"""Names that the exporter's own series have."""
+_OF_PROMETHEUS = frozenset(
+    {
+        *("job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"),
+        *("alertname", "alertstate", "severity", "about", "runbook", "what"),
+    }
+)
+"""Names that a scrape, an alert or a dashboard of this project sets."""
+
+
+def _check_label_names(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    wrong = []
+    for name in value if isinstance(value, Mapping) else ():
+        if name in OF_FAMILIES:
+            wrong.append(mistake_at("is reserved: series of the exporter have a label of it", name))
+        elif name in _OF_PROMETHEUS:
+            wrong.append(mistake_at("is reserved: Prometheus or an alert sets it", name))
+        elif isinstance(name, str) and name.startswith("__"):
+            wrong.append(mistake_at("is reserved: Prometheus uses names that begin with __", name))
+    checked = check_with(handler, value, wrong)
+    if len(checked) > MOST_LABELS:
+        raise mistake(f"may have {MOST_LABELS} labels at most: each is on every series")
+    return checked
+
+
+def _check_label_value(value: str) -> str:
+    if not value or value != value.strip() or not value.isprintable():
+        raise mistake("must be printable, not empty, and not begin or end with a space")
+    if len(value) > _LONGEST_VALUE:
+        raise mistake(f"must have {_LONGEST_VALUE} characters at most")
+    return value
+
+
+SeriesLabelName = Annotated[
+    str,
+    matching(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}", "must be a label name of Prometheus, such as team"),
+]
+SeriesLabels = Annotated[
+    Mapping[SeriesLabelName, Annotated[str, AfterValidator(_check_label_value)]],
+    WrapValidator(_check_label_names),
+]

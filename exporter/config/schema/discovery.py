@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from exporter.config.schema.additions import SeriesLabels
 from exporter.config.schema.pods import NamespaceName, PodPort
 from exporter.config.schema.target import TargetTemplate
 from exporter.config.schema.values import (
@@ -178,6 +179,7 @@ class _ServerLabels(Section):
     path: UrlPath | None = None
     name: TargetName | None = None
     model: ModelName | None = None
+    labels: SeriesLabels = Field(default_factory=dict)
 
 
 class ContainerLabels(_ServerLabels):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
-from exporter.config.schema.additions import ExtraBody, HeaderFiles, Headers, taken
+from exporter.config.schema.additions import ExtraBody, HeaderFiles, Headers, SeriesLabels, taken
 from exporter.config.schema.container import ENGINE_FLAGS, MANAGED_ONLY, ContainerSettings
 from exporter.config.schema.kv_events import KvEventsUrl, unpublished
 from exporter.config.schema.reach import contradictions
@@ -86,6 +86,12 @@ class TargetTemplate(Section):
     adapters: AdapterChoice = ()
     """LoRA adapters of the model that sessions are played with, too: their names, or `"all"` that
     the server lists. Each session takes the next of the model and its adapters."""
+
+    labels: SeriesLabels = Field(default_factory=dict)
+    """Labels of every series of the target, such as `team`, `cluster` or `gpu`: for alert routing
+    and for filters. Up to 10. Names that the exporter's series have or that Prometheus sets are
+    reserved. A change applies at a reload without a restart of the target; Prometheus then sees
+    new series."""
 
     api_key: SecretStr | None = None
     """Sent as a bearer token. A managed container gets it as the key that it requires."""

@@ -68,6 +68,7 @@ def _target(container: ContainerSnapshot, settings: DockerDiscovery) -> Target:
     }
     if said.model is not None:
         facts["model"] = said.model
+    facts["labels"] = {**settings.labels, **said.labels}
     if settings.mode == "attached":
         facts["container"] = {
             "name": container.name,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LabelsT = TypeVar("LabelsT", ContainerLabels, PodLabels)
 _PREFIX = f"{LABEL_PREFIX}."
+_SERIES = "labels."
 
 
 class NotATarget(Exception):  # noqa: N818 - it never leaves this folder
@@ -22,13 +23,17 @@ class NotATarget(Exception):  # noqa: N818 - it never leaves this folder
 def overrides_in(labels: Mapping[str, str], kind: type[LabelsT], noun: str) -> LabelsT:
     """What the labels say below LABEL_PREFIX. `noun` says in a mistake what they are.
 
-    Raises `NotATarget`.
+    Those below `labels.` are labels of its series. Raises `NotATarget`.
     """
-    given = {
+    said = {
         label.removeprefix(_PREFIX): value
         for label, value in labels.items()
         if label.startswith(_PREFIX)
     }
+    given: dict[str, Any] = {k: v for k, v in said.items() if not k.startswith(_SERIES)}
+    own = {k.removeprefix(_SERIES): v for k, v in said.items() if k.startswith(_SERIES)}
+    if own:
+        given["labels"] = own
     try:
         return kind.model_validate(given)
     except ValidationError as error:

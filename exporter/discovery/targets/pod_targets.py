@@ -80,6 +80,7 @@ def _target(pod: Pod, settings: KubernetesDiscovery) -> Target:
     }
     if said.model is not None:
         facts["model"] = said.model
+    facts["labels"] = {**settings.labels, **said.labels}
     return checked_target(facts)
 
 

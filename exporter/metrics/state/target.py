@@ -66,6 +66,7 @@ class TargetState:
     name: str
     mode: str = "external"
     url: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)  # of every series, as configured
     created_time: float | None = None  # Unix time from which its counters count
     turn_label_limit: int = 32
     sessions: int = 0
@@ -116,6 +117,11 @@ class TargetState:
             parts = urlsplit(self.url)
             host = parts.netloc.rpartition("@")[2]
             self.url = urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    @property
+    def leading_labels(self) -> dict[str, str]:
+        """The labels of every series of the target, before those of its family."""
+        return {"target": self.name, **self.labels}
 
     def session_finished(self, result: SessionResult) -> None:
         self.latest = result

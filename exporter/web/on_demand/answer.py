@@ -48,13 +48,19 @@ def retry_after(answer: OnDemandAnswer) -> dict[str, str]:
 
 def page(answer: OnDemandAnswer, known: TargetState, writer: Writer) -> str:
     """The metrics of that session alone; `known` is the state of its target."""
-    state = TargetState(known.name, known.mode, known.url, turn_label_limit=known.turn_label_limit)
+    state = TargetState(
+        known.name,
+        known.mode,
+        known.url,
+        labels=known.labels,
+        turn_label_limit=known.turn_label_limit,
+    )
     state.on_demand = answer
     if answer.session is not None:
         state.session_finished(answer.session)
     lines = []
     for family in ON_DEMAND_PAGE:
-        body = writer.body(family, family.reader.read(state), target=state.name)
+        body = writer.body(family, family.reader.read(state), leading=state.leading_labels)
         if body:
             lines += [writer.head(family, "target"), body]
     return "".join((*lines, writer.end))

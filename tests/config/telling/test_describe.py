@@ -171,6 +171,7 @@ def test_every_value_is_printed_with_its_source(load_text, tmp_path):
         "metrics_urls = []  # default",
         'model = "m"  # environment variable MODEL_ID',
         "adapters = []  # default",
+        "labels = {}  # default",
         "# api_key is not set",
         "# api_key_file is not set",
         "headers = {}  # default",

@@ -54,8 +54,10 @@ class ClientLibraryFamilies:
         targets, exporter = self._metrics.targets, self._metrics.exporter
         for family in TARGET_FAMILIES:
             metric = empty(family, "target")
-            for name, state in targets.items():
-                add(metric, family.reader.read(state), name)
+            for state in targets.values():
+                part = empty(family, *state.leading_labels)
+                add(part, family.reader.read(state), *state.leading_labels.values())
+                metric.samples += part.samples
             yield from _shown(metric)
         for family in EXPORTER_FAMILIES:
             metric = empty(family)

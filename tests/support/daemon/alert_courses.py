@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mixin.settings import Settings
 
 STEP = 0.01
+OF_TARGET = 'target="a"'
+"""Its series have a label of the user's too, which the alert must keep."""
 
 
 def minutes(duration: str | float) -> int:
@@ -91,13 +93,17 @@ class Course:
         if self.at_once and self.holds:
             quiet.append(self.starts + self.holds - 1)
         fired = f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
-        expr = f"group by (target) ({fired})"
-        labels = [{"labels": f"{{{each}}}", "value": 1} for each in self.firing]
+        kept = self.settings.labels.keep[0]
+        expr = f"group by (target, {kept}) ({fired})"
+        added = f'{OF_TARGET}, {kept}="red"'
+        labels = [
+            {"labels": f"{{{each.replace(OF_TARGET, added)}}}", "value": 1} for each in self.firing
+        ]
         return {
             "name": alert,
             "interval": "1m",
             "input_series": [
-                {"series": name, "values": " ".join(_texts(values))}
+                {"series": name.replace(OF_TARGET, added), "values": " ".join(_texts(values))}
                 for name, values in self.series.items()
             ],
             "promql_expr_test": [

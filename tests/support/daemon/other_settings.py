@@ -52,6 +52,8 @@ full = 0.83
 [crash_loop]
 restarts = 6
 window = "51m"
+[labels]
+keep = ["owner", "zone"]
 [links]
 runbooks = "https://wiki.example.org/vllm"
 exporter = "https://exporter.example.org"

@@ -8,6 +8,7 @@ change them. What is unknown is absent, and a series that ended is not sent agai
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.metrics.export import (
@@ -30,7 +31,7 @@ from exporter.metrics.families.tables import (
 from exporter.metrics.state.latency import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from exporter.metrics.readers import Family, Reading, StateT
     from exporter.metrics.state.exporter import ExporterState
@@ -94,7 +95,7 @@ class Moment:
         """Add the families of a target and of its loops."""
         for family in TARGET_FAMILIES:
             start = starts.of(state, family.name, self._now)
-            self._add(family, family.reader.read(state), start, target=state.name)
+            self._add(family, family.reader.read(state), start, state.leading_labels)
         for loops in LOOP_FAMILIES:
             self._add(
                 loops, loops.reader.read(state.loops), starts.of(state, loops.name, self._now)
@@ -113,7 +114,11 @@ class Moment:
         return [Metric(name, each.help, "", _data(each)) for name, each in self._families.items()]
 
     def _add(
-        self, family: Family[StateT], readings: Iterable[Reading], start: int, **leading: str
+        self,
+        family: Family[StateT],
+        readings: Iterable[Reading],
+        start: int,
+        leading: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         names, first = tuple(leading) + family.reader.labels, tuple(leading.values())
         for labels, value in readings:
