@@ -62,7 +62,7 @@ class Agent:
         self._random = random.Random(seed)
         self._model = model
         self._tools = [self._tool(name) for name in ("find", "open_file", "run", "edit")]
-        self._system = f"You are an agent.\nNow: 2026-11-28 10:00:01\n{self.text(250)}"
+        self._system = f"You are an agent.\nNow: 2026-11-28 10:00:01\n{self.text(120)}"
 
     def begun_like(self, other: Agent) -> Agent:
         """The same agent with the system prompt and the tools of the other one."""
@@ -71,6 +71,17 @@ class Agent:
 
     def text(self, words: int) -> str:
         return " ".join(self._random.choice(_WORDS) for _ in range(words))
+
+    def opening(self) -> list[Json]:
+        """The system prompt and the first question."""
+        return [
+            {"role": "system", "content": self._system},
+            {"role": "user", "content": self.text(40)},
+        ]
+
+    def body(self) -> Json:
+        """A request without messages."""
+        return {"model": self._model, "tools": copy.deepcopy(self._tools)}
 
     def _tool(self, name: str) -> Json:
         properties = {"path": {"type": "string"}, "limit": {"type": "integer"}}
@@ -82,12 +93,12 @@ class Agent:
         self, count: int, change: Change = lambda _number, _body: None, *, reasoning: bool = False
     ) -> list[Json]:
         """The records of a conversation; `change` edits the body of each request (0…)."""
-        history: list[Json] = [{"role": "system", "content": self._system}]
+        history = self.opening()
         records = []
         for number in range(count):
-            history.append({"role": "user", "content": self.text(40)})
-            tools = copy.deepcopy(self._tools)
-            body = {"model": self._model, "messages": copy.deepcopy(history), "tools": tools}
+            if number:
+                history.append({"role": "user", "content": self.text(40)})
+            body = {**self.body(), "messages": copy.deepcopy(history)}
             change(number, body)
             answer: Json = {"role": "assistant", "content": self.text(30)}
             history.append(dict(answer))
