@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import bench_capture
 import bench_cost
 import bench_exposition
 import bench_fleet
@@ -43,6 +44,7 @@ PARTS: Mapping[str, Callable[[], list[Figure]]] = {
     "start": lambda: bench_start.measure(runs=11),
     "ttft": lambda: bench_ttft.figures(rounds=200, crowd_rounds=10),
     "https": lambda: bench_https.figures(rounds=200),
+    "capture": lambda: bench_capture.figures(rounds=200, crowd_rounds=10, requests=10_000),
     "exposition": bench_exposition.figures,
     "cost": lambda: bench_cost.measure(runs=7),
     "pages": lambda: bench_pages.measure((1, 100, 1000), runs=7),
@@ -56,6 +58,7 @@ SMALL: Mapping[str, Callable[[], list[Figure]]] = {
     "start": lambda: bench_start.measure(runs=1),
     "ttft": lambda: bench_ttft.figures(rounds=2, crowd_rounds=1),
     "https": lambda: bench_https.figures(rounds=2),
+    "capture": lambda: bench_capture.figures(rounds=2, crowd_rounds=1, requests=64),
     "exposition": lambda: bench_exposition.figures(rounds=2),
     "cost": lambda: bench_cost.measure(runs=1, scrapes=2),
     "pages": lambda: bench_pages.measure((2,), runs=1, asked=2),
