@@ -1,5 +1,7 @@
-"""Writes the JSON schemas of docs/schemas: the configuration file, and the HTTP API. Writes the
-configuration's definitions into the schema of the chart's values, the rest of which is by hand.
+"""Writes the JSON schemas of docs/schemas: the configuration file, the HTTP API, and `explain`.
+
+Writes the configuration's definitions into the schema of the chart's values, the rest of which is
+by hand.
 
 Run by `make schemas`; a test checks that they are current.
 """
@@ -10,7 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from exporter.config import Settings
+from exporter.report.requests.json import RecordingJson
 from exporter.web.api_description import description
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +27,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, str]:
     """The text of each file by its name."""
     settings = {"$schema": DIALECT, **Settings.model_json_schema()}
-    return {"settings.json": _text(settings), "openapi.json": _text(description())}
+    explained = TypeAdapter(RecordingJson).json_schema(mode="serialization")
+    return {
+        "settings.json": _text(settings),
+        "openapi.json": _text(description()),
+        "explain.json": _text({"$schema": DIALECT, **explained}),
+    }
 
 
 def chart_schema() -> str:

@@ -11,6 +11,7 @@ from exporter.errors import ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from exporter.model.explained import ExplainedRecording
     from exporter.model.session import SessionResult
     from exporter.report.comparison.facts import Comparison
     from exporter.report.drawing import PictureFormat
@@ -55,6 +56,14 @@ def write_comparison_chart(file: str, comparison: Comparison) -> None:
     from exporter.report.comparison.chart import draw  # noqa: PLC0415 - loads matplotlib
 
     _write(file, draw(comparison, picture_format(file)))
+
+
+def write_requests_chart(file: str, found: ExplainedRecording) -> None:
+    """Draw the requests of a recording into `file`. Raises `ConfigError`."""
+    _load()
+    from exporter.report.requests.chart import draw  # noqa: PLC0415 - loads matplotlib
+
+    _write(file, draw(found, picture_format(file)))
 
 
 def session_picture(

@@ -1,7 +1,9 @@
 """`explain`: what it prints, its exit codes, and what it keeps to itself."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 from agent_recordings import CHANGES, Agent, lines
 
@@ -18,6 +20,11 @@ def recording(tmp_path):
         return str(file)
 
     return write
+
+
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).parents[2] / "docs/schemas/explain.json").read_text("utf-8"))
+)
 
 
 def explain(capsys, *arguments):
@@ -97,14 +104,15 @@ def test_the_json_has_every_request_and_adds_up(recording, capsys):
     file = recording(*Agent().requests(4, CHANGES["tools_added"]))
     code, out, _ = explain(capsys, file, "--json")
     said = json.loads(out)
+    SCHEMA.validate(said)
     assert code == 0
     assert said["estimated"] is True
     assert [one["place"] for one in said["requests"]] == [f"line {n}" for n in range(1, 5)]
     for one in said["requests"]:
         parts = (one["reusable_tokens"], one["changed_tokens"], one["new_tokens"])
         assert sum(parts) == one["prompt_tokens"]
-    assert said["findings"][0]["reason"] == "tools_added"
-    assert said["findings"][0]["place"]["section"] == "tools"
+    assert said["findings"][0]["change"]["reason"] == "tools_added"
+    assert said["findings"][0]["change"]["place"]["section"] == "tools"
 
 
 def test_on_an_engine_the_tokens_are_its_own_and_a_replay_hits_all_that_can_be(recording, capsys):
@@ -112,11 +120,12 @@ def test_on_an_engine_the_tokens_are_its_own_and_a_replay_hits_all_that_can_be(r
     code, out, told = explain(capsys, file, "--simulated", "--replay", "--json")
     assert (code, told) == (0, "")
     said = json.loads(out)
+    SCHEMA.validate(said)
     assert said["estimated"] is False
     for one in said["requests"]:
         assert one["replayed"]["prompt_tokens"] == one["prompt_tokens"]
         assert one["replayed"]["cached_tokens"] == one["replayed"]["reusable_tokens"]
-    assert said["findings"][0]["reason"] == "history_truncated"
+    assert said["findings"][0]["change"]["reason"] == "history_truncated"
 
 
 def test_a_replay_beyond_the_budget_is_refused_before_it_sends(recording, capsys):
@@ -133,3 +142,51 @@ def test_an_engine_that_is_not_there_is_exit_code_1(recording, capsys):
     code, out, told = explain(capsys, file, "--url", "http://127.0.0.1:1")
     assert (code, out) == (1, "")
     assert "http://127.0.0.1:1: " in told
+
+
+def test_two_recordings_stand_beside_each_other(tmp_path, capsys):
+    before, now = tmp_path / "before.jsonl", tmp_path / "now.jsonl"
+    before.write_bytes(b"".join(lines(Agent().requests(4, CHANGES["time"]))))
+    now.write_bytes(b"".join(lines(Agent().requests(4))))
+    code, out, _ = explain(capsys, str(now), "--before", str(before))
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert any(row.startswith("reusable of what is repeated") and "100 %" in row for row in rows)
+    assert any(row.startswith("changed: time, system") and row.endswith(" 0") for row in rows)
+    _, out, _ = explain(capsys, str(now), "--before", str(before), "--json")
+    said = json.loads(out)
+    SCHEMA.validate(said)
+    assert said["before"]["reusable_ratio"] < 0.1 < said["totals"]["reusable_ratio"]
+
+
+def test_several_files_are_one_recording(tmp_path, capsys):
+    records, files = Agent().requests(4), []
+    for number in range(2):
+        files.append(str(tmp_path / f"{number}.jsonl"))
+        Path(files[-1]).write_bytes(b"".join(lines(records[2 * number : 2 * number + 2])))
+    code, out, _ = explain(capsys, *files, "--json")
+    said = json.loads(out)
+    assert code == 0
+    assert said["totals"]["conversations"] == 1
+    assert said["requests"][2]["place"] == f"{files[1]}, line 1"
+
+
+@pytest.mark.parametrize("name", ["chart.png", "chart.svg"])
+def test_the_chart_is_written(name, recording, tmp_path, capsys):
+    file = recording(*Agent().requests(3, CHANGES["time"]), *Agent(2).requests(3, CHANGES["id"]))
+    code, _, _ = explain(capsys, file, "--quiet", "--chart", str(tmp_path / name))
+    picture = (tmp_path / name).read_bytes()
+    assert code == 0
+    if name.endswith("svg"):
+        assert b"changed: time" in picture
+        assert b"changed: id" in picture
+    else:
+        assert picture.startswith(b"\x89PNG")
+
+
+def test_a_chart_that_cannot_be_written_is_said_before_the_work(recording, tmp_path, capsys):
+    code, out, told = explain(
+        capsys, recording(*Agent().requests(1)), "--chart", str(tmp_path / "no" / "chart.png")
+    )
+    assert (code, out) == (2, "")
+    assert "does not exist" in told

@@ -127,7 +127,7 @@ def _tell(file: RecordingFile, counts: Counts) -> None:
     if not file.written:
         return
     try:
-        found = estimated(read(str(file.path)))
+        found = estimated(read([str(file.path)]))
     except ConfigError as error:
         aside.print(str(error), style="yellow")
         return

@@ -16,6 +16,8 @@ from exporter.cli.parsing.parser import add_settings
 from exporter.cli.pipeline import add_color_argument, add_quiet_argument, prepare
 from exporter.cli.probe.command import ratio
 from exporter.errors import ConfigError
+from exporter.report.charts import check_chart, write_requests_chart
+from exporter.report.requests.before import before_table
 from exporter.report.requests.json import requests_json
 from exporter.report.requests.text import requests_report, verdict
 from exporter.report.screen import console_on
@@ -23,6 +25,7 @@ from exporter.wording import numbers
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from exporter.cli.parsing.parser import Parser
     from exporter.model.explained import ExplainedRecording
@@ -39,7 +42,8 @@ _LISTED = 5
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "file",
+        "files",
+        nargs="+",
         metavar="FILE",
         help="recorded requests of /v1/chat/completions, /v1/messages or /v1/responses: one a "
         "line, a JSON list, HAR, LiteLLM, Langfuse or batch lines; - is standard input",
@@ -58,6 +62,12 @@ def add_arguments(parser: Parser) -> None:
         help="of --replay: one after another, or with the recorded pauses (default: fast)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--before", metavar="FILE", help="a recording from before a change, to compare with"
+    )
+    parser.add_argument(
+        "--chart", metavar="FILE", help="draw the tokens of each request into FILE (.png or .svg)"
+    )
     parser.add_argument("--all", action="store_true", help="show every request in the table")
     parser.add_argument(
         "--show-text",
@@ -84,17 +94,39 @@ def main(options: argparse.Namespace) -> int:
     has_engine = bool(options.url or options.target or options.simulated)
     if options.replay and not has_engine:
         raise ConfigError("--replay needs an engine: --url, --target or --simulated")
-    recording = read(options.file)
-    found = uvloop.run(explained_on(options, recording)) if has_engine else estimated(recording)
-    _tell_skipped(found)
-    if options.json:
-        print(json.dumps(requests_json(found, show_text=options.show_text), indent=2))
-    elif options.quiet:
-        console_on(sys.stdout).print(verdict(found))
-    else:
-        report = requests_report(found, show_text=options.show_text, every_row=options.all)
-        console_on(sys.stdout).print(report)
+    if options.chart is not None:
+        check_chart(options.chart)
+    recordings = [read(options.files)]
+    if options.before is not None:
+        recordings.append(read([options.before]))
+    explained = (
+        uvloop.run(explained_on(options, recordings))
+        if has_engine
+        else [estimated(one) for one in recordings]
+    )
+    for one in explained:
+        _tell_skipped(one)
+    found, *before = explained
+    _show(found, before, options)
+    if options.chart is not None:
+        write_requests_chart(options.chart, found)
     return _exit_code(found, options)
+
+
+def _show(
+    found: ExplainedRecording, before: Sequence[ExplainedRecording], options: argparse.Namespace
+) -> None:
+    if options.json:
+        shape = requests_json(found, before=next(iter(before), None), show_text=options.show_text)
+        print(json.dumps(shape, indent=2))
+        return
+    out = console_on(sys.stdout)
+    if options.quiet:
+        out.print(verdict(found))
+    else:
+        out.print(requests_report(found, show_text=options.show_text, every_row=options.all))
+    for one in before:
+        out.print("", before_table(one, found), sep="\n")
 
 
 def _tell_skipped(found: ExplainedRecording) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,31 @@ from exporter.analysis.reuse.learning import Learned
 from exporter.analysis.reuse.rule import Rule
 from exporter.errors import ConfigError, RecordingError
 from exporter.model.explained import ExplainedRecording
-from exporter.recording.reading import read_recording
+from exporter.recording.reading import Recording, read_recording
 
 if TYPE_CHECKING:
-    from exporter.recording.reading import Recording
+    from collections.abc import Sequence
 
 _UNIT = 16
 """Tokens of a block without an engine: vLLM's default on GPUs."""
 
 
-def read(file: str) -> Recording:
-    """The recording in a file, or with "-" on standard input. Raises `ConfigError`."""
+def read(files: Sequence[str]) -> Recording:
+    """The recording in files, or with "-" on standard input. Raises `ConfigError`."""
+    if len(files) == 1:
+        return _read(files[0])
+    whole = Recording(", ".join(files))
+    for one in map(_read, files):
+        whole.requests += (
+            replace(request, place=f"{one.source}, {request.place}") for request in one.requests
+        )
+        whole.skipped += (
+            replace(each, place=f"{one.source}, {each.place}") for each in one.skipped
+        )
+    return whole
+
+
+def _read(file: str) -> Recording:
     source = "standard input" if file == "-" else file
     try:
         if file == "-":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.analysis.prefill_cost import Point, points_of, prefill_cost
@@ -42,7 +43,9 @@ _OF_ONE_REQUEST = {
 """Failures after which the next request may still be rendered."""
 
 
-async def explained_on(options: argparse.Namespace, recording: Recording) -> ExplainedRecording:
+async def explained_on(
+    options: argparse.Namespace, recordings: Sequence[Recording]
+) -> list[ExplainedRecording]:
     """What the requests could reuse on the engine that the options name.
 
     A session is played first: it shows the engine's rule and what a token costs it.
@@ -50,9 +53,25 @@ async def explained_on(options: argparse.Namespace, recording: Recording) -> Exp
     async with AsyncExitStack() as stack:
         engine = await open_engine(options, stack)
         session = await _session(engine)
+        renderer = Renderer(engine.requests.client, (await engine.requests.client.info()).model)
+        reader = _Reader(options, engine, session, renderer)
+        return [await reader.explained(recording) for recording in recordings]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What all recordings are explained with."""
+
+    options: argparse.Namespace
+    engine: EngineAccess
+    session: SessionResult
+    renderer: Renderer
+
+    async def explained(self, recording: Recording) -> ExplainedRecording:
+        """What the requests of one recording could reuse."""
+        engine, renderer = self.engine, self.renderer
         rules = _rules(engine)
         client = engine.requests.client
-        renderer = Renderer(client, (await client.info()).model)
         explained, alone = Explanation(rules), Explanation(rules, isolated=True)
         skipped = list(recording.skipped)
         with _progress("reading tokens", len(recording.requests)) as tick:
@@ -69,10 +88,10 @@ async def explained_on(options: argparse.Namespace, recording: Recording) -> Exp
         if not explained.requests:
             raise ConfigError(f"{recording.source}: {skipped[-1].place}: {skipped[-1].reason}")
         replayed = None
-        if options.replay:
+        if self.options.replay:
             _check_budget(alone, engine)
-            replayed = await _replayed(engine, renderer, alone, options)
-        cost = prefill_cost([*points_of(session.turns), *_points(replayed or ())])
+            replayed = await _replayed(engine, renderer, alone, self.options)
+        cost = prefill_cost([*points_of(self.session.turns), *_points(replayed or ())])
         return ExplainedRecording(
             source=recording.source,
             requests=explained.requests,
