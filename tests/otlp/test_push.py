@@ -106,6 +106,7 @@ async def test_a_signal_that_is_off_is_not_sent(receiver, metrics):
     receiver.traces.clear()
     async with pushing(metrics, settings(receiver, traces_enabled=False)) as push:
         push.session_finished(timed())
+        assert not push._queue, "what is never sent is not kept"
         await receiver.until("metrics", lambda: receiver.metrics)
     assert not receiver.traces
 
@@ -154,7 +155,7 @@ async def test_the_standard_variables_give_the_endpoint_and_the_resource(
 
 
 async def test_a_receiver_that_refuses_the_key_costs_one_line_and_gets_the_spans_later(
-    receiver, metrics
+    receiver, metrics, caplog
 ):
     receiver.status = 401
     with capture_logs() as logged:
@@ -170,7 +171,18 @@ async def test_a_receiver_that_refuses_the_key_costs_one_line_and_gets_the_spans
     assert [line["event"] for line in lines] == ["otlp.export_failed", "otlp.recovered"]
     assert lines[0]["reason"] == "http_401"
     assert "401" in lines[0]["detail"]
+    assert not [each for each in caplog.records if each.name.startswith("opentelemetry")]
     assert metrics.exporter.loops.failures == {"otlp_metrics": 0, "otlp_traces": 0}
+
+
+async def test_what_is_sent_again_has_the_same_ids(receiver, metrics):
+    receiver.status = 401
+    async with pushing(metrics, settings(receiver, metrics_enabled=False)) as push:
+        push.session_finished(timed())
+        await receiver.until("two refusals", lambda: len(receiver.refused) >= 2)
+        receiver.status = 200
+        await receiver.until("spans", lambda: receiver.traces)
+    assert {receiver.traces[0].SerializeToString()} == set(receiver.refused)
 
 
 async def test_a_receiver_that_is_away_costs_one_line_and_no_session(receiver, metrics):

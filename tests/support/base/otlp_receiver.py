@@ -22,12 +22,15 @@ PATIENCE = 30.0
 
 @dataclass
 class Receiver:
-    """Keeps what it received. `status` is what it answers, `delay` for how long it waits."""
+    """Keeps what it accepted. `status` is what it answers, `delay` for how long it waits; `refused`
+    has the bodies that it answered with another status than 200.
+    """
 
     status: int = 200
     delay: float = 0.0
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
+    refused: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     asked: int = 0
     url: str = ""
@@ -52,6 +55,7 @@ class Receiver:
         body = await request.read()  # aiohttp has undone Content-Encoding
         await asyncio.sleep(self.delay)
         if self.status != 200:
+            self.refused.append(body)
             return web.Response(status=self.status)
         kept.append(kind.FromString(body))
         return web.Response(
