@@ -24,8 +24,9 @@ from exporter.container.docker.records import snapshot_from
 from exporter.container.docker.streams import events, log_lines
 from exporter.engine.metrics import exposition, names
 from exporter.engine.wire.refusal import failure_of
+from exporter.engine.wire.request import ChatRequest
 from exporter.engine.wire.sse import Decoder, Event
-from exporter.engine.wire.surfaces.chat_completions import ChatAnswer
+from exporter.engine.wire.surfaces.named import SURFACES
 from exporter.errors import ExpositionError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
+    from exporter.engine.wire.answer import Answer
+    from exporter.engine.wire.surfaces.surface import Surface
     from exporter.model.engine import EngineSnapshot
 
 MOST_SAID = 1000  # characters of an error's text
@@ -161,9 +164,13 @@ def stream(data: bytes) -> None:
     assert ends == sorted(set(ends))
     assert all(0 < end <= len(body) for end in ends)
     assert skipped <= len(body)
-    first, second = _answered(events), _answered(events)
-    assert _facts(first) == _facts(second), "read otherwise the second time"
-    _check_answer(first)
+    for surface in SURFACES.values():
+        first, second = _answered(events, surface), _answered(events, surface)
+        assert _facts(first) == _facts(second), "read otherwise the second time"
+        _check_answer(first)
+        history = [first.message(), {"role": "user", "content": "and now?"}]
+        json.dumps(surface.body(ChatRequest("m", history, 1)))
+        json.dumps(surface.rendered(history))
 
 
 def _decoded(chunks: Iterable[bytes]) -> tuple[list[Event], int]:
@@ -188,8 +195,8 @@ def _plainly(body: bytes) -> Iterable[bytes]:
             data.append(value.removeprefix(b" ") if colon else b"")
 
 
-def _answered(events: list[Event]) -> ChatAnswer:
-    answer = ChatAnswer()
+def _answered(events: list[Event], surface: Surface) -> Answer:
+    answer = surface.answer()
     for number, event in enumerate(events):
         failed = answer.failure
         had_text = answer.add(event.data, float(number))
@@ -199,7 +206,7 @@ def _answered(events: list[Event]) -> ChatAnswer:
     return answer
 
 
-def _facts(answer: ChatAnswer) -> tuple[object, ...]:
+def _facts(answer: Answer) -> tuple[object, ...]:
     return (
         answer.token_times,
         answer.usage,
@@ -212,7 +219,7 @@ def _facts(answer: ChatAnswer) -> tuple[object, ...]:
     )
 
 
-def _check_answer(answer: ChatAnswer) -> None:
+def _check_answer(answer: Answer) -> None:
     json.dumps(answer.message())  # it goes into the next request
     if answer.usage is not None:
         usage = answer.usage

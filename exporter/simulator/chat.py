@@ -109,7 +109,7 @@ async def _played(engine: Engine, http: web.Request, api: Api) -> web.StreamResp
     if paused is not None and paused.answer != "waits":
         in_stream = paused.answer == "stream_error" and request.stream
         return await _refused(http, api, streamed=in_stream)
-    chat = _begin(engine, request, http, asked, api.limit)
+    chat = _begin(engine, request, http, asked, api)
     try:
         if request.stream:
             return await _stream(chat, http, api)
@@ -161,9 +161,9 @@ def _begin(
     request: ChatRequest,
     http: web.Request,
     asked: dict[str, Any],
-    limit: str | None,
+    api: Api,
 ) -> Chat:
-    pinned = _pinned_rank(engine, http)
+    pinned = _pinned_rank(engine, http) if api.pins_ranks else None
     tools = [tool.model_dump() for tool in request.tools] if request.tools else None
     forced = _forced_tool(engine, request, tools)
     unused = request.tool_choice in (None, "none")
@@ -175,7 +175,7 @@ def _begin(
         variables=request.chat_template_kwargs,
     )
     limits = requests.limits(
-        engine.age, request, len(prompt_ids), engine.max_model_len, named=limit
+        engine.age, request, len(prompt_ids), engine.max_model_len, named=api.limit
     )
     swallowed = engine.faults.get(behaviours.SwallowedIds)
     answer = answers.plan(

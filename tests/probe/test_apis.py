@@ -9,7 +9,7 @@ import pytest
 from exporter.clock import SystemClock
 from exporter.engine.wire.surfaces.named import SURFACES
 from exporter.model.failure import FailureReason
-from exporter.model.session import Notice
+from exporter.model.session import LossCause, Notice
 from exporter.probe.check import Check
 from exporter.probe.engine_requests import EngineRequests
 from exporter.probe.session.token_ids import _same_parts
@@ -200,6 +200,14 @@ async def test_an_aborted_message_is_known_and_an_aborted_response_looks_whole(b
             at.simulator.inject(faults.Abort(after_tokens=2))
             result = await at.play()
         assert (result.failure and result.failure.reason) == reason
+
+
+@pytest.mark.parametrize(("api", "pinned"), [("messages", True), ("responses", False)])
+async def test_sessions_keep_to_a_rank_where_the_api_reads_its_header(bench, api, pinned):
+    async with bench(api=api, like="dp2", pin_ranks=True) as at:
+        played = [await at.play() for _ in range(2)]
+    lost = [turn.loss.cause for result in played for turn in result.turns if turn.loss]
+    assert set(lost) == (set() if pinned else {LossCause.OTHER_RANK})
 
 
 @pytest.mark.parametrize(

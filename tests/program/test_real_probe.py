@@ -11,8 +11,10 @@ from recorded_sinks import RecordedLoop
 
 from exporter.clock import SystemClock
 from exporter.engine.client.engine_client import EngineClient
+from exporter.engine.metrics.exposition import parse
 from exporter.engine.scraper import Scraper
 from exporter.engine.wire.request import Deadlines
+from exporter.engine.wire.surfaces.named import SURFACES
 from exporter.metrics.state.target import TargetState
 from exporter.model.session import ControlOutcome
 from exporter.probe.engine_requests import EngineRequests
@@ -60,6 +62,34 @@ async def test_a_cold_control_on_a_real_engine_has_the_same_prompt_and_no_hits(
         assert turn.cold_ttft_seconds > 0
         assert turn.efficiency_ratio == 1.0
     assert {turn.control.before_turn for turn in result.turns[1:]} == {True, False}
+
+
+@pytest.mark.parametrize("api", SURFACES)
+async def test_over_each_api_a_session_on_a_real_engine_hits_all_that_it_can(vllm_servers, api):
+    url, surface = vllm_servers.get("details32"), SURFACES[api]
+    async with EngineClient(url, timeout_seconds=30, surface=surface) as client:
+        before = await counters(client)
+        runner = SessionRunner(
+            SessionPlan("t", CODING_AGENT, 32, DEADLINES),
+            EngineRequests(client, scraper_of(client).refresh, SystemClock()),
+            new_salt,
+        )
+        result = await runner.play()
+        asked = sum(turn.prompt_tokens for turn in result.turns)
+        hit = sum(turn.cached_tokens for turn in result.turns)
+        async with asyncio.timeout(60):
+            while await counters(client) != (before[0] + asked, before[1] + hit):
+                await SystemClock().sleep(0.2)
+    assert result.failure is None
+    assert len(result.turns) == 8
+    assert {turn.efficiency_ratio for turn in result.turns[1:]} == {1.0}
+    assert all(turn.cached_tokens == turn.attainable_cached_tokens for turn in result.turns)
+
+
+async def counters(client: EngineClient) -> tuple[float | None, float | None]:
+    """The prompt tokens that the engine has looked up, and those that hit."""
+    snapshot = parse(await client.metrics(), at=0.0, scrape_seconds=0.0)
+    return snapshot.queried_tokens, snapshot.hit_tokens
 
 
 async def test_on_a_quiet_real_engine_prefixes_survive_short_gaps(vllm_servers):

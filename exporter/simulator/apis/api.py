@@ -50,7 +50,8 @@ class Api:
 
     `whole` and `events` make the answer of a chat completion, or of its chunks; `last` ends a
     stream. `broken` is an error within a stream and its end; None cuts the connection. `refused`
-    is the body of a refusal, and `limit` the name that it has for the longest answer.
+    is the body of a refusal, and `limit` the name that it has for the longest answer. Without
+    `pins_ranks` the header that names a rank is ignored.
     """
 
     chat_body: Callable[[Json], Json]
@@ -60,6 +61,7 @@ class Api:
     broken: Callable[[Json], str | None]
     refused: Callable[[Json], Json]
     limit: str | None = None
+    pins_ranks: bool = True
 
 
 def event(data: Json, name: str | None = None) -> str:

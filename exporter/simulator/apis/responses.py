@@ -254,4 +254,5 @@ API = Api(
     broken=lambda _error: None,
     refused=lambda error: error,
     limit="max_output_tokens",
+    pins_ranks=False,  # `serving.py` of its chats alone reads the header
 )

@@ -11,6 +11,7 @@ By `vllm/entrypoints/openai/responses/` of vLLM 0.32.0, and what it answered:
 - Its usage has `cached_tokens` also without --enable-prompt-tokens-details.
 - The last event is `response.completed`, whatever the `status` in it. An answer that the engine
   aborted cannot be told from a whole one.
+- It ignores the header that names a data-parallel rank, unlike the other two.
 - With VLLM_ENABLE_RESPONSES_API_STORE it keeps each response for good, unless `store` is false.
 """
 
