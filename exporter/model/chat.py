@@ -70,7 +70,7 @@ class Chat:
     `index` is its number (1…) in a session, 0 outside of one. `ids_recovered`: the answer came
     without the ids of its prompt, so /tokenize was asked for them. `replica` is the one that
     computed it, if the replicas' own pages show that. `text_pieces` are the texts of the chunks,
-    where they are needed to find the ids of the answer.
+    where the API sends no token ids; empty if the answer has other parts than text.
     """
 
     sent_at: float | None

@@ -297,6 +297,8 @@ class SessionResult:
     """How much of a known prefix this engine process serves; null while it is unknown."""
     data_parallel_rank: Annotated[int, Field(ge=0)] | None = None
     """The rank that all its requests were pinned to; null if vLLM chose the ranks."""
+    api: str = "chat_completions"
+    """The API that it was played over, by the names of the setting `probe.api`."""
     heartbeat: Annotated[bool, Field(exclude=True)] = False  # a short one between full sessions
     started_at: Annotated[float | None, Field(exclude=True)] = None  # monotonic seconds
     failed_sent_at: Annotated[float | None, Field(exclude=True)] = None  # of the failed turn

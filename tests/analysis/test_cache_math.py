@@ -1,6 +1,7 @@
 """The cache arithmetic, against an oracle that keeps blocks, and against recorded turns."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,25 @@ def test_a_first_turn_has_nothing_to_reuse_even_if_the_unit_is_unknown():
 )
 def test_without_ids_or_a_block_size_the_ideal_is_unknown(first, second, unit):
     assert ideal_tokens(reusable(second, [first]), unit) is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "cached", "ideal"),
+    [
+        ((), 6, 6),  # it hit all that the answer can have filled
+        ((), 4, None),  # part of the answer was hit, and the rest may be lost or encoded otherwise
+        ((), 0, None),
+        ((), None, None),
+        (None, 6, None),  # an API that sends ids, of which some are missing
+    ],
+)
+def test_a_hit_beyond_the_prompt_before_proves_what_of_its_answer_is_shared(pieces, cached, ideal):
+    first = replace(
+        turn(prompt=(1, 2), usage=Usage(2, 5, 0)),
+        text_pieces=pieces,
+    )
+    second = turn(index=2, prompt=tuple(range(1, 11)), usage=Usage(10, 1, cached))
+    assert ideal_tokens(reusable(second, [first]), 2) == ideal
 
 
 def turn_of(index, prompt, answer, *, known=True):

@@ -18,6 +18,7 @@ def test_probe_has_the_same_numbers_over_each_api(api):
         plain = run_command("probe", engine.url, "--json")
         other = run_command("probe", engine.url, "--json", "--api", api)
     assert (plain.code, other.code) == (0, 0)
+    assert (plain.json["api"], other.json["api"]) == ("chat_completions", api)
     assert [[turn[key] for key in TURN] for turn in other.json["turns"]] == [
         [turn[key] for key in TURN] for turn in plain.json["turns"]
     ]
@@ -37,6 +38,18 @@ def test_check_of_an_old_vllm_says_that_it_lacks_the_api_and_how_to_go_on(api):
     assert f"does not serve {SURFACES[api].path}" in tests["second_turn"]["evidence"]
     assert "Set it to chat_completions" in tests["second_turn"]["remedy"]
     assert plain.code == 0
+
+
+def test_the_table_and_the_lines_of_csv_say_the_api():
+    with engine_beside() as engine:
+        table = run_command("probe", engine.url, "--api", "messages")
+        plain = run_command("probe", engine.url)
+        lines = run_command("probe", engine.url, "--api", "messages", "--csv", "--totals")
+    assert "over the API messages" in table.output
+    assert "over the API" not in plain.output
+    assert [line.rpartition(",")[2] for line in lines.output.splitlines()] == ["api"] + [
+        "messages"
+    ] * 9
 
 
 def test_cold_controls_and_comparisons_go_over_the_api_too():

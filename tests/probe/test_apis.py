@@ -119,19 +119,24 @@ def with_pieces(client, change):
     [
         lambda pieces: (pieces[0] + pieces[1], *pieces[2:]),
         lambda pieces: (pieces[0][:-1], pieces[0][-1:] + pieces[1], *pieces[2:]),
-        lambda _pieces: None,
+        lambda _pieces: (),
     ],
     ids=["two tokens in one event", "parted at other places", "not text alone"],
 )
-async def test_where_the_stream_does_not_show_each_token_the_answers_ids_stay_unknown(
-    bench, change
-):
-    async with bench(api="messages") as at:
+async def test_where_the_stream_does_not_show_each_token_only_a_hit_proves_the_ideal(bench, change):
+    async with bench(api="messages", dev_mode=True) as at:
         with_pieces(at.client, change)
-        result = await at.play()
-    assert result.failure is None
-    assert None in [turn.ideal_cached_tokens for turn in result.turns]
-    assert all(turn.cached_tokens is not None for turn in result.turns)
+        sound = await at.play()
+
+        def lose(facts):
+            if facts.index == 3:
+                at.simulator.engine.reset_prefix_cache()
+
+        lossy = await at.play(lose)
+    assert {turn.efficiency_ratio for turn in sound.turns[1:]} == {1.0}
+    lost, others = lossy.turns[3], [turn for turn in lossy.turns[1:] if turn.index != 4]
+    assert (lost.cached_tokens, lost.ideal_cached_tokens) == (0, None), "it is not guessed"
+    assert {turn.efficiency_ratio for turn in others} == {1.0}
 
 
 async def test_without_tokenize_the_ideal_of_messages_is_unknown_and_its_hits_are_known(bench):

@@ -57,7 +57,7 @@ def test_an_unknown_sum_is_empty():
 
 
 def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones():
-    assert COLUMNS[-10:-2] == (
+    assert COLUMNS[-11:-3] == (
         "cached_tokens_source",
         "attainable_cached_tokens",
         "rule_lost_speculative_decoding_tokens",
@@ -69,17 +69,17 @@ def test_what_the_rule_gives_up_has_a_column_for_each_cause_after_the_old_ones()
     )
     unknown = replace(EAGLE_TURNS[2], attainable_cached_tokens=None, rule_losses=())
     _, eagle, open_rule = rows(session_csv(session(*EAGLE_TURNS[:2], unknown)))
-    assert [eagle[name] for name in COLUMNS[-9:-4]] == ["960", "32", "0", "0", "0"]
-    assert [open_rule[name] for name in COLUMNS[-9:-4]] == [""] * 5
+    assert [eagle[name] for name in COLUMNS[-10:-5]] == ["960", "32", "0", "0", "0"]
+    assert [open_rule[name] for name in COLUMNS[-10:-5]] == [""] * 5
     assert eagle["loss_tokens"] == ""
 
 
-def test_the_last_columns_are_the_rank_and_the_id_of_each_request():
+def test_the_last_columns_are_the_id_of_each_request_the_rank_and_the_api():
     asked = replace(turn(1, 1000, 0, 0), request_id="4bf9")
     first, second = rows(session_csv(session(asked, turn(2, 1250, 0, 0), data_parallel_rank=1)))
-    assert COLUMNS[-2:] == ("request_id", "data_parallel_rank")
-    assert [first[name] for name in COLUMNS[-2:]] == ["4bf9", "1"]
-    assert [second[name] for name in COLUMNS[-2:]] == ["", "1"]
+    assert COLUMNS[-3:] == ("request_id", "data_parallel_rank", "api")
+    assert [first[name] for name in COLUMNS[-3:]] == ["4bf9", "1", "chat_completions"]
+    assert [second[name] for name in COLUMNS[-3:]] == ["", "1", "chat_completions"]
 
 
 def test_unknown_is_empty_and_zero_is_zero():

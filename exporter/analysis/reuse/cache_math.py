@@ -83,6 +83,18 @@ def shared_with(prompt: Tokens, earlier: Chat) -> Shared | None:
     return Shared(shared, min(len(prompt), shared + max(0, longest)))
 
 
+def _proven_by_hit(turn: Chat, before: Chat, shared: Shared | None) -> Shared | None:
+    """What a turn shares with the turn before it, whose answer's ids an API does not send.
+
+    A hit beyond the end of the prompt before can only be of that turn's answer: nothing else
+    computed these tokens under its salt.
+    """
+    hit = turn.usage.local_tokens if turn.usage else None
+    if shared is None or hit is None or before.text_pieces is None:
+        return shared
+    return Shared(min(shared.most, max(shared.least, hit)), shared.most)
+
+
 @dataclass(frozen=True, slots=True)
 class Reusable:
     """What was computed before a prompt under its salt, at least and at most.
@@ -113,6 +125,9 @@ def reusable(turn: Chat, earlier: Sequence[Chat]) -> Reusable | None:
     if prompt is None:
         return None
     found = [(one, shared_with(prompt, one)) for one in earlier]
+    if found:
+        before, both = found[-1]
+        found[-1] = before, _proven_by_hit(turn, before, both)
     known = [(len(one.prompt_token_ids or ()), both) for one, both in found if both is not None]
     if len(known) < len(found):
         return None

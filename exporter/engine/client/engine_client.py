@@ -333,7 +333,7 @@ class EngineClient:
             prompt_token_ids=answer.prompt_token_ids,
             completion_token_ids=None if ids is None else tuple(ids),
             message=answer.message(),
-            text_pieces=answer.pieces() if self.surface.by_text else None,
+            text_pieces=(answer.pieces() or ()) if self.surface.by_text else None,
             failure=failure,
             sent_twice=sent_twice,
             usage_fault=answer.usage_fault,

@@ -39,6 +39,7 @@ class SessionRecord:
     scenario: str
     started_time: float  # Unix seconds
     started_at: float  # monotonic seconds
+    api: str = "chat_completions"
     info: EngineInfo | None = None
     scope: RequestScope | None = None
     context: RequestContext | None = None
@@ -126,6 +127,7 @@ class SessionRecord:
             nonce_in_prompt=self.nonce,
             reuse_rule=self._rule(),
             data_parallel_rank=None if rank is None else rank.label,
+            api=self.api,
         )
 
     def _rule_is_missing(self) -> bool:

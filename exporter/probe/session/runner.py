@@ -73,7 +73,9 @@ class SessionRunner:
         number, clock = self._sessions, self._requests.clock
         self._sessions += 1
         kind = self._plan.kind_of(number)
-        record = self._record = SessionRecord(kind.name, clock.time(), clock.monotonic())
+        record = self._record = SessionRecord(
+            kind.name, clock.time(), clock.monotonic(), api=self._client.surface.name
+        )
         try:
             await self._play(kind, self._plan.round_of(number), record, hooks or SessionHooks())
         except EngineUnavailableError as error:

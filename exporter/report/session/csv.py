@@ -25,9 +25,10 @@ _LOSS = ("tokens", "cause", "evidence")
 _LATER = ("cached_tokens_source", "attainable_cached_tokens")
 _RULE_LOSSES = tuple(f"rule_lost_{cause}_tokens" for cause in RuleCause)
 _LAST = ("replica", "external_cached_tokens", "request_id")
+_SESSION_LAST = ("data_parallel_rank", "api")
 COLUMNS = (
     *(*_SESSION, *_TURN, *(f"loss_{name}" for name in _LOSS), *_LATER),
-    *(*_RULE_LOSSES, *_LAST, "data_parallel_rank"),
+    *(*_RULE_LOSSES, *_LAST, *_SESSION_LAST),
 )
 """Columns may be added at the end; none is ever renamed or removed."""
 
@@ -53,7 +54,7 @@ def _rows(session: Mapping[str, Any]) -> Iterator[list[object]]:
     for turn in session["turns"]:
         loss: Mapping[str, object] = turn["loss"] or {}
         cells = [*_cells(turn, _TURN), *_cells(loss, _LOSS), *_cells(turn, _LATER)]
-        last = [*_cells(turn, _LAST), *_cells(session, ("data_parallel_rank",))]
+        last = [*_cells(turn, _LAST), *_cells(session, _SESSION_LAST)]
         yield [*head, *cells, *_rule_losses(turn), *last]
 
 
@@ -74,6 +75,7 @@ def _sums(result: SessionResult) -> list[object]:
         "attainable_cached_tokens": totals.attainable_tokens,
         "external_cached_tokens": totals.external_tokens,
         "data_parallel_rank": result.data_parallel_rank,
+        "api": result.api,
     }
     return _cells(known, COLUMNS)
 

@@ -274,7 +274,8 @@ def heading(result: SessionResult, url: str) -> Text:
     duration = numbers.seconds(result.duration_seconds)
     rank = result.data_parallel_rank
     pinned = "" if rank is None else f", pinned to data-parallel rank {rank}"
-    text.append(f"{engine}{numbers.moment(result.started_time)}, {duration}{pinned}", "dim")
+    over = "" if result.api == "chat_completions" else f", over the API {result.api}"
+    text.append(f"{engine}{numbers.moment(result.started_time)}, {duration}{over}{pinned}", "dim")
     if result.simulated:
         text.append("\nSIMULATED", "bold reverse")
         text.append(": these numbers describe a simulator, not a model server.", "bold")

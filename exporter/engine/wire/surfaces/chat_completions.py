@@ -112,4 +112,6 @@ def read_usage(usage: Any) -> Usage:
     )
 
 
-SURFACE = Surface("/v1/chat/completions", body, ChatAnswer, has_logprobs=True, optional=False)
+SURFACE = Surface(
+    "chat_completions", "/v1/chat/completions", body, ChatAnswer, has_logprobs=True, optional=False
+)

@@ -216,4 +216,4 @@ def read_usage(usage: Json) -> Usage:
     return checked_usage(prompt, completion, read)
 
 
-SURFACE = Surface("/v1/messages", body, MessagesAnswer, rendered, by_text=True)
+SURFACE = Surface("messages", "/v1/messages", body, MessagesAnswer, rendered, by_text=True)

@@ -9,9 +9,7 @@ from exporter.engine.wire.surfaces import chat_completions, messages, responses
 if TYPE_CHECKING:
     from exporter.engine.wire.surfaces.surface import Surface
 
-CHAT_COMPLETIONS = "chat_completions"
+CHAT_COMPLETIONS = chat_completions.SURFACE.name
 SURFACES: dict[str, Surface] = {
-    CHAT_COMPLETIONS: chat_completions.SURFACE,
-    "messages": messages.SURFACE,
-    "responses": responses.SURFACE,
+    each.SURFACE.name: each.SURFACE for each in (chat_completions, messages, responses)
 }

@@ -188,4 +188,4 @@ def read_usage(usage: Any) -> Usage:
     )
 
 
-SURFACE = Surface("/v1/responses", body, ResponsesAnswer, rendered)
+SURFACE = Surface("responses", "/v1/responses", body, ResponsesAnswer, rendered)

@@ -30,13 +30,16 @@ _WITHOUT_PATH = (
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One API. `body` makes a request's JSON, `answer` an empty answer to read events into.
+    """One API; `name` is that of the setting `probe.api`.
+
+    `body` makes a request's JSON, `answer` an empty answer to read events into.
 
     `rendered` gives the messages of a chat request with the same prompt, for /tokenize. Where an
     answer lacks its token ids, they come from logprobs with `has_logprobs`, and from the text of
     each event with `by_text`. A server may lack an API that is `optional`.
     """
 
+    name: str
     path: str
     body: Callable[[ChatRequest], Json]
     answer: Callable[[], Answer]
