@@ -236,6 +236,14 @@ def test_thoughts_of_responses_go_back_as_an_item():
             ],
             Usage(9, 2, 8),
         ),
+        # A usage that counts the input again says all that it knows.
+        (
+            [
+                {"input_tokens": 1, "cache_read_input_tokens": 8, "output_tokens": 1},
+                {"input_tokens": 9, "output_tokens": 2},
+            ],
+            Usage(9, 2, None),
+        ),
         # vLLM: the start has the whole prompt, the end its parts.
         (
             [
