@@ -98,6 +98,12 @@ def test_a_healthy_cache_has_full_efficiency_and_warm_turns_are_faster(stack):
     assert stack.numbers(cold, DEMO) > stack.numbers(warm, DEMO)
 
 
+def test_a_heatmap_has_whole_turns(stack):
+    heat = query_of("session", "Time to first token, warm turns")
+    until(stack, "warm turns", lambda: max(stack.numbers(heat, DEMO), default=0) > 1)
+    assert all(number == int(number) for number in stack.numbers(heat, DEMO))
+
+
 def test_the_banner_says_simulated_or_real_or_that_no_engine_answers(stack):
     banner = query_of("overview", "Real or simulated")
     until(stack, "the demo's engine", lambda: stack.numbers(banner, DEMO))
