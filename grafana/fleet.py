@@ -22,7 +22,7 @@ COLUMNS: Final = (
     ("probe", "none", promql.gauge("vllm_probe_up")),
     ("container", "none", promql.or_no_container(promql.CONTAINER_STATE)),
     ("repeated", "none", promql.WEDGED),
-    ("last session", parts.RATIO, promql.LAST_SESSION),
+    ("session", parts.RATIO, promql.LAST_SESSION),
     ("efficiency", parts.RATIO, promql.LAST_EFFICIENCY),
     ("given up", parts.RATIO, promql.while_up("vllm_probe_up", promql.GIVEN_UP)),
     ("users", parts.RATIO, promql.while_up("vllm_engine_up", promql.USERS_HIT_RATIO)),
@@ -46,7 +46,7 @@ LOOKS: Final = {
         ("custom.width", 95),
     ),
     "repeated": kinds.in_words(WEDGED),
-    "last session": kinds.in_steps(parts.HIT_RATIO_STEPS),
+    "session": kinds.in_steps(parts.HIT_RATIO_STEPS),
     "efficiency": kinds.in_steps(parts.EFFICIENCY_STEPS),
     "users": kinds.in_steps(parts.HIT_RATIO_STEPS),
 }
@@ -66,7 +66,7 @@ def _table() -> table.Panel:
         "Targets",
         "One row per target, the one with most alerts first. Alerts: how many are firing. "
         "Container: none if the exporter supervises none. Repeated: whether a repeated prompt "
-        "hits, or the cache is wedged. Last session: hit ratio of the probe's last session. "
+        "hits, or the cache is wedged. Session: hit ratio of the probe's last session. "
         "Efficiency: of what the engine's own reuse rule lets it serve. Given up (by that rule), "
         "users (their hit ratio) and times are over the averaging window; saved (tokens, for "
         "users) and restarts over the dashboard's time range. The name of a target leads to its "
@@ -85,7 +85,7 @@ def _table() -> table.Panel:
         looks = (*whole, *LOOKS.get(name, ()), *_leads(name))
         panel = panel.override_by_name(*kinds.column(name, unit, *looks))
     return panel.override_by_name(
-        *kinds.column("target", "none", *_leads("target"), ("custom.width", 130))
+        *kinds.column("target", "none", *_leads("target"), ("custom.width", 115))
     )
 
 

@@ -43,6 +43,8 @@ COLUMNS: Final = (
     ("latency", parts.SECONDS, _of_turn("latency_seconds")),
     ("completion", parts.TOKENS, _of_turn("completion_tokens")),
 )
+# The other headings have room for their words.
+WIDTHS: Final = {"attainable hit ratio": (("custom.width", 145),)}
 
 
 def _columns(*wanted: str) -> tuple[list[prometheus.Dataquery], tuple[parts.Transformation, ...]]:
@@ -115,8 +117,8 @@ def _all_values() -> table.Panel:
         parts.transformations(*in_table, *kinds.in_order_of("turn")),
     )
     for name, unit, _ in COLUMNS:
-        panel = panel.override_by_name(*kinds.column(name, unit))
-    return panel
+        panel = panel.override_by_name(*kinds.column(name, unit, *WIDTHS.get(name, ())))
+    return panel.override_by_name(*kinds.column("turn", "none", ("custom.width", 50)))
 
 
 def _ratios_over_time() -> list[timeseries.Panel]:

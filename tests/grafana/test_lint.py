@@ -203,7 +203,9 @@ FINDINGS = [
     ("the ideal hides the hit ratio", looks.no_line_hides_another, [HIT_RATIO_BY_TURN]),
     ("a click opens a menu", links.a_click_on_a_cell_follows_its_link, ["Targets"]),
 ]
-RULES = {rule.__name__: rule for _, rule, _ in FINDINGS}
+RULES = {
+    rule.__name__: rule for rule in (*(rule for _, rule, _ in FINDINGS), looks.a_heading_is_not_cut)
+}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -241,6 +243,13 @@ def test_a_tick_of_a_whole_turn_keeps_its_label():
     )
     turn["value"][0]["options"]["to"] = 1
     assert set(looks.ticks_between_two_turns_have_no_label(boards)) == {HIT_RATIO_BY_TURN}
+
+
+def test_a_heading_without_room_is_found():
+    boards = copy.deepcopy(MODELS)
+    text = json.dumps(boards["fleet"]).replace("KV in use", "share of the KV cache in use")
+    boards["fleet"] = json.loads(text)
+    assert set(looks.a_heading_is_not_cut(boards)) == {"Targets"}
 
 
 def test_a_link_that_loses_the_window_is_found():

@@ -23,6 +23,7 @@ LONG_TEXTS = {"model": 240, "image": 240}
 TARGETS, NAME = 4, 13  # targets that a legend has to show, and the letters of their names
 VALUES = 3  # of any other label
 LETTER, AROUND, LINE = 6.5, 32, 24  # pixels of a legend
+AROUND_HEADING = 12  # pixels
 SHARE_OF_LEGEND = 0.35  # of a panel's height; more is scrolled
 
 
@@ -61,8 +62,8 @@ def ticks_between_two_turns_have_no_label(boards: Boards) -> Iterator[str]:
 
 
 def columns(one: Panel) -> list[str]:
-    (shown, *_) = (step["indexByName"] for step in steps(one, "organize"))
-    return list(shown)
+    (shown, *_) = steps(one, "organize")
+    return [shown["renameByName"].get(name, name) for name in shown["indexByName"]]
 
 
 def widths(one: Panel) -> dict[str, float]:
@@ -83,6 +84,12 @@ def widths(one: Panel) -> dict[str, float]:
 def a_table_shows_all_its_columns(boards: Boards) -> Iterator[str]:
     for one in panels(boards, "table"):
         if sum(widths(one).values()) > width(one) + 1:
+            yield one["title"]
+
+
+def a_heading_is_not_cut(boards: Boards) -> Iterator[str]:
+    for one in panels(boards, "table"):
+        if any(AROUND_HEADING + LETTER * len(name) > room for name, room in widths(one).items()):
             yield one["title"]
 
 
