@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from exporter.model.recorded import Api
+from exporter.model.recorded import RECORDED_APIS, Api
 from exporter.recording.answers import StreamedAnswer, whole_answer
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Proxy:
 
     async def _received(self, request: web.Request) -> tuple[_Exchange | None, Any]:
         """What is to be recorded, if anything, and the body to send."""
-        api = next((each for each in Api if each == request.path), None)
+        api = next((each for each in RECORDED_APIS if each == request.path), None)
         if request.method != "POST" or api is None:
             return None, request.content if request.body_exists else None
         began, wall = time.monotonic(), time.time()

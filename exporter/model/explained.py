@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from exporter.model.recorded import RecordedRequest, Skipped
 
@@ -123,13 +123,15 @@ class ExplainedRecording:
     """All of a recording. Without an `engine` (its URL) the numbers of tokens are estimates.
 
     `seconds_per_token` is what a prompt token costs this engine in prefill, and `replayed` is in
-    the order of `requests`; both are None if they were not measured.
+    the order of `requests`; both are None if they were not measured. `trace` is what the requests
+    share without their texts, a line for each.
     """
 
     source: str
     requests: Sequence[ExplainedRequest]
     skipped: Sequence[Skipped]
     unit_tokens: int
+    trace: Sequence[Mapping[str, Any]] = field(repr=False)
     engine: str | None = None
     seconds_per_token: float | None = None
     replayed: Sequence[ReplayedRequest] | None = None

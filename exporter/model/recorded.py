@@ -16,6 +16,11 @@ class Api(StrEnum):
     CHAT = "/v1/chat/completions"
     MESSAGES = "/v1/messages"
     RESPONSES = "/v1/responses"
+    COMPLETIONS = "/v1/completions"  # for traces, whose prompts are token ids
+
+
+RECORDED_APIS = (Api.CHAT, Api.MESSAGES, Api.RESPONSES)
+"""Those whose requests are recorded."""
 
 
 @dataclass(frozen=True, slots=True)

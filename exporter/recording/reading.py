@@ -19,6 +19,7 @@ from exporter.recording.messages import (
     tool_of,
     usage_of,
 )
+from exporter.recording.traces import is_traced, traced_request
 from exporter.recording.wrapped import parsed, unwrapped
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def read_recording(lines: Iterable[bytes], source: str) -> Recording:
     """
     recording, shared = Recording(source), _Shared()
     for place, value in _records(lines, recording):
+        if is_traced(value):
+            _add_traced(recording, value, place)
+            continue
         wrapped = unwrapped(value)
         if wrapped is None:
             recording.skipped.append(Skipped(place, "has no messages and no input"))
@@ -68,6 +72,13 @@ def read_recording(lines: Iterable[bytes], source: str) -> Recording:
             f"{why}"
         )
     return recording
+
+
+def _add_traced(recording: Recording, value: Any, place: str) -> None:
+    try:
+        recording.requests.append(traced_request(value, place))
+    except RecordingError as error:
+        recording.skipped.append(Skipped(place, str(error)))
 
 
 def _records(lines: Iterable[bytes], recording: Recording) -> Iterator[tuple[str, Any]]:

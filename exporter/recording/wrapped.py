@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from exporter.model.recorded import Api
+from exporter.model.recorded import RECORDED_APIS, Api
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ def _api(around: Mapping[str, Any], body: Mapping[str, Any]) -> Api:
     request = around.get("request")
     places = (around, request if isinstance(request, dict) else {})
     told = " ".join(str(place.get(key, "")) for place in places for key in _PATHS)
-    named = next((api for api in Api if api.value.removeprefix("/v1") in told), None)
+    named = next((api for api in RECORDED_APIS if api.value.removeprefix("/v1") in told), None)
     if named is not None:
         return named
     if "messages" not in body:

@@ -190,3 +190,26 @@ def test_a_chart_that_cannot_be_written_is_said_before_the_work(recording, tmp_p
     )
     assert (code, out) == (2, "")
     assert "does not exist" in told
+
+
+def test_a_trace_without_texts_is_written_and_read(recording, tmp_path, capsys):
+    file, trace = recording(*Agent().requests(4)), str(tmp_path / "trace.jsonl")
+    code, _, _ = explain(capsys, file, "--quiet", "--trace", trace)
+    assert code == 0
+    assert "agent" not in Path(trace).read_text("utf-8")
+    _, texts, _ = explain(capsys, file, "--json")
+    code, blocks, told = explain(capsys, trace, "--json")
+    assert (code, told) == (0, "")
+    sizes = [
+        [one["prompt_tokens"] for one in json.loads(out)["requests"]] for out in (texts, blocks)
+    ]
+    assert sizes[0] == sizes[1]
+    assert json.loads(blocks)["totals"]["reusable_tokens"] > 0
+
+
+def test_a_trace_that_cannot_be_written_is_said(recording, tmp_path, capsys):
+    file = recording(*Agent().requests(1))
+    code, _, told = explain(capsys, file, "--quiet", "--trace", str(tmp_path / "no" / "trace"))
+    assert code == 2
+    assert "--trace" in told
+    assert "No such file" in told

@@ -129,3 +129,20 @@ def test_a_clean_agent_has_nothing_to_change(library, engine, recorded, capsys):
     for one in said["requests"]:
         assert one["recorded"]["cached_tokens"] == one["reusable_tokens"]
         assert one["replayed"]["cached_tokens"] == one["replayed"]["reusable_tokens"]
+
+
+def test_a_trace_is_replayed_with_the_same_sharing(engine, recorded, tmp_path, capsys):
+    def agents(url):
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY) as client:
+            run_openai_agent(client, Agent(103), TURNS)
+
+    trace = tmp_path / "trace.jsonl"
+    with_texts = [str(recorded(agents)), "--url", engine]
+    assert main(["explain", *with_texts, "--quiet", "--trace", str(trace)]) == 0
+    capsys.readouterr()
+    said = explained(trace, engine, capsys)
+    assert len(said["requests"]) == TURNS
+    for one in said["requests"]:
+        assert one["replayed"]["prompt_tokens"] == one["prompt_tokens"]
+        assert one["replayed"]["cached_tokens"] == one["reusable_tokens"]
+    assert said["requests"][-1]["reusable_tokens"] > 0

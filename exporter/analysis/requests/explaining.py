@@ -16,6 +16,7 @@ from exporter.model.explained import Change, ChangeReason, ExplainedRequest, Pla
 if TYPE_CHECKING:
     from exporter.analysis.requests.kinship import Kinship
     from exporter.analysis.requests.sharing import Tokenized
+    from exporter.analysis.requests.traces import Trace
     from exporter.analysis.reuse.learning import Learned
     from exporter.model.recorded import RecordedRequest
 
@@ -28,12 +29,13 @@ _LEAST_PIECE, _PIECE = 4, 16
 
 @dataclass(slots=True)
 class Explanation:
-    """The requests so far. `rules` is how the engine reuses blocks.
+    """The requests so far. `rules` is how the engine reuses blocks. They are added to `trace`.
 
     `isolated`: each conversation has a salt of its own, as `--replay` sends them.
     """
 
     rules: Learned
+    trace: Trace
     isolated: bool = False
     requests: list[ExplainedRequest] = field(default_factory=list)
     _kin: Kin = field(default_factory=Kin)
@@ -108,6 +110,7 @@ class Explanation:
     def _keep(self, explained: ExplainedRequest, tokens: Tokenized) -> None:
         index = len(self.requests)
         self.requests.append(explained)
+        self.trace.add(explained.request, tokens)
         self._tokens[index] = tokens
         self._kept += len(tokens.sequence)
         while self._kept > _KEPT_TOKENS and len(self._tokens) > 1:

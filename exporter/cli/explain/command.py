@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -68,6 +69,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--chart", metavar="FILE", help="draw the tokens of each request into FILE (.png or .svg)"
     )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write a trace without texts into FILE: lengths, and what prompts share by block",
+    )
     parser.add_argument("--all", action="store_true", help="show every request in the table")
     parser.add_argument(
         "--show-text",
@@ -110,6 +116,8 @@ def main(options: argparse.Namespace) -> int:
     _show(found, before, options)
     if options.chart is not None:
         write_requests_chart(options.chart, found)
+    if options.trace is not None:
+        _write_trace(options.trace, found)
     return _exit_code(found, options)
 
 
@@ -127,6 +135,14 @@ def _show(
         out.print(requests_report(found, show_text=options.show_text, every_row=options.all))
     for one in before:
         out.print("", before_table(one, found), sep="\n")
+
+
+def _write_trace(file: str, found: ExplainedRecording) -> None:
+    lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in found.trace)
+    try:
+        Path(file).expanduser().write_text("".join(lines), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"--trace {file}: {error.strerror}") from error
 
 
 def _tell_skipped(found: ExplainedRecording) -> None:

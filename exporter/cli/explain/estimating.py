@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from exporter.analysis.requests.estimated import Estimator
 from exporter.analysis.requests.explaining import Explanation
+from exporter.analysis.requests.traces import Trace
 from exporter.analysis.reuse.learning import Learned
 from exporter.analysis.reuse.rule import Rule
 from exporter.errors import ConfigError, RecordingError
 from exporter.model.explained import ExplainedRecording
+from exporter.model.recorded import Api
+from exporter.probe.recorded.rendering import traced
 from exporter.recording.reading import Recording, read_recording
 
 if TYPE_CHECKING:
@@ -52,9 +55,15 @@ def _read(file: str) -> Recording:
 
 def estimated(recording: Recording) -> ExplainedRecording:
     """What the requests could reuse, in estimated tokens."""
-    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)))
+    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)), trace=Trace(_UNIT))
     for request in recording.requests:
-        explanation.add(request, estimator.tokenized(request))
+        is_traced = request.api is Api.COMPLETIONS
+        tokens = traced(request) if is_traced else estimator.tokenized(request)
+        explanation.add(request, tokens)
     return ExplainedRecording(
-        recording.source, explanation.requests, recording.skipped, unit_tokens=_UNIT
+        source=recording.source,
+        requests=explanation.requests,
+        skipped=recording.skipped,
+        unit_tokens=_UNIT,
+        trace=explanation.trace.lines,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.analysis.prefill_cost import Point, points_of, prefill_cost
 from exporter.analysis.requests.explaining import Explanation
 from exporter.analysis.requests.sharing import Tokenized
+from exporter.analysis.requests.traces import Trace
 from exporter.analysis.reuse.learning import Learned
 from exporter.analysis.reuse.rule import Rule
 from exporter.cli.one_engine import open_engine
@@ -72,7 +73,9 @@ class _Reader:
         engine, renderer = self.engine, self.renderer
         rules = _rules(engine)
         client = engine.requests.client
-        explained, alone = Explanation(rules), Explanation(rules, isolated=True)
+        unit = rules.rule.unit_tokens
+        explained = Explanation(rules, trace=Trace(unit))
+        alone = Explanation(rules, trace=Trace(unit), isolated=True)
         skipped = list(recording.skipped)
         with _progress("reading tokens", len(recording.requests)) as tick:
             for request in recording.requests:
@@ -96,7 +99,8 @@ class _Reader:
             source=recording.source,
             requests=explained.requests,
             skipped=skipped,
-            unit_tokens=rules.rule.unit_tokens,
+            unit_tokens=unit,
+            trace=explained.trace.lines,
             engine=engine.url,
             seconds_per_token=None if cost is None else cost.seconds_per_token,
             replayed=replayed,

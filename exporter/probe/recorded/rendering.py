@@ -10,6 +10,7 @@ from exporter.errors import EngineUnavailableError
 from exporter.model.failure import FailureReason
 from exporter.model.recorded import Api
 from exporter.recording.as_chat import as_chat
+from exporter.recording.traces import prompt_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,12 @@ _SENT = (
 """Fields of a request that its prompt depends on. Records of proxies have others beside them."""
 _NO_RENDER = {FailureReason.PROTOCOL, FailureReason.UNAUTHORIZED}
 """vLLM without --enable-scale-out answers 403, an older one 404."""
+_TOKENIZED = (
+    *("model", "messages", "tools", "chat_template", "chat_template_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
+    "mm_processor_kwargs",
+)
+"""Fields that /tokenize has."""
 _TEMPLATE_VALUES = ("documents", "reasoning_effort")
 
 
@@ -44,6 +51,8 @@ class Renderer:
 
     async def tokenized(self, request: RecordedRequest) -> Tokenized:
         """The tokens of a request and of its answer. Raises `EngineUnavailableError`."""
+        if request.api is Api.COMPLETIONS:
+            return traced(request)
         prompt = array("I", await self._ids(request, ()))
         if not request.raw_answer:
             return Tokenized(prompt, prompt)
@@ -72,10 +81,18 @@ class Renderer:
         return await self._client.token_ids(_for_tokenize(as_chat(body, request.api)))
 
 
+def traced(request: RecordedRequest) -> Tokenized:
+    """The tokens of a line of a trace, which are known without an engine."""
+    prompt = prompt_of(request.body)
+    return Tokenized(prompt, prompt)
+
+
 def body_to_send(
     request: RecordedRequest, model: str, answer: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """The body of a request without what does not change its prompt, and with an answer."""
+    if request.api is Api.COMPLETIONS:
+        return {"model": model, "prompt": list(prompt_of(request.body))}
     body = {key: request.body[key] for key in _SENT if key in request.body}
     key = "input" if request.api is Api.RESPONSES else "messages"
     given = body[key] if isinstance(body[key], list) else [{"role": "user", "content": body[key]}]
@@ -85,8 +102,7 @@ def body_to_send(
 
 def _for_tokenize(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a /tokenize request that renders the same prompt."""
-    keys = ("model", "messages", "tools", "chat_template", "chat_template_kwargs")
-    found = {key: body[key] for key in keys if body.get(key)}
+    found = {key: body[key] for key in _TOKENIZED if key in body}
     values = {key: body[key] for key in _TEMPLATE_VALUES if body.get(key)}
     if values:
         found["chat_template_kwargs"] = values | (found.get("chat_template_kwargs") or {})

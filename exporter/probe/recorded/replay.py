@@ -26,6 +26,7 @@ _LIMITS = {
     Api.CHAT: {"max_completion_tokens": 1},
     Api.MESSAGES: {"max_tokens": 1},
     Api.RESPONSES: {"max_output_tokens": 1, "store": False},
+    Api.COMPLETIONS: {"max_tokens": 1},
 }
 """What each API calls the longest answer."""
 _NO_CALL: dict[Api, Any] = {

@@ -12,6 +12,7 @@ from recorded_json import JSON
 from exporter.analysis.requests.estimated import Estimator
 from exporter.analysis.requests.explaining import Explanation
 from exporter.analysis.requests.totals import findings_of, totals_of
+from exporter.analysis.requests.traces import Trace
 from exporter.analysis.reuse.learning import Learned
 from exporter.analysis.reuse.rule import Rule
 from exporter.errors import RecordingError
@@ -25,7 +26,7 @@ PLAIN = Rule(UNIT)
 
 def explained(*records, rule=PLAIN, isolated=False):
     recording = read_recording(agent_recordings.lines(list(records)), "log")
-    estimator, explanation = Estimator(), Explanation(Learned(rule), isolated=isolated)
+    estimator, explanation = Estimator(), Explanation(Learned(rule), Trace(UNIT), isolated)
     for request in recording.requests:
         explanation.add(request, estimator.tokenized(request))
     return explanation.requests
