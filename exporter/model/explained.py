@@ -124,17 +124,17 @@ class ExplainedRecording:
 
     `seconds_per_token` is what a prompt token costs this engine in prefill, and `replayed` is in
     the order of `requests`; both are None if they were not measured. `trace` is what the requests
-    share without their texts, a line for each.
+    share without their texts, a line for each; None if it was not asked for.
     """
 
     source: str
     requests: Sequence[ExplainedRequest]
     skipped: Sequence[Skipped]
     unit_tokens: int
-    trace: Sequence[Mapping[str, Any]] = field(repr=False)
     engine: str | None = None
     seconds_per_token: float | None = None
     replayed: Sequence[ReplayedRequest] | None = None
+    trace: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def estimated(self) -> bool:

@@ -29,13 +29,13 @@ _LEAST_PIECE, _PIECE = 4, 16
 
 @dataclass(slots=True)
 class Explanation:
-    """The requests so far. `rules` is how the engine reuses blocks. They are added to `trace`.
+    """The requests so far. `rules` is how the engine reuses blocks. `trace` gets them too, if any.
 
     `isolated`: each conversation has a salt of its own, as `--replay` sends them.
     """
 
     rules: Learned
-    trace: Trace
+    trace: Trace | None = None
     isolated: bool = False
     requests: list[ExplainedRequest] = field(default_factory=list)
     _kin: Kin = field(default_factory=Kin)
@@ -110,12 +110,14 @@ class Explanation:
     def _keep(self, explained: ExplainedRequest, tokens: Tokenized) -> None:
         index = len(self.requests)
         self.requests.append(explained)
-        self.trace.add(explained.request, tokens)
+        if self.trace is not None:
+            self.trace.add(explained.request, tokens)
         self._tokens[index] = tokens
-        self._kept += len(tokens.sequence)
+        self._kept += len(tokens.prompt) + len(tokens.sequence)
         while self._kept > _KEPT_TOKENS and len(self._tokens) > 1:
             oldest = next(iter(self._tokens))
-            self._kept -= len(self._tokens.pop(oldest).sequence)
+            dropped = self._tokens.pop(oldest)
+            self._kept -= len(dropped.prompt) + len(dropped.sequence)
 
 
 def _begins_in(change: Change, text: str) -> bool:

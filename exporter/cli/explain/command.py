@@ -108,7 +108,7 @@ def main(options: argparse.Namespace) -> int:
     explained = (
         uvloop.run(explained_on(options, recordings))
         if has_engine
-        else [estimated(one) for one in recordings]
+        else [estimated(one, with_trace=options.trace is not None) for one in recordings]
     )
     for one in explained:
         _tell_skipped(one)
@@ -138,7 +138,7 @@ def _show(
 
 
 def _write_trace(file: str, found: ExplainedRecording) -> None:
-    lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in found.trace)
+    lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in found.trace or ())
     try:
         Path(file).expanduser().write_text("".join(lines), "utf-8")
     except OSError as error:

@@ -53,9 +53,10 @@ def _read(file: str) -> Recording:
         raise ConfigError(str(error)) from error
 
 
-def estimated(recording: Recording) -> ExplainedRecording:
+def estimated(recording: Recording, *, with_trace: bool = False) -> ExplainedRecording:
     """What the requests could reuse, in estimated tokens."""
-    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)), trace=Trace(_UNIT))
+    trace = Trace(_UNIT) if with_trace else None
+    estimator, explanation = Estimator(), Explanation(Learned(Rule(_UNIT)), trace)
     for request in recording.requests:
         is_traced = request.api is Api.COMPLETIONS
         tokens = traced(request) if is_traced else estimator.tokenized(request)
@@ -65,5 +66,5 @@ def estimated(recording: Recording) -> ExplainedRecording:
         requests=explanation.requests,
         skipped=recording.skipped,
         unit_tokens=_UNIT,
-        trace=explanation.trace.lines,
+        trace=None if trace is None else trace.lines,
     )

@@ -74,8 +74,8 @@ class _Reader:
         rules = _rules(engine)
         client = engine.requests.client
         unit = rules.rule.unit_tokens
-        explained = Explanation(rules, trace=Trace(unit))
-        alone = Explanation(rules, trace=Trace(unit), isolated=True)
+        trace = Trace(unit) if self.options.trace is not None else None
+        explained, alone = Explanation(rules, trace), Explanation(rules, isolated=True)
         skipped = list(recording.skipped)
         with _progress("reading tokens", len(recording.requests)) as tick:
             for request in recording.requests:
@@ -100,7 +100,7 @@ class _Reader:
             requests=explained.requests,
             skipped=skipped,
             unit_tokens=unit,
-            trace=explained.trace.lines,
+            trace=None if trace is None else trace.lines,
             engine=engine.url,
             seconds_per_token=None if cost is None else cost.seconds_per_token,
             replayed=replayed,
