@@ -99,8 +99,8 @@ class OtlpPush:
         if not self._settings.traces_enabled:
             return
         known = self._metrics.targets.get(result.target)
-        url = None if known is None else known.url
-        self._queue.append(Queued(result, url, secrets.randbits(128)))
+        url, labels = (None, {}) if known is None else (known.url, known.labels)
+        self._queue.append(Queued(result, url, labels, secrets.randbits(128)))
         if len(self._queue) > MOST_SESSIONS:
             self._queue.popleft()
             self._dropped(1, f"the receiver has not taken the last {MOST_SESSIONS} sessions")

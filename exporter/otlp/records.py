@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exporter.model.session import SessionResult
 
 
 class Queued(NamedTuple):
-    """A session, the URL of its target, and the seed of its ids: they stay if it is sent again."""
+    """A session, the URL and the labels of its target, and the seed of its ids, which stay if it is
+    sent again.
+    """
 
     result: SessionResult
     url: str | None
+    labels: Mapping[str, str]
     seed: int
 
 

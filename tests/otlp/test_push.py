@@ -38,7 +38,11 @@ def _quick(monkeypatch):
 @pytest.fixture
 def metrics():
     made = Metrics()
-    made.add(TargetState("local", url="http://gpu-3:8000", created_time=1000.0))
+    made.add(
+        TargetState(
+            "local", url="http://gpu-3:8000", created_time=1000.0, labels={"team": "search"}
+        )
+    )
     for record in (session(*TURNS), engine_view()):
         publish(made, record)
     return made
@@ -80,7 +84,7 @@ async def test_metrics_arrive_with_their_resource(receiver, metrics):
         await receiver.until("metrics", lambda: receiver.metrics)
     request = receiver.metrics[0]
     found = samples(request)
-    assert found["vllm_probe_up", (("target", "local"),)] == 1
+    assert found["vllm_probe_up", (("target", "local"), ("team", "search"))] == 1
     resource = attributes(request.resource_metrics[0].resource)
     assert resource["service.name"] == "vllm-cache-exporter"
     assert resource["service.instance.id"] == "host:9477"
@@ -94,6 +98,8 @@ async def test_a_session_arrives_as_a_trace(receiver, metrics):
         push.session_finished(timed())
         await receiver.until("spans", lambda: receiver.traces)
     assert len(spans(receiver)) == 1 + len(TURNS)
+    for span in spans(receiver):
+        assert attributes(span)["vllm_cache_exporter.label.team"] == "search"
     assert attributes(spans(receiver)[1])["server.address"] == "gpu-3"
 
 

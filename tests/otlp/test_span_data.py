@@ -27,8 +27,8 @@ def timed(result, at=100.0):
     return replace(result, turns=tuple(turns), started_at=at)
 
 
-def spans(result, url=URL, seed=1):
-    request = encode_spans(MAKER.spans(result, url, Random(seed).getrandbits))
+def spans(result, url=URL, seed=1, **labels):
+    request = encode_spans(MAKER.spans(result, url, labels, Random(seed).getrandbits))
     return [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans]
 
 
@@ -88,6 +88,16 @@ def test_a_turn_has_the_names_of_the_conventions_for_generative_ai():
     assert {name: found.get(f"vllm_cache_exporter.{name}") for name in own} == own
 
 
+def test_each_span_has_the_labels_of_its_target():
+    failed = replace(timed(failed_session(TURNS[0])), failed_turn=2, failed_sent_at=101.0)
+    made = spans(failed, team="search", gpu="h100")
+    assert len(made) == 3
+    for span in made:
+        found = attributes(span)
+        assert found["vllm_cache_exporter.label.team"] == "search"
+        assert found["vllm_cache_exporter.label.gpu"] == "h100"
+
+
 def test_what_is_unknown_is_absent():
     turn = replace(TURNS[0], cached_tokens=None, hit_ratio=None, ttft_seconds=None, request_id=None)
     _, span = spans(timed(session(turn)), url=None)
@@ -130,7 +140,7 @@ def test_a_session_that_is_sent_again_has_the_same_ids(seed):
 
 
 def test_no_id_is_invalid():
-    made = MAKER.spans(timed(session(*TURNS)), URL, lambda _bits: 0)
+    made = MAKER.spans(timed(session(*TURNS)), URL, {}, lambda _bits: 0)
     assert all(span.get_span_context().is_valid for span in made)
 
 

@@ -194,8 +194,8 @@ class OtlpDoor:
     def _send_spans(self, sessions: Sequence[Queued]) -> Outcome:
         spans = [
             span
-            for result, url, seed in sessions
-            for span in self._spans.spans(result, url, Random(seed).getrandbits)
+            for result, url, labels, seed in sessions
+            for span in self._spans.spans(result, url, labels, Random(seed).getrandbits)
         ]
         self._trace_session.outcome = _NOT_SENT
         self._span_exporter.export(spans)

@@ -40,19 +40,24 @@ class SpanMaker:
         self._scope = scope
 
     def spans(
-        self, result: SessionResult, url: str | None, random_bits: Callable[[int], int]
+        self,
+        result: SessionResult,
+        url: str | None,
+        labels: Mapping[str, str],
+        random_bits: Callable[[int], int],
     ) -> list[ReadableSpan]:
-        """The span of the session first. `url` is that of the target; `random_bits` gives a random
-        number of so many bits.
+        """The span of the session first. `url` and `labels` are those of the target; `random_bits`
+        gives a random number of so many bits.
         """
         ids = _Ids(random_bits)
         session_context = ids.context()
-        server = _server(url)
+        common = _common(result, labels)
+        of_turns = {**common, **_server(url), **_REQUEST}
         session = self._span(
             (f"session {result.scenario}", SpanKind.INTERNAL),
             (session_context, None),
             (result.started_time, result.started_time + result.duration_seconds),
-            _session_attributes(result),
+            {**common, **_session_attributes(result)},
             _status(result),
         )
         turns = [
@@ -60,19 +65,19 @@ class SpanMaker:
                 (_turn_name(result), SpanKind.CLIENT),
                 (ids.context(), session_context),
                 (begin, begin + turn.latency_seconds),
-                {**_common(result), **server, **_turn_attributes(turn)},
+                {**of_turns, **_turn_attributes(turn)},
             )
             for turn in result.turns
             if (begin := _unix(result, turn.sent_at)) is not None
         ]
-        return [session, *turns, *self._failed_turn(result, ids, session_context, server)]
+        return [session, *turns, *self._failed_turn(result, ids, session_context, of_turns)]
 
     def _failed_turn(
         self,
         result: SessionResult,
         ids: _Ids,
         session: SpanContext,
-        server: Mapping[str, Value],
+        of_turns: Mapping[str, Value],
     ) -> list[ReadableSpan]:
         """The turn that did not finish, from its request to the end of the session."""
         begin = _unix(result, result.failed_sent_at)
@@ -80,9 +85,7 @@ class SpanMaker:
             return []
         attributes = _known(
             {
-                **_common(result),
-                **server,
-                **_REQUEST,
+                **of_turns,
                 f"{OWN}turn": result.failed_turn,
                 f"{OWN}request_id": result.failed_request_id,
                 "error.type": str(result.failure.reason),
@@ -149,9 +152,10 @@ def _turn_name(result: SessionResult) -> str:
     return "chat" if result.model is None else f"chat {result.model}"
 
 
-def _common(result: SessionResult) -> dict[str, Value]:
+def _common(result: SessionResult, labels: Mapping[str, str]) -> dict[str, Value]:
     return _known(
         {
+            **{f"{OWN}label.{name}": value for name, value in labels.items()},
             "gen_ai.provider.name": "vllm",
             "gen_ai.request.model": result.model,
             f"{OWN}target": result.target,
@@ -165,7 +169,6 @@ def _session_attributes(result: SessionResult) -> dict[str, Value]:
     totals = session_totals(result.turns)
     return _known(
         {
-            **_common(result),
             f"{OWN}engine_version": result.engine_version,
             f"{OWN}heartbeat": result.heartbeat,
             f"{OWN}turns": len(result.turns),
@@ -184,7 +187,6 @@ def _turn_attributes(turn: TurnFacts) -> dict[str, Value]:
     loss = turn.loss
     return _known(
         {
-            **_REQUEST,
             "gen_ai.usage.input_tokens": turn.prompt_tokens,
             "gen_ai.usage.output_tokens": turn.completion_tokens,
             "gen_ai.usage.cache_read.input_tokens": turn.cached_tokens,
