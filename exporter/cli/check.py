@@ -14,6 +14,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from exporter.cli.one_engine import (
+    API_SETTING,
     SESSION_SETTINGS,
     add_engine_arguments,
     add_kv_events_argument,
@@ -56,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
         "Exit code: 0 when no test failed (some may be unknown), 1 when one failed, 2 for wrong "
         "usage or configuration."
     )
-    add_settings(parser, *SESSION_SETTINGS)
+    add_settings(parser, *SESSION_SETTINGS, API_SETTING)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from exporter.engine.events.feed import KvEventFeed
     from exporter.probe.session.plan import SessionPlan
 
-SESSION_SETTINGS = ("probe.scenario", "probe.api")
+SESSION_SETTINGS = ("probe.scenario",)
 """The settings that matter most for one session."""
+API_SETTING = "probe.api"
+"""The same, for the commands that play sessions."""
 
 
 def add_engine_arguments(parser: Parser, *, positional: bool = True) -> None:

@@ -25,6 +25,7 @@ from exporter.cli.compare.play import (
 )
 from exporter.cli.compare.restart import play_restarted
 from exporter.cli.one_engine import (
+    API_SETTING,
     SESSION_SETTINGS,
     add_engine_arguments,
     add_targets,
@@ -118,7 +119,7 @@ def add_arguments(parser: Parser) -> None:
         "--chart", metavar="FILE", help="draw the comparison into FILE (.png or .svg)"
     )
     parser.epilog = _EPILOG
-    add_settings(parser, *SESSION_SETTINGS)
+    add_settings(parser, *SESSION_SETTINGS, API_SETTING)
 
 
 def _sessions(text: str) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from exporter.cli.one_engine import (
+    API_SETTING,
     SESSION_SETTINGS,
     add_engine_arguments,
     add_kv_events_argument,
@@ -97,7 +98,7 @@ def add_arguments(parser: Parser) -> None:
     add_quiet_argument(parser, "no progress, and of the result the verdict")
     add_color_argument(parser)
     parser.epilog = _EPILOG
-    add_settings(parser, *SESSION_SETTINGS)
+    add_settings(parser, *SESSION_SETTINGS, API_SETTING)
 
 
 def ratio(text: str) -> float:
