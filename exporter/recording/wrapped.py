@@ -46,22 +46,27 @@ _ITEMS = {"function_call", "function_call_output", "reasoning", "item_reference"
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A request body and its API, with the response and the time if the record has them."""
+    """A request body and its API, with the response and the time if the record has them.
+
+    `bare`: the record is the body, perhaps with other keys of the record among its own.
+    """
 
     api: Api
     body: Mapping[str, Any]
-    response: Any
-    time: float | None
+    response: Any = None
+    time: float | None = None
+    bare: bool = True
 
 
 def unwrapped(record: Any) -> Wrapped | None:
     """The request in a record; None if it has none."""
     if are_messages(record):
-        return Wrapped(Api.CHAT, {"messages": record}, None, None)
+        return Wrapped(Api.CHAT, {"messages": record})
     body = body_in(record)
     if body is None:
         return None
     around = record if isinstance(record, dict) else {}
+    bare = body is record or are_messages(json_or_same(around.get("messages")))
     response = next((around[key] for key in _ANSWERS if around.get(key)), None)
     model = around.get("model")
     if "model" not in body and isinstance(model, str):
@@ -69,7 +74,7 @@ def unwrapped(record: Any) -> Wrapped | None:
     tools = body.get("tools") or _parameter(around, "tools")
     if tools:
         body = {**body, "tools": json_or_same(tools)}
-    return Wrapped(_api(around, body), body, json_or_same(response), _time(around))
+    return Wrapped(_api(around, body), body, json_or_same(response), _time(around), bare)
 
 
 def body_in(value: Any, deepest: int = _DEEPEST) -> Mapping[str, Any] | None:

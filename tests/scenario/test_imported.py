@@ -224,3 +224,13 @@ def test_any_json_is_a_scenario_or_a_sentence(value):
                 parse_json(one.scenario("x"), "scenario", "x")
         except ScenarioError:
             continue  # any other exception fails the test
+
+
+def test_items_of_responses_become_messages():
+    items = [
+        {"role": "user", "content": "q"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+        {"role": "user", "content": "and?"},
+    ]
+    one = only({"model": "m", "instructions": "s", "input": items, "store": False})
+    assert one.messages == TALK

@@ -1,37 +1,25 @@
 """Finds the requests in a log: request bodies, and the records of proxies and tracers around them.
 
-The bodies are those of OpenAI's chat completions or of Anthropic's messages, both of which vLLM
-serves. The records are those of vLLM's and OpenAI's batch files, LiteLLM and Langfuse, or any that
-name their parts alike. A part that is JSON in a string is read.
+The bodies are those of the three APIs that vLLM serves. The records are those of vLLM's and
+OpenAI's batch files, LiteLLM and Langfuse, or any that name their parts alike. A part that is JSON
+in a string is read.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ScenarioError
+from exporter.model.recorded import Api
+from exporter.recording.as_chat import as_chat
+from exporter.recording.messages import raw_answer_of
+from exporter.recording.wrapped import BODIES, are_messages, parsed, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-_BODIES = (
-    "body",
-    "request",
-    "request_body",
-    "proxy_server_request",
-    "input",
-    "kwargs",
-    "data",
-    "attributes",
-)
-"""Where a record has its request, in this order."""
-_ANSWERS = ("response", "output", "response_body", "completion")
-_PARAMETERS = ("model_parameters", "modelParameters", "optional_params")
-_DEEPEST = 6
-"""Objects and lists within each other that are looked through for a request or an answer."""
-_KEPT = {"messages", "tools", "system"}
+_KEPT = {"messages", "tools", "system", "input", "instructions"}
 _UNCHANGED = {"model", "stream", "stream_options"}
 """Keys of a request that do not change its prompt."""
 _SETTINGS = {
@@ -74,20 +62,20 @@ def requests_of(text: str, source: str) -> list[LoggedRequest]:
     if not found:
         raise ScenarioError(
             f"{source}: has no request: no record has a list of messages, not in one of "
-            f"{', '.join(_BODIES)} either"
+            f"{', '.join(BODIES)} either"
         )
     return found
 
 
 def _records(text: str, source: str) -> Iterator[tuple[str, Any]]:
-    whole = _json(text)
+    whole = parsed(text)
     if whole is not None:
-        records = whole if isinstance(whole, list) and not _are_messages(whole) else [whole]
+        records = whole if isinstance(whole, list) and not are_messages(whole) else [whole]
         for number, each in enumerate(records, start=1):
             yield ("" if len(records) == 1 else f"record {number}"), each
         return
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    values = [(number, _json(line)) for number, line in lines]
+    values = [(number, parsed(line)) for number, line in lines]
     for number, value in values:
         if value is None:
             raise ScenarioError(
@@ -102,83 +90,21 @@ def _records(text: str, source: str) -> Iterator[tuple[str, Any]]:
 
 
 def _request(record: Any, place: str) -> LoggedRequest | None:
-    if _are_messages(record):
-        return LoggedRequest(place, record, [], None, ())
-    body = _body(record, _DEEPEST)
-    if body is None:
+    found = unwrapped(record)
+    if found is None:
         return None
-    around = record if isinstance(record, dict) else {}
-    messages = _json_or_same(body["messages"])
-    if isinstance(body.get("system"), str | list):  # Anthropic's
-        messages = [{"role": "system", "content": body["system"]}, *messages]
-    tools = _json_or_same(body.get("tools")) or _parameter(around, "tools") or []
-    bare = body is record and not any(key in record for key in _ANSWERS)
-    known = body.keys() if bare or body is not record else body.keys() & _SETTINGS
+    body, response = found.body, found.response
+    if found.api is Api.RESPONSES:
+        messages = as_chat(body, found.api)["messages"]
+    else:
+        messages = body["messages"]
+        if isinstance(body.get("system"), str | list):  # Anthropic's
+            messages = [{"role": "system", "content": body["system"]}, *messages]
+    tools = body.get("tools")
+    bare = found.bare and response is None
+    known = body.keys() if bare or not found.bare else body.keys() & _SETTINGS
     left_out = tuple(sorted(known - _KEPT - _UNCHANGED))
-    answer = _answer(around)
+    answer = next(iter(raw_answer_of(response)), None)
     return LoggedRequest(
         place, messages, tools if isinstance(tools, list) else [], answer, left_out
     )
-
-
-def _body(value: Any, deepest: int) -> Mapping[str, Any] | None:
-    value = _json_or_same(value)
-    if _are_messages(value):
-        return {"messages": value}
-    if not isinstance(value, dict) or deepest == 0:
-        return None
-    if _are_messages(_json_or_same(value.get("messages"))):
-        return value
-    return next(
-        (found for key in _BODIES if (found := _body(value.get(key), deepest - 1)) is not None),
-        None,
-    )
-
-
-def _answer(record: Mapping[str, Any]) -> Any:
-    """The message that a record's response holds; None if there is none."""
-    found = next((record[key] for key in _ANSWERS if record.get(key)), None)
-    return _message(_json_or_same(found), _DEEPEST)
-
-
-def _message(value: Any, deepest: int) -> Any:
-    if isinstance(value, str):
-        return {"role": "assistant", "content": value}
-    if isinstance(value, list):
-        return _message(value[0], deepest - 1) if value and deepest else None
-    if not isinstance(value, dict) or deepest == 0:
-        return None
-    if value.get("role") == "assistant":
-        return value
-    parts = (value.get(key) for key in ("body", "choices", "message", "output"))
-    return next((found for part in parts if (found := _message(part, deepest - 1))), None)
-
-
-def _parameter(record: Mapping[str, Any], name: str) -> Any:
-    groups = (_json_or_same(record.get(key)) for key in _PARAMETERS)
-    found = (_json_or_same(group.get(name)) for group in groups if isinstance(group, dict))
-    return next((value for value in found if value), None)
-
-
-def _are_messages(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(each, dict) and "role" in each for each in value)
-    )
-
-
-def _json_or_same(value: Any) -> Any:
-    """A value; of a string that holds a JSON list or object, what it holds."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        found = _json(value)
-        return value if found is None else found
-    return value
-
-
-def _json(text: str) -> Any:
-    """What a JSON text holds; None if it is no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
