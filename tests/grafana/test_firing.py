@@ -64,3 +64,24 @@ def test_a_target_that_has_failed_has_no_firing_alerts_before_one_fires(promtool
 def test_an_alert_of_another_target_has_no_row(promtool, tmp_path):
     other = {WEDGED.replace('"a"', '"c"'): "1x30"}
     shown(promtool, tmp_path, ['{alertname="none"}'], {SCRAPED: "1x30", **other, **TURNS})
+
+
+def test_what_is_only_shown_comes_last(promtool, tmp_path):
+    """The table sorts the severities as text, and shows `info` for the last of them."""
+    burns = 'ALERTS{alertname="VllmTtftBudgetBurnsFast",alertstate="firing",severity="info"}'
+    series = {SCRAPED: "1x30", burns.replace("}", ',target="a"}'): "1x30", WEDGED: "1x30", **TURNS}
+    rows = [
+        row("VllmCacheWedged", "critical", 'target="a"'),
+        row("VllmTtftBudgetBurnsFast", "zinfo", 'target="a"'),
+    ]
+    shown(promtool, tmp_path, rows, series)
+    table = panel("overview", "Firing alerts")
+    (words,) = (
+        part["value"][0]["options"]
+        for override in table["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "severity"
+        for part in override["properties"]
+        if part["id"] == "mappings"
+    )
+    assert sorted(words) == ["critical", "warning", "zinfo"]
+    assert words["zinfo"]["text"] == "info"

@@ -54,9 +54,9 @@ def daemon():
     return Daemon()
 
 
-def app_of(play):
+def app_of(play, **labels):
     metrics = Metrics()
-    metrics.add(TargetState("local"))
+    metrics.add(TargetState("local", labels=labels))
     app = create_app(metrics=metrics, history=History(), clock=FakeClock(unix=STARTED))
     app.add_routes(routes(metrics, play, lambda result: f"described: {len(result.turns)} turns\n"))
     return app
@@ -87,6 +87,13 @@ async def test_a_session_is_answered_in_the_names_of_the_targets_own_page(client
     turns = [key for key in found if key[0] == "vllm_probe_turn_hit_ratio"]
     assert len(turns) == len(TURNS)
     assert not [key for key in found if key[0].endswith(("_total", "_bucket"))], "one session only"
+
+
+async def test_the_labels_of_the_target_are_on_every_series(daemon):
+    async with TestClient(TestServer(app_of(daemon.play, team="search"))) as client:
+        found = values(await (await client.get("/probe?target=local")).text())
+    assert found
+    assert all(dict(key[1:])["team"] == "search" for key in found)
 
 
 async def test_a_failed_session_has_no_value_of_turns_and_says_why(client, daemon):
