@@ -262,6 +262,30 @@ async def test_certificates_are_checked_and_sent(tls_receiver, metrics, monkeypa
     assert not tls_receiver.metrics
 
 
+async def test_what_a_receiver_rejects_of_a_request_is_told_and_not_sent_again(receiver, metrics):
+    receiver.rejected = 3
+    with capture_logs() as logged:
+        async with pushing(metrics, settings(receiver)) as push:
+            push.session_finished(timed())
+            await receiver.until("the drop", lambda: metrics.exporter.otlp.dropped_sessions)
+            await receiver.until("metrics", lambda: exports(metrics, "metrics", "failure"))
+            receiver.rejected = 0
+    assert len(receiver.traces) == 1
+    told = {line["signal"]: line for line in logged if line["event"] == "otlp.export_failed"}
+    assert told["metrics"]["reason"] == told["traces"]["reason"] == "rejected"
+    assert told["metrics"]["detail"].endswith("the receiver rejected 3 data points: too old")
+    assert told["traces"]["detail"].endswith("the receiver rejected 3 spans: too old")
+
+
+async def test_an_answer_that_is_not_the_protocols_own_is_a_success_if_its_status_is(
+    receiver, metrics
+):
+    receiver.body = b"<html>accepted</html>"
+    async with pushing(metrics, settings(receiver)):
+        await receiver.until("success", lambda: exports(metrics, "metrics", "success"))
+    assert exports(metrics, "metrics", "failure") == 0
+
+
 async def test_a_redirect_is_no_success(receiver, metrics):
     receiver.status = 302
     async with pushing(metrics, settings(receiver)):

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has none
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.metrics.export import (
     MetricsData,
     ResourceMetrics,
@@ -50,14 +55,19 @@ _MENDED = frozenset({301, 302, 307, 308, 401, 403, 404})
 """Statuses after which the same data may be accepted later: by itself, or after a person mended the
 settings of one side."""
 _NOT_SENT = Outcome("not_sent", "the SDK could not write the request", lasting=True)
+_LONGEST = 200
+"""Characters of a receiver's own words in the log."""
 _NAME = "vllm-cache-exporter"
 
 
 class _Session(requests.Session):
-    """Remembers what became of the last request, which the SDK only logs."""
+    """Remembers what became of the last request, which the SDK only logs. `rejected` reads the body
+    of an answer, which the SDK does not.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, rejected: Callable[[bytes], str]) -> None:
         super().__init__()
+        self._rejected = rejected
         self.outcome = _NOT_SENT
 
     def request(self, *args: Any, **more: Any) -> requests.Response:
@@ -70,12 +80,36 @@ class _Session(requests.Session):
             self.outcome = Outcome("unreachable", f"{place}: {_words(error)}")
             raise
         status = response.status_code
-        self.outcome = Outcome()
+        refused = self._refused(response) if status in _ACCEPTED else ""
+        self.outcome = (
+            Outcome("rejected", f"{place}: {refused}", lasting=True) if refused else Outcome()
+        )
         if status not in _ACCEPTED:  # the SDK takes a redirect for a success
             words = f"{place} answered {status} {response.reason}"
             lasting = status not in _RETRIED | _MENDED
             self.outcome = Outcome(f"http_{status}", words, lasting=lasting)
         return response
+
+    def _refused(self, response: requests.Response) -> str:
+        try:
+            return self._rejected(response.content)
+        except DecodeError:  # of a proxy: an answer of 200 means that it was accepted
+            return ""
+
+
+def _rejected_points(body: bytes) -> str:
+    partial = ExportMetricsServiceResponse.FromString(body).partial_success
+    return _refusal(f"{partial.rejected_data_points} data points", partial.error_message)
+
+
+def _rejected_spans(body: bytes) -> str:
+    partial = ExportTraceServiceResponse.FromString(body).partial_success
+    return _refusal(f"{partial.rejected_spans} spans", partial.error_message)
+
+
+def _refusal(what: str, why: str) -> str:
+    """What the receiver did not keep of a request; "" where it kept all."""
+    return "" if what.startswith("0 ") else f"the receiver rejected {what}: {why[:_LONGEST]}"
 
 
 def _place(url: str) -> str:
@@ -152,7 +186,8 @@ class OtlpDoor:
         self._started = nanoseconds(started_time)
         self._starts = StartTimes()
         self._spans = SpanMaker(self._resource, self._scope)
-        self._metric_session, self._trace_session = _Session(), _Session()
+        self._metric_session = _Session(_rejected_points)
+        self._trace_session = _Session(_rejected_spans)
         self._metric_exporter = OTLPMetricExporter(
             **_arguments(settings, environ, "metrics", self._metric_session)
         )

@@ -30,6 +30,8 @@ class Receiver:
     delay: float = 0.0
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
+    body: bytes | None = None  # in place of its own answer
+    rejected: int = 0  # data points or spans of each request
     refused: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     asked: int = 0
@@ -58,8 +60,13 @@ class Receiver:
             self.refused.append(body)
             return web.Response(status=self.status)
         kept.append(kind.FromString(body))
+        told = answer()
+        if self.rejected:
+            what = "data_points" if kept is self.metrics else "spans"
+            setattr(told.partial_success, f"rejected_{what}", self.rejected)
+            told.partial_success.error_message = "too old"
         return web.Response(
-            body=answer().SerializeToString(), content_type="application/x-protobuf"
+            body=self.body or told.SerializeToString(), content_type="application/x-protobuf"
         )
 
     async def until(self, what: str, true) -> None:
