@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.engine.wire.sse import Decoder
 from exporter.model.recorded import Api
-from exporter.recording.wrapped import parsed
+from exporter.recording.wrapped import objects, parsed
 
 Json = dict[str, Any]
 
@@ -70,9 +70,8 @@ class StreamedAnswer:
         for key in ("content", "reasoning", "reasoning_content"):
             if isinstance(delta.get(key), str):
                 self._message[key] = self._message.get(key, "") + delta[key]
-        for call in delta.get("tool_calls") or ():
-            if isinstance(call, dict):
-                self._add_call(call)
+        for call in objects(delta.get("tool_calls")):
+            self._add_call(call)
 
     def _add_call(self, call: Json) -> None:
         number = call.get("index", 0)
@@ -113,8 +112,8 @@ def whole_answer(body: bytes, api: Api) -> Json | None:
     if not isinstance(value, dict):
         return None
     if api is Api.CHAT:
-        choices = value.get("choices")
-        message = [{"message": one.get("message")} for one in choices or () if one.get("message")]
+        choices = objects(value.get("choices"))
+        message = [{"message": one["message"]} for one in choices if one.get("message")]
         return {"choices": message[:1], **_kept(value, ("usage",))}
     return _kept(value, ("role", "content", "output", "usage"))
 

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.model.recorded import Api
+from exporter.recording.wrapped import objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,19 +71,14 @@ def _of_messages(body: Mapping[str, Any]) -> Iterator[Json]:
         elif isinstance(content, str):
             yield {"role": message.get("role"), "content": content}
         else:
-            yield from _of_blocks(str(message.get("role")), _objects(content))
+            yield from _of_blocks(str(message.get("role")), objects(content))
 
 
 def _system_text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    texts = (str(block.get("text") or "") for block in _objects(value))
+    texts = (str(block.get("text") or "") for block in objects(value))
     return "".join(text for text in texts if not text.startswith(_BILLING))
-
-
-def _objects(value: Any) -> list[Json]:
-    """The objects of a list; what else it has is no part of a prompt."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _of_blocks(role: str, blocks: Sequence[Json]) -> Iterator[Json]:
@@ -119,7 +115,7 @@ def _of_blocks(role: str, blocks: Sequence[Json]) -> Iterator[Json]:
 def _result_text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = (part for part in _objects(content) if part.get("type") == "text")
+    parts = (part for part in objects(content) if part.get("type") == "text")
     return "\n".join(str(part.get("text") or "") for part in parts)
 
 
@@ -138,7 +134,7 @@ def _of_items(body: Mapping[str, Any]) -> list[Json]:
     given = body.get("input")
     if isinstance(given, str):
         return [*made, {"role": "user", "content": given}]
-    for item in _objects(given):
+    for item in objects(given):
         _add_item(made, item)
     return made
 

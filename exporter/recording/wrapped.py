@@ -97,9 +97,8 @@ def _is_of_responses(value: Mapping[str, Any]) -> bool:
     given = value.get("input")
     if not given or not isinstance(given, str | list) or "model" not in value:
         return False
-    items = given if isinstance(given, list) else []
-    types = {item.get("type") for item in items if isinstance(item, dict)}
-    return bool(_OF_RESPONSES & value.keys() or _ITEMS & types)
+    types = (str(item.get("type")) for item in objects(given))
+    return bool(_OF_RESPONSES & value.keys()) or any(each in _ITEMS for each in types)
 
 
 def _api(around: Mapping[str, Any], body: Mapping[str, Any]) -> Api:
@@ -118,13 +117,11 @@ def _api(around: Mapping[str, Any], body: Mapping[str, Any]) -> Api:
 def _is_anthropic(body: Mapping[str, Any]) -> bool:
     if "system" in body or "anthropic_version" in body:
         return True
-    tools = body.get("tools")
-    if any("input_schema" in tool for tool in (tools or ()) if isinstance(tool, dict)):
+    if any("input_schema" in tool for tool in objects(body.get("tools"))):
         return True
     contents = (message.get("content") for message in body["messages"])
-    parts = (part for content in contents if isinstance(content, list) for part in content)
-    kinds = {part.get("type") for part in parts if isinstance(part, dict)}
-    return bool(kinds & {"tool_use", "tool_result", "thinking"})
+    kinds = (part.get("type") for content in contents for part in objects(content))
+    return any(kind in ("tool_use", "tool_result", "thinking") for kind in kinds)
 
 
 def _time(around: Mapping[str, Any]) -> float | None:
@@ -171,3 +168,8 @@ def parsed(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; none of what is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
