@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import hypothesis.strategies as st
 import pytest
 from engine_pages import read, recorded
@@ -10,6 +12,7 @@ from hypothesis import given
 from exporter.engine.metrics.exposition import parse
 from exporter.engine.metrics.histograms import CarriedHistogram
 from exporter.engine.metrics.histories import Histories, carry_page
+from exporter.metrics.state.latency import TTFT_BOUNDS
 from exporter.model.engine import Histogram
 
 NAME = "vllm:kv_block_lifetime_seconds"
@@ -59,6 +62,26 @@ def test_the_page_of_a_real_engine_is_read():
     assert lifetime.bounds[:2] == (0.001, 0.002)
     assert lifetime.bounds[-1] == 1800.0
     assert dict(zip(lifetime.bounds, lifetime.counts, strict=False))[2.0] == 200.0
+
+
+def test_the_times_to_first_token_of_a_real_engine_are_read():
+    """Of vLLM 0.32.0. Each bound that the settings of the rules allow is one of its buckets."""
+    page = recorded("main32_after")
+    found = read(page).histograms["ttft"]
+    (count,) = re.findall(rb"\nvllm:time_to_first_token_seconds_count\{[^}]*\} ([0-9.]+)", page)
+    (total,) = re.findall(rb"\nvllm:time_to_first_token_seconds_sum\{[^}]*\} ([0-9.e+-]+)", page)
+    assert found.counts[-1] == float(count) > 0
+    assert found.sum == float(total)
+    assert set(TTFT_BOUNDS) <= set(found.bounds)
+
+
+@pytest.mark.parametrize("after", [" 1700000000000", '  # {trace="x"} 0.5', "\t"])
+def test_a_bucket_with_more_on_its_line_is_read_like_any_other(after):
+    """Lines without more are read without the parser."""
+    page = lines((1, 2, 3), 12.5)
+    longer = re.sub(r"(_bucket\{.*\} \d)$", rf"\1{after}", page, flags=re.MULTILINE)
+    assert longer != page
+    assert snapshot(longer).histograms == snapshot(page).histograms != {}
 
 
 def test_ranks_are_added_up():
