@@ -27,7 +27,8 @@ RECORDED_APIS = (Api.CHAT, Api.MESSAGES, Api.RESPONSES)
 class Message:
     """A message: its role, and the name and text of each field that a template may render.
 
-    A text that a message has in parts has one field for each: `content[2]` is its second part.
+    A text that a message has in parts has one field for each: `content[2]` is its
+    second part. Thoughts are no parts of a text: they are joined in the field `reasoning`.
     """
 
     role: str

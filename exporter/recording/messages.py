@@ -19,6 +19,9 @@ Field = tuple[str, str]
 
 _TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal")
 _TOOL_KEYS = ("name", "description", "parameters", "input_schema")
+_REASONING = "reasoning"
+_THINKING = ("thinking", "redacted_thinking")
+"""Parts that are no text of their own. vLLM leaves redacted ones out of the prompt."""
 _ITEM_ROLES = {"function_call": "assistant", "reasoning": "assistant"}
 
 
@@ -30,7 +33,7 @@ def message_of(raw: Any) -> Message:
     if kind == "function_call_output":
         return Message("tool", tuple(_texts("content", raw.get("output"))))
     role = str(raw.get("role") or _ITEM_ROLES.get(str(kind), "user"))
-    return Message(role, tuple(_fields(raw)))
+    return Message(role, tuple(_joined(_fields(raw))))
 
 
 def system_of(value: Any) -> Message | None:
@@ -39,12 +42,22 @@ def system_of(value: Any) -> Message | None:
     return Message("system", fields) if fields else None
 
 
+def _joined(fields: Iterator[Field]) -> Iterator[Field]:
+    """The fields with all reasoning in one, as a template gets it."""
+    found = list(fields)
+    reasoning = "".join(text for name, text in found if name == _REASONING)
+    if reasoning:
+        yield _REASONING, reasoning
+    yield from (each for each in found if each[0] != _REASONING)
+
+
 def _fields(raw: Mapping[str, Any]) -> Iterator[Field]:
     reasoning = raw.get("reasoning_content") or raw.get("reasoning")
     if isinstance(reasoning, str):
-        yield "reasoning", reasoning
+        yield _REASONING, reasoning
     if raw.get("type") == "reasoning":
-        yield from _texts("reasoning", raw.get("content") or raw.get("summary"))
+        texts = _texts("", raw.get("content") or raw.get("summary"))
+        yield from ((_REASONING, text) for _, text in texts)
     elif raw.get("type") == "function_call":
         yield from _call(0, raw)
     else:
@@ -61,7 +74,9 @@ def _texts(name: str, content: Any) -> Iterator[Field]:
     if isinstance(content, str):
         yield name, content
         return
-    parts = content if isinstance(content, list) else [content]
+    given = content if isinstance(content, list) else [content]
+    yield from ((_REASONING, str(part.get("thinking") or "")) for part in given if _thinks(part))
+    parts = [part for part in given if not _thinks(part)]
     calls = 0
     for number, part in enumerate(parts, start=1):
         place = name if len(parts) == 1 else f"{name}[{number}]"
@@ -81,10 +96,12 @@ def _part(place: str, part: Any) -> Iterator[Field]:
         yield place, part
     elif kind in _TEXTS:
         yield place, str(part.get("text") or part.get("refusal") or "")
-    elif kind == "thinking":
-        yield "reasoning", str(part.get("thinking", ""))
-    elif kind != "redacted_thinking":  # vLLM leaves it out of the prompt
+    else:
         yield place, _digest(part)
+
+
+def _thinks(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in _THINKING
 
 
 def _call(number: int, call: Any) -> Iterator[Field]:
@@ -102,6 +119,8 @@ def _call(number: int, call: Any) -> Iterator[Field]:
 def _digest(part: Any) -> str:
     """A short text for an image, a file or what is not known: equal parts have equal texts."""
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    if isinstance(part, dict):  # a marker of the cache is no part of the prompt
+        part = {key: value for key, value in part.items() if key != "cache_control"}
     return f"<{kind} {hashlib.sha256(dumped(part).encode()).hexdigest()[:16]}>"
 
 

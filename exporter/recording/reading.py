@@ -20,7 +20,7 @@ from exporter.recording.messages import (
     usage_of,
 )
 from exporter.recording.traces import is_traced, traced_request
-from exporter.recording.wrapped import parsed, unwrapped
+from exporter.recording.wrapped import parsed, refusal, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -56,8 +56,10 @@ def read_recording(lines: Iterable[bytes], source: str) -> Recording:
         if is_traced(value):
             _add_traced(recording, value, place)
             continue
-        wrapped = unwrapped(value)
-        if wrapped is None:
+        wrapped, status = unwrapped(value), refusal(value)
+        if wrapped is not None and status is not None:
+            recording.skipped.append(Skipped(place, f"was refused (status {status})"))
+        elif wrapped is None:
             recording.skipped.append(Skipped(place, "has no messages and no input"))
         elif wrapped.body.get("previous_response_id"):
             reason = "continues a conversation that only the server has (previous_response_id)"
@@ -71,7 +73,16 @@ def read_recording(lines: Iterable[bytes], source: str) -> Recording:
             f"{source}: has no request of /v1/chat/completions, /v1/messages or /v1/responses: "
             f"{why}"
         )
+    _sort(recording.requests)
     return recording
+
+
+def _sort(requests: list[RecordedRequest]) -> None:
+    """Put requests in the order of their times if all are known. Some logs have the latest first,
+    and a proxy writes a request when its answer ends.
+    """
+    if all(one.time is not None for one in requests):
+        requests.sort(key=lambda one: one.time or 0.0)
 
 
 def _add_traced(recording: Recording, value: Any, place: str) -> None:
@@ -157,7 +168,10 @@ def _of_har(entry: Any) -> Any:
     response = entry.get("response") if isinstance(entry, dict) else None
     content = response.get("content") if isinstance(response, dict) else None
     text = content.get("text") if isinstance(content, dict) else None
-    return entry if response is None else {**entry, "response": parsed(text) if text else None}
+    if not isinstance(response, dict):
+        return entry
+    answer = parsed(text) if text else None
+    return {**entry, "response": answer, "status": response.get("status")}
 
 
 class _Shared:
@@ -176,7 +190,8 @@ class _Shared:
         body, tools = self._with_tools(body)
         system = body.get({Api.MESSAGES: "system", Api.RESPONSES: "instructions"}.get(api, ""))
         first = system_of(system)
-        answer = raw_answer_of(wrapped.response)
+        # With n > 1 it is not known which answer the next request goes on with.
+        answer = () if (body.get("n") or 1) != 1 else raw_answer_of(wrapped.response)
         return RecordedRequest(
             place=place,
             api=api,

@@ -33,6 +33,8 @@ _ANSWERS = ("response", "output", "response_body", "completion")
 _PARAMETERS = ("model_parameters", "modelParameters", "optional_params")
 _PATHS = ("path", "url", "endpoint", "call_type")
 _TIMES = ("time", "startedDateTime", "startTime", "start_time", "timestamp", "created_at")
+_STATUSES = ("status", "status_code")
+_FIRST_ERROR = 400
 _EARLIEST = 1e8
 """Seconds since 1970 of the earliest time; a number below it is no time."""
 _DEEPEST = 6
@@ -62,10 +64,11 @@ def unwrapped(record: Any) -> Wrapped | None:
     """The request in a record; None if it has none."""
     if are_messages(record):
         return Wrapped(Api.CHAT, {"messages": record})
-    body = body_in(record)
+    around = record if isinstance(record, dict) else {}
+    told = _told(around)
+    body = body_in(record, told)
     if body is None:
         return None
-    around = record if isinstance(record, dict) else {}
     bare = body is record or are_messages(json_or_same(around.get("messages")))
     response = next((around[key] for key in _ANSWERS if around.get(key)), None)
     model = around.get("model")
@@ -74,11 +77,26 @@ def unwrapped(record: Any) -> Wrapped | None:
     tools = body.get("tools") or _parameter(around, "tools")
     if tools:
         body = {**body, "tools": json_or_same(tools)}
-    return Wrapped(_api(around, body), body, json_or_same(response), _time(around), bare)
+    return Wrapped(_api(told, body), body, json_or_same(response), _time(around), bare)
 
 
-def body_in(value: Any, deepest: int = _DEEPEST) -> Mapping[str, Any] | None:
-    """The body of a request in a value, however deep; None if there is none."""
+def refusal(record: Any) -> str | None:
+    """The status with which a request was refused; None if it was not, or no status is known."""
+    response = record.get("response") if isinstance(record, dict) else None
+    for around in objects([record, response]):
+        for status in (around.get(key) for key in _STATUSES):
+            if status == "failure" or (isinstance(status, int) and status >= _FIRST_ERROR):
+                return str(status)
+    return None
+
+
+def body_in(
+    value: Any, told: Api | None = None, deepest: int = _DEEPEST
+) -> Mapping[str, Any] | None:
+    """The body of a request in a value, however deep; None if there is none.
+
+    `told` is the API that its record names.
+    """
     value = json_or_same(value)
     if are_messages(value):
         return {"messages": value}
@@ -87,30 +105,35 @@ def body_in(value: Any, deepest: int = _DEEPEST) -> Mapping[str, Any] | None:
     messages = json_or_same(value.get("messages"))
     if are_messages(messages):
         return value if messages is value["messages"] else {**value, "messages": messages}
-    if _is_of_responses(value):
+    if _has_input(value) and (told is Api.RESPONSES or _is_of_responses(value)):
         return value
-    found = (body_in(value.get(key), deepest - 1) for key in BODIES)
+    found = (body_in(value.get(key), told, deepest - 1) for key in BODIES)
     return next((one for one in found if one is not None), None)
 
 
+def _has_input(value: Mapping[str, Any]) -> bool:
+    return bool(value.get("input")) and isinstance(value["input"], str | list) and "model" in value
+
+
 def _is_of_responses(value: Mapping[str, Any]) -> bool:
-    given = value.get("input")
-    if not given or not isinstance(given, str | list) or "model" not in value:
-        return False
-    types = (str(item.get("type")) for item in objects(given))
+    types = (str(item.get("type")) for item in objects(value["input"]))
     return bool(_OF_RESPONSES & value.keys()) or any(each in _ITEMS for each in types)
 
 
-def _api(around: Mapping[str, Any], body: Mapping[str, Any]) -> Api:
-    """The API of a body: by the path in its record, or else by its fields."""
+def _told(around: Mapping[str, Any]) -> Api | None:
+    """The API whose path is in a record."""
     request = around.get("request")
     places = (around, request if isinstance(request, dict) else {})
     told = " ".join(str(place.get(key, "")) for place in places for key in _PATHS)
-    named = next((api for api in RECORDED_APIS if api.value.removeprefix("/v1") in told), None)
-    if named is not None:
-        return named
+    return next((api for api in RECORDED_APIS if api.value.removeprefix("/v1") in told), None)
+
+
+def _api(told: Api | None, body: Mapping[str, Any]) -> Api:
+    """The API of a body: by the path in its record, or else by its fields."""
     if "messages" not in body:
         return Api.RESPONSES
+    if told in {Api.CHAT, Api.MESSAGES}:
+        return told
     return Api.MESSAGES if _is_anthropic(body) else Api.CHAT
 
 

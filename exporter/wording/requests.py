@@ -26,7 +26,7 @@ _WHAT: Final = {
     ChangeReason.TOOLS_REMOVED: "removed tools",
     ChangeReason.TOOLS_REORDERED: "tools in another order",
     ChangeReason.KEYS_REORDERED: "JSON keys in another order",
-    ChangeReason.WHITESPACE: "other white space",
+    ChangeReason.WHITESPACE: "other white space or other escapes",
     ChangeReason.REASONING_STRIPPED: "reasoning that was left out",
     ChangeReason.REASONING_ECHOED: "reasoning that was added",
     ChangeReason.HISTORY_TRUNCATED: "messages removed from the history",

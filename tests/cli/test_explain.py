@@ -7,7 +7,9 @@ import jsonschema
 import pytest
 from agent_recordings import CHANGES, Agent, lines
 
+from exporter.cli.explain.estimating import estimated
 from exporter.cli.main import main
+from exporter.recording.reading import read_recording
 
 SECRET = "canary-of-a-user"
 
@@ -213,3 +215,19 @@ def test_a_trace_that_cannot_be_written_is_said(recording, tmp_path, capsys):
     assert code == 2
     assert "--trace" in told
     assert "No such file" in told
+
+
+def test_template_arguments_do_not_hide_a_time_from_estimates():
+    said = [{"role": "user", "content": " ".join(map(str, range(100)))}]
+
+    def request(number):
+        system = {"role": "system", "content": f"It is 10:0{number}. You help."}
+        return {
+            "model": "m",
+            "messages": [system, *said],
+            "reasoning_effort": ("low", "high")[number],
+        }
+
+    lines = [json.dumps(request(number)).encode() for number in (0, 1)]
+    found = estimated(read_recording(lines, "log"))
+    assert [change.reason for change in found.requests[1].changes] == ["time"]

@@ -94,6 +94,34 @@ def test_a_path_decides_where_the_fields_do_not():
     )
 
 
+@pytest.mark.parametrize("given", ["go", [{"role": "user", "content": "go"}]])
+def test_a_path_makes_a_plain_input_a_request_of_responses(given):
+    one = only({"path": "/v1/responses", "request": {"model": "m", "input": given}})
+    assert one.api is Api.RESPONSES
+    assert [(m.role, m.fields) for m in one.messages] == [("user", (("content", "go"),))]
+
+
+def test_requests_are_in_the_order_of_their_times_if_all_are_known():
+    timed = [{"timestamp": f"2026-01-01T10:0{n}:00Z", "request": BODY} for n in (3, 1, 2)]
+    assert [one.place for one in read(*timed).requests] == ["line 2", "line 3", "line 1"]
+    assert [one.place for one in read(*timed, BODY).requests] == [
+        "line 1", "line 2", "line 3", "line 4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"request": BODY, "response": {"status_code": 429, "body": {}}},
+        {"request": BODY, "status": "failure"},
+        {"log": {"entries": [{"request": BODY, "response": {"status": 503, "content": {}}}]}},
+    ],
+)
+def test_a_request_that_was_refused_is_counted_and_not_used(refused):
+    with pytest.raises(RecordingError, match="was refused"):
+        read(refused)
+
+
 def test_items_of_responses_are_messages_of_their_roles():
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]},

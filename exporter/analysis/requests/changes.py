@@ -6,6 +6,7 @@ then the messages. What is new at the end of a request is no change.
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Final
 
@@ -52,13 +53,18 @@ def _of_settings(earlier: RecordedRequest, later: RecordedRequest) -> Iterator[C
 
 
 def _of_tools(earlier: Sequence[Tool], later: Sequence[Tool]) -> Iterator[Change]:
-    if earlier == later:
-        return
     before, after = [tool.name for tool in earlier], [tool.name for tool in later]
-    number = next(
-        (n for n, pair in enumerate(zip(earlier, later, strict=False)) if pair[0] != pair[1]),
-        min(len(earlier), len(later)),
-    )
+    found = [*_of_list_of_tools(before, after)]
+    texts = {tool.name: tool.text for tool in earlier}
+    for number, tool in enumerate(later, start=1):
+        text = texts.get(tool.name, tool.text)
+        if (differs := text_change(text, tool.text)) is not None:
+            place = Place("tools", number, tool.name, None, differs.index + 1)
+            found.append(_change(differs, place, text, tool.text))
+    yield from sorted(found, key=lambda change: change.place.number or 0)
+
+
+def _of_list_of_tools(before: Sequence[str], after: Sequence[str]) -> Iterator[Change]:
     lost, gained = _without(before, after), _without(after, before)
     if lost:
         place = Place("tools", before.index(lost[0]) + 1, lost[0])
@@ -66,19 +72,23 @@ def _of_tools(earlier: Sequence[Tool], later: Sequence[Tool]) -> Iterator[Change
     if gained:
         place = Place("tools", after.index(gained[0]) + 1, gained[0])
         yield Change(ChangeReason.TOOLS_ADDED, place, later=", ".join(gained)[:_SHOWN])
-    kept = [name for name in after if name in before]
-    if not lost and not gained and before != after:
-        place = Place("tools", number + 1, after[number])
-        yield Change(ChangeReason.TOOLS_REORDERED, place, before[number], after[number])
-    texts = {tool.name: tool.text for tool in earlier}
-    for tool in later:
-        if tool.name in kept and (found := text_change(texts[tool.name], tool.text)) is not None:
-            place = Place("tools", after.index(tool.name) + 1, tool.name, None, found.index + 1)
-            yield _change(found, place, texts[tool.name], tool.text)
+    kept = zip(_without(before, lost), _without(after, gained), strict=True)
+    moved = next((pair for pair in kept if pair[0] != pair[1]), None)
+    if moved is not None:
+        place = Place("tools", after.index(moved[1]) + 1, moved[1])
+        yield Change(ChangeReason.TOOLS_REORDERED, place, *moved)
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    return [name for name in names if name not in others]
+    """The names that are left when each of the others is taken out once."""
+    left = Counter(others)
+    kept = []
+    for name in names:
+        if left[name]:
+            left[name] -= 1
+        else:
+            kept.append(name)
+    return kept
 
 
 def _of_messages(earlier: RecordedRequest, later: RecordedRequest) -> Iterator[Change]:
@@ -98,10 +108,19 @@ def _of_messages(earlier: RecordedRequest, later: RecordedRequest) -> Iterator[C
             yield from _of_pairs(old, new, start + j1, later)
         elif kind == "replace":
             yield from _replaced(old, new, start + j1, later, ends=ends)
+        elif _are_reasoning((*old, *new)):
+            stripped = kind == "delete"
+            reason = ChangeReason.REASONING_STRIPPED if stripped else ChangeReason.REASONING_ECHOED
+            yield _of_history(reason, old, new, start + j1, later)
         elif not ends:
             kinds = {"delete": ChangeReason.HISTORY_TRUNCATED}
             reason = kinds.get(kind, ChangeReason.HISTORY_EDITED)
             yield _of_history(reason, old, new, start + j1, later)
+
+
+def _are_reasoning(messages: Sequence[Message]) -> bool:
+    """Whether messages are the reasoning items of /v1/responses."""
+    return all(one.fields and {name for name, _ in one.fields} == {"reasoning"} for one in messages)
 
 
 def _replaced(

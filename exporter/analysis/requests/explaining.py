@@ -97,8 +97,9 @@ class Explanation:
         other_cache = parent.cache != explained.request.cache
         if common == len(known.sequence) and not other_cache:
             return explained
-        start = max(explained.reusable_tokens, 0 if other_cache else common)
-        changed = repeated_tokens(tokens.prompt, start, known.sequence)
+        used = 0 if other_cache else common
+        start = max(explained.reusable_tokens, used)
+        changed = repeated_tokens(tokens.prompt, start, known.sequence, used)
         if changed < self.rules.rule.unit_tokens:
             return replace(explained, parts_at=common)
         found = tuple(islice(changes(parent, explained.request), _MOST_CHANGES))

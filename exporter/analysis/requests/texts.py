@@ -40,8 +40,12 @@ _VALUES: Final = (
 )
 """The kinds of values, the most specific first. Seconds since 1970 are those of 2017 to 2036."""
 _KINDS: Final = tuple((reason, re.compile(text, re.IGNORECASE)) for reason, text in _VALUES)
-_BILLING: Final = re.compile(r"billing|attribution|\bx-[a-z-]+-header\b", re.IGNORECASE)
-_THINKING: Final = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
+_BILLING: Final = re.compile(
+    r"\bx-[a-z-]+-header\b|^\s*[\w-]*(?:billing|attribution)[\w-]*\s*[:=]", re.IGNORECASE
+)
+"""A line that has or is a header. A sentence may speak of billing too."""
+_THINKING: Final = re.compile(r"(?:<think>|\A).*?</think>\s*", re.DOTALL)
+"""Some chat templates write the opening tag into the prompt, so an answer has the closing one."""
 _AROUND = 160
 """Characters before and after a difference that are searched for a value."""
 _SAME_AFTER = 4
@@ -74,7 +78,8 @@ def text_change(earlier: str, later: str) -> TextChange | None:
 def _same_json(earlier: str, later: str) -> ChangeReason | None:
     """The reason if both are JSON of the same value."""
     one, other = _container(earlier), _container(later)
-    if one is None or one != other:
+    # As texts, because True equals 1 in Python.
+    if one is None or json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
         return None
     same_order = json.dumps(one) == json.dumps(other)
     return ChangeReason.WHITESPACE if same_order else ChangeReason.KEYS_REORDERED
@@ -110,7 +115,9 @@ def _value(earlier: str, later: str, index: int) -> ChangeReason | None:
         return ChangeReason.BILLING_LINE
     for reason, kind in _KINDS:
         one, other = _value_at(before, kind), _value_at(after, kind)
-        if one is not None and other is not None and _goes_on_alike(one, other):
+        if one is None or other is None or one.text == other.text:
+            continue
+        if _goes_on_alike(one.after, other.after):
             return reason
     return None
 
@@ -134,11 +141,21 @@ def _line(window: _Window) -> str:
     return window.text[start:] if end < 0 else window.text[start:end]
 
 
-def _value_at(window: _Window, kind: re.Pattern[str]) -> str | None:
-    """What follows the value of this kind at the difference; None if there is no such value."""
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value in a text, and what follows it."""
+
+    text: str
+    after: str
+
+
+def _value_at(window: _Window, kind: re.Pattern[str]) -> _Value | None:
+    """The value of this kind at the difference; None if there is no such value."""
     found = (one for one in kind.finditer(window.text) if one.start() <= window.at <= one.end())
     value = next(found, None)
-    return None if value is None else window.text[value.end() : value.end() + _SAME_AFTER]
+    if value is None:
+        return None
+    return _Value(value.group(), window.text[value.end() : value.end() + _SAME_AFTER])
 
 
 def _goes_on_alike(one: str, other: str) -> bool:

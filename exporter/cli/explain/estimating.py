@@ -60,7 +60,8 @@ def estimated(recording: Recording, *, with_trace: bool = False) -> ExplainedRec
     for request in recording.requests:
         is_traced = request.api is Api.COMPLETIONS
         tokens = traced(request) if is_traced else estimator.tokenized(request)
-        explanation.add(request, tokens)
+        # Only an engine knows what its template makes of template arguments.
+        explanation.add(replace(request, settings=()), tokens)
     return ExplainedRecording(
         source=recording.source,
         requests=explanation.requests,

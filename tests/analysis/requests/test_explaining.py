@@ -125,6 +125,113 @@ def test_a_question_that_is_asked_in_another_way_is_a_branch_and_no_fault():
     assert found[3].conversation == 1
 
 
+FILE = " ".join(f"def {word}(self): gives {word} to the caller" for word in "abcdefghijklmnop")
+RULES = " ".join(f"Rule {word}: never skip the step {word}." for word in "abcdefghijklmnop")
+
+
+def spoken(role, content):
+    return {"role": role, "content": content}
+
+
+def asked(*messages, **others):
+    return {"model": "m", "messages": [spoken("system", RULES), *messages], **others}
+
+
+def function(name, text="does it"):
+    return {"type": "function", "function": {"name": name, "description": f"{text} {FILE}"}}
+
+
+def reasons(found):
+    return [each.reason for each in found.changes]
+
+
+def test_a_file_that_is_read_again_is_new_the_second_time():
+    def request(now, *more):
+        return {
+            "model": "m",
+            "messages": [spoken("system", f"It is {now}."), spoken("user", FILE), *more],
+        }
+
+    again = [spoken("assistant", "ok"), spoken("user", f"Once more: {FILE}")]
+    found = explained(request("10:01"), request("10:02", *again))
+    file = explained(request("10:01"))[0].prompt_tokens
+    assert found[1].changed_tokens <= file
+    assert found[1].new_tokens > file - 2 * UNIT
+
+
+def test_what_stands_before_a_change_is_not_lost_by_it():
+    first, edited = spoken("user", FILE), spoken("user", "Stop. Forget this. " + FILE)
+    found = explained(asked(first, spoken("user", "hello")), asked(first, edited))
+    assert found[1].changed_tokens == 0
+
+
+def test_tools_that_move_are_named_before_one_that_is_added_after_them():
+    first = [function("a"), function("b"), function("c")]
+    later = [function("c"), function("a"), function("b"), function("d")]
+    question = spoken("user", FILE)
+    found = explained(asked(question, tools=first), asked(question, tools=later))
+    assert reasons(found[1]) == ["tools_reordered", "tools_added"]
+
+
+def test_a_tool_that_is_listed_twice_and_then_once_was_removed():
+    question, tools = spoken("user", FILE), [function("a"), function("a")]
+    found = explained(asked(question, tools=tools), asked(question, tools=tools[:1]))
+    assert reasons(found[1]) == ["tools_removed"]
+
+
+def responding(*items):
+    return {"model": "m", "instructions": RULES, "input": list(items)}
+
+
+THOUGHT = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm " + RULES}]}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "reason"),
+    [([THOUGHT], [], "reasoning_stripped"), ([], [THOUGHT], "reasoning_echoed")],
+)
+def test_reasoning_that_is_an_item_is_no_history(earlier, later, reason):
+    said = spoken("assistant", FILE)
+    before = responding(spoken("user", "go"), *earlier, said, spoken("user", "and?"))
+    after = responding(spoken("user", "go"), *later, said, spoken("user", "and?"))
+    assert reasons(explained(before, after)[1]) == [reason]
+
+
+def thinking(*thoughts):
+    parts = [{"type": "thinking", "thinking": each, "signature": "s"} for each in thoughts]
+    content = [*parts[:1], {"type": "text", "text": "so"}, {"type": "text", "text": FILE}]
+    return {"role": "assistant", "content": [*content, *parts[1:]]}
+
+
+def test_each_of_several_thoughts_counts_and_does_not_move_the_texts():
+    talk = [[spoken("user", "go"), thinking(*each)] for each in (("a", "b"), ("c", "b"), ())]
+    found = explained(*({"model": "m", "system": RULES, "messages": each} for each in talk))
+    place = found[1].change.place
+    assert (place.number, place.field, place.character) == (2, "reasoning", 1)
+    assert reasons(found[2]) == ["reasoning_stripped"]
+
+
+def test_a_marker_of_the_cache_that_moves_is_no_change():
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    text = {"type": "text", "text": FILE}
+    marker = {"cache_control": {"type": "ephemeral"}}
+    first = spoken("user", [picture | marker, text | marker])
+    again = [spoken("user", [picture, text]), spoken("assistant", "ok")]
+    found = explained(asked(first), asked(*again, spoken("user", [text | marker])))
+    assert not found[1].changes
+    assert found[1].reusable_tokens > found[0].prompt_tokens - UNIT
+
+
+def test_one_of_several_answers_is_no_edit_of_another():
+    question, answers = spoken("user", "go"), [spoken("assistant", f"{n} {FILE}") for n in "12"]
+    record = {
+        "request": asked(question, n=2),
+        "response": {"choices": [{"message": each} for each in answers]},
+    }
+    found = explained(record, asked(question, answers[1], spoken("user", "and?")))
+    assert not found[1].changes
+
+
 def test_the_engines_rule_decides_what_can_be_reused():
     records = Agent().requests(3)
     plain, dropped = explained(*records), explained(*records, rule=Rule(UNIT, dropped_blocks=1))
