@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
+from yarl import URL
 
 from exporter.model.recorded import RECORDED_APIS, Api
 from exporter.recording.answers import StreamedAnswer, whole_answer
@@ -30,9 +31,13 @@ log = structlog.stdlib.get_logger(__name__)
 MOST_BODY_BYTES: Final = 256 << 20
 _HOP_BY_HOP: Final = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
-    *("transfer-encoding", "upgrade", "host", "content-length"),
+    *("transfer-encoding", "upgrade", "host", "content-length", "expect"),
 }
 """Headers of one connection (RFC 9110, 7.6.1), and those that the client writes anew."""
+MOST_HEADER_BYTES: Final = 64 << 10
+"""Of a URL or of one header, as long as uvicorn takes. aiohttp's own limit is 8 KiB."""
+_KEPT_ALIVE_SECONDS: Final = 3.0
+"""For a free connection. uvicorn closes it after 5 s, and a request may come in that moment."""
 _MOST_WHOLE_BYTES: Final = 64 << 20
 _CONNECT_SECONDS: Final = 10.0
 _WITHOUT_BODY: Final = {204, 304}
@@ -61,7 +66,7 @@ class _Exchange:
     began: float
     wall: float
     first_byte: float | None = None
-    status: int = 0
+    ended: bool = False
     streamed: StreamedAnswer | None = None
     whole: bytearray = field(default_factory=bytearray)
 
@@ -109,11 +114,14 @@ class Proxy:
         return app
 
     async def _connected(self, _app: web.Application) -> AsyncIterator[None]:
-        # No limits on connections and time: the agents and the engine have their own.
-        connector = aiohttp.TCPConnector(limit=0)
+        # No limits on connections and time: the agents and the engine have their own. No cookies:
+        # those of one agent are not for another.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_SECONDS)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=MOST_HEADER_BYTES, max_field_size=MOST_HEADER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as self._client:  # fmt: skip
             yield
@@ -128,17 +136,30 @@ class Proxy:
         try:
             async with self._session().request(
                 request.method,
-                f"{self._url}{request.raw_path}",
+                self._url_of(request),
                 headers=_passed(request.headers, {"Accept-Encoding": "identity"}),
                 data=body,
                 allow_redirects=False,
             ) as answer:
                 return await self._answered(request, answer, exchange)
         except aiohttp.ClientConnectionError as error:
-            self.counts.unfinished += exchange is not None
-            said = f"the engine at {self._url} does not answer: {error}"
-            log.warning("capture.engine_unreachable", url=self._url, error=str(error))
-            return web.json_response({"error": {"message": said}}, status=502)
+            return self._unavailable("does not answer", str(error))
+        except aiohttp.ClientError as error:  # its text may quote the answer
+            return self._unavailable("does not answer with HTTP", type(error).__name__)
+        finally:
+            self.counts.unfinished += exchange is not None and not exchange.ended
+
+    def _url_of(self, request: web.Request) -> URL:
+        """Where a request goes, with its path and query as the client wrote them."""
+        # A client that takes this for its HTTP proxy names a host before the path.
+        raw = request.raw_path
+        path = raw if raw.startswith("/") else request.rel_url.raw_path_qs
+        return URL(f"{self._url}{path}", encoded=True)
+
+    def _unavailable(self, what: str, why: str) -> web.Response:
+        log.warning("capture.engine_unreachable", url=self._url, error=why)
+        said = f"the engine at {self._url} {what}: {why}"
+        return web.json_response({"error": {"message": said}}, status=502)
 
     def _session(self) -> aiohttp.ClientSession:
         assert self._client is not None, "the application has not started"  # noqa: S101 - a bug
@@ -162,7 +183,7 @@ class Proxy:
         )
         if (length := answer.content_length) is not None:
             response.content_length = length
-        elif answer.status not in _WITHOUT_BODY:
+        elif answer.status not in _WITHOUT_BODY and request.version >= HttpVersion11:
             response.enable_chunked_encoding()
         if exchange is not None and answer.content_type == "text/event-stream":
             exchange.streamed = StreamedAnswer(exchange.api)
@@ -175,7 +196,7 @@ class Proxy:
                     exchange.take(chunk)
             await response.write_eof()
             finished = True
-        except aiohttp.ClientConnectionError:
+        except aiohttp.ClientError:
             # The engine went away in the middle: the agent must see that the answer was cut.
             if request.transport is not None:
                 request.transport.abort()
@@ -186,6 +207,7 @@ class Proxy:
     def _record(self, exchange: _Exchange | None, status: int, *, finished: bool) -> None:
         if exchange is None:
             return
+        exchange.ended = True
         if status not in _OK:
             self.counts.refused += 1
             return
@@ -213,8 +235,9 @@ def _passed(
     headers: Mapping[str, str], changed: Mapping[str, str] | None = None
 ) -> CIMultiDict[str]:
     """The headers that are passed on. `changed` has others in place of those of its names."""
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     passed = CIMultiDict(
-        (name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP
+        (name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP | named
     )
     passed.update(changed or {})
     return passed

@@ -25,7 +25,7 @@ class RecordingFile:
     """Writes lines in the background, so that a slow disk delays no stream.
 
     `written` counts the lines in the file, `dropped` those that did not fit into `most_bytes` or
-    could not be written.
+    could not be written. `failure` is the error of the disk that ended the recording.
     """
 
     def __init__(self, path: Path, most_bytes: int) -> None:
@@ -40,6 +40,7 @@ class RecordingFile:
         self.path = path
         self.written = 0
         self.dropped = 0
+        self.failure: str | None = None
         self._left = most_bytes
         self._waiting = 0
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -50,10 +51,12 @@ class RecordingFile:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, and close the file. A file without a line is removed."""
         self._lines.put_nowait(None)
         if self._task is not None:
             await self._task
+        if not os.fstat(self._descriptor).st_size:
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
     def add(self, body: bytes, facts: Mapping[str, Any]) -> None:
@@ -62,7 +65,7 @@ class RecordingFile:
         one_line = body.replace(b"\n", b" ").replace(b"\r", b" ")  # JSON texts have no line ends
         line = head[:-1] + b',"request":' + one_line + b"}\n"
         if len(line) > self._left or self._waiting + len(line) > _WAITING_BYTES:
-            if not self.dropped:
+            if not self.dropped and self.failure is None:
                 log.warning("capture.file_full", path=str(self.path), written=self.written)
             self.dropped += 1
             return
@@ -76,16 +79,25 @@ class RecordingFile:
 
     async def _write_all(self) -> None:
         while (line := await self._lines.get()) is not None:
-            try:
-                await asyncio.to_thread(_write, self._descriptor, line)
-            except OSError:
-                self.dropped += 1
-                self._left = 0
-                log.exception("capture.write_failed", path=str(self.path))
-            else:
+            if self.failure is None and await asyncio.to_thread(self._written, line):
                 self.written += 1
+            else:
+                self.dropped += 1
             self._waiting -= len(line)
             self._lines.task_done()
+
+    def _written(self, line: bytes) -> bool:
+        """Write a line, or nothing of it."""
+        size = os.fstat(self._descriptor).st_size
+        try:
+            _write(self._descriptor, line)
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            self.failure = error.strerror or str(error)
+            self._left = 0
+            log.error("capture.write_failed", path=str(self.path), error=self.failure)  # noqa: TRY400 - the traceback says no more
+            return False
+        return True
 
 
 def _write(descriptor: int, line: bytes) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from exporter.capture.proxy import MOST_HEADER_BYTES
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
     from exporter.capture.proxy import Proxy
 
+_UNHEARD = logging.getLogger("aiohttp.server.capture")
+_UNHEARD.disabled = True
+"""aiohttp logs a request that is no HTTP with its first bytes. They may be of a key."""
 _CLOSING_SECONDS = 2.0
 """How long answers that are not finished may go on when the proxy ends."""
 
@@ -30,6 +35,9 @@ async def serving(proxy: Proxy, host: str, port: int) -> AsyncIterator[int]:
         handler_cancellation=True,
         auto_decompress=False,
         shutdown_timeout=_CLOSING_SECONDS,
+        max_line_size=MOST_HEADER_BYTES,
+        max_field_size=MOST_HEADER_BYTES,
+        logger=_UNHEARD,
     )
     await runner.setup()
     try:

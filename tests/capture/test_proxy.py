@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import resource
 import stat
 
 import aiohttp
@@ -35,12 +36,13 @@ class Engine:
     """A server that answers as the test says, and remembers what it got."""
 
     def __init__(self):
-        self.got = []
+        self.got, self.raw = [], []
         self.answer = self.stream
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def handle(self, request):
+        self.raw.append(request.raw_path)
         self.got.append((request.method, request.path_qs, request.headers, await request.read()))
         try:
             return await self.answer(request)
@@ -75,7 +77,9 @@ async def engine():
 async def engine_url(engine):
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", engine.handle)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    runner = web.AppRunner(
+        app, handler_cancellation=True, shutdown_timeout=0.1, max_field_size=1 << 16
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -327,3 +331,108 @@ async def test_an_address_that_is_taken_is_an_error_that_names_the_option(captur
     with pytest.raises(ExporterError, match=rf"cannot listen on 127.0.0.1:{port}.*--listen"):
         async with serving(capture.proxy, "127.0.0.1", port):
             pass
+
+
+async def raw(capture, text):
+    """All that the proxy answers to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", capture.url.rpartition(":")[2])
+    writer.write(text.encode())
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer.decode()
+
+
+async def test_a_path_reaches_the_engine_as_the_client_wrote_it(capture, engine):
+    paths = ("/a%2Fb/%41?q=%2F+c&x=%41", "/a/../b", "http://127.0.0.1:9/v1/models?a=%41")
+    for path in paths:
+        await raw(capture, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert engine.raw == [*paths[:2], "/v1/models?a=%41"]
+
+
+async def test_a_client_of_http_1_0_gets_its_stream(capture):
+    body = json.dumps(BODY)
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = await raw(capture, head + body)
+    assert answer.startswith("HTTP/1.0 200")
+    assert answer.endswith("\r\n\r\n" + b"".join(CHUNKS).decode())
+    assert len(await capture.written(1)) == 1
+
+
+async def test_a_cookie_of_one_client_is_not_sent_for_another(capture_of, engine_url, engine):
+    async def answer(_request):
+        return web.Response(headers={"Set-Cookie": COOKIE})
+
+    engine.answer = answer
+    capture = await capture_of(engine_url.replace("127.0.0.1", "localhost"))
+    for _ in range(2):
+        await raw(capture, "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert [headers.get("Cookie") for _, _, headers, _ in engine.got] == [None, None]
+
+
+async def test_headers_as_long_as_uvicorn_takes_pass(capture, engine):
+    async def answer(_request):
+        return web.Response(headers={"X-Answer": "b" * 30_000})
+
+    engine.answer = answer
+    key = "a" * 30_000
+    head = f"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\nConnection: close, X-Own\r\n"
+    answer = await raw(capture, f"{head}X-Own: 1\r\nExpect: 100-continue\r\n\r\n")
+    assert "b" * 30_000 in answer
+    (_, _, headers, _) = engine.got[0]
+    assert headers["Authorization"] == key
+    assert not {"X-Own", "Expect"} & set(headers)
+
+
+async def test_a_client_that_hangs_up_before_the_answer_is_counted(capture, engine):
+    async def answer(_request):
+        engine.go_on.set()
+        await asyncio.Event().wait()
+
+    engine.answer = answer
+    post = asyncio.ensure_future(capture.post())
+    await engine.go_on.wait()
+    post.cancel()
+    await asyncio.wait_for(engine.ended.wait(), 10)
+    assert capture.proxy.counts.unfinished == 1
+    assert capture.file.added == 0
+
+
+async def test_an_answer_that_is_no_http_is_a_502_that_quotes_nothing(capture_of, capfd):
+    async def answer(_reader, writer):
+        writer.write(b"canary-of-an-answer\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    capture = await capture_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    status, body = await capture.post()
+    server.close()
+    assert status == 502
+    assert b"does not answer with HTTP" in body
+    assert "canary" not in body.decode() + "".join(capfd.readouterr())
+
+
+async def test_the_first_bytes_of_a_request_that_is_no_http_are_not_logged(capture, caplog, capfd):
+    await raw(capture, f"GET /a HTTP/1.1\r\nAuthorization {KEY}\r\n\r\n")
+    assert KEY not in caplog.text + "".join(capfd.readouterr())
+
+
+async def test_a_recording_without_a_request_leaves_no_file(tmp_path):
+    file = RecordingFile(tmp_path / "requests.jsonl", 1 << 20)
+    async with file:
+        assert file.path.exists()
+    assert not file.path.exists()
+
+
+async def test_a_disk_that_is_full_ends_the_recording_after_its_last_whole_line(tmp_path):
+    file = RecordingFile(tmp_path / "requests.jsonl", 1 << 20)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        async with file:
+            for _ in range(5):
+                file.add(b'"' + b"x" * 400 + b'"', {"time": 1})
+            await file.flushed()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [json.loads(line)["time"] for line in file.path.read_text().splitlines()] == [1, 1]
+    assert (file.written, file.dropped, file.failure) == (2, 3, "File too large")

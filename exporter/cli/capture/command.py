@@ -120,7 +120,8 @@ def _tell(file: RecordingFile, counts: Counts) -> None:
     for number, what in (
         (counts.refused, "refused by the engine"),
         (counts.unfinished, "cut short"),
-        (file.dropped, "not recorded (--max-size)"),
+        (file.dropped, f"not recorded ({file.failure or '--max-size'})"),
+        (counts.other, "of other paths not recorded"),
     ):
         said += f", {numbers.count(number)} {what}" if number else ""
     aside.print(f"{said}.", soft_wrap=True)
