@@ -153,9 +153,9 @@ class Story:
     empty: dict[str, set[str]] = field(default_factory=dict)
     seen: list[list[dict[str, Any]]] = field(default_factory=list)
 
-    def wait(self, stack, wanted: dict[str, set[str]]) -> None:
+    def wait(self, stack, wanted: dict[str, set[str]], patience=PATIENCE) -> None:
         """Until these are empty. What is not so in time is found by a test, which says more."""
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + patience
         left = wanted
         while left and time.monotonic() < give_up:
             self.empty |= {state: empty_panels(stack, state) for state in left}
@@ -209,7 +209,8 @@ def story(tmp_path_factory, scraped) -> Story:
     ):
         port = exporter.enter_context(played_fleet.exporter(folder, urls))
         with scraped(folder, port, containers_port) as stack:
-            told.wait(stack, {HEALTHY: ALONE, **dict.fromkeys(FAULTS, ALONE | USERS)})
+            healthy = {HEALTHY: ALONE, **dict.fromkeys(FAULTS, ALONE | USERS)}
+            told.wait(stack, healthy, 3 * PATIENCE)  # several sessions of nine engines
             for name, (fault, _) in FAULTS.items():
                 played_fleet.post(f"{urls[name]}/faults", fault)
             wait_for_probes(stack)
