@@ -122,14 +122,14 @@ def _blocks(message: Message) -> list[Json]:
 
 def rendered(messages: Objects) -> list[Message]:
     """The messages of the chat request that vLLM makes of these."""
-    return [
-        rendered_answer(message)
-        if message.get("role") == "assistant"
-        else {**message, "role": "system"}
-        if message.get("role") == "developer"
-        else message
-        for message in messages
-    ]
+    return [_rendered(message) for message in messages]
+
+
+def _rendered(message: Message) -> Message:
+    role = message.get("role")
+    if role == "assistant":
+        return rendered_answer(message)
+    return {**message, "role": "system"} if role in _SYSTEM else message
 
 
 @dataclass(slots=True)
