@@ -426,11 +426,11 @@ async def test_a_recording_without_a_request_leaves_no_file(tmp_path):
 async def test_a_disk_that_is_full_ends_the_recording_after_its_last_whole_line(tmp_path):
     file = RecordingFile(tmp_path / "requests.jsonl", 1 << 20)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         async with file:
             for _ in range(5):
-                file.add(b'"' + b"x" * 400 + b'"', {"time": 1})
+                file.add(b'"' + b"x" * 40_000 + b'"', {"time": 1})
             await file.flushed()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

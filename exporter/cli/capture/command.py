@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 USAGE = "--url URL [OPTIONS]"
 EXAMPLES = (
     "capture --url http://127.0.0.1:8000 --out requests.jsonl",
-    "capture --url 127.0.0.1:8000 --listen 127.0.0.1:9500 --max-size 200",
+    "capture --url 127.0.0.1:8000 --listen 127.0.0.1:9500",
 )
 _LISTEN = "127.0.0.1:9478"
 _MIB = 1 << 20

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 USAGE = "FILE [OPTIONS]"
 EXAMPLES = (
     "explain requests.jsonl",
-    "explain requests.jsonl --url http://127.0.0.1:8000 --replay --fail-under-reusable 0.8",
+    "explain requests.jsonl --url 127.0.0.1:8000 --replay",
 )
 _UNIT = 16
 """Tokens of a block without an engine: vLLM's default on GPUs."""
@@ -53,8 +53,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--replay",
         action="store_true",
-        help="with an engine: send the requests again, answers cut to one token, and compare what "
-        "it served with what it could",
+        help="with an engine: send the requests again, and compare what it served with what it "
+        "could",
     )
     parser.add_argument(
         "--pace",
@@ -67,18 +67,18 @@ def add_arguments(parser: Parser) -> None:
         "--before", metavar="FILE", help="a recording from before a change, to compare with"
     )
     parser.add_argument(
-        "--chart", metavar="FILE", help="draw the tokens of each request into FILE (.png or .svg)"
+        "--chart", metavar="FILE", help="draw the tokens of each request (.png or .svg)"
     )
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="write a trace without texts into FILE: lengths, and what prompts share by block",
+        help="write lengths and shared blocks, without texts",
     )
     parser.add_argument("--all", action="store_true", help="show every request in the table")
     parser.add_argument(
         "--show-text",
         action="store_true",
-        help="show the texts that differ (default: only where they are)",
+        help="show the texts that differ, not only their places",
     )
     parser.add_argument(
         "--fail-under-reusable",
