@@ -35,14 +35,14 @@ def histograms_of(by_name: Mapping[str, Sequence[Sample]], ranks: int) -> Mappin
 def _histogram(buckets: Iterable[Sample], sums: Sequence[Sample], ranks: int) -> Histogram | None:
     """None if it is not there, or if not every rank has each bound once."""
     counts: dict[float, list[float]] = defaultdict(list)
-    for sample in buckets:
-        try:
+    try:
+        for sample in buckets:
             counts[float(sample.labels.get("le", ""))].append(float(sample.value))
-        except (ValueError, OverflowError):
-            return None
+        total = sum(float(sample.value) for sample in sums)
+    except (ValueError, OverflowError):  # a number beyond all floats
+        return None
     bounds = sorted(counts)
     values = [sum(counts[bound]) for bound in bounds]
-    total = sum(float(sample.value) for sample in sums)
     whole = all(len(each) == ranks for each in counts.values()) and len(sums) == ranks
     if not whole or bounds[-1:] != [_NO_BOUND] or len(bounds) > _MOST_BOUNDS:
         return None

@@ -232,7 +232,7 @@ def test_text_without_an_end_is_a_protocol_failure():
     assert "does not end" in answer.failure.detail
 
 
-OTHER = b'vllm:time_to_first_token_seconds_bucket{engine="%d",le="0.5"} 12.0\n'
+OTHER = b'vllm:e2e_request_latency_seconds_bucket{engine="%d",le="0.5"} 12.0\n'
 WANTED = b'vllm:num_requests_running{engine="%d"} 1.0\n'
 
 

@@ -152,3 +152,14 @@ def test_the_total_is_the_sum_of_all_processes(processes):
     assert total.total.counts[-1] == sum(map(sum, processes))
     assert total.total.sum == sum(map(sum, processes))
     assert list(total.total.counts) == sorted(total.total.counts)
+
+
+@pytest.mark.parametrize("place", ["a bound", "a count", "the sum"])
+def test_a_number_that_is_none_or_beyond_all_floats_leaves_the_histogram_out(place):
+    huge = "9" * 400
+    page = {
+        "a bound": lines((1, 2, 3), 12.5, bounds=("1.0", "nonsense", "+Inf")),
+        "a count": lines((1, 2, huge), 12.5),
+        "the sum": lines((1, 2, 3), huge),
+    }[place]
+    assert snapshot(page).histograms == {}
