@@ -43,12 +43,12 @@ def system_of(value: Any) -> Message | None:
 
 
 def _joined(fields: Iterator[Field]) -> Iterator[Field]:
-    """The fields with all reasoning in one, as a template gets it."""
+    """The fields that have a text, with all reasoning in one, as a template gets it."""
     found = list(fields)
     reasoning = "".join(text for name, text in found if name == _REASONING)
     if reasoning:
         yield _REASONING, reasoning
-    yield from (each for each in found if each[0] != _REASONING)
+    yield from (each for each in found if each[0] != _REASONING and each[1])
 
 
 def _fields(raw: Mapping[str, Any]) -> Iterator[Field]:

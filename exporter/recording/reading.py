@@ -5,11 +5,13 @@ A line that is no request is counted, with the reason, and the others are used.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import RecordingError
 from exporter.model.recorded import Api, Message, RecordedRequest, Skipped, Tool
+from exporter.recording.answers import StreamedAnswer
 from exporter.recording.messages import (
     dumped,
     items_of,
@@ -20,7 +22,7 @@ from exporter.recording.messages import (
     usage_of,
 )
 from exporter.recording.traces import is_traced, traced_request
-from exporter.recording.wrapped import parsed, refusal, unwrapped
+from exporter.recording.wrapped import api_told, parsed, refusal, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -164,14 +166,29 @@ def _is_message(value: Any) -> bool:
 
 
 def _of_har(entry: Any) -> Any:
-    """An entry with the text of its response in place of the response."""
+    """An entry with its answer and its status in place of the response."""
     response = entry.get("response") if isinstance(entry, dict) else None
-    content = response.get("content") if isinstance(response, dict) else None
-    text = content.get("text") if isinstance(content, dict) else None
     if not isinstance(response, dict):
         return entry
-    answer = parsed(text) if text else None
+    answer = _answer_of_har(response.get("content"), api_told(entry))
     return {**entry, "response": answer, "status": response.get("status")}
+
+
+def _answer_of_har(content: Any, api: Api | None) -> Any:
+    text = content.get("text") if isinstance(content, dict) else None
+    if not isinstance(text, str):
+        return None
+    given = text.encode()
+    if content.get("encoding") == "base64":
+        try:
+            given = base64.b64decode(given)
+        except ValueError:
+            return None
+    if api is None or not str(content.get("mimeType")).startswith("text/event-stream"):
+        return parsed(given)
+    answer = StreamedAnswer(api)
+    answer.feed(given)
+    return answer.response()
 
 
 class _Shared:

@@ -65,7 +65,7 @@ def unwrapped(record: Any) -> Wrapped | None:
     if are_messages(record):
         return Wrapped(Api.CHAT, {"messages": record})
     around = record if isinstance(record, dict) else {}
-    told = _told(around)
+    told = api_told(around)
     body = body_in(record, told)
     if body is None:
         return None
@@ -120,7 +120,7 @@ def _is_of_responses(value: Mapping[str, Any]) -> bool:
     return bool(_OF_RESPONSES & value.keys()) or any(each in _ITEMS for each in types)
 
 
-def _told(around: Mapping[str, Any]) -> Api | None:
+def api_told(around: Mapping[str, Any]) -> Api | None:
     """The API whose path is in a record."""
     request = around.get("request")
     places = (around, request if isinstance(request, dict) else {})

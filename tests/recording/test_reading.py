@@ -1,5 +1,6 @@
 """Recordings of many kinds become requests of one form; what is no request is counted."""
 
+import base64
 import json
 
 import pytest
@@ -120,6 +121,32 @@ def test_requests_are_in_the_order_of_their_times_if_all_are_known():
 def test_a_request_that_was_refused_is_counted_and_not_used(refused):
     with pytest.raises(RecordingError, match="was refused"):
         read(refused)
+
+
+def test_an_empty_text_is_no_field():
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for content in ("", None, []):
+        said = {"role": "assistant", "content": content, "tool_calls": [call]}
+        fields = only({"model": "m", "messages": [*TALK, said]}).messages[-1].fields
+        assert [name for name, _ in fields] == ["tool_calls[0].name", "tool_calls[0].arguments"]
+
+
+STREAM = 'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"text": json.dumps(CHAT)},
+        {"text": base64.b64encode(json.dumps(CHAT).encode()).decode(), "encoding": "base64"},
+        {"text": STREAM, "mimeType": "text/event-stream; charset=utf-8"},
+    ],
+)
+def test_an_answer_of_a_har_file_may_be_base64_or_a_stream(content):
+    request = {"url": "http://engine/v1/chat/completions", "postData": {"text": json.dumps(BODY)}}
+    entry = {"request": request, "response": {"status": 200, "content": content}}
+    one = only({"log": {"entries": [entry]}})
+    assert [message.text("content") for message in one.answer] == ["a"]
 
 
 def test_items_of_responses_are_messages_of_their_roles():
