@@ -29,15 +29,17 @@ def repeated_tokens(later: array[int], start: int, earlier: array[int], used: in
     They would be served from cache if nothing before them had changed. A text that `later` has
     more often than `earlier`, such as a file that is read again, is new each further time.
     """
-    free = set(range(used, len(earlier) - _RUN + 1, _RUN))
-    places = _places_of_runs(earlier, sorted(free))
+    starts = range(used, len(earlier) - _RUN + 1, _RUN)
+    free, places = set(starts), _places_of_runs(earlier, reversed(starts))
     found, at = 0, start
     while at + _RUN <= len(later):
-        known = places.get(later[at : at + _RUN].tobytes(), ())
-        place = next((each for each in known if each in free), None)
-        if place is None:
+        known = places.get(later[at : at + _RUN].tobytes(), [])
+        while known and known[-1] not in free:
+            known.pop()
+        if not known:
             at += 1
             continue
+        place = known[-1]
         back = _common_before(later, at, earlier, place, min(at - start, place - used))
         length = _taken(free, place, common_prefix(later[at:], earlier[place:]))
         found += back + length
