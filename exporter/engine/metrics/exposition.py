@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHOWN = 120  # characters of a bad line that an error shows
 
 # prometheus_client's parser takes about 10 µs per line and blocks the event loop meanwhile. A rank
-# has about 36 wanted lines, one of them with 1.5 kB. Two thirds are buckets, which take 2 µs.
+# has about 36 wanted lines, one of them with 1.5 kB. Those whose labels are known take 2 µs.
 _MOST_LINES = 5000
 _MOST_BYTES = 512 * 1024
 _JUDGED_BYTES = 16 * 1024
@@ -48,8 +48,8 @@ _WANTED_LINE = re.compile(
     + _alternatives(n for n in names.WANTED_NAMES if not n.startswith(_VLLM))
     + b")[{ \t]|\\{|[ \t]+[^# \t\r\n])[^\n]*)"
 )
-# Two in three of the wanted lines are buckets. Their labels never change while an engine runs.
-_BUCKET_LINE = re.compile(r"(vllm:\w+_bucket\{[^{}#]*\}) ([0-9]+(?:\.[0-9]+)?)")
+# A line with labels and a plain number. Its labels never change while an engine runs.
+_SERIES_LINE = re.compile(r"(vllm:\w+\{[^{}#]*\}) ([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 _CONFIG_LINE = re.compile(re.escape(names.CACHE_CONFIG) + "[{ \t]")
 # Only the HELP text shows the unit of the old names.
 _LOOKUPS_HELP = re.compile(
@@ -71,10 +71,11 @@ def parse(
     data = page.encode("utf-8", "surrogatepass") if isinstance(page, str) else page
     lines = _wanted_lines(data)
     config_lines = [line for line in lines if _CONFIG_LINE.match(line)]
-    buckets = [found for line in lines if (found := _BUCKET_LINE.fullmatch(line))]
-    apart = {*config_lines, *(found[0] for found in buckets)}
-    samples = _parsed([line for line in lines if line not in apart], data)
-    samples += [_bucket(found[1], found[2], data) for found in buckets]
+    others = [line for line in lines if not _CONFIG_LINE.match(line)]
+    series = [found for line in others if (found := _SERIES_LINE.fullmatch(line))]
+    apart = {found[0] for found in series}
+    samples = _parsed([line for line in others if line not in apart], data)
+    samples += [_sample(found[1], found[2], data) for found in series]
     configs = [_config_labels(line, data) for line in config_lines]
     by_name: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -162,15 +163,15 @@ def _labels_of(line: str) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=8192)
-def _bucket_of(series: str) -> Sample:
+def _series_of(series: str) -> Sample:
     (sample,) = _samples(f"{series} 0")
     return sample
 
 
-def _bucket(series: str, value: str, data: bytes) -> Sample:
-    """The sample of a bucket. Only its number is read each time."""
+def _sample(series: str, value: str, data: bytes) -> Sample:
+    """The sample of a series. Only its number is read each time."""
     try:
-        return _bucket_of(series)._replace(value=float(value))
+        return _series_of(series)._replace(value=float(value))
     except _PARSER_ERRORS as error:
         raise _error_at(data, f"{series} {value}", "not Prometheus text") from error
 
@@ -178,7 +179,7 @@ def _bucket(series: str, value: str, data: bytes) -> Sample:
 def forget() -> None:
     """Forget the parsed labels, so the next page is read like the first."""
     _labels_of.cache_clear()
-    _bucket_of.cache_clear()
+    _series_of.cache_clear()
 
 
 def _config_labels(line: str, data: bytes) -> Mapping[str, str]:
