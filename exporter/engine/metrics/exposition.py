@@ -162,7 +162,7 @@ def _labels_of(line: str) -> Mapping[str, str]:
     return labels
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1 << 16)  # the series of 1,400 models
 def _series_of(series: str) -> Sample:
     (sample,) = _samples(f"{series} 0")
     return sample
