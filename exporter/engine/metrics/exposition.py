@@ -26,8 +26,8 @@ _SHOWN = 120  # characters of a bad line that an error shows
 
 # prometheus_client's parser takes about 10 µs per line and blocks the event loop meanwhile. A rank
 # has about 36 wanted lines, one of them with 1.5 kB. Those whose labels are known take 2 µs.
-_MOST_LINES = 5000
-_MOST_BYTES = 512 * 1024
+_MOST_LINES = 10_000  # 270 ranks
+_MOST_BYTES = 1_000_000
 _JUDGED_BYTES = 16 * 1024
 """How much of a page without a wanted line is checked for being Prometheus text."""
 

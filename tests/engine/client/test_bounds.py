@@ -241,6 +241,15 @@ def test_two_hundred_thousand_other_lines_hide_no_wanted_line():
     assert parse(page, at=0, scrape_seconds=0).requests_running == 1
 
 
+def test_the_page_of_two_hundred_and_fifty_ranks_is_read():
+    line = 'vllm:time_to_first_token_seconds_bucket{{engine="{0}",model_name="a/model",le="{1}"}} 9'
+    page = "\n".join(
+        line.format(rank, bound) for rank in range(250) for bound in (*range(34), "+Inf")
+    )
+    ranks = b"".join(WANTED % rank for rank in range(250))
+    assert parse(page.encode() + b"\n" + ranks, at=0, scrape_seconds=0).ranks == 250
+
+
 @pytest.mark.parametrize(
     ("page", "said"),
     [
