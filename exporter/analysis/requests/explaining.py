@@ -54,9 +54,8 @@ class Explanation:
             prompt_tokens=len(tokens.prompt),
             reusable_tokens=self._reusable(request, conversation, tokens, kinship),
         )
-        known = None if kinship.parent is None else self._tokens.get(kinship.parent)
-        if known is not None:
-            explained = self._compared(explained, tokens, known)
+        if kinship.parent is not None and kinship.parent in self._tokens:
+            explained = self._compared(explained, tokens, kinship.parent)
         self._keep(explained, tokens)
         return explained
 
@@ -89,10 +88,10 @@ class Explanation:
         return self.rules.span(prefix_of(len(tokens.prompt), earlier)).most
 
     def _compared(
-        self, explained: ExplainedRequest, tokens: Tokenized, known: Tokenized
+        self, explained: ExplainedRequest, tokens: Tokenized, index: int
     ) -> ExplainedRequest:
-        """The request with what was changed since the one that it continues."""
-        parent = self.requests[explained.parent or 0].request
+        """The request with what was changed since the one at `index`, which it continues."""
+        parent, known = self.requests[index].request, self._tokens[index]
         common = common_prefix(tokens.prompt, known.sequence)
         other_cache = parent.cache != explained.request.cache
         if common == len(known.sequence) and not other_cache:

@@ -87,7 +87,8 @@ class _Reader:
                         part = tokens.prompt[one.parts_at : one.parts_at + _AFTER_TOKENS]
                         text = await client.detokenize(renderer.model_of(request), part)
                         explained.first_change_is_in(text or "")
-                    alone.add(request, Tokenized(tokens.prompt, tokens.prompt))
+                    if self.options.replay:  # which has no answers
+                        alone.add(request, Tokenized(tokens.prompt, tokens.prompt))
         if not explained.requests:
             raise ConfigError(f"{recording.source}: {skipped[-1].place}: {skipped[-1].reason}")
         replayed = None

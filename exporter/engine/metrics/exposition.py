@@ -1,7 +1,8 @@
 """Reads vLLM's /metrics page into one `EngineSnapshot`.
 
 A page of eight ranks has over 3000 lines, but about 300 are needed. A search on bytes picks
-these first, and only they go to prometheus_client's parser. snapshots.py does the rest.
+these first. Each series of them goes to prometheus_client's parser once, later only its number is
+read. snapshots.py does the rest.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def parse(
     lines = _wanted_lines(data)
     config_lines = [line for line in lines if _CONFIG_LINE.match(line)]
     others = [line for line in lines if not _CONFIG_LINE.match(line)]
-    series = [found for line in others if (found := _SERIES_LINE.fullmatch(line))]
-    apart = {found[0] for found in series}
-    samples = _parsed([line for line in others if line not in apart], data)
-    samples += [_sample(found[1], found[2], data) for found in series]
+    series = [_SERIES_LINE.fullmatch(line) for line in others]
+    rest = [line for line, found in zip(others, series, strict=True) if found is None]
+    samples = _parsed(rest, data)
+    samples += [_sample(found[1], found[2], data) for found in series if found is not None]
     configs = [_config_labels(line, data) for line in config_lines]
     by_name: dict[str, list[Sample]] = {}
     for sample in samples:

@@ -52,12 +52,18 @@ class Additions:
 
     def rendering_of(self, context: RequestContext | None) -> Json:
         """The fields of a /tokenize request that must render a prompt as a chat request does."""
-        body = self.body_of(context)
-        found = {name: body[name] for name in _RENDERING if name in body}
-        values = {name: body[name] for name in _TEMPLATE_VALUES if name in body}
-        if values:
-            found["chat_template_kwargs"] = values | (found.get("chat_template_kwargs") or {})
-        return found
+        return rendering_fields(self.body_of(context))
+
+
+def rendering_fields(body: Mapping[str, Any]) -> Json:
+    """The fields of a chat request that change its prompt beside messages and tools, as /tokenize
+    has them.
+    """
+    found = {name: body[name] for name in _RENDERING if name in body}
+    values = {name: body[name] for name in _TEMPLATE_VALUES if name in body}
+    if values:
+        found["chat_template_kwargs"] = values | (found.get("chat_template_kwargs") or {})
+    return found
 
 
 def _filled(value: Any, context: RequestContext | None) -> Any:

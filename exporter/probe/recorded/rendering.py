@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from exporter.analysis.requests.sharing import Tokenized
+from exporter.engine.wire.additions import rendering_fields
 from exporter.errors import EngineUnavailableError
 from exporter.model.failure import FailureReason
 from exporter.model.recorded import Api
@@ -26,13 +27,8 @@ _SENT = (
 """Fields of a request that its prompt depends on. Records of proxies have others beside them."""
 _NO_RENDER = {FailureReason.PROTOCOL, FailureReason.UNAUTHORIZED}
 """vLLM without --enable-scale-out answers 403, an older one 404."""
-_TOKENIZED = (
-    *("model", "messages", "tools", "chat_template", "chat_template_kwargs"),
-    *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
-    "mm_processor_kwargs",
-)
-"""Fields that /tokenize has."""
-_TEMPLATE_VALUES = ("documents", "reasoning_effort")
+_TOKENIZED = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message")
+"""Fields that /tokenize has beside those that change how a prompt is rendered."""
 
 
 class Renderer:
@@ -102,11 +98,7 @@ def body_to_send(
 
 def _for_tokenize(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a /tokenize request that renders the same prompt."""
-    found = {key: body[key] for key in _TOKENIZED if key in body}
-    values = {key: body[key] for key in _TEMPLATE_VALUES if body.get(key)}
-    if values:
-        found["chat_template_kwargs"] = values | (found.get("chat_template_kwargs") or {})
-    return found
+    return {key: body[key] for key in _TOKENIZED if key in body} | rendering_fields(body)
 
 
 def _computed(prompt: array[int], whole: array[int], answer_tokens: int | None) -> array[int]:
